@@ -1,0 +1,84 @@
+"""How a question becomes a prompt: the template of R1-Zero, word for word.
+
+R1-Zero starts from a *base* model, so its prompt is plain text: no system role, no worked example, only a sentence that
+asks for `<think> ... </think> <answer> ... </answer>` (DeepSeek-R1, arXiv:2501.12948, table 1 in both versions). The
+template fixes the structure and nothing about the content, so that what the model learns to write between the tags is its
+own. In the paper the word `prompt` stands where the question goes.
+
+The constant parts of a template are given by `phrases()`; a miniature tokenizer holds each of them as one token, so that
+the true sentence of some seventy words costs a 64-token model one position.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from r1_lightning.types.errors import require
+
+R1_ZERO_PREAMBLE = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
+    "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, "
+    "i.e., <think> reasoning process here </think> <answer> answer here </answer>. User:"
+)
+R1_ZERO_SUFFIX = ". Assistant:"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A prompt is `prefix`, the question, `suffix`. Both may be empty; the completion follows the suffix directly."""
+
+    name: str
+    prefix: str
+    suffix: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", self.name, "a template needs a name")
+
+    def render(self, question: str) -> str:
+        """The prompt for `question`. Nothing is stripped or escaped: the model sees exactly this text."""
+        return self.prefix + question + self.suffix
+
+    def phrases(self) -> tuple[str, ...]:
+        """The constant pieces, without outer white space, that a small tokenizer may hold as single tokens."""
+        return tuple(piece for piece in (self.prefix.strip(), self.suffix.strip()) if piece)
+
+    def jinja(self) -> str:
+        """The same template in the language of HuggingFace's `apply_chat_template`.
+
+        A user message becomes the prompt; an assistant message follows after a space and closes with the
+        end-of-sequence token. The template has no place for a system message, so there one raises an error.
+        """
+        prefix, suffix = _jinja_string(self.prefix), _jinja_string(self.suffix)
+        return (
+            "{%- for message in messages -%}"
+            "{%- if message['role'] == 'user' -%}"
+            f"{{{{- {prefix} + message['content'] + {suffix} -}}}}"
+            "{%- elif message['role'] == 'assistant' -%}"
+            "{{- ' ' + message['content'] + eos_token -}}"
+            "{%- else -%}"
+            "{{- raise_exception('this template has only user and assistant messages') -}}"
+            "{%- endif -%}"
+            "{%- endfor -%}"
+        )
+
+
+def _jinja_string(text: str) -> str:
+    """`text` as a string literal of Jinja, which reads JSON's double-quoted form."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+R1_ZERO = ChatTemplate("r1_zero", R1_ZERO_PREAMBLE + " ", R1_ZERO_SUFFIX)
+
+# The question and nothing else: for documents that are already whole prompts, and for tests.
+PLAIN = ChatTemplate("plain", "", "")
+
+TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType({template.name: template for template in (R1_ZERO, PLAIN)})
+
+
+def r1_zero_prompt(question: str) -> str:
+    """R1-Zero's prompt for `question`, literally as printed (arXiv:2501.12948, table 1)."""
+    return R1_ZERO.render(question)

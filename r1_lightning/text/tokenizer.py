@@ -1,0 +1,160 @@
+"""A byte-level BPE tokenizer, trained on the spot, in HuggingFace's file format.
+
+Three choices matter for a model that must learn to calculate:
+
+- **Digits, operators and punctuation are never merged with anything.** 12+30=42 is eight tokens whatever stands around it,
+  so that the model sees place value and no number is a word of its own. Only letters merge (a space before a word belongs
+  to the word), and so do the bytes within one character.
+- **The R1 tags are single tokens**, and so is every phrase given by the caller, for instance the sentence of R1-Zero's
+  template. They are ordinary tokens, not special ones: decoding shows them.
+- **Any text survives**: the alphabet is the 256 bytes and nothing is normalised, so decode(encode(text)) == text. Text that
+  spells out a special token, such as the end of sequence, is encoded as plain characters: a question cannot end a document.
+
+The special tokens carry DeepSeek's names. Nothing adds them by itself: whoever packs documents puts `eos_id` between them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from r1_lightning.text.chat_template import R1_ZERO, ChatTemplate
+from r1_lightning.text.reasoning_format import TAGS
+from r1_lightning.types.errors import InvalidInput, require, require_int
+
+BOS_TOKEN, EOS_TOKEN, PAD_TOKEN = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
+SPECIAL_TOKENS = (BOS_TOKEN, EOS_TOKEN, PAD_TOKEN)
+N_BYTES = 256
+
+TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
+
+# One alternative per kind of piece; BPE merges only inside a piece. In this order: a word with the space before it, one
+# digit, one sign (operators and punctuation of every script), white space but for the last one before a word, white space.
+_PIECES = r" ?[\p{L}\p{M}]+|\p{N}|[\p{P}\p{S}]|\s+(?!\S)|\s+"
+
+
+class TextTokenizer:
+    """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        ids = {name: tokenizer.token_to_id(name) for name in SPECIAL_TOKENS}
+        missing = [name for name, token_id in ids.items() if token_id is None]
+        require(not missing, "tokenizer", missing, "the special tokens must be in the vocabulary")
+        tokenizer.encode_special_tokens = True  # their spelling inside a text is text, see the module's docstring
+        self._tokenizer = tokenizer
+        self.bos_id: int = ids[BOS_TOKEN]
+        self.eos_id: int = ids[EOS_TOKEN]
+        self.pad_id: int = ids[PAD_TOKEN]
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, added tokens included: every id is below it."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a single token, for instance a tag, or None."""
+        token_id: int | None = self._tokenizer.token_to_id(token)
+        return token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; no special token is added. `InvalidInput` for text with unpaired surrogates."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, on all cores, without the character offsets that nobody here reads."""
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise InvalidInput(f"text is not allowed: every item must be a str of valid Unicode ({error})") from error
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of `ids`. Bytes that form no character, as a model may sample them, become U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        return text
+
+    def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
+        """`decode` of each row, on all cores."""
+        texts: list[str] = self._tokenizer.decode_batch([list(ids) for ids in batch], skip_special_tokens=skip_special)
+        return texts
+
+    def save(self, folder: str | Path, template: ChatTemplate = R1_ZERO) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` reads.
+
+        `transformers` by default reads the spelling of a special token as that token, ours never does; on all other text
+        the ids are equal.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": BOS_TOKEN,
+            "eos_token": EOS_TOKEN,
+            "pad_token": PAD_TOKEN,
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": template.jinja(),
+        }
+        text = json.dumps(config, ensure_ascii=False, indent=2)
+        (path / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TextTokenizer:
+        """Read a folder that `save` wrote. `InvalidInput` if a file is missing or broken."""
+        path = Path(folder) / TOKENIZER_FILE
+        for name in (TOKENIZER_FILE, CONFIG_FILE):
+            require((Path(folder) / name).is_file(), "tokenizer", str(folder), f"the folder must hold {name}")
+        try:
+            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the Rust library raises bare Exception for a file it cannot read
+            raise InvalidInput(f"tokenizer={str(path)!r} is not allowed: the file is broken ({error})") from error
+        return cls(tokenizer)
+
+
+def train_tokenizer(texts: Iterator[str], vocab_size: int, phrases: Sequence[str] = ()) -> TextTokenizer:
+    """Train on `texts`; the same texts and settings give the same tokenizer.
+
+    `vocab_size` counts everything: 3 special tokens, 4 tags, the phrases, 256 bytes, and as many merges as remain. Text
+    with too few different words gives fewer merges, so read the true size from the result's `vocab_size`. `phrases` become
+    single tokens wherever they occur; the longest wins. `InvalidInput` for a size that cannot hold the parts above, and for
+    a phrase that is empty or that could not be decoded again.
+    """
+    added = tuple(dict.fromkeys((*TAGS, *phrases)))
+    require(all(added), "phrases", "", "a phrase must not be empty")
+    require(not set(added) & set(SPECIAL_TOKENS), "phrases", list(phrases), "a phrase must not be a special token")
+    require_int("vocab_size", vocab_size, minimum=len(SPECIAL_TOKENS) + len(added) + N_BYTES)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(added),
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_between_added_tokens(texts, added), trainer)
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False) for phrase in added])
+    result = TextTokenizer(tokenizer)
+    for phrase in added:
+        single = result.encode(phrase)
+        ok = len(single) == 1 and result.decode(single) == phrase
+        require(ok, "phrases", phrase, "a phrase must be one that a byte-level tokenizer can hold as a token")
+    return result
+
+
+def _between_added_tokens(texts: Iterator[str], added: Sequence[str]) -> Iterator[str]:
+    """The stretches of text that merges are learned from: added tokens never reach BPE, so they must not shape it."""
+    pattern = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
+    for text in texts:
+        yield from filter(None, pattern.split(text))
