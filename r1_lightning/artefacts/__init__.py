@@ -1,0 +1,1 @@
+"""What a stage leaves behind: a folder named by a fingerprint, written atomically, with its lineage."""

@@ -1,0 +1,1 @@
+"""Display and checks around a run: removing any of them changes nothing but what is shown."""

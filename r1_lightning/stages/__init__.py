@@ -1,0 +1,1 @@
+"""LightningModules: one stage of the paper each, calling the pure core and logging what it returns."""

@@ -1,0 +1,48 @@
+"""Settings that hold for the whole suite, and the fixtures every folder shares.
+
+Tests run on one thread each: pytest-xdist already uses every core, and with one thread a sum has one order, so that
+golden numbers do not depend on how many cores a machine has.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is loaded, and inherited by the processes that tests start.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip GPU tests where there is no GPU, and refuse a test that claims two tiers."""
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if item.get_closest_marker("requires_gpu") and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if item.get_closest_marker("slow") and item.get_closest_marker("long"):
+            raise pytest.UsageError(f"{item.nodeid} is marked slow and long: a test has one tier")
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout: the folder with pyproject.toml, configs/ and scripts/."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Real data kept beside the checkout and never committed (GSM8K, samples of other data sets); skips without it."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("needs the real data in ../shared/data, beside the checkout")
+    return folder
