@@ -1,0 +1,48 @@
+"""Keeping experts busy without distorting the loss: auxiliary-loss-free balancing and the small sequence-wise loss.
+
+The bias update is no gradient step: after each optimizer step an expert that got more than its share of the batch has its
+bias lowered by `bias_update_speed`, one that got less has it raised (V3 section 2.1.2; speed 0.001 for 14.3T tokens). The
+sequence-wise balance loss (eq 17-20) only guards against extreme imbalance within one sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Shape legend: B rows, T positions, E routed experts, K chosen experts, L layers with experts.
+
+
+def count_expert_load(routes_BTK: Tensor, is_token_BT: Tensor, n_experts: int) -> Tensor:
+    """How many tokens chose each expert: E whole numbers (int64), padding left out."""
+    counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts)
+    return torch.bincount(counted.flatten(), minlength=n_experts + 1)[:n_experts]
+
+
+def sequence_balance_loss(scores_BTE: Tensor, is_token_BT: Tensor, n_chosen: int) -> Tensor:
+    """Sum over experts of f_i P_i per sequence, averaged over sequences (V3 eq 17-20, without alpha).
+
+    f_i = E / (K T) * count of tokens whose bias-free top-K holds i; P_i = mean of s_i / sum_j s_j. Perfect balance gives 1.
+    Rows without a token count as balanced nowhere: they are left out of the mean.
+    """
+    n_experts = scores_BTE.shape[-1]
+    mask = is_token_BT.unsqueeze(-1).to(scores_BTE.dtype)
+    tokens_B1 = mask.sum(1).clamp(min=1)
+    chosen = torch.zeros_like(scores_BTE).scatter_(-1, scores_BTE.detach().topk(n_chosen, dim=-1).indices, 1.0)
+    frequency_BE = (chosen * mask).sum(1) * n_experts / (n_chosen * tokens_B1)
+    share_BE = (scores_BTE / scores_BTE.sum(-1, keepdim=True) * mask).sum(1) / tokens_B1
+    has_tokens_B = is_token_BT.any(1).to(scores_BTE.dtype)
+    return ((frequency_BE * share_BE).sum(-1) * has_tokens_B).sum() / has_tokens_B.sum().clamp(min=1)
+
+
+def updated_expert_bias(bias_LE: Tensor, load_LE: Tensor, bias_update_speed: float) -> Tensor:
+    """b_i + speed * sign(mean load - load_i), per layer (V3 section 2.1.2): overloaded experts become harder to choose."""
+    load_LE = load_LE.to(bias_LE.dtype)
+    return bias_LE + bias_update_speed * torch.sign(load_LE.mean(-1, keepdim=True) - load_LE)
+
+
+def max_violation(load_LE: Tensor) -> Tensor:
+    """(max load - mean load) / mean load per layer (L): 0 is perfect balance (Wang et al. 2024, "MaxVio")."""
+    load_LE = load_LE.float()
+    mean_L = load_LE.mean(-1).clamp(min=1e-9)
+    return (load_LE.max(-1).values - mean_L) / mean_L

@@ -1,0 +1,31 @@
+"""Who may look at whom, and which token is whose target, in packed rows.
+
+Several documents share a row (see `types/tensors.py`); attention and targets stop at every border between them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Shape legend: B rows, T positions.
+
+
+def document_attention_mask(document_ids_BT: Tensor) -> Tensor:
+    """Additive mask B x 1 x T x T (0 or -inf): a token sees itself and the earlier tokens of its own document.
+
+    Padding (id 0) counts as a document of its own, so that no row of the softmax is empty. The mask is additive because
+    fused CPU attention takes no boolean one without converting it in every layer.
+    """
+    same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
+    causal_TT = torch.ones(same_BTT.shape[-2:], dtype=torch.bool, device=same_BTT.device).tril()
+    allowed = (same_BTT & causal_TT).unsqueeze(1)
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, float("-inf"))
+
+
+def targets_ahead(token_ids_BT: Tensor, document_ids_BT: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    """Targets B x T, the token `places` positions ahead, and a mask B x T, True where that token is in the same document."""
+    targets = F.pad(token_ids_BT[:, places:], (0, places))
+    target_documents = F.pad(document_ids_BT[:, places:], (0, places))
+    return targets, (target_documents == document_ids_BT) & (document_ids_BT > 0)

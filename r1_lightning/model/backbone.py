@@ -1,0 +1,115 @@
+"""The DeepSeek-V3-style backbone that every stage shares: embedding, blocks, final norm, head, MTP modules.
+
+Stages see it through the `Backbone` Protocol of `types/tensors.py`: `hidden` for packed training rows, `step` with a latent
+cache for sampling, `unembed` for logits. Losses take hidden states and the head apart, so that logits, the largest tensor
+of all, are only made where a loss needs them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.block import Block
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.init import init_weights
+from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.moe import RoutingStats
+from r1_lightning.model.mtp import MTPModule, shift_left
+from r1_lightning.model.norm import RMSNorm
+from r1_lightning.model.precision import PlainPrecision, Precision
+from r1_lightning.model.rope import rotary_tables
+from r1_lightning.types.tensors import BackboneOutput, TokenBatch
+
+# Shape legend: B rows, T positions, R rows being sampled, S cached positions, D model width, L layers with experts.
+
+
+class DeepSeekBackbone(nn.Module):
+    """MLA + DeepSeekMoE + MTP. Built with weights drawn from `seed`; load a checkpoint over them to continue from it."""
+
+    def __init__(self, config: ModelConfig, precision: Precision | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = precision or PlainPrecision()
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(
+            Block(config, self.precision, is_dense=i < config.n_dense_layers) for i in range(config.n_layers)
+        )
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.head = self.precision.linear(config.d_model, config.vocab_size, fp8_eligible=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+        self.mtp_modules = nn.ModuleList(MTPModule(config, self.precision) for _ in range(config.mtp_depth))
+        cos, sin = rotary_tables(config.max_positions, config.qk_rope_head_dim, config.rope_theta, config.yarn)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        init_weights(self, config.init_std, seed)
+
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True) -> BackboneOutput:
+        """Packed rows to normed hidden states B x T x D, attention staying within each document."""
+        with self.precision.autocast(batch.token_ids.device.type):
+            cos, sin = self.cos[batch.position_ids], self.sin[batch.position_ids]
+            mask = document_attention_mask(batch.document_ids)
+            embedded = self.embedding(batch.token_ids)
+            x, collected = embedded, []
+            for block in self.blocks:
+                x, stats = block(x, cos, sin, mask, batch.is_token)
+                collected.append(stats)
+            x = self.norm(x)
+            mtp, previous = [], x
+            for depth, module in enumerate(self.mtp_modules if with_mtp else (), start=1):
+                previous, stats = module(previous, shift_left(embedded, depth), cos, sin, mask, batch.is_token)
+                mtp.append(previous)
+                collected.append(stats)
+        return self._output(x, tuple(mtp), [stats for stats in collected if stats is not None])
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """... x D to FP32 logits ... x V."""
+        with self.precision.autocast(hidden.device.type):
+            logits = self.head(hidden)
+        return logits.float()
+
+    def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
+        """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""
+        weight = self.embedding.weight
+        config = self.config
+        return LatentKVCache(config.n_layers, rows, max_tokens, config.cache_width, weight.dtype, weight.device)
+
+    def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> BackboneOutput:
+        """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
+        with self.precision.autocast(token_ids.device.type):
+            position_ids, attend = cache.advance(is_token)
+            mask = torch.zeros_like(attend, dtype=torch.float32).masked_fill_(~attend, torch.finfo(torch.float32).min)
+            cos, sin = self.cos[position_ids], self.sin[position_ids]
+            x, collected = self.embedding(token_ids), []
+            for layer, block in enumerate(self.blocks):
+                x, stats = block.step(x, cos, sin, mask, is_token, cache, layer)
+                collected.append(stats)
+            x = self.norm(x)
+        return self._output(x, (), [stats for stats in collected if stats is not None])
+
+    def _output(self, hidden: Tensor, mtp: tuple[Tensor, ...], stats: list[RoutingStats]) -> BackboneOutput:
+        if not stats:
+            empty = hidden.new_zeros((0, 0), dtype=torch.long)
+            return BackboneOutput(hidden, mtp, empty, hidden.new_zeros(()), empty)
+        load = torch.stack([item.load for item in stats])
+        balance_loss = torch.stack([item.balance_loss for item in stats]).sum()
+        return BackboneOutput(hidden, mtp, load, balance_loss, torch.stack([item.routes for item in stats]))
+
+    def expert_bias(self) -> Tensor:
+        """All routers' biases, L x E, in the order of `BackboneOutput.expert_load`."""
+        biases = [router.expert_bias for router in self._routers()]
+        return torch.stack(biases) if biases else self.embedding.weight.new_zeros((0, 0))
+
+    @torch.no_grad()
+    def set_expert_bias(self, bias_LE: Tensor) -> None:
+        """Write all routers' biases at once (L x E)."""
+        for router, bias in zip(self._routers(), bias_LE, strict=True):
+            router.expert_bias.copy_(bias)
+
+    def _routers(self) -> list[nn.Module]:
+        blocks = [*self.blocks, *(module.block for module in self.mtp_modules)]
+        return [block.feed_forward.router for block in blocks if not block.is_dense]
+
+

@@ -1,0 +1,49 @@
+"""One transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)), dense or mixture of experts."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.feed_forward import FeedForward
+from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.mla import MLA
+from r1_lightning.model.moe import MoE, RoutingStats
+from r1_lightning.model.norm import RMSNorm
+from r1_lightning.model.precision import Precision
+
+
+class Block(nn.Module):
+    """B x T x D to B x T x D; routing statistics are None for a dense block."""
+
+    def __init__(self, config: ModelConfig, precision: Precision, is_dense: bool) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.attention = MLA(config, precision)
+        self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.is_dense = is_dense
+        self.feed_forward: nn.Module
+        if is_dense:
+            self.feed_forward = FeedForward(config.d_model, config.d_ff_dense, precision)
+        else:
+            self.feed_forward = MoE(config, precision)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor
+    ) -> tuple[Tensor, RoutingStats | None]:
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask)
+        return self._feed_forward(x, is_token)
+
+    def step(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, cache: LatentKVCache, layer: int
+    ) -> tuple[Tensor, RoutingStats | None]:
+        """`forward` for the newest positions only, attending to layer number `layer` of the cache."""
+        x = x + self.attention.step(self.attention_norm(x), cos, sin, mask, cache, layer)
+        return self._feed_forward(x, is_token)
+
+    def _feed_forward(self, x: Tensor, is_token: Tensor) -> tuple[Tensor, RoutingStats | None]:
+        normed = self.feed_forward_norm(x)
+        if self.is_dense:
+            return x + self.feed_forward(normed), None
+        y, stats = self.feed_forward(normed, is_token)
+        return x + y, stats

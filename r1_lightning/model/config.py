@@ -1,0 +1,111 @@
+"""The backbone's shape: every number of the architecture, checked once, in DeepSeek-V3's own names.
+
+Source: DeepSeek-V3 technical report section 2.1 and 4.2, and the names of its published inference code. HuggingFace's
+names appear only in `model/hf.py`. The vocabulary size comes from the tokenizer, not from a YAML file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+
+
+@dataclass(frozen=True)
+class YarnConfig:
+    """YaRN context extension of the decoupled rotary part (V3 section 4.3; V2 section 3.1.4).
+
+    `factor` is s; a dimension that turns more than `beta_fast` times over the original context keeps its frequency, one
+    that turns less than `beta_slow` times has it divided by s. `mscale_all_dim` scales the softmax
+    (0.1 * mscale_all_dim * ln s + 1, squared); `mscale / mscale_all_dim` scales the rotation itself (1 when equal).
+    """
+
+    factor: float = 40.0
+    original_max_positions: int = 4096
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_number("yarn.factor", self.factor, 1.0)
+        require_int("yarn.original_max_positions", self.original_max_positions, 1)
+        require_number("yarn.beta_slow", self.beta_slow, 0.0, open_minimum=True)
+        require_number("yarn.beta_fast", self.beta_fast, self.beta_slow)
+        require_number("yarn.mscale", self.mscale, 0.0)
+        require_number("yarn.mscale_all_dim", self.mscale_all_dim, 0.0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a DeepSeek-V3-style backbone.
+
+    Widths are in elements, counts in pieces. `q_lora_rank=None` leaves the query uncompressed (V2-Lite). The first
+    `n_dense_layers` blocks have a dense feed-forward of width `d_ff_dense`, the others a mixture of experts of width
+    `d_ff_expert`. `n_expert_groups` and `n_limited_groups` are the node-limited routing of V3 section 2.1.2.
+    `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models want more.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_dense_layers: int
+    n_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    d_ff_dense: int
+    d_ff_expert: int
+    n_routed_experts: int
+    n_shared_experts: int
+    n_activated_experts: int
+    n_expert_groups: int = 1
+    n_limited_groups: int = 1
+    route_scale: float = 1.0
+    balance_loss_alpha: float = 0.0001
+    mtp_depth: int = 1
+    max_positions: int = 4096
+    rope_theta: float = 10000.0
+    yarn: YarnConfig | None = None
+    init_std: float = 0.006
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        positive = ("vocab_size d_model n_layers n_heads kv_lora_rank qk_nope_head_dim v_head_dim d_ff_dense d_ff_expert "
+                    "n_routed_experts n_shared_experts n_activated_experts n_expert_groups n_limited_groups max_positions")
+        for name in positive.split():
+            require_int(f"model.{name}", getattr(self, name), 1)
+        if self.q_lora_rank is not None:
+            require_int("model.q_lora_rank", self.q_lora_rank, 1)
+        require_int("model.qk_rope_head_dim", self.qk_rope_head_dim, 2)
+        require(self.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim", self.qk_rope_head_dim, "it must be even")
+        require_int("model.n_dense_layers", self.n_dense_layers, 0, self.n_layers)
+        require_int("model.mtp_depth", self.mtp_depth, 0)
+        require_number("model.route_scale", self.route_scale, 0.0, open_minimum=True)
+        require_number("model.balance_loss_alpha", self.balance_loss_alpha, 0.0)
+        require_number("model.rope_theta", self.rope_theta, 1.0, open_minimum=True)
+        require_number("model.init_std", self.init_std, 0.0, open_minimum=True)
+        require_number("model.norm_eps", self.norm_eps, 0.0, open_minimum=True)
+        require(isinstance(self.tie_embeddings, bool), "model.tie_embeddings", self.tie_embeddings, "true or false")
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        experts, groups = self.n_routed_experts, self.n_expert_groups
+        if experts % groups:
+            raise InvalidInput(f"model.n_expert_groups={groups} is not allowed: it must divide n_routed_experts={experts}")
+        require_int("model.n_limited_groups", self.n_limited_groups, 1, groups)
+        if groups > 1:  # a group's score is the sum of its best two
+            require_int("model.n_routed_experts / n_expert_groups", experts // groups, 2)
+        require_int("model.n_activated_experts", self.n_activated_experts, 1, self.n_limited_groups * (experts // groups))
+
+    @property
+    def qk_head_dim(self) -> int:
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def cache_width(self) -> int:
+        """Elements cached per token and layer: the latent and the shared rotary key (V2 Table 1: d_c + d_h^R)."""
+        return self.kv_lora_rank + self.qk_rope_head_dim

@@ -1,0 +1,38 @@
+"""The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
+
+No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
+which are slow on CPUs and unordered on GPUs; so the result does not depend on which other tokens share the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.feed_forward import swiglu
+from r1_lightning.model.precision import Precision
+
+# Shape legend: N tokens, D model width, E routed experts, K chosen experts.
+
+
+class Experts(nn.Module):
+    """Tokens N x D, chosen experts N x K, gates N x K to the gated sum of the experts' outputs N x D (V3 eq 12)."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.n_experts = config.n_routed_experts
+        d_model, d_ff = config.d_model, config.d_ff_expert
+        self.gate_up = precision.grouped_linear(self.n_experts, d_model, 2 * d_ff, fp8_eligible=True)
+        self.down = precision.grouped_linear(self.n_experts, d_ff, d_model, fp8_eligible=True)
+
+    def forward(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
+        n_tokens, n_chosen = chosen_NK.shape
+        flat = chosen_NK.flatten()
+        order = flat.argsort(stable=True)
+        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        ends_E = torch.bincount(flat, minlength=self.n_experts).cumsum(0).to(torch.int32)
+        sorted_x = x_ND.index_select(0, order // n_chosen)
+        sorted_y = self.down(swiglu(self.gate_up(sorted_x, ends_E)), ends_E)
+        y_NKD = sorted_y.index_select(0, inverse).view(n_tokens, n_chosen, -1)
+        return torch.matmul(gates_NK.unsqueeze(-2).to(y_NKD.dtype), y_NKD).squeeze(-2)

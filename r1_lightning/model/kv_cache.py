@@ -1,0 +1,62 @@
+"""MLA's latent cache: per token and layer one latent c^KV and one rotary key, shared by all heads (V3 section 2.1.1).
+
+Prompts of a batch are left-padded, so that every row's newest token stands in the same column: appending is one slice
+assignment, and a padded column is only masked out. `select_rows` both repeats a prompt's row for its group and drops rows
+that have ended.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Shape legend: R rows, T new positions, S positions so far, C cached elements per token.
+
+
+class LatentKVCache:
+    """Preallocated latents of `rows` x `max_tokens` for each of `n_layers` layers.
+
+    `length` is the number of columns in use; `is_token` R x S tells tokens from padding; `positions` R counts each row's
+    tokens so far (its next position id).
+    """
+
+    def __init__(self, n_layers: int, rows: int, max_tokens: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.states = [torch.zeros(rows, max_tokens, width, dtype=dtype, device=device) for _ in range(n_layers)]
+        self.mask = torch.zeros(rows, max_tokens, dtype=torch.bool, device=device)
+        self.positions = torch.zeros(rows, dtype=torch.long, device=device)
+        self.length = 0
+
+    @property
+    def rows(self) -> int:
+        return self.mask.shape[0]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the cached states, in bytes."""
+        return sum(state.numel() * state.element_size() for state in self.states)
+
+    def advance(self, is_token_RT: Tensor) -> tuple[Tensor, Tensor]:
+        """Make room for T new columns; returns their position ids R x T and the attention mask R x 1 x T x S (True: attend)."""
+        new = is_token_RT.shape[1]
+        start, self.length = self.length, self.length + new
+        self.mask[:, start : self.length] = is_token_RT
+        counted = is_token_RT.long().cumsum(1)
+        position_ids_RT = (self.positions[:, None] + counted - 1).clamp(min=0)
+        self.positions = self.positions + counted[:, -1]
+        attend_R1TS = self.mask[:, None, None, : self.length]
+        if new > 1:
+            column = torch.arange(self.length, device=self.mask.device)
+            attend_R1TS = attend_R1TS & (column <= column[start:, None])
+        return position_ids_RT, attend_R1TS
+
+    def append(self, layer: int, *states: Tensor) -> tuple[Tensor, ...]:
+        """Store the newest columns of one layer (R x T x C, after `advance`); returns all columns so far, R x S x C."""
+        (state,) = states
+        self.states[layer][:, self.length - state.shape[1] : self.length] = state
+        return (self.states[layer][:, : self.length],)
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep only `rows`, in their order; an index may repeat."""
+        self.states = [state.index_select(0, rows) for state in self.states]
+        self.mask = self.mask.index_select(0, rows)
+        self.positions = self.positions.index_select(0, rows)

@@ -1,0 +1,90 @@
+"""Multi-head latent attention (V3 section 2.1.1, eq 1-11).
+
+Keys and values are squeezed through one latent c^KV per token, and position enters through a separate rotary key shared by
+all heads. Training expands the latent into per-head keys and values. Sampling never does: W^UK is absorbed into the query
+and W^UV applied after the weighted sum (V2 section 2.1.2), so that attention runs on the cached latents themselves.
+
+Departures from the paper: none in the mathematics. The report's "additional scaling factors at the width bottlenecks" are
+the RMSNorms after c^KV and c^Q, as in the published code; those two keep the code's fixed eps of 1e-6.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.norm import RMSNorm
+from r1_lightning.model.precision import Precision
+from r1_lightning.model.rope import rotate, softmax_scale
+
+# Shape legend: B rows, T positions, S cached positions, D model width, N heads, C latent width (kv_lora_rank),
+# R rotary width, P per-head width without rotation (qk_nope_head_dim), U value width per head.
+
+LATENT_NORM_EPS = 1e-6
+
+
+class MLA(nn.Module):
+    """Attention of B x T x D onto itself (`forward`) or onto a latent cache (`step`)."""
+
+    def __init__(self, config: ModelConfig, precision: Precision) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = softmax_scale(config.qk_head_dim, config.yarn)
+        query_width = config.n_heads * config.qk_head_dim
+        if config.q_lora_rank is None:
+            self.q_proj = precision.linear(config.d_model, query_width, fp8_eligible=True)
+        else:
+            self.q_down = precision.linear(config.d_model, config.q_lora_rank, fp8_eligible=True)  # W^DQ
+            self.q_norm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
+            self.q_up = precision.linear(config.q_lora_rank, query_width, fp8_eligible=True)  # W^UQ and W^QR
+        self.kv_down = precision.linear(config.d_model, config.cache_width, fp8_eligible=True)  # W^DKV and W^KR
+        self.kv_norm = RMSNorm(config.kv_lora_rank, LATENT_NORM_EPS)
+        key_value_width = config.n_heads * (config.qk_nope_head_dim + config.v_head_dim)
+        self.kv_up = precision.linear(config.kv_lora_rank, key_value_width, fp8_eligible=True)  # W^UK and W^UV
+        self.out = precision.linear(config.n_heads * config.v_head_dim, config.d_model, fp8_eligible=True)  # W^O
+
+    def _queries(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Per-head queries without rotation B x T x N x P and with it B x T x N x R (eq 6-8)."""
+        config = self.config
+        q = self.q_proj(x_BTD) if config.q_lora_rank is None else self.q_up(self.q_norm(self.q_down(x_BTD)))
+        q_nope, q_rope = q.unflatten(-1, (config.n_heads, -1)).split([config.qk_nope_head_dim, config.qk_rope_head_dim], -1)
+        return q_nope, rotate(q_rope, cos.unsqueeze(-2), sin.unsqueeze(-2))
+
+    def _latents(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Normed latent B x T x C and the shared rotary key B x T x R (eq 1 and 3): all that a cache must hold."""
+        latent, k_rope = self.kv_down(x_BTD).split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
+        return self.kv_norm(latent), rotate(k_rope, cos, sin)
+
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        """`cos`, `sin` B x T x R / 2; `mask` B x 1 x T x T, True or 0 where a token may look, False or -inf elsewhere."""
+        config = self.config
+        q_nope, q_rope = self._queries(x_BTD, cos, sin)
+        latent_BTC, k_rope_BTR = self._latents(x_BTD, cos, sin)
+        kv = self.kv_up(latent_BTC).unflatten(-1, (config.n_heads, -1))
+        k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], -1)
+        q = torch.cat([q_nope, q_rope], -1).transpose(1, 2)
+        k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1).transpose(1, 2)
+        o_BNTU = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask, scale=self.scale)
+        return self.out(o_BNTU.transpose(1, 2).flatten(2))
+
+    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LatentKVCache, layer: int) -> Tensor:
+        """The same attention with absorbed projections; `mask` R x 1 x T x S is additive (0 or -inf)."""
+        config = self.config
+        q_nope, q_rope = self._queries(x_RTD, cos, sin)
+        latent, k_rope = self._latents(x_RTD, cos, sin)
+        (cached_RSC,) = cache.append(layer, torch.cat([latent, k_rope], -1))
+        w_up = self.kv_up.weight.view(config.n_heads, -1, config.kv_lora_rank)
+        w_k_NPC, w_v_NUC = w_up.split([config.qk_nope_head_dim, config.v_head_dim], 1)
+        rows, new = x_RTD.shape[:2]
+        q_latent = torch.bmm(q_nope.flatten(0, 1).transpose(0, 1), w_k_NPC)  # N x RT x C: W^UK absorbed
+        q_latent = q_latent.transpose(0, 1).unflatten(0, (rows, new))
+        q = torch.cat([q_latent, q_rope], -1).transpose(1, 2).flatten(1, 2)  # R x NT x (C + R)
+        scores = torch.bmm(q, cached_RSC.transpose(1, 2)).view(rows, config.n_heads, new, -1) * self.scale
+        weights = (scores.float() + mask).softmax(-1).to(cached_RSC.dtype)
+        o_latent = torch.bmm(weights.flatten(1, 2), cached_RSC[..., : config.kv_lora_rank])
+        o_latent = o_latent.view(rows, config.n_heads, new, -1).transpose(0, 1).flatten(1, 2)  # N x RT x C
+        o = torch.bmm(o_latent, w_v_NUC.transpose(1, 2))  # N x RT x U: W^UV after the sum
+        return self.out(o.transpose(0, 1).reshape(rows, new, -1))

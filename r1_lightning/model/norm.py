@@ -1,0 +1,22 @@
+"""RMSNorm in FP32 whatever the compute type, as DeepSeek-V3 keeps its norms (section 3.3).
+
+    y = x / sqrt(mean(x^2) + eps) * weight
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Normalises the last dimension of ... x D to unit root mean square, then scales by a learned weight of D."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)

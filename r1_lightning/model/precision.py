@@ -1,0 +1,64 @@
+"""Linear layers come from here, and only from here: this file says which of them may run in FP8.
+
+DeepSeek-V3 (section 3.3) runs the GEMMs of the MLA projections and of dense, shared and routed feed-forwards in FP8, and
+keeps embedding, output head, router, norms and the attention core in higher precision. A layer is therefore asked for
+with `fp8_eligible`, and the backend decides once, at construction. `PlainPrecision` is the backend for FP32 and BF16: it
+keeps FP32 master weights and leaves the compute type to autocast.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r1_lightning.types.errors import require_choice
+
+
+class GroupedLinear(nn.Module):
+    """E independent linear maps applied to rows sorted by expert; no Python loop over experts.
+
+    weight E x in x out. `forward(x, ends)` takes x N x in with the rows of expert e at ends[e-1]:ends[e] and returns
+    N x out. `ends` is int32, the running total of rows per expert.
+    """
+
+    def __init__(self, n_groups: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_groups, in_features, out_features))
+
+    def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
+        weight = self.weight
+        if torch.is_autocast_enabled(x_ND.device.type):
+            dtype = torch.get_autocast_dtype(x_ND.device.type)
+            x_ND, weight = x_ND.to(dtype), weight.to(dtype)
+        return F.grouped_mm(x_ND, weight, offs=ends_E)
+
+
+class Precision(Protocol):
+    """A backend that makes linear layers and says in which type they compute."""
+
+    def linear(self, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Linear: ...
+
+    def grouped_linear(self, n_groups: int, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Module: ...
+
+    def autocast(self, device_type: str) -> AbstractContextManager: ...
+
+
+class PlainPrecision:
+    """FP32 weights; `compute` says in which type matrix products run: "fp32", or "bf16" through autocast."""
+
+    def __init__(self, compute: Literal["fp32", "bf16"] = "fp32") -> None:
+        require_choice("precision.compute", compute, ("fp32", "bf16"))
+        self.compute = compute
+
+    def linear(self, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Linear:
+        return nn.Linear(in_features, out_features, bias=False)
+
+    def grouped_linear(self, n_groups: int, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Module:
+        return GroupedLinear(n_groups, in_features, out_features)
+
+    def autocast(self, device_type: str) -> AbstractContextManager:
+        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.compute == "bf16")

@@ -1,0 +1,45 @@
+"""The one error a user is meant to read.
+
+`InvalidInput` carries a single line: which field, which value, what is allowed. The command line prints that line and
+exits with 2; a library caller catches an ordinary `ValueError`. Anything else that escapes is a defect of ours and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any
+
+
+class InvalidInput(ValueError):
+    """Input from outside (a configuration, a file, a folder) is not acceptable; the message is one line."""
+
+
+def require(condition: bool, field: str, value: Any, allowed: str) -> None:
+    """Raise `InvalidInput` naming `field`, `value` and what is `allowed` unless `condition` holds."""
+    if not condition:
+        raise InvalidInput(f"{field}={value!r} is not allowed: {allowed}")
+
+
+def require_int(field: str, value: Any, minimum: int, maximum: int | None = None) -> None:
+    """`value` must be an `int` (not a bool, not a string) in [minimum, maximum]."""
+    upper = f" and at most {maximum}" if maximum is not None else ""
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    in_range = is_int and value >= minimum and (maximum is None or value <= maximum)
+    require(in_range, field, value, f"it must be a whole number of at least {minimum}{upper}")
+
+
+def require_number(field: str, value: Any, minimum: float, maximum: float | None = None, open_minimum: bool = False) -> None:
+    """`value` must be a real number in [minimum, maximum], or (minimum, maximum] with `open_minimum`."""
+    word = "above" if open_minimum else "of at least"
+    upper = f" and at most {maximum}" if maximum is not None else ""
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and value == value
+    in_range = is_number and (value > minimum if open_minimum else value >= minimum) and (maximum is None or value <= maximum)
+    require(bool(in_range), field, value, f"it must be a number {word} {minimum}{upper}")
+
+
+def require_choice(field: str, value: Any, choices: Iterable[Any]) -> None:
+    """`value` must be one of `choices`."""
+    allowed = list(choices)
+    require(value in allowed, field, value, f"it must be one of {', '.join(map(str, allowed))}")

@@ -1,0 +1,150 @@
+"""Values that cross layers as tensors, and the Protocols of the parts that exchange them.
+
+One layout serves pre-training and RL alike: **packed rows**. A row of T tokens holds several documents one after the
+other; `document_ids` says which token belongs to which (0 is padding), positions restart at every border, and attention
+never crosses one. So no compute is spent on padding a short completion to the length of a long one.
+
+Shape legend: B rows, T positions, V vocabulary, D model width, E routed experts, L layers with experts, S sequences
+(completions) in a minibatch, R rows being sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+
+class _Movable:
+    """Mixin for frozen dataclasses of tensors: `.to(device)`, which Lightning calls on every batch."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        moved = {}
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            if isinstance(value, (Tensor, _Movable)):
+                moved[item.name] = value.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class TokenBatch(_Movable):
+    """Packed token rows.
+
+    token_ids B x T; position_ids B x T, restarting at 0 in every document; document_ids B x T, 1, 2, ... within a row
+    and 0 for padding.
+    """
+
+    token_ids: Tensor
+    position_ids: Tensor
+    document_ids: Tensor
+
+    @property
+    def is_token(self) -> Tensor:
+        """B x T, True where there is a token and not padding."""
+        return self.document_ids > 0
+
+
+@dataclass(frozen=True)
+class BackboneOutput:
+    """What a backbone computes before the head.
+
+    hidden B x T x D, normed, ready for `unembed`; mtp, one B x T x D per prediction depth, normed, empty where the model
+    has none; expert_load L x E, how many tokens chose each expert (zeros outside training), L = 0 for a dense model;
+    balance_loss, a scalar, already weighted by its alpha; routes L x B x T x K, the chosen experts.
+    """
+
+    hidden: Tensor
+    mtp: tuple[Tensor, ...]
+    expert_load: Tensor
+    balance_loss: Tensor
+    routes: Tensor
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A scalar to minimise, and detached scalars to log, by their metric names."""
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class GRPOBatch(_Movable):
+    """One minibatch of completions in packed rows.
+
+    All B x T fields speak of the token at the same place in `tokens`: `old_logprobs[b, t]` is the log-prob (nats, of
+    softmax(logits / sampling_temperature)) with which the policy that sampled it gave token t. `completion_mask` is True
+    on completion tokens, EOS included. `sequence_ids` maps each token to its sequence, 0 .. S - 1 (-1 on padding).
+    `advantages` and `completion_tokens` are per sequence (S); `n_sequences` is the number of sequences of the whole
+    minibatch, over all micro-batches and processes: the denominator of the mean over sequences. `policy_version` counts the optimizer steps that the
+    sampling policy had taken.
+    """
+
+    tokens: TokenBatch
+    completion_mask: Tensor
+    old_logprobs: Tensor
+    sampler_logprobs: Tensor
+    sequence_ids: Tensor
+    advantages: Tensor
+    completion_tokens: Tensor
+    n_sequences: int
+    policy_version: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Completions of R rows, right-padded to the longest.
+
+    completion_ids R x T; completion_mask R x T, EOS included; policy_logprobs R x T, of softmax(logits /
+    sampling_temperature); sampler_logprobs R x T, of the distribution really drawn from (top-p renormalises it);
+    finished R, True where EOS ended the row; routes L x R x T x K, the experts chosen where each token was predicted, when
+    the sampler records them, else empty.
+    """
+
+    completion_ids: Tensor
+    completion_mask: Tensor
+    policy_logprobs: Tensor
+    sampler_logprobs: Tensor
+    finished: Tensor
+    routes: Tensor
+
+
+class LatentCache(Protocol):
+    """Past keys and values of the rows being sampled."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    def append(self, layer: int, *states: Tensor) -> tuple[Tensor, ...]:
+        """Add the newest positions' states of one layer; returns that layer's states over all positions so far."""
+        ...
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep only `rows` (indices, repeats allowed: a prompt's row serves its whole group)."""
+        ...
+
+
+class Backbone(Protocol):
+    """A language model as the stages see it: ours and the HuggingFace adapter fit it."""
+
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True) -> BackboneOutput: ...
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """... x D to logits ... x V."""
+        ...
+
+    def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
+
+    def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentCache) -> BackboneOutput:
+        """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden states R x T x D, filling the cache."""
+        ...
+
+
+class GenerateFn(Protocol):
+    """Samples one completion for every prompt row; `keys` (R x 3: rollout, prompt, sample) decide the draws."""
+
+    def __call__(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> Generation: ...

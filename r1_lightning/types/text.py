@@ -1,0 +1,71 @@
+"""Values that cross layers and need no torch: problems, completions, verdicts, and the Protocols of their makers.
+
+A *problem source* makes problems and, where it has any, pre-training text; a *reward function* judges one completion.
+Both are plain functions of their arguments, so that the same question gives the same verdict in any order, in any process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Language = Literal["en", "zh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its reference answer.
+
+    `problem_id` is equal for the same problem whatever its wording or the order of its operands, so that sets of
+    problems can be compared; `level` grows with difficulty.
+    """
+
+    question: str
+    answer: str
+    problem_id: str
+    language: Language = "en"
+    level: int = 1
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model wrote after the prompt. `finished` is False where the length limit cut it off before EOS."""
+
+    text: str
+    n_tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A reward function's judgement: a score (1.0 is right, 0.0 is wrong) and a short reason for people."""
+
+    score: float
+    reason: str
+
+
+class RewardFunction(Protocol):
+    """Judges one completion of one problem; its `name` is the name of its metric."""
+
+    name: str
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict: ...
+
+
+class ProblemSource(Protocol):
+    """Makes problems and pre-training text, deterministically: everything is a function of (seed, index).
+
+    `content_version` changes whenever the same arguments would make other text; it is part of the fingerprint.
+    """
+
+    content_version: str
+
+    def train_problem(self, seed: int, index: int) -> Problem: ...
+
+    def held_out_problems(self, count: int) -> Sequence[Problem]: ...
+
+    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
+        """Pre-training documents number start .. start + count - 1, without an end-of-sequence token."""
+        ...
