@@ -101,6 +101,18 @@ def same_answer(given: str, reference: str) -> bool:
     return bool(normalise_text(given)) and normalise_text(given) == normalise_text(reference)
 
 
+def answer_key(text: str | None) -> str | None:
+    """One spelling for all answers that are the same, so that votes can be counted; None for no usable answer.
+
+    Two answers have the same key exactly if they are the same number, or neither is a number and their normalised texts
+    agree: "1,200." and "1200" both give "1200", and "0.5" gives "1/2".
+    """
+    if text is None or len(text) > MAX_ANSWER_CHARS:
+        return None
+    value = parse_number(text)
+    return str(value) if value is not None else normalise_text(text) or None
+
+
 def _usable(body: str | None) -> str | None:
     """`body` stripped, or None where it is missing, too long, or shows nothing."""
     if body is None or len(body) > MAX_ANSWER_CHARS or not has_visible_text(body):

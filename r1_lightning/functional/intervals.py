@@ -1,0 +1,125 @@
+"""How sure is a measured accuracy? Intervals of 95 %, pass@k without bias, and the majority vote.
+
+An accuracy on 1,000 problems with k samples each is not 1000 k independent observations: the samples of one problem
+resemble each other. So `bootstrap_mean_interval` draws whole problems (clusters); `wilson_interval` is for one observation
+per problem, and stays honest near 0 and 1, where the bootstrap has no width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from r1_lightning.types.errors import require, require_int
+
+Z_95 = 1.959963984540054  # the 0.975 quantile of the standard normal distribution
+TAIL_PERCENT = 2.5  # what a 95 % interval leaves out on each side
+_CHUNK_DRAWS = 4_000_000  # draws held in memory at a time: 32 MB of 8-byte indices
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with the bounds of its 95 % interval, in the unit of what was measured."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def wilson_interval(successes: int, n: int) -> Interval:
+    """Wilson's score interval for a share p = successes / n of independent trials (E. B. Wilson, 1927).
+
+    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96. Raises `InvalidInput` unless 0 <= successes <= n, n >= 1.
+    """
+    require_int("n", n, minimum=1)
+    require_int("successes", successes, minimum=0, maximum=n)
+    p, z2_n = successes / n, Z_95**2 / n
+    centre = (p + z2_n / 2) / (1 + z2_n)
+    half = Z_95 * math.sqrt(p * (1 - p) / n + z2_n / (4 * n)) / (1 + z2_n)
+    # At the ends the formula is exactly 0 or 1; rounding must not push it beyond.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return Interval(p, low, high)
+
+
+def bootstrap_mean_interval(
+    values: Sequence[float | int | bool] | np.ndarray,
+    clusters: Sequence[Hashable] | np.ndarray | None = None,
+    seed: int = 0,
+    n_resamples: int = 2_000,
+) -> Interval:
+    """Percentile bootstrap of the mean of `values`, resampling whole clusters (Efron and Tibshirani 1993, chapters 8, 13).
+
+    `clusters[i]` says which problem `values[i]` belongs to; None makes each value its own cluster. A resample draws as many
+    clusters as there are, with replacement, and its mean is the sum of all drawn values by their number. With a single
+    cluster there is no spread to see and both bounds are NaN. Same arguments, same result. Raises `InvalidInput` for no
+    values, values that are not finite, and lengths that differ.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    require(data.ndim == 1 and data.size > 0, "values", data.shape, "it must be a non-empty list of numbers")
+    require(bool(np.isfinite(data).all()), "values", "not finite", "every value must be a finite number")
+    require_int("n_resamples", n_resamples, minimum=100)
+    sums, sizes = _cluster_sums(data, clusters)
+    n_clusters = sums.size
+    estimate = float(data.mean())
+    if n_clusters == 1:
+        return Interval(estimate, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    means = np.empty(n_resamples)
+    chunk = max(1, _CHUNK_DRAWS // n_clusters)
+    for first in range(0, n_resamples, chunk):
+        drawn = rng.integers(n_clusters, size=(min(chunk, n_resamples - first), n_clusters))
+        means[first : first + len(drawn)] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.percentile(means, [TAIL_PERCENT, 100 - TAIL_PERCENT])
+    return Interval(estimate, float(low), float(high))
+
+
+def pass_at_k(n_samples: int, n_correct: int, k: int) -> float:
+    """The chance that at least one of k samples is right, from n samples of which c were: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased, unlike 1 - (1 - c/n)^k (Chen et al. 2021, arXiv:2107.03374, equation 1). k = 1 gives c/n. Raises `InvalidInput`
+    unless 1 <= k <= n and 0 <= c <= n: samples that were never drawn cannot be divided by.
+    """
+    require_int("n_samples", n_samples, minimum=1)
+    require_int("n_correct", n_correct, minimum=0, maximum=n_samples)
+    require_int("k", k, minimum=1, maximum=n_samples)
+    return 1.0 - math.comb(n_samples - n_correct, k) / math.comb(n_samples, k)
+
+
+def majority_vote(answers: Sequence[Hashable | None]) -> Hashable | None:
+    """The most frequent answer. None is no vote; among equals the one that was given first wins; no votes give None."""
+    votes = Counter(answer for answer in answers if answer is not None)  # keeps the order of first appearance
+    return max(votes, key=votes.__getitem__, default=None)  # max returns the first of equals
+
+
+def majority_vote_accuracy(
+    answers: Sequence[Sequence[Hashable | None]], references: Sequence[Hashable]
+) -> Interval:
+    """cons@k: the share of problems whose majority vote over k answers equals the reference, with Wilson's interval.
+
+    `answers[p]` are the answers to problem p in the order they were sampled, in a spelling in which equal answers are equal
+    (`text.answers.answer_key`), and `references[p]` is in the same spelling. DeepSeek-R1, arXiv:2501.12948, appendix D.1
+    (cons@64). Raises `InvalidInput` for no problems or lengths that differ.
+    """
+    require(len(answers) == len(references), "references", len(references), f"there must be {len(answers)}, one per problem")
+    right = sum(majority_vote(given) == wanted for given, wanted in zip(answers, references, strict=True))
+    return wilson_interval(right, len(answers))
+
+
+def _cluster_sums(
+    data: np.ndarray, clusters: Sequence[Hashable] | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each cluster, clusters in the order of first appearance."""
+    if clusters is None:
+        return data, np.ones_like(data)
+    require(len(clusters) == data.size, "clusters", len(clusters), f"there must be {data.size}, one per value")
+    number_of: dict[Hashable, int] = {}
+    numbers = np.array([number_of.setdefault(cluster, len(number_of)) for cluster in clusters])
+    return np.bincount(numbers, weights=data), np.bincount(numbers).astype(np.float64)

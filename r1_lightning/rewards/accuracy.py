@@ -1,0 +1,79 @@
+"""Is the answer right? The accuracy reward of R1-Zero, and the three counts that an evaluation keeps apart.
+
+Reward_acc is 1 if the answer in the specified place equals the reference by rule, else 0 (DeepSeek-R1, arXiv:2501.12948,
+section 2.2 and B.3.1). The specified place is the one, closed answer block. Two decisions of ours:
+
+- **The think block is not asked for.** Form is the format reward's business; were it demanded here as well, the two
+  rewards of equation 4 would not be separate.
+- **An unfinished completion may be right**: where the length limit cut it off after the answer block was closed, the
+  answer stands. If the block is not closed there is no answer.
+
+Numbers are compared exactly, other answers as normalised text; see `r1_lightning.text.answers`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1_lightning.text.answers import final_answer, last_number, lenient_answer, parse_number, same_answer, same_number
+from r1_lightning.text.reasoning_format import parse
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+# Enough of a wrong answer for a person to see what it was, in one line of a log.
+_SHOWN_CHARS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """How one completion counts in an evaluation.
+
+    `accurate`: the accuracy reward is 1. `well_formed`: the format reward is 1. `strict`: both, which is what "format and
+    answer" means in a table. `lenient`: the right answer stands at the end in any form. strict implies accurate, and
+    accurate implies lenient.
+    """
+
+    strict: bool
+    lenient: bool
+    well_formed: bool
+    accurate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyReward:
+    """1.0 if the answer is right, else 0.0. `strict=False` accepts the right answer at the end in any form."""
+
+    name: str = "accuracy"
+    strict: bool = True
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        given = final_answer(completion.text) if self.strict else lenient_answer(completion.text)
+        if given is None:
+            return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
+        right = same_answer(given, problem.answer) if self.strict else _leniently_right(given, problem)
+        if right:
+            return Verdict(1.0, "right")
+        return Verdict(0.0, f"answered {_shorten(given)}, expected {_shorten(problem.answer)}")
+
+
+def grade(problem: Problem, completion: Completion, allow_empty_think: bool = False) -> Grade:
+    """All counts of one completion at once. `allow_empty_think` is for prompts that force an empty think block."""
+    strict_given, lenient_given = final_answer(completion.text), lenient_answer(completion.text)
+    accurate = strict_given is not None and same_answer(strict_given, problem.answer)
+    lenient = lenient_given is not None and _leniently_right(lenient_given, problem)
+    well_formed = completion.finished and parse(completion.text, allow_empty_think).well_formed
+    return Grade(strict=accurate and well_formed, lenient=lenient, well_formed=well_formed, accurate=accurate)
+
+
+def _leniently_right(given: str, problem: Problem) -> bool:
+    """`given` is the answer, or, where a number is asked for, ends in it: "it is 42 apples" answers 42."""
+    if same_answer(given, problem.answer):
+        return True
+    if parse_number(problem.answer) is None:
+        return False
+    number = last_number(given)
+    return number is not None and same_number(number, problem.answer)
+
+
+def _shorten(text: str) -> str:
+    one_line = " ".join(text[: _SHOWN_CHARS + 1].split())
+    return repr(one_line if len(text) <= _SHOWN_CHARS else one_line[:_SHOWN_CHARS] + "...")

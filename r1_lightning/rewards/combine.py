@@ -1,0 +1,79 @@
+"""Several rewards become one number: a weighted sum, with equal weights unless told otherwise.
+
+Reward_rule = Reward_acc + Reward_format (DeepSeek-R1, arXiv:2501.12948, equation 4), with the same weight.
+
+A single score that is None or not a number would make the group's mean not a number, and with it every advantage of the
+group, and then the weights of the model, without a word. So such a score stops the run here, by the name of its reward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+from r1_lightning.types.errors import InvalidInput, require, require_number
+from r1_lightning.types.text import Completion, Problem, RewardFunction, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedVerdict:
+    """`total` is the weighted sum; `verdicts` holds each reward's own, unweighted verdict by the reward's name."""
+
+    total: float
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The unweighted scores by name, as they are logged."""
+        return {name: verdict.score for name, verdict in self.verdicts.items()}
+
+
+class WeightedSum:
+    """Judges a completion by every reward and adds the scores.
+
+    Args:
+        rewards: the reward functions; their names must differ, because they name metrics.
+        weights: one number per reward, in the same order, or by the reward's name; None gives each 1.0.
+
+    Raises:
+        InvalidInput: no reward, equal names, a weight missing, left over or not finite; when called, a score that is not a
+            finite number.
+    """
+
+    def __init__(
+        self, rewards: Sequence[RewardFunction], weights: Sequence[float | int] | Mapping[str, float | int] | None = None
+    ) -> None:
+        names = [reward.name for reward in rewards]
+        require(bool(names), "rewards", names, "at least one reward is needed")
+        require(len(set(names)) == len(names), "rewards", names, "the names of the rewards must differ")
+        self.rewards = tuple(rewards)
+        self.weights = _weights_by_name(names, weights)
+
+    def __call__(self, problem: Problem, completion: Completion) -> CombinedVerdict:
+        verdicts = {reward.name: _checked(reward.name, reward(problem, completion)) for reward in self.rewards}
+        total = math.fsum(self.weights[name] * verdict.score for name, verdict in verdicts.items())
+        return CombinedVerdict(total, verdicts)
+
+
+def _weights_by_name(
+    names: Sequence[str], weights: Sequence[float | int] | Mapping[str, float | int] | None
+) -> dict[str, float]:
+    if weights is None:
+        return dict.fromkeys(names, 1.0)
+    if not isinstance(weights, Mapping):
+        require(len(weights) == len(names), "weights", list(weights), f"one number for each of {', '.join(names)}")
+        weights = dict(zip(names, weights, strict=True))
+    require(set(weights) == set(names), "weights", dict(weights), f"it needs exactly the names {', '.join(names)}")
+    for name in names:
+        require_number(f"weights.{name}", weights[name], -math.inf)
+        require(math.isfinite(weights[name]), f"weights.{name}", weights[name], "it must be finite")
+    return {name: float(weights[name]) for name in names}
+
+
+def _checked(name: str, verdict: Verdict) -> Verdict:
+    score = getattr(verdict, "score", None)
+    if not isinstance(score, Real) or not math.isfinite(score):
+        raise InvalidInput(f"reward {name}: score={score!r} is not allowed: every score must be a finite number")
+    return verdict
