@@ -1,5 +1,5 @@
-"""DeepSeek-R1 as a graph of stages over one backbone: a pure core that knows the mathematics, thin Lightning stages that
-call it, and one composition root that resolves the graph.
+"""DeepSeek-R1 as a graph of stages over one backbone: a pure core that knows the mathematics, thin Lightning stages
+that call it, and one composition root that resolves the graph.
 
 Importing this package imports nothing else: a layer is loaded when it is first named (PEP 562), so that a process which
 only handles strings, such as a verifier worker, never pays for torch.
