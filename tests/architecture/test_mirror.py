@@ -25,11 +25,3 @@ def test_every_source_file_has_its_test_file():
 
 def test_the_place_named_instead_exists():
     assert [place for place in TESTED_ELSEWHERE.values() if not (ROOT / place).is_file()] == []
-
-
-def test_every_mirrored_test_file_has_its_source_file():
-    layers = {path.parent.name for path in (ROOT / PACKAGE).glob("*/__init__.py")}
-    tests = {
-        path.relative_to(ROOT).as_posix() for layer in layers for path in (ROOT / "tests" / layer).glob("test_*.py")
-    }
-    assert sorted(tests - set(_wanted().values())) == []
