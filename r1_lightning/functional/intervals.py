@@ -1,8 +1,8 @@
 """How sure is a measured accuracy? Intervals of 95 %, pass@k without bias, and the majority vote.
 
 An accuracy on 1,000 problems with k samples each is not 1000 k independent observations: the samples of one problem
-resemble each other. So `bootstrap_mean_interval` draws whole problems (clusters); `wilson_interval` is for one observation
-per problem, and stays honest near 0 and 1, where the bootstrap has no width.
+resemble each other. So `bootstrap_mean_interval` draws whole problems (clusters); `wilson_interval` is for one
+observation per problem, and stays honest near 0 and 1, where the bootstrap has no width.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Interval:
 def wilson_interval(successes: int, n: int) -> Interval:
     """Wilson's score interval for a share p = successes / n of independent trials (E. B. Wilson, 1927).
 
-    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96. Raises `InvalidInput` unless 0 <= successes <= n, n >= 1.
+    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96. Raises `InvalidInput` unless 0 <= successes <=
+    n, n >= 1.
     """
     require_int("n", n, minimum=1)
     require_int("successes", successes, minimum=0, maximum=n)
@@ -55,12 +56,13 @@ def bootstrap_mean_interval(
     seed: int = 0,
     n_resamples: int = 2_000,
 ) -> Interval:
-    """Percentile bootstrap of the mean of `values`, resampling whole clusters (Efron and Tibshirani 1993, chapters 8, 13).
+    """Percentile bootstrap of the mean of `values`, resampling whole clusters (Efron and Tibshirani 1993, chapters 8,
+    13).
 
-    `clusters[i]` says which problem `values[i]` belongs to; None makes each value its own cluster. A resample draws as many
-    clusters as there are, with replacement, and its mean is the sum of all drawn values by their number. With a single
-    cluster there is no spread to see and both bounds are NaN. Same arguments, same result. Raises `InvalidInput` for no
-    values, values that are not finite, and lengths that differ.
+    `clusters[i]` says which problem `values[i]` belongs to; None makes each value its own cluster. A resample draws as
+    many clusters as there are, with replacement, and its mean is the sum of all drawn values by their number. With a
+    single cluster there is no spread to see and both bounds are NaN. Same arguments, same result. Raises `InvalidInput`
+    for no values, values that are not finite, and lengths that differ.
     """
     data = np.asarray(values, dtype=np.float64)
     require(data.ndim == 1 and data.size > 0, "values", data.shape, "it must be a non-empty list of numbers")
@@ -84,8 +86,8 @@ def bootstrap_mean_interval(
 def pass_at_k(n_samples: int, n_correct: int, k: int) -> float:
     """The chance that at least one of k samples is right, from n samples of which c were: 1 - C(n-c, k) / C(n, k).
 
-    Unbiased, unlike 1 - (1 - c/n)^k (Chen et al. 2021, arXiv:2107.03374, equation 1). k = 1 gives c/n. Raises `InvalidInput`
-    unless 1 <= k <= n and 0 <= c <= n: samples that were never drawn cannot be divided by.
+    Unbiased, unlike 1 - (1 - c/n)^k (Chen et al. 2021, arXiv:2107.03374, equation 1). k = 1 gives c/n. Raises
+    `InvalidInput` unless 1 <= k <= n and 0 <= c <= n: samples that were never drawn cannot be divided by.
     """
     require_int("n_samples", n_samples, minimum=1)
     require_int("n_correct", n_correct, minimum=0, maximum=n_samples)
@@ -99,23 +101,21 @@ def majority_vote(answers: Sequence[Hashable | None]) -> Hashable | None:
     return max(votes, key=votes.__getitem__, default=None)  # max returns the first of equals
 
 
-def majority_vote_accuracy(
-    answers: Sequence[Sequence[Hashable | None]], references: Sequence[Hashable]
-) -> Interval:
+def majority_vote_accuracy(answers: Sequence[Sequence[Hashable | None]], references: Sequence[Hashable]) -> Interval:
     """cons@k: the share of problems whose majority vote over k answers equals the reference, with Wilson's interval.
 
-    `answers[p]` are the answers to problem p in the order they were sampled, in a spelling in which equal answers are equal
-    (`text.answers.answer_key`), and `references[p]` is in the same spelling. DeepSeek-R1, arXiv:2501.12948, appendix D.1
-    (cons@64). Raises `InvalidInput` for no problems or lengths that differ.
+    `answers[p]` are the answers to problem p in the order they were sampled, in a spelling in which equal answers are
+    equal (`text.answers.answer_key`), and `references[p]` is in the same spelling. DeepSeek-R1, arXiv:2501.12948,
+    appendix D.1 (cons@64). Raises `InvalidInput` for no problems or lengths that differ.
     """
-    require(len(answers) == len(references), "references", len(references), f"there must be {len(answers)}, one per problem")
+    require(
+        len(answers) == len(references), "references", len(references), f"there must be {len(answers)}, one per problem"
+    )
     right = sum(majority_vote(given) == wanted for given, wanted in zip(answers, references, strict=True))
     return wilson_interval(right, len(answers))
 
 
-def _cluster_sums(
-    data: np.ndarray, clusters: Sequence[Hashable] | np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _cluster_sums(data: np.ndarray, clusters: Sequence[Hashable] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the values of each cluster, clusters in the order of first appearance."""
     if clusters is None:
         return data, np.ones_like(data)

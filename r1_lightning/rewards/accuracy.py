@@ -1,7 +1,7 @@
 """Is the answer right? The accuracy reward of R1-Zero, and the three counts that an evaluation keeps apart.
 
-Reward_acc is 1 if the answer in the specified place equals the reference by rule, else 0 (DeepSeek-R1, arXiv:2501.12948,
-section 2.2 and B.3.1). The specified place is the one, closed answer block. Two decisions of ours:
+Reward_acc is 1 if the answer in the specified place equals the reference by rule, else 0 (DeepSeek-R1,
+arXiv:2501.12948, section 2.2 and B.3.1). The specified place is the one, closed answer block. Two decisions of ours:
 
 - **The think block is not asked for.** Form is the format reward's business; were it demanded here as well, the two
   rewards of equation 4 would not be separate.
@@ -27,9 +27,9 @@ _SHOWN_CHARS = 40
 class Grade:
     """How one completion counts in an evaluation.
 
-    `accurate`: the accuracy reward is 1. `well_formed`: the format reward is 1. `strict`: both, which is what "format and
-    answer" means in a table. `lenient`: the right answer stands at the end in any form. strict implies accurate, and
-    accurate implies lenient.
+    `accurate`: the accuracy reward is 1. `well_formed`: the format reward is 1. `strict`: both, which is what "format
+    and answer" means in a table. `lenient`: the right answer stands at the end in any form. strict implies accurate,
+    and accurate implies lenient.
     """
 
     strict: bool
@@ -38,7 +38,7 @@ class Grade:
     accurate: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AccuracyReward:
     """1.0 if the answer is right, else 0.0. `strict=False` accepts the right answer at the end in any form."""
 

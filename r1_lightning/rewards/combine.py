@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
-from r1_lightning.types.errors import InvalidInput, require, require_number
+from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Completion, Problem, RewardFunction, Verdict
 
 
@@ -38,12 +38,15 @@ class WeightedSum:
         weights: one number per reward, in the same order, or by the reward's name; None gives each 1.0.
 
     Raises:
-        InvalidInput: no reward, equal names, a weight missing, left over or not finite; when called, a score that is not a
+        InvalidInput: no reward, equal names, a weight missing, left over or not finite; when called, a score that is
+        not a
             finite number.
     """
 
     def __init__(
-        self, rewards: Sequence[RewardFunction], weights: Sequence[float | int] | Mapping[str, float | int] | None = None
+        self,
+        rewards: Sequence[RewardFunction],
+        weights: Sequence[float | int] | Mapping[str, float | int] | None = None,
     ) -> None:
         names = [reward.name for reward in rewards]
         require(bool(names), "rewards", names, "at least one reward is needed")
@@ -67,13 +70,16 @@ def _weights_by_name(
         weights = dict(zip(names, weights, strict=True))
     require(set(weights) == set(names), "weights", dict(weights), f"it needs exactly the names {', '.join(names)}")
     for name in names:
-        require_number(f"weights.{name}", weights[name], -math.inf)
-        require(math.isfinite(weights[name]), f"weights.{name}", weights[name], "it must be finite")
+        require(_is_finite_number(weights[name]), f"weights.{name}", weights[name], "it must be a finite number")
     return {name: float(weights[name]) for name in names}
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _checked(name: str, verdict: Verdict) -> Verdict:
     score = getattr(verdict, "score", None)
-    if not isinstance(score, Real) or not math.isfinite(score):
+    if not _is_finite_number(score):
         raise InvalidInput(f"reward {name}: score={score!r} is not allowed: every score must be a finite number")
     return verdict

@@ -1,10 +1,10 @@
 """Is the form right? The format reward of R1-Zero.
 
-Reward_format asks that the thinking stands between <think> and </think> (DeepSeek-R1, arXiv:2501.12948, section 2.2); the
-template asks for <answer> tags as well, and neither version of the paper prints the value. Ours is 1.0 for a completion
-that is well formed by the strict rules of `r1_lightning.text.reasoning_format` and that the model itself ended, else 0.0.
-A completion that runs into the length limit has not finished its form, whatever it has written so far: otherwise
-endless white space after the answer would be free of charge.
+Reward_format asks that the thinking stands between <think> and </think> (DeepSeek-R1, arXiv:2501.12948, section 2.2);
+the template asks for <answer> tags as well, and neither version of the paper prints the value. Ours is 1.0 for a
+completion that is well formed by the strict rules of `r1_lightning.text.reasoning_format` and that the model itself
+ended, else 0.0. A completion that runs into the length limit has not finished its form, whatever it has written so far:
+otherwise endless white space after the answer would be free of charge.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r1_lightning.text.reasoning_format import FAULTS, parse
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FormatReward:
     """1.0 for a well-formed, finished completion, else 0.0; the reason names every rule that is broken."""
 

@@ -1,11 +1,11 @@
 """GSM8K: grade-school word problems as a problem source (Cobbe et al. 2021, arXiv:2110.14168; MIT licence).
 
-A folder with `train.jsonl` and `test.jsonl`, one object per line with a `question` and an `answer`; the answer holds the
-worked steps with calculator annotations such as <<48/2=24>>, and a last line `#### 24`.
+A folder with `train.jsonl` and `test.jsonl`, one object per line with a `question` and an `answer`; the answer holds
+the worked steps with calculator annotations such as <<48/2=24>>, and a last line `#### 24`.
 
 Training problems and pre-training documents come from the first file, held-out problems from the second; a training
-question that also stands in the test file is left out. Every pass over the rows has its own order, a permutation keyed by
-(seed, pass), so that problem number `index` is a function of (seed, index) and each row comes once per pass.
+question that also stands in the test file is left out. Every pass over the rows has its own order, a permutation keyed
+by (seed, pass), so that problem number `index` is a function of (seed, index) and each row comes once per pass.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class GSM8KTask:
         rows = _read_problems(Path(folder) / "train.jsonl", digest)
         self._train = [problem for problem in rows if problem.problem_id not in held_out_ids]
         if not self._train:
-            raise InvalidInput(f"{Path(folder) / 'train.jsonl'}: every question also stands in test.jsonl, none is left")
+            raise InvalidInput(
+                f"{Path(folder) / 'train.jsonl'}: every question also stands in test.jsonl, none is left"
+            )
         self.content_version = f"gsm8k-{GENERATOR_VERSION}-{digest.hexdigest()[:16]}"
 
     def train_problem(self, seed: int, index: int) -> Problem:
@@ -64,8 +66,8 @@ class GSM8KTask:
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
         """Training rows as text, each pass in another order and each row by chance in one of two forms.
 
-        Half are a whole conversation in R1-Zero's template; half are the question and the solution in plain words, so that
-        a base model knows how to reason without being bound to the tags.
+        Half are a whole conversation in R1-Zero's template; half are the question and the solution in plain words, so
+        that a base model knows how to reason without being bound to the tags.
         """
         require_int("start", start, minimum=0)
         require_int("count", count, minimum=0)
@@ -91,13 +93,17 @@ def _read_problems(path: Path, digest: hashlib._Hash) -> list[Problem]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{path} is not readable: {error.strerror}; GSM8K needs train.jsonl and test.jsonl") from error
+        raise InvalidInput(
+            f"{path} is not readable: {error.strerror}; GSM8K needs train.jsonl and test.jsonl"
+        ) from error
     digest.update(len(content).to_bytes(8, "big") + content)
     try:
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path}: the file is not valid UTF-8 (byte {error.start})") from error
-    problems = [_to_problem(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    problems = [
+        _to_problem(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()
+    ]
     if not problems:
         raise InvalidInput(f"{path} is empty: it needs one JSON object per line")
     return problems

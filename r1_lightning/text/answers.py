@@ -1,11 +1,11 @@
 """Which answer a completion gives, and whether two answers are the same.
 
-Two readings of one completion are kept apart everywhere, because their difference is the difference between learning the
-form and learning to reason:
+Two readings of one completion are kept apart everywhere, because their difference is the difference between learning
+the form and learning to reason:
 
 - *strict*: the body of the one, closed answer block (`final_answer`);
-- *lenient*: the answer at the end in any form (`lenient_answer`): the last answer block even if it is not closed, else the
-  last `\\boxed{...}`, else what follows the last `####`, else the last number.
+- *lenient*: the answer at the end in any form (`lenient_answer`): the last answer block even if it is not closed, else
+  the last `\\boxed{...}`, else what follows the last `####`, else the last number.
 
 Numbers are compared exactly, as fractions of whole numbers: 1,200 = 1200 = 1200.0 = +01200, and 0.5 = 1/2. Nothing is
 evaluated, and an answer of more than 1,000 characters is no answer, so hostile text costs no time.
@@ -34,7 +34,7 @@ _BOXED, _HASHES = "\\boxed{", "####"
 
 
 def final_answer(text: str) -> str | None:
-    """The strict answer: the stripped body of the only answer block, or None if there is not exactly one, or it is empty.
+    """The strict answer: the stripped body of the only answer block; None if there is not exactly one or it is empty.
 
     The think block is not asked for here: whether the whole form is right is the format reward's question.
     """
@@ -60,8 +60,9 @@ def last_number(text: str) -> str | None:
 def parse_number(text: str) -> Fraction | None:
     """The exact value of a written number, or None.
 
-    Understood: a sign, thousands separated by commas, leading zeros, a decimal part, one fraction bar, full-width digits,
-    a dollar sign before, a full stop after. Not understood, on purpose: exponents, percentages, units, expressions.
+    Understood: a sign, thousands separated by commas, leading zeros, a decimal part, one fraction bar, full-width
+    digits, a dollar sign before, a full stop after. Not understood, on purpose: exponents, percentages, units,
+    expressions.
     """
     if len(text) > MAX_ANSWER_CHARS:
         return None

@@ -2,11 +2,11 @@
 
 R1-Zero starts from a *base* model, so its prompt is plain text: no system role, no worked example, only a sentence that
 asks for `<think> ... </think> <answer> ... </answer>` (DeepSeek-R1, arXiv:2501.12948, table 1 in both versions). The
-template fixes the structure and nothing about the content, so that what the model learns to write between the tags is its
-own. In the paper the word `prompt` stands where the question goes.
+template fixes the structure and nothing about the content, so that what the model learns to write between the tags is
+its own. In the paper the word `prompt` stands where the question goes.
 
-The constant parts of a template are given by `phrases()`; a miniature tokenizer holds each of them as one token, so that
-the true sentence of some seventy words costs a 64-token model one position.
+The constant parts of a template are given by `phrases()`; a miniature tokenizer holds each of them as one token, so
+that the true sentence of some seventy words costs a 64-token model one position.
 """
 
 from __future__ import annotations

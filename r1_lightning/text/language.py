@@ -1,8 +1,8 @@
 """Which language a text is in, and whether it mixes two: English and Chinese, as in DeepSeek-R1.
 
-Training with R1-Zero's rewards alone makes a model mix languages in its thinking; R1 answers with a reward for the share
-of words in the target language, Num(Words_target) / Num(Words) (arXiv:2501.12948, equation 7). The paper does not say how
-words are counted, so these are our choices:
+Training with R1-Zero's rewards alone makes a model mix languages in its thinking; R1 answers with a reward for the
+share of words in the target language, Num(Words_target) / Num(Words) (arXiv:2501.12948, equation 7). The paper does not
+say how words are counted, so these are our choices:
 
 - an English word is a run of two or more Latin letters, inner apostrophes included; a Chinese word is one Han character
   (cutting Chinese into words needs a dictionary, and the share hardly changes);
@@ -50,7 +50,10 @@ def language_of(text: str) -> Language | None:
 
 
 def language_share(text: str, target: Language) -> float:
-    """Words of `target` divided by all words, in 0..1. A text without words, pure calculation, is in no wrong language: 1.0."""
+    """Words of `target` divided by all words, in 0..1.
+
+    A text without words, pure calculation, is in no wrong language: 1.0.
+    """
     require_choice("target", target, LANGUAGES)
     counts = count_words(text)
     total = sum(counts.values())
@@ -58,7 +61,7 @@ def language_share(text: str, target: Language) -> float:
 
 
 def is_mixed(text: str, tolerance: float = 0.0) -> bool:
-    """True if more than the share `tolerance` of the words is not in the main language. By default one word is enough."""
+    """True if more than the share `tolerance` of the words is outside the main language; by default one word will do."""
     require_number("tolerance", tolerance, 0.0, 1.0)
     counts = count_words(text)
     total = sum(counts.values())

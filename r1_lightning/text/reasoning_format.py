@@ -1,12 +1,13 @@
 """The form of a reasoned answer: `<think> ... </think> <answer> ... </answer>`, once, and nothing else.
 
-DeepSeek-R1 rewards the form separately from the content (section 2.2, equation 4). The paper describes it in one sentence,
-so the rule is ours and it is strict, because every gap in it is something that training will find: an empty answer, two
-answers of which one is right, text after the last tag, a tag inside another. `parse` says *which* rule is broken, so that
-a person reading samples sees what the model does, and so that a reward may be graded.
+DeepSeek-R1 rewards the form separately from the content (section 2.2, equation 4). The paper describes it in one
+sentence, so the rule is ours and it is strict, because every gap in it is something that training will find: an empty
+answer, two answers of which one is right, text after the last tag, a tag inside another. `parse` says *which* rule is
+broken, so that a person reading samples sees what the model does, and so that a reward may be graded.
 
-A well-formed completion is: optional white space, exactly one think block, optional white space, exactly one answer block,
-optional white space. Both bodies hold at least one visible character and no tag. Zero-width characters are not visible.
+A well-formed completion is: optional white space, exactly one think block, optional white space, exactly one answer
+block, optional white space. Both bodies hold at least one visible character and no tag. Zero-width characters are not
+visible.
 
 The scan looks for four fixed strings and never backtracks: its time is linear in the length of the text.
 """
@@ -79,8 +80,8 @@ def has_visible_text(text: str) -> bool:
 def parse(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
     """Take a completion apart and list every rule of the format that it breaks.
 
-    By default an empty think block is a fault: a model that may leave it empty learns to answer without thinking while it
-    keeps the format reward. `allow_empty_think=True` accepts it, for answers made by a template that forces one.
+    By default an empty think block is a fault: a model that may leave it empty learns to answer without thinking while
+    it keeps the format reward. `allow_empty_think=True` accepts it, for answers made by a template that forces one.
     """
     tags = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
     think, answer = _find_block(tags, "think"), _find_block(tags, "answer")

@@ -2,15 +2,17 @@
 
 Three choices matter for a model that must learn to calculate:
 
-- **Digits, operators and punctuation are never merged with anything.** 12+30=42 is eight tokens whatever stands around it,
-  so that the model sees place value and no number is a word of its own. Only letters merge (a space before a word belongs
-  to the word), and so do the bytes within one character.
+- **Digits, operators and punctuation are never merged with anything.** 12+30=42 is eight tokens whatever stands around
+  it, so that the model sees place value and no number is a word of its own. Only letters merge (a space before a word
+  belongs to the word), and so do the bytes within one character.
 - **The R1 tags are single tokens**, and so is every phrase given by the caller, for instance the sentence of R1-Zero's
   template. They are ordinary tokens, not special ones: decoding shows them.
-- **Any text survives**: the alphabet is the 256 bytes and nothing is normalised, so decode(encode(text)) == text. Text that
-  spells out a special token, such as the end of sequence, is encoded as plain characters: a question cannot end a document.
+- **Any text survives**: the alphabet is the 256 bytes and nothing is normalised, so decode(encode(text)) == text. Text
+  that spells out a special token, such as the end of sequence, is encoded as plain characters: a question cannot end a
+  document.
 
-The special tokens carry DeepSeek's names. Nothing adds them by itself: whoever packs documents puts `eos_id` between them.
+The special tokens carry DeepSeek's names. Nothing adds them by itself: whoever packs documents puts `eos_id` between
+them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ N_BYTES = 256
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 
 # One alternative per kind of piece; BPE merges only inside a piece. In this order: a word with the space before it, one
-# digit, one sign (operators and punctuation of every script), white space but for the last one before a word, white space.
+# digit, one sign (operators and punctuation of every script), white space but for the last one before a word, white
+# space.
 _PIECES = r" ?[\p{L}\p{M}]+|\p{N}|[\p{P}\p{S}]|\s+(?!\S)|\s+"
 
 
@@ -41,14 +44,14 @@ class TextTokenizer:
     """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        ids = {name: tokenizer.token_to_id(name) for name in SPECIAL_TOKENS}
-        missing = [name for name, token_id in ids.items() if token_id is None]
+        vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+        missing = [name for name in SPECIAL_TOKENS if name not in vocabulary]
         require(not missing, "tokenizer", missing, "the special tokens must be in the vocabulary")
         tokenizer.encode_special_tokens = True  # their spelling inside a text is text, see the module's docstring
         self._tokenizer = tokenizer
-        self.bos_id: int = ids[BOS_TOKEN]
-        self.eos_id: int = ids[EOS_TOKEN]
-        self.pad_id: int = ids[PAD_TOKEN]
+        self.bos_id = vocabulary[BOS_TOKEN]
+        self.eos_id = vocabulary[EOS_TOKEN]
+        self.pad_id = vocabulary[PAD_TOKEN]
 
     @property
     def vocab_size(self) -> int:
@@ -85,8 +88,8 @@ class TextTokenizer:
     def save(self, folder: str | Path, template: ChatTemplate = R1_ZERO) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` reads.
 
-        `transformers` by default reads the spelling of a special token as that token, ours never does; on all other text
-        the ids are equal.
+        `transformers` by default reads the spelling of a special token as that token, ours never does; on all other
+        text the ids are equal.
         """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
@@ -121,9 +124,9 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, phrases: Sequence[str
     """Train on `texts`; the same texts and settings give the same tokenizer.
 
     `vocab_size` counts everything: 3 special tokens, 4 tags, the phrases, 256 bytes, and as many merges as remain. Text
-    with too few different words gives fewer merges, so read the true size from the result's `vocab_size`. `phrases` become
-    single tokens wherever they occur; the longest wins. `InvalidInput` for a size that cannot hold the parts above, and for
-    a phrase that is empty or that could not be decoded again.
+    with too few different words gives fewer merges, so read the true size from the result's `vocab_size`. `phrases`
+    become single tokens wherever they occur; the longest wins. `InvalidInput` for a size that cannot hold the parts
+    above, and for a phrase that is empty or that could not be decoded again.
     """
     added = tuple(dict.fromkeys((*TAGS, *phrases)))
     require(all(added), "phrases", "", "a phrase must not be empty")
