@@ -6,28 +6,31 @@
         config.yaml          the resolved configuration      table.txt    what a person reads at the end
         checkpoints/         what an interrupted run resumes from         .lock  held while a process works here
 
-Every file is written beside its place, flushed to the disk and moved there in one step, so that a kill at any moment
-leaves either the old state or the new one. Files inside a folder are reached through `output_folder`, which turns a full
-disk or a read-only folder into one clear line.
+The folder's name is for people and for finding candidates; whether a finished one is the right one is decided by the whole
+fingerprint in its marker.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from r1_lightning.artefacts.files import output_folder, sha256_of, write_json, write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.types.errors import InvalidInput, require
+
+__all__ = [
+    "CONFIG", "MARKER", "TABLE", "TOKENIZER", "WEIGHTS", "Artefact", "complete", "create", "find", "is_complete",
+    "load_weights", "locked", "open_artefact", "output_folder", "save_weights", "verify", "write_json", "write_text",
+]
 
 MARKER = "artefact.json"
 WEIGHTS = "weights.safetensors"
@@ -36,24 +39,14 @@ TABLE = "table.txt"
 CONFIG = "config.yaml"
 LOCK = ".lock"
 
-# What the operating system says when a folder cannot take a file, and how a person says it.
-FOLDER_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "it is read-only",
-    errno.EACCES: "permission to write is denied",
-    errno.EPERM: "permission to write is denied",
-    errno.ENOTDIR: "a part of its path is a file",
-    errno.EEXIST: "a file stands in its place",
-}
-
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder of the store. `complete` is False while it is being made: then only the first three fields are known.
+    """A folder of the store. While it is being made `complete` is False and only the first three fields are known.
 
-    `inputs` maps a role (`base`) to {"stage", "fingerprint", "folder"}, the folder relative to this one; `metrics` maps a metric's
-    name to its value; `created` is UTC in ISO 8601; `weights_bytes` and `weights_sha256` describe weights.safetensors.
+    `inputs` maps a role (`base`) to its "stage", "fingerprint" and "folder" (relative to this folder, so that a root can be
+    moved as a whole); `metrics` maps a metric's name to its value, None where it was not a finite number; `created` is
+    UTC in ISO 8601; `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written.
     """
 
     folder: Path
@@ -77,80 +70,15 @@ class Artefact:
         return self.folder / TOKENIZER
 
 
-@contextmanager
-def output_folder(folder: Path) -> Iterator[None]:
-    """Turn an `OSError` that says `folder` cannot be written (full, read-only, a file in the way) into `InvalidInput`.
-
-    An error about a named file outside `folder` is not ours to explain and passes through.
-    """
-    try:
-        yield
-    except OSError as error:
-        place = error.filename
-        outside = isinstance(place, (str, os.PathLike)) and not _related(Path(place), folder)
-        if error.errno not in FOLDER_ERRORS or outside:
-            raise
-        raise InvalidInput(f"the output folder {folder} cannot be written: {FOLDER_ERRORS[error.errno]} ({error})") from error
-
-
-def _related(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder`, lies in it, or is one of its parents (mkdir names the parent that refused)."""
-    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
-    return path == folder or folder in path.parents or path in folder.parents
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `path` atomically: whoever looks sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with output_folder(path.parent):
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            put_in_place(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Move a finished, flushed file to its name and flush the folder's own entry."""
-    os.replace(temporary, path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as readable JSON, atomically. NaN and infinity become null: strict JSON has neither."""
-    write_text(path, json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_complete(folder: Path) -> bool:
     return (folder / MARKER).is_file()
 
 
 def open_artefact(folder: Path) -> Artefact:
-    """Read a complete artefact; `InvalidInput` if the folder is missing, unfinished or its marker unreadable."""
+    """Read a complete artefact; `InvalidInput` if the folder is missing or unfinished, or its marker cannot be read."""
     require(folder.is_dir(), "artefact", str(folder), "there is no such folder")
     require(is_complete(folder), "artefact", str(folder),
-            f"it is incomplete, {MARKER} is missing; the command that began it finishes it")
+            f"it is incomplete ({MARKER} is missing); the command that began it finishes it")
     try:
         record = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         return Artefact(
@@ -164,54 +92,97 @@ def open_artefact(folder: Path) -> Artefact:
 
 
 def verify(artefact: Artefact) -> None:
-    """Compare the weights with what was recorded when they were written; `InvalidInput` says what differs."""
+    """Compare the weights with what was recorded when they were written; `InvalidInput` says how they differ."""
     path = artefact.weights_path
     require(path.is_file(), "artefact", str(artefact.folder), f"{WEIGHTS} is missing")
     size = path.stat().st_size
-    if size != artefact.weights_bytes:
-        word = "truncated" if size < artefact.weights_bytes else "changed"
-        raise InvalidInput(f"artefact={str(artefact.folder)!r} is not allowed: {WEIGHTS} is {word}, "
-                           f"{size} bytes where {artefact.weights_bytes} were written")
+    word = "truncated" if size < artefact.weights_bytes else "changed"
+    require(size == artefact.weights_bytes, "artefact", str(artefact.folder),
+            f"{WEIGHTS} is {word}, {size} bytes where {artefact.weights_bytes} were written")
     require(sha256_of(path) == artefact.weights_sha256, "artefact", str(artefact.folder),
             f"{WEIGHTS} is damaged, its SHA-256 is not the one in {MARKER}")
 
 
 def find(root: Path, stage: str, fingerprint: str) -> Artefact | None:
     """The artefact to use: the newest complete one of this stage and fingerprint, else the newest incomplete one."""
-    found = _siblings(root, stage, fingerprint)
-    for folder in reversed(found):
+    folders = [folder for _, folder in _siblings(root, stage, fingerprint)]
+    for folder in reversed(folders):
         if is_complete(folder):
             artefact = open_artefact(folder)
             if (artefact.stage, artefact.fingerprint) == (stage, fingerprint):
                 return artefact
-    unfinished = [folder for folder in found if not is_complete(folder)]
+    unfinished = [folder for folder in folders if not is_complete(folder)]
     return Artefact(unfinished[-1], stage, fingerprint) if unfinished else None
 
 
-def _siblings(root: Path, stage: str, fingerprint: str) -> list[Path]:
-    """Folders of this stage and fingerprint, oldest first: their number grows with every sibling."""
+def _siblings(root: Path, stage: str, fingerprint: str) -> list[tuple[int, Path]]:
+    """(sibling number, folder) of this stage and fingerprint, oldest first; the first has the number 1."""
     pattern = re.compile(rf"{re.escape(stage)}-.+-{fingerprint[:SHORT_DIGITS]}(?:-(\d+))?")
-    numbered = []
-    for folder in root.iterdir() if root.is_dir() else ():
-        match = pattern.fullmatch(folder.name)
-        if match and folder.is_dir():
-            numbered.append((int(match[1] or 1), folder.name, folder))
-    return [folder for _, _, folder in sorted(numbered)]
+    names = ((pattern.fullmatch(folder.name), folder) for folder in (root.iterdir() if root.is_dir() else ()))
+    return sorted((int(match[1] or 1), folder) for match, folder in names if match and folder.is_dir())
 
 
 def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> Artefact:
-    """Make a new, empty folder for this artefact: the next free sibling number, whatever exists already."""
+    """Make a new, empty folder for this artefact, under the next free sibling number.
+
+    `model` and `task` are the options' names, for people. Raises `InvalidInput` if the root cannot be written.
+    """
     name = f"{stage}-{model}-{task}-{fingerprint[:SHORT_DIGITS]}"
-    taken = _siblings(root, stage, fingerprint)
-    number = 1 + max((int(folder.name.rpartition("-")[2]) if folder.name.count("-") > 0 and _is_numbered(folder, fingerprint)
-                      else 1 for folder in taken), default=0)
+    number = 1 + max((number for number, _ in _siblings(root, stage, fingerprint)), default=0)
     with output_folder(root):
         root.mkdir(parents=True, exist_ok=True)
-    while True:
-        folder = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            with output_folder(folder):
+        while True:
+            folder = root / (name if number == 1 else f"{name}-{number}")
+            try:
                 folder.mkdir()
-            return Artefact(folder, stage, fingerprint)
-        except FileExistsError:
-            number += 1
+                return Artefact(folder, stage, fingerprint)
+            except FileExistsError:  # another process took this number since we looked
+                number += 1
+
+
+def complete(artefact: Artefact, commit: str, environment: Mapping[str, str], inputs: Mapping[str, Artefact],
+             metrics: Mapping[str, float]) -> Artefact:
+    """Write the marker that makes `artefact` complete, last of all its files; returns it as read back.
+
+    Raises `InvalidInput` if it is complete already, or if the stage left no weights.
+    """
+    require(not is_complete(artefact.folder), "artefact", str(artefact.folder), "it is complete, and is never overwritten")
+    require(artefact.weights_path.is_file(), "artefact", str(artefact.folder), f"the stage wrote no {WEIGHTS}")
+    write_json(artefact.folder / MARKER, {
+        "stage": artefact.stage,
+        "fingerprint": artefact.fingerprint,
+        "commit": commit,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights": {"bytes": artefact.weights_path.stat().st_size, "sha256": sha256_of(artefact.weights_path)},
+        "inputs": {role: _record(artefact, source) for role, source in inputs.items()},
+        "metrics": dict(metrics),
+        "environment": dict(environment),
+    })
+    return open_artefact(artefact.folder)
+
+
+def _record(artefact: Artefact, source: Artefact) -> dict[str, str]:
+    folder = os.path.relpath(source.folder.resolve(), artefact.folder.resolve())
+    return {"stage": source.stage, "fingerprint": source.fingerprint, "folder": folder}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two processes never work on one artefact at once.
+
+    The second gets `InvalidInput` at once. The lock is the kernel's (flock), so a killed process leaves none behind.
+    """
+    with output_folder(folder):
+        file = open(folder / LOCK, "a+", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InvalidInput(f"artefact={str(folder)!r} is not allowed: another process (pid {file.read().strip()}) "
+                               "is training it right now; wait for it, or stop it") from error
+        with output_folder(folder):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield

@@ -1,0 +1,106 @@
+"""Writing files so that a kill, a full disk or a read-only folder leaves no damage and one clear line.
+
+A file is written beside its place, flushed to the disk and moved there in one step: whoever looks, at any moment, sees the
+old file or the whole new one. `output_folder` gives the operating system's refusals their one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.types.errors import InvalidInput
+
+# What the operating system says when a folder cannot take a file, and how a person says it.
+FOLDER_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "it is read-only",
+    errno.EACCES: "permission to write is denied",
+    errno.EPERM: "permission to write is denied",
+    errno.ENOTDIR: "a part of its path is a file",
+    errno.EEXIST: "a file stands in its place",
+}
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Turn an `OSError` that says `folder` cannot be written (full, read-only, a file in the way) into `InvalidInput`.
+
+    An error that names a file outside `folder` is not about the output and passes through.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = error.filename
+        outside = isinstance(place, (str, os.PathLike)) and not _related(Path(place), folder)
+        if error.errno not in FOLDER_ERRORS or outside:
+            raise
+        raise unwritable(folder, error.errno, str(error)) from error
+
+
+def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:
+    """The line for an output folder that refused a file with the error `number` of `FOLDER_ERRORS`."""
+    return InvalidInput(f"the output folder {folder} cannot be written: {FOLDER_ERRORS[number]} ({detail}); "
+                        "make room, or choose another with paths.root=FOLDER")
+
+
+def _related(path: Path, folder: Path) -> bool:
+    """Whether `path` is `folder`, lies in it, or is one of its parents (mkdir names the parent that refused)."""
+    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return path == folder or folder in path.parents or path in folder.parents
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; once the block has written it, flush it and move it to `path` in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with output_folder(path.parent):
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)  # the folder's own entry
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `path` (UTF-8) atomically; `InvalidInput` names its folder if that cannot be written."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as readable JSON, atomically. NaN and infinity become null: strict JSON has neither."""
+    write_text(path, json.dumps(_strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

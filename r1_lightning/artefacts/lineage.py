@@ -1,0 +1,71 @@
+"""Where an artefact comes from: the commit and the versions it was made with, and the artefacts it was made from.
+
+`python scripts/lineage.py runs/grpo-...` prints the tree. Nothing here decides anything: the fingerprint says what an
+artefact is, the lineage says how it came to be.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.store import Artefact, is_complete, open_artefact
+
+PACKAGES = ("torch", "lightning", "safetensors", "tokenizers", "transformers", "hydra-core", "omegaconf")
+GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for ever to learn its commit
+
+
+def commit(folder: Path = Path(__file__).resolve().parent) -> str:
+    """The commit of the checkout that holds `folder`, with "-dirty" if tracked files were changed.
+
+    "unknown" outside git, also where an installed copy merely lies below somebody else's checkout.
+    """
+    tracked = _git(folder, "ls-files", "--", ".")
+    head = _git(folder, "rev-parse", "HEAD")
+    if not tracked or not head:
+        return "unknown"
+    return head + ("-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints, or "" where it is absent or refuses."""
+    try:
+        result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, the platform and the packages whose numbers can change a result."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def render(artefact: Artefact) -> str:
+    """The artefact and everything it was made from, as a tree of lines."""
+    return "\n".join(_lines(artefact, head="", tail=""))
+
+
+def _lines(artefact: Artefact, head: str, tail: str) -> list[str]:
+    """`head` precedes this artefact's own line, `tail` the lines of its inputs."""
+    lines = [f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit {artefact.commit[:12]}"
+             f"{'-dirty' if artefact.commit.endswith('-dirty') else ''}  {artefact.created}  {artefact.folder}"]
+    last = len(artefact.inputs) - 1
+    for index, (role, record) in enumerate(artefact.inputs.items()):
+        corner, side = ("└─ ", "   ") if index == last else ("├─ ", "│  ")
+        folder = Path(artefact.folder, record["folder"]).resolve()
+        start = f"{tail}{corner}{role}: "
+        if is_complete(folder):
+            lines += _lines(open_artefact(folder), start, tail + side)
+        else:
+            lines.append(f"{start}{record['stage']}  {record['fingerprint'][:SHORT_DIGITS]}  no longer at {folder}")
+    return lines

@@ -1,0 +1,75 @@
+"""Weights on disk: safetensors, saved in one step and loaded all or nothing.
+
+Two names may share one tensor (a tied embedding and head; the MTP modules' shared embedding). safetensors holds no shared
+memory, so only the first name of each is written; the module that loads shares in the same way and needs no second copy.
+Loading compares every name and shape before the first number is copied, so that a module is never left half loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from r1_lightning.artefacts.files import FOLDER_ERRORS, replacing, unwritable
+from r1_lightning.types.errors import InvalidInput
+
+
+def _unique_state(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state by name, without the second and later names of a shared tensor."""
+    state: dict[str, Tensor] = {}
+    seen = set()
+    for name, tensor in module.state_dict().items():
+        place = (tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.device)
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        state[name] = tensor.detach()
+    return state
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write every parameter and persistent buffer of `module` to `path`, atomically.
+
+    Raises `InvalidInput` naming the folder where it is full or read-only; then nothing at `path` has changed.
+    """
+    state = {name: tensor.cpu().contiguous().clone() for name, tensor in _unique_state(module).items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(state, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # the library wraps the system's error and keeps only its number, as text
+            code = re.search(r"os error (\d+)", str(error))
+            if code is None or int(code[1]) not in FOLDER_ERRORS:
+                raise
+            raise unwritable(path.parent, int(code[1]), str(error)) from error
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Copy the weights at `path` into `module`, in the module's own dtypes and on its devices.
+
+    Raises `InvalidInput`, and leaves the module as it was, where the file is missing, truncated or damaged, or holds
+    other names or shapes than the module: then the first difference is named with both shapes.
+    """
+    if not path.is_file():
+        raise InvalidInput(f"weights={str(path)!r} is not allowed: there is no such file")
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise InvalidInput(f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})") from error
+    wanted = _unique_state(module)
+    for name in sorted(wanted.keys() | found.keys()):
+        here, there = _shape(wanted, name), _shape(found, name)
+        if here != there:
+            raise InvalidInput(f"weights={str(path)!r} is not allowed: it was made by another architecture; "
+                               f"{name} is {there} in the file and {here} in this model")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+
+
+def _shape(state: dict[str, Tensor], name: str) -> str:
+    return " x ".join(map(str, state[name].shape)) or "a scalar" if name in state else "absent"
