@@ -61,7 +61,7 @@ def language_share(text: str, target: Language) -> float:
 
 
 def is_mixed(text: str, tolerance: float = 0.0) -> bool:
-    """True if more than the share `tolerance` of the words is outside the main language; by default one word will do."""
+    """True if more than the share `tolerance` of the words is outside the main language; by default one is enough."""
     require_number("tolerance", tolerance, 0.0, 1.0)
     counts = count_words(text)
     total = sum(counts.values())

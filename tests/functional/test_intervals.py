@@ -1,0 +1,200 @@
+"""Intervals, pass@k and the majority vote against numbers worked by hand, enumeration and repeated experiments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1_lightning.functional.intervals import (
+    Interval,
+    bootstrap_mean_interval,
+    majority_vote,
+    majority_vote_accuracy,
+    pass_at_k,
+    wilson_interval,
+)
+from r1_lightning.types.errors import InvalidInput
+
+
+def test_wilson_by_hand() -> None:
+    # p = 1/2, n = 4, z^2 = 3.841459: the centre is (0.5 + z^2/8) / (1 + z^2/4) = 0.980182 / 1.960365 = 0.5, and the half
+    # width z sqrt(1/16 + z^2/64) / 1.960365 = 1.959964 * 0.350033 / 1.960365 = 0.349961.
+    interval = wilson_interval(2, 4)
+    assert interval.estimate == 0.5
+    assert interval.low == pytest.approx(0.150039, abs=1e-6)
+    assert interval.high == pytest.approx(0.849961, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        # Newcombe 1998, Statistics in Medicine 17, 857-872, table I, method 3 (score, without continuity correction).
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0000),  # the mirror image of 0 of 20
+    ],
+)
+def test_wilson_against_a_published_table(successes: int, n: int, low: float, high: float) -> None:
+    interval = wilson_interval(successes, n)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
+
+
+@given(st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_contains_its_estimate_and_mirrors(pair: tuple[int, int]) -> None:
+    successes, n = pair
+    interval, mirror = wilson_interval(successes, n), wilson_interval(n - successes, n)
+    assert 0.0 <= interval.low <= interval.estimate <= interval.high <= 1.0
+    assert interval.high - interval.low > 0
+    assert mirror.low == pytest.approx(1 - interval.high, abs=1e-12)
+    assert mirror.high == pytest.approx(1 - interval.low, abs=1e-12)
+
+
+def test_wilson_covers_the_truth_in_about_95_of_100_experiments() -> None:
+    # Exact coverage at p = 0.3, n = 50: add up the binomial weights of the counts whose interval holds p.
+    p, n = 0.3, 50
+    covered = 0.0
+    for successes in range(n + 1):
+        interval = wilson_interval(successes, n)
+        if interval.low <= p <= interval.high:
+            covered += math.comb(n, successes) * p**successes * (1 - p) ** (n - successes)
+    assert 0.93 < covered < 0.97
+
+
+def test_bootstrap_of_independent_values_is_close_to_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(5.0, 2.0, size=400)
+    interval = bootstrap_mean_interval(values)
+    half = 1.959963984540054 * values.std() / math.sqrt(400)
+    assert interval.estimate == pytest.approx(values.mean(), abs=1e-12)
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_samples_of_one_problem_are_not_counted_as_independent() -> None:
+    # 100 problems, each with 16 equal samples: clustering must widen the interval by sqrt(16) = 4.
+    per_problem = np.random.default_rng(2).integers(0, 2, size=100)
+    values, problems = np.repeat(per_problem, 16), np.repeat(np.arange(100), 16)
+    clustered = bootstrap_mean_interval(values, problems)
+    naive = bootstrap_mean_interval(values)
+    assert (clustered.high - clustered.low) / (naive.high - naive.low) == pytest.approx(4.0, rel=0.15)
+    # and is the interval of the 100 problem means
+    means = bootstrap_mean_interval(per_problem)
+    assert (clustered.low, clustered.high) == pytest.approx((means.low, means.high), abs=1e-12)
+
+
+def test_bootstrap_two_clusters_by_hand() -> None:
+    # Clusters {0, 0} and {1}: resamples are AA (mean 0), AB or BA (1/3), BB (1), so the bounds are 0 and 1.
+    assert bootstrap_mean_interval([0, 0, 1], ["a", "a", "b"]) == Interval(1 / 3, 0.0, 1.0)
+
+
+def test_bootstrap_covers_the_truth_in_about_95_of_100_experiments() -> None:
+    rng = np.random.default_rng(3)
+    covered = 0
+    for experiment in range(300):
+        difficulty = rng.beta(2, 2, size=80)  # the mean is 1/2
+        values = (rng.random((80, 4)) < difficulty[:, None]).ravel()
+        interval = bootstrap_mean_interval(values, np.repeat(np.arange(80), 4), seed=experiment, n_resamples=400)
+        covered += interval.low <= 0.5 <= interval.high
+    # Binomial(300, 0.95) has a standard deviation of 3.8: 271 to 299 is 285 +- 3.8 deviations.
+    assert 271 <= covered <= 299
+
+
+def test_bootstrap_is_a_function_of_its_arguments() -> None:
+    values = [1, 0, 1, 1, 0, 0, 1, 0]
+    assert bootstrap_mean_interval(values, seed=4) == bootstrap_mean_interval(values, seed=4)
+    renamed = bootstrap_mean_interval(values, list("aabbccdd"))
+    assert renamed == bootstrap_mean_interval(values, [9, 9, 2, 2, 7, 7, 1, 1])
+
+
+def test_one_cluster_has_no_spread_and_says_so() -> None:
+    interval = bootstrap_mean_interval([1.0, 0.0], ["a", "a"])
+    assert interval.estimate == 0.5
+    assert math.isnan(interval.low) and math.isnan(interval.high)
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "message"),
+    [([], None, "values"), ([1.0, math.nan], None, "not finite"), ([1.0, 2.0], ["a"], "clusters=1")],
+)
+def test_bootstrap_refuses_bad_values(values: list[float], clusters: list[Hashable] | None, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        bootstrap_mean_interval(values, clusters)
+
+
+def test_pass_at_k_by_hand() -> None:
+    # n = 5, c = 2, k = 2: pairs without a right one: C(3,2) = 3 of C(5,2) = 10.
+    assert pass_at_k(5, 2, 2) == pytest.approx(0.7, abs=1e-15)
+    assert pass_at_k(4, 1, 1) == 0.25
+    assert pass_at_k(4, 0, 4) == 0.0
+    assert pass_at_k(4, 1, 4) == 1.0
+    assert pass_at_k(10, 8, 3) == 1.0  # only two are wrong, so any three hold a right one
+
+
+@given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(case: tuple[int, int, int]) -> None:
+    n, c, k = case
+    subsets = list(combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(float(Fraction(sum(map(any, subsets)), len(subsets))), abs=1e-12)
+
+
+def test_pass_at_k_does_not_overflow() -> None:
+    # 1 - C(5000, 1000) / C(10000, 1000) is 1 to double precision.
+    assert pass_at_k(10_000, 5_000, 1_000) == 1.0
+    # Without a single right sample but one: k / n.
+    assert pass_at_k(10_000, 1, 1_000) == pytest.approx(0.1, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(0, 0, 1), (4, 5, 1), (4, -1, 1), (4, 2, 5), (4, 2, 0), (4, 2.0, 1)])
+def test_pass_at_k_refuses_samples_that_do_not_exist(n: int, c: int, k: int) -> None:
+    with pytest.raises((InvalidInput, TypeError)):
+        pass_at_k(n, c, k)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (5, 4), (-1, 4)])
+def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(InvalidInput):
+        wilson_interval(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("answers", "winner"),
+    [
+        (["5", "6", "5"], "5"),
+        (["6", "5", "5", "6"], "6"),  # equal: the one given first
+        ([None, None, None, "5"], "5"),  # no answer is no vote
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_majority_vote(answers: list[str | None], winner: str | None) -> None:
+    assert majority_vote(answers) == winner
+
+
+def test_majority_vote_accuracy_by_hand() -> None:
+    answers = [["5", "6", "5"], ["7", None, "8"], [None, None, None], ["1", "2", "2"]]
+    # right, right (tie, 7 came first), no vote, wrong: 2 of 4.
+    assert majority_vote_accuracy(answers, ["5", "7", "3", "1"]) == wilson_interval(2, 4)
+    with pytest.raises(InvalidInput, match="references=1"):
+        majority_vote_accuracy(answers, ["5"])
+    with pytest.raises(InvalidInput, match="n=0"):
+        majority_vote_accuracy([], [])
+
+
+@given(st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=12))
+def test_the_winner_has_the_most_votes(answers: list[str | None]) -> None:
+    winner = majority_vote(answers)
+    votes = [answer for answer in answers if answer is not None]
+    assert (winner is None) == (not votes)
+    assert all(votes.count(winner) >= votes.count(other) for other in votes)
+
+
+def test_an_interval_prints_in_one_short_piece() -> None:
+    assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"

@@ -1,0 +1,99 @@
+"""The accuracy reward and the counts of an evaluation, case by case; rewards cannot be had by tricks of form."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1_lightning.rewards.accuracy import AccuracyReward, Grade, grade
+from r1_lightning.types.text import Completion, Problem
+
+PROBLEM = Problem("What is 1000+200?", "1200", "1000+200")
+
+
+def completion(text: str, finished: bool = True) -> Completion:
+    return Completion(text, n_tokens=len(text), finished=finished)
+
+
+# text, finished, accurate, lenient, well formed; strict is accurate and well formed.
+CASES = [
+    ("<think>a</think><answer>1200</answer>", True, True, True, True),
+    ("<think>a</think> <answer> 1,200.0 </answer>\n", True, True, True, True),
+    ("<think>a</think><answer>1201</answer>", True, False, False, True),
+    ("<think>a</think><answer>1200 apples</answer>", True, False, True, True),
+    ("<answer>1200</answer>", True, True, True, False),
+    ("<think></think><answer>1200</answer>", True, True, True, False),
+    ("<think>a</think><answer>1200</answer>", False, True, True, False),  # cut off after the answer was closed
+    ("<think>a</think><answer>1200", False, False, True, False),
+    ("<think>a</think>1200", True, False, True, False),
+    ("1000+200=1200", True, False, True, False),
+    (r"\boxed{1200}", True, False, True, False),
+    ("<think>a</think><answer>1200</answer><answer>1201</answer>", True, False, False, False),
+    ("<think>a</think><answer>1201</answer><answer>1200</answer>", True, False, True, False),
+    ("<think>1200<answer>1200</answer></think>", True, False, True, False),
+    ("<think>1200</think><answer></answer>", True, False, True, False),
+    ("<think>a</think><answer>1200 or 1201</answer>", True, False, False, True),
+    ("", True, False, False, False),
+]
+
+
+@pytest.mark.parametrize(("text", "finished", "accurate", "lenient", "well_formed"), CASES)
+def test_each_count(text: str, finished: bool, accurate: bool, lenient: bool, well_formed: bool) -> None:
+    given_completion = completion(text, finished)
+    expected = Grade(strict=accurate and well_formed, lenient=lenient, well_formed=well_formed, accurate=accurate)
+    assert grade(PROBLEM, given_completion) == expected
+    assert AccuracyReward()(PROBLEM, given_completion).score == float(accurate)
+    assert AccuracyReward(strict=False)(PROBLEM, given_completion).score == float(lenient)
+
+
+def test_a_forced_empty_think_is_well_formed_only_on_request() -> None:
+    forced = completion("<think></think><answer>1200</answer>")
+    assert not grade(PROBLEM, forced).strict
+    assert grade(PROBLEM, forced, allow_empty_think=True).strict
+
+
+def test_reasons_are_one_short_line_for_people() -> None:
+    reward = AccuracyReward()
+    assert reward(PROBLEM, completion("<answer>1200</answer>")).reason == "right"
+    assert reward(PROBLEM, completion("<answer>7</answer>")).reason == "answered '7', expected '1200'"
+    assert reward(PROBLEM, completion("1200")).reason == "no answer in its place"
+    long = reward(PROBLEM, completion(f"<answer>{'x' * 500}\n{'y' * 400}</answer>")).reason
+    assert "\n" not in long
+    assert len(long) < 120
+
+
+def test_answers_that_are_no_numbers_are_compared_as_text() -> None:
+    problem = Problem("Which colour?", "Dark Blue", "colour")
+    assert AccuracyReward()(problem, completion("<answer> dark  blue. </answer>")).score == 1.0
+    assert AccuracyReward()(problem, completion("<answer>blue</answer>")).score == 0.0
+    assert AccuracyReward(strict=False)(problem, completion("<answer>light 5</answer>")).score == 0.0
+
+
+def test_the_name_is_the_metric() -> None:
+    assert AccuracyReward().name == "accuracy"
+    assert AccuracyReward(name="accuracy_lenient", strict=False).name == "accuracy_lenient"
+
+
+PIECES = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "1200", "1201", " ", "a", "\\boxed{1200}"])
+
+
+@given(st.lists(PIECES, max_size=10).map("".join), st.booleans())
+def test_the_counts_imply_each_other(text: str, finished: bool) -> None:
+    result = grade(PROBLEM, completion(text, finished))
+    assert not result.strict or (result.accurate and result.well_formed)
+    assert not result.accurate or result.lenient
+    assert not result.well_formed or finished
+
+
+@given(st.text(), st.booleans())
+def test_no_answer_block_no_reward(text: str, finished: bool) -> None:
+    if "<answer>" not in text:
+        assert AccuracyReward()(PROBLEM, completion(text + "1200", finished)).score == 0.0
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
+def test_only_the_right_number_is_right(given_number: int, reference: int) -> None:
+    problem = Problem("?", str(reference), "id")
+    text = f"<think>a</think><answer>{given_number:,}</answer>"
+    assert grade(problem, completion(text)).strict == (given_number == reference)

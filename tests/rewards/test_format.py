@@ -1,0 +1,68 @@
+"""The format reward: 1.0 for one think block and one answer block in a finished completion, 0.0 for anything else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1_lightning.rewards.format import FormatReward
+from r1_lightning.types.text import Completion, Problem
+
+PROBLEM = Problem("What is 2+3?", "5", "2+3")
+GOOD = "<think> 2+3 </think> <answer> 5 </answer>"
+
+
+def score(text: str, finished: bool = True, **settings: bool) -> float:
+    return FormatReward(**settings)(PROBLEM, Completion(text, 1, finished)).score
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD, 1.0),
+        ("\n" + GOOD + "\n", 1.0),
+        ("<think>x</think><answer>wrong</answer>", 1.0),  # form only, not content
+        ("<think>x</think><answer></answer>", 0.0),
+        ("<think> </think><answer>5</answer>", 0.0),
+        ("<answer>5</answer>", 0.0),
+        ("<think>x</think>5", 0.0),
+        (GOOD + GOOD, 0.0),
+        (GOOD + "<answer>6</answer>", 0.0),
+        (GOOD + " 5", 0.0),
+        ("<think>x<answer>5</answer></think>", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_scores(text: str, expected: float) -> None:
+    assert score(text) == expected
+
+
+def test_a_completion_that_was_cut_off_has_no_form() -> None:
+    verdict = FormatReward()(PROBLEM, Completion(GOOD, 64, finished=False))
+    assert (verdict.score, verdict.reason) == (0.0, "cut off by the length limit")
+
+
+def test_an_empty_think_is_allowed_only_on_request() -> None:
+    text = "<think></think><answer>5</answer>"
+    assert (score(text), score(text, allow_empty_think=True)) == (0.0, 1.0)
+
+
+def test_the_reason_names_every_fault() -> None:
+    reason = FormatReward()(PROBLEM, Completion("so <answer></answer>", 1, True)).reason
+    assert (
+        reason
+        == "no think tag at all; nothing visible between the answer tags; text before, between or after the blocks"
+    )
+    assert FormatReward()(PROBLEM, Completion(GOOD, 1, True)).reason == "well formed"
+
+
+@given(st.text())
+def test_only_zero_or_one_and_never_for_text_without_all_four_tags(text: str) -> None:
+    assert score(text) in (0.0, 1.0)
+    if "</think>" not in text:
+        assert score(text) == 0.0
+
+
+def test_the_name_is_the_metric() -> None:
+    assert FormatReward().name == "format"

@@ -1,0 +1,83 @@
+"""The template of R1-Zero against the text printed in the paper, and its Jinja form against its Python form."""
+
+from __future__ import annotations
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1_lightning.text.chat_template import (
+    PLAIN,
+    R1_ZERO,
+    R1_ZERO_PREAMBLE,
+    R1_ZERO_SUFFIX,
+    TEMPLATES,
+    ChatTemplate,
+    r1_zero_prompt,
+)
+from r1_lightning.types.errors import InvalidInput
+
+# DeepSeek-R1, arXiv:2501.12948, table 1, joined into one line; `prompt` is the question's place.
+PRINTED = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
+    "reasoning process here </think> <answer> answer here </answer>. User: prompt. Assistant:"
+)
+
+
+def render_jinja(template: ChatTemplate, messages: list[dict[str, str]]) -> str:
+    def raise_exception(message: str) -> None:
+        raise ValueError(message)
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(template.jinja()).render(messages=messages, eos_token="<EOS>")
+
+
+def test_prompt_is_the_printed_text() -> None:
+    assert r1_zero_prompt("prompt") == PRINTED
+    assert f"{R1_ZERO_PREAMBLE} prompt{R1_ZERO_SUFFIX}" == PRINTED
+    assert TEMPLATES["r1_zero"].render("prompt") == PRINTED
+
+
+def test_question_takes_the_place_of_the_word_prompt_and_of_nothing_else() -> None:
+    assert r1_zero_prompt("What is 2+3?") == PRINTED.replace("User: prompt.", "User: What is 2+3?.")
+
+
+def test_phrases_are_the_constant_pieces() -> None:
+    assert R1_ZERO.phrases() == (R1_ZERO_PREAMBLE, ". Assistant:")
+    assert PLAIN.phrases() == ()
+
+
+@given(st.text())
+def test_question_is_never_changed(question: str) -> None:
+    prompt = R1_ZERO.render(question)
+    assert prompt[len(R1_ZERO.prefix) : len(prompt) - len(R1_ZERO.suffix)] == question
+    assert PLAIN.render(question) == question
+
+
+@given(st.text())
+def test_jinja_renders_the_same_prompt(question: str) -> None:
+    assert render_jinja(R1_ZERO, [{"role": "user", "content": question}]) == R1_ZERO.render(question)
+
+
+def test_jinja_keeps_quotes_and_backslashes_of_a_template() -> None:
+    template = ChatTemplate("awkward", 'say "\\n" \n', " 'done'\\")
+    assert render_jinja(template, [{"role": "user", "content": "x"}]) == "say \"\\n\" \nx 'done'\\"
+
+
+def test_jinja_ends_an_assistant_message_with_the_end_of_sequence() -> None:
+    messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "<answer> 2 </answer>"}]
+    assert render_jinja(R1_ZERO, messages) == R1_ZERO.render("1+1?") + " <answer> 2 </answer><EOS>"
+
+
+def test_jinja_refuses_a_system_message() -> None:
+    with pytest.raises(ValueError, match="only user and assistant"):
+        render_jinja(R1_ZERO, [{"role": "system", "content": "be brief"}])
+
+
+def test_template_needs_a_name() -> None:
+    with pytest.raises(InvalidInput, match="name=''"):
+        ChatTemplate("", "a", "b")
