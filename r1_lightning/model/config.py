@@ -100,6 +100,9 @@ class ModelConfig:
         if groups > 1:  # a group's score is the sum of its best two
             require_int("model.n_routed_experts / n_expert_groups", experts // groups, 2)
         require_int("model.n_activated_experts", self.n_activated_experts, 1, self.n_limited_groups * (experts // groups))
+        for name in ("d_model", "d_ff_expert"):  # grouped matrix products want rows of 16 bytes: 8 elements of BF16
+            width = getattr(self, name)
+            require(width % 8 == 0, f"model.{name}", width, "it must be a multiple of 8")
 
     @property
     def qk_head_dim(self) -> int:
