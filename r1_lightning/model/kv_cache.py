@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from r1_lightning.types.errors import InvalidInput
+
 # Shape legend: R rows, T new positions, S positions so far, C cached elements per token.
 
 
@@ -37,7 +39,9 @@ class LatentKVCache:
 
     def advance(self, is_token_RT: Tensor) -> tuple[Tensor, Tensor]:
         """Make room for T new columns; returns their position ids R x T and the attention mask R x 1 x T x S (True: attend)."""
-        new = is_token_RT.shape[1]
+        new, room = is_token_RT.shape[1], self.mask.shape[1] - self.length
+        if new > room:  # a slice past the end would be empty, and the token lost without a word
+            raise InvalidInput(f"max_tokens={self.mask.shape[1]} is not allowed: {self.length + new} tokens are needed")
         start, self.length = self.length, self.length + new
         self.mask[:, start : self.length] = is_token_RT
         counted = is_token_RT.long().cumsum(1)
