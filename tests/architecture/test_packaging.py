@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 from packaging.requirements import Requirement
@@ -11,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import r1_lightning
-from tests.architecture.house import ROOT
+from tests.architecture.house import PACKAGE, ROOT, python_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIRED = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
@@ -39,6 +42,25 @@ def test_torch_range(version, admitted):
     assert (version in torch.specifier) == admitted
 
 
+def test_what_the_package_imports_is_a_dependency_of_its_own():
+    """Not one that happens to come along with another."""
+    extras = [text for extra, texts in PROJECT["optional-dependencies"].items() if extra != "test" for text in texts]
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"] + extras}
+    installed = packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT).as_posix()}: {module}"
+        for path in python_files(PACKAGE, "scripts")
+        for module in _third_party_imports(path.read_text(encoding="utf-8"))
+        if not declared & {canonicalize_name(name) for name in installed.get(module, [module])}
+    }
+    assert sorted(undeclared) == []
+
+
+def test_third_party_imports_are_found_inside_functions_too():
+    source = "import os\nimport torch.nn as nn\nfrom . import x\ndef f():\n    from yaml import load\n"
+    assert _third_party_imports(source) == {"torch", "yaml"}
+
+
 def test_pins_name_no_local_build():
     assert [package for package, version in PINS.items() if version.local] == []
 
@@ -62,3 +84,14 @@ def test_licence_is_apache_2_complete():
     assert PROJECT["license"] == "Apache-2.0"
     assert text.lstrip().startswith("Apache License\n")
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def _third_party_imports(source: str) -> set[str]:
+    """Top-level names of the modules that `source` imports and that are neither Python's nor ours."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {PACKAGE}

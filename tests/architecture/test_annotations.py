@@ -1,0 +1,22 @@
+"""Annotations are checked while tests run: jaxtyping's hook with beartype, switched on in pyproject.toml, is really on.
+
+In every process, that is: pytest-xdist's workers load their plugins anew, and a hook that came too late would be
+silent.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from r1_lightning.functional.kl import k3
+
+
+def test_a_wrong_type_is_refused():
+    with pytest.raises(TypeCheckError, match="policy_logprobs"):
+        k3([-1.0, -2.0], torch.zeros(2))
+
+
+def test_the_right_type_passes():
+    assert k3(torch.zeros(2), torch.zeros(2)).tolist() == [0.0, 0.0]  # r = 1, so (r - 1) - log r = 0
