@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Completion, Problem, RewardFunction, Verdict
@@ -78,7 +79,8 @@ def _is_finite_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _checked(name: str, verdict: Verdict) -> Verdict:
+def _checked(name: str, verdict: Any) -> Verdict:
+    """`verdict` as it came from a reward that anybody may have written, which is why its type is not taken on trust."""
     score = getattr(verdict, "score", None)
     if not _is_finite_number(score):
         raise InvalidInput(f"reward {name}: score={score!r} is not allowed: every score must be a finite number")

@@ -24,8 +24,8 @@ from r1_lightning.types.errors import InvalidInput
 
 
 def test_wilson_by_hand() -> None:
-    # p = 1/2, n = 4, z^2 = 3.841459: the centre is (0.5 + z^2/8) / (1 + z^2/4) = 0.980182 / 1.960365 = 0.5, and the half
-    # width z sqrt(1/16 + z^2/64) / 1.960365 = 1.959964 * 0.350033 / 1.960365 = 0.349961.
+    # p = 1/2, n = 4, z^2 = 3.841459: the centre is (0.5 + z^2/8) / (1 + z^2/4) = 0.980182 / 1.960365 = 0.5, and half
+    # the width is z sqrt(1/16 + z^2/64) / 1.960365 = 1.959964 * 0.350033 / 1.960365 = 0.349961.
     interval = wilson_interval(2, 4)
     assert interval.estimate == 0.5
     assert interval.low == pytest.approx(0.150039, abs=1e-6)

@@ -15,7 +15,7 @@ from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.format import FormatReward
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Completion, Problem, Verdict
 
 PROBLEM = Problem("What is 2+3?", "5", "2+3")
 COMPLETION = Completion("5", 1, True)
@@ -29,7 +29,9 @@ class Fixed:
     score: Any
 
     def __call__(self, problem: Problem, completion: Completion) -> Any:
-        return SimpleNamespace(score=self.score, reason="fixed")
+        if isinstance(self.score, float):
+            return Verdict(self.score, "fixed")
+        return SimpleNamespace(score=self.score, reason="what a Verdict would not hold")
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_last_number(text: str, number: str | None) -> None:
         (".5", Fraction(1, 2)),
         ("0.1", Fraction(1, 10)),
         ("3/4", Fraction(3, 4)),
+        ("3/4.", Fraction(3, 4)),
         ("-0", 0),
         ("$18", 18),
         ("＋１２，３４５．５", Fraction(24_691, 2)),

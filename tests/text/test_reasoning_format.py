@@ -35,6 +35,7 @@ BROKEN = [
     ("<think>a</think><answer>5</answer><answer>6</answer>", "a", None, ("several_answer",)),
     ("<think>a</think><answer>5</answer></answer>", "a", None, ("several_answer",)),
     ("<think>a<answer>5</answer></think>", None, None, ("nested",)),
+    ("<answer>5<think>a</think></answer>", None, None, ("wrong_order", "nested")),
     ("<think>a</think><answer><think>5</answer>", None, None, ("several_think", "nested")),
     ("<answer>5</answer><think>a</think>", "a", "5", ("wrong_order",)),
     ("<think>a</think></answer>5<answer>", "a", None, ("wrong_order", "text_outside")),

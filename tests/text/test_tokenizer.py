@@ -31,7 +31,8 @@ N_FIXED = 3 + 4 + 2 + 256  # special tokens, tags, the template's two phrases, b
 def corpus() -> Iterator[str]:
     for number in range(200):
         prompt = r1_zero_prompt(f"What is {number} + {number}?")
-        steps = f"first add the tens: {number}+{number}={2 * number}. 所以答案是 {2 * number}。"
+        steps = f"first add the tens: ({number}+{number})={2 * number}; -(-{number})=={number}..."
+        steps += f" 所以答案是 {2 * number}。"
         yield f"{prompt} <think> {steps} </think> <answer> {2 * number} </answer>"
 
 
