@@ -44,5 +44,5 @@ def updated_expert_bias(bias_LE: Tensor, load_LE: Tensor, bias_update_speed: flo
 def max_violation(load_LE: Tensor) -> Tensor:
     """(max load - mean load) / mean load per layer (L): 0 is perfect balance (Wang et al. 2024, "MaxVio")."""
     load_LE = load_LE.float()
-    mean_L = load_LE.mean(-1).clamp(min=1e-9)
-    return (load_LE.max(-1).values - mean_L) / mean_L
+    mean_L = load_LE.mean(-1)
+    return (load_LE.max(-1).values - mean_L) / mean_L.clamp(min=1e-9)  # a layer without load is balanced, not 0 / 0
