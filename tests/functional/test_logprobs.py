@@ -1,0 +1,85 @@
+"""Log-probs and entropies are those of softmax(logits / sampling_temperature)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from r1_lightning.functional.logprobs import entropy, token_logprobs
+
+
+def _random_logits(n: int = 6, v: int = 11, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(n, v, generator=generator), torch.randint(v, (n,), generator=generator)
+
+
+def test_literal_numbers():
+    # logits 0, ln 3: probabilities 1/4 and 3/4. At temperature 2 the logits are 0, ln sqrt(3): the second has
+    # sqrt(3) / (1 + sqrt(3)) = 1.7320508 / 2.7320508 = 0.6339746.
+    logits, target = torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([1])
+    assert token_logprobs(logits, target, 1.0).item() == pytest.approx(math.log(0.75), abs=1e-6)
+    assert token_logprobs(logits, target, 2.0).item() == pytest.approx(math.log(0.6339746), abs=1e-6)
+    # H(1/4, 3/4) = 1/4 ln 4 + 3/4 ln 4/3 = 0.3465736 + 0.2157616
+    assert entropy(logits, 1.0).item() == pytest.approx(0.5623351, abs=1e-6)
+
+
+@pytest.mark.parametrize("sampling_temperature", [0.7, 1.0, 1.3])
+def test_against_numpy_in_double_precision(sampling_temperature):
+    logits, targets = _random_logits()
+    scaled = logits.numpy().astype(np.float64) / sampling_temperature
+    probabilities = np.exp(scaled) / np.exp(scaled).sum(-1, keepdims=True)
+    expected = np.log(probabilities[np.arange(len(scaled)), targets.numpy()])
+    np.testing.assert_allclose(token_logprobs(logits, targets, sampling_temperature).numpy(), expected, atol=1e-6)
+    expected_entropy = -(probabilities * np.log(probabilities)).sum(-1)
+    np.testing.assert_allclose(entropy(logits, sampling_temperature).numpy(), expected_entropy, atol=1e-6)
+
+
+def test_probabilities_over_the_vocabulary_sum_to_one():
+    logits, _ = _random_logits(n=1)
+    every_token = torch.arange(11)
+    total = token_logprobs(logits.expand(11, -1), every_token, 0.7).exp().sum()
+    assert total.item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_adding_a_constant_to_the_logits_changes_nothing():
+    logits, targets = _random_logits()
+    torch.testing.assert_close(
+        token_logprobs(logits + 50.0, targets, 0.7), token_logprobs(logits, targets, 0.7), atol=1e-5, rtol=0
+    )
+
+
+def test_entropy_lies_between_zero_and_ln_v_and_grows_with_temperature():
+    logits, _ = _random_logits(n=50)
+    cold, warm, hot = (entropy(logits, temperature) for temperature in (0.5, 1.0, 2.0))
+    assert ((cold > 0) & (cold < warm) & (warm < hot) & (hot < math.log(11))).all()
+    assert entropy(torch.zeros(1, 11), 1.0).item() == pytest.approx(math.log(11), abs=1e-6)
+
+
+def test_gradient_is_one_hot_minus_probability_over_temperature():
+    # d log p_y / d z_i = ([i = y] - p_i) / T
+    logits, targets = _random_logits()
+    logits.requires_grad_()
+    token_logprobs(logits, targets, 0.7).sum().backward()
+    one_hot = torch.nn.functional.one_hot(targets, 11)
+    expected = (one_hot - (logits.detach() / 0.7).softmax(-1)) / 0.7
+    torch.testing.assert_close(logits.grad, expected, atol=1e-6, rtol=0)
+    assert not entropy(logits, 0.7).requires_grad
+
+
+def test_bf16_logits_are_treated_in_fp32():
+    logits, targets = _random_logits()
+    rounded = logits.bfloat16()
+    result = token_logprobs(rounded, targets, 0.7)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, token_logprobs(rounded.float(), targets, 0.7))
+
+
+def test_two_halves_equal_the_whole_and_leading_shapes_are_free():
+    logits, targets = _random_logits()
+    whole = token_logprobs(logits, targets, 0.7)
+    halves = torch.cat([token_logprobs(logits[i : i + 3], targets[i : i + 3], 0.7) for i in (0, 3)])
+    assert torch.equal(whole, halves)
+    assert torch.equal(token_logprobs(logits.view(2, 3, 11), targets.view(2, 3), 0.7), whole.view(2, 3))
