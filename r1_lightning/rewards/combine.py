@@ -35,7 +35,8 @@ class WeightedSum:
     """Judges a completion by every reward and adds the scores.
 
     Args:
-        rewards: the reward functions; their names must differ, because they name metrics.
+        rewards: the reward functions; their names must differ, because they name metrics. Of a mapping, as a
+            configuration gives it, only the values count.
         weights: one number per reward, in the same order, or by the reward's name; None gives each 1.0.
 
     Raises:
@@ -46,13 +47,14 @@ class WeightedSum:
 
     def __init__(
         self,
-        rewards: Sequence[RewardFunction],
+        rewards: Sequence[RewardFunction] | Mapping[str, RewardFunction],
         weights: Sequence[float | int] | Mapping[str, float | int] | None = None,
     ) -> None:
-        names = [reward.name for reward in rewards]
+        functions = tuple(rewards.values() if isinstance(rewards, Mapping) else rewards)
+        names = [reward.name for reward in functions]
         require(bool(names), "rewards", names, "at least one reward is needed")
         require(len(set(names)) == len(names), "rewards", names, "the names of the rewards must differ")
-        self.rewards = tuple(rewards)
+        self.rewards = functions
         self.weights = _weights_by_name(names, weights)
 
     def __call__(self, problem: Problem, completion: Completion) -> CombinedVerdict:

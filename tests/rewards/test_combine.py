@@ -55,6 +55,7 @@ def test_weights_by_order_and_by_name_give_the_same() -> None:
     # 0.5 * 4 + 2.0 * -0.25 = 2.0 - 0.5 = 1.5
     assert WeightedSum(rewards, [4, -0.25])(PROBLEM, COMPLETION).total == 1.5
     assert WeightedSum(rewards, {"b": -0.25, "a": 4})(PROBLEM, COMPLETION).total == 1.5
+    assert WeightedSum({"x": rewards[0], "y": rewards[1]}, [4, -0.25])(PROBLEM, COMPLETION).total == 1.5
     # The breakdown is unweighted.
     assert WeightedSum(rewards, [4, -0.25])(PROBLEM, COMPLETION).scores == {"a": 0.5, "b": 2.0}
 
