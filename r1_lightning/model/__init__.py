@@ -1,1 +1,1 @@
-"""The backbone: DeepSeek-V3's blocks as plain nn.Modules, fitting the Protocols of types and knowing no training loop."""
+"""The backbone: DeepSeek-V3's blocks as plain nn.Modules, fitting the Protocols of types, with no training loop."""

@@ -1,1 +1,1 @@
-"""Reward functions: one completion of one problem in, a score and its reason out; a learned score comes in as a Scorer."""
+"""Reward functions: one completion of one problem in, a score and a reason out; a learned score is a Scorer."""
