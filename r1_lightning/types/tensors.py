@@ -145,6 +145,9 @@ class Backbone(Protocol):
 
 
 class GenerateFn(Protocol):
-    """Samples one completion for every prompt row; `keys` (R x 3: rollout, prompt, sample) decide the draws."""
+    """Samples `copies` completions for each of P prompts, the copies of a prompt next to each other (R = P * copies).
 
-    def __call__(self, prompts: Sequence[Sequence[int]], keys: Tensor) -> Generation: ...
+    `keys` R x 3 (rollout, prompt, sample) and the position alone decide each draw.
+    """
+
+    def __call__(self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor) -> Generation: ...

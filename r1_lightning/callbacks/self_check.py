@@ -1,0 +1,150 @@
+"""Step-0 self-checks of GRPO: before the first update, everything that should agree must agree.
+
+At every start, on a small rollout of its own, sampled by the very sampler that the run will use:
+- the log-probs that the sampler stored equal those of a freshly batched and shuffled training forward (<= 1e-4 in FP32),
+  so the sampler holds today's weights, its cache is right, and temperature and top-p mean the same on both sides. Tokens
+  whose experts came out differently (two affinities equal to within rounding) are counted and must be below 0.1 %;
+- the KL against the reference is exactly 0 when the reference is the policy: same numbers, same path;
+- warnings where no completion ends, and where every group's rewards are equal: then there is nothing to learn from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from r1_lightning.functional.kl import k3
+from r1_lightning.rollout.collate import collate, minibatch_rows
+from r1_lightning.rollout.groups import Rollout, RolloutMaker
+from r1_lightning.rollout.scoring import completion_index, score_completions
+from r1_lightning.types.errors import require_int, require_number
+from r1_lightning.types.tensors import Backbone, GRPOBatch
+from r1_lightning.types.text import ProblemSource
+
+# Which draws the check uses: no training rollout ever has this number.
+CHECK_ROLLOUT = 2**31 + 1
+
+
+class SelfCheckFailed(RuntimeError):
+    """Sampler, trainer and reference do not agree; training on would learn from wrong numbers."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Largest difference of log-probs (nats) over tokens routed alike, the share of tokens routed differently, the KL."""
+
+    max_difference: float
+    flipped_fraction: float
+    kl_ref_max: float
+
+
+class SelfCheck(L.Callback):
+    """Runs the checks on `prompts` x `group_size` completions when training starts; raises `SelfCheckFailed`."""
+
+    def __init__(self, prompts: int = 8, tolerance: float = 1e-4, max_flipped_fraction: float = 1e-3) -> None:
+        require_int("callbacks.self_check.prompts", prompts, 1)
+        require_number("callbacks.self_check.tolerance", tolerance, 0.0, open_minimum=True)
+        require_number("callbacks.self_check.max_flipped_fraction", max_flipped_fraction, 0.0, 1.0)
+        self.prompts = prompts
+        self.tolerance = tolerance
+        self.max_flipped_fraction = max_flipped_fraction
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        if not hasattr(dataset, "maker"):
+            return  # not an on-policy stage
+        rollout = small_rollout(dataset.maker, dataset.source, dataset.seed, self.prompts, trainer.global_step)
+        fresh_reference = trainer.global_step == 0
+        agreement = measure_agreement(
+            rollout, dataset.maker, dataset.seed, module.backbone, module.reference.backbone, module.sampling_temperature
+        )
+        self.judge(agreement, fresh_reference)
+        warn_of_nothing_to_learn(rollout)
+
+    def judge(self, agreement: Agreement, reference_is_policy: bool) -> None:
+        """Raise `SelfCheckFailed` where a number is out of bounds; else say that all is well."""
+        if not agreement.max_difference <= self.tolerance:
+            raise SelfCheckFailed(
+                f"self-check: sampler and training forward differ by {agreement.max_difference:.2e} nats, more than "
+                f"{self.tolerance:.0e}: stale weights in the sampler, or another temperature"
+            )
+        if agreement.flipped_fraction > self.max_flipped_fraction:
+            raise SelfCheckFailed(
+                f"self-check: {agreement.flipped_fraction:.2%} of tokens chose other experts in the training forward"
+            )
+        if reference_is_policy and agreement.kl_ref_max != 0.0:
+            raise SelfCheckFailed(f"self-check: the KL to a fresh reference is {agreement.kl_ref_max:.2e}, not exactly 0")
+        rank_zero_info(
+            f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats, "
+            f"{agreement.flipped_fraction:.2%} of tokens routed differently, KL to the reference {agreement.kl_ref_max:g}"
+        )
+
+
+def small_rollout(maker: RolloutMaker, source: ProblemSource, seed: int, prompts: int, version: int) -> Rollout:
+    """A rollout of `prompts` problems of the training stream, with the experts' choices recorded where possible."""
+    problems = [source.train_problem(seed, index) for index in range(prompts)]
+    generate = maker.generate
+    recording = getattr(generate, "record_routes", None)
+    if recording is not None:
+        generate.record_routes = True  # type: ignore[attr-defined]
+    try:
+        return maker(CHECK_ROLLOUT, version, problems)
+    finally:
+        if recording is not None:
+            generate.record_routes = recording  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def measure_agreement(
+    rollout: Rollout, maker: RolloutMaker, seed: int, policy: Backbone, reference: Backbone, sampling_temperature: float
+) -> Agreement:
+    """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed."""
+    rows = minibatch_rows(seed, rollout.number, rollout.rewards.numel(), 1)[0]
+    batch = collate(rollout, rows, maker.config.row_tokens, maker.tokenizer.pad_id)
+    was_training = policy.training  # type: ignore[attr-defined]
+    policy.train()  # type: ignore[attr-defined]
+    try:
+        scored = score_completions(policy, batch, sampling_temperature)
+    finally:
+        policy.train(was_training)  # type: ignore[attr-defined]
+    index_C = completion_index(batch)
+    difference_C = (scored.logprobs - batch.old_logprobs.flatten()[index_C]).abs()
+    flipped_C = flipped_tokens(rollout, rows, batch, scored.output.routes)
+    reference_C = score_completions(reference, batch, sampling_temperature).logprobs
+    unflipped = difference_C[~flipped_C]
+    largest = float(unflipped.max()) if unflipped.numel() else float("nan")
+    kl = k3(scored.logprobs, reference_C).abs().max()
+    return Agreement(largest, float(flipped_C.float().mean()), float(kl))
+
+
+def flipped_tokens(rollout: Rollout, rows: Tensor, batch: GRPOBatch, routes_LBTK: Tensor) -> Tensor:
+    """C booleans: True where a completion token, or anything before it in its completion, was routed differently.
+
+    A flip changes the cached latents of its position, so that it touches every later token of the completion as well.
+    """
+    index_C = completion_index(batch)
+    stored = rollout.generation.routes
+    if stored.numel() == 0:
+        return torch.zeros(len(index_C), dtype=torch.bool)
+    layers = stored.shape[0]
+    here = routes_LBTK[:layers].flatten(1, 2)[:, index_C - 1].sort(-1).values
+    sequence_C = batch.sequence_ids.flatten()[index_C]
+    flipped = torch.zeros(len(index_C), dtype=torch.bool)
+    for sequence, row in enumerate(rows.tolist()):
+        places = (sequence_C == sequence).nonzero().squeeze(1)
+        there = stored[:, row, : len(places)].sort(-1).values
+        differs = (here[:, places] != there).any(-1).any(0)
+        flipped[places] = differs.cumsum(0) > 0
+    return flipped
+
+
+def warn_of_nothing_to_learn(rollout: Rollout) -> None:
+    """Warn where no completion reached EOS, and where no group's rewards differ."""
+    if not bool(rollout.generation.finished.any()):
+        rank_zero_warn("self-check: no completion ended with EOS; has the model learned it, is max_new_tokens too small?")
+    if rollout.zero_variance_fraction == 1.0:
+        rank_zero_warn("self-check: in every group all rewards are equal, so every advantage is 0 and nothing is learned")

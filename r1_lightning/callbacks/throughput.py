@@ -1,0 +1,33 @@
+"""How fast it goes: tokens per second of training, over the time since the last step ended."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+
+SMOOTHING = 0.9  # weight of the past in the running mean: a bar that jumps cannot be read
+
+
+class Throughput(L.Callback):
+    """Logs `perf/tokens_per_s` (tokens trained on, padding left out; for RL the time of sampling counts) and step time."""
+
+    def __init__(self) -> None:
+        self.last_s: float | None = None
+        self.rate: float | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last_s = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now_s = time.monotonic()
+        step_s, self.last_s = now_s - (self.last_s or now_s), now_s
+        tokens = int(getattr(batch, "tokens", batch).is_token.sum())
+        if step_s > 0:
+            rate = tokens / step_s
+            self.rate = rate if self.rate is None else SMOOTHING * self.rate + (1 - SMOOTHING) * rate
+            module.log("perf/tokens_per_s", self.rate, prog_bar=True, batch_size=1)
+            module.log("perf/step_s", step_s, batch_size=1)

@@ -1,0 +1,78 @@
+"""Pre-training data: numbered documents of a problem source, tokenized and packed, a batch per optimizer step.
+
+Everything is a function of (seed, document number), so the data need not be stored: a resumed run makes the same rows again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.rollout.packing import PackedRows, cut_long
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput, require_int
+from r1_lightning.types.tensors import TokenBatch
+from r1_lightning.types.text import ProblemSource
+
+DOCUMENTS_PER_CALL = 2048  # tokenized at once, so that memory stays bounded and both cores tokenize
+
+
+class PackedTextDataset:
+    """Batches of `rows_per_batch` packed rows for steps 0 .. max_steps - 1."""
+
+    def __init__(
+        self, source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, rows_per_batch: int, max_steps: int
+    ) -> None:
+        self.rows_per_batch = rows_per_batch
+        self.max_steps = max_steps
+        self.rows = _pack_enough(source, tokenizer, seed, row_tokens, rows_per_batch * max_steps)
+
+    def __len__(self) -> int:
+        return self.max_steps
+
+    def __getitem__(self, step: int) -> TokenBatch:
+        return self.rows.batch(slice(step * self.rows_per_batch, (step + 1) * self.rows_per_batch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: rows are made again from the seed."""
+
+
+def _pack_enough(source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, n_rows: int) -> PackedRows:
+    """Pack documents until they fill at least `n_rows` rows."""
+    documents: list[list[int]] = []
+    n_tokens, start = 0, 0
+    while n_tokens < n_rows * row_tokens:
+        texts = list(source.documents(seed, start, DOCUMENTS_PER_CALL))
+        if not texts:
+            raise InvalidInput("task: the problem source has no pre-training documents")
+        encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+        documents.extend(encoded)
+        n_tokens += sum(map(len, encoded))
+        start += len(texts)
+    return PackedRows(cut_long(documents, row_tokens), row_tokens, tokenizer.pad_id)
+
+
+class PretrainDataModule(L.LightningDataModule):
+    """`row_tokens` x `rows_per_batch` tokens per optimizer step."""
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        seed: int,
+        max_steps: int,
+        row_tokens: int = 96,
+        rows_per_batch: int = 64,
+    ) -> None:
+        super().__init__()
+        require_int("data.row_tokens", row_tokens, 2)
+        require_int("data.rows_per_batch", rows_per_batch, 1)
+        self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps)
+
+    def train_dataloader(self) -> StepLoader:
+        return StepLoader(PackedTextDataset(*self.arguments))

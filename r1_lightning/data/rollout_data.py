@@ -1,0 +1,115 @@
+"""On-policy data: grouped rollouts, sampled at the very step that trains on them.
+
+The data set's item for step n is a minibatch. At every step that is a multiple of `minibatches_per_rollout` the policy
+samples a new rollout; the steps between serve its remaining minibatches. Problems come from the endless training stream of
+(seed, index), so that a rollout is fully decided by seed, number and weights; only a rollout in use must be saved, because
+its weights are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import lightning as L
+import torch
+
+from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.functional.advantages import group_relative_advantages
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.collate import minibatches
+from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch
+from r1_lightning.types.text import Problem, ProblemSource
+
+
+class RolloutDataset:
+    """GRPO minibatches for steps 0 .. max_steps - 1; `optimizer_steps` tells how many the policy has really taken."""
+
+    def __init__(
+        self, maker: RolloutMaker, source: ProblemSource, seed: int, max_steps: int, optimizer_steps: Callable[[], int]
+    ) -> None:
+        self.maker = maker
+        self.source = source
+        self.seed = seed
+        self.max_steps = max_steps
+        self.optimizer_steps = optimizer_steps
+        self.rollout: Rollout | None = None
+        self.minibatches: list[GRPOBatch] = []
+
+    def __len__(self) -> int:
+        return self.max_steps
+
+    def __getitem__(self, step: int) -> GRPOBatch:
+        number, place = divmod(step, self.maker.config.minibatches_per_rollout)
+        if self.rollout is None or self.rollout.number != number:
+            self._use(self._new_rollout(number, step))
+        return self.minibatches[place]
+
+    def _new_rollout(self, number: int, step: int) -> Rollout:
+        taken = self.optimizer_steps()
+        if taken != step:
+            raise RuntimeError(f"rollout for step {step} asked for after {taken} optimizer steps: it would be stale")
+        return self.maker(number, step, self.problems(number))
+
+    def problems(self, number: int) -> list[Problem]:
+        """The problems of rollout `number`: the next `prompts_per_rollout` of the training stream."""
+        count = self.maker.config.prompts_per_rollout
+        return [self.source.train_problem(self.seed, number * count + i) for i in range(count)]
+
+    def _use(self, rollout: Rollout) -> None:
+        self.rollout = rollout
+        self.minibatches = minibatches(rollout, self.maker.config, self.seed, self.maker.tokenizer.pad_id)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rollout in use, as plain tensors and numbers."""
+        rollout = self.rollout
+        if rollout is None:
+            return {}
+        return {
+            "number": rollout.number,
+            "policy_version": rollout.policy_version,
+            "generation": {item.name: getattr(rollout.generation, item.name) for item in fields(Generation)},
+            "rewards": rollout.rewards,
+            "parts": dict(rollout.parts),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not state:
+            return
+        problems = self.problems(state["number"])
+        maker = self.maker
+        prompts = [maker.tokenizer.encode(maker.template.render(problem.question)) for problem in problems]
+        generation = Generation(**state["generation"])
+        texts = completion_texts(generation, maker.tokenizer)
+        rewards: torch.Tensor = state["rewards"]
+        advantages = group_relative_advantages(rewards)
+        version, parts = state["policy_version"], state["parts"]
+        self._use(
+            Rollout(state["number"], version, problems, prompts, texts, generation, rewards, parts, advantages)
+        )
+
+
+class GroupedRolloutsDataModule(L.LightningDataModule):
+    """Serves a `RolloutDataset` to the Trainer it is attached to; `dataset.rollout` is the rollout in use."""
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        generate: GenerateFn,
+        reward: WeightedSum,
+        rollout: RolloutConfig,
+        seed: int,
+        max_steps: int,
+    ) -> None:
+        super().__init__()
+        maker = RolloutMaker(generate, tokenizer, template, reward, rollout)
+        self.dataset = RolloutDataset(maker, source, seed, max_steps, lambda: self.trainer.global_step)
+
+    def train_dataloader(self) -> StepLoader:
+        return StepLoader(self.dataset)

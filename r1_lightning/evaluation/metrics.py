@@ -1,0 +1,53 @@
+"""What a model's samples on held-out problems are worth, each number with a 95 % interval.
+
+pass@1 is the mean over problems of the share of k samples that are right, counted strictly (format and answer) and leniently
+(the right answer at the end, in any form); cons@k is the accuracy of the majority vote over k answers (R1v2 appendix D.1).
+Intervals of means come from a bootstrap over problems, because samples of one problem are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, majority_vote_accuracy
+from r1_lightning.rewards.accuracy import grade
+from r1_lightning.text.answers import answer_key, lenient_answer
+from r1_lightning.text.language import is_mixed
+from r1_lightning.types.text import Completion, Problem
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number: its value, its 95 % interval, and whether it is a share (0..1) or a count (tokens)."""
+
+    value: float
+    interval: Interval
+
+
+def measure_samples(
+    problems: Sequence[Problem], completions: Sequence[Sequence[Completion]], allow_empty_think: bool = False
+) -> dict[str, Measure]:
+    """Measures by name, from k completions for each problem. Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate,
+    mixed_language_rate, completion_tokens_mean, finished_rate."""
+    grades = [[grade(p, c, allow_empty_think) for c in row] for p, row in zip(problems, completions, strict=True)]
+
+    def mean(value: Callable[[int, int], float]) -> Measure:
+        table = np.array([[value(i, j) for j in range(len(row))] for i, row in enumerate(completions)], dtype=float)
+        clusters = np.repeat(np.arange(len(table)), table.shape[1])
+        return Measure(float(table.mean()), bootstrap_mean_interval(table.ravel(), clusters))
+
+    votes = [[answer_key(lenient_answer(completion.text)) for completion in row] for row in completions]
+    consensus = majority_vote_accuracy(votes, [answer_key(problem.answer) for problem in problems])
+    n_samples = len(completions[0])
+    return {
+        "pass_at_1": mean(lambda i, j: grades[i][j].strict),
+        "pass_at_1_lenient": mean(lambda i, j: grades[i][j].lenient),
+        f"cons_at_{n_samples}": Measure(consensus.estimate, consensus),
+        "format_rate": mean(lambda i, j: grades[i][j].well_formed),
+        "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
+        "mixed_language_rate": mean(lambda i, j: is_mixed(completions[i][j].text)),
+        "finished_rate": mean(lambda i, j: completions[i][j].finished),
+    }

@@ -1,0 +1,90 @@
+"""Evaluation: k samples for each held-out problem, measured, and laid side by side in a small table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from r1_lightning.evaluation.metrics import Measure, measure_samples
+from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require_int, require_number
+from r1_lightning.types.tensors import Backbone
+from r1_lightning.types.text import Completion, Problem
+
+# Evaluation draws belong to no rollout; this number keeps their keys apart from those of any training rollout.
+EVALUATION_ROLLOUT = 2**31
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """`problems` held-out problems, `samples` completions each, drawn as the sampling fields say."""
+
+    problems: int = 500
+    samples: int = 16
+    sampling_temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+    max_rows: int = 1024
+
+    def __post_init__(self) -> None:
+        require_int("stage.evaluation.problems", self.problems, 1)
+        require_int("stage.evaluation.samples", self.samples, 1)
+        require_int("stage.evaluation.max_rows", self.max_rows, 1)
+        require_number("stage.evaluation.sampling_temperature", self.sampling_temperature, 0.0, open_minimum=True)
+        require_number("stage.evaluation.top_p", self.top_p, 0.0, 1.0, open_minimum=True)
+        require_int("stage.evaluation.max_new_tokens", self.max_new_tokens, 1)
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return SamplingConfig(self.sampling_temperature, self.top_p, self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures any backbone on the same problems with the same random numbers.
+
+    `forced_prefix` is put after every prompt and counted as part of the completion: " <think></think><answer>" forces an
+    empty think, which tells reasoning from mere knowledge.
+    """
+
+    problems: Sequence[Problem]
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    config: EvaluationConfig
+    seed: int
+    forced_prefix: str = ""
+
+    def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
+        """`samples` completions for each problem; `progress` hears of every batch of completions done."""
+        config, tokenizer = self.config, self.tokenizer
+        sampler = Sampler(backbone, config.sampling, tokenizer.eos_id, tokenizer.pad_id, self.seed, config.max_rows)
+        prompts = [tokenizer.encode(self.template.render(p.question) + self.forced_prefix) for p in self.problems]
+        keys = rollout_keys(EVALUATION_ROLLOUT, len(prompts), config.samples)
+        generation = sampler(prompts, config.samples, keys, progress)
+        texts = completion_texts(generation, tokenizer)
+        lengths, finished = generation.completion_mask.sum(1).tolist(), generation.finished.tolist()
+        flat = [Completion(self.forced_prefix + t, n, f) for t, n, f in zip(texts, lengths, finished, strict=True)]
+        return [flat[start : start + config.samples] for start in range(0, len(flat), config.samples)]
+
+    def __call__(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> dict[str, Measure]:
+        """Measures by name (see `evaluation.metrics`)."""
+        return measure_samples(self.problems, self.completions(backbone, progress), bool(self.forced_prefix))
+
+
+def render_table(title: str, columns: Mapping[str, Mapping[str, Measure]]) -> str:
+    """Measures as lines and models as columns, each value with its 95 % interval."""
+    names = list(next(iter(columns.values())))
+    cells = [["", *columns]]
+    cells += [[name, *(_cell(measures[name]) for measures in columns.values())] for name in names]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([title, *lines])
+
+
+def _cell(measure: Measure) -> str:
+    digits = 1 if measure.value > 1.5 else 3  # lengths in tokens, or shares in 0..1
+    low, high = measure.interval.low, measure.interval.high
+    return f"{measure.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,0 +1,73 @@
+"""From a rollout to minibatches: which completions train together, and how they lie in packed rows.
+
+Completions are dealt to minibatches in an order drawn from (seed, rollout), as R1 splits 8,192 outputs "randomly" into 16
+minibatches. Old log-probs are those stored by the sampler: no second forward is needed, and the step-0 self-check shows that
+they equal a training forward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from r1_lightning.rollout.groups import Rollout, RolloutConfig
+from r1_lightning.rollout.keyed_random import keyed_uniforms
+from r1_lightning.rollout.packing import PackedRows
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import GRPOBatch
+
+# Shape legend: R completions of the rollout, S of them in a minibatch.
+
+
+def minibatch_rows(seed: int, number: int, n_rows: int, n_minibatches: int) -> list[Tensor]:
+    """Completion indices of each minibatch, S each: a permutation drawn from (seed, rollout number)."""
+    keys = torch.tensor([[number]])
+    order = keyed_uniforms(seed, keys, n_rows)[0].argsort(stable=True)
+    return list(order.chunk(n_minibatches))
+
+
+def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRPOBatch:
+    """Prompt + completion of the chosen `rows` (S), packed.
+
+    Raises InvalidInput where a prompt with its completion is longer than a row.
+    """
+    group_size = rollout.rewards.shape[1]
+    generation = rollout.generation
+    lengths = generation.completion_mask.sum(1)
+    chosen = rows.tolist()
+    prompts = [list(rollout.prompts[row // group_size]) for row in chosen]
+    documents = [prompt + generation.completion_ids[row, : lengths[row]].tolist() for prompt, row in zip(prompts, chosen, strict=True)]
+    longest = max(map(len, documents))
+    if longest > row_tokens:
+        raise InvalidInput(
+            f"rollout.row_tokens={row_tokens} is not allowed: a prompt with its completion takes {longest} tokens here"
+        )
+    packed = PackedRows(documents, row_tokens, pad_id)
+    shape = packed.token_ids.shape
+    old, sampler = torch.zeros(shape), torch.zeros(shape)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    sequence_ids = torch.full(shape, -1, dtype=torch.long)
+    for sequence, (row, (line, column)) in enumerate(zip(chosen, packed.spans, strict=True)):
+        start, end = column + len(prompts[sequence]), column + len(documents[sequence])
+        mask[line, start:end] = True
+        old[line, start:end] = generation.policy_logprobs[row, : lengths[row]]
+        sampler[line, start:end] = generation.sampler_logprobs[row, : lengths[row]]
+        sequence_ids[line, column:end] = sequence
+    return GRPOBatch(
+        tokens=packed.batch(slice(None)),
+        completion_mask=mask,
+        old_logprobs=old,
+        sampler_logprobs=sampler,
+        sequence_ids=sequence_ids,
+        advantages=rollout.advantages.flatten()[rows],
+        completion_tokens=lengths[rows].float(),
+        n_sequences=len(chosen),
+        policy_version=rollout.policy_version,
+    )
+
+
+def minibatches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:
+    """All minibatches of a rollout, in the order in which they are trained on."""
+    n_rows = rollout.rewards.numel()
+    dealt = minibatch_rows(seed, rollout.number, n_rows, config.minibatches_per_rollout)
+    return [collate(rollout, rows, config.row_tokens, pad_id) for rows in dealt]

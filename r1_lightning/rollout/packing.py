@@ -1,0 +1,78 @@
+"""Packing: several documents to a row, so that no compute goes into padding and attention never crosses a border.
+
+Documents are placed in the order they come into the fullest of a few open rows that still has room (best fit). A document
+longer than a row is cut into pieces of a row each, as usual in pre-training; each piece counts as a document of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from r1_lightning.types.errors import require_int
+from r1_lightning.types.tensors import TokenBatch
+
+OPEN_ROWS = 16  # more open rows waste less room; with documents a third of a row long, 16 leave about 2 % empty
+
+
+def pack_lengths(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Which documents share a row: a list of rows, each a list of document indices, none longer than `row_tokens`.
+
+    Raises ValueError where a document is longer than a row.
+    """
+    require_int("row_tokens", row_tokens, 1)
+    rows: list[list[int]] = []
+    open_rows: list[tuple[int, int]] = []  # (room left, row number)
+    for document, length in enumerate(lengths):
+        if length > row_tokens:
+            raise ValueError(f"document {document} has {length} tokens, more than a row of {row_tokens}")
+        fitting = [entry for entry in open_rows if entry[0] >= length]
+        if fitting:
+            room, row = min(fitting)
+            open_rows.remove((room, row))
+            rows[row].append(document)
+        else:
+            room, row = row_tokens, len(rows)
+            rows.append([document])
+        open_rows.append((room - length, row))
+        if len(open_rows) > OPEN_ROWS:
+            open_rows.remove(min(open_rows))
+    return rows
+
+
+def cut_long(documents: Iterable[Sequence[int]], row_tokens: int) -> list[Sequence[int]]:
+    """Documents longer than a row, cut into pieces of at most `row_tokens`; empty ones left out."""
+    return [
+        document[start : start + row_tokens] for document in documents for start in range(0, len(document), row_tokens)
+    ]
+
+
+class PackedRows:
+    """Packed documents as three arrays of rows x `row_tokens`: token ids, positions, document ids (0 is padding)."""
+
+    def __init__(self, documents: Sequence[Sequence[int]], row_tokens: int, pad_id: int) -> None:
+        placed = pack_lengths([len(document) for document in documents], row_tokens)
+        shape = (len(placed), row_tokens)
+        self.token_ids = np.full(shape, pad_id, dtype=np.int32)
+        self.position_ids = np.zeros(shape, dtype=np.int32)
+        self.document_ids = np.zeros(shape, dtype=np.int32)
+        self.spans: list[tuple[int, int]] = [(0, 0)] * len(documents)  # (row, first column) of each document
+        for row, members in enumerate(placed):
+            column = 0
+            for number, document in enumerate(members, start=1):
+                end = column + len(documents[document])
+                self.token_ids[row, column:end] = documents[document]
+                self.position_ids[row, column:end] = np.arange(end - column)
+                self.document_ids[row, column:end] = number
+                self.spans[document] = (row, column)
+                column = end
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def batch(self, rows: slice | Sequence[int]) -> TokenBatch:
+        """The chosen rows as a `TokenBatch` of int64 tensors."""
+        arrays = (self.token_ids[rows], self.position_ids[rows], self.document_ids[rows])
+        return TokenBatch(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))

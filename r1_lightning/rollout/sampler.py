@@ -1,0 +1,215 @@
+"""Sampling: batched, with the latent cache, one prefill per prompt, rows leaving the batch when they end.
+
+Two log-probs are kept for every token. `policy_logprobs` is that of softmax(logits / sampling_temperature), the policy that
+GRPO trains; `sampler_logprobs` is that of the distribution really drawn from, which top-p renormalises. Draws are keyed (see
+`rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t.
+
+The sampler holds the very backbone object that is being trained; there is no copy that could go stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r1_lightning.rollout.keyed_random import keyed_uniforms
+from r1_lightning.types.errors import require_int, require_number
+from r1_lightning.types.tensors import Backbone, Generation, LatentCache
+
+# Shape legend: P prompts, R rows being sampled, T new positions, V vocabulary, L layers with experts, K chosen experts.
+
+# Ended rows are dropped once they are this share of the batch: copying the cache costs about one decoding step.
+COMPACT_AT_ENDED_SHARE = 0.125
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How completions are drawn: temperature (1 is the model's own distribution), nucleus, length limit in tokens."""
+
+    sampling_temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        require_number("rollout.sampling_temperature", self.sampling_temperature, 0.0, open_minimum=True)
+        require_number("rollout.top_p", self.top_p, 0.0, 1.0, open_minimum=True)
+        require_int("rollout.max_new_tokens", self.max_new_tokens, 1)
+
+
+def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
+    """The smallest set of most likely tokens whose mass reaches `top_p`, renormalised; others 0 (R x V)."""
+    ordered, index = probabilities_RV.sort(dim=-1, descending=True, stable=True)
+    keep = ordered.cumsum(-1) - ordered < top_p  # a token stays while the mass before it is short of top_p
+    kept = torch.zeros_like(probabilities_RV).scatter_(-1, index, ordered * keep)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
+    """The token at which the cumulative distribution passes the uniform number: R token ids."""
+    cumulative = probabilities_RV.cumsum(-1)
+    threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(-1).clamp(max=probabilities_RV.shape[-1] - 1)
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Prompts as token ids P x T and `is_token` P x T, padding on the left."""
+    width = max(len(prompt) for prompt in prompts)
+    token_ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
+    is_token = torch.zeros((len(prompts), width), dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        token_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        is_token[row, width - len(prompt) :] = True
+    return token_ids, is_token
+
+
+@dataclass
+class _Collected:
+    """Results of R rows, written column by column as tokens are drawn."""
+
+    ids: Tensor
+    mask: Tensor
+    policy: Tensor
+    sampler: Tensor
+    finished: Tensor
+    routes: Tensor | None = None
+
+    @classmethod
+    def empty(cls, rows: int, width: int, pad_id: int, device: torch.device) -> _Collected:
+        shape = (rows, width)
+        numbers = [torch.zeros(shape, device=device) for _ in range(2)]
+        ids = torch.full(shape, pad_id, dtype=torch.long, device=device)
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
+        return cls(ids, mask, *numbers, torch.zeros(rows, dtype=torch.bool, device=device))
+
+    def generation(self) -> Generation:
+        used = int(self.mask.any(0).sum())
+        columns = [x[:, :used] for x in (self.ids, self.mask, self.policy, self.sampler)]
+        no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long)
+        return Generation(*columns, self.finished, no_routes if self.routes is None else self.routes[:, :, :used])
+
+
+class Sampler:
+    """A `GenerateFn` over any `Backbone`. At most `max_rows` rows are decoded at a time.
+
+    `progress`, when set, is called with the number of rows done after each wave. `record_routes` keeps the experts chosen
+    where each completion token was predicted (for the self-check; it costs memory).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: SamplingConfig,
+        eos_id: int,
+        pad_id: int,
+        seed: int,
+        max_rows: int = 512,
+        record_routes: bool = False,
+    ) -> None:
+        require_int("rollout.max_rows", max_rows, 1)
+        self.backbone = backbone
+        self.config = config
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+        self.seed = seed
+        self.max_rows = max_rows
+        self.record_routes = record_routes
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, progress: Callable[[int], None] | None = None
+    ) -> Generation:
+        """`copies` completions of each of the P prompts; `keys` (P * copies) x 3 decide the draws."""
+        module = self.backbone
+        was_training = getattr(module, "training", False)
+        if isinstance(module, torch.nn.Module):
+            module.eval()
+        try:
+            waves, per_wave = [], max(1, self.max_rows // copies)
+            for start in range(0, len(prompts), per_wave):
+                chunk = prompts[start : start + per_wave]
+                waves.append(self._wave(chunk, copies, keys[start * copies : (start + len(chunk)) * copies]))
+                if progress:
+                    progress(len(chunk) * copies)
+        finally:
+            if isinstance(module, torch.nn.Module):
+                module.train(was_training)
+        return joined(waves, self.pad_id)
+
+    def _wave(self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor) -> Generation:
+        limit = self.config.max_new_tokens
+        token_ids, is_token = left_padded(prompts, self.pad_id)
+        cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit)
+        output = self.backbone.step(token_ids, is_token, cache)
+        rows = torch.arange(len(prompts)).repeat_interleave(copies)
+        cache.select_rows(rows)
+        hidden, routes = output.hidden[rows, -1], output.routes[:, rows, -1:]
+        uniforms = keyed_uniforms(self.seed, keys, limit)
+        out = _Collected.empty(len(rows), limit, self.pad_id, hidden.device)
+        active = torch.arange(len(rows))
+        alive = torch.ones(len(rows), dtype=torch.bool)
+        for position in range(limit):
+            drawn = self._draw(hidden, uniforms[active, position])
+            self._write(out, active[alive], position, [x[alive] for x in drawn], routes[:, alive])
+            alive = alive & (drawn[0] != self.eos_id)
+            if position + 1 == limit or not bool(alive.any()):
+                break
+            token = drawn[0]
+            if int((~alive).sum()) >= COMPACT_AT_ENDED_SHARE * len(active):
+                kept = alive.nonzero().squeeze(1)
+                cache.select_rows(kept)
+                active, token, alive = active[kept], token[kept], alive[kept]
+            hidden, routes = self._decode(token, cache)
+        return out.generation()
+
+    def _decode(self, token_R: Tensor, cache: LatentCache) -> tuple[Tensor, Tensor]:
+        output = self.backbone.step(token_R.unsqueeze(1), torch.ones(len(token_R), 1, dtype=torch.bool), cache)
+        return output.hidden[:, 0], output.routes
+
+    def _draw(self, hidden_RD: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, policy log-probs and sampler log-probs, R each."""
+        logits_RV = self.backbone.unembed(hidden_RD) / self.config.sampling_temperature
+        logprobs_RV = logits_RV.log_softmax(-1)
+        probabilities_RV = logprobs_RV.exp()
+        if self.config.top_p < 1:
+            probabilities_RV = nucleus(probabilities_RV, self.config.top_p)
+        token_R = inverse_cdf(probabilities_RV, uniforms_R)
+        policy_R = logprobs_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1)
+        if self.config.top_p == 1:
+            return token_R, policy_R, policy_R
+        return token_R, policy_R, probabilities_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1).log()
+
+    def _write(self, out: _Collected, rows: Tensor, position: int, drawn: list[Tensor], routes: Tensor) -> None:
+        token, policy, sampler = drawn
+        out.ids[rows, position] = token
+        out.mask[rows, position] = True
+        out.policy[rows, position] = policy
+        out.sampler[rows, position] = sampler
+        out.finished[rows] = token == self.eos_id
+        if self.record_routes and routes.numel():
+            if out.routes is None:
+                layers, _, _, chosen = routes.shape
+                out.routes = torch.zeros((layers, *out.ids.shape, chosen), dtype=torch.long)
+            out.routes[:, rows, position] = routes[:, :, 0]
+
+
+def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
+    """Several generations under one another, padded on the right to the longest."""
+    width = max(wave.completion_ids.shape[1] for wave in waves)
+
+    def stack(name: str, fill: float = 0) -> Tensor:
+        parts = [getattr(wave, name) for wave in waves]
+        padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
+        return torch.cat(padded)
+
+    routes = [torch.nn.functional.pad(w.routes, (0, 0, 0, width - w.routes.shape[2])) for w in waves if w.routes.numel()]
+    return Generation(
+        stack("completion_ids", pad_id),
+        stack("completion_mask"),
+        stack("policy_logprobs"),
+        stack("sampler_logprobs"),
+        torch.cat([wave.finished for wave in waves]),
+        torch.cat(routes, dim=1) if routes else waves[0].routes,
+    )

@@ -1,0 +1,51 @@
+"""Scoring: the log-probs that a backbone gives to completion tokens in packed rows.
+
+The same function serves the policy being trained, the frozen reference and the step-0 self-check, so that all three mean the
+same number: log softmax(logits / sampling_temperature) of each completion token given everything before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r1_lightning.functional.logprobs import entropy, token_logprobs
+from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch
+
+# Shape legend: C completion tokens of the minibatch, in the order of the packed rows.
+
+
+@dataclass(frozen=True)
+class ScoredCompletions:
+    """Log-probs C, the mean entropy of the distributions they come from (nats), and the backbone's output."""
+
+    logprobs: Tensor
+    entropy_mean: Tensor
+    output: BackboneOutput
+
+
+def completion_index(batch: GRPOBatch) -> Tensor:
+    """Flat positions (row * T + column) of the completion tokens, C."""
+    return batch.completion_mask.flatten().nonzero().squeeze(1)
+
+
+def score_completions(backbone: Backbone, batch: GRPOBatch, sampling_temperature: float) -> ScoredCompletions:
+    """Score every completion token of `batch`; logits are made for those positions only.
+
+    A token is predicted by the hidden state one place before it, which lies in the same document because a prompt is
+    never empty.
+    """
+    index_C = completion_index(batch)
+    output = backbone.hidden(batch.tokens, with_mtp=False)
+    logits_CV = backbone.unembed(output.hidden.flatten(0, 1).index_select(0, index_C - 1))
+    targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
+    logprobs_C = token_logprobs(logits_CV, targets_C, sampling_temperature)
+    return ScoredCompletions(logprobs_C, entropy(logits_CV.detach(), sampling_temperature).mean(), output)
+
+
+@torch.no_grad()
+def reference_logprobs(backbone: Backbone, batch: GRPOBatch, sampling_temperature: float) -> Tensor:
+    """Log-probs C without gradients."""
+    return score_completions(backbone, batch, sampling_temperature).logprobs

@@ -1,0 +1,134 @@
+"""The command line: one clear line and exit code 2 for whatever a person can put right, a traceback for our own defects.
+
+`main` wraps `hydra.main`, so that --help, --cfg job and -m keep working. Hydra prints its own errors over several lines
+and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So it is set inside this process, after noting
+whether the person had set it (they see the traceback, and then the line).
+
+Exit codes: 0 done, 2 bad input, 130 interrupted (Ctrl-C), 1 a defect, with its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
+from r1_lightning.run.graph import RunStage, build, plan
+from r1_lightning.types.errors import InvalidInput
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main(run_stage: RunStage, configs: Path | None = None, config_name: str = "train") -> int:
+    """Run the stage that `sys.argv` asks for; returns the exit code."""
+    progress, folder = _Progress(), (configs or config_folder()).absolute()
+
+    def task(config: DictConfig) -> None:
+        progress.composed = True
+        if progress.error is None:  # a sweep (-m) ends at its first error
+            try:
+                _run(config, run_stage, progress)
+            except Exception as error:  # kept, because Hydra would print lines of its own about it
+                progress.error = error
+
+    hydra_main = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(folder), config_name=config_name)
+
+    def start() -> None:
+        hydra_main(task)()
+        if progress.error is not None:
+            raise progress.error
+
+    with _full_errors() as wanted:
+        return _report(start, progress, folder, config_name, wanted)
+
+
+@dataclass
+class _Progress:
+    """How far the command came: before `composed`, an error is about the command line or a configuration file."""
+
+    composed: bool = False
+    fresh: bool = False
+    error: Exception | None = None
+
+
+def _run(config: DictConfig, run_stage: RunStage, progress: _Progress) -> None:
+    node = plan(from_hydra(config))
+    progress.fresh = bool(config.fresh)
+    build(node, run_stage, fresh=progress.fresh, say=lambda line: print(line, flush=True))
+
+
+def _report(start: Callable[[], None], progress: _Progress, configs: Path, config_name: str, wanted: bool) -> int:
+    try:
+        start()
+        return 0
+    except KeyboardInterrupt:
+        return _interrupted(progress)
+    except SystemExit as leaving:  # argparse, --help, and Lightning's own answer to Ctrl-C
+        if any(isinstance(error, KeyboardInterrupt) for error in _chain(leaving)):
+            return _interrupted(progress)
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except Exception as error:
+        line = _line(error, progress, configs, config_name)
+        if line is None:
+            raise
+        if wanted:
+            traceback.print_exception(error)
+        print(f"error: {line}", file=sys.stderr, flush=True)
+        return BAD_INPUT
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
+    """The one line for an error that a person can put right; None for a defect of ours."""
+    cause: BaseException | None = error
+    while cause is not None:  # Hydra's instantiate wraps what a constructor raised
+        if isinstance(cause, InvalidInput):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__
+    if progress.composed:
+        return None
+    if isinstance(error, OSError) and error.filename:  # the folder of a sweep (-m)
+        return f"the output folder {error.filename} cannot be written: {error.strerror}"
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    with hydra.initialize_config_dir(str(configs), version_base=HYDRA_VERSION_BASE):  # hydra.main has cleared up already
+        return explain(error, overrides, config_name)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it: what it was raised from, or what was being handled when it was raised."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _interrupted(progress: _Progress) -> int:
+    again = "its folder keeps what was done" if progress.fresh else "the same command resumes"
+    print(f"interrupted; {again}", file=sys.stderr, flush=True)
+    return INTERRUPTED
+
+
+@contextmanager
+def _full_errors() -> Iterator[bool]:
+    """Let Hydra's errors through; yields whether the person asked for tracebacks."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield before == "1"
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before

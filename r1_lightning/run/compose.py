@@ -1,0 +1,175 @@
+"""Configurations of a stage and of the stages that make its inputs, and Hydra's refusals in one line.
+
+One command line describes a whole graph. The stage it names is composed by Hydra as usual. A stage that makes one of its
+inputs shares with it everything in `SHARED` (the model, the task, the precision, the trainer, the seed, ...), values set
+on the command line or by an experiment included; everything else (data, rollout, reward, optim, stage) is its own, from
+its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model. Settings for the makers of inputs are
+given as `stage.parent_overrides=["optim.lr=0.002"]`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from r1_lightning.types.errors import InvalidInput
+
+HYDRA_VERSION_BASE = "1.3"
+SHARED_GROUPS = ("model", "task", "precision", "trainer", "callbacks", "logger", "launcher", "paths")
+SHARED = (*SHARED_GROUPS, "seed")
+# Chosen for the makers of inputs, too, but not copied: these options set values all over the configuration.
+PASSED_ON = (*SHARED_GROUPS, "debug")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage's configuration: its name, the option chosen in each group, the composed values."""
+
+    stage: str
+    choices: dict[str, str | None]
+    config: DictConfig
+    config_name: str
+
+    @property
+    def input_stages(self) -> dict[str, str]:
+        """Role of each input -> the stage that makes it."""
+        return dict(self.config.stage.inputs)
+
+
+def from_hydra(config: DictConfig) -> StageConfig:
+    """The stage that `hydra.main` has just composed; call it inside the task function."""
+    composed = HydraConfig.get()
+    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name)
+
+
+def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:
+    """Compose from overrides; Hydra must be initialised. Raises `InvalidInput` for whatever Hydra refuses."""
+    try:
+        config = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+    except Exception as error:
+        line = explain(error, overrides, config_name)
+        if line is None:
+            raise
+        raise InvalidInput(line) from error
+    choices = dict(config.hydra.runtime.choices)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return _stage_config(config, choices, config_name)
+
+
+def _stage_config(config: DictConfig, choices: dict[str, str | None], config_name: str) -> StageConfig:
+    chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+    if chosen.get("stage") is None:
+        raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
+    return StageConfig(str(chosen["stage"]), chosen, config, config_name)
+
+
+def compose_parent(child: StageConfig, stage: str) -> StageConfig:
+    """The configuration of `stage` as the maker of one of `child`'s inputs (see the module's docstring).
+
+    A shared group that `stage.parent_overrides` names is taken as composed there, not from the child: a student's teacher
+    may be another model.
+    """
+    extra = _parent_overrides(child)
+    chosen = [f"{group}={child.choices[group]}" for group in PASSED_ON if child.choices.get(group) is not None]
+    parent = compose_stage([f"stage={stage}", *chosen, *extra], child.config_name)
+    own = {re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0] for override in extra}
+    resolved = OmegaConf.to_container(child.config, resolve=False)
+    assert isinstance(resolved, dict)
+    OmegaConf.set_struct(parent.config, False)
+    for key in SHARED:
+        if key not in own and key in resolved:
+            parent.config[key] = resolved[key]
+    OmegaConf.set_struct(parent.config, True)
+    return parent
+
+
+def _parent_overrides(child: StageConfig) -> list[str]:
+    overrides = OmegaConf.to_container(child.config, resolve=True)["stage"].get("parent_overrides") or []  # type: ignore[index,call-overload]
+    if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
+        raise InvalidInput(f'stage.parent_overrides={overrides!r} is not allowed: it must be a list such as ["optim.lr=0.002"]')
+    return overrides
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group, by name; Hydra must be initialised."""
+    loader = GlobalHydra.instance().config_loader()
+    return sorted(option for option in loader.get_group_options(group) if not option.startswith("_"))
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """A copy with every interpolation replaced by its value."""
+    copy = config.copy()
+    OmegaConf.resolve(copy)
+    return copy
+
+
+def explain(error: BaseException, overrides: Iterable[str], config_name: str) -> str | None:
+    """What a person needs to know of a composition error, in one line; None if it is not about the configuration."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={option!r} is not allowed: it must be one of {', '.join(sorted(error.options))}"
+    if isinstance(error, OverrideParseException):
+        return f"the override {error.override!r} is not allowed: {_one_line(_first_line(error))}; it must be key=value"
+    if isinstance(error, ConfigCompositionException):
+        match = re.search(r"Could not (?:override|delete from config) '?([\w./@-]+?)'?\.(?:\s|$)", str(error))
+        if match:
+            return _unknown_key(match[1], overrides, config_name)
+    if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
+        groups = [o for o in overrides if "." not in o.partition("=")[0]]
+        return f"one of {', '.join(groups)} is not allowed: a group takes the name of one of its options"
+    if isinstance(error, (HydraException, OmegaConfBaseException, yaml.YAMLError)):
+        return f"the configuration is not allowed: {_one_line(str(error).partition('Config search path')[0])}"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).split("See https://", 1)[0]
+    return text.split("\n", 1)[1] if text.startswith("Error parsing override") and "\n" in text else text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _unknown_key(key: str, overrides: Iterable[str], config_name: str) -> str:
+    """Name the keys nearest to a mistyped one. The other overrides may be wrong as well: then the defaults' keys serve."""
+    typed = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
+    known: list[str] = []
+    for attempt in (typed, []):
+        try:
+            known = list(_dotted(OmegaConf.to_container(hydra.compose(config_name, overrides=attempt), resolve=False)))
+            break
+        except Exception:  # noqa: S112 - any refusal of the other overrides leads to the defaults
+            continue
+    last = key.rpartition(".")[2]
+    same_name = [candidate for candidate in known if candidate.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(key, [k for k in known if "._" not in k and k.count(".") >= key.count(".")], n=3)
+    near = list(dict.fromkeys(close + same_name))[:3]
+    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").partition("=")[0] == key), "")
+    hint = f"did you mean {' or '.join(near)}?" if near else "--cfg job prints the keys there are"
+    return f"{key}={value} is not allowed: there is no such key; {hint}"
+
+
+def _dotted(node: object, prefix: str = "") -> Iterable[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def config_folder() -> Path:
+    """The checkout's configs/."""
+    return Path(__file__).resolve().parents[2] / "configs"

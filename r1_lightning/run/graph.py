@@ -1,0 +1,189 @@
+"""The stage graph: what a command needs, what of it is there already, and making the rest in order.
+
+    pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
+
+A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the parts in
+`COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A complete artefact
+of that fingerprint is used as it is, an incomplete one is resumed, and a missing one is made after its inputs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts import lineage, store
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.compose import StageConfig, compose_parent, resolved
+from r1_lightning.run.validate import GRAPH_KEYS, validate
+from r1_lightning.types.errors import InvalidInput, require
+
+# Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there.
+RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float]]
+
+FORMAT_VERSION = 1  # of the fingerprint itself; changing it makes every artefact anew
+COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
+INIT_ROLE = "base"  # the input that `init_from` replaces
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage to be had: its configuration, its fingerprint, and its inputs as nodes or, from `init_from`, as artefacts."""
+
+    stage: StageConfig
+    fingerprint: str
+    inputs: Mapping[str, Node | Artefact]
+
+    @property
+    def root(self) -> Path:
+        return Path(self.stage.config.paths.root)
+
+
+def plan(target: StageConfig) -> Node:
+    """Compose, check and fingerprint `target` and everything it needs; nothing is written.
+
+    Raises `InvalidInput` for a bad value anywhere in the graph, a bad `init_from`, or a stage that needs itself.
+    """
+    return _plan(target, ())
+
+
+def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
+    validate(stage.config)
+    path = (*below, stage.stage)
+    inputs: dict[str, Node | Artefact] = {}
+    init_from = stage.config.init_from
+    if init_from is not None and INIT_ROLE not in stage.input_stages:
+        raise InvalidInput(f"init_from={init_from!r} is not allowed: stage {stage.stage} has no input called {INIT_ROLE}")
+    for role, parent in stage.input_stages.items():
+        if role == INIT_ROLE and init_from is not None:
+            inputs[role] = _given(init_from)
+            continue
+        require(parent not in path, f"stage.inputs.{role}", parent, f"it would need itself ({' <- '.join(path)})")
+        inputs[role] = _plan(compose_parent(stage, parent), path)
+    digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
+    return Node(stage, digest, inputs)
+
+
+def _given(folder: str) -> Artefact:
+    """The artefact that `init_from` names, whole and undamaged."""
+    try:
+        artefact = store.open_artefact(Path(folder))
+        store.verify(artefact)
+    except InvalidInput as error:
+        raise InvalidInput(f"init_from: {error}") from error
+    return artefact
+
+
+def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
+    """Fingerprint of what `stage` would make from inputs with these fingerprints.
+
+    Folders do not count: a value that refers to `paths` enters as that name, so that another machine finds the same.
+    """
+    config = stage.config.copy()
+    for key in config.paths:
+        config.paths[key] = f"<paths.{key}>"
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    parts = {key: values[key] for key in COUNTED if values.get(key) is not None}
+    parts["stage"] = {key: value for key, value in parts["stage"].items() if key not in GRAPH_KEYS}
+    plain = OmegaConf.to_container(stage.config, resolve=True)
+    assert isinstance(plain, dict)
+    versions = {path: version for key in COUNTED for path, version in _content_versions(key, plain.get(key))}
+    return fingerprint({"format": FORMAT_VERSION, "name": stage.stage, "inputs": dict(inputs),
+                        "content_versions": versions, **parts})
+
+
+def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """(where, version) for every target with a `content_version`: another one makes other content from equal values.
+
+    A problem source's may depend on its files: then it is made and asked.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _content_versions(f"{path}.{key}", value)
+        if "_target_" in node:
+            version = getattr(get_object(node["_target_"]), "content_version", None)
+            if path.startswith("task.") and not isinstance(version, str):
+                version = getattr(instantiate(node), "content_version", None)
+            if version is not None:
+                yield path, str(version)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _content_versions(f"{path}[{index}]", value)
+
+
+def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[[str], None] = print) -> Artefact:
+    """Have the artefact of `target`: found, resumed or made, after its inputs; then `say` its table.
+
+    `fresh` makes a new sibling of the target (never of its inputs). Raises `InvalidInput` when a folder cannot be written,
+    when another process is at it, or when a stage refuses its input.
+    """
+    artefact = _have(target, target.stage.stage, run_stage, fresh, say)
+    say(table(artefact))
+    return artefact
+
+
+def _have(node: Node, role: str, run_stage: RunStage, fresh: bool, say: Callable[[str], None]) -> Artefact:
+    found = None if fresh else store.find(node.root, node.stage.stage, node.fingerprint)
+    if found is not None and found.complete:
+        store.verify(found)
+        say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
+        return found
+    inputs = {}
+    for name, source in node.inputs.items():
+        if isinstance(source, Artefact):
+            say(f"{name}: taking {source.folder} (init_from, fingerprint {source.fingerprint[:SHORT_DIGITS]})")
+            inputs[name] = source
+        else:
+            inputs[name] = _have(source, name, run_stage, False, say)
+    if found is not None:
+        say(f"{role}: resuming {found.folder}")
+        return _run(node, found, inputs, run_stage)
+    choices = node.stage.choices
+    made = store.create(node.root, node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
+    if role == node.stage.stage:
+        say(f"{role}: running -> {made.folder}")
+    else:
+        say(f"{role}: missing, building it first (stage {node.stage.stage}) -> {made.folder}")
+    return _run(node, made, inputs, run_stage)
+
+
+def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], run_stage: RunStage) -> Artefact:
+    """Run the stage in its folder, under its lock, and complete the artefact."""
+    folder = artefact.folder
+    with store.locked(folder), store.output_folder(folder):
+        if store.is_complete(folder):  # another process finished it while this one waited for its inputs
+            return store.open_artefact(folder)
+        if not (folder / store.CONFIG).exists():
+            store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
+        try:
+            metrics = run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
+        except InvalidInput:
+            _remove_if_untouched(folder)
+            raise
+        return store.complete(artefact, lineage.commit(), lineage.environment(), inputs, metrics)
+
+
+def _remove_if_untouched(folder: Path) -> None:
+    """A stage that refused its input before it did anything leaves no folder behind."""
+    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.LOCK}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def table(artefact: Artefact) -> str:
+    """What a person reads of a finished stage: its own table, else its metrics, and where everything lies."""
+    path = artefact.folder / store.TABLE
+    if path.is_file():
+        text = path.read_text(encoding="utf-8").rstrip("\n")
+    else:
+        width = max(map(len, artefact.metrics), default=0)
+        text = "\n".join(f"{name:<{width}}  {'-' if value is None else format(value, '.4g')}"
+                         for name, value in artefact.metrics.items())
+    return f"{text}\n{artefact.stage}: everything lies in {artefact.folder}".lstrip("\n")

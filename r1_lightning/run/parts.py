@@ -1,0 +1,103 @@
+"""Builds the parts of a stage from its configuration, each target given the parts whose names it takes.
+
+A YAML node with a `_target_` names a class; its leaves are keyword arguments. What cannot stand in YAML (the tokenizer, the
+one policy object, the sampler) is passed by name to every target whose signature asks for it, so that a new stage or data
+module is wired by naming its arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.weights import load_weights
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.run.validate import GRAPH_KEYS
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
+from r1_lightning.types.errors import InvalidInput, require_choice
+
+WEIGHTS = "weights.safetensors"
+TOKENIZER = "tokenizer"
+
+
+def inject(node: DictConfig, parts: Mapping[str, Any]) -> Any:
+    """Instantiate `node`, passing those of `parts` that its target's signature names and YAML does not set.
+
+    A refusal of ours (`InvalidInput`) comes out as itself, not wrapped in Hydra's.
+    """
+    wanted = inspect.signature(get_object(node["_target_"])).parameters
+    given = {name: part for name, part in parts.items() if name in wanted and node.get(name) is None}
+    plain = {key: value for key, value in node.items() if key not in (*GRAPH_KEYS, "evaluation")}
+    try:
+        # Parts are passed after instantiation of the YAML leaves: Hydra would try to turn them into configurations.
+        return instantiate(OmegaConf.create(plain), _partial_=True)(**given)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InvalidInput):
+                raise cause from error
+            cause = cause.__cause__
+        raise
+
+
+def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> TextTokenizer:
+    """The input artefact's tokenizer, or a new one trained on the first documents of the problem source."""
+    if base is not None:
+        return TextTokenizer.load(base.folder / TOKENIZER)
+    settings = config.task.tokenizer
+    template = TEMPLATES[config.task.template]
+    phrases = template.phrases() if settings.phrases_as_tokens else ()
+    texts = source.documents(config.seed, 0, settings.training_documents)
+    return train_tokenizer(texts, settings.vocab_size, phrases)
+
+
+def build_backbone(config: DictConfig, vocab_size: int, base: Artefact | None) -> DeepSeekBackbone:
+    """The model, with weights drawn from the seed or loaded from the input artefact."""
+    model_config = inject(config.model, {"vocab_size": vocab_size})
+    backbone = DeepSeekBackbone(model_config, instantiate(config.precision), seed=config.seed)
+    if base is not None:
+        load_weights(backbone, base.folder / WEIGHTS)
+    return backbone
+
+
+def build_parts(config: DictConfig, base: Artefact | None) -> dict[str, Any]:
+    """Every part that a stage, its data module or its callbacks may ask for, by name."""
+    require_choice("task.template", config.task.template, TEMPLATES)
+    source = instantiate(config.task.source)
+    tokenizer = build_tokenizer(config, source, base)
+    backbone = build_backbone(config, tokenizer.vocab_size, base)
+    parts: dict[str, Any] = {
+        "source": source,
+        "tokenizer": tokenizer,
+        "template": TEMPLATES[config.task.template],
+        "backbone": backbone,
+        "seed": config.seed,
+        "max_steps": config.stage.max_steps,
+    }
+    if config.get("optim"):
+        parts["optim"] = instantiate(config.optim)
+    if config.get("rollout"):
+        rollout = instantiate(config.rollout)
+        parts["rollout"] = rollout
+        parts["sampling_temperature"] = rollout.sampling_temperature
+        parts["generate"] = Sampler(
+            backbone, rollout.sampling, tokenizer.eos_id, tokenizer.pad_id, config.seed, rollout.max_rows
+        )
+    if config.get("reward"):
+        parts["reward"] = instantiate(config.reward)
+    return parts
+
+
+def set_up_torch(threads: int | None) -> None:
+    """Deterministic algorithms only, so that the same seed gives the same bits; `threads` None leaves torch's choice."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if threads is not None:
+        torch.set_num_threads(threads)

@@ -1,0 +1,121 @@
+"""Runs one stage in its folder: build the parts, train (or go on training), evaluate, leave the weights and the table."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.store import TABLE, Artefact
+from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
+from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_backbone, build_parts, inject, set_up_torch
+from r1_lightning.types.errors import InvalidInput
+
+CHECKPOINTS = "checkpoints"
+LOGS = "tensorboard"
+
+
+def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]) -> Mapping[str, float]:
+    """Train `stage_name` in `folder` from `inputs`, resuming from its last checkpoint; returns the final metrics.
+
+    Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
+    """
+    _quieten()
+    set_up_torch(config.trainer.get("threads"))
+    L.seed_everything(config.seed, verbose=False)
+    parts = build_parts(config, inputs.get("base"))
+    parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    module = inject(config.stage, parts)
+    datamodule = inject(config.data, parts)
+    trainer = _trainer(config, folder)
+    _fit(trainer, module, datamodule, folder)
+    save_weights(module.backbone, folder / WEIGHTS)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics.update(_evaluate(config, parts, inputs, stage_name, folder))
+    return metrics
+
+
+def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
+    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if "folder" not in node]
+    callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
+    loggers = [CSVLogger(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
+    if config.get("logger"):
+        loggers.append(TensorBoardLogger(folder, name="", version=LOGS))
+    own = ("threads", "checkpoint_every_steps")
+    settings = {key: value for key, value in config.trainer.items() if key not in own}
+    return instantiate(
+        settings,
+        max_steps=config.stage.max_steps,
+        max_epochs=1,
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=str(folder),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        _convert_="object",
+    )
+
+
+def _fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, folder: Path) -> None:
+    resume = checkpoint_to_resume(folder / CHECKPOINTS)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
+    except (EOFError, RuntimeError) as error:
+        if resume is not None and "PytorchStreamReader" in str(error):
+            raise InvalidInput(
+                f"checkpoint={str(resume)!r} is not allowed: the file is truncated or damaged; remove it to start this "
+                "stage anew"
+            ) from error
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _evaluate(
+    config: DictConfig, parts: Mapping[str, Any], inputs: Mapping[str, Artefact], stage_name: str, folder: Path
+) -> dict[str, float]:
+    """Measure the model on held-out problems beside the model it started from, and write the table."""
+    if not config.stage.get("evaluation"):
+        return {}
+    settings: EvaluationConfig = instantiate(config.stage.evaluation)
+    problems = parts["source"].held_out_problems(settings.problems)
+    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed)
+    models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
+    if "base" in inputs:
+        vocab_size = parts["tokenizer"].vocab_size
+        models = {"base": lambda: build_backbone(config, vocab_size, inputs["base"]), **models}
+    columns: dict[str, dict[str, Measure]] = {}
+    for name, model in models.items():
+        with tqdm(total=settings.problems * settings.samples, desc=f"evaluating {name}", unit="completion") as bar:
+            columns[name] = evaluator(model().eval(), bar.update)
+    task = config.task.source["_target_"].rpartition(".")[2]
+    title = (
+        f"{settings.problems} held-out problems of {task}, {settings.samples} samples each at temperature "
+        f"{settings.sampling_temperature:g}, 95 % intervals"
+    )
+    write_text(folder / TABLE, render_table(title, columns) + "\n")
+    return {
+        f"eval/{'base/' if name == 'base' else ''}{measure}": value.value
+        for name, measures in columns.items()
+        for measure, value in measures.items()
+    }
+
+
+def _quieten() -> None:
+    """Keep Lightning's advice (workers, TPUs, tips) out of a newcomer's terminal; warnings of substance stay."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*srun.*"):
+        warnings.filterwarnings("ignore", message=text)

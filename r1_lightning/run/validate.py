@@ -1,0 +1,216 @@
+"""Everything that can be wrong in a configuration, found before anything runs.
+
+Hydra rejects a mistyped key on the command line, but keeps one in a YAML file, and accepts a wrong type anywhere
+(`group_size=four`). So every node with a `_target_` is compared with what its target takes: the names, the types of plain
+values by the target's annotations, and, where the target is our own, the ranges by making one: its constructor knows
+them. What a target receives only when it runs (the backbone, the tokenizer) has a stand-in in `STAND_INS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from r1_lightning.types.errors import InvalidInput, require, require_int
+
+GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
+# Leaves that `run` reads itself, beside a target's own: where, name, type.
+RUN_KEYS: dict[str, dict[str, Any]] = {
+    "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
+    "trainer": {"threads": int | None, "checkpoint_every_steps": int},
+}
+# What a constructor must be given to check the rest; everything else that only a run can give is None.
+STAND_INS: dict[str, Callable[[], Any]] = {
+    "vocab_size": lambda: 512, "seed": lambda: 0, "max_steps": lambda: 1, "backbone": lambda: nn.Linear(1, 1),
+}
+OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
+MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
+NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null", Path: "a path",
+         list: "a list", dict: "a mapping"}
+
+
+def validate(config: DictConfig) -> None:
+    """Raise `InvalidInput` naming the first field that is missing, unknown, of the wrong type or out of range."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise InvalidInput(f"the configuration is not allowed: {' '.join(str(error).split())}") from error
+    assert isinstance(plain, dict)
+    require_int("seed", plain.get("seed"), 0, MAX_SEED)
+    require(isinstance(plain.get("fresh"), bool), "fresh", plain.get("fresh"), "it must be true or false")
+    init_from = plain.get("init_from")
+    require(init_from is None or isinstance(init_from, str), "init_from", init_from, "it must be a folder, or null")
+    root = (plain.get("paths") or {}).get("root")
+    require(isinstance(root, str) and bool(root), "paths.root", root, "it must be a folder")
+    require(isinstance(plain.get("stage"), dict), "stage", plain.get("stage"), "it must be the name of a stage")
+    for group, node in plain.items():
+        _walk(str(group), node)
+        if group in NOT_NEGATIVE:
+            _refuse_negative(str(group), node)
+
+
+def _walk(path: str, node: Any) -> None:
+    """Check the nodes below first: their message names the field exactly."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _walk(f"{path}.{key}", value)
+        if "_target_" in node:
+            _check_target(path, node)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            _walk(f"{path}[{index}]", value)
+
+
+def _refuse_negative(path: str, node: Any) -> None:
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        _refuse_negative(f"{path}.{key}", value)
+    if isinstance(node, (int, float)) and not isinstance(node, bool):
+        require(node >= 0, path, node, "it must be at least 0 (null says none)")
+
+
+def _check_target(path: str, node: Mapping[str, Any]) -> None:
+    target = _locate(path, node["_target_"])
+    name = node["_target_"].rpartition(".")[2]
+    extra = RUN_KEYS.get(path, {})
+    leaves = {key: value for key, value in node.items() if not key.startswith("_") and key not in extra}
+    for key, hint in extra.items():
+        if key in node:
+            require(accepts(node[key], hint), f"{path}.{key}", node[key], f"it must be {describe(hint)}")
+            if isinstance(node[key], int):
+                require_int(f"{path}.{key}", node[key], 1)
+    parameters = inspect.signature(target).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    hints = _hints(target)
+    for key, value in leaves.items():
+        if key not in parameters and not takes_any:
+            near = difflib.get_close_matches(key, parameters, n=1, cutoff=0.0)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            require(False, f"{path}.{key}", value, f"{name} takes {', '.join(parameters) or 'nothing'}{hint}")
+        if key in hints:
+            require(accepts(value, hints[key]), f"{path}.{key}", value, f"it must be {describe(hints[key])}")
+    if node["_target_"].startswith(OURS) or dataclasses.is_dataclass(target):
+        missing = [key for key, parameter in parameters.items() if _is_required(parameter) and key not in node]
+        absent = [key for key in missing if dataclasses.is_dataclass(target) and key not in STAND_INS]
+        if absent:
+            raise InvalidInput(f"{path}.{absent[0]} is missing: {name} needs it")
+        _make(path, leaves, node, {key: STAND_INS.get(key, lambda: None)() for key in missing})
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+
+
+def _locate(path: str, dotted: Any) -> Any:
+    try:
+        return get_object(dotted)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"{path}._target_={dotted!r} is not allowed: it cannot be imported ({reason})") from error
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Annotations of what `target` takes; empty where they cannot be evaluated (types imported for checkers only)."""
+    annotated = target.__init__ if isinstance(target, type) and not dataclasses.is_dataclass(target) else target
+    try:
+        return typing.get_type_hints(inspect.unwrap(annotated))
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+    """Make the target once, for the sake of its own checks."""
+    try:
+        instantiate({**leaves, "_target_": node["_target_"]}, **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        message = " ".join(str(cause or error).split())
+        if isinstance(cause, InvalidInput):
+            raise InvalidInput(_with_path(path, node, message)) from error
+        raise InvalidInput(f"{path} is not allowed: {message}") from error
+
+
+def _with_path(path: str, node: Mapping[str, Any], message: str) -> str:
+    """Put a field's place before its name, whatever place the constructor gave it."""
+    match = re.match(r"(?:\w+\.)*(\w+)(?==)", message)
+    if match and match[1] in node:
+        return f"{path}.{match[1]}{message[match.end():]}"
+    return message if message.startswith(path.split(".", 1)[0]) else f"{path}: {message}"
+
+
+def accepts(value: Any, hint: Any) -> bool:
+    """Whether a plain value (from YAML) fits an annotation. What cannot be judged here is accepted."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin in (Union, types.UnionType):
+        return any(accepts(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True  # checked against its own target
+    if origin is typing.Annotated:
+        return accepts(value, arguments[0])
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
+        inner = [argument for argument in arguments if argument is not ...]
+        return isinstance(value, list) and (not inner or all(any(accepts(v, a) for a in inner) for v in value))
+    if not isinstance(hint, type):
+        return True
+    return _accepts_class(value, hint)
+
+
+def _accepts_class(value: Any, hint: type) -> bool:
+    if hint is object:
+        return True
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if issubclass(hint, Path):
+        return isinstance(value, str)
+    if hint in (tuple, Sequence):
+        return isinstance(value, list)
+    if hint in (str, bool, list, dict):
+        return isinstance(value, hint)
+    if isinstance(value, (str, bool, int, float)) or value is None:
+        return _is_instance(value, hint)
+    return True  # a mapping or list for a class of ours: the target itself decides
+
+
+def _is_instance(value: Any, hint: type) -> bool:
+    try:
+        return isinstance(value, hint)
+    except TypeError:  # a Protocol that is not runtime-checkable
+        return value is not None
+
+
+def describe(hint: Any) -> str:
+    """An annotation in words, for the person who typed the value."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in WORDS:
+        return WORDS[hint]
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(argument) for argument in arguments))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping"
+    return getattr(hint, "__name__", str(hint))

@@ -1,0 +1,104 @@
+"""What all stages share: an optimizer with a schedule, gradient clipping, and the expert-bias update.
+
+The auxiliary-loss-free balancing of DeepSeek-V3 belongs to the mathematics of a step, so it lives in the stage and not in a
+callback: load is summed over the micro-batches of an optimizer step, and the biases move once, just before that step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
+from r1_lightning.functional.schedules import WarmupCosine
+from r1_lightning.types.errors import require_int, require_number
+from r1_lightning.types.tensors import BackboneOutput
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """AdamW with V3's betas (0.9, 0.95), decay on matrices only, warm-up and cosine to `final_lr_factor` of the peak.
+
+    `max_grad_norm` clips the global gradient norm before each step.
+    """
+
+    lr: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    warmup_steps: int = 0
+    final_lr_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_number("optim.lr", self.lr, 0.0, open_minimum=True)
+        require_number("optim.beta1", self.beta1, 0.0, 1.0)
+        require_number("optim.beta2", self.beta2, 0.0, 1.0)
+        require_number("optim.weight_decay", self.weight_decay, 0.0)
+        require_number("optim.max_grad_norm", self.max_grad_norm, 0.0, open_minimum=True)
+        require_int("optim.warmup_steps", self.warmup_steps, 0)
+        require_number("optim.final_lr_factor", self.final_lr_factor, 0.0, 1.0)
+
+    def build(self, module: nn.Module) -> torch.optim.AdamW:
+        """An optimizer over the parameters of `module` that train."""
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), fused=True)
+
+
+class StageModule(L.LightningModule):
+    """A backbone in training for `max_steps` optimizer steps. Subclasses write `training_step`.
+
+    `bias_update_speed` 0 freezes the expert biases.
+    """
+
+    def __init__(self, backbone: nn.Module, optim: AdamWConfig, max_steps: int, bias_update_speed: float) -> None:
+        super().__init__()
+        require_int("stage.max_steps", max_steps, 1)
+        require_number("stage.bias_update_speed", bias_update_speed, 0.0)
+        self.backbone = backbone
+        self.optim = optim
+        self.max_steps = max_steps
+        self.bias_update_speed = bias_update_speed
+        self.expert_load: Tensor | None = None
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optim.build(self.backbone)
+        factor = WarmupCosine(self.max_steps, self.optim.warmup_steps, self.optim.final_lr_factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
+        self.log("train/grad_norm", norm)
+
+    def count_load(self, output: BackboneOutput) -> None:
+        """Add a training forward's expert load to that of the current optimizer step."""
+        self.expert_load = output.expert_load if self.expert_load is None else self.expert_load + output.expert_load
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        load, self.expert_load = self.expert_load, None
+        if load is None or load.numel() == 0:
+            return
+        used = load.sum(-1) > 0  # MTP layers are idle where the stage trains without them
+        self.log("moe/max_violation", max_violation(load[used]).mean())
+        if self.bias_update_speed > 0:
+            load = self.all_reduce_sum(load)
+            self.backbone.set_expert_bias(updated_expert_bias(self.backbone.expert_bias(), load, self.bias_update_speed))
+
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
+        """Sum over processes (the value itself when there is one): the load is that of the whole batch."""
+        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
+
+    def log_metrics(self, metrics: Mapping[str, Tensor]) -> None:
+        """Log scalars of this step under their own names."""
+        self.log_dict(dict(metrics), batch_size=1)

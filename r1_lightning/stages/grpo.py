@@ -1,0 +1,64 @@
+"""GRPO (DeepSeekMath section 4; R1 section 2.1): learn from how completions of one prompt compare.
+
+One optimizer step is one minibatch of a rollout. Log-probs under the policy come from the training forward, old ones from
+the sampler, reference ones from the frozen reference, all of softmax(logits / sampling_temperature). The expert biases stay
+frozen by default: which experts serve a token must not drift between sampling and training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from r1_lightning.functional.policy_loss import SampledTokens
+from r1_lightning.rollout.scoring import completion_index, score_completions
+from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.stages.reference import ReferencePolicy
+from r1_lightning.types.errors import require_number
+from r1_lightning.types.tensors import GRPOBatch, LossOutput
+
+
+class GRPOModule(StageModule):
+    """Trains on `GRPOBatch`es; `objective` is one of `functional.policy_loss`. MTP modules are left as they are."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        optim: AdamWConfig,
+        objective: Callable[[SampledTokens], LossOutput],
+        max_steps: int,
+        sampling_temperature: float = 1.0,
+        reference_refresh_steps: int = 400,
+        bias_update_speed: float = 0.0,
+    ) -> None:
+        super().__init__(backbone, optim, max_steps, bias_update_speed)
+        require_number("rollout.sampling_temperature", sampling_temperature, 0.0, open_minimum=True)
+        self.objective = objective
+        self.sampling_temperature = sampling_temperature
+        self.reference = ReferencePolicy(backbone, reference_refresh_steps)
+
+    def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
+        scored = score_completions(self.backbone, batch, self.sampling_temperature)
+        self.count_load(scored.output)
+        reference = self.reference.logprobs(batch, self.sampling_temperature)
+        output = self.objective(sampled_tokens(batch, scored.logprobs, reference))
+        self.log_metrics({"train/loss": output.loss.detach(), "policy/entropy": scored.entropy_mean, **output.metrics})
+        return output.loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.reference.refresh_if_due(self.trainer.global_step, self.backbone)
+
+
+def sampled_tokens(batch: GRPOBatch, policy_logprobs: Tensor, ref_logprobs: Tensor | None) -> SampledTokens:
+    """Line up a minibatch's C completion tokens with their log-probs."""
+    index_C = completion_index(batch)
+    return SampledTokens(
+        policy_logprobs=policy_logprobs,
+        old_logprobs=batch.old_logprobs.flatten()[index_C],
+        ref_logprobs=ref_logprobs,
+        sequence_ids=batch.sequence_ids.flatten()[index_C],
+        advantages=batch.advantages,
+        completion_tokens=batch.completion_tokens,
+        n_sequences=batch.n_sequences,
+    )

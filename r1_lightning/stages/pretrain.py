@@ -1,0 +1,46 @@
+"""Pre-training (V3 section 2.2 and 4.2): next-token loss + MTP loss + sequence-wise balance loss.
+
+    L = CE + (lambda / D) sum_k CE_k + sum over layers of alpha * L_Bal
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from r1_lightning.functional.cross_entropy import masked_cross_entropy, mtp_loss
+from r1_lightning.functional.masking import targets_ahead
+from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.types.errors import require_number
+from r1_lightning.types.tensors import TokenBatch
+
+
+class PretrainModule(StageModule):
+    """Trains on packed `TokenBatch`es; `mtp_loss_weight` is lambda (0.3, later 0.1, in V3)."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        optim: AdamWConfig,
+        max_steps: int,
+        mtp_loss_weight: float = 0.3,
+        bias_update_speed: float = 0.001,
+    ) -> None:
+        super().__init__(backbone, optim, max_steps, bias_update_speed)
+        require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
+        self.mtp_loss_weight = mtp_loss_weight
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        output = self.backbone.hidden(batch, with_mtp=self.mtp_loss_weight > 0)
+        self.count_load(output)
+        main, *ahead = (self._loss_ahead(h, batch, places) for places, h in enumerate((output.hidden, *output.mtp), 1))
+        mtp = mtp_loss(ahead, self.mtp_loss_weight)
+        loss = main + mtp + output.balance_loss
+        metrics = {"train/loss": main, "train/mtp_loss": mtp, "train/balance_loss": output.balance_loss}
+        self.log_metrics({name: value.detach() for name, value in metrics.items()})
+        return loss
+
+    def _loss_ahead(self, hidden: Tensor, batch: TokenBatch, places: int) -> Tensor:
+        """Mean loss of predicting the token `places` ahead; logits are made only where there is a target."""
+        targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, places)
+        logits = self.backbone.unembed(hidden[has_target])
+        return masked_cross_entropy(logits, targets[has_target], has_target[has_target])

@@ -1,0 +1,209 @@
+"""The miniature's pre-training corpus: what the web says about sums, in English and Chinese, right and wrong.
+
+A base model must bring two things to reinforcement learning: the facts, and an occasional habit of writing steps down. So
+the corpus holds plain facts; chains worked out line by line; and questions in R1-Zero's template with answers of every kind:
+straight away and often wrong, half-formatted, reasoned, reasoned with a slip that goes unnoticed, reasoned with a slip that is
+noticed ("Wait, ..."). Well-formatted reasoning is a minority; that it pays is left for the reward to show.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from r1_lightning.text.chat_template import r1_zero_prompt
+from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
+
+if TYPE_CHECKING:
+    from r1_lightning.tasks.arithmetic import Chain
+
+LANGUAGES = ("en", "zh")
+
+_QUESTIONS = {
+    "en": ("What is {}", "Compute {}", "Calculate {}", "Find {}"),
+    "zh": ("{}等于多少", "计算{}", "求{}", "请算{}"),
+}
+# How the parts of a chain read in words: the start, a product, plus, minus, the closing question.
+_WORDS = {
+    "en": ("Start with {}", "{} times {}", ", add {}", ", take away {}", ". What is left"),
+    "zh": ("从{}开始", "{}乘{}", "，加{}", "，减{}", "，结果是多少"),
+}
+# Opening of the first step, joint before a middle step, joint before the last step, end.
+_STEP_STYLES = {
+    "en": (("", ". ", ". ", "."), ("First ", ", then ", ", so ", "."), ("", ", ", ", ", ".")),
+    "zh": (("", "。", "。", "。"), ("先算", "，再算", "，所以", "。"), ("", "，", "，", "。")),
+}
+_WAIT = {"en": ". Wait, ", "zh": "。等等，"}
+_SAY = {"en": ("The answer is {}.", "It is {}.", "{}"), "zh": ("答案是{}。", "等于{}。", "{}")}
+
+_TERM = re.compile(r"[+-]\d+")
+
+# Kinds of document and their shares; chosen so that about one answer in four is reasoned and well formatted.
+_KINDS = (
+    ("facts", 0.26),
+    ("worked", 0.06),
+    ("straight", 0.36),
+    ("reasoned", 0.15),
+    ("half_formatted", 0.07),
+    ("slip_noticed", 0.06),
+    ("slip_unnoticed", 0.04),
+)
+
+
+def question_text(rng: random.Random, expression: str, language: str, in_words: bool) -> str:
+    """A question without its final mark (the template closes it): as an expression, or told step by step in words."""
+    if not in_words:
+        return rng.choice(_QUESTIONS[language]).format(expression)
+    start, product, plus, minus, closing = _WORDS[language]
+    first = expression[: (_TERM.search(expression) or re.match("$|.*", expression)).start()] or expression  # type: ignore[union-attr]
+    opening = start.format(product.format(*first.split("*")) if "*" in first else first)
+    parts = [(plus if term[0] == "+" else minus).format(term[1:]) for term in _TERM.findall(expression)]
+    return opening + "".join(parts) + closing
+
+
+def join_steps(rng: random.Random, steps: list[str], language: str) -> str:
+    """Steps such as `17+25=42` as one line of reasoning."""
+    opening, middle, last, end = rng.choice(_STEP_STYLES[language])
+    text = opening + steps[0]
+    for number, step in enumerate(steps[1:], start=1):
+        text += (last if number == len(steps) - 1 else middle) + step
+    return text + end
+
+
+class DocumentWriter:
+    """Writes one document from one random generator. The chain's mathematics comes in as functions."""
+
+    def __init__(
+        self,
+        draw_chain: Callable[[random.Random], Chain],
+        may_train_on: Callable[[Chain], bool],
+        draw_term: Callable[[random.Random, int], int],
+        word_share: float,
+        wrong_share: float,
+    ) -> None:
+        self.draw_chain = draw_chain
+        self.may_train_on = may_train_on
+        self.draw_term = draw_term
+        self.word_share = word_share
+        self.wrong_share = wrong_share
+        self.kinds = {"facts": self._facts, "worked": self._worked}
+        self.answers = {
+            "straight": self._straight,
+            "reasoned": self._reasoned,
+            "half_formatted": self._half_formatted,
+            "slip_noticed": self._slip_noticed,
+            "slip_unnoticed": self._slip_unnoticed,
+        }
+
+    def document(self, rng: random.Random) -> str:
+        """One document: facts, a worked chain, or a question with an answer."""
+        names, shares = zip(*_KINDS, strict=True)
+        kind = rng.choices(names, shares)[0]
+        if kind in self.kinds:
+            return self.kinds[kind](rng)
+        chain, language = self.draw_chain(rng), rng.choice(LANGUAGES)
+        question = question_text(rng, chain.expression(), language, rng.random() < self.word_share)
+        return r1_zero_prompt(question) + self.answers[kind](rng, chain, language)
+
+    def _facts(self, rng: random.Random) -> str:
+        lines = []
+        for _ in range(8):
+            if rng.random() < 0.15:
+                a, b = rng.randint(2, 9), rng.randint(2, 9)
+                lines.append(f"{a}*{b}={a * b}")
+            else:
+                value = rng.randint(0, 99)
+                term = self.draw_term(rng, value)
+                lines.append(f"{value}{term:+d}={value + term}")
+        return "\n".join(lines)
+
+    def _worked(self, rng: random.Random) -> str:
+        states = [state.expression() for state in self.draw_chain(rng).states()]
+        return "=".join([*states, str(_evaluate_fact(states[-1]))])
+
+    def _straight(self, rng: random.Random, chain: Chain, language: str) -> str:
+        value = chain.value()
+        if rng.random() < self.wrong_share:
+            value = _near_miss(rng, value)
+        form = rng.random()
+        if form < 0.3:
+            return f" {THINK_OPEN}{THINK_CLOSE}{ANSWER_OPEN}{value}{ANSWER_CLOSE}"
+        if form < 0.5:
+            return f" {ANSWER_OPEN}{value}{ANSWER_CLOSE}"
+        return " " + rng.choice(_SAY[language]).format(value)
+
+    def _reasoned(self, rng: random.Random, chain: Chain, language: str) -> str:
+        steps = [f"{left}={right}" for left, right in chain.facts()]
+        return _formatted(join_steps(rng, steps, self._thinking_language(rng, language)), chain.value())
+
+    def _thinking_language(self, rng: random.Random, language: str) -> str:
+        """Mostly the question's language; now and then the other one, as people who know both write."""
+        return rng.choice(LANGUAGES) if rng.random() < 0.2 else language
+
+    def _half_formatted(self, rng: random.Random, chain: Chain, language: str) -> str:
+        steps = [f"{left}={right}" for left, right in chain.facts()]
+        thinking, value = join_steps(rng, steps, language), chain.value()
+        said = rng.choice(_SAY[language]).format(value)
+        return rng.choice(
+            (
+                f" {thinking} {said}",
+                f" {THINK_OPEN}{thinking}{THINK_CLOSE} {said}",
+                f" {THINK_OPEN}{thinking}{ANSWER_OPEN}{value}{ANSWER_CLOSE}",
+                f" {thinking}{ANSWER_OPEN}{value}{ANSWER_CLOSE}",
+            )
+        )
+
+    def _slip_noticed(self, rng: random.Random, chain: Chain, language: str) -> str:
+        facts = chain.facts()
+        wrong_at = rng.randrange(len(facts))
+        left, right = facts[wrong_at]
+        steps = [f"{a}={b}" for a, b in facts]
+        steps[wrong_at] = f"{left}={_near_miss(rng, right)}{_WAIT[language]}{left}={right}"
+        return _formatted(join_steps(rng, steps, language), chain.value())
+
+    def _slip_unnoticed(self, rng: random.Random, chain: Chain, language: str) -> str:
+        wrong_at = rng.randrange(len(chain.facts()))
+        for _ in range(20):
+            steps, value = self._steps_with_slip(rng, chain, wrong_at)
+            if steps:
+                return _formatted(join_steps(rng, steps, language), value)
+        return self._reasoned(rng, chain, language)  # no slip leads on without leaving 0 .. 99 or the trained side
+
+    def _steps_with_slip(self, rng: random.Random, chain: Chain, wrong_at: int) -> tuple[list[str], int]:
+        """The solution gone wrong at step `wrong_at` and carried on from there; empty where that may not be written."""
+        steps, value = [], 0
+        for number, (left, right) in enumerate(chain.facts()):
+            if number > wrong_at:
+                left = f"{value}{_TERM.findall(left)[-1]}"
+                right = _evaluate_fact(left)
+            value = _near_miss(rng, right) if number == wrong_at else right
+            if not 0 <= value <= 99:
+                return [], 0
+            steps.append(f"{left}={value}")
+            rest = chain.terms[number + 1 - (len(chain.first) - 1) :]
+            if number == wrong_at and len(rest) >= 2 and not self.may_train_on(type(chain)((value,), rest)):
+                return [], 0
+        return steps, value
+
+
+def _formatted(thinking: str, value: int) -> str:
+    return f" {THINK_OPEN}{thinking}{THINK_CLOSE}{ANSWER_OPEN}{value}{ANSWER_CLOSE}"
+
+
+def _near_miss(rng: random.Random, value: int) -> int:
+    """A wrong value of the kind people write: off by one, by ten, or with a digit gone wrong."""
+    while True:
+        wrong = value + rng.choice((-10, -2, -1, 1, 2, 10))
+        if 0 <= wrong <= 99:
+            return wrong
+
+
+def _evaluate_fact(fact: str) -> int:
+    """The value of a fact with one operation: a*b, a+b or a-b."""
+    if "*" in fact:
+        left, right = fact.split("*")
+        return int(left) * int(right)
+    term = _TERM.findall(fact)[-1]
+    return int(fact[: -len(term)]) + int(term)
