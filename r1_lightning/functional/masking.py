@@ -26,6 +26,6 @@ def document_attention_mask(document_ids_BT: Tensor) -> Tensor:
 
 def targets_ahead(token_ids_BT: Tensor, document_ids_BT: Tensor, places: int) -> tuple[Tensor, Tensor]:
     """Targets B x T, the token `places` positions ahead, and a mask B x T, True where that token is in the same document."""
-    targets = F.pad(token_ids_BT[:, places:], (0, places))
-    target_documents = F.pad(document_ids_BT[:, places:], (0, places))
+    targets = F.pad(token_ids_BT, (0, places))[:, places:]  # padded first: a row may be shorter than `places`
+    target_documents = F.pad(document_ids_BT, (0, places))[:, places:]
     return targets, (target_documents == document_ids_BT) & (document_ids_BT > 0)

@@ -42,4 +42,4 @@ class MTPModule(nn.Module):
 
 def shift_left(x_BTD: Tensor, places: int) -> Tensor:
     """Entry t becomes what stood at t + places; the end is filled with zeros. Losses mask what crosses a border."""
-    return F.pad(x_BTD[:, places:], (0, 0, 0, places))
+    return F.pad(x_BTD, (0, 0, 0, places))[:, places:]  # padded first: a row may be shorter than `places`

@@ -65,6 +65,11 @@ def test_a_document_of_n_tokens_has_n_minus_places_targets():
         assert mask.sum() == sum(max(length - places, 0) for length in lengths)
 
 
+def test_a_row_shorter_than_the_distance_has_no_targets():
+    targets, mask = targets_ahead(torch.tensor([[7, 8]]), torch.tensor([[1, 1]]), 3)
+    assert (targets.tolist(), mask.tolist()) == ([[0, 0]], [[False, False]])
+
+
 def test_rows_do_not_influence_each_other():
     tokens, documents = torch.arange(12).view(2, 6), torch.tensor([[1, 1, 2, 2, 0, 0], [1, 1, 1, 1, 1, 2]])
     both = targets_ahead(tokens, documents, 1)
