@@ -122,3 +122,19 @@ def left_pad(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     tokens = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
     is_token = torch.tensor([[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts])
     return tokens, is_token
+
+
+def twins(config: ModelConfig = TINY, seed: int = 0) -> tuple[DeepSeekBackbone, Any]:
+    """A `backbone` and its `hf_twin`, whose parts can be compared one by one."""
+    model = backbone(config, seed)
+    return model, hf_twin(model)
+
+
+def angles(model: DeepSeekBackbone, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of `position_ids`, as the blocks take them."""
+    return model.cos[position_ids], model.sin[position_ids]
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers that depend on `seed` alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

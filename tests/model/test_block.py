@@ -1,0 +1,62 @@
+"""One transformer block, dense and with experts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from r1_lightning.functional.masking import document_attention_mask
+from tests.model.tiny import angles, backbone, normal, tiny, twins
+
+DENSE, MIXTURE = 0, 1  # the layers of the tiny model
+
+
+def _inputs(model, length: int = 12):
+    position_ids = torch.arange(length).expand(2, length)
+    ones = torch.ones(2, length, dtype=torch.long)
+    x = normal(2, length, model.config.d_model)
+    return x, *angles(model, position_ids), document_attention_mask(ones), ones.bool()
+
+
+@pytest.mark.parametrize("layer", [DENSE, MIXTURE])
+@pytest.mark.parametrize("norm_eps", [1e-6, 1e-2])
+@torch.no_grad()
+def test_against_huggingface(layer, norm_eps):
+    model, twin = twins(tiny(norm_eps=norm_eps))
+    x, cos, sin, mask, is_token = _inputs(model)
+    y, stats = model.blocks[layer](x, cos, sin, mask, is_token)
+    both = (torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
+    theirs = twin.model.layers[layer](x, attention_mask=mask, position_embeddings=both)
+    torch.testing.assert_close(y, theirs, atol=1e-5, rtol=0)
+    assert (stats is None) == (layer == DENSE)
+
+
+@pytest.mark.parametrize("layer", [DENSE, MIXTURE])
+@torch.no_grad()
+def test_steps_equal_the_forward(layer):
+    model = backbone()
+    x, cos, sin, mask, is_token = _inputs(model)
+    whole, stats = model.blocks[layer](x, cos, sin, mask, is_token)
+    cache, outputs, routes = model.new_cache(2, 12), [], []
+    for new in (slice(0, 5), slice(5, 6), slice(6, 12)):
+        _, attend = cache.advance(is_token[:, new])
+        step_mask = torch.zeros(attend.shape).masked_fill_(~attend, torch.finfo(torch.float32).min)
+        y, step_stats = model.blocks[layer].step(
+            x[:, new], cos[:, new], sin[:, new], step_mask, is_token[:, new], cache, layer
+        )
+        outputs.append(y)
+        routes.append(step_stats)
+    torch.testing.assert_close(torch.cat(outputs, 1), whole, atol=1e-5, rtol=0)
+    if layer == MIXTURE:
+        assert torch.equal(torch.cat([part.routes for part in routes], 1).sort(-1)[0], stats.routes.sort(-1)[0])
+
+
+@torch.no_grad()
+def test_both_halves_add_to_the_residual():
+    """With both output projections at zero a block hands its input through unchanged."""
+    model = backbone()
+    block = model.blocks[DENSE]
+    block.attention.out.weight.zero_()
+    block.feed_forward.down.weight.zero_()
+    x, *rest = _inputs(model)
+    assert torch.equal(block(x, *rest)[0], x)

@@ -1,0 +1,92 @@
+"""The routed experts at once equal a loop over them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from r1_lightning.model.experts import Experts
+from r1_lightning.model.feed_forward import swiglu
+from r1_lightning.model.precision import PlainPrecision
+from tests.model.tiny import normal, randomise, tiny, twins
+
+
+def _experts(seed: int = 0) -> Experts:
+    experts = Experts(tiny(), PlainPrecision())
+    randomise(experts, seed)
+    return experts
+
+
+def _routes(n_tokens: int, n_experts: int = 8, n_chosen: int = 2, seed: int = 1) -> tuple[Tensor, Tensor]:
+    chosen = normal(n_tokens, n_experts, seed=seed).topk(n_chosen).indices
+    return chosen, normal(n_tokens, n_chosen, seed=seed + 1).sigmoid()
+
+
+def _loop(experts: Experts, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+    outputs = []
+    for token, its_experts, its_gates in zip(x, chosen.tolist(), gates, strict=True):
+        parts = [swiglu(token @ experts.gate_up.weight[e]) @ experts.down.weight[e] for e in its_experts]
+        outputs.append(sum(gate * part for gate, part in zip(its_gates, parts, strict=True)))
+    return torch.stack(outputs)
+
+
+def test_against_a_loop():
+    experts, x = _experts(), normal(23, 32)
+    chosen, gates = _routes(23)
+    torch.testing.assert_close(experts(x, chosen, gates), _loop(experts, x, chosen, gates), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("chosen", [[[3, 3]] * 5, [[7, 0]], [[0, 1], [0, 1], [2, 1]]])
+def test_experts_without_tokens(chosen):
+    """Only some experts are busy, down to one expert for everything, or a single token."""
+    experts, chosen = _experts(), torch.tensor(chosen)
+    x, gates = normal(len(chosen), 32), normal(len(chosen), 2, seed=4)
+    torch.testing.assert_close(experts(x, chosen, gates), _loop(experts, x, chosen, gates), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_against_huggingface():
+    model, twin = twins()
+    x = normal(40, 32)
+    chosen, gates = _routes(40)
+    ours = model.blocks[1].feed_forward.experts(x, chosen, gates)
+    theirs = twin.model.layers[1].mlp.experts(x, chosen, gates)
+    assert ours.std() > 0.1
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_gradients_against_a_loop():
+    x, (chosen, gates), weighting = normal(17, 32), _routes(17), normal(17, 32, seed=9)
+    results = []
+    for forward in (lambda experts, *inputs: experts(*inputs), _loop):
+        experts = _experts()
+        leaves = [x.clone().requires_grad_(), gates.clone().requires_grad_()]
+        (forward(experts, leaves[0], chosen, leaves[1]) * weighting).sum().backward()
+        results.append([*(leaf.grad for leaf in leaves), experts.gate_up.weight.grad, experts.down.weight.grad])
+    for ours, theirs in zip(*results, strict=True):
+        assert theirs.abs().max() > 0.1
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+
+
+def test_order_of_tokens_and_of_choices_does_not_matter():
+    experts, x = _experts(), normal(23, 32)
+    chosen, gates = _routes(23)
+    expected = experts(x, chosen, gates)
+    order = torch.randperm(23, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(experts(x[order], chosen[order], gates[order]), expected[order], atol=1e-5, rtol=0)
+    torch.testing.assert_close(experts(x, chosen.flip(-1), gates.flip(-1)), expected, atol=1e-5, rtol=0)
+
+
+def test_tokens_do_not_influence_each_other():
+    experts, x = _experts(), normal(23, 32)
+    chosen, gates = _routes(23)
+    parts = [experts(x[s], chosen[s], gates[s]) for s in (slice(0, 9), slice(9, 23))]
+    torch.testing.assert_close(torch.cat(parts), experts(x, chosen, gates), atol=1e-5, rtol=0)
+
+
+def test_gates_scale_the_output():
+    experts, x = _experts(), normal(23, 32)
+    chosen, gates = _routes(23)
+    torch.testing.assert_close(experts(x, chosen, 2.5 * gates), 2.5 * experts(x, chosen, gates), atol=1e-5, rtol=1e-5)
+    assert experts(x, chosen, torch.zeros_like(gates)).abs().max() == 0.0

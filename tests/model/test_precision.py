@@ -1,0 +1,72 @@
+"""The factories of linear layers, and the grouped product of the experts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from r1_lightning.model.precision import GroupedLinear, PlainPrecision
+from r1_lightning.types.errors import InvalidInput
+from tests.model.tiny import normal
+
+
+def _grouped(seed: int = 0) -> GroupedLinear:
+    layer = GroupedLinear(4, 16, 8)
+    with torch.no_grad():
+        layer.weight.copy_(normal(4, 16, 8, seed=seed))
+    return layer
+
+
+def _loop(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    starts = [0, *ends.tolist()[:-1]]
+    return torch.cat([x[a:b] @ weight[e] for e, (a, b) in enumerate(zip(starts, ends.tolist(), strict=True))])
+
+
+@pytest.mark.parametrize("counts", [(3, 2, 5, 1), (0, 11, 0, 0), (0, 0, 0, 1), (4, 0, 4, 3)])
+def test_grouped_linear_against_a_loop_over_groups(counts):
+    layer, x = _grouped(), normal(sum(counts), 16, seed=1)
+    ends = torch.tensor(counts).cumsum(0).to(torch.int32)
+    torch.testing.assert_close(layer(x, ends), _loop(x, layer.weight, ends), atol=1e-5, rtol=0)
+
+
+def test_grouped_linear_gradients_against_a_loop():
+    layer, ends = _grouped(), torch.tensor([3, 3, 8, 9], dtype=torch.int32)
+    x, weighting = normal(9, 16, seed=1).requires_grad_(), normal(9, 8, seed=2)
+    (layer(x, ends) * weighting).sum().backward()
+    other_x, other_weight = x.detach().requires_grad_(), layer.weight.detach().requires_grad_()
+    (_loop(other_x, other_weight, ends) * weighting).sum().backward()
+    torch.testing.assert_close(x.grad, other_x.grad, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer.weight.grad, other_weight.grad, atol=1e-5, rtol=0)
+    assert layer.weight.grad[1].abs().max() == 0.0  # group 1 is empty
+
+
+def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
+    precision = PlainPrecision("bf16")
+    linear, grouped = precision.linear(16, 8, fp8_eligible=True), precision.grouped_linear(4, 16, 8, fp8_eligible=True)
+    with torch.no_grad():
+        grouped.weight.copy_(normal(4, 16, 8))
+    x, ends = normal(9, 16, seed=1), torch.tensor([3, 3, 8, 9], dtype=torch.int32)
+    with precision.autocast("cpu"):
+        outputs = (linear(x), grouped(x, ends))
+    assert [output.dtype for output in outputs] == [torch.bfloat16] * 2
+    assert [layer.weight.dtype for layer in (linear, grouped)] == [torch.float32] * 2
+    exact = _loop(x, grouped.weight, ends)  # a BF16 number has 8 bits: relative steps of 2^-8 = 0.0039
+    assert (outputs[1].float() - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_fp32_leaves_everything_in_fp32():
+    precision = PlainPrecision()
+    with precision.autocast("cpu"):
+        assert not torch.is_autocast_enabled("cpu")
+        assert precision.linear(16, 8, fp8_eligible=True)(normal(2, 16)).dtype == torch.float32
+
+
+def test_linear_layers_have_no_bias():
+    assert PlainPrecision().linear(16, 8, fp8_eligible=False).bias is None
+
+
+@pytest.mark.parametrize("compute", ["fp16", "BF16", 32, None])
+def test_unknown_compute_type_is_named(compute):
+    with pytest.raises(InvalidInput, match=r"precision.compute=.* must be one of fp32, bf16"):
+        PlainPrecision(compute)
