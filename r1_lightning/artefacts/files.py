@@ -1,7 +1,7 @@
 """Writing files so that a kill, a full disk or a read-only folder leaves no damage and one clear line.
 
-A file is written beside its place, flushed to the disk and moved there in one step: whoever looks, at any moment, sees the
-old file or the whole new one. `output_folder` gives the operating system's refusals their one line.
+A file is written beside its place, flushed to the disk and moved there in one step: whoever looks, at any moment,
+sees the old file or the whole new one. `output_folder` gives the operating system's refusals their one line.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ def output_folder(folder: Path) -> Iterator[None]:
 
 def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:
     """The line for an output folder that refused a file with the error `number` of `FOLDER_ERRORS`."""
-    return InvalidInput(f"the output folder {folder} cannot be written: {FOLDER_ERRORS[number]} ({detail}); "
-                        "make room, or choose another with paths.root=FOLDER")
+    return InvalidInput(
+        f"the output folder {folder} cannot be written: {FOLDER_ERRORS[number]} ({detail}); "
+        "make room, or choose another with paths.root=FOLDER"
+    )
 
 
 def _related(path: Path, folder: Path) -> bool:
@@ -60,7 +62,7 @@ def _related(path: Path, folder: Path) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; once the block has written it, flush it and move it to `path` in one step."""
+    """Yield a temporary path beside `path`; once the block has written it, flush it and move it to `path` at once."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with output_folder(path.parent):
         try:

@@ -1,10 +1,11 @@
 """A fingerprint says whether two requests ask for the same artefact.
 
-It is the SHA-256 of a canonical JSON text: keys sorted, no spaces, floats in their shortest exact decimal form (Python's
-repr), so that the same values give the same digits on every machine. Which parts of a configuration count is decided by
-the stage graph (`run/graph.py`); this module only knows how to write a value down in exactly one way.
+It is the SHA-256 of a canonical JSON text: keys sorted, no spaces, floats in their shortest exact decimal form
+(Python's repr), so that the same values give the same digits on every machine. Which parts of a configuration count
+is decided by the stage graph (`run/graph.py`); this module only knows how to write a value down in exactly one way.
 
-`1` and `1.0` are different texts and give different fingerprints: a configuration file keeps the type it was written with.
+`1` and `1.0` are different texts and give different fingerprints: a configuration file keeps the type it was written
+with.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ SHORT_DIGITS = 10  # hexadecimal digits in a folder's name: 40 bits, a chance cl
 
 
 def fingerprint(payload: Mapping[str, Any]) -> str:
-    """SHA-256 of `payload` as 64 hexadecimal digits; raises `InvalidInput` for a value that JSON cannot hold exactly."""
+    """SHA-256 of `payload` as 64 hexadecimal digits; `InvalidInput` for a value that JSON cannot hold exactly."""
     _check(payload, "")
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _check(value: Any, path: str) -> None:
-    """Refuse what `json.dumps` would refuse, and what it would silently change (keys that are not text, NaN, tuples)."""
+    """Refuse what `json.dumps` would refuse, and what it would silently change (other keys than text, NaN, tuples)."""
     where = path or "fingerprint"
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -42,4 +43,6 @@ def _check(value: Any, path: str) -> None:
         if not math.isfinite(value):
             raise InvalidInput(f"{where}={value!r} is not allowed: it must be a finite number")
     elif not (value is None or isinstance(value, (bool, int, str))):
-        raise InvalidInput(f"{where}={value!r} is not allowed: it must be text, a number, true, false, null or a list of them")
+        raise InvalidInput(
+            f"{where}={value!r} is not allowed: it must be text, a number, true, false, null or a list of them"
+        )

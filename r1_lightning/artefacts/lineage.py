@@ -14,11 +14,12 @@ from pathlib import Path
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact, is_complete, open_artefact
 
+HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "lightning", "safetensors", "tokenizers", "transformers", "hydra-core", "omegaconf")
 GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for ever to learn its commit
 
 
-def commit(folder: Path = Path(__file__).resolve().parent) -> str:
+def commit(folder: Path = HERE) -> str:
     """The commit of the checkout that holds `folder`, with "-dirty" if tracked files were changed.
 
     "unknown" outside git, also where an installed copy merely lies below somebody else's checkout.
@@ -33,7 +34,9 @@ def commit(folder: Path = Path(__file__).resolve().parent) -> str:
 def _git(folder: Path, *arguments: str) -> str:
     """What git prints, or "" where it is absent or refuses."""
     try:
-        result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_S)
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_S
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
@@ -57,8 +60,10 @@ def render(artefact: Artefact) -> str:
 
 def _lines(artefact: Artefact, head: str, tail: str) -> list[str]:
     """`head` precedes this artefact's own line, `tail` the lines of its inputs."""
-    lines = [f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit {artefact.commit[:12]}"
-             f"{'-dirty' if artefact.commit.endswith('-dirty') else ''}  {artefact.created}  {artefact.folder}"]
+    lines = [
+        f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit {artefact.commit[:12]}"
+        f"{'-dirty' if artefact.commit.endswith('-dirty') else ''}  {artefact.created}  {artefact.folder}"
+    ]
     last = len(artefact.inputs) - 1
     for index, (role, record) in enumerate(artefact.inputs.items()):
         corner, side = ("└─ ", "   ") if index == last else ("├─ ", "│  ")

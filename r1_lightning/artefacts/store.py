@@ -6,8 +6,8 @@
         config.yaml          the resolved configuration      table.txt    what a person reads at the end
         checkpoints/         what an interrupted run resumes from         .lock  held while a process works here
 
-The folder's name is for people and for finding candidates; whether a finished one is the right one is decided by the whole
-fingerprint in its marker.
+The folder's name is for people and for finding candidates; whether a finished one is the right one is decided by the
+whole fingerprint in its marker.
 """
 
 from __future__ import annotations
@@ -28,8 +28,24 @@ from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.types.errors import InvalidInput, require
 
 __all__ = [
-    "CONFIG", "MARKER", "TABLE", "TOKENIZER", "WEIGHTS", "Artefact", "complete", "create", "find", "is_complete",
-    "load_weights", "locked", "open_artefact", "output_folder", "save_weights", "verify", "write_json", "write_text",
+    "CONFIG",
+    "MARKER",
+    "TABLE",
+    "TOKENIZER",
+    "WEIGHTS",
+    "Artefact",
+    "complete",
+    "create",
+    "find",
+    "is_complete",
+    "load_weights",
+    "locked",
+    "open_artefact",
+    "output_folder",
+    "save_weights",
+    "verify",
+    "write_json",
+    "write_text",
 ]
 
 MARKER = "artefact.json"
@@ -44,9 +60,9 @@ LOCK = ".lock"
 class Artefact:
     """A folder of the store. While it is being made `complete` is False and only the first three fields are known.
 
-    `inputs` maps a role (`base`) to its "stage", "fingerprint" and "folder" (relative to this folder, so that a root can be
-    moved as a whole); `metrics` maps a metric's name to its value, None where it was not a finite number; `created` is
-    UTC in ISO 8601; `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written.
+    `inputs` maps a role (`base`) to its "stage", "fingerprint" and "folder" (relative to this folder, so that a root
+    can be moved as a whole); `metrics` maps a metric's name to its value, None where it was not a finite number;
+    `created` is UTC in ISO 8601; `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written.
     """
 
     folder: Path
@@ -77,14 +93,25 @@ def is_complete(folder: Path) -> bool:
 def open_artefact(folder: Path) -> Artefact:
     """Read a complete artefact; `InvalidInput` if the folder is missing or unfinished, or its marker cannot be read."""
     require(folder.is_dir(), "artefact", str(folder), "there is no such folder")
-    require(is_complete(folder), "artefact", str(folder),
-            f"it is incomplete ({MARKER} is missing); the command that began it finishes it")
+    require(
+        is_complete(folder),
+        "artefact",
+        str(folder),
+        f"it is incomplete ({MARKER} is missing); the command that began it finishes it",
+    )
     try:
         record = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         return Artefact(
-            folder=folder, stage=record["stage"], fingerprint=record["fingerprint"], complete=True,
-            commit=record["commit"], created=record["created"], weights_bytes=record["weights"]["bytes"],
-            weights_sha256=record["weights"]["sha256"], inputs=record["inputs"], metrics=record["metrics"],
+            folder=folder,
+            stage=record["stage"],
+            fingerprint=record["fingerprint"],
+            complete=True,
+            commit=record["commit"],
+            created=record["created"],
+            weights_bytes=record["weights"]["bytes"],
+            weights_sha256=record["weights"]["sha256"],
+            inputs=record["inputs"],
+            metrics=record["metrics"],
             environment=record["environment"],
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -97,10 +124,18 @@ def verify(artefact: Artefact) -> None:
     require(path.is_file(), "artefact", str(artefact.folder), f"{WEIGHTS} is missing")
     size = path.stat().st_size
     word = "truncated" if size < artefact.weights_bytes else "changed"
-    require(size == artefact.weights_bytes, "artefact", str(artefact.folder),
-            f"{WEIGHTS} is {word}, {size} bytes where {artefact.weights_bytes} were written")
-    require(sha256_of(path) == artefact.weights_sha256, "artefact", str(artefact.folder),
-            f"{WEIGHTS} is damaged, its SHA-256 is not the one in {MARKER}")
+    require(
+        size == artefact.weights_bytes,
+        "artefact",
+        str(artefact.folder),
+        f"{WEIGHTS} is {word}, {size} bytes where {artefact.weights_bytes} were written",
+    )
+    require(
+        sha256_of(path) == artefact.weights_sha256,
+        "artefact",
+        str(artefact.folder),
+        f"{WEIGHTS} is damaged, its SHA-256 is not the one in {MARKER}",
+    )
 
 
 def find(root: Path, stage: str, fingerprint: str) -> Artefact | None:
@@ -140,24 +175,34 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> A
                 number += 1
 
 
-def complete(artefact: Artefact, commit: str, environment: Mapping[str, str], inputs: Mapping[str, Artefact],
-             metrics: Mapping[str, float]) -> Artefact:
+def complete(
+    artefact: Artefact,
+    commit: str,
+    environment: Mapping[str, str],
+    inputs: Mapping[str, Artefact],
+    metrics: Mapping[str, float],
+) -> Artefact:
     """Write the marker that makes `artefact` complete, last of all its files; returns it as read back.
 
     Raises `InvalidInput` if it is complete already, or if the stage left no weights.
     """
-    require(not is_complete(artefact.folder), "artefact", str(artefact.folder), "it is complete, and is never overwritten")
+    require(
+        not is_complete(artefact.folder), "artefact", str(artefact.folder), "it is complete, and is never overwritten"
+    )
     require(artefact.weights_path.is_file(), "artefact", str(artefact.folder), f"the stage wrote no {WEIGHTS}")
-    write_json(artefact.folder / MARKER, {
-        "stage": artefact.stage,
-        "fingerprint": artefact.fingerprint,
-        "commit": commit,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights": {"bytes": artefact.weights_path.stat().st_size, "sha256": sha256_of(artefact.weights_path)},
-        "inputs": {role: _record(artefact, source) for role, source in inputs.items()},
-        "metrics": dict(metrics),
-        "environment": dict(environment),
-    })
+    write_json(
+        artefact.folder / MARKER,
+        {
+            "stage": artefact.stage,
+            "fingerprint": artefact.fingerprint,
+            "commit": commit,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "weights": {"bytes": artefact.weights_path.stat().st_size, "sha256": sha256_of(artefact.weights_path)},
+            "inputs": {role: _record(artefact, source) for role, source in inputs.items()},
+            "metrics": dict(metrics),
+            "environment": dict(environment),
+        },
+    )
     return open_artefact(artefact.folder)
 
 
@@ -173,14 +218,15 @@ def locked(folder: Path) -> Iterator[None]:
     The second gets `InvalidInput` at once. The lock is the kernel's (flock), so a killed process leaves none behind.
     """
     with output_folder(folder):
-        file = open(folder / LOCK, "a+", encoding="utf-8")
-    with file:
+        (folder / LOCK).touch()
+    with open(folder / LOCK, "r+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            raise InvalidInput(f"artefact={str(folder)!r} is not allowed: another process (pid {file.read().strip()}) "
-                               "is training it right now; wait for it, or stop it") from error
+            raise InvalidInput(
+                f"artefact={str(folder)!r} is not allowed: another process (pid {file.read().strip()}) "
+                "is training it right now; wait for it, or stop it"
+            ) from error
         with output_folder(folder):
             file.truncate(0)
             file.write(str(os.getpid()))

@@ -1,8 +1,9 @@
 """Weights on disk: safetensors, saved in one step and loaded all or nothing.
 
-Two names may share one tensor (a tied embedding and head; the MTP modules' shared embedding). safetensors holds no shared
-memory, so only the first name of each is written; the module that loads shares in the same way and needs no second copy.
-Loading compares every name and shape before the first number is copied, so that a module is never left half loaded.
+Two names may share one tensor (a tied embedding and head; the MTP modules' shared embedding). safetensors holds no
+shared memory, so only the first name of each is written; the module that loads shares in the same way and needs no
+second copy. Loading compares every name and shape before the first number is copied, so that a module is never left
+half loaded.
 """
 
 from __future__ import annotations
@@ -59,13 +60,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
     try:
         found = load_file(path)
     except SafetensorError as error:
-        raise InvalidInput(f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})") from error
+        raise InvalidInput(
+            f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
+        ) from error
     wanted = _unique_state(module)
     for name in sorted(wanted.keys() | found.keys()):
         here, there = _shape(wanted, name), _shape(found, name)
         if here != there:
-            raise InvalidInput(f"weights={str(path)!r} is not allowed: it was made by another architecture; "
-                               f"{name} is {there} in the file and {here} in this model")
+            raise InvalidInput(
+                f"weights={str(path)!r} is not allowed: it was made by another architecture; "
+                f"{name} is {there} in the file and {here} in this model"
+            )
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(found[name])

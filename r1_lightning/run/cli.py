@@ -1,8 +1,8 @@
-"""The command line: one clear line and exit code 2 for whatever a person can put right, a traceback for our own defects.
+"""The command line: one clear line and exit code 2 for what a person can put right, a traceback for our own defects.
 
 `main` wraps `hydra.main`, so that --help, --cfg job and -m keep working. Hydra prints its own errors over several lines
-and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So it is set inside this process, after noting
-whether the person had set it (they see the traceback, and then the line).
+and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So it is set inside this process, after
+noting whether the person had set it (they see the traceback, and then the line).
 
 Exit codes: 0 done, 2 bad input, 130 interrupted (Ctrl-C), 1 a defect, with its traceback.
 """
@@ -102,7 +102,9 @@ def _line(error: Exception, progress: _Progress, configs: Path, config_name: str
     if isinstance(error, OSError) and error.filename:  # the folder of a sweep (-m)
         return f"the output folder {error.filename} cannot be written: {error.strerror}"
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    with hydra.initialize_config_dir(str(configs), version_base=HYDRA_VERSION_BASE):  # hydra.main has cleared up already
+    with hydra.initialize_config_dir(
+        str(configs), version_base=HYDRA_VERSION_BASE
+    ):  # hydra.main has cleared up already
         return explain(error, overrides, config_name)
 
 

@@ -1,10 +1,10 @@
 """Configurations of a stage and of the stages that make its inputs, and Hydra's refusals in one line.
 
-One command line describes a whole graph. The stage it names is composed by Hydra as usual. A stage that makes one of its
-inputs shares with it everything in `SHARED` (the model, the task, the precision, the trainer, the seed, ...), values set
-on the command line or by an experiment included; everything else (data, rollout, reward, optim, stage) is its own, from
-its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model. Settings for the makers of inputs are
-given as `stage.parent_overrides=["optim.lr=0.002"]`.
+One command line describes a whole graph. The stage it names is composed by Hydra as usual. A stage that makes one of
+its inputs shares with it everything in `SHARED` (the model, the task, the precision, the trainer, the seed, ...),
+values set on the command line or by an experiment included; everything else (data, rollout, reward, optim, stage) is
+its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model. Settings for the
+makers of inputs are given as `stage.parent_overrides=["optim.lr=0.002"]`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _stage_config(config: DictConfig, choices: dict[str, str | None], config_nam
 def compose_parent(child: StageConfig, stage: str) -> StageConfig:
     """The configuration of `stage` as the maker of one of `child`'s inputs (see the module's docstring).
 
-    A shared group that `stage.parent_overrides` names is taken as composed there, not from the child: a student's teacher
-    may be another model.
+    A shared group that `stage.parent_overrides` names is taken as composed there, not from the child: a student's
+    teacher may be another model.
     """
     extra = _parent_overrides(child)
     chosen = [f"{group}={child.choices[group]}" for group in PASSED_ON if child.choices.get(group) is not None]
@@ -97,9 +97,11 @@ def compose_parent(child: StageConfig, stage: str) -> StageConfig:
 
 
 def _parent_overrides(child: StageConfig) -> list[str]:
-    overrides = OmegaConf.to_container(child.config, resolve=True)["stage"].get("parent_overrides") or []  # type: ignore[index,call-overload]
+    overrides = OmegaConf.to_container(child.config, resolve=True)["stage"].get("parent_overrides") or []
     if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
-        raise InvalidInput(f'stage.parent_overrides={overrides!r} is not allowed: it must be a list such as ["optim.lr=0.002"]')
+        raise InvalidInput(
+            f'stage.parent_overrides={overrides!r} is not allowed: it must be a list such as ["optim.lr=0.002"]'
+        )
     return overrides
 
 
@@ -145,14 +147,14 @@ def _one_line(text: str) -> str:
 
 
 def _unknown_key(key: str, overrides: Iterable[str], config_name: str) -> str:
-    """Name the keys nearest to a mistyped one. The other overrides may be wrong as well: then the defaults' keys serve."""
+    """Name the keys nearest to a mistyped one, among the defaults' keys where the other overrides are wrong as well."""
     typed = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
     known: list[str] = []
     for attempt in (typed, []):
         try:
             known = list(_dotted(OmegaConf.to_container(hydra.compose(config_name, overrides=attempt), resolve=False)))
             break
-        except Exception:  # noqa: S112 - any refusal of the other overrides leads to the defaults
+        except Exception:  # whatever it is, the defaults serve
             continue
     last = key.rpartition(".")[2]
     same_name = [candidate for candidate in known if candidate.rpartition(".")[2] == last]

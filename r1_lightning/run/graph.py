@@ -2,9 +2,10 @@
 
     pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
 
-A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the parts in
-`COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A complete artefact
-of that fingerprint is used as it is, an incomplete one is resumed, and a missing one is made after its inputs.
+A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the
+parts in `COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A
+complete artefact of that fingerprint is used as it is, an incomplete one is resumed, and a missing one is made after
+its inputs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ INIT_ROLE = "base"  # the input that `init_from` replaces
 
 @dataclass(frozen=True)
 class Node:
-    """A stage to be had: its configuration, its fingerprint, and its inputs as nodes or, from `init_from`, as artefacts."""
+    """A stage to be had: its configuration, its fingerprint, its inputs as nodes or (from `init_from`) as artefacts."""
 
     stage: StageConfig
     fingerprint: str
@@ -60,7 +61,9 @@ def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     inputs: dict[str, Node | Artefact] = {}
     init_from = stage.config.init_from
     if init_from is not None and INIT_ROLE not in stage.input_stages:
-        raise InvalidInput(f"init_from={init_from!r} is not allowed: stage {stage.stage} has no input called {INIT_ROLE}")
+        raise InvalidInput(
+            f"init_from={init_from!r} is not allowed: stage {stage.stage} has no input called {INIT_ROLE}"
+        )
     for role, parent in stage.input_stages.items():
         if role == INIT_ROLE and init_from is not None:
             inputs[role] = _given(init_from)
@@ -96,8 +99,9 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
     plain = OmegaConf.to_container(stage.config, resolve=True)
     assert isinstance(plain, dict)
     versions = {path: version for key in COUNTED for path, version in _content_versions(key, plain.get(key))}
-    return fingerprint({"format": FORMAT_VERSION, "name": stage.stage, "inputs": dict(inputs),
-                        "content_versions": versions, **parts})
+    return fingerprint(
+        {"format": FORMAT_VERSION, "name": stage.stage, "inputs": dict(inputs), "content_versions": versions, **parts}
+    )
 
 
 def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
@@ -122,8 +126,8 @@ def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
 def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[[str], None] = print) -> Artefact:
     """Have the artefact of `target`: found, resumed or made, after its inputs; then `say` its table.
 
-    `fresh` makes a new sibling of the target (never of its inputs). Raises `InvalidInput` when a folder cannot be written,
-    when another process is at it, or when a stage refuses its input.
+    `fresh` makes a new sibling of the target (never of its inputs). Raises `InvalidInput` when a folder cannot be
+    written, when another process is at it, or when a stage refuses its input.
     """
     artefact = _have(target, target.stage.stage, run_stage, fresh, say)
     say(table(artefact))
@@ -184,6 +188,8 @@ def table(artefact: Artefact) -> str:
         text = path.read_text(encoding="utf-8").rstrip("\n")
     else:
         width = max(map(len, artefact.metrics), default=0)
-        text = "\n".join(f"{name:<{width}}  {'-' if value is None else format(value, '.4g')}"
-                         for name, value in artefact.metrics.items())
+        text = "\n".join(
+            f"{name:<{width}}  {'-' if value is None else format(value, '.4g')}"
+            for name, value in artefact.metrics.items()
+        )
     return f"{text}\n{artefact.stage}: everything lies in {artefact.folder}".lstrip("\n")

@@ -1,9 +1,9 @@
 """Everything that can be wrong in a configuration, found before anything runs.
 
 Hydra rejects a mistyped key on the command line, but keeps one in a YAML file, and accepts a wrong type anywhere
-(`group_size=four`). So every node with a `_target_` is compared with what its target takes: the names, the types of plain
-values by the target's annotations, and, where the target is our own, the ranges by making one: its constructor knows
-them. What a target receives only when it runs (the backbone, the tokenizer) has a stand-in in `STAND_INS`.
+(`group_size=four`). So every node with a `_target_` is compared with what its target takes: the names, the types of
+plain values by the target's annotations, and, where the target is our own, the ranges by making one: its constructor
+knows them. What a target receives only when it runs (the backbone, the tokenizer) has a stand-in in `STAND_INS`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,24 @@ RUN_KEYS: dict[str, dict[str, Any]] = {
 }
 # What a constructor must be given to check the rest; everything else that only a run can give is None.
 STAND_INS: dict[str, Callable[[], Any]] = {
-    "vocab_size": lambda: 512, "seed": lambda: 0, "max_steps": lambda: 1, "backbone": lambda: nn.Linear(1, 1),
+    "vocab_size": lambda: 512,
+    "seed": lambda: 0,
+    "max_steps": lambda: 1,
+    "backbone": lambda: nn.Linear(1, 1),
 }
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
 NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null", Path: "a path",
-         list: "a list", dict: "a mapping"}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Path: "a path",
+    list: "a list",
+    dict: "a mapping",
+}
 
 
 def validate(config: DictConfig) -> None:
@@ -112,7 +123,10 @@ def _check_target(path: str, node: Mapping[str, Any]) -> None:
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_KEYWORD,
+        parameter.VAR_POSITIONAL,
+    )
 
 
 def _locate(path: str, dotted: Any) -> Any:
@@ -125,7 +139,8 @@ def _locate(path: str, dotted: Any) -> Any:
 
 def _hints(target: Any) -> dict[str, Any]:
     """Annotations of what `target` takes; empty where they cannot be evaluated (types imported for checkers only)."""
-    annotated = target.__init__ if isinstance(target, type) and not dataclasses.is_dataclass(target) else target
+    is_plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
+    annotated: Any = vars(target).get("__init__", target.__init__) if is_plain_class else target
     try:
         return typing.get_type_hints(inspect.unwrap(annotated))
     except (NameError, TypeError, AttributeError):
@@ -135,7 +150,7 @@ def _hints(target: Any) -> dict[str, Any]:
 def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """Make the target once, for the sake of its own checks."""
     try:
-        instantiate({**leaves, "_target_": node["_target_"]}, **extra)
+        instantiate({**leaves, "_target_": node["_target_"], "_convert_": node.get("_convert_", "none")}, **extra)
     except InstantiationException as error:
         cause = error.__cause__
         message = " ".join(str(cause or error).split())
@@ -148,7 +163,7 @@ def _with_path(path: str, node: Mapping[str, Any], message: str) -> str:
     """Put a field's place before its name, whatever place the constructor gave it."""
     match = re.match(r"(?:\w+\.)*(\w+)(?==)", message)
     if match and match[1] in node:
-        return f"{path}.{match[1]}{message[match.end():]}"
+        return f"{path}.{match[1]}{message[match.end() :]}"
     return message if message.startswith(path.split(".", 1)[0]) else f"{path}: {message}"
 
 

@@ -25,8 +25,14 @@ def test_neighbouring_values_differ() -> None:
 
 @pytest.mark.parametrize(
     ("payload", "named"),
-    [({"a": {"b": Path("x")}}, "a.b="), ({"a": [0, {1, 2}]}, r"a\[1\]="), ({"a": float("nan")}, "a=nan"),
-     ({"a": float("inf")}, "a=inf"), ({"a": {1: 2}}, "key 1"), ({"a": (1, 2)}, "a=")],
+    [
+        ({"a": {"b": Path("x")}}, "a.b="),
+        ({"a": [0, {1, 2}]}, r"a\[1\]="),
+        ({"a": float("nan")}, "a=nan"),
+        ({"a": float("inf")}, "a=inf"),
+        ({"a": {1: 2}}, "key 1"),
+        ({"a": (1, 2)}, "a="),
+    ],
 )
 def test_rejects_what_json_cannot_hold_exactly(payload: dict, named: str) -> None:
     with pytest.raises(InvalidInput, match=named):

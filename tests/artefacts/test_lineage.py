@@ -53,7 +53,11 @@ def test_render_draws_the_tree(tmp_path: Path) -> None:
     final = _make(tmp_path, "grpo", "d", base=cold, data=base)
     lines = lineage.render(final).splitlines()
     assert [line.split("  commit")[0] for line in lines] == [
-        "grpo  dddddddddd", "├─ base: sft  bbbbbbbbbb", "│  └─ base: pretrain  aaaaaaaaaa", "└─ data: pretrain  aaaaaaaaaa"]
+        "grpo  dddddddddd",
+        "├─ base: sft  bbbbbbbbbb",
+        "│  └─ base: pretrain  aaaaaaaaaa",
+        "└─ data: pretrain  aaaaaaaaaa",
+    ]
     assert "commit cccccccccccc-dirty" in lines[0] and str(final.folder) in lines[0]
 
 

@@ -28,7 +28,9 @@ def test_a_complete_artefact_reads_back(tmp_path: Path) -> None:
     read = store.open_artefact(made.folder)
     assert read == made and read.complete and read.folder.name == "grpo-tiny-sums-ffffffffff"
     assert read.metrics == {"eval/pass_at_1": 0.5, "bad": None}
-    assert read.inputs == {"base": {"stage": "pretrain", "fingerprint": DIGEST, "folder": "../pretrain-tiny-sums-0123456789"}}
+    assert read.inputs == {
+        "base": {"stage": "pretrain", "fingerprint": DIGEST, "folder": "../pretrain-tiny-sums-0123456789"}
+    }
     assert read.weights_bytes == read.weights_path.stat().st_size
     assert read.commit == "c0ffee" and read.created.endswith("+00:00")
     store.verify(read)

@@ -1,0 +1,11 @@
+"""Train a stage, after making whatever it needs: `python scripts/train.py stage=grpo` (--help shows the options)."""
+
+from __future__ import annotations
+
+import sys
+
+from r1_lightning.run.cli import main
+from r1_lightning.run.train import run_stage
+
+if __name__ == "__main__":
+    sys.exit(main(run_stage))

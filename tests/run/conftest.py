@@ -1,0 +1,49 @@
+"""The command line under test: the real `cli.main`, small option files, a stage runner that only notes its calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.run import cli
+from tests.run.fakes import Recorder
+
+FAKE_CONFIGS = Path(__file__).parent / "fake_configs"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: its exit code, what it printed, and the stages that ran."""
+
+    code: int
+    out: str
+    err: str
+    recorder: Recorder
+
+    @property
+    def error(self) -> str:
+        """The one line of a refused command."""
+        lines = self.err.strip().splitlines()
+        assert self.code == 2 and len(lines) == 1 and lines[0].startswith("error: "), (self.code, self.err)
+        assert self.recorder.stages == [], "something ran before the input was refused"
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Outcome]:
+    """`command("stage=grpo", ...)` runs it in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cli.FULL_ERROR, raising=False)
+
+    def run(*arguments: str, recorder: Recorder | None = None, configs: Path = FAKE_CONFIGS) -> Outcome:
+        recorder = recorder or Recorder()
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        code = cli.main(recorder, configs)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err, recorder)
+
+    return run
