@@ -1,0 +1,52 @@
+"""Initial weights are a function of the seed, with the configured spread."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.init import init_weights
+from tests.model.tiny import tiny
+
+CONFIG = tiny(d_model=64, d_ff_dense=128, init_std=0.05, mtp_depth=1)
+
+
+def test_matrices_have_the_configured_std_norms_are_ones_biases_zero():
+    model = DeepSeekBackbone(CONFIG, seed=1)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+        else:
+            # The std of n draws is known to about 1 / sqrt(2 n); five times that leaves chance no room
+            assert parameter.std().item() == pytest.approx(0.05, rel=5 / (2 * parameter.numel()) ** 0.5), name
+            assert abs(parameter.mean().item()) < 5 * 0.05 / parameter.numel() ** 0.5, name
+    assert model.expert_bias().abs().max() == 0.0
+
+
+def test_the_seed_decides_whatever_happened_before():
+    torch.manual_seed(1)
+    one = DeepSeekBackbone(CONFIG, seed=7).state_dict()
+    torch.manual_seed(2)
+    torch.rand(10)
+    two, other = DeepSeekBackbone(CONFIG, seed=7).state_dict(), DeepSeekBackbone(CONFIG, seed=8).state_dict()
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    drawn = [name for name in one if one[name].dim() > 1]
+    assert not any(torch.equal(one[name], other[name]) for name in drawn)
+
+
+def test_no_two_matrices_are_alike():
+    weights = [p.flatten()[:40] for p in DeepSeekBackbone(CONFIG, seed=3).parameters() if p.dim() > 1]
+    assert len({tuple(weight.tolist()) for weight in weights}) == len(weights)
+
+
+def test_weights_already_there_are_overwritten():
+    model = DeepSeekBackbone(CONFIG, seed=7)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(9.0)
+    model.set_expert_bias(torch.full((2, 8), 9.0))
+    init_weights(model, CONFIG.init_std, seed=7)
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())

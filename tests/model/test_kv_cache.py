@@ -1,0 +1,93 @@
+"""The latent cache: its size, its masks and positions, and its rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.types.errors import InvalidInput
+from tests.model.test_config import V3
+from tests.model.tiny import backbone, normal
+
+
+def _cache(rows: int = 2, max_tokens: int = 8, layers: int = 2, width: int = 3) -> LatentKVCache:
+    return LatentKVCache(layers, rows, max_tokens, width, torch.float32, torch.device("cpu"))
+
+
+def test_bytes_of_v3():
+    # 512 + 64 = 576 elements per token and layer, 61 layers: 35,136 elements, two bytes each in BF16: 70,272 bytes.
+    cache = LatentKVCache(V3.n_layers, 2, 10, V3.cache_width, torch.bfloat16, torch.device("cpu"))
+    assert cache.bytes == 2 * 10 * 70_272
+    # Keys and values of 128 heads (192 and 128 wide) would take 40,960 elements per token and layer, 71 times as much
+    assert 128 * (V3.qk_head_dim + V3.v_head_dim) / V3.cache_width == pytest.approx(71.1, abs=0.05)
+
+
+def test_bytes_of_a_backbones_cache():
+    # 2 layers x 3 rows x 5 tokens x (16 + 4) elements x 4 bytes
+    assert backbone().new_cache(3, 5).bytes == 2 * 3 * 5 * 20 * 4
+
+
+def test_positions_and_masks_of_a_left_padded_prefill():
+    cache = _cache()
+    positions, attend = cache.advance(torch.tensor([[False, False, True], [True, True, True]]))
+    assert positions.tolist() == [[0, 0, 0], [0, 1, 2]]
+    assert attend.shape == (2, 1, 3, 3)
+    # The first row's only token sees itself; the second row is plainly causal
+    assert attend[0, 0].tolist() == [[False] * 3, [False] * 3, [False, False, True]]
+    assert attend[1, 0].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+def test_positions_and_masks_of_the_steps_after_it():
+    cache = _cache()
+    cache.advance(torch.tensor([[False, False, True], [True, True, True]]))
+    positions, attend = cache.advance(torch.ones(2, 1, dtype=torch.bool))
+    assert positions.tolist() == [[1], [3]]
+    assert attend[:, 0].tolist() == [[[False, False, True, True]], [[True] * 4]]
+    positions, attend = cache.advance(torch.ones(2, 2, dtype=torch.bool))
+    assert positions.tolist() == [[2, 3], [4, 5]]
+    assert attend[0, 0].tolist() == [[False, False, True, True, True, False], [False, False, True, True, True, True]]
+
+
+def test_append_returns_everything_so_far_of_that_layer():
+    cache, one, two = _cache(), normal(2, 3, 3, seed=1), normal(2, 1, 3, seed=2)
+    cache.advance(torch.ones(2, 3, dtype=torch.bool))
+    assert torch.equal(cache.append(0, one)[0], one)
+    assert torch.equal(cache.append(1, -one)[0], -one)
+    cache.advance(torch.ones(2, 1, dtype=torch.bool))
+    assert torch.equal(cache.append(0, two)[0], torch.cat([one, two], 1))
+    assert torch.equal(cache.append(1, -two)[0], -torch.cat([one, two], 1))
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 0, 1], [1], [0, 1], [1, 0]])
+def test_select_rows_with_repeats(rows):
+    cache, states = _cache(), normal(2, 3, 3)
+    cache.advance(torch.tensor([[False, True, True], [True, True, True]]))
+    cache.append(0, states)
+    cache.select_rows(torch.tensor(rows))
+    n = len(rows)
+    assert cache.rows == n
+    assert cache.bytes == n * 2 * 8 * 3 * 4  # what has left takes no memory
+    positions, attend = cache.advance(torch.ones(n, 1, dtype=torch.bool))
+    assert positions[:, 0].tolist() == [{0: 2, 1: 3}[row] for row in rows]
+    assert attend[:, 0, 0].tolist() == [[row == 1, True, True, True] for row in rows]
+    new = normal(n, 1, 3, seed=4)
+    assert torch.equal(cache.append(0, new)[0], torch.cat([states[rows], new], 1))
+
+
+def test_repeated_rows_are_copies():
+    cache = _cache()
+    cache.advance(torch.ones(2, 1, dtype=torch.bool))
+    cache.append(0, normal(2, 1, 3))
+    cache.select_rows(torch.tensor([0, 0]))
+    cache.advance(torch.ones(2, 1, dtype=torch.bool))
+    (states,) = cache.append(0, torch.stack([torch.ones(1, 3), torch.zeros(1, 3)]))
+    assert states[:, 1].tolist() == [[1.0] * 3, [0.0] * 3]
+
+
+def test_a_full_cache_says_so():
+    cache = _cache(max_tokens=3)
+    cache.advance(torch.ones(2, 2, dtype=torch.bool))
+    cache.advance(torch.ones(2, 1, dtype=torch.bool))
+    with pytest.raises(InvalidInput, match="max_tokens=3 is not allowed: 4 tokens are needed"):
+        cache.advance(torch.ones(2, 1, dtype=torch.bool))
