@@ -26,6 +26,8 @@ FOLDER_ERRORS = {
     errno.EACCES: "permission to write is denied",
     errno.EPERM: "permission to write is denied",
     errno.ENOTDIR: "a part of its path is a file",
+    errno.ENAMETOOLONG: "its path is too long",
+    errno.ELOOP: "its path has a loop of links",
     errno.EEXIST: "a file stands in its place",
 }
 
@@ -49,7 +51,7 @@ def output_folder(folder: Path) -> Iterator[None]:
 def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:
     """The line for an output folder that refused a file with the error `number` of `FOLDER_ERRORS`."""
     return InvalidInput(
-        f"the output folder {folder} cannot be written: {FOLDER_ERRORS[number]} ({detail}); "
+        f"the output folder {folder} cannot be written: {FOLDER_ERRORS.get(number, 'the system refuses')} ({detail}); "
         "make room, or choose another with paths.root=FOLDER"
     )
 

@@ -12,6 +12,7 @@ whole fingerprint in its marker.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from r1_lightning.artefacts.files import output_folder, sha256_of, write_json, write_text
+from r1_lightning.artefacts.files import output_folder, sha256_of, unwritable, write_json, write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.types.errors import InvalidInput, require
@@ -165,7 +166,10 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> A
     name = f"{stage}-{model}-{task}-{fingerprint[:SHORT_DIGITS]}"
     number = 1 + max((number for number, _ in _siblings(root, stage, fingerprint)), default=0)
     with output_folder(root):
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # some file systems (/proc) answer so where no folder can be made
+            raise unwritable(root, errno.ENOENT, str(error)) from error
         while True:
             folder = root / (name if number == 1 else f"{name}-{number}")
             try:

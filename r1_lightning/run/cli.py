@@ -19,6 +19,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
@@ -97,6 +98,8 @@ def _line(error: Exception, progress: _Progress, configs: Path, config_name: str
         if isinstance(cause, InvalidInput):
             return " ".join(str(cause).split())
         cause = cause.__cause__
+    if isinstance(error, InstantiationException) and "target 'r1_lightning." not in str(error):
+        return " ".join(str(error).split())  # a library refuses the values it was given (an unknown accelerator)
     if progress.composed:
         return None
     if isinstance(error, OSError) and error.filename:  # the folder of a sweep (-m)

@@ -11,10 +11,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -24,13 +23,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
-# Leaves that `run` reads itself, beside a target's own: where, name, type.
+# Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
     "trainer": {"threads": int | None, "checkpoint_every_steps": int},
+    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict},
+    "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
+    "paths": {"root": str, "data": str},
 }
 # What a constructor must be given to check the rest; everything else that only a run can give is None.
 STAND_INS: dict[str, Callable[[], Any]] = {
@@ -79,6 +82,8 @@ def _walk(path: str, node: Any) -> None:
     if isinstance(node, Mapping):
         for key, value in node.items():
             _walk(f"{path}.{key}", value)
+        if path in RUN_KEYS:
+            _check_run_keys(path, node)
         if "_target_" in node:
             _check_target(path, node)
     elif isinstance(node, list):
@@ -94,24 +99,35 @@ def _refuse_negative(path: str, node: Any) -> None:
         require(node >= 0, path, node, "it must be at least 0 (null says none)")
 
 
+def _check_run_keys(path: str, node: Mapping[str, Any]) -> None:
+    known = RUN_KEYS[path]
+    for key, value in node.items():
+        if key in known:
+            require(accepts(value, known[key]), f"{path}.{key}", value, f"it must be {describe(known[key])}")
+            if isinstance(value, int) and not isinstance(value, bool):
+                require_int(f"{path}.{key}", value, 1)
+        elif "_target_" not in node:
+            _refuse_key(path, key, value, path, known)
+
+
+def _refuse_key(path: str, key: str, value: Any, taker: str, known: Iterable[str]) -> None:
+    """A key that Hydra kept and nobody reads."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    require(False, f"{path}.{key}", value, f"{taker} takes {', '.join(known) or 'nothing'}{hint}")
+
+
 def _check_target(path: str, node: Mapping[str, Any]) -> None:
     target = _locate(path, node["_target_"])
     name = node["_target_"].rpartition(".")[2]
-    extra = RUN_KEYS.get(path, {})
-    leaves = {key: value for key, value in node.items() if not key.startswith("_") and key not in extra}
-    for key, hint in extra.items():
-        if key in node:
-            require(accepts(node[key], hint), f"{path}.{key}", node[key], f"it must be {describe(hint)}")
-            if isinstance(node[key], int):
-                require_int(f"{path}.{key}", node[key], 1)
+    ours = RUN_KEYS.get(path, {})
+    leaves = {key: value for key, value in node.items() if not key.startswith("_") and key not in ours}
     parameters = inspect.signature(target).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(target)
     for key, value in leaves.items():
         if key not in parameters and not takes_any:
-            near = difflib.get_close_matches(key, parameters, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            require(False, f"{path}.{key}", value, f"{name} takes {', '.join(parameters) or 'nothing'}{hint}")
+            _refuse_key(path, key, value, name, parameters)
         if key in hints:
             require(accepts(value, hints[key]), f"{path}.{key}", value, f"it must be {describe(hints[key])}")
     if node["_target_"].startswith(OURS) or dataclasses.is_dataclass(target):
@@ -161,10 +177,12 @@ def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: 
 
 def _with_path(path: str, node: Mapping[str, Any], message: str) -> str:
     """Put a field's place before its name, whatever place the constructor gave it."""
-    match = re.match(r"(?:\w+\.)*(\w+)(?==)", message)
-    if match and match[1] in node:
-        return f"{path}.{match[1]}{message[match.end() :]}"
-    return message if message.startswith(path.split(".", 1)[0]) else f"{path}: {message}"
+    field, separator, rest = message.partition("=")
+    names = field.split(".")
+    for start, first in enumerate(names):  # the longest tail of the place that begins with one of the node's keys
+        if separator and first in node:
+            return f"{path}.{'.'.join(names[start:])}={rest}"
+    return message if names[0] == path.split(".", 1)[0] else f"{path}: {message}"
 
 
 def accepts(value: Any, hint: Any) -> bool:

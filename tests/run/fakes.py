@@ -55,6 +55,11 @@ class FakeModule:
         self.max_steps = max_steps
 
 
+class FakeTrainer:
+    def __init__(self, devices: int = 1) -> None:
+        self.devices = devices
+
+
 class FakeOptimizer:
     def __init__(
         self, params: object, lr: float | torch.Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.9)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.errors import InstantiationException
 
 from r1_lightning.run import cli
 from r1_lightning.types.errors import InvalidInput
@@ -111,6 +112,16 @@ def test_bad_input_inside_a_stage_is_one_line(command: Command) -> None:
     assert outcome.code == 2 and outcome.err == "error: task.folder='x' is not allowed: there is no such folder\n"
 
 
+def test_a_library_that_refuses_its_values_is_one_line(command: Command) -> None:
+    theirs = InstantiationException("Error in call to target 'lightning.Trainer':\nValueError('no such accelerator')")
+    outcome = command("stage=pretrain", recorder=Recorder(faults=[theirs]))
+    assert outcome.code == 2
+    assert outcome.err == "error: Error in call to target 'lightning.Trainer': ValueError('no such accelerator')\n"
+    with pytest.raises(InstantiationException):
+        ours = InstantiationException("Error in call to target 'r1_lightning.stages.grpo.GRPOModule':\nKeyError('x')")
+        command("stage=pretrain", recorder=Recorder(faults=[ours]))
+
+
 def test_a_defect_keeps_its_traceback(command: Command) -> None:
     with pytest.raises(ZeroDivisionError):
         command("stage=pretrain", recorder=Recorder(faults=[ZeroDivisionError()]))
@@ -128,7 +139,7 @@ def test_a_full_disk_while_training_is_one_line_and_resumes(command: Command, tm
 
 def test_an_output_folder_that_cannot_be_written_is_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
-    for root in ("file", "file/runs"):
+    for root in ("file", "file/runs", "/proc/runs"):
         assert f"the output folder {root} cannot be written" in command(f"paths.root={root}").error
     assert (tmp_path / "file").read_text() == "precious"
 

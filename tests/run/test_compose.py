@@ -25,7 +25,7 @@ def test_shared_values_come_from_the_child(parent: Parent) -> None:
     made = parent("model=wide", "model.rank=7", "seed=9", "trainer.devices=3", "paths.root=x", "+trainer.new=1")
     assert made.stage == "pretrain" and made.choices["model"] == "wide"
     assert (made.config.model.d_model, made.config.model.rank, made.config.seed) == (16, 7, 9)
-    assert made.config.trainer == {"devices": 3, "new": 1}
+    assert (made.config.trainer.devices, made.config.trainer.new) == (3, 1)
     assert made.config.paths.root == "x"
 
 
