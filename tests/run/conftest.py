@@ -13,6 +13,7 @@ from r1_lightning.run import cli
 from tests.run.fakes import Recorder
 
 FAKE_CONFIGS = Path(__file__).parent / "fake_configs"
+REAL_CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Outcome:
         return lines[0].removeprefix("error: ")
 
 
+Command = Callable[..., Outcome]
+
+
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Outcome]:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Command:
     """`command("stage=grpo", ...)` runs it in an empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(cli.FULL_ERROR, raising=False)

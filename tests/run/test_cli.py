@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,8 @@ from hydra.errors import InstantiationException
 
 from r1_lightning.run import cli
 from r1_lightning.types.errors import InvalidInput
-from tests.run.conftest import FAKE_CONFIGS, Outcome
+from tests.run.conftest import FAKE_CONFIGS, Command
 from tests.run.fakes import Recorder, full_disk
-
-Command = Callable[..., Outcome]
 
 BAD_INPUT = [
     # Hydra's composition errors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,8 @@ from torch import nn
 
 from r1_lightning.artefacts import store
 from tests.run import fakes
-from tests.run.conftest import Outcome
+from tests.run.conftest import Command, Outcome
 from tests.run.fakes import Recorder
-
-Command = Callable[..., Outcome]
 
 
 def _folder(outcome: Outcome, stage: str) -> Path:
