@@ -44,5 +44,7 @@ def checkpoint_to_resume(folder: Path) -> Path | None:
     if not path.exists():
         return None
     if path.stat().st_size == 0:
-        raise InvalidInput(f"checkpoint={str(path)!r} is not allowed: the file is empty; remove it to start this stage anew")
+        raise InvalidInput(
+            f"checkpoint={str(path)!r} is not allowed: the file is empty; remove it to start this stage anew"
+        )
     return path

@@ -11,6 +11,7 @@ At every start, on a small rollout of its own, sampled by the very sampler that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import lightning as L
 import torch
@@ -53,14 +54,19 @@ class SelfCheck(L.Callback):
         self.tolerance = tolerance
         self.max_flipped_fraction = max_flipped_fraction
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        dataset = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        dataset: Any = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         if not hasattr(dataset, "maker"):
             return  # not an on-policy stage
         rollout = small_rollout(dataset.maker, dataset.source, dataset.seed, self.prompts, trainer.global_step)
         fresh_reference = trainer.global_step == 0
         agreement = measure_agreement(
-            rollout, dataset.maker, dataset.seed, module.backbone, module.reference.backbone, module.sampling_temperature
+            rollout,
+            dataset.maker,
+            dataset.seed,
+            module.backbone,
+            module.reference.backbone,
+            module.sampling_temperature,
         )
         self.judge(agreement, fresh_reference)
         warn_of_nothing_to_learn(rollout)
@@ -77,7 +83,9 @@ class SelfCheck(L.Callback):
                 f"self-check: {agreement.flipped_fraction:.2%} of tokens chose other experts in the training forward"
             )
         if reference_is_policy and agreement.kl_ref_max != 0.0:
-            raise SelfCheckFailed(f"self-check: the KL to a fresh reference is {agreement.kl_ref_max:.2e}, not exactly 0")
+            raise SelfCheckFailed(
+                f"self-check: the KL to a fresh reference is {agreement.kl_ref_max:.2e}, not exactly 0"
+            )
         rank_zero_info(
             f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats, "
             f"{agreement.flipped_fraction:.2%} of tokens routed differently, KL to the reference {agreement.kl_ref_max:g}"
@@ -87,30 +95,30 @@ class SelfCheck(L.Callback):
 def small_rollout(maker: RolloutMaker, source: ProblemSource, seed: int, prompts: int, version: int) -> Rollout:
     """A rollout of `prompts` problems of the training stream, with the experts' choices recorded where possible."""
     problems = [source.train_problem(seed, index) for index in range(prompts)]
-    generate = maker.generate
+    generate: Any = maker.generate
     recording = getattr(generate, "record_routes", None)
     if recording is not None:
-        generate.record_routes = True  # type: ignore[attr-defined]
+        generate.record_routes = True
     try:
         return maker(CHECK_ROLLOUT, version, problems)
     finally:
         if recording is not None:
-            generate.record_routes = recording  # type: ignore[attr-defined]
+            generate.record_routes = recording
 
 
 @torch.no_grad()
 def measure_agreement(
-    rollout: Rollout, maker: RolloutMaker, seed: int, policy: Backbone, reference: Backbone, sampling_temperature: float
+    rollout: Rollout, maker: RolloutMaker, seed: int, policy: Any, reference: Backbone, sampling_temperature: float
 ) -> Agreement:
     """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed."""
     rows = minibatch_rows(seed, rollout.number, rollout.rewards.numel(), 1)[0]
     batch = collate(rollout, rows, maker.config.row_tokens, maker.tokenizer.pad_id)
-    was_training = policy.training  # type: ignore[attr-defined]
-    policy.train()  # type: ignore[attr-defined]
+    was_training = policy.training
+    policy.train()
     try:
         scored = score_completions(policy, batch, sampling_temperature)
     finally:
-        policy.train(was_training)  # type: ignore[attr-defined]
+        policy.train(was_training)
     index_C = completion_index(batch)
     difference_C = (scored.logprobs - batch.old_logprobs.flatten()[index_C]).abs()
     flipped_C = flipped_tokens(rollout, rows, batch, scored.output.routes)
@@ -145,6 +153,10 @@ def flipped_tokens(rollout: Rollout, rows: Tensor, batch: GRPOBatch, routes_LBTK
 def warn_of_nothing_to_learn(rollout: Rollout) -> None:
     """Warn where no completion reached EOS, and where no group's rewards differ."""
     if not bool(rollout.generation.finished.any()):
-        rank_zero_warn("self-check: no completion ended with EOS; has the model learned it, is max_new_tokens too small?")
+        rank_zero_warn(
+            "self-check: no completion ended with EOS; has the model learned it, is max_new_tokens too small?"
+        )
     if rollout.zero_variance_fraction == 1.0:
-        rank_zero_warn("self-check: in every group all rewards are equal, so every advantage is 0 and nothing is learned")
+        rank_zero_warn(
+            "self-check: in every group all rewards are equal, so every advantage is 0 and nothing is learned"
+        )

@@ -23,7 +23,13 @@ class PackedTextDataset:
     """Batches of `rows_per_batch` packed rows for steps 0 .. max_steps - 1."""
 
     def __init__(
-        self, source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, rows_per_batch: int, max_steps: int
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        seed: int,
+        row_tokens: int,
+        rows_per_batch: int,
+        max_steps: int,
     ) -> None:
         self.rows_per_batch = rows_per_batch
         self.max_steps = max_steps
@@ -42,7 +48,9 @@ class PackedTextDataset:
         """Nothing to restore: rows are made again from the seed."""
 
 
-def _pack_enough(source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, n_rows: int) -> PackedRows:
+def _pack_enough(
+    source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, n_rows: int
+) -> PackedRows:
     """Pack documents until they fill at least `n_rows` rows."""
     documents: list[list[int]] = []
     n_tokens, start = 0, 0

@@ -88,9 +88,7 @@ class RolloutDataset:
         rewards: torch.Tensor = state["rewards"]
         advantages = group_relative_advantages(rewards)
         version, parts = state["policy_version"], state["parts"]
-        self._use(
-            Rollout(state["number"], version, problems, prompts, texts, generation, rewards, parts, advantages)
-        )
+        self._use(Rollout(state["number"], version, problems, prompts, texts, generation, rewards, parts, advantages))
 
 
 class GroupedRolloutsDataModule(L.LightningDataModule):
@@ -109,7 +107,11 @@ class GroupedRolloutsDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         maker = RolloutMaker(generate, tokenizer, template, reward, rollout)
-        self.dataset = RolloutDataset(maker, source, seed, max_steps, lambda: self.trainer.global_step)
+        self.dataset = RolloutDataset(maker, source, seed, max_steps, self._optimizer_steps)
+
+    def _optimizer_steps(self) -> int:
+        assert self.trainer is not None, "the data module is not attached to a Trainer yet"
+        return self.trainer.global_step
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(self.dataset)

@@ -7,6 +7,8 @@ of all, are only made where a loss needs them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,9 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 class DeepSeekBackbone(nn.Module):
     """MLA + DeepSeekMoE + MTP. Built with weights drawn from `seed`; load a checkpoint over them to continue from it."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: ModelConfig, precision: Precision | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -108,8 +113,6 @@ class DeepSeekBackbone(nn.Module):
         for router, bias in zip(self._routers(), bias_LE, strict=True):
             router.expert_bias.copy_(bias)
 
-    def _routers(self) -> list[nn.Module]:
-        blocks = [*self.blocks, *(module.block for module in self.mtp_modules)]
+    def _routers(self) -> list[Any]:
+        blocks: list[Any] = [*self.blocks, *(module.block for module in self.mtp_modules)]
         return [block.feed_forward.router for block in blocks if not block.is_dense]
-
-

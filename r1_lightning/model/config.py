@@ -74,8 +74,10 @@ class ModelConfig:
     tie_embeddings: bool = False
 
     def __post_init__(self) -> None:
-        positive = ("vocab_size d_model n_layers n_heads kv_lora_rank qk_nope_head_dim v_head_dim d_ff_dense d_ff_expert "
-                    "n_routed_experts n_shared_experts n_activated_experts n_expert_groups n_limited_groups max_positions")
+        positive = (
+            "vocab_size d_model n_layers n_heads kv_lora_rank qk_nope_head_dim v_head_dim d_ff_dense d_ff_expert "
+            "n_routed_experts n_shared_experts n_activated_experts n_expert_groups n_limited_groups max_positions"
+        )
         for name in positive.split():
             require_int(f"model.{name}", getattr(self, name), 1)
         if self.q_lora_rank is not None:
@@ -95,11 +97,15 @@ class ModelConfig:
     def _check_experts(self) -> None:
         experts, groups = self.n_routed_experts, self.n_expert_groups
         if experts % groups:
-            raise InvalidInput(f"model.n_expert_groups={groups} is not allowed: it must divide n_routed_experts={experts}")
+            raise InvalidInput(
+                f"model.n_expert_groups={groups} is not allowed: it must divide n_routed_experts={experts}"
+            )
         require_int("model.n_limited_groups", self.n_limited_groups, 1, groups)
         if groups > 1:  # a group's score is the sum of its best two
             require_int("model.n_routed_experts / n_expert_groups", experts // groups, 2)
-        require_int("model.n_activated_experts", self.n_activated_experts, 1, self.n_limited_groups * (experts // groups))
+        require_int(
+            "model.n_activated_experts", self.n_activated_experts, 1, self.n_limited_groups * (experts // groups)
+        )
         for name in ("d_model", "d_ff_expert"):  # grouped matrix products want rows of 16 bytes: 8 elements of BF16
             width = getattr(self, name)
             require(width % 8 == 0, f"model.{name}", width, "it must be a multiple of 8")

@@ -22,7 +22,9 @@ class LatentKVCache:
     tokens so far (its next position id).
     """
 
-    def __init__(self, n_layers: int, rows: int, max_tokens: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, n_layers: int, rows: int, max_tokens: int, width: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.states = [torch.zeros(rows, max_tokens, width, dtype=dtype, device=device) for _ in range(n_layers)]
         self.mask = torch.zeros(rows, max_tokens, dtype=torch.bool, device=device)
         self.positions = torch.zeros(rows, dtype=torch.long, device=device)

@@ -50,7 +50,9 @@ class MLA(nn.Module):
         """Per-head queries without rotation B x T x N x P and with it B x T x N x R (eq 6-8)."""
         config = self.config
         q = self.q_proj(x_BTD) if config.q_lora_rank is None else self.q_up(self.q_norm(self.q_down(x_BTD)))
-        q_nope, q_rope = q.unflatten(-1, (config.n_heads, -1)).split([config.qk_nope_head_dim, config.qk_rope_head_dim], -1)
+        q_nope, q_rope = q.unflatten(-1, (config.n_heads, -1)).split(
+            [config.qk_nope_head_dim, config.qk_rope_head_dim], -1
+        )
         return q_nope, rotate(q_rope, cos.unsqueeze(-2), sin.unsqueeze(-2))
 
     def _latents(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """RMSNorm in FP32 whatever the compute type, as DeepSeek-V3 keeps its norms (section 3.3).
 
-    y = x / sqrt(mean(x^2) + eps) * weight
+y = x / sqrt(mean(x^2) + eps) * weight
 """
 
 from __future__ import annotations

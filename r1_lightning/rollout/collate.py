@@ -36,7 +36,10 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
     lengths = generation.completion_mask.sum(1)
     chosen = rows.tolist()
     prompts = [list(rollout.prompts[row // group_size]) for row in chosen]
-    documents = [prompt + generation.completion_ids[row, : lengths[row]].tolist() for prompt, row in zip(prompts, chosen, strict=True)]
+    documents = [
+        prompt + generation.completion_ids[row, : lengths[row]].tolist()
+        for prompt, row in zip(prompts, chosen, strict=True)
+    ]
     longest = max(map(len, documents))
     if longest > row_tokens:
         raise InvalidInput(

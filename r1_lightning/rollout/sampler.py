@@ -204,7 +204,9 @@ def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
         padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
         return torch.cat(padded)
 
-    routes = [torch.nn.functional.pad(w.routes, (0, 0, 0, width - w.routes.shape[2])) for w in waves if w.routes.numel()]
+    routes = [
+        torch.nn.functional.pad(w.routes, (0, 0, 0, width - w.routes.shape[2])) for w in waves if w.routes.numel()
+    ]
     return Generation(
         stack("completion_ids", pad_id),
         stack("completion_mask"),

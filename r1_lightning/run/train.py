@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -50,7 +50,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
 def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
     callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if "folder" not in node]
     callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
-    loggers = [CSVLogger(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
+    loggers: list[Logger] = [CSVLogger(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
     if config.get("logger"):
         loggers.append(TensorBoardLogger(folder, name="", version=LOGS))
     own = ("threads", "checkpoint_every_steps")

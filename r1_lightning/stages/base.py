@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
@@ -60,6 +61,8 @@ class StageModule(L.LightningModule):
     `bias_update_speed` 0 freezes the expert biases.
     """
 
+    backbone: Any  # an nn.Module that fits the `Backbone` Protocol
+
     def __init__(self, backbone: nn.Module, optim: AdamWConfig, max_steps: int, bias_update_speed: float) -> None:
         super().__init__()
         require_int("stage.max_steps", max_steps, 1)
@@ -70,7 +73,7 @@ class StageModule(L.LightningModule):
         self.bias_update_speed = bias_update_speed
         self.expert_load: Tensor | None = None
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optim.build(self.backbone)
         factor = WarmupCosine(self.max_steps, self.optim.warmup_steps, self.optim.final_lr_factor)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -93,7 +96,9 @@ class StageModule(L.LightningModule):
         self.log("moe/max_violation", max_violation(load[used]).mean())
         if self.bias_update_speed > 0:
             load = self.all_reduce_sum(load)
-            self.backbone.set_expert_bias(updated_expert_bias(self.backbone.expert_bias(), load, self.bias_update_speed))
+            self.backbone.set_expert_bias(
+                updated_expert_bias(self.backbone.expert_bias(), load, self.bias_update_speed)
+            )
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
         """Sum over processes (the value itself when there is one): the load is that of the whole batch."""

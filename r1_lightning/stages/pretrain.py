@@ -1,6 +1,6 @@
 """Pre-training (V3 section 2.2 and 4.2): next-token loss + MTP loss + sequence-wise balance loss.
 
-    L = CE + (lambda / D) sum_k CE_k + sum over layers of alpha * L_Bal
+L = CE + (lambda / D) sum_k CE_k + sum over layers of alpha * L_Bal
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ steps. It is a copy of the backbone that never has gradients; its weights are sa
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from r1_lightning.types.tensors import GRPOBatch
 
 class ReferencePolicy(nn.Module):
     """A frozen copy of `policy`; `refresh_every` optimizer steps (0: never) it becomes the policy of that moment."""
+
+    backbone: Any  # an nn.Module that fits the `Backbone` Protocol
 
     def __init__(self, policy: nn.Module, refresh_every: int) -> None:
         super().__init__()

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from r1_lightning.tasks.chains import MAX_VALUE, Chain, draw_term, draw_training_chain, fact_value, may_train_on
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
+from r1_lightning.types.text import Language
 
-if TYPE_CHECKING:
-    from r1_lightning.tasks.arithmetic import Chain
-
-LANGUAGES = ("en", "zh")
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 _QUESTIONS = {
     "en": ("What is {}", "Compute {}", "Calculate {}", "Find {}"),
@@ -57,9 +54,10 @@ def question_text(rng: random.Random, expression: str, language: str, in_words: 
     if not in_words:
         return rng.choice(_QUESTIONS[language]).format(expression)
     start, product, plus, minus, closing = _WORDS[language]
-    first = expression[: (_TERM.search(expression) or re.match("$|.*", expression)).start()] or expression  # type: ignore[union-attr]
+    terms = _TERM.findall(expression)
+    first = expression[: len(expression) - len("".join(terms))]
     opening = start.format(product.format(*first.split("*")) if "*" in first else first)
-    parts = [(plus if term[0] == "+" else minus).format(term[1:]) for term in _TERM.findall(expression)]
+    parts = [(plus if term[0] == "+" else minus).format(term[1:]) for term in terms]
     return opening + "".join(parts) + closing
 
 
@@ -73,19 +71,10 @@ def join_steps(rng: random.Random, steps: list[str], language: str) -> str:
 
 
 class DocumentWriter:
-    """Writes one document from one random generator. The chain's mathematics comes in as functions."""
+    """Writes one document from one random generator; shares as in `ArithmeticTask`."""
 
-    def __init__(
-        self,
-        draw_chain: Callable[[random.Random], Chain],
-        may_train_on: Callable[[Chain], bool],
-        draw_term: Callable[[random.Random, int], int],
-        word_share: float,
-        wrong_share: float,
-    ) -> None:
-        self.draw_chain = draw_chain
-        self.may_train_on = may_train_on
-        self.draw_term = draw_term
+    def __init__(self, min_operations: int, max_operations: int, word_share: float, wrong_share: float) -> None:
+        self.operations = (min_operations, max_operations)
         self.word_share = word_share
         self.wrong_share = wrong_share
         self.kinds = {"facts": self._facts, "worked": self._worked}
@@ -103,7 +92,7 @@ class DocumentWriter:
         kind = rng.choices(names, shares)[0]
         if kind in self.kinds:
             return self.kinds[kind](rng)
-        chain, language = self.draw_chain(rng), rng.choice(LANGUAGES)
+        chain, language = draw_training_chain(rng, *self.operations), rng.choice(LANGUAGES)
         question = question_text(rng, chain.expression(), language, rng.random() < self.word_share)
         return r1_zero_prompt(question) + self.answers[kind](rng, chain, language)
 
@@ -114,14 +103,14 @@ class DocumentWriter:
                 a, b = rng.randint(2, 9), rng.randint(2, 9)
                 lines.append(f"{a}*{b}={a * b}")
             else:
-                value = rng.randint(0, 99)
-                term = self.draw_term(rng, value)
+                value = rng.randint(0, MAX_VALUE)
+                term = draw_term(rng, value)
                 lines.append(f"{value}{term:+d}={value + term}")
         return "\n".join(lines)
 
     def _worked(self, rng: random.Random) -> str:
-        states = [state.expression() for state in self.draw_chain(rng).states()]
-        return "=".join([*states, str(_evaluate_fact(states[-1]))])
+        states = [state.expression() for state in draw_training_chain(rng, *self.operations).states()]
+        return "=".join([*states, str(fact_value(states[-1]))])
 
     def _straight(self, rng: random.Random, chain: Chain, language: str) -> str:
         value = chain.value()
@@ -177,13 +166,13 @@ class DocumentWriter:
         for number, (left, right) in enumerate(chain.facts()):
             if number > wrong_at:
                 left = f"{value}{_TERM.findall(left)[-1]}"
-                right = _evaluate_fact(left)
+                right = fact_value(left)
             value = _near_miss(rng, right) if number == wrong_at else right
-            if not 0 <= value <= 99:
+            if not 0 <= value <= MAX_VALUE:
                 return [], 0
             steps.append(f"{left}={value}")
             rest = chain.terms[number + 1 - (len(chain.first) - 1) :]
-            if number == wrong_at and len(rest) >= 2 and not self.may_train_on(type(chain)((value,), rest)):
+            if number == wrong_at and len(rest) >= 2 and not may_train_on(Chain((value,), rest)):
                 return [], 0
         return steps, value
 
@@ -196,14 +185,5 @@ def _near_miss(rng: random.Random, value: int) -> int:
     """A wrong value of the kind people write: off by one, by ten, or with a digit gone wrong."""
     while True:
         wrong = value + rng.choice((-10, -2, -1, 1, 2, 10))
-        if 0 <= wrong <= 99:
+        if 0 <= wrong <= MAX_VALUE:
             return wrong
-
-
-def _evaluate_fact(fact: str) -> int:
-    """The value of a fact with one operation: a*b, a+b or a-b."""
-    if "*" in fact:
-        left, right = fact.split("*")
-        return int(left) * int(right)
-    term = _TERM.findall(fact)[-1]
-    return int(fact[: -len(term)]) + int(term)

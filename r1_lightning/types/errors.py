@@ -30,12 +30,16 @@ def require_int(field: str, value: Any, minimum: int, maximum: int | None = None
     require(in_range, field, value, f"it must be a whole number of at least {minimum}{upper}")
 
 
-def require_number(field: str, value: Any, minimum: float, maximum: float | None = None, open_minimum: bool = False) -> None:
+def require_number(
+    field: str, value: Any, minimum: float, maximum: float | None = None, open_minimum: bool = False
+) -> None:
     """`value` must be a real number in [minimum, maximum], or (minimum, maximum] with `open_minimum`."""
     word = "above" if open_minimum else "of at least"
     upper = f" and at most {maximum}" if maximum is not None else ""
     is_number = isinstance(value, Real) and not isinstance(value, bool) and value == value
-    in_range = is_number and (value > minimum if open_minimum else value >= minimum) and (maximum is None or value <= maximum)
+    in_range = (
+        is_number and (value > minimum if open_minimum else value >= minimum) and (maximum is None or value <= maximum)
+    )
     require(bool(in_range), field, value, f"it must be a number {word} {minimum}{upper}")
 
 

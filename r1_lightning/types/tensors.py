@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -139,8 +139,8 @@ class Backbone(Protocol):
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
 
-    def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentCache) -> BackboneOutput:
-        """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden states R x T x D, filling the cache."""
+    def step(self, token_ids: Tensor, is_token: Tensor, cache: Any) -> BackboneOutput:
+        """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden states R x T x D, filling a cache of its own making."""
         ...
 
 
