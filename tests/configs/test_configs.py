@@ -62,9 +62,12 @@ def test_every_option_composes_and_fits_its_target(file: str, shared_dir: Path) 
     group, option = file.split("/")
     stage = [f"stage={STAGE_OF[file]}"] if file in STAGE_OF else []
     config = compose_stage([f"{group}={option}", f"paths.data={shared_dir / 'data'}", *stage])
-    validate(config.config)
-    for maker in config.input_stages.values():
-        validate(compose_parent(config, maker).config)
+    validate(config.config)  # raises for a leaf that its target does not take
+    assert config.choices[group] == option
+    for role, maker in config.input_stages.items():
+        parent = compose_parent(config, maker)
+        validate(parent.config)
+        assert parent.stage == maker, role
 
 
 @pytest.mark.parametrize("stage", [file.split("/")[1] for file in FILES if file.startswith("stage/")])
