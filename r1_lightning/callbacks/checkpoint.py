@@ -31,7 +31,7 @@ class ResumeCheckpoint(L.Callback):
         """Write beside the old checkpoint, then take its place in one step."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{LAST}.tmp"
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())

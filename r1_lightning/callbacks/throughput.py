@@ -31,3 +31,4 @@ class Throughput(L.Callback):
             self.rate = rate if self.rate is None else SMOOTHING * self.rate + (1 - SMOOTHING) * rate
             module.log("perf/tokens_per_s", self.rate, prog_bar=True, batch_size=1)
             module.log("perf/step_s", step_s, batch_size=1)
+            module.log("perf/step_tokens", float(tokens), batch_size=1)

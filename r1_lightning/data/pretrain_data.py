@@ -30,10 +30,11 @@ class PackedTextDataset:
         row_tokens: int,
         rows_per_batch: int,
         max_steps: int,
+        first_document: int = 0,
     ) -> None:
         self.rows_per_batch = rows_per_batch
         self.max_steps = max_steps
-        self.rows = _pack_enough(source, tokenizer, seed, row_tokens, rows_per_batch * max_steps)
+        self.rows = _pack_enough(source, tokenizer, seed, row_tokens, rows_per_batch * max_steps, first_document)
 
     def __len__(self) -> int:
         return self.max_steps
@@ -49,11 +50,11 @@ class PackedTextDataset:
 
 
 def _pack_enough(
-    source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, n_rows: int
+    source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, n_rows: int, first_document: int
 ) -> PackedRows:
-    """Pack documents until they fill at least `n_rows` rows."""
+    """Pack documents, from number `first_document` on, until they fill at least `n_rows` rows."""
     documents: list[list[int]] = []
-    n_tokens, start = 0, 0
+    n_tokens, start = 0, first_document
     while n_tokens < n_rows * row_tokens:
         texts = list(source.documents(seed, start, DOCUMENTS_PER_CALL))
         if not texts:
@@ -66,7 +67,7 @@ def _pack_enough(
 
 
 class PretrainDataModule(L.LightningDataModule):
-    """`row_tokens` x `rows_per_batch` tokens per optimizer step."""
+    """`row_tokens` x `rows_per_batch` tokens per optimizer step, from document number `first_document` on."""
 
     def __init__(
         self,
@@ -76,11 +77,13 @@ class PretrainDataModule(L.LightningDataModule):
         max_steps: int,
         row_tokens: int = 96,
         rows_per_batch: int = 64,
+        first_document: int = 0,
     ) -> None:
         super().__init__()
         require_int("data.row_tokens", row_tokens, 2)
         require_int("data.rows_per_batch", rows_per_batch, 1)
-        self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps)
+        require_int("data.first_document", first_document, 0)
+        self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps, first_document)
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(PackedTextDataset(*self.arguments))

@@ -88,7 +88,8 @@ class DeepSeekBackbone(nn.Module):
             mask = torch.zeros_like(attend, dtype=torch.float32).masked_fill_(~attend, torch.finfo(torch.float32).min)
             cos, sin = self.cos[position_ids], self.sin[position_ids]
             x, collected = self.embedding(token_ids), []
-            for layer, block in enumerate(self.blocks):
+            layers: list[Any] = list(self.blocks)
+            for layer, block in enumerate(layers):
                 x, stats = block.step(x, cos, sin, mask, is_token, cache, layer)
                 collected.append(stats)
             x = self.norm(x)

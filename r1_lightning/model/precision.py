@@ -30,7 +30,7 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_groups, in_features, out_features))
 
     def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
-        weight = self.weight
+        weight: Tensor = self.weight
         if torch.is_autocast_enabled(x_ND.device.type):
             dtype = torch.get_autocast_dtype(x_ND.device.type)
             x_ND, weight = x_ND.to(dtype), weight.to(dtype)

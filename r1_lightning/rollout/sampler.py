@@ -79,16 +79,17 @@ class _Collected:
     @classmethod
     def empty(cls, rows: int, width: int, pad_id: int, device: torch.device) -> _Collected:
         shape = (rows, width)
-        numbers = [torch.zeros(shape, device=device) for _ in range(2)]
+        policy, sampler = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
         ids = torch.full(shape, pad_id, dtype=torch.long, device=device)
         mask = torch.zeros(shape, dtype=torch.bool, device=device)
-        return cls(ids, mask, *numbers, torch.zeros(rows, dtype=torch.bool, device=device))
+        return cls(ids, mask, policy, sampler, torch.zeros(rows, dtype=torch.bool, device=device))
 
     def generation(self) -> Generation:
         used = int(self.mask.any(0).sum())
-        columns = [x[:, :used] for x in (self.ids, self.mask, self.policy, self.sampler)]
+        ids, mask, policy, sampler = (x[:, :used] for x in (self.ids, self.mask, self.policy, self.sampler))
         no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long)
-        return Generation(*columns, self.finished, no_routes if self.routes is None else self.routes[:, :, :used])
+        routes = no_routes if self.routes is None else self.routes[:, :, :used]
+        return Generation(ids, mask, policy, sampler, self.finished, routes)
 
 
 class Sampler:

@@ -48,7 +48,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
 
 
 def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
-    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if "folder" not in node]
+    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values()]
     callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
     loggers: list[Logger] = [CSVLogger(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
     if config.get("logger"):
@@ -117,5 +117,10 @@ def _evaluate(
 def _quieten() -> None:
     """Keep Lightning's advice (workers, TPUs, tips) out of a newcomer's terminal; warnings of substance stay."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for text in (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)`.*", ".*srun.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+        ".*srun.*",
+        ".*in eval mode at the start of training.*",
+    ):
         warnings.filterwarnings("ignore", message=text)

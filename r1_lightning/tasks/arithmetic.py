@@ -59,7 +59,7 @@ class ArithmeticTask:
         raise InvalidInput(f"held_out_problems={count} is not allowed: these chains give only {len(problems)} of them")
 
     def _problem(self, rng: random.Random, chain: Chain, language: Language | None = None) -> Problem:
-        chosen: Language = language or rng.choice(LANGUAGES)
+        chosen: Language = rng.choice(LANGUAGES) if language is None else language
         question = question_text(rng, chain.expression(), chosen, in_words=rng.random() < self.word_share)
         return Problem(question, str(chain.value()), chain.key(), chosen, chain.n_operations)
 

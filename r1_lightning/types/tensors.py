@@ -80,8 +80,8 @@ class GRPOBatch(_Movable):
     softmax(logits / sampling_temperature)) with which the policy that sampled it gave token t. `completion_mask` is True
     on completion tokens, EOS included. `sequence_ids` maps each token to its sequence, 0 .. S - 1 (-1 on padding).
     `advantages` and `completion_tokens` are per sequence (S); `n_sequences` is the number of sequences of the whole
-    minibatch, over all micro-batches and processes: the denominator of the mean over sequences. `policy_version` counts the optimizer steps that the
-    sampling policy had taken.
+    minibatch, over all micro-batches and processes: the denominator of the mean over sequences.
+    `policy_version` counts the optimizer steps that the sampling policy had taken.
     """
 
     tokens: TokenBatch
@@ -140,7 +140,7 @@ class Backbone(Protocol):
     def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: Any) -> BackboneOutput:
-        """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden states R x T x D, filling a cache of its own making."""
+        """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden R x T x D, filling a cache of its own making."""
         ...
 
 

@@ -1,0 +1,142 @@
+"""From runs to a report: the table over seeds, the band in which a learning curve is expected, its picture, its FLOPs."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import yaml
+
+# A band of the smallest and largest of 5 seeds, widened by this much on both sides: other machines round otherwise.
+BAND_MARGIN = 0.05
+SHOWN = (
+    ("pass_at_1", "accuracy, strict (format and answer)"),
+    ("pass_at_1_lenient", "accuracy, lenient (right answer at the end)"),
+    ("cons_at_16", "cons@16"),
+    ("format_rate", "format"),
+    ("completion_tokens_mean", "completion tokens"),
+    ("mixed_language_rate", "completions mixing languages"),
+)
+MODELS = ("base", "trained", "trained, empty think", "control")
+
+
+def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str, str]]) -> tuple[str, dict[str, Any]]:
+    """A Markdown table (mean and range over seeds, and the gains per seed) and the expected band of the curve."""
+    values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for row in results:
+        values[row["model"], row["measure"]][row["seed"]] = float(row["value"])
+    seeds = sorted({row["seed"] for row in results})
+    lines = [
+        f"Seeds: {', '.join(seeds)}. Mean over seeds, [smallest, largest].",
+        "",
+        "| | " + " | ".join(MODELS) + " |",
+    ]
+    lines.append("|---" * (len(MODELS) + 1) + "|")
+    for measure, label in SHOWN:
+        cells = [_spread(values[model, measure].values()) for model in MODELS]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += ["", "| gain, per seed | " + " | ".join(seeds) + " |", "|---" * (len(seeds) + 1) + "|"]
+    for label, after, before, measure in (
+        ("strict, trained - base", "trained", "base", "pass_at_1"),
+        ("lenient, trained - base", "trained", "base", "pass_at_1_lenient"),
+        ("strict, trained - empty think", "trained", "trained, empty think", "pass_at_1"),
+        ("lenient, trained - empty think", "trained", "trained, empty think", "pass_at_1_lenient"),
+        ("strict, control - base", "control", "base", "pass_at_1"),
+        ("lenient, control - base", "control", "base", "pass_at_1_lenient"),
+    ):
+        gains = [values[after, measure][seed] - values[before, measure][seed] for seed in seeds]
+        lines.append(f"| {label} | " + " | ".join(f"{gain:+.3f}" for gain in gains) + " |")
+    for label, model, measure in (
+        ("RL, FLOPs", "trained", "training_flops"),
+        ("control, FLOPs", "control", "control_flops"),
+    ):
+        lines.append(f"| {label} | " + " | ".join(f"{values[model, measure][seed]:.2e}" for seed in seeds) + " |")
+    seconds = [values["trained", "command_s"][seed] for seed in seeds]
+    lines.append("| the whole command, s | " + " | ".join(f"{value:.0f}" for value in seconds) + " |")
+    lines += ["", f"The whole command, median: {median(seconds):.0f} s."]
+    return "\n".join(lines) + "\n", _expected(curves)
+
+
+def _spread(numbers: Any) -> str:
+    found = list(numbers)
+    digits = 1 if mean(found) > 1.5 else 3
+    return f"{mean(found):.{digits}f} [{min(found):.{digits}f}, {max(found):.{digits}f}]"
+
+
+def _expected(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Bands per step of reward and accuracy: every seed lies within, with a margin for other machines."""
+    by_step: dict[int, list[Mapping[str, str]]] = defaultdict(list)
+    for row in curves:
+        by_step[int(row["step"])].append(row)
+    band: dict[str, Any] = {"margin": BAND_MARGIN, "steps": sorted(by_step)}
+    for name in ("reward_mean", "accuracy_mean"):
+        numbers = {step: [float(row[name]) for row in rows] for step, rows in by_step.items()}
+        band[name] = [
+            [round(min(numbers[step]) - BAND_MARGIN, 3), round(max(numbers[step]) + BAND_MARGIN, 3)]
+            for step in band["steps"]
+        ]
+    return band
+
+
+def draw_curves(curves: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Reward, accuracy and completion length over optimizer steps, a line per seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = (
+        ("reward_mean", "reward (accuracy + format)"),
+        ("accuracy_mean", "accuracy"),
+        ("completion_tokens_mean", "tokens"),
+    )
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(11, 3.2), constrained_layout=True)
+    for axis, (name, label) in zip(axes, panels, strict=True):
+        for seed in sorted({row["seed"] for row in curves}):
+            rows = [row for row in curves if row["seed"] == seed]
+            axis.plot([int(r["step"]) for r in rows], [float(r[name]) for r in rows], linewidth=1, label=f"seed {seed}")
+        axis.set(xlabel="optimizer step", title=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def activated_parameters(config: Mapping[str, Any], vocab_size: int) -> int:
+    """Weights that multiply each token in the main model: projections, chosen and shared experts, router, head."""
+    c = config
+    query = c["n_heads"] * (c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
+    q_rank = c["q_lora_rank"]
+    attention = c["d_model"] * query if q_rank is None else q_rank * (c["d_model"] + query)
+    attention += c["d_model"] * (c["kv_lora_rank"] + c["qk_rope_head_dim"])
+    attention += c["kv_lora_rank"] * c["n_heads"] * (c["qk_nope_head_dim"] + c["v_head_dim"])
+    attention += c["n_heads"] * c["v_head_dim"] * c["d_model"]
+    expert = 3 * c["d_model"] * c["d_ff_expert"]
+    moe = (c["n_activated_experts"] + c["n_shared_experts"]) * expert + c["d_model"] * c["n_routed_experts"]
+    dense = 3 * c["d_model"] * c["d_ff_dense"]
+    n_moe = c["n_layers"] - c["n_dense_layers"]
+    return c["n_layers"] * attention + n_moe * moe + c["n_dense_layers"] * dense + c["d_model"] * vocab_size
+
+
+def training_flops(folder: Path) -> float:
+    """FLOPs of a finished stage's training, from its logged tokens: 2 per weight and token forward, 4 backward.
+
+    A GRPO step is one forward and backward of the policy and one forward of the reference over its packed tokens; a rollout
+    is one forward per sampled token (prompts are read once per group and left out, as is the MTP module of pre-training,
+    which the main model does without: both make the comparison harder for RL). Attention scores are left out on both sides.
+    """
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    weights = activated_parameters(config["model"], config["task"]["tokenizer"]["vocab_size"])
+    with (folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    trained_tokens = sum(float(row["perf/step_tokens"]) for row in rows if row.get("perf/step_tokens"))
+    is_rl = any(row.get("rollout/reward_mean") for row in rows)
+    if not is_rl:
+        return 6.0 * weights * trained_tokens
+    completions = config["rollout"]["prompts_per_rollout"] * config["rollout"]["group_size"]
+    lengths = [float(row["rollout/completion_tokens_mean"]) for row in rows if row.get("rollout/reward_mean")]
+    return 8.0 * weights * trained_tokens + 2.0 * weights * completions * sum(lengths)

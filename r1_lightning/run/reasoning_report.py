@@ -1,0 +1,129 @@
+"""Does R1-Zero in miniature learn to reason, or only a form? Several seeds, each from nothing, each with its controls.
+
+For every seed: `python scripts/train.py experiment=r1_zero_tiny` from an empty folder (timed), then its base pre-trained further
+on fresh text for at least the FLOPs that RL took (the control), then the same held-out problems for four models: the base, the
+trained model, the trained model with an empty think forced on it, the control. Rows are appended to `results.csv` as they
+come, with commit and fingerprint, and a seed that is there is not run again, so that no run is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.lineage import commit
+from r1_lightning.artefacts.store import Artefact, open_artefact
+from r1_lightning.evaluation.curves import draw_curves, summarise, training_flops
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.run.evaluate import EMPTY_THINK, evaluate
+
+FIELDS = ("seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")
+CURVE_FIELDS = ("seed", "step", "reward_mean", "accuracy_mean", "format_mean", "completion_tokens_mean")
+PROBLEMS, SAMPLES = 1000, 16
+LAST_LINE = ": everything lies in "
+
+
+def train(arguments: Sequence[str]) -> tuple[Artefact, float]:
+    """Run scripts/train.py; returns the artefact it names at the end and the seconds it took. Raises if it fails."""
+    start_s = time.monotonic()
+    command = [sys.executable, "scripts/train.py", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="", flush=True)
+    return open_artefact(Path(done.stdout.rstrip().rpartition(LAST_LINE)[2])), time.monotonic() - start_s
+
+
+def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """All rows and the curve of one seed."""
+    common = [f"seed={seed}", f"paths.root={root}"]
+    trained, seconds = train(["experiment=r1_zero_tiny", *common])
+    base = open_artefact(next(path.parent for path in sorted(root.glob("pretrain-*/artefact.json"))))
+    control, _ = train(["experiment=r1_zero_tiny_control", f"init_from={base.folder}", *common])
+    settings = {"problems": PROBLEMS, "samples": SAMPLES}
+    rows: list[dict[str, object]] = []
+    for model, artefact, prefix in (
+        ("base", base, ""),
+        ("trained", trained, ""),
+        ("trained, empty think", trained, EMPTY_THINK),
+        ("control", control, ""),
+    ):
+        _, measures = evaluate(artefact.folder, settings, prefix)
+        rows += list(_rows(seed, model, artefact, measures))
+    costs = {"command_s": ("trained", trained, seconds)}
+    costs |= {"training_flops": ("trained", trained, training_flops(trained.folder))}
+    costs |= {"control_flops": ("control", control, training_flops(control.folder))}
+    for measure, (model, artefact, value) in costs.items():
+        rows.append(_row(seed, model, measure, value, value, value, artefact))
+    return rows, [{"seed": seed, **point} for point in _curve(trained.folder)]
+
+
+def _rows(seed: int, model: str, artefact: Artefact, measures: Mapping[str, Measure]) -> Iterator[dict[str, object]]:
+    for name, measure in measures.items():
+        yield _row(seed, model, name, measure.value, measure.interval.low, measure.interval.high, artefact)
+
+
+def _row(
+    seed: int, model: str, measure: str, value: float, low: float, high: float, artefact: Artefact
+) -> dict[str, object]:
+    numbers = [f"{number:.6g}" for number in (value, low, high)]
+    return dict(zip(FIELDS, (seed, model, measure, *numbers, artefact.fingerprint[:10], commit()), strict=True))
+
+
+def _curve(folder: Path) -> Iterator[dict[str, object]]:
+    with (folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            if row.get("rollout/reward_mean"):
+                yield {
+                    "step": row["step"],
+                    **{name: f"{float(row[f'rollout/{name}']):.4f}" for name in CURVE_FIELDS[2:]},
+                }
+
+
+def append(path: Path, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Add rows to a CSV file, with a header if it is new."""
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fields)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def main() -> int:
+    """The command line of `scripts/report_r1_zero_tiny.py`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4], help="which seeds to run, if not yet run"
+    )
+    parser.add_argument("--root", type=Path, default=Path("runs/report"), help="where the runs go, a folder per seed")
+    parser.add_argument("--out", type=Path, default=Path("reports/r1_zero_tiny"), help="the report's folder")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    results, curves = options.out / "results.csv", options.out / "curves.csv"
+    for seed in options.seeds:
+        if any(row["seed"] == str(seed) for row in read(results)):
+            print(f"seed {seed}: already in {results}")
+            continue
+        rows, curve = run_seed(seed, options.root / f"seed{seed}")
+        append(curves, CURVE_FIELDS, curve)
+        append(results, FIELDS, rows)
+    table, expected = summarise(read(results), read(curves))
+    write_text(options.out / "table.md", table)
+    write_text(options.out / "expected.json", json.dumps(expected, indent=1) + "\n")
+    draw_curves(read(curves), options.out / "curve.png")
+    print(table)
+    return 0
