@@ -43,7 +43,7 @@ def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[
     """All rows and the curve of one seed."""
     common = [f"seed={seed}", f"paths.root={root}"]
     trained, seconds = train(["experiment=r1_zero_tiny", *common])
-    base = open_artefact(next(path.parent for path in sorted(root.glob("pretrain-*/artefact.json"))))
+    base = open_artefact((trained.folder / trained.inputs["base"]["folder"]).resolve())
     control, _ = train(["experiment=r1_zero_tiny_control", f"init_from={base.folder}", *common])
     settings = {"problems": PROBLEMS, "samples": SAMPLES}
     rows: list[dict[str, object]] = []
