@@ -1,0 +1,186 @@
+"""Everything a stage needs, as small as it gets: 16 characters, a 2-layer backbone with experts and MTP, toy problems.
+
+A real tokenizer has at least 263 tokens, of which a fresh model hardly ever draws the one that ends a completion. Here the
+alphabet is that of sums, so that completions end at all lengths, experts are really chosen, and a fit takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from r1_lightning.data.pretrain_data import PretrainDataModule
+from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.functional.policy_loss import TokenLevelGRPO
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker
+from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.stages.pretrain import PretrainModule
+from r1_lightning.text.chat_template import PLAIN
+from r1_lightning.types.text import Completion, Problem, Verdict
+from tests.model.tiny import randomise, tiny
+
+ALPHABET = "0123456789+-=? "
+EOS, PAD = len(ALPHABET), len(ALPHABET) + 1
+
+
+class CharTokenizer:
+    """One token per character of `ALPHABET`, then EOS and padding: what the parts use of a `TextTokenizer`."""
+
+    eos_id, pad_id, vocab_size = EOS, PAD, len(ALPHABET) + 2
+
+    def encode(self, text: str) -> list[int]:
+        return [ALPHABET.index(character) for character in text]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
+        return ["".join(ALPHABET[token] for token in ids if token < EOS) for ids in batch]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums as a `ProblemSource`: problem and document number i are functions of (seed, i) and of nothing else."""
+
+    content_version: str = "sums-1"
+
+    def train_problem(self, seed: int, index: int) -> Problem:
+        left, right = 10 + (7 * index + 3 * seed) % 90, (11 * index + seed) % 10
+        return Problem(f"{left}+{right}=", str(left + right), f"{index}")
+
+    def held_out_problems(self, count: int) -> Sequence[Problem]:
+        return [self.train_problem(10_000, index) for index in range(count)]
+
+    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
+        for index in range(start, start + count):
+            problem = self.train_problem(seed, index)
+            yield problem.question + problem.answer + " ?" * (index % 4)
+
+
+@dataclass(frozen=True)
+class HashReward:
+    """0, 1/2 or 1 by a hash of the completion: deterministic, and different within nearly every group."""
+
+    name: str = "accuracy"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(zlib.crc32(completion.text.encode()) % 3 / 2, "a hash")
+
+
+def backbone(seed: int = 0, **changes: Any) -> DeepSeekBackbone:
+    """A randomised backbone over `CharTokenizer`'s vocabulary: 4 experts, 2 chosen, in one layer and in the MTP module."""
+    shape = {
+        "vocab_size": CharTokenizer.vocab_size,
+        "d_model": 16,
+        "n_routed_experts": 4,
+        "n_expert_groups": 1,
+        "n_limited_groups": 1,
+        "d_ff_expert": 8,
+        "d_ff_dense": 16,
+    }
+    model = DeepSeekBackbone(tiny(**{**shape, **changes}), seed=seed)
+    randomise(model, seed)
+    return model
+
+
+@dataclass
+class Miniature:
+    """A backbone with its stage, its data module and its sampler, wired as `run` wires them."""
+
+    model: DeepSeekBackbone = field(default_factory=backbone)
+    seed: int = 0
+    max_steps: int = 6
+    rollout: RolloutConfig = field(default_factory=lambda: rollout_config())
+    optim: AdamWConfig = field(default_factory=lambda: AdamWConfig(lr=0.01))
+
+    def sampler(self, model: Any = None) -> Sampler:
+        config = self.rollout
+        return Sampler(model or self.model, config.sampling, EOS, PAD, self.seed, config.max_rows)
+
+    def maker(self, sampler: Any = None) -> RolloutMaker:
+        tokenizer: Any = CharTokenizer()
+        return RolloutMaker(sampler or self.sampler(), tokenizer, PLAIN, WeightedSum([HashReward()]), self.rollout)
+
+    def grpo(self, **settings: Any) -> GRPOModule:
+        settings = {"objective": TokenLevelGRPO(kl_coef=0.1), "reference_refresh_steps": 0, **settings}
+        temperature = settings.pop("sampling_temperature", self.rollout.sampling_temperature)
+        return GRPOModule(
+            self.model, self.optim, max_steps=self.max_steps, sampling_temperature=temperature, **settings
+        )
+
+    def rollouts(self, generate: Any = None) -> GroupedRolloutsDataModule:
+        tokenizer: Any = CharTokenizer()
+        reward = WeightedSum([HashReward()])
+        sampler = generate or self.sampler()
+        return GroupedRolloutsDataModule(
+            Sums(), tokenizer, PLAIN, sampler, reward, self.rollout, self.seed, self.max_steps
+        )
+
+    def pretrain(self, **settings: Any) -> PretrainModule:
+        return PretrainModule(self.model, self.optim, max_steps=self.max_steps, **settings)
+
+    def text(self, row_tokens: int = 24, rows_per_batch: int = 4) -> PretrainDataModule:
+        tokenizer: Any = CharTokenizer()
+        return PretrainDataModule(Sums(), tokenizer, self.seed, self.max_steps, row_tokens, rows_per_batch)
+
+
+def rollout_config(**changes: Any) -> RolloutConfig:
+    """3 prompts x 4 completions of at most 10 tokens, two minibatches."""
+    settings: dict[str, Any] = {
+        "prompts_per_rollout": 3,
+        "group_size": 4,
+        "minibatches_per_rollout": 2,
+        "max_new_tokens": 10,
+        "row_tokens": 24,
+    }
+    return RolloutConfig(**{**settings, **changes})
+
+
+def trainer(max_steps: int, folder: Path, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
+    """Lightning's own Trainer, silent, as `run.train` sets it up, writing nothing but what `callbacks` write."""
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "max_epochs": 1,
+    }
+    return L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=max_steps,
+        default_root_dir=str(folder),
+        callbacks=list(callbacks),
+        **{**quiet, **settings},
+    )
+
+
+def fingerprint(model: nn.Module) -> int:
+    """A number that changes with any bit of any weight or buffer in the state of `model`."""
+    result = 0
+    for tensor in model.state_dict().values():
+        result = zlib.crc32(tensor.detach().contiguous().numpy().tobytes(), result)
+    return result
+
+
+class Spy(L.Callback):
+    """Calls `function(trainer, module)` at a hook by name: `Spy("on_train_batch_start", ...)`."""
+
+    def __init__(self, hook: str, function: Any) -> None:
+        setattr(self, hook, lambda trainer, module, *rest: function(trainer, module, *rest))
+
+
+def grad_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the gradients by parameter name; parameters without one are left out."""
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
