@@ -12,12 +12,13 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
-from r1_lightning.types.errors import require_int, require_number
+from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.tensors import BackboneOutput
 
 
@@ -40,6 +41,8 @@ class AdamWConfig:
         require_number("optim.lr", self.lr, 0.0, open_minimum=True)
         require_number("optim.beta1", self.beta1, 0.0, 1.0)
         require_number("optim.beta2", self.beta2, 0.0, 1.0)
+        for name in ("beta1", "beta2"):  # a running mean that forgets nothing divides by 1 - beta = 0
+            require(getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "it must be below 1")
         require_number("optim.weight_decay", self.weight_decay, 0.0)
         require_number("optim.max_grad_norm", self.max_grad_norm, 0.0, open_minimum=True)
         require_int("optim.warmup_steps", self.warmup_steps, 0)
@@ -95,10 +98,9 @@ class StageModule(L.LightningModule):
         used = load.sum(-1) > 0  # MTP layers are idle where the stage trains without them
         self.log("moe/max_violation", max_violation(load[used]).mean())
         if self.bias_update_speed > 0:
-            load = self.all_reduce_sum(load)
-            self.backbone.set_expert_bias(
-                updated_expert_bias(self.backbone.expert_bias(), load, self.bias_update_speed)
-            )
+            bias = self.backbone.expert_bias()
+            load = F.pad(self.all_reduce_sum(load), (0, 0, 0, len(bias) - len(load)))  # layers not run have no load
+            self.backbone.set_expert_bias(updated_expert_bias(bias, load, self.bias_update_speed))
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
         """Sum over processes (the value itself when there is one): the load is that of the whole batch."""

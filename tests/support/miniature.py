@@ -184,3 +184,45 @@ class Spy(L.Callback):
 def grad_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Copies of the gradients by parameter name; parameters without one are left out."""
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches as a loader: Lightning takes a bare list for a list of loaders."""
+
+    items: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """What one optimizer step did: the loss of its last micro-batch as returned, and the unclipped gradients."""
+
+    loss: float
+    gradients: dict[str, torch.Tensor]
+    metrics: dict[str, float]
+
+
+def backwards(module: L.LightningModule, batches: Sequence[Any], folder: Path, **settings: Any) -> list[Backward]:
+    """Train `module` on `batches` under a real Trainer and note every optimizer step."""
+    losses: list[float] = []
+    steps: list[dict[str, torch.Tensor]] = []
+    metrics: list[dict[str, float]] = []
+
+    def after(fit: L.Trainer, *_: Any) -> None:
+        metrics.append({name: float(value) for name, value in fit.callback_metrics.items()})
+
+    spies = [
+        Spy("on_before_backward", lambda _, __, loss: losses.append(float(loss.detach()))),
+        Spy("on_before_optimizer_step", lambda _, stage, optimizer: steps.append(grad_of(stage.backbone))),
+        Spy("on_train_batch_end", after),
+    ]
+    per_step = settings.get("accumulate_grad_batches", 1)
+    trainer(len(batches) // per_step, folder, spies, **settings).fit(module, Batches(batches))
+    ends = range(per_step - 1, len(losses), per_step)
+    return [Backward(losses[end], gradients, metrics[end]) for end, gradients in zip(ends, steps, strict=True)]
