@@ -97,15 +97,18 @@ class DocumentWriter:
         return r1_zero_prompt(question) + self.answers[kind](rng, chain, language)
 
     def _facts(self, rng: random.Random) -> str:
-        lines = []
+        lines, last = [], -1
         for _ in range(8):
             if rng.random() < 0.15:
                 a, b = rng.randint(2, 9), rng.randint(2, 9)
-                lines.append(f"{a}*{b}={a * b}")
+                fact, last = f"{a}*{b}", a * b
             else:
                 value = rng.randint(0, MAX_VALUE)
+                while value == last:  # a line that went on from the one before would work out a chain with it
+                    value = rng.randint(0, MAX_VALUE)
                 term = draw_term(rng, value)
-                lines.append(f"{value}{term:+d}={value + term}")
+                fact, last = f"{value}{term:+d}", value + term
+            lines.append(f"{fact}={last}")
         return "\n".join(lines)
 
     def _worked(self, rng: random.Random) -> str:
