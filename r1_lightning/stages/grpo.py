@@ -44,9 +44,11 @@ class GRPOModule(StageModule):
         reference = self.reference.logprobs(batch, self.sampling_temperature)
         output = self.objective(sampled_tokens(batch, scored.logprobs, reference))
         self.log_metrics({"train/loss": output.loss.detach(), "policy/entropy": scored.entropy_mean, **output.metrics})
-        return output.loss
+        # Lightning divides by the number of micro-batches; the batch's n_sequences has divided already.
+        return output.loss * self.trainer.accumulate_grad_batches
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def on_train_batch_start(self, *_: object) -> None:
+        # Before a step and not after it: a checkpoint is written between the two, and a resumed run refreshes here, too.
         self.reference.refresh_if_due(self.trainer.global_step, self.backbone)
 
 
