@@ -1,0 +1,188 @@
+"""GRPO's step: the gradient of DeepSeekMath eq 20-21, the same from one batch or several, and nothing else moves."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from r1_lightning.functional.policy_loss import SequenceLevelGRPO, TokenLevelGRPO
+from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.groups import Rollout
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import GRPOBatch, TokenBatch
+from tests.support.miniature import (
+    PAD,
+    Miniature,
+    Sums,
+    backbone,
+    backwards,
+    fingerprint,
+    grad_of,
+    rollout_config,
+    trainer,
+)
+
+TEMPERATURE, BETA = 0.7, 0.3
+
+
+def miniature(**changes: Any) -> Miniature:
+    return Miniature(max_steps=1, rollout=rollout_config(sampling_temperature=TEMPERATURE, **changes))
+
+
+def sampled(mini: Miniature) -> tuple[Rollout, GRPOBatch]:
+    """A rollout of the miniature's policy, and all of its completions as one minibatch."""
+    rollout = mini.maker()(0, 0, [Sums().train_problem(0, index) for index in range(3)])
+    return rollout, collate(rollout, torch.arange(12), mini.rollout.row_tokens, PAD)
+
+
+def stage(mini: Miniature, objective: Any = None) -> GRPOModule:
+    """A stage whose reference is another model, so that the KL has a gradient."""
+    module = mini.grpo(objective=objective or TokenLevelGRPO(kl_coef=BETA))
+    module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
+    return module
+
+
+def logprobs_alone(model: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    """log softmax(logits / T) of each completion token, the document alone in a row and nothing packed."""
+    ids = torch.tensor([prompt + completion])
+    logits = model.unembed(model.hidden(TokenBatch(ids, torch.arange(ids.shape[1])[None], torch.ones_like(ids))).hidden)
+    chosen = (logits[0] / TEMPERATURE).log_softmax(-1)[torch.arange(ids.shape[1] - 1), ids[0, 1:]]
+    return chosen[len(prompt) - 1 :]
+
+
+def test_on_policy_gradient_is_deepseekmaths_equations_20_and_21(tmp_path: Path) -> None:
+    """grad J = 1/S sum_i 1/|o_i| sum_t [A_i + beta (pi_ref / pi - 1)] grad log pi, completion by completion."""
+    mini = miniature()
+    rollout, batch = sampled(mini)
+    module = stage(mini)
+    rewards = rollout.rewards
+    advantages = (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True, correction=0)
+    objective = torch.zeros(())
+    for row, length in enumerate(rollout.generation.completion_mask.sum(1).tolist()):
+        prompt, completion = list(rollout.prompts[row // 4]), rollout.generation.completion_ids[row, :length].tolist()
+        policy = logprobs_alone(mini.model, prompt, completion)
+        with torch.no_grad():
+            reference = logprobs_alone(module.reference.backbone, prompt, completion)
+            coefficient = advantages.flatten()[row] + BETA * (torch.exp(reference - policy) - 1)
+        objective = objective + (coefficient * policy).sum() / length / 12
+    (-objective).backward()
+    expected = grad_of(mini.model)
+    mini.model.zero_grad()
+    found = backwards(module, [batch], tmp_path)[0].gradients
+    assert expected.keys() == found.keys() and len(found) > 10
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=2e-4, atol=2e-6)
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 0.05
+
+
+def part(batch: GRPOBatch, rows: slice) -> GRPOBatch:
+    """The micro-batch of some packed rows: `n_sequences` and the fields per sequence stay those of the whole."""
+    tokens = TokenBatch(**{f.name: getattr(batch.tokens, f.name)[rows] for f in dataclasses.fields(TokenBatch)})
+    fields = ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids")
+    return dataclasses.replace(batch, tokens=tokens, **{name: getattr(batch, name)[rows] for name in fields})
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+def test_micro_batches_of_any_size_equal_the_batch(tmp_path: Path, cut: int) -> None:
+    def step(parts: list[GRPOBatch]) -> tuple[dict[str, torch.Tensor], int]:
+        mini = miniature()
+        result = backwards(stage(mini), parts, tmp_path, accumulate_grad_batches=len(parts))
+        assert len(result) == 1
+        return result[0].gradients, fingerprint(mini.model)
+
+    _, batch = sampled(miniature())
+    assert batch.tokens.token_ids.shape[0] > 4
+    whole, _ = step([batch])
+    split, _ = step([part(batch, slice(None, cut)), part(batch, slice(cut, None))])
+    for name, gradient in whole.items():
+        torch.testing.assert_close(split[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_metrics_of_an_on_policy_step(tmp_path: Path) -> None:
+    mini = miniature()
+    rollout, batch = sampled(mini)
+    step = backwards(mini.grpo(), [batch], tmp_path)[0]
+    # ratio 1, KL 0: the loss is -mean of the advantages, which is 0 as every group's sum is.
+    assert abs(step.loss) < 1e-5
+    assert step.metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert step.metrics["policy/clip_fraction"] == 0.0 and step.metrics["policy/kl_ref"] == 0.0
+    assert 0.0 < step.metrics["policy/entropy"] < 2.89  # ln 18
+    assert float(rollout.advantages.abs().sum()) > 1.0
+
+
+def test_the_loss_of_a_stale_batch_depends_on_its_old_logprobs(tmp_path: Path) -> None:
+    _, batch = sampled(miniature())
+    older = dataclasses.replace(batch, old_logprobs=batch.old_logprobs - 0.5)
+    losses = []
+    for one in (batch, older):
+        mini = miniature()
+        losses.append(backwards(mini.grpo(), [one], tmp_path)[0])
+    # ratio e^0.5 = 1.65: above 1.2 it is cut for every positive advantage.
+    assert losses[1].metrics["policy/ratio_mean"] == pytest.approx(1.6487, abs=1e-3)
+    assert losses[1].metrics["policy/clip_fraction"] > 0.2
+    assert losses[1].loss != pytest.approx(losses[0].loss, abs=1e-3)
+
+
+def test_prompts_and_padding_do_not_count(tmp_path: Path) -> None:
+    """Old log-probs outside of completions are never read, and a wider row changes no gradient."""
+    _, batch = sampled(miniature())
+    spoiled = batch.old_logprobs.masked_fill(~batch.completion_mask, 99.0)
+    gradients = []
+    for one in (batch, dataclasses.replace(batch, old_logprobs=spoiled)):
+        gradients.append(backwards(stage(miniature()), [one], tmp_path)[0].gradients)
+    wide = miniature(row_tokens=40)
+    gradients.append(backwards(stage(wide), [sampled(wide)[1]], tmp_path)[0].gradients)
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradients[1][name], gradient)
+        torch.testing.assert_close(gradients[2][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_policy_moves_and_its_expert_biases_stay(tmp_path: Path) -> None:
+    mini = miniature(minibatches_per_rollout=1)
+    mini.max_steps = 3
+    module = mini.grpo()
+    bias, reference = mini.model.expert_bias(), fingerprint(module.reference.backbone)
+    before = {name: tensor.clone() for name, tensor in mini.model.state_dict().items()}
+    trainer(3, tmp_path).fit(module, datamodule=mini.rollouts())
+    assert torch.equal(mini.model.expert_bias(), bias)
+    assert fingerprint(module.reference.backbone) == reference
+    after = mini.model.state_dict()
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved and not any(name.startswith("mtp_modules") for name in moved)
+
+
+def test_the_sequence_form_is_an_option(tmp_path: Path) -> None:
+    _, batch = sampled(miniature())
+    token = backwards(stage(miniature()), [batch], tmp_path)[0]
+    whole = backwards(stage(miniature(), SequenceLevelGRPO(kl_coef=0.0)), [batch], tmp_path)[0]
+    assert abs(whole.loss) < 1e-5  # on-policy and without KL: minus the mean advantage
+    head = "head.weight"
+    assert not torch.allclose(token.gradients[head], whole.gradients[head], rtol=0.1)
+
+
+def test_a_rewarded_completion_becomes_more_likely(tmp_path: Path) -> None:
+    mini = miniature(minibatches_per_rollout=1)
+    mini.optim = AdamWConfig(lr=1e-3, weight_decay=0.0)
+    rollout, batch = sampled(mini)
+    best, worst = int(rollout.advantages.flatten().argmax()), int(rollout.advantages.flatten().argmin())
+
+    @torch.no_grad()
+    def likelihood(row: int) -> float:
+        length = int(rollout.generation.completion_mask[row].sum())
+        completion = rollout.generation.completion_ids[row, :length].tolist()
+        return float(logprobs_alone(mini.model, list(rollout.prompts[row // 4]), completion).mean())
+
+    before = likelihood(best), likelihood(worst)
+    backwards(mini.grpo(), [batch], tmp_path)
+    assert likelihood(best) > before[0] and likelihood(worst) < before[1]
+
+
+def test_a_bad_temperature_is_named() -> None:
+    with pytest.raises(InvalidInput, match="rollout.sampling_temperature=0"):
+        miniature().grpo(sampling_temperature=0.0)

@@ -1,0 +1,98 @@
+"""The reference policy: frozen, never counted, refreshed at its steps and at no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
+from r1_lightning.stages.reference import ReferencePolicy
+from r1_lightning.types.errors import InvalidInput
+from tests.support.miniature import Miniature, Spy, backbone, fingerprint, trainer
+
+
+def test_a_copy_that_shares_nothing_and_never_trains() -> None:
+    policy = backbone().train()
+    reference = ReferencePolicy(policy, 0)
+    assert fingerprint(reference.backbone) == fingerprint(policy)
+    assert not {p.data_ptr() for p in reference.parameters()} & {p.data_ptr() for p in policy.parameters()}
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+    assert all(parameter.requires_grad for parameter in policy.parameters())
+    assert policy.training
+
+
+def test_it_stays_in_evaluation_mode() -> None:
+    reference = ReferencePolicy(backbone(), 0)
+    reference.train()
+    assert not any(module.training for module in reference.modules())
+
+
+def test_refresh_is_due_at_multiples_of_its_period() -> None:
+    policy = backbone()
+    reference = ReferencePolicy(policy, 3)
+    assert [step for step in range(10) if reference.refresh_if_due(step, policy)] == [3, 6, 9]
+    never = ReferencePolicy(policy, 0)
+    assert [step for step in range(10) if never.refresh_if_due(step, policy)] == []
+
+
+def test_refresh_copies_every_weight_and_buffer() -> None:
+    policy = backbone(seed=0)
+    reference = ReferencePolicy(policy, 2)
+    policy.load_state_dict(backbone(seed=1).state_dict())
+    assert not reference.refresh_if_due(1, policy) and fingerprint(reference.backbone) != fingerprint(policy)
+    assert reference.refresh_if_due(2, policy) and fingerprint(reference.backbone) == fingerprint(policy)
+    assert torch.equal(reference.backbone.expert_bias(), policy.expert_bias())
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+
+
+def watched(miniature: Miniature, refresh_every: int, folder: Path, **settings: Any) -> list[tuple[int, bool, float]]:
+    """(step, whether the reference equals the policy there, kl_ref) of every step of a run."""
+    seen: list[tuple[int, bool]] = []
+    kl: list[float] = []
+
+    def inside(fit: L.Trainer, stage: Any, *_: Any) -> None:
+        seen.append((fit.global_step, fingerprint(stage.reference.backbone) == fingerprint(stage.backbone)))
+
+    def after(fit: L.Trainer, *_: Any) -> None:
+        kl.append(float(fit.callback_metrics["policy/kl_ref"]))
+
+    spies = [Spy("on_before_backward", inside), Spy("on_train_batch_end", after), *settings.pop("callbacks", ())]
+    fit = trainer(miniature.max_steps, folder, spies)
+    module = miniature.grpo(reference_refresh_steps=refresh_every)
+    fit.fit(module, datamodule=miniature.rollouts(), **settings)
+    return [(step, same, value) for (step, same), value in zip(seen, kl, strict=True)]
+
+
+def test_kl_is_exactly_zero_at_the_start_and_right_after_each_refresh(tmp_path: Path) -> None:
+    steps = watched(Miniature(max_steps=8), 3, tmp_path)
+    assert [step for step, same, _ in steps if same] == [0, 3, 6]
+    assert [step for step, _, kl in steps if kl == 0.0] == [0, 3, 6]
+    assert min(kl for _, same, kl in steps if not same) > 1e-6
+
+
+def test_without_refresh_it_is_the_policy_of_the_start_for_ever(tmp_path: Path) -> None:
+    miniature = Miniature(max_steps=5)
+    start = fingerprint(miniature.model)
+    module = miniature.grpo(reference_refresh_steps=0)
+    trainer(5, tmp_path).fit(module, datamodule=miniature.rollouts())
+    assert fingerprint(module.reference.backbone) == start != fingerprint(module.backbone)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_a_run_stopped_around_a_refresh_resumes_with_the_same_reference(tmp_path: Path, stop: int) -> None:
+    whole = watched(Miniature(max_steps=6), 3, tmp_path / "whole")
+    halt = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= stop))
+    folder = tmp_path / "parts"
+    first = watched(Miniature(max_steps=6), 3, folder, callbacks=[ResumeCheckpoint(folder, 1), halt])
+    resume = {"ckpt_path": folder / "last.ckpt", "weights_only": True}
+    second = watched(Miniature(max_steps=6), 3, folder, **resume)
+    assert len(first) == stop and first + second == whole
+
+
+def test_a_bad_period_is_named() -> None:
+    with pytest.raises(InvalidInput, match="stage.reference_refresh_steps=-1"):
+        ReferencePolicy(backbone(), -1)
