@@ -1,0 +1,88 @@
+"""The command line of `python benchmarks/run.py`: which contests, how often, and where the numbers go."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+import lightning as L
+import transformers
+
+from benchmarks import grpo_step, pretraining, sampling
+from benchmarks.pairs import Contest, Result, compare
+from benchmarks.setting import FULL, QUICK, World
+from benchmarks.table import Machine, render, write_between_markers, write_csv
+from r1_lightning.types.errors import InvalidInput, require, require_int
+
+CONTESTS: dict[str, Callable[[World], Contest]] = {
+    "pretraining": pretraining.contest,
+    "sampling": sampling.contest,
+    "grpo": grpo_step.contest,
+}
+DEFAULT_PAIRS = 5
+BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the contests that the command line asks for; returns the exit code."""
+    options = _options(arguments)
+    try:
+        require_int("--pairs", options.pairs, 1)
+        partial = options.quick or options.only
+        require(not (options.write and partial), "--write", True, "README.md shows whole runs: no --quick, no --only")
+        _run(options)
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python benchmarks/run.py", description=__doc__)
+    parser.add_argument(
+        "--pairs", type=int, default=DEFAULT_PAIRS, help="pairs (ours, theirs) per contest (%(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny rehearsal: its numbers mean nothing, and no file is written"
+    )
+    parser.add_argument("--all", action="store_true", help="BF16 as well, on both sides")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md, too")
+    parser.add_argument("--only", choices=CONTESTS, help="one contest instead of all")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    _quieten()
+    machine = Machine.here()
+    results: list[Result] = []
+    for precision in ("fp32", "bf16") if options.all else ("fp32",):
+        world = World(QUICK if options.quick else FULL, precision)
+        for name in [options.only] if options.only else CONTESTS:
+            contest = CONTESTS[name](world)
+            print(f"{contest.work}, {contest.precision}", flush=True)
+            results.append(compare(contest, options.pairs, say=_say))
+    table = render(results, machine)
+    print(f"\n{table}")
+    if options.quick:
+        return
+    print(f"\nevery pair: {write_csv(results, machine)}")
+    if options.write:
+        write_between_markers(table)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _quieten() -> None:
+    """Both trainers' advice (tips, workers, deprecations of theirs) out of the way; errors stay."""
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    L.seed_everything(0, verbose=False)

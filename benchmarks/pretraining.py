@@ -1,0 +1,121 @@
+"""Pre-training tokens/s: our backbone and pre-training loss against `transformers`' DeepseekV3ForCausalLM.
+
+Equal on both sides: the weights; the token rows (text of the task, cut into rows without padding, one document each, so that
+HuggingFace's causal attention and our document mask mean the same); the next-token loss over all positions but the last
+(checked to agree before anything is measured); no MTP; gradient clipping; the same AdamW (fused, decay on matrices only);
+a plain loop on both sides, without Lightning and without HuggingFace's Trainer; the compute type.
+Not equal: ours computes the sequence-wise balance loss as well, which HuggingFace's class does not have, and builds a
+document mask; HuggingFace's may choose how it runs experts (both ways are tried) and uses causal attention without a mask.
+The expert-bias update is left out on both sides. Tokens are all tokens of the rows.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from benchmarks.pairs import Contest, Measurement
+from benchmarks.setting import EXPERTS, World
+from r1_lightning.stages.pretrain import PretrainModule
+from r1_lightning.types.errors import require
+from r1_lightning.types.tensors import TokenBatch
+
+WORK = "pre-training"
+SAME_LOSS = 1e-4  # nats; other rows, other weights or another shift differ by far more
+
+
+def contest(world: World) -> Contest:
+    """tokens/s of `train_steps` optimizer steps."""
+    batches = token_batches(world)
+    our_step, our_loss = _ours(world)
+    theirs = {f"experts={experts}": _theirs(world, experts) for experts in EXPERTS}
+    if world.precision == "fp32":  # BF16 rounds differently on the two sides
+        _check_same_loss(our_loss(batches[0]), [loss(batches[0]) for _, loss in theirs.values()])
+    return Contest(
+        work=f"{WORK}, {world.size.train_rows} rows x {world.size.train_row_tokens} tokens per step",
+        precision=world.precision,
+        unit="tokens/s",
+        opponent="transformers",
+        ours={"defaults": _timed(our_step, batches)},
+        theirs={setting: _timed(step, batches) for setting, (step, _) in theirs.items()},
+    )
+
+
+def token_batches(world: World) -> list[TokenBatch]:
+    """`train_steps` batches of rows without padding, one document per row."""
+    size, tokenizer = world.size, world.parts["tokenizer"]
+    shape = (size.train_steps, size.train_rows, size.train_row_tokens)
+    wanted = size.train_steps * size.train_rows * size.train_row_tokens
+    ids: list[int] = []
+    while len(ids) < wanted:  # a document has about 40 tokens
+        texts = list(world.parts["source"].documents(world.config.seed, len(ids), 1000))
+        ids += chain.from_iterable([*row, tokenizer.eos_id] for row in tokenizer.encode_batch(texts))
+    token_ids = torch.tensor(ids[:wanted]).view(shape)
+    positions = torch.arange(size.train_row_tokens).expand(shape[1:]).contiguous()
+    return [TokenBatch(batch, positions, torch.ones_like(positions)) for batch in token_ids]
+
+
+Step = Callable[[TokenBatch], None]
+Loss = Callable[[TokenBatch], Tensor]
+
+
+def _ours(world: World) -> tuple[Step, Loss]:
+    backbone = world.backbone().train()
+    optim = instantiate(world.pretrain_config.optim)
+    module = PretrainModule(backbone, optim, max_steps=1, mtp_loss_weight=0.0, bias_update_speed=0.0)
+    warnings.filterwarnings("ignore", message=".*trainer.* reference is not registered.*")  # a plain loop, see above
+
+    def next_token_loss(batch: TokenBatch) -> Tensor:
+        with torch.no_grad():
+            return module.training_step(batch, 0) - backbone.hidden(batch, with_mtp=False).balance_loss
+
+    return _optimizer_step(backbone, optim, lambda batch: module.training_step(batch, 0)), next_token_loss
+
+
+def _theirs(world: World, experts: str) -> tuple[Step, Loss]:
+    model = world.hf_model(experts).train()
+
+    def loss(batch: TokenBatch) -> Tensor:
+        with world.autocast():
+            return model(input_ids=batch.token_ids, labels=batch.token_ids, use_cache=False).loss
+
+    return _optimizer_step(model, instantiate(world.pretrain_config.optim), loss), loss
+
+
+def _optimizer_step(model: nn.Module, optim: Any, loss: Loss) -> Step:
+    optimizer = optim.build(model)
+
+    def step(batch: TokenBatch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(batch).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), optim.max_grad_norm)
+        optimizer.step()
+
+    return step
+
+
+def _timed(step: Step, batches: list[TokenBatch]) -> Measurement:
+    tokens = sum(batch.token_ids.numel() for batch in batches)
+
+    def measure() -> float:
+        start_s = time.perf_counter()
+        for batch in batches:
+            step(batch)
+        return tokens / (time.perf_counter() - start_s)
+
+    return measure
+
+
+def _check_same_loss(ours: Tensor, theirs: list[Tensor]) -> None:
+    for loss in theirs:
+        difference = abs(float(ours) - float(loss))
+        require(
+            difference <= SAME_LOSS, "difference of the losses", difference, f"at most {SAME_LOSS}: not the same work"
+        )

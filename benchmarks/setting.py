@@ -1,0 +1,133 @@
+"""What both sides share: the model's shape, its weights, the tokenizer, the problems, and how much work there is.
+
+Everything comes from the project's own configuration, composed as a run composes it: `model=tiny` without its MTP module
+(HuggingFace's class trains none), the arithmetic task with its tokenizer, the optimizer and the objective of `stage=grpo`.
+Weights are those of a fresh initialisation. HuggingFace's model gets the very same tensors through `model/hf.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.hf import config_to_hf, state_to_hf
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.parts import build_parts
+
+NEVER = -1  # an end-of-sequence id that no model samples, so that every completion has full length
+# transformers' two ways to run experts that make sense here: grouped products (its default) and its loop over experts.
+EXPERTS = ("grouped_mm", "eager")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much work one measurement is.
+
+    GRPO and sampling: `prompts` x `group_size` completions of `new_tokens`. Pre-training: `train_steps` optimizer steps of
+    `train_rows` x `train_row_tokens` tokens. The rest are candidates: rows that a call of `generate` samples together, rows
+    of TRL's per-device batch, tokens of our packed training rows.
+    """
+
+    prompts: int
+    group_size: int
+    new_tokens: int
+    train_steps: int
+    train_rows: int
+    train_row_tokens: int
+    generate_rows: tuple[int, ...]
+    trl_batches: tuple[int, ...]
+    row_tokens: tuple[int, ...]
+    tokenizer_documents: int
+
+    @property
+    def completions(self) -> int:
+        return self.prompts * self.group_size
+
+
+# 42 rows of 96 tokens are the default of configs/data/text.yaml; 32 x 16 completions of 64 tokens that of rollout.
+FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 128, 256), 4000)
+QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), 200)
+
+
+@dataclass(frozen=True)
+class World:
+    """The shared parts at one precision ("fp32" or "bf16")."""
+
+    size: Size
+    precision: str
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The configuration of `stage=grpo`, one optimizer step per rollout."""
+        size = self.size
+        return _composed(
+            "stage=grpo",
+            f"precision={self.precision}",
+            "model.mtp_depth=0",
+            f"task.tokenizer.training_documents={size.tokenizer_documents}",
+            f"rollout.prompts_per_rollout={size.prompts}",
+            f"rollout.group_size={size.group_size}",
+            "rollout.minibatches_per_rollout=1",
+            f"rollout.max_new_tokens={size.new_tokens}",
+            f"rollout.max_rows={size.completions}",
+        )
+
+    @cached_property
+    def pretrain_config(self) -> DictConfig:
+        return _composed("stage=pretrain", f"precision={self.precision}", "model.mtp_depth=0")
+
+    @cached_property
+    def parts(self) -> Mapping[str, Any]:
+        """What `run` would build for `stage=grpo`: source, tokenizer, template, optim, rollout, ..."""
+        return build_parts(self.config, base=None)
+
+    def backbone(self) -> DeepSeekBackbone:
+        """A backbone of its own with the shared weights."""
+        return copy.deepcopy(self.parts["backbone"])
+
+    def hf_model(self, experts: str, eos_id: int | None = None) -> Any:
+        """`DeepseekV3ForCausalLM` with the shared weights in FP32, strictly loaded, experts run as named."""
+        tokenizer, backbone = self.parts["tokenizer"], self.parts["backbone"]
+        fields = config_to_hf(
+            backbone.config, bos_token_id=tokenizer.bos_id, eos_token_id=eos_id, pad_token_id=tokenizer.pad_id
+        )
+        model = DeepseekV3ForCausalLM(DeepseekV3Config(**fields))
+        model.load_state_dict(state_to_hf(backbone.state_dict(), backbone.config), strict=True)
+        model.set_experts_implementation(experts)
+        return model
+
+    def save_hf(self, folder: Path) -> None:
+        """Write model and tokenizer into `folder` as `from_pretrained` reads them."""
+        tokenizer = self.parts["tokenizer"]
+        self.hf_model(EXPERTS[0], eos_id=tokenizer.eos_id).save_pretrained(folder)
+        tokenizer.save(folder, self.parts["template"])
+
+    def prompts(self, rollouts: int) -> list[str]:
+        """The prompts of the first `rollouts` rollouts, in the order in which our data module serves them."""
+        source, template, seed = self.parts["source"], self.parts["template"], self.config.seed
+        problems = (source.train_problem(seed, index) for index in range(rollouts * self.size.prompts))
+        return [template.render(problem.question) for problem in problems]
+
+    def prompt_ids(self, rollouts: int) -> list[list[int]]:
+        """The same, as token ids."""
+        ids: list[list[int]] = self.parts["tokenizer"].encode_batch(self.prompts(rollouts))
+        return ids
+
+    def autocast(self) -> torch.autocast:
+        """HuggingFace's training counterpart of our `precision=bf16`; does nothing in FP32."""
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _composed(*overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        return compose_stage(overrides).config

@@ -1,0 +1,78 @@
+"""Pairs, medians and ratios on measurements that only count: no clock is involved."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.pairs import Contest, compare
+from r1_lightning.types.errors import InvalidInput
+
+
+def contest(ours, theirs, unit="tokens/s"):
+    return Contest("work", "fp32", unit, "they", ours, theirs)
+
+
+def replay(log, name, values):
+    """A measurement that gives `values` one after the other and says when it was called."""
+    remaining = iter(values)
+
+    def measure():
+        log.append(name)
+        return float(next(remaining))
+
+    return measure
+
+
+def test_pairs_alternate_and_warm_up_calls_do_not_count():
+    log: list[str] = []
+    ours = {"only": replay(log, "a", [1, 30, 20, 50])}  # the first value is the warm-up's
+    theirs = {"only": replay(log, "b", [1, 10, 10, 10])}
+    result = compare(contest(ours, theirs), pairs=3, say=lambda line: None)
+    assert log == list("abababab")
+    assert result.ours.values == (30.0, 20.0, 50.0)
+    assert result.ours.median == 30.0
+    assert result.speed_ups == (3.0, 2.0, 5.0)
+    assert result.speed_up == 3.0
+
+
+def test_the_speed_up_is_the_median_of_ratios_not_the_ratio_of_medians():
+    # ratios 1/1, 4/2, 9/8: median 9/8; medians 4 and 2 would give 2
+    ours, theirs = {"x": replay([], "a", [0, 1, 4, 9])}, {"x": replay([], "b", [0, 1, 2, 8])}
+    assert compare(contest(ours, theirs), pairs=3, say=lambda line: None).speed_up == 9 / 8
+
+
+def test_seconds_are_better_when_fewer():
+    ours, theirs = {"x": replay([], "a", [9, 2])}, {"x": replay([], "b", [9, 8])}
+    assert compare(contest(ours, theirs, "s/step"), pairs=1, say=lambda line: None).speed_up == 4.0
+
+
+@pytest.mark.parametrize(("unit", "chosen"), [("tokens/s", "fast"), ("s/step", "slow")])
+def test_each_side_is_represented_by_its_best_candidate(unit, chosen):
+    # "fast" gives 9 in its trial, "slow" 5: 9 tokens/s win, 5 seconds win. First calls (0) are not judged.
+    theirs = {"fast": replay([], "f", [0, 9, 9]), "slow": replay([], "s", [0, 5, 5])}
+    result = compare(contest({"x": replay([], "a", [1, 1])}, theirs, unit), pairs=1, say=lambda line: None)
+    assert result.theirs.setting == chosen
+    assert result.theirs.trials == {"fast": 9.0, "slow": 5.0}
+
+
+def test_only_our_side_runs_with_deterministic_algorithms():
+    seen = []
+
+    def note():
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return 1.0
+
+    before = torch.are_deterministic_algorithms_enabled()
+    compare(contest({"x": note}, {"x": note}), pairs=1, say=lambda line: None)
+    assert seen == [True, before, True, before]
+    assert torch.are_deterministic_algorithms_enabled() is before
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InvalidInput, match="unit"):
+        contest({"x": float}, {"x": float}, "furlongs")
+    with pytest.raises(InvalidInput, match="candidates"):
+        contest({"x": float}, {})
+    with pytest.raises(InvalidInput, match="pairs=0"):
+        compare(contest({"x": float}, {"x": float}), pairs=0)
