@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
-from r1_lightning.types.errors import InvalidInput, require_int
+from r1_lightning.types.errors import require, require_int
 
 LAST = "last.ckpt"
 
@@ -20,11 +21,19 @@ class ResumeCheckpoint(L.Callback):
         require_int("callbacks.checkpoint.every_steps", every_steps, 1)
         self.folder = folder
         self.every_steps = every_steps
+        self.last_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_steps == 0 and trainer.global_step < trainer.max_steps:
+        step, before = trainer.global_step, self.last_step
+        self.last_step = step
+        if step == before:  # in the middle of a step's micro-batches: their gradients would not be in the checkpoint
+            return
+        if step % self.every_steps == 0 and step < trainer.max_steps:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
@@ -39,12 +48,21 @@ class ResumeCheckpoint(L.Callback):
 
 
 def checkpoint_to_resume(folder: Path) -> Path | None:
-    """The checkpoint in `folder`, or None. A file that cannot be one (empty) is refused by name."""
+    """The checkpoint in `folder`, or None. Raises `InvalidInput` naming a file that is empty, truncated or damaged."""
     path = folder / LAST
     if not path.exists():
         return None
-    if path.stat().st_size == 0:
-        raise InvalidInput(
-            f"checkpoint={str(path)!r} is not allowed: the file is empty; remove it to start this stage anew"
-        )
+    allowed = "the file is truncated or damaged; remove it to start this stage anew"
+    require(is_whole(path), "checkpoint", str(path), allowed)
     return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the checkpoint at `path` is complete: a zip archive, its directory at its end, with a check sum per part."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except PermissionError:
+        raise
+    except Exception:  # whatever the library makes of a damaged directory
+        return False

@@ -21,7 +21,6 @@ from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_re
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_backbone, build_parts, inject, set_up_torch
-from r1_lightning.types.errors import InvalidInput
 
 CHECKPOINTS = "checkpoints"
 LOGS = "tensorboard"
@@ -71,15 +70,7 @@ def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
 
 def _fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, folder: Path) -> None:
     resume = checkpoint_to_resume(folder / CHECKPOINTS)
-    try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
-    except (EOFError, RuntimeError) as error:
-        if resume is not None and "PytorchStreamReader" in str(error):
-            raise InvalidInput(
-                f"checkpoint={str(resume)!r} is not allowed: the file is truncated or damaged; remove it to start this "
-                "stage anew"
-            ) from error
-        raise
+    trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
