@@ -88,7 +88,7 @@ class Witness:
 # ------------------------------------------------------------------------------------------------------------------ ours
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reward:
     """The rule as a reward function of ours."""
 
@@ -157,7 +157,7 @@ def _long_enough(world: World) -> list[int]:
 # ---------------------------------------------------------------------------------------------------------------- theirs
 
 
-class _TrlClock(TrainerCallback):  # type: ignore[misc]
+class _TrlClock(TrainerCallback):
     def __init__(self, witness: Witness) -> None:
         self.witness = witness
 
@@ -264,7 +264,7 @@ def _movement(model: nn.Module) -> Callable[[], bool]:
     before: list[Tensor] = [parameter.detach().clone() for parameter in model.parameters()]
 
     def has_moved() -> bool:
-        return any(not now.equal(then) for now, then in zip(model.parameters(), before, strict=True))
+        return any(not after.equal(then) for after, then in zip(model.parameters(), before, strict=True))
 
     return has_moved
 

@@ -4,9 +4,10 @@ A shared machine is fast one minute and slow the next. So a measurement of ours 
 counts is the ratio within such a pair; the median over pairs is robust against a disturbance that hits one of them. What
 else could tilt the comparison:
 
-- first calls are slow (allocation, kernel selection): every candidate runs once, unmeasured, before it is measured;
-- implementations have knobs. Each side names its candidates, each is measured once, and the fastest stands for that side.
-  The trials are kept in the result, so that a reader sees what was tried and by how much it lost;
+- first calls are slow (allocation, kernel selection): everything has run before its pairs are measured;
+- implementations have knobs. Each side names its candidates, each has a trial, and the fastest stands for that side. A trial
+  is two runs of which the better counts, so that neither a first call nor a disturbance decides. Trials are kept in the
+  result, so that a reader sees what was tried and by how much it lost;
 - our program turns torch's deterministic algorithms on, which cost time; theirs does not. Each side runs as its users run it.
 """
 
@@ -103,16 +104,16 @@ def compare(contest: Contest, pairs: int, say: Callable[[str], None] = print) ->
 def _best(
     contest: Contest, candidates: Mapping[str, Measurement], ours: bool, say: Callable[[str], None]
 ) -> tuple[str, dict[str, float]]:
-    """Run every candidate twice, count the second run, take the fastest. A single one is only warmed up."""
+    """Try every candidate, take the fastest. A single one is only warmed up."""
+    best = max if contest.unit == "tokens/s" else min
     trials: dict[str, float] = {}
     for setting, measurement in candidates.items():
         value = _measured(measurement, ours)
         if len(candidates) > 1:
-            value = trials[setting] = _measured(measurement, ours)
+            value = trials[setting] = best(value, _measured(measurement, ours))
         say(f"  {'ours' if ours else contest.opponent}, {setting}: {value:,.4g} {contest.unit}")
     if not trials:
         return next(iter(candidates)), trials
-    best = max if contest.unit == "tokens/s" else min
     return best(trials, key=lambda setting: trials[setting]), trials
 
 

@@ -84,7 +84,7 @@ def render(results: Sequence[Result], machine: Machine) -> str:
             f"| {contest.opponent}: {_quantity(result.theirs.median, contest.unit)} "
             f"| **{result.speed_up:.2f}x** ({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
-    lines += ["", "Settings tried, one run each, and the one that was measured:", ""]
+    lines += ["", "Settings tried (the better of two runs each), and the one that was measured:", ""]
     for result in results:
         for who, side in (("ours", result.ours), (result.contest.opponent, result.theirs)):
             if side.trials:

@@ -49,11 +49,17 @@ def test_seconds_are_better_when_fewer():
 
 @pytest.mark.parametrize(("unit", "chosen"), [("tokens/s", "fast"), ("s/step", "slow")])
 def test_each_side_is_represented_by_its_best_candidate(unit, chosen):
-    # "fast" gives 9 in its trial, "slow" 5: 9 tokens/s win, 5 seconds win. First calls (0) are not judged.
-    theirs = {"fast": replay([], "f", [0, 9, 9]), "slow": replay([], "s", [0, 5, 5])}
+    theirs = {"fast": replay([], "f", [9, 9, 9]), "slow": replay([], "s", [5, 5, 5])}  # 9 tokens/s win, 5 seconds win
     result = compare(contest({"x": replay([], "a", [1, 1])}, theirs, unit), pairs=1, say=lambda line: None)
     assert result.theirs.setting == chosen
     assert result.theirs.trials == {"fast": 9.0, "slow": 5.0}
+
+
+@pytest.mark.parametrize(("unit", "kept"), [("tokens/s", 7.0), ("s/step", 2.0)])
+def test_the_better_of_two_runs_is_a_candidates_trial(unit, kept):
+    theirs = {"a": replay([], "a", [2, 7, 1, 1]), "b": replay([], "b", [7, 2, 1, 1])}  # disturbed once, in either run
+    result = compare(contest({"x": replay([], "x", [1, 1])}, theirs, unit), pairs=1, say=lambda line: None)
+    assert result.theirs.trials == {"a": kept, "b": kept}
 
 
 def test_only_our_side_runs_with_deterministic_algorithms():
