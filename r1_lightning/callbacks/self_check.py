@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from r1_lightning.functional.kl import k3
@@ -68,11 +68,11 @@ class SelfCheck(L.Callback):
             module.reference.backbone,
             module.sampling_temperature,
         )
-        self.judge(agreement, fresh_reference)
+        rank_zero_only(print)(self.judge(agreement, fresh_reference), flush=True)
         warn_of_nothing_to_learn(rollout)
 
-    def judge(self, agreement: Agreement, reference_is_policy: bool) -> None:
-        """Raise `SelfCheckFailed` where a number is out of bounds; else say that all is well."""
+    def judge(self, agreement: Agreement, reference_is_policy: bool) -> str:
+        """The line that says how well all agree; `SelfCheckFailed` where a number is out of bounds."""
         if not agreement.max_difference <= self.tolerance:
             raise SelfCheckFailed(
                 f"self-check: sampler and training forward differ by {agreement.max_difference:.2e} nats, more than "
@@ -86,7 +86,7 @@ class SelfCheck(L.Callback):
             raise SelfCheckFailed(
                 f"self-check: the KL to a fresh reference is {agreement.kl_ref_max:.2e}, not exactly 0"
             )
-        rank_zero_info(
+        return (
             f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats, "
             f"{agreement.flipped_fraction:.2%} of tokens routed differently, KL to the reference {agreement.kl_ref_max:g}"
         )

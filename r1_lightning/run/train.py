@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
+from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_backbone, build_parts, inject, set_up_torch
 
 CHECKPOINTS = "checkpoints"
@@ -49,7 +50,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
 def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
     callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values()]
     callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
-    loggers: list[Logger] = [CSVLogger(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
+    loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
     if config.get("logger"):
         loggers.append(TensorBoardLogger(folder, name="", version=LOGS))
     own = ("threads", "checkpoint_every_steps")

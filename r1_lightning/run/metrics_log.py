@@ -1,0 +1,64 @@
+"""metrics.csv, one row per optimizer step, that an interrupted and resumed run leaves as an uninterrupted one would.
+
+Lightning's CSVLogger deletes the file of an earlier process when it starts to write. Here a resumed run keeps the rows of
+the steps before the one it goes on with, and writes the others again: what a run did is read from one file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from r1_lightning.artefacts.files import write_text
+
+
+class MetricsLog(CSVLogger):
+    """A `CSVLogger` whose file survives a resume."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            self._experiment = _Writer(self.log_dir)
+        return self._experiment
+
+
+class _Writer(ExperimentWriter):
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        self.begun = False
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning's own deletes the earlier file here."""
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        if not self.begun and step is not None:
+            self.begun = True
+            self._keep_rows_before(step)
+        super().log_metrics(metrics_dict, step)
+
+    def _keep_rows_before(self, step: int) -> None:
+        """Rewrite an earlier process's file without the steps that are taken again; a line cut by a kill goes, too."""
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            self.metrics_keys = list(reader.fieldnames or ())
+            rows = [row for row in reader if _is_whole(row) and int(row["step"]) < step]
+        kept = io.StringIO(newline="")
+        writer = csv.DictWriter(kept, fieldnames=self.metrics_keys)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, kept.getvalue())
+
+
+def _is_whole(row: Mapping[Any, Any]) -> bool:
+    return None not in row and None not in row.values() and str(row.get("step", "")).isdigit()
