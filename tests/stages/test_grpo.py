@@ -184,5 +184,5 @@ def test_a_rewarded_completion_becomes_more_likely(tmp_path: Path) -> None:
 
 
 def test_a_bad_temperature_is_named() -> None:
-    with pytest.raises(InvalidInput, match="rollout.sampling_temperature=0"):
+    with pytest.raises(InvalidInput, match=r"rollout\.sampling_temperature=0\.0"):
         miniature().grpo(sampling_temperature=0.0)

@@ -94,5 +94,5 @@ def test_it_learns_what_it_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_bad_weight_is_named() -> None:
-    with pytest.raises(InvalidInput, match="stage.mtp_loss_weight=-0.1"):
+    with pytest.raises(InvalidInput, match=r"stage\.mtp_loss_weight=-0\.1"):
         PretrainModule(backbone(), AdamWConfig(lr=0.1), 1, mtp_loss_weight=-0.1)

@@ -94,5 +94,5 @@ def test_a_run_stopped_around_a_refresh_resumes_with_the_same_reference(tmp_path
 
 
 def test_a_bad_period_is_named() -> None:
-    with pytest.raises(InvalidInput, match="stage.reference_refresh_steps=-1"):
+    with pytest.raises(InvalidInput, match=r"stage\.reference_refresh_steps=-1"):
         ReferencePolicy(backbone(), -1)
