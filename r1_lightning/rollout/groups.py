@@ -57,6 +57,12 @@ class RolloutConfig:
             f"it must divide prompts_per_rollout * group_size = {rows}",
         )
         _ = self.sampling  # checks the sampling fields
+        require(
+            self.row_tokens > self.max_new_tokens,
+            "rollout.row_tokens",
+            self.row_tokens,
+            f"a row must hold a prompt and max_new_tokens = {self.max_new_tokens}",
+        )
 
     @property
     def sampling(self) -> SamplingConfig:

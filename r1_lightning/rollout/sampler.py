@@ -128,23 +128,24 @@ class Sampler:
         if isinstance(module, torch.nn.Module):
             module.eval()
         try:
-            waves, per_wave = [], max(1, self.max_rows // copies)
-            for start in range(0, len(prompts), per_wave):
-                chunk = prompts[start : start + per_wave]
-                waves.append(self._wave(chunk, copies, keys[start * copies : (start + len(chunk)) * copies]))
+            waves = []
+            for rows in torch.arange(len(prompts) * copies).split(self.max_rows):
+                needed = (rows // copies).unique()  # a group may be divided between two waves
+                chunk = [prompts[prompt] for prompt in needed.tolist()]
+                waves.append(self._wave(chunk, rows // copies - needed[0], keys[rows]))
                 if progress:
-                    progress(len(chunk) * copies)
+                    progress(len(rows))
         finally:
             if isinstance(module, torch.nn.Module):
                 module.train(was_training)
         return joined(waves, self.pad_id)
 
-    def _wave(self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor) -> Generation:
+    def _wave(self, prompts: Sequence[Sequence[int]], rows: Tensor, keys: Tensor) -> Generation:
+        """Row i continues prompt `rows[i]`."""
         limit = self.config.max_new_tokens
         token_ids, is_token = left_padded(prompts, self.pad_id)
         cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit)
         output = self.backbone.step(token_ids, is_token, cache)
-        rows = torch.arange(len(prompts)).repeat_interleave(copies)
         cache.select_rows(rows)
         hidden, routes = output.hidden[rows, -1], output.routes[:, rows, -1:]
         uniforms = keyed_uniforms(self.seed, keys, limit)
