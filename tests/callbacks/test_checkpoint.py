@@ -1,0 +1,160 @@
+"""Checkpoints: written whole or not at all, at their steps and at no other, and a resumed run is the uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint, checkpoint_to_resume, is_whole
+from r1_lightning.types.errors import InvalidInput
+from tests.support.miniature import Batches, Miniature, Spy, fingerprint, trainer
+
+
+class Noted(ResumeCheckpoint):
+    """Notes the optimizer steps at which it saves."""
+
+    def __init__(self, folder: Path, every_steps: int) -> None:
+        super().__init__(folder, every_steps)
+        self.saved: list[int] = []
+
+    def save(self, trainer: L.Trainer) -> None:
+        self.saved.append(trainer.global_step)
+        super().save(trainer)
+
+
+def stop_after(steps: int) -> Spy:
+    return Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= steps))
+
+
+def grpo_run(folder: Path, steps: int = 6, stop: int = 99, resume: bool = False, every: int = 1) -> Miniature:
+    miniature = Miniature(max_steps=steps)
+    fit = trainer(steps, folder, [ResumeCheckpoint(folder, every), stop_after(stop)])
+    path = checkpoint_to_resume(folder)
+    assert (path is not None) == resume
+    data = miniature.rollouts()
+    module = miniature.grpo(reference_refresh_steps=4)
+    fit.fit(module, datamodule=data, ckpt_path=path, weights_only=True if path else None)
+    return miniature
+
+
+def test_saved_at_multiples_and_not_at_the_end(tmp_path: Path) -> None:
+    noted = Noted(tmp_path, 2)
+    miniature = Miniature(max_steps=6)
+    trainer(6, tmp_path, [noted]).fit(miniature.pretrain(), datamodule=miniature.text())
+    assert noted.saved == [2, 4]
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 4
+    assert [entry.name for entry in tmp_path.iterdir()] == [LAST]  # nothing temporary is left
+
+
+def test_once_per_step_and_never_between_micro_batches(tmp_path: Path) -> None:
+    noted = Noted(tmp_path, 1)
+    miniature = Miniature(max_steps=6)
+    at: list[int] = []
+    noted.save = lambda fit: (noted.saved.append(fit.global_step), at.append(fit.fit_loop.epoch_loop.batch_idx))
+    loader = Batches(list(miniature.text().train_dataloader()))
+    trainer(3, tmp_path, [noted], accumulate_grad_batches=2).fit(miniature.pretrain(), loader)
+    assert noted.saved == [1, 2] and at == [1, 3]  # after the second micro-batch of a step
+
+
+def test_the_state_can_be_read_without_running_code(tmp_path: Path) -> None:
+    grpo_run(tmp_path, stop=3)
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    loader = state["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert loader["cursor"] == 3 and loader["dataset"]["number"] == 1
+    assert any(name.startswith("reference.") for name in state["state_dict"])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_a_grpo_run_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path, stop: int) -> None:
+    whole = fingerprint(grpo_run(tmp_path / "whole").model)
+    grpo_run(tmp_path / "parts", stop=stop)
+    assert fingerprint(grpo_run(tmp_path / "parts", resume=True).model) == whole
+
+
+def test_a_run_stopped_between_checkpoints_takes_the_lost_steps_again(tmp_path: Path) -> None:
+    whole = fingerprint(grpo_run(tmp_path / "whole").model)
+    grpo_run(tmp_path / "parts", stop=5, every=3)
+    assert fingerprint(grpo_run(tmp_path / "parts", resume=True, every=3).model) == whole
+
+
+def test_a_pretraining_run_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path) -> None:
+    def run(folder: Path, stop: int, resume: bool) -> int:
+        miniature = Miniature(max_steps=5)
+        fit = trainer(5, folder, [ResumeCheckpoint(folder, 1), stop_after(stop)])
+        path = checkpoint_to_resume(folder)
+        assert (path is not None) == resume
+        module = miniature.pretrain(bias_update_speed=0.05)
+        fit.fit(module, datamodule=miniature.text(), ckpt_path=path, weights_only=True if path else None)
+        return fingerprint(miniature.model)
+
+    whole = run(tmp_path / "whole", 99, False)
+    for stop in (1, 4):
+        run(tmp_path / f"{stop}", stop, False)
+        assert run(tmp_path / f"{stop}", 99, True) == whole
+
+
+@pytest.mark.parametrize("moment", ["writing", "replacing"])
+def test_a_crash_while_saving_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Crash(Exception):
+        pass
+
+    def crash(*_: Any) -> None:
+        raise Crash
+
+    def spoil(path: Path, **_: Any) -> None:
+        Path(path).write_bytes(b"half of a check")
+        raise Crash
+
+    def before(fit: L.Trainer, *_: Any) -> None:
+        if fit.global_step == 3 and moment == "writing":
+            monkeypatch.setattr(fit, "save_checkpoint", spoil)
+        elif fit.global_step == 3:
+            monkeypatch.setattr(os, "replace", crash)
+
+    miniature = Miniature(max_steps=6)
+    fit = trainer(6, tmp_path, [ResumeCheckpoint(tmp_path, 2), Spy("on_train_batch_start", before)])
+    with pytest.raises(Crash):
+        fit.fit(miniature.pretrain(), datamodule=miniature.text())
+    monkeypatch.undo()
+    assert is_whole(tmp_path / LAST) and checkpoint_to_resume(tmp_path) == tmp_path / LAST
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 2
+
+
+def test_nothing_to_resume_without_a_checkpoint(tmp_path: Path) -> None:
+    assert checkpoint_to_resume(tmp_path) is None and checkpoint_to_resume(tmp_path / "absent") is None
+
+
+def damaged(whole: bytes) -> dict[str, bytes]:
+    middle = len(whole) // 2
+    return {
+        "empty": b"",
+        "a half": whole[:middle],
+        "all but the last byte": whole[:-1],
+        "one byte": whole[:1],
+        "another file": b"not a checkpoint at all\n" * 50,
+        "a flipped byte": whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :],
+    }
+
+
+def test_a_damaged_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
+    grpo_run(tmp_path, stop=2)
+    path = tmp_path / LAST
+    assert checkpoint_to_resume(tmp_path) == path
+    for name, content in damaged(path.read_bytes()).items():
+        path.write_bytes(content)
+        with pytest.raises(InvalidInput, match="the file is truncated or damaged; remove it") as refusal:
+            checkpoint_to_resume(tmp_path)
+        assert f"checkpoint={str(path)!r}" in str(refusal.value) and "\n" not in str(refusal.value), name
+        assert path.read_bytes() == content, "a refusal must not remove what somebody may still want"
+
+
+def test_a_bad_period_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"callbacks\.checkpoint\.every_steps=0"):
+        ResumeCheckpoint(tmp_path, 0)

@@ -1,0 +1,50 @@
+"""The progress bar names the stage and shows few numbers, under short names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from r1_lightning.callbacks.progress import SHORT_NAMES, StageProgressBar
+from r1_lightning.callbacks.rollout_logger import RolloutLogger
+from r1_lightning.callbacks.throughput import Throughput
+from tests.support.miniature import Miniature, trainer
+
+
+def shown(metrics: dict[str, float]) -> dict[str, Any]:
+    fake: Any = SimpleNamespace(callback_metrics={name: torch.tensor(value) for name, value in metrics.items()})
+    return StageProgressBar().get_metrics(fake, fake)
+
+
+def test_short_names_and_few_digits() -> None:
+    found = shown({"train/loss": 1.23456, "perf/tokens_per_s": 12345.6, "train/grad_norm": 3.0})
+    assert found == {"loss": "1.235", "tokens/s": "12,346"}
+
+
+def test_in_rl_the_reward_stands_there_instead_of_the_loss() -> None:
+    found = shown({"train/loss": 1e-9, "rollout/reward_mean": 0.5, "rollout/accuracy_mean": 0.25})
+    assert found == {"reward": "0.500", "accuracy": "0.250"}
+
+
+def test_before_the_first_step_there_is_nothing_to_show() -> None:
+    assert shown({}) == {}
+
+
+@pytest.mark.parametrize(("stage", "number"), [("pretrain", "loss"), ("grpo", "reward")])
+def test_in_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str, number: str) -> None:
+    miniature = Miniature(max_steps=3)
+    callbacks = [StageProgressBar(), Throughput(), RolloutLogger()]
+    fit = trainer(3, tmp_path, callbacks, enable_progress_bar=True)
+    if stage == "grpo":
+        fit.fit(miniature.grpo(), datamodule=miniature.rollouts())
+    else:
+        fit.fit(miniature.pretrain(), datamodule=miniature.text())
+    captured = capsys.readouterr()
+    last = (captured.out + captured.err).replace("\r", "\n").strip().splitlines()[-1]
+    assert last.startswith(stage) and "100%" in last and "3/3" in last
+    assert f"{number}=" in last and "tokens/s=" in last
+    assert set(SHORT_NAMES.values()) >= {number, "tokens/s"}
