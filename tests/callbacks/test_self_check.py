@@ -82,7 +82,7 @@ def test_one_changed_weight_trips_it(tmp_path: Path, name: str) -> None:
     copied = copy.deepcopy(miniature.model)
     with torch.no_grad():
         copied.state_dict()[name].view(-1)[3] += 0.5
-    with pytest.raises(SelfCheckFailed, match="differ by|chose other experts"):
+    with pytest.raises(SelfCheckFailed, match=r"differ by|chose other experts"):
         check(miniature, tmp_path, generate=miniature.sampler(copied))
 
 
