@@ -1,0 +1,153 @@
+"""Parts are given by name to whoever asks for them, and there is one policy object for stage and sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_parts, inject, set_up_torch
+from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
+from r1_lightning.types.errors import InvalidInput, require_int
+from tests.support.commands import CONFIGS, overrides
+from tests.support.miniature import fingerprint
+
+HERE = "tests.run.test_parts"
+
+
+class Wants:
+    """A target that asks for two parts and takes a leaf."""
+
+    def __init__(self, backbone: Any, seed: int, size: int = 1) -> None:
+        require_int("size", size, 1)
+        self.backbone, self.seed, self.size = backbone, seed, size
+
+
+def broken() -> None:
+    raise ZeroDivisionError("a defect")
+
+
+def test_a_target_gets_the_parts_it_names_and_no_others() -> None:
+    policy = object()
+    node = OmegaConf.create({"_target_": f"{HERE}.Wants", "size": 3})
+    made = inject(node, {"backbone": policy, "seed": 7, "tokenizer": "not asked for"})
+    assert made.backbone is policy and made.seed == 7 and made.size == 3
+
+
+def test_what_yaml_sets_wins_and_null_leaves_it_to_the_parts() -> None:
+    parts = {"backbone": None, "seed": 7}
+    assert inject(OmegaConf.create({"_target_": f"{HERE}.Wants", "seed": 9}), parts).seed == 9
+    assert inject(OmegaConf.create({"_target_": f"{HERE}.Wants", "seed": None}), parts).seed == 7
+
+
+def test_keys_of_the_graph_are_not_arguments() -> None:
+    node = {"_target_": f"{HERE}.Wants", "inputs": {"base": "pretrain"}, "parent_overrides": [], "evaluation": None}
+    assert inject(OmegaConf.create(node), {"backbone": None, "seed": 1}).size == 1
+
+
+def test_a_refusal_of_ours_comes_out_as_itself_and_a_defect_does_not() -> None:
+    with pytest.raises(InvalidInput, match="size=0 is not allowed"):
+        inject(OmegaConf.create({"_target_": f"{HERE}.Wants", "size": 0}), {"backbone": None, "seed": 1})
+    with pytest.raises(Exception, match="a defect") as raised:
+        inject(OmegaConf.create({"_target_": f"{HERE}.broken"}), {})
+    assert not isinstance(raised.value, InvalidInput)
+
+
+@pytest.fixture(scope="module")
+def config() -> Iterator[DictConfig]:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = hydra.compose("train", overrides=[*overrides(Path("unused")), "rollout.top_p=0.9", "seed=3"])
+    OmegaConf.resolve(composed)
+    yield composed
+
+
+@pytest.fixture(scope="module")
+def parts(config: DictConfig) -> dict[str, Any]:
+    return build_parts(config, None)
+
+
+def test_one_policy_object_for_stage_and_sampler(config: DictConfig, parts: dict[str, Any]) -> None:
+    module = inject(config.stage, parts)
+    assert isinstance(module, GRPOModule)
+    assert module.backbone is parts["backbone"] is parts["generate"].backbone
+    data = inject(config.data, parts)
+    assert data.dataset.maker.generate is parts["generate"]
+
+
+def test_values_of_one_kind_have_one_source(config: DictConfig, parts: dict[str, Any]) -> None:
+    sampler, module = parts["generate"], inject(config.stage, parts)
+    assert module.sampling_temperature == sampler.config.sampling_temperature == config.rollout.sampling_temperature
+    assert sampler.config.top_p == 0.9 and sampler.seed == 3
+    assert module.max_steps == parts["max_steps"] == config.stage.max_steps
+    assert parts["backbone"].config.vocab_size == parts["tokenizer"].vocab_size
+    assert sampler.eos_id == parts["tokenizer"].eos_id
+
+
+def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any]) -> None:
+    assert len(parts["tokenizer"].encode(R1_ZERO_PREAMBLE)) == 1
+    spelled = config.copy()
+    spelled.task.tokenizer.phrases_as_tokens = False
+    assert len(build_parts(spelled, None)["tokenizer"].encode(R1_ZERO_PREAMBLE)) > 50
+
+
+def test_the_seed_decides_the_weights(config: DictConfig, parts: dict[str, Any]) -> None:
+    assert fingerprint(build_parts(config, None)["backbone"]) == fingerprint(parts["backbone"])
+    other = config.copy()
+    other.seed = 4
+    assert fingerprint(build_parts(other, None)["backbone"]) != fingerprint(parts["backbone"])
+
+
+def base_of(parts: dict[str, Any], folder: Path) -> Artefact:
+    """An artefact that holds these parts' tokenizer and weights."""
+    parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    save_weights(parts["backbone"], folder / WEIGHTS)
+    return Artefact(folder, "pretrain", "0" * 64)
+
+
+def test_a_base_gives_its_weights_and_its_tokenizer(config: DictConfig, tmp_path: Path) -> None:
+    other = config.copy()
+    other.seed, other.task.tokenizer.training_documents = 8, 20
+    base = build_parts(other, None)
+    taken = build_parts(config, base_of(base, tmp_path))
+    assert fingerprint(taken["backbone"]) == fingerprint(base["backbone"])
+    text = "What is 12+30? Please calculate."
+    assert taken["tokenizer"].encode(text) == base["tokenizer"].encode(text)
+    assert taken["tokenizer"].vocab_size == base["tokenizer"].vocab_size
+
+
+def test_a_base_of_another_shape_is_refused(config: DictConfig, parts: dict[str, Any], tmp_path: Path) -> None:
+    base = base_of(parts, tmp_path)
+    wider = config.copy()
+    wider.model.d_model = 24
+    with pytest.raises(InvalidInput, match="made by another architecture"):
+        build_parts(wider, base)
+
+
+def test_an_unknown_template_is_named(config: DictConfig) -> None:
+    wrong = config.copy()
+    wrong.task.template = "r2_zero"
+    with pytest.raises(
+        InvalidInput, match=r"task\.template='r2_zero' is not allowed: it must be one of r1_zero, plain"
+    ):
+        build_parts(wrong, None)
+
+
+def test_threads_are_set_or_left_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_up_torch(None)
+        assert torch.get_num_threads() == before
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+        set_up_torch(before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(False)
