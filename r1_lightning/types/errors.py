@@ -7,6 +7,7 @@ its traceback.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -33,10 +34,10 @@ def require_int(field: str, value: Any, minimum: int, maximum: int | None = None
 def require_number(
     field: str, value: Any, minimum: float, maximum: float | None = None, open_minimum: bool = False
 ) -> None:
-    """`value` must be a real number in [minimum, maximum], or (minimum, maximum] with `open_minimum`."""
+    """`value` must be a finite real number in [minimum, maximum], or (minimum, maximum] with `open_minimum`."""
     word = "above" if open_minimum else "of at least"
-    upper = f" and at most {maximum}" if maximum is not None else ""
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and value == value
+    upper = f" and at most {maximum}" if maximum is not None else " and finite" if value == math.inf else ""
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and value == value and abs(value) != math.inf
     in_range = (
         is_number and (value > minimum if open_minimum else value >= minimum) and (maximum is None or value <= maximum)
     )
