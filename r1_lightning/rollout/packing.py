@@ -14,7 +14,9 @@ import torch
 from r1_lightning.types.errors import require_int
 from r1_lightning.types.tensors import TokenBatch
 
-OPEN_ROWS = 16  # more open rows waste less room; with documents a third of a row long, 16 leave about 2 % empty
+# More open rows waste less room: of the miniature's rows of 96 with documents of 40 tokens, 4 open rows leave 11 % empty, 16
+# leave 6 %, and 64 no less than that.
+OPEN_ROWS = 16
 
 
 def pack_lengths(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
