@@ -1,0 +1,108 @@
+"""Measures of samples written by hand, with the numbers they must give and the intervals around them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from r1_lightning.evaluation.metrics import Measure, measure_samples
+from r1_lightning.functional.intervals import bootstrap_mean_interval, wilson_interval
+from r1_lightning.types.text import Completion, Problem
+
+PROBLEMS = [Problem("What is 2+3", "5", "2,3"), Problem("2+3+4等于多少", "9", "2,3,4", "zh")]
+
+
+def done(text: str, n_tokens: int = 10) -> Completion:
+    return Completion(text, n_tokens, finished=True)
+
+
+def cut(text: str, n_tokens: int = 64) -> Completion:
+    return Completion(text, n_tokens, finished=False)
+
+
+RIGHT_5 = "<think>2+3=5.</think><answer>5</answer>"
+WRONG_5 = "<think>2+3=6.</think><answer>6</answer>"
+SAMPLES = [
+    [done(RIGHT_5), done("It is 5."), done(WRONG_5, 12), cut(RIGHT_5)],
+    [
+        done("<answer>9</answer>", 4),  # right in its place, but not well formed
+        done("<think>先算 well 9.</think><answer>9</answer>", 20),
+        done("<think></think><answer>9</answer>", 5),
+        done("...", 1),
+    ],
+]
+# One line per sample of SAMPLES: strict, lenient, well formed, mixed, finished.
+BY_HAND = {
+    "pass_at_1": [[1, 0, 0, 0], [0, 1, 0, 0]],
+    "pass_at_1_lenient": [[1, 1, 0, 1], [1, 1, 1, 0]],
+    "format_rate": [[1, 0, 1, 0], [0, 1, 0, 0]],
+    "mixed_language_rate": [[0, 0, 0, 0], [0, 1, 0, 0]],
+    "finished_rate": [[1, 1, 1, 0], [1, 1, 1, 1]],
+    "completion_tokens_mean": [[10, 10, 12, 64], [4, 20, 5, 1]],
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_means_by_hand_with_intervals_over_problems(name: str) -> None:
+    measure = measure_samples(PROBLEMS, SAMPLES)[name]
+    flat = [value for row in BY_HAND[name] for value in row]
+    assert measure.value == pytest.approx(sum(flat) / 8)
+    expected = bootstrap_mean_interval(flat, [0, 0, 0, 0, 1, 1, 1, 1])
+    assert measure.interval == expected
+    # Two problems: a resample is one of them twice, or both, so the bounds are the two problems' own means.
+    means = sorted(sum(row) / 4 for row in BY_HAND[name])
+    assert [measure.interval.low, measure.interval.high] == pytest.approx(means)
+
+
+def test_the_names_and_the_vote() -> None:
+    """Votes are 5 5 6 5 and 9 9 9 none: both majorities are right, Wilson's interval of 2 of 2 is 0.342 to 1."""
+    measures = measure_samples(PROBLEMS, SAMPLES)
+    assert set(measures) == {*BY_HAND, "cons_at_4"}
+    vote = measures["cons_at_4"]
+    assert (vote.value, vote.interval) == (1.0, wilson_interval(2, 2))
+    assert vote.interval.low == pytest.approx(0.342, abs=0.001)
+
+
+def test_the_vote_may_be_wrong_or_empty_and_spellings_count_as_one() -> None:
+    """5.0, 05 and 5 are one answer with three votes against two for 6; the second problem has no answer at all."""
+    samples = [
+        [done(f"<answer>{answer}</answer>") for answer in ("6", "5.0", "6", "05", "5")],
+        [done("none") for _ in range(5)],
+    ]
+    measures = measure_samples(PROBLEMS, samples)
+    assert measures["cons_at_5"].value == 0.5
+    assert measures["pass_at_1_lenient"].value == pytest.approx(0.3)
+
+
+def test_an_empty_think_counts_as_form_only_where_it_was_forced() -> None:
+    plain, forced = (measure_samples(PROBLEMS, SAMPLES, allow) for allow in (False, True))
+    assert (plain["format_rate"].value, forced["format_rate"].value) == (0.375, 0.5)
+    assert (plain["pass_at_1"].value, forced["pass_at_1"].value) == (0.25, 0.375)
+    assert plain["pass_at_1_lenient"].value == forced["pass_at_1_lenient"].value
+
+
+def test_samples_of_one_problem_are_not_independent() -> None:
+    """16 problems of which half are always right: sd of the mean is 0.5 / sqrt(16) = 0.125, not 0.5 / sqrt(256)."""
+    problems = [Problem("q", "5", f"p{number}") for number in range(16)]
+    samples = [[done(RIGHT_5 if number < 8 else WRONG_5)] * 16 for number in range(16)]
+    interval = measure_samples(problems, samples)["pass_at_1"].interval
+    assert 0.2 < interval.low < 0.32 and 0.68 < interval.high < 0.8
+
+
+def test_one_problem_has_no_spread_and_says_so() -> None:
+    measures = measure_samples(PROBLEMS[:1], SAMPLES[:1])
+    assert measures["pass_at_1"].value == 0.25
+    assert math.isnan(measures["pass_at_1"].interval.low)
+
+
+def test_every_problem_needs_its_samples() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        measure_samples(PROBLEMS, SAMPLES[:1])
+
+
+def test_a_measure_is_a_value_with_its_interval() -> None:
+    for measure in measure_samples(PROBLEMS, SAMPLES).values():
+        assert isinstance(measure, Measure)
+        assert measure.interval.low <= measure.value <= measure.interval.high
+        assert measure.interval.estimate == pytest.approx(measure.value)

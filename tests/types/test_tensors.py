@@ -1,0 +1,99 @@
+"""Values that cross layers as tensors: they move whole, they stay as they are, and padding is no token."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.types.tensors import (
+    Backbone,
+    BackboneOutput,
+    GenerateFn,
+    Generation,
+    GRPOBatch,
+    LatentCache,
+    LossOutput,
+    TokenBatch,
+)
+
+
+def token_batch() -> TokenBatch:
+    """Documents of two tokens and one, and a place of padding."""
+    return TokenBatch(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[0, 1, 0, 0]]), torch.tensor([[1, 1, 2, 0]]))
+
+
+def grpo_batch() -> GRPOBatch:
+    numbers = torch.zeros(1, 4)
+    return GRPOBatch(
+        tokens=token_batch(),
+        completion_mask=torch.tensor([[False, True, False, False]]),
+        old_logprobs=numbers,
+        sampler_logprobs=numbers - 1,
+        sequence_ids=torch.tensor([[0, 0, 1, -1]]),
+        advantages=torch.tensor([1.0, -1.0]),
+        completion_tokens=torch.tensor([1.0, 0.0]),
+        n_sequences=2,
+        policy_version=7,
+    )
+
+
+def test_padding_is_no_token() -> None:
+    assert token_batch().is_token.tolist() == [[True, True, True, False]]
+    # A token is told by its document, never by its id: padding's id is a token like any other inside a document.
+    zeros = torch.zeros(1, 4, dtype=torch.long)
+    assert TokenBatch(zeros, zeros, torch.tensor([[1, 1, 0, 0]])).is_token.tolist() == [[True, True, False, False]]
+
+
+def test_everything_moves_and_what_is_no_tensor_stays() -> None:
+    """The `meta` device stands for any other: it is on every machine."""
+    batch = grpo_batch()
+    moved = batch.to("meta")
+    tensors = [
+        field.name for field in dataclasses.fields(GRPOBatch) if isinstance(getattr(batch, field.name), torch.Tensor)
+    ]
+    assert len(tensors) == 6
+    assert {getattr(moved, name).device.type for name in tensors} == {"meta"}
+    inner = (moved.tokens.token_ids, moved.tokens.position_ids, moved.tokens.document_ids)
+    assert {tensor.device.type for tensor in inner} == {"meta"}
+    assert (moved.n_sequences, moved.policy_version) == (2, 7)
+    assert type(moved) is GRPOBatch and type(moved.tokens) is TokenBatch
+    assert batch.advantages.device.type == batch.tokens.token_ids.device.type == "cpu"  # the original stays
+
+
+def test_moving_to_where_it_is_keeps_the_values() -> None:
+    batch = grpo_batch()
+    same = batch.to(torch.device("cpu"), non_blocking=True)
+    assert torch.equal(same.sampler_logprobs, batch.sampler_logprobs)
+    assert torch.equal(same.tokens.token_ids, batch.tokens.token_ids)
+
+
+@pytest.mark.parametrize("kind", [TokenBatch, BackboneOutput, LossOutput, GRPOBatch, Generation])
+def test_values_are_frozen(kind: type) -> None:
+    first = dataclasses.fields(kind)[0].name
+    value = kind(*[None] * len(dataclasses.fields(kind)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, first, 1)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"), [(Backbone, DeepSeekBackbone), (LatentCache, LatentKVCache), (GenerateFn, Sampler)]
+)
+def test_our_parts_fit_their_protocols(protocol: type, kind: type) -> None:
+    """Every method of the Protocol is there, with its parameters in its order; more may follow if they have defaults."""
+    methods = [name for name in vars(protocol) if name in ("__call__",) or not name.startswith("_")]
+    assert methods
+    for name in methods:
+        if isinstance(vars(protocol)[name], property):
+            assert isinstance(vars(kind)[name], property), name
+            continue
+        wanted = list(inspect.signature(vars(protocol)[name]).parameters)
+        given = inspect.signature(getattr(kind, name)).parameters
+        assert list(given)[: len(wanted)] == wanted, name
+        more = list(given.values())[len(wanted) :]
+        assert all(parameter.default is not inspect.Parameter.empty for parameter in more), name
