@@ -17,6 +17,7 @@ from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 from tests.support.miniature import (
+    EOS,
     PAD,
     Miniature,
     Sums,
@@ -186,3 +187,18 @@ def test_a_rewarded_completion_becomes_more_likely(tmp_path: Path) -> None:
 def test_a_bad_temperature_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"rollout\.sampling_temperature=0\.0"):
         miniature().grpo(sampling_temperature=0.0)
+
+
+def test_where_to_stop_is_learned_like_everything_else(tmp_path: Path) -> None:
+    """The EOS of each finished completion is a completion token: in the mask, in its length, and in the gradient."""
+    mini = miniature()
+    rollout, batch = sampled(mini)
+    finished = int(rollout.generation.finished.sum())
+    trained = batch.tokens.token_ids[batch.completion_mask]
+    assert 3 < finished == int((trained == EOS).sum())
+    assert int(batch.completion_tokens.sum()) == len(trained)
+    with_eos = backwards(stage(mini), [batch], tmp_path)[0].gradients
+    masked = batch.completion_mask & (batch.tokens.token_ids != EOS)
+    without = backwards(stage(miniature()), [dataclasses.replace(batch, completion_mask=masked)], tmp_path)[0].gradients
+    row = with_eos["head.weight"][EOS]
+    assert (row - without["head.weight"][EOS]).norm() > 0.1 * row.norm()

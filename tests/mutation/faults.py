@@ -1,0 +1,229 @@
+"""Deliberate faults, each a mistake that somebody has made in an implementation of these papers, as one change of text.
+
+`FAULTS` says which file, which text (it must be there exactly once), what stands there instead, and which test files must
+notice. A test file that lets its fault pass is not worth its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ADVANTAGES, POLICY_LOSS = "tests/functional/test_advantages.py", "tests/functional/test_policy_loss.py"
+GRPO, REFERENCE, BASE = "tests/stages/test_grpo.py", "tests/stages/test_reference.py", "tests/stages/test_base.py"
+PRETRAIN, ROUTER, SELF_CHECK = (
+    "tests/stages/test_pretrain.py",
+    "tests/model/test_router.py",
+    "tests/callbacks/test_self_check.py",
+)
+ROLLOUT_DATA = "tests/data/test_rollout_data.py"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` becomes `new` in r1_lightning/`file`; each of `tests` alone must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+FAULTS = (
+    Fault(
+        "the advantage has the wrong sign",
+        "functional/advantages.py",
+        "rewards_PG - rewards_PG.mean(dim=1, keepdim=True)",
+        "rewards_PG.mean(dim=1, keepdim=True) - rewards_PG",
+        (ADVANTAGES,),
+    ),
+    Fault(
+        "the std is taken over prompts",
+        "functional/advantages.py",
+        "rewards_PG.std(dim=1,",
+        "rewards_PG.std(dim=0,",
+        (ADVANTAGES,),
+    ),
+    Fault(
+        "the completion mask is shifted by one",
+        "rollout/collate.py",
+        "mask[line, start:end] = True",
+        "mask[line, start - 1 : end - 1] = True",
+        (GRPO,),
+    ),
+    Fault(
+        "prompt tokens are in the loss",
+        "rollout/collate.py",
+        "mask[line, start:end] = True",
+        "mask[line, column + 1 : end] = True",
+        (GRPO,),
+    ),
+    Fault(
+        "EOS is left out of the completions, so that ending is unlearned",
+        "rollout/sampler.py",
+        "out.mask[rows, position] = True",
+        "out.mask[rows, position] = token != self.eos_id",
+        (GRPO,),
+    ),
+    Fault(
+        "the ratio is inverted",
+        "functional/policy_loss.py",
+        "torch.exp(tokens.policy_logprobs - tokens.old_logprobs)",
+        "torch.exp(tokens.old_logprobs - tokens.policy_logprobs)",
+        (POLICY_LOSS,),
+    ),
+    Fault(
+        "the clip keeps the better side",
+        "functional/policy_loss.py",
+        "return torch.minimum(",
+        "return torch.maximum(",
+        (POLICY_LOSS,),
+    ),
+    Fault(
+        "long completions weigh more",
+        "functional/policy_loss.py",
+        "(1.0 / (tokens.n_sequences * tokens.completion_tokens))",
+        "(1.0 / tokens.completion_tokens.sum().expand(len(tokens.completion_tokens)))",
+        (POLICY_LOSS,),
+    ),
+    Fault(
+        "the KL is taken from the wrong side",
+        "functional/kl.py",
+        "log_ratio = ref_logprobs - policy_logprobs",
+        "log_ratio = policy_logprobs - ref_logprobs",
+        ("tests/functional/test_kl.py", GRPO),
+    ),
+    Fault(
+        "the expert bias weighs instead of only choosing",
+        "model/router.py",
+        "gate_weights(scores_NE, chosen_NK, config.route_scale)",
+        "gate_weights(scores_NE + self.expert_bias, chosen_NK, config.route_scale)",
+        (ROUTER,),
+    ),
+    Fault(
+        "forbidden expert groups are masked with 0",
+        "model/router.py",
+        'float("-inf")',
+        "0.0",
+        (ROUTER,),
+    ),
+    Fault(
+        "overloaded experts become easier to choose",
+        "functional/expert_balance.py",
+        "torch.sign(load_LE.mean(-1, keepdim=True) - load_LE)",
+        "torch.sign(load_LE - load_LE.mean(-1, keepdim=True))",
+        ("tests/functional/test_expert_balance.py",),
+    ),
+    Fault(
+        "only the last micro-batch's load moves the bias",
+        "stages/base.py",
+        "output.expert_load if self.expert_load is None else self.expert_load + output.expert_load",
+        "output.expert_load",
+        (BASE,),
+    ),
+    Fault(
+        "MTP sees the embedding one place too early",
+        "model/backbone.py",
+        "shift_left(embedded, depth)",
+        "shift_left(embedded, depth - 1)",
+        ("tests/model/test_mtp.py",),
+    ),
+    Fault(
+        "MTP targets are shifted by one",
+        "stages/pretrain.py",
+        "self._loss_ahead(h, batch, places)",
+        "self._loss_ahead(h, batch, max(1, places - 1))",
+        (PRETRAIN,),
+    ),
+    Fault(
+        "attention crosses documents",
+        "functional/masking.py",
+        "same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]",
+        "same_BTT = document_ids_BT[:, :, None] >= document_ids_BT[:, None, :]",
+        ("tests/functional/test_masking.py",),
+    ),
+    Fault(
+        "a rollout is used again after it is used up",
+        "data/rollout_data.py",
+        "if self.rollout is None or self.rollout.number != number:",
+        "if self.rollout is None:",
+        (ROLLOUT_DATA,),
+    ),
+    Fault(
+        "a stale rollout is not refused",
+        "data/rollout_data.py",
+        "if taken != step:",
+        "if taken > step:",
+        (ROLLOUT_DATA,),
+    ),
+    Fault(
+        "the loader has no length, so that Lightning fetches ahead",
+        "data/step_loader.py",
+        "def __len__(self) -> int:\n        return len(self.dataset)",
+        "def total(self) -> int:\n        return len(self.dataset)",
+        ("tests/data/test_step_loader.py", ROLLOUT_DATA),
+    ),
+    Fault(
+        "the sampler has a copy of the policy",
+        "run/parts.py",
+        "            backbone, rollout.sampling,",
+        '            __import__("copy").deepcopy(backbone), rollout.sampling,',
+        ("tests/run/test_parts.py",),
+    ),
+    Fault(
+        "the sampler stores log-probs at temperature 1",
+        "rollout/sampler.py",
+        "policy_R = logprobs_RV.gather(",
+        "policy_R = (logits_RV * self.config.sampling_temperature).log_softmax(-1).gather(",
+        (SELF_CHECK, GRPO),
+    ),
+    Fault(
+        "top-p leaks into the policy's log-probs",
+        "rollout/sampler.py",
+        "return token_R, policy_R, probabilities_RV",
+        "return token_R, probabilities_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1).log(), probabilities_RV",
+        (SELF_CHECK,),
+    ),
+    Fault(
+        "the reference is not frozen",
+        "stages/reference.py",
+        "copy.deepcopy(policy).requires_grad_(False).eval()",
+        "policy",
+        (REFERENCE, GRPO),
+    ),
+    Fault(
+        "the reference is refreshed at every step",
+        "stages/reference.py",
+        "optimizer_steps % self.refresh_every == 0",
+        "optimizer_steps % self.refresh_every >= 0",
+        (REFERENCE,),
+    ),
+    Fault(
+        "the reference is refreshed after the checkpoint that should hold it",
+        "stages/grpo.py",
+        "def on_train_batch_start(",
+        "def on_train_batch_end(",
+        (REFERENCE,),
+    ),
+    Fault(
+        "micro-batches are divided by their number once more",
+        "stages/grpo.py",
+        "return output.loss * self.trainer.accumulate_grad_batches",
+        "return output.loss",
+        (GRPO,),
+    ),
+    Fault(
+        "the self-check lets NaN pass",
+        "callbacks/self_check.py",
+        "if not agreement.max_difference <= self.tolerance:",
+        "if agreement.max_difference > self.tolerance:",
+        (SELF_CHECK,),
+    ),
+    Fault(
+        "the rollout in use is not saved",
+        "data/rollout_data.py",
+        "if rollout is None:\n            return {}",
+        "if True:\n            return {}",
+        (ROLLOUT_DATA, "tests/callbacks/test_checkpoint.py"),
+    ),
+)
