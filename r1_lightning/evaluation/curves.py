@@ -137,6 +137,8 @@ def training_flops(folder: Path) -> float:
     is_rl = any(row.get("rollout/reward_mean") for row in rows)
     if not is_rl:
         return 6.0 * weights * trained_tokens
-    completions = config["rollout"]["prompts_per_rollout"] * config["rollout"]["group_size"]
+    rollout = config["rollout"]
+    # A rollout's numbers stand in the row of each step that trains on it.
+    completions_per_step = rollout["prompts_per_rollout"] * rollout["group_size"] / rollout["minibatches_per_rollout"]
     lengths = [float(row["rollout/completion_tokens_mean"]) for row in rows if row.get("rollout/reward_mean")]
-    return 8.0 * weights * trained_tokens + 2.0 * weights * completions * sum(lengths)
+    return 8.0 * weights * trained_tokens + 2.0 * weights * completions_per_step * sum(lengths)

@@ -66,7 +66,9 @@ def test_numbers_that_are_not(value: object) -> None:
 
 def test_infinity_is_no_setting_even_without_an_upper_bound() -> None:
     """A YAML file says `.inf` easily; a temperature or a learning rate of it is nobody's wish."""
-    with pytest.raises(InvalidInput, match=r"^optim\.lr=inf is not allowed: it must be a number of at least 0 and finite$"):
+    with pytest.raises(
+        InvalidInput, match=r"^optim\.lr=inf is not allowed: it must be a number of at least 0 and finite$"
+    ):
         require_number("optim.lr", math.inf, 0)
 
 
