@@ -42,6 +42,7 @@ def train(arguments: Sequence[str]) -> tuple[Artefact, float]:
 def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """All rows and the curve of one seed."""
     common = [f"seed={seed}", f"paths.root={root}"]
+    from_nothing = not root.exists()
     trained, seconds = train(["experiment=r1_zero_tiny", *common])
     base = open_artefact((trained.folder / trained.inputs["base"]["folder"]).resolve())
     control, _ = train(["experiment=r1_zero_tiny_control", f"init_from={base.folder}", *common])
@@ -55,9 +56,12 @@ def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[
     ):
         _, measures = evaluate(artefact.folder, settings, prefix)
         rows += list(_rows(seed, model, artefact, measures))
-    costs = {"command_s": ("trained", trained, seconds)}
-    costs |= {"training_flops": ("trained", trained, training_flops(trained.folder))}
-    costs |= {"control_flops": ("control", control, training_flops(control.folder))}
+    costs = {
+        "training_flops": ("trained", trained, training_flops(trained.folder)),
+        "control_flops": ("control", control, training_flops(control.folder)),
+    }
+    if from_nothing:  # a resumed or reused run has no time of its own
+        costs["command_s"] = ("trained", trained, seconds)
     for measure, (model, artefact, value) in costs.items():
         rows.append(_row(seed, model, measure, value, value, value, artefact))
     return rows, [{"seed": seed, **point} for point in _curve(trained.folder)]
