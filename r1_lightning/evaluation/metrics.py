@@ -21,7 +21,7 @@ from r1_lightning.types.text import Completion, Problem
 
 @dataclass(frozen=True)
 class Measure:
-    """One number: its value, its 95 % interval, and whether it is a share (0..1) or a count (tokens)."""
+    """One number with its 95 % interval: a share (0..1) or a mean length (tokens), as its name says."""
 
     value: float
     interval: Interval
