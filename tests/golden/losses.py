@@ -51,7 +51,8 @@ def steps(stage: str) -> list[tuple[float, ...]]:
 
 def lines() -> list[str]:
     """The text of losses.txt, line by line: stage, step, and the columns as shortest decimals that give the same floats."""
-    text = [f"# {stage}: step, {', '.join(names)}" for stage, names in COLUMNS.items()]
+    text = ["# Written by: python -m tests.golden.losses > tests/golden/losses.txt"]
+    text += [f"# {stage}: step, {', '.join(names)}" for stage, names in COLUMNS.items()]
     for stage in COLUMNS:
         text += [f"{stage} {step} {' '.join(map(repr, row))}" for step, row in enumerate(steps(stage))]
     return text
