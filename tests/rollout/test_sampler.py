@@ -41,7 +41,7 @@ def sampler_of(model: torch.nn.Module, seed: int = 7, **changes: object) -> Samp
     return Sampler(model, config, changes.pop("eos_id", EOS), changes.pop("pad_id", PAD), seed, **changes)
 
 
-def same(a: Generation, b: Generation, atol: float = 0.0) -> None:
+def check_same(a: Generation, b: Generation, atol: float = 0.0) -> None:
     for field in dataclasses.fields(Generation):
         torch.testing.assert_close(getattr(a, field.name), getattr(b, field.name), atol=atol, rtol=0)
 
@@ -245,7 +245,7 @@ def test_max_rows_changes_nothing_and_is_kept(max_rows: int) -> None:
     expected = sampler_of(markov())(prompts, 12, keys)
     model, done = markov(), []
     drawn = sampler_of(model, max_rows=max_rows)(prompts, 12, keys, done.append)
-    same(drawn, expected)
+    check_same(drawn, expected)
     assert max(model.decoded) <= max_rows
     assert sum(done) == 36 and max(done) <= max_rows
 
@@ -255,14 +255,14 @@ def test_dropping_ended_rows_changes_nothing(share: float, monkeypatch: pytest.M
     expected = sampler_of(markov(), max_new_tokens=12)([[0], [1]], 40, keys_of(2, 40))
     monkeypatch.setattr(sampler_module, "COMPACT_AT_ENDED_SHARE", share)
     model = markov()
-    same(sampler_of(model, max_new_tokens=12)([[0], [1]], 40, keys_of(2, 40)), expected)
+    check_same(sampler_of(model, max_new_tokens=12)([[0], [1]], 40, keys_of(2, 40)), expected)
     alive = [int(expected.completion_mask[:, column].sum()) for column in range(1, 12)]
     if share == 0.0:
         assert model.decoded == alive  # a row is gone as soon as it has ended
     if share == 2.0:
         assert model.decoded == [80] * 11  # never
     if share == 0.125:
-        assert all(now <= rows <= now / 0.875 for now, rows in zip(alive, model.decoded, strict=True))
+        assert all(left <= rows <= left / 0.875 for left, rows in zip(alive, model.decoded, strict=True))
         assert model.decoded[-1] < 40
 
 
@@ -280,11 +280,11 @@ def test_order_of_prompts_and_company_change_nothing() -> None:
     together = sampler_of(markov())(prompts, 8, keys)
     for number, prompt in enumerate(prompts):
         rows = slice(8 * number, 8 * number + 8)
-        same(sampler_of(markov())([prompt], 8, keys[rows]), rows_of(together, rows))
+        check_same(sampler_of(markov())([prompt], 8, keys[rows]), rows_of(together, rows))
     turned = sampler_of(markov())(prompts[::-1], 8, keys.view(3, 8, 3).flip(0).flatten(0, 1))
-    same(turned, rows_of(together, [*range(16, 24), *range(8, 16), *range(8)]))
+    check_same(turned, rows_of(together, [*range(16, 24), *range(8, 16), *range(8)]))
     copies = keys[:8].flip(0)
-    same(sampler_of(markov())([prompts[0]], 8, copies), rows_of(together, list(range(7, -1, -1))))
+    check_same(sampler_of(markov())([prompts[0]], 8, copies), rows_of(together, list(range(7, -1, -1))))
 
 
 def test_a_shorter_limit_cuts_and_changes_nothing_before() -> None:
@@ -351,11 +351,11 @@ def test_company_padding_and_waves_do_not_matter_to_a_real_backbone() -> None:
     """Prompts of 1 to 11 tokens stand left-padded in one batch; by itself none is padded."""
     model, keys = backbone(REAL), keys_of(5, 6)
     together = real_sampler(model, record_routes=True)(PROMPTS, 6, keys)
-    same(real_sampler(model, record_routes=True, max_rows=4)(PROMPTS, 6, keys), together, atol=1e-4)
+    check_same(real_sampler(model, record_routes=True, max_rows=4)(PROMPTS, 6, keys), together, atol=1e-4)
     for number, prompt in enumerate(PROMPTS):
         rows = slice(6 * number, 6 * number + 6)
         alone = real_sampler(model, record_routes=True)([prompt], 6, keys[rows])
-        same(alone, rows_of(together, rows), atol=1e-4)
+        check_same(alone, rows_of(together, rows), atol=1e-4)
 
 
 @torch.no_grad()
@@ -378,7 +378,7 @@ def test_there_is_no_copy_that_could_go_stale() -> None:
     before = sampler(PROMPTS, 4, keys)
     randomise(model, seed=99)
     after = sampler(PROMPTS, 4, keys)
-    same(after, real_sampler(model)(PROMPTS, 4, keys))
+    check_same(after, real_sampler(model)(PROMPTS, 4, keys))
     first = after.policy_logprobs[:, 0]
     assert float((first - before.policy_logprobs[:, 0]).abs().max()) > 0.1
     expected = [plain_logprobs(model, PROMPTS[r // 4], [int(after.completion_ids[r, 0])], 1.0)[0] for r in range(20)]

@@ -122,12 +122,12 @@ def written_sums(text: str) -> Iterator[Sum]:
     yield from reasoned_sums(text)
 
 
-def tested_forms(texts: Iterable[str]) -> set[Canonical]:
+def forms_tested(texts: Iterable[str]) -> set[Canonical]:
     """Of questions to be tested on: their sums, and what is left of each after every step."""
     return {canonical(left) for text in texts for value in written_sums(text) for left in what_is_left(value)}
 
 
-def trained_forms(texts: Iterable[str]) -> set[Canonical]:
+def forms_trained(texts: Iterable[str]) -> set[Canonical]:
     """Of texts that are trained on: their sums, what is left after every step, and how each of these begins."""
     return {
         canonical(begun)

@@ -43,28 +43,28 @@ def held_out() -> Sequence[Problem]:
 
 
 @pytest.fixture(scope="module")
-def tested(held_out: Sequence[Problem]) -> set[reading.Canonical]:
-    return reading.tested_forms(questions(held_out))
+def held_out_forms(held_out: Sequence[Problem]) -> set[reading.Canonical]:
+    return reading.forms_tested(questions(held_out))
 
 
 # ------------------------------------------------------------------------------------------------------------- the proof
 
 
-def test_nothing_that_is_tested_was_ever_trained_on(tested: set[reading.Canonical]) -> None:
+def test_nothing_that_is_tested_was_ever_trained_on(held_out_forms: set[reading.Canonical]) -> None:
     problems = [TASK.train_problem(seed, index) for seed in SEEDS for index in range(1_250)]
-    trained = reading.trained_forms(documents(TASK, 5_000) + questions(problems))
+    trained = reading.forms_trained(documents(TASK, 5_000) + questions(problems))
     assert len(trained) > 20_000  # the reader does find what is there
-    assert len(tested) > 2_000  # 2,000 problems and what is left of the longer ones
-    assert trained & tested == set()
+    assert len(held_out_forms) > 2_000  # 2,000 problems and what is left of the longer ones
+    assert trained & held_out_forms == set()
 
 
 def test_the_same_of_longer_chains() -> None:
     """With up to five operations a slip can be followed by several more, and a beginning can have four."""
     task = ArithmeticTask(max_operations=5)
-    tested = reading.tested_forms(questions(task.held_out_problems(500)))
-    trained = reading.trained_forms(documents(task, 3_000, seeds=[0]))
+    held_out_forms = reading.forms_tested(questions(task.held_out_problems(500)))
+    trained = reading.forms_trained(documents(task, 3_000, seeds=[0]))
     assert max(len(factors) + len(terms) - 1 for factors, terms in trained) >= 4
-    assert trained & tested == set()
+    assert trained & held_out_forms == set()
 
 
 def test_the_reader_reads_every_problem_as_it_is(held_out: Sequence[Problem]) -> None:
@@ -111,13 +111,13 @@ def _told(term: int, language: str) -> str:
 
 
 @pytest.mark.parametrize("spelling", spellings(((2,), (3, 4))))
-def test_a_planted_problem_is_noticed(spelling: str, held_out: Sequence[Problem], tested: set) -> None:
+def test_a_planted_problem_is_noticed(spelling: str, held_out: Sequence[Problem], held_out_forms: set) -> None:
     planted = 0
     for problem in held_out[:200]:
         asked = only_sum(problem.question)
         if len(asked[0]) == 1 and len(asked[1]) == 2 and (text := spellings(asked)[spelling]):
             planted += 1
-            assert reading.canonical(asked) in reading.trained_forms([text]) & tested, text
+            assert reading.canonical(asked) in reading.forms_trained([text]) & held_out_forms, text
     assert planted > 30
 
 
@@ -130,10 +130,10 @@ def states_only(chain: chains.Chain) -> bool:
 
 
 @pytest.mark.parametrize("wall", [no_wall, states_only])
-def test_a_wall_with_a_hole_is_noticed(wall, tested: set, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not reading.trained_forms(documents(TASK, 1_000)) & tested
+def test_a_wall_with_a_hole_is_noticed(wall, held_out_forms: set, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not reading.forms_trained(documents(TASK, 1_000)) & held_out_forms
     monkeypatch.setattr(chains, "may_train_on", wall)
-    assert len(reading.trained_forms(documents(TASK, 1_000)) & tested) >= 10
+    assert len(reading.forms_trained(documents(TASK, 1_000)) & held_out_forms) >= 10
 
 
 def carried_slips(count: int) -> list[str]:
@@ -142,11 +142,11 @@ def carried_slips(count: int) -> list[str]:
     return [writer._slip_unnoticed(rng, chains.draw_training_chain(rng, 3, 3), "en") for _ in range(count)]
 
 
-def test_a_slip_that_is_not_looked_after_is_noticed(tested: set, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slip_that_is_not_looked_after_is_noticed(held_out_forms: set, monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of these slips leave two operations to do, on a number that was not checked when the chain was drawn."""
-    assert not reading.trained_forms(carried_slips(4_000)) & tested
+    assert not reading.forms_trained(carried_slips(4_000)) & held_out_forms
     monkeypatch.setattr(arithmetic_text, "may_train_on", no_wall)
-    assert len(reading.trained_forms(carried_slips(4_000)) & tested) >= 5
+    assert len(reading.forms_trained(carried_slips(4_000)) & held_out_forms) >= 5
 
 
 # ------------------------------------------------------------------------------------------------------ the problem source
