@@ -1,14 +1,21 @@
-"""The checkpoint from which the same command resumes, replaced atomically so that a kill at any moment leaves a whole one."""
+"""The checkpoint from which the same command resumes, replaced atomically so that a kill at any moment leaves a whole one.
+
+Lightning's own `save_checkpoint` writes to the system's temporary folder and moves the file from there. Here it is written
+inside its own folder, so that a full disk is a line about that folder, and nothing is left behind elsewhere. What is written
+is Lightning's state all the same: `trainer.fit(ckpt_path=...)` reads it.
+"""
 
 from __future__ import annotations
 
-import os
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
+from r1_lightning.artefacts.files import output_folder, replacing
 from r1_lightning.types.errors import require, require_int
 
 LAST = "last.ckpt"
@@ -25,6 +32,8 @@ class ResumeCheckpoint(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = trainer.global_step
+        if trainer.is_global_zero:
+            self._remove_leftovers()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,14 +46,26 @@ class ResumeCheckpoint(L.Callback):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write beside the old checkpoint, then take its place in one step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{LAST}.tmp"
-        trainer.save_checkpoint(temporary, weights_only=False)
+        """Write beside the old checkpoint, then take its place in one step.
+
+        Raises `InvalidInput` naming the folder where it cannot be written. The main process writes; a strategy that
+        spreads the state over several processes is not served.
+        """
+        state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
         if trainer.is_global_zero:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(temporary, self.folder / LAST)
+            # By way of memory: torch's writer of files says "unexpected pos" of a full disk, the system says what it is.
+            content = io.BytesIO()
+            torch.save(state, content)
+            with output_folder(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / LAST) as temporary:
+                temporary.write_bytes(content.getbuffer())
+        trainer.strategy.barrier("ResumeCheckpoint.save")
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a kill in the middle of writing left; the folder is locked, so that nobody else writes here."""
+        for leftover in self.folder.glob(f".{LAST}.*tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 def checkpoint_to_resume(folder: Path) -> Path | None:

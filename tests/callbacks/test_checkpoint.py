@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,14 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(
     def crash(*_: Any) -> None:
         raise Crash
 
-    def spoil(path: Path, **_: Any) -> None:
-        Path(path).write_bytes(b"half of a check")
+    def spoil(path: Path, content: Any) -> None:
+        with path.open("wb") as file:
+            file.write(bytes(content)[:15])
         raise Crash
 
     def before(fit: L.Trainer, *_: Any) -> None:
         if fit.global_step == 3 and moment == "writing":
-            monkeypatch.setattr(fit, "save_checkpoint", spoil)
+            monkeypatch.setattr(Path, "write_bytes", spoil)
         elif fit.global_step == 3:
             monkeypatch.setattr(os, "replace", crash)
 
@@ -125,6 +127,35 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(
     monkeypatch.undo()
     assert is_whole(tmp_path / LAST) and checkpoint_to_resume(tmp_path) == tmp_path / LAST
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 2
+
+
+def full_disk(folder: Path) -> None:
+    """Let the temporary file stand on a device that is full."""
+    (folder / f".{LAST}.{os.getpid()}.tmp").symlink_to("/dev/full")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_one_line_about_the_folder_and_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # not through the system's temporary folder
+    spy = Spy("on_train_batch_start", lambda fit, *_: full_disk(tmp_path) if fit.global_step == 3 else None)
+    miniature = Miniature(max_steps=6)
+    with pytest.raises(InvalidInput, match="the disk is full") as refusal:
+        trainer(6, tmp_path, [ResumeCheckpoint(tmp_path, 2), spy]).fit(
+            miniature.pretrain(), datamodule=miniature.text()
+        )
+    assert f"the output folder {tmp_path} cannot be written" in str(refusal.value)
+    assert [entry.name for entry in tmp_path.iterdir()] == [LAST]
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 2
+
+
+def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    for name in (f".{LAST}.4711.tmp", f".{LAST}.tmp", "notes.tmp"):
+        (tmp_path / name).write_bytes(b"half of a check")
+    miniature = Miniature(max_steps=1)
+    trainer(1, tmp_path, [ResumeCheckpoint(tmp_path, 1)]).fit(miniature.pretrain(), datamodule=miniature.text())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.tmp"]
 
 
 def test_nothing_to_resume_without_a_checkpoint(tmp_path: Path) -> None:
