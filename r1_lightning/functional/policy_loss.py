@@ -23,6 +23,10 @@ from r1_lightning.types.tensors import LossOutput
 
 # Shape legend: C completion tokens, S sequences.
 
+# The largest FP32 number whose exp is finite (3.4e38). Log-ratios of whole completions pass it once a policy has moved far
+# enough; exp would be inf, and inf * 0 (an advantage of 0, a clipped gradient) NaN. At or below it nothing changes.
+MAX_LOG_RATIO = 88.72283
+
 
 @dataclass(frozen=True)
 class SampledTokens:
@@ -100,12 +104,14 @@ class SequenceLevelGRPO(_ClippedObjective):
     def __call__(self, tokens: SampledTokens) -> LossOutput:
         """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
         policy_S = tokens.sum_by_sequence(tokens.policy_logprobs)
-        ratio_S = torch.exp(policy_S - tokens.sum_by_sequence(tokens.old_logprobs))
+        log_ratio_S = policy_S - tokens.sum_by_sequence(tokens.old_logprobs)
+        ratio_S = torch.exp(log_ratio_S.clamp(max=MAX_LOG_RATIO))
         objective_S = clipped_surrogate(ratio_S, tokens.advantages, self.clip_eps, self.upper_eps)
         clipped = is_clipped(ratio_S, tokens.advantages, self.clip_eps, self.upper_eps)
         metrics = {"policy/ratio_mean": ratio_S.mean(), "policy/clip_fraction": clipped.float().mean()}
         if tokens.ref_logprobs is not None:
-            kl_S = k3(policy_S, tokens.sum_by_sequence(tokens.ref_logprobs))
+            log_ref_ratio_S = tokens.sum_by_sequence(tokens.ref_logprobs) - policy_S
+            kl_S = k3(torch.zeros_like(policy_S), log_ref_ratio_S.clamp(max=MAX_LOG_RATIO))
             objective_S = objective_S - self.kl_coef * kl_S
             metrics["policy/kl_ref"] = kl_S.mean()
         loss = -objective_S.sum() / tokens.n_sequences

@@ -2,10 +2,14 @@
 
 The auxiliary-loss-free balancing of DeepSeek-V3 belongs to the mathematics of a step, so it lives in the stage and not in a
 callback: load is summed over the micro-batches of an optimizer step, and the biases move once, just before that step.
+
+A loss or a gradient that is no number ends the run before the optimizer takes the step: the weights stay those of the last
+good step, and neither a checkpoint nor an artefact ever holds NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 
 from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
-from r1_lightning.types.errors import require, require_int, require_number
+from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 from r1_lightning.types.tensors import BackboneOutput
 
 
@@ -64,7 +68,7 @@ class StageModule(L.LightningModule):
     `bias_update_speed` 0 freezes the expert biases.
     """
 
-    backbone: Any  # an nn.Module that fits the `Backbone` Protocol
+    backbone: Any  # an nn.Module that fits the Protocols `Backbone` and `Balanced`
 
     def __init__(self, backbone: nn.Module, optim: AdamWConfig, max_steps: int, bias_update_speed: float) -> None:
         super().__init__()
@@ -75,6 +79,7 @@ class StageModule(L.LightningModule):
         self.max_steps = max_steps
         self.bias_update_speed = bias_update_speed
         self.expert_load: Tensor | None = None
+        self.step_loss: Tensor | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optim.build(self.backbone)
@@ -82,10 +87,26 @@ class StageModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Add a micro-batch's loss to that of the current optimizer step; it is looked at once per step."""
+        self.step_loss = loss.detach() if self.step_loss is None else self.step_loss + loss.detach()
+
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Clip the global norm. `InvalidInput` where the loss or the norm is not finite: the run has diverged."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
+        loss, self.step_loss = self.step_loss, None
+        self._require_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
         self.log("train/grad_norm", norm)
+
+    def _require_finite(self, metrics: Mapping[str, Tensor]) -> None:
+        values = torch.stack([value.float() for value in metrics.values()]).tolist()  # one wait for the device
+        for name, value in zip(metrics, values, strict=True):
+            if not math.isfinite(value):
+                raise InvalidInput(
+                    f"{name}={value} at step {self.global_step}: training has diverged and stops before this step; try "
+                    f"a lower optim.lr than {self.optim.lr:g}, or resume from the last checkpoint with the same command"
+                )
 
     def count_load(self, output: BackboneOutput) -> None:
         """Add a training forward's expert load to that of the current optimizer step."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.policy_loss import (
+    MAX_LOG_RATIO,
     SampledTokens,
     SequenceLevelGRPO,
     TokenLevelGRPO,
@@ -340,3 +341,42 @@ def test_r1s_wide_interval_never_binds_from_below():
 def test_bad_settings_are_named(objective, settings, field):
     with pytest.raises(InvalidInput, match=f"objective.{field}"):
         objective(**settings)
+
+
+# ------------------------------------------------------------------------------------------------ ratios beyond any number
+
+
+def _far(policy: float, reference: float, advantages: tuple[float, ...]) -> SampledTokens:
+    """Two tokens a completion, each `policy` nats more likely than when sampled, and the reference `reference` nats."""
+    n = len(advantages)
+    zeros = torch.zeros(2 * n)
+    return SampledTokens(
+        policy_logprobs=(zeros + policy).requires_grad_(),
+        old_logprobs=zeros,
+        ref_logprobs=zeros + reference,
+        sequence_ids=torch.arange(n).repeat_interleave(2),
+        advantages=torch.tensor(advantages),
+        completion_tokens=torch.full((n,), 2.0),
+        n_sequences=n,
+    )
+
+
+def test_a_log_ratio_of_100_nats_is_no_nan_at_sequence_level():
+    # Advantages 0 and +1: the surrogate is 0 and, clipped at 1.2, 1.2: loss -(0 + 1.2) / 2 = -0.6; no gradient from either.
+    tokens = _far(50.0, 50.0, (0.0, 1.0))
+    output = SequenceLevelGRPO(clip_eps=0.2, kl_coef=0.0)(tokens)
+    output.loss.backward()
+    assert output.loss.item() == pytest.approx(-0.6, abs=1e-6)
+    assert tokens.policy_logprobs.grad.tolist() == [0.0] * 4
+    # The reference 100 nats likelier than the policy: k3 is cut off, and with kl_coef 0 it weighs nothing.
+    tokens = _far(0.0, 50.0, (1.0, -1.0))
+    SequenceLevelGRPO(kl_coef=0.0)(tokens).loss.backward()
+    assert tokens.policy_logprobs.grad.tolist() == [-0.5, -0.5, 0.5, 0.5]
+
+
+def test_the_bound_changes_no_finite_result():
+    bound = torch.tensor(MAX_LOG_RATIO)
+    above = torch.nextafter(bound, torch.tensor(math.inf))
+    assert torch.isfinite(bound.exp()) and torch.isinf(above.exp())  # the largest FP32 number with a finite exp
+    for log_ratio in (-200.0, 0.0, 44.0, MAX_LOG_RATIO):
+        assert torch.tensor(log_ratio).clamp(max=MAX_LOG_RATIO) == torch.tensor(log_ratio)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
 from r1_lightning.functional.expert_balance import updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.stages.base import AdamWConfig
@@ -171,3 +172,44 @@ def test_a_dense_model_has_no_bias_to_move(tmp_path: Path) -> None:
     fit = trainer(2, tmp_path)
     fit.fit(miniature.pretrain(), datamodule=miniature.text())
     assert fit.global_step == 2 and "moe/max_violation" not in fit.callback_metrics
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("metric", ["train/loss", "train/grad_norm"])
+def test_a_diverged_run_stops_before_the_step_and_keeps_its_weights(tmp_path: Path, metric: str, value: float) -> None:
+    miniature = Miniature(optim=AdamWConfig(lr=0.03), max_steps=4)
+    module = miniature.pretrain()
+    original = module.training_step
+
+    def spoiled(batch: Any, batch_idx: int) -> Tensor:
+        loss: Tensor = original(batch, batch_idx)
+        if module.global_step < 2:
+            return loss
+        if metric == "train/grad_norm":  # the loss stays a number
+            loss.register_hook(lambda gradient: gradient * value)
+            return loss
+        return loss + value  # the gradient stays a number
+
+    module.training_step = spoiled
+    fit = trainer(4, tmp_path, [ResumeCheckpoint(tmp_path, 1)])
+    with pytest.raises(InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03, .*resume") as end:
+        fit.fit(module, datamodule=miniature.text())
+    assert "\n" not in str(end.value)
+    weights = {name: p.detach() for name, p in miniature.model.named_parameters()}
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+    saved = torch.load(tmp_path / LAST, weights_only=True)
+    assert saved["global_step"] == fit.global_step == 2
+    for name, weight in weights.items():  # not the optimizer's step, not even a part of it
+        assert torch.equal(saved["state_dict"][f"backbone.{name}"], weight), name
+
+
+def test_a_loss_that_is_no_number_in_any_micro_batch_stops_the_step(tmp_path: Path) -> None:
+    miniature = Miniature(max_steps=4)
+    module = miniature.pretrain()
+    original = module.training_step
+    module.training_step = lambda batch, batch_idx: original(batch, batch_idx) + (float("nan") if batch_idx == 2 else 0)
+    loader = Batches(list(miniature.text().train_dataloader()))
+    fit = trainer(2, tmp_path, accumulate_grad_batches=2)
+    with pytest.raises(InvalidInput, match="train/loss=nan at step 1"):  # the first of the second step's two
+        fit.fit(module, loader)
+    assert fit.global_step == 1
