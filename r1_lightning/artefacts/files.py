@@ -30,22 +30,43 @@ FOLDER_ERRORS = {
     errno.ELOOP: "its path has a loop of links",
     errno.EEXIST: "a file stands in its place",
 }
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def output_folder(folder: Path) -> Iterator[None]:
     """Turn an `OSError` that says `folder` cannot be written (full, read-only, a file in the way) into `InvalidInput`.
 
-    An error that names a file outside `folder` is not about the output and passes through.
+    An error that names only files outside `folder` is not about the output and passes through; but a full disk is always
+    reported, because libraries write a file elsewhere first (below TMPDIR) and then move it here.
     """
     try:
         yield
     except OSError as error:
-        place = error.filename
-        outside = isinstance(place, (str, os.PathLike)) and not _related(Path(place), folder)
+        named = (error.filename, error.filename2)
+        places = [Path(place) for place in named if isinstance(place, (str, os.PathLike))]
+        outside = bool(places) and not any(_related(place, folder) for place in places)
+        detail = " ".join(str(error).split())
+        if error.errno in DISK_FULL and outside:
+            raise InvalidInput(
+                f"the output folder {folder} cannot be written: {FOLDER_ERRORS[error.errno]} where temporary files go "
+                f"({detail}); make room there, or choose another place with TMPDIR=FOLDER"
+            ) from error
         if error.errno not in FOLDER_ERRORS or outside:
             raise
-        raise unwritable(folder, error.errno, str(error)) from error
+        raise unwritable(folder, error.errno, detail) from error
+
+
+@contextmanager
+def input_folder(folder: Path) -> Iterator[None]:
+    """Turn any `OSError` met while looking into `folder` (no permission, too long a name) into `InvalidInput`."""
+    try:
+        yield
+    except OSError as error:
+        detail = " ".join(str(error).split())
+        raise InvalidInput(
+            f"the folder {folder} cannot be read: {detail}; choose another with paths.root=FOLDER"
+        ) from error
 
 
 def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:

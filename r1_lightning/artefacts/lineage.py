@@ -58,11 +58,15 @@ def render(artefact: Artefact) -> str:
     return "\n".join(_lines(artefact, head="", tail=""))
 
 
+def _short(commit: str) -> str:
+    return commit[:12] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
 def _lines(artefact: Artefact, head: str, tail: str) -> list[str]:
     """`head` precedes this artefact's own line, `tail` the lines of its inputs."""
     lines = [
-        f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit {artefact.commit[:12]}"
-        f"{'-dirty' if artefact.commit.endswith('-dirty') else ''}  {artefact.created}  {artefact.folder}"
+        f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit "
+        f"{', then '.join(map(_short, artefact.commits or (artefact.commit,)))}  {artefact.created}  {artefact.folder}"
     ]
     last = len(artefact.inputs) - 1
     for index, (role, record) in enumerate(artefact.inputs.items()):

@@ -4,6 +4,7 @@
         artefact.json        written last: an artefact is complete if and only if this file is there
         weights.safetensors  the weights        tokenizer/   HuggingFace format
         config.yaml          the resolved configuration      table.txt    what a person reads at the end
+        commits.txt          of the code that worked on it, in order
         checkpoints/         what an interrupted run resumes from         .lock  held while a process works here
 
 The folder's name is for people and for finding candidates; whether a finished one is the right one is decided by the
@@ -23,12 +24,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from r1_lightning.artefacts.files import output_folder, sha256_of, unwritable, write_json, write_text
+from r1_lightning.artefacts.files import input_folder, output_folder, sha256_of, unwritable, write_json, write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.types.errors import InvalidInput, require
 
 __all__ = [
+    "COMMITS",
     "CONFIG",
     "MARKER",
     "TABLE",
@@ -41,6 +43,8 @@ __all__ = [
     "is_complete",
     "load_weights",
     "locked",
+    "note_commit",
+    "noted_commits",
     "open_artefact",
     "output_folder",
     "save_weights",
@@ -55,6 +59,7 @@ TOKENIZER = "tokenizer"
 TABLE = "table.txt"
 CONFIG = "config.yaml"
 LOCK = ".lock"
+COMMITS = "commits.txt"
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,9 @@ class Artefact:
 
     `inputs` maps a role (`base`) to its "stage", "fingerprint" and "folder" (relative to this folder, so that a root
     can be moved as a whole); `metrics` maps a metric's name to its value, None where it was not a finite number;
-    `created` is UTC in ISO 8601; `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written.
+    `commits` are those of the code that worked on it, in order (more than one if a run was resumed after a change) and
+    `commit` is the last; `created` is UTC in ISO 8601;
+    `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written.
     """
 
     folder: Path
@@ -71,6 +78,7 @@ class Artefact:
     fingerprint: str
     complete: bool = False
     commit: str = "unknown"
+    commits: tuple[str, ...] = ()
     created: str = ""
     weights_bytes: int = 0
     weights_sha256: str = ""
@@ -93,21 +101,24 @@ def is_complete(folder: Path) -> bool:
 
 def open_artefact(folder: Path) -> Artefact:
     """Read a complete artefact; `InvalidInput` if the folder is missing or unfinished, or its marker cannot be read."""
-    require(folder.is_dir(), "artefact", str(folder), "there is no such folder")
-    require(
-        is_complete(folder),
-        "artefact",
-        str(folder),
-        f"it is incomplete ({MARKER} is missing); the command that began it finishes it",
-    )
+    with input_folder(folder):
+        require(folder.is_dir(), "artefact", str(folder), "there is no such folder")
+        require(
+            is_complete(folder),
+            "artefact",
+            str(folder),
+            f"it is incomplete ({MARKER} is missing); the command that began it finishes it",
+        )
+        text = (folder / MARKER).read_bytes()
     try:
-        record = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        record = json.loads(text)
         return Artefact(
             folder=folder,
             stage=record["stage"],
             fingerprint=record["fingerprint"],
             complete=True,
             commit=record["commit"],
+            commits=tuple(record.get("commits", [record["commit"]])),
             created=record["created"],
             weights_bytes=record["weights"]["bytes"],
             weights_sha256=record["weights"]["sha256"],
@@ -121,6 +132,11 @@ def open_artefact(folder: Path) -> Artefact:
 
 def verify(artefact: Artefact) -> None:
     """Compare the weights with what was recorded when they were written; `InvalidInput` says how they differ."""
+    with input_folder(artefact.folder):
+        _verify(artefact)
+
+
+def _verify(artefact: Artefact) -> None:
     path = artefact.weights_path
     require(path.is_file(), "artefact", str(artefact.folder), f"{WEIGHTS} is missing")
     size = path.stat().st_size
@@ -141,6 +157,11 @@ def verify(artefact: Artefact) -> None:
 
 def find(root: Path, stage: str, fingerprint: str) -> Artefact | None:
     """The artefact to use: the newest complete one of this stage and fingerprint, else the newest incomplete one."""
+    with input_folder(root):
+        return _find(root, stage, fingerprint)
+
+
+def _find(root: Path, stage: str, fingerprint: str) -> Artefact | None:
     folders = [folder for _, folder in _siblings(root, stage, fingerprint)]
     for folder in reversed(folders):
         if is_complete(folder):
@@ -164,7 +185,8 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> A
     `model` and `task` are the options' names, for people. Raises `InvalidInput` if the root cannot be written.
     """
     name = f"{stage}-{model}-{task}-{fingerprint[:SHORT_DIGITS]}"
-    number = 1 + max((number for number, _ in _siblings(root, stage, fingerprint)), default=0)
+    with input_folder(root):
+        number = 1 + max((number for number, _ in _siblings(root, stage, fingerprint)), default=0)
     with output_folder(root):
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -179,6 +201,19 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> A
                 number += 1
 
 
+def note_commit(folder: Path, commit: str) -> None:
+    """Write down that the code of `commit` begins or goes on with this artefact; equal ones in a row count once."""
+    noted = noted_commits(folder)
+    if noted[-1:] != [commit]:
+        write_text(folder / COMMITS, "".join(f"{line}\n" for line in (*noted, commit)))
+
+
+def noted_commits(folder: Path) -> list[str]:
+    """The commits noted in `folder`, in order."""
+    path = folder / COMMITS
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []
+
+
 def complete(
     artefact: Artefact,
     commit: str,
@@ -187,6 +222,8 @@ def complete(
     metrics: Mapping[str, float],
 ) -> Artefact:
     """Write the marker that makes `artefact` complete, last of all its files; returns it as read back.
+
+    `commit` is that of the code which did the work, as it was when the process began; earlier ones are in `commits.txt`.
 
     Raises `InvalidInput` if it is complete already, or if the stage left no weights.
     """
@@ -200,6 +237,7 @@ def complete(
             "stage": artefact.stage,
             "fingerprint": artefact.fingerprint,
             "commit": commit,
+            "commits": noted_commits(artefact.folder) or [commit],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "weights": {"bytes": artefact.weights_path.stat().st_size, "sha256": sha256_of(artefact.weights_path)},
             "inputs": {role: _record(artefact, source) for role, source in inputs.items()},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.artefacts.files import FOLDER_ERRORS, output_folder, replacing, write_json, write_text
+from r1_lightning.artefacts.files import FOLDER_ERRORS, input_folder, output_folder, replacing, write_json, write_text
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -61,3 +61,22 @@ def test_errors_about_something_else_pass_through(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, "denied", "/somewhere/else")
     with pytest.raises(FileNotFoundError), output_folder(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "absent", str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_full_elsewhere_names_the_folder_and_tmpdir(tmp_path: Path, number: int) -> None:
+    """A library that writes below TMPDIR and then moves: the error's file lies outside the folder."""
+    with pytest.raises(InvalidInput, match=r"TMPDIR=FOLDER") as caught, output_folder(tmp_path):
+        raise OSError(number, os.strerror(number), "/tmp/abc/xyz")
+    assert str(tmp_path) in str(caught.value) and "/tmp/abc/xyz" in str(caught.value)
+
+
+def test_the_second_name_of_a_move_counts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="it is read-only"), output_folder(tmp_path):
+        raise OSError(errno.EROFS, "Read-only file system", "/tmp/abc/xyz", None, str(tmp_path / "last.ckpt"))
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read") as caught, input_folder(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+    assert str(tmp_path) in str(caught.value) and "paths.root=" in str(caught.value)

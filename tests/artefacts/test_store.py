@@ -120,3 +120,33 @@ def test_a_root_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     for root in (tmp_path / "file", tmp_path / "file" / "runs"):
         with pytest.raises(InvalidInput, match="cannot be written"):
             store.create(root, "pretrain", "tiny", "sums", DIGEST)
+
+
+def test_a_root_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _make(tmp_path)
+
+    def denied(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for method in ("iterdir", "is_dir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, denied)
+            with pytest.raises(InvalidInput, match="cannot be read"):
+                store.find(tmp_path, "pretrain", DIGEST)
+            with pytest.raises(InvalidInput, match="cannot be read"):
+                store.create(tmp_path, "pretrain", "tiny", "sums", DIGEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", denied)
+        for call in (lambda: store.verify(made), lambda: store.open_artefact(made.folder)):
+            with pytest.raises(InvalidInput, match="cannot be read"):
+                call()
+
+
+def test_the_commits_that_worked_on_it_are_kept_in_order(tmp_path: Path) -> None:
+    artefact = store.create(tmp_path, "pretrain", "tiny", "sums", DIGEST)
+    for commit in ("aaa", "aaa", "bbb-dirty", "aaa"):
+        store.note_commit(artefact.folder, commit)
+    store.save_weights(nn.Linear(2, 2), artefact.weights_path)
+    done = store.complete(artefact, "aaa", {}, {}, {})
+    assert done.commit == "aaa" and done.commits == ("aaa", "bbb-dirty", "aaa")
+    assert _make(tmp_path, "f" * 64).commits == ("c0ffee",)
