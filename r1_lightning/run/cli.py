@@ -4,7 +4,7 @@
 and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So it is set inside this process, after
 noting whether the person had set it (they see the traceback, and then the line).
 
-Exit codes: 0 done, 2 bad input, 130 interrupted (Ctrl-C), 1 a defect, with its traceback.
+Exit codes: 0 done, 2 bad input, 130 interrupted (Ctrl-C), 143 ended by SIGTERM, 1 a defect, with its traceback.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ from omegaconf import DictConfig
 
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
 from r1_lightning.run.graph import RunStage, build, plan
+from r1_lightning.run.targets import find_own_modules
 from r1_lightning.types.errors import InvalidInput
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+TERMINATED = 143  # 128 + SIGTERM, what a batch system sends
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def main(run_stage: RunStage, configs: Path | None = None, config_name: str = "train") -> int:
     """Run the stage that `sys.argv` asks for; returns the exit code."""
+    find_own_modules()
     progress, folder = _Progress(), (configs or config_folder()).absolute()
 
     def task(config: DictConfig) -> None:
@@ -78,6 +81,8 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
     except SystemExit as leaving:  # argparse, --help, and Lightning's own answer to Ctrl-C
         if any(isinstance(error, KeyboardInterrupt) for error in _chain(leaving)):
             return _interrupted(progress)
+        if leaving.code == TERMINATED:
+            return _interrupted(progress, TERMINATED)
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
         line = _line(error, progress, configs, config_name)
@@ -119,10 +124,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _interrupted(progress: _Progress) -> int:
+def _interrupted(progress: _Progress, code: int = INTERRUPTED) -> int:
     again = "its folder keeps what was done" if progress.fresh else "the same command resumes"
     print(f"interrupted; {again}", file=sys.stderr, flush=True)
-    return INTERRUPTED
+    return code
 
 
 @contextmanager

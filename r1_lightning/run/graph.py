@@ -23,6 +23,7 @@ from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import StageConfig, compose_parent, resolved
+from r1_lightning.run.rules import check_held_out
 from r1_lightning.run.validate import GRAPH_KEYS, validate
 from r1_lightning.types.errors import InvalidInput, require
 
@@ -57,6 +58,7 @@ def plan(target: StageConfig) -> Node:
 
 def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     validate(stage.config)
+    check_held_out(stage.config)
     path = (*below, stage.stage)
     inputs: dict[str, Node | Artefact] = {}
     init_from = stage.config.init_from
@@ -129,12 +131,23 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
     `fresh` makes a new sibling of the target (never of its inputs). Raises `InvalidInput` when a folder cannot be
     written, when another process is at it, or when a stage refuses its input.
     """
-    artefact = _have(target, target.stage.stage, run_stage, fresh, say)
+    commit = lineage.commit()  # now: a checkout may change while a run that it began goes on
+    artefact = _have(target, target.stage.stage, _Maker(run_stage, say, commit), fresh)
     say(table(artefact))
     return artefact
 
 
-def _have(node: Node, role: str, run_stage: RunStage, fresh: bool, say: Callable[[str], None]) -> Artefact:
+@dataclass(frozen=True)
+class _Maker:
+    """What making an artefact needs beside its node; `commit` is that of the code at work."""
+
+    run_stage: RunStage
+    say: Callable[[str], None]
+    commit: str
+
+
+def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
+    say = maker.say
     found = None if fresh else store.find(node.root, node.stage.stage, node.fingerprint)
     if found is not None and found.complete:
         store.verify(found)
@@ -146,20 +159,20 @@ def _have(node: Node, role: str, run_stage: RunStage, fresh: bool, say: Callable
             say(f"{name}: taking {source.folder} (init_from, fingerprint {source.fingerprint[:SHORT_DIGITS]})")
             inputs[name] = source
         else:
-            inputs[name] = _have(source, name, run_stage, False, say)
+            inputs[name] = _have(source, name, maker, False)
     if found is not None:
         say(f"{role}: resuming {found.folder}")
-        return _run(node, found, inputs, run_stage)
+        return _run(node, found, inputs, maker)
     choices = node.stage.choices
     made = store.create(node.root, node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
     if role == node.stage.stage:
         say(f"{role}: running -> {made.folder}")
     else:
         say(f"{role}: missing, building it first (stage {node.stage.stage}) -> {made.folder}")
-    return _run(node, made, inputs, run_stage)
+    return _run(node, made, inputs, maker)
 
 
-def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], run_stage: RunStage) -> Artefact:
+def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker) -> Artefact:
     """Run the stage in its folder, under its lock, and complete the artefact."""
     folder = artefact.folder
     with store.locked(folder), store.output_folder(folder):
@@ -167,17 +180,18 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], run_stage:
             return store.open_artefact(folder)
         if not (folder / store.CONFIG).exists():
             store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
+        store.note_commit(folder, maker.commit)
         try:
-            metrics = run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
+            metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
         except InvalidInput:
             _remove_if_untouched(folder)
             raise
-        return store.complete(artefact, lineage.commit(), lineage.environment(), inputs, metrics)
+        return store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
 
 
 def _remove_if_untouched(folder: Path) -> None:
     """A stage that refused its input before it did anything leaves no folder behind."""
-    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.LOCK}:
+    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.COMMITS, store.LOCK}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -19,9 +20,12 @@ from r1_lightning.artefacts.store import TABLE, Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.evaluation.metrics import Measure
-from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
+from r1_lightning.evaluation.runner import Evaluator, render_table
+from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_backbone, build_parts, inject, set_up_torch
+from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
+from r1_lightning.types.errors import require
 
 CHECKPOINTS = "checkpoints"
 LOGS = "tensorboard"
@@ -36,6 +40,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
+    evaluator = _evaluator(config, parts)  # before training, so that what it refuses has cost nothing
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     module = inject(config.stage, parts)
     datamodule = inject(config.data, parts)
@@ -43,7 +48,10 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     _fit(trainer, module, datamodule, folder)
     save_weights(module.backbone, folder / WEIGHTS)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    metrics.update(_evaluate(config, parts, inputs, stage_name, folder))
+    if evaluator is not None:
+        measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
+        _log(measured, trainer)
+        metrics.update(measured)
     return metrics
 
 
@@ -71,20 +79,37 @@ def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
 
 def _fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, folder: Path) -> None:
     resume = checkpoint_to_resume(folder / CHECKPOINTS)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
+    except SIGTERMException as error:  # its own exit code would be 0
+        raise SystemExit(TERMINATED) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
+    early = f"training ended after {trainer.global_step} optimizer steps (a callback stopped it); it is not complete"
+    require(trainer.global_step == trainer.max_steps, "stage.max_steps", trainer.max_steps, early)
+
+
+def _evaluator(config: DictConfig, parts: Mapping[str, Any]) -> Evaluator | None:
+    """What will measure the model, made and checked; None where the stage has no evaluation."""
+    settings = evaluation_settings(config)
+    if settings is None:
+        return None
+    problems = parts["source"].held_out_problems(settings.problems)
+    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed)
+    check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
+    return evaluator
 
 
 def _evaluate(
-    config: DictConfig, parts: Mapping[str, Any], inputs: Mapping[str, Artefact], stage_name: str, folder: Path
+    evaluator: Evaluator,
+    config: DictConfig,
+    parts: Mapping[str, Any],
+    inputs: Mapping[str, Artefact],
+    stage_name: str,
+    folder: Path,
 ) -> dict[str, float]:
     """Measure the model on held-out problems beside the model it started from, and write the table."""
-    if not config.stage.get("evaluation"):
-        return {}
-    settings: EvaluationConfig = instantiate(config.stage.evaluation)
-    problems = parts["source"].held_out_problems(settings.problems)
-    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed)
+    settings = evaluator.config
     models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
     if "base" in inputs:
         vocab_size = parts["tokenizer"].vocab_size
@@ -99,11 +124,20 @@ def _evaluate(
         f"{settings.sampling_temperature:g}, 95 % intervals"
     )
     write_text(folder / TABLE, render_table(title, columns) + "\n")
+    kind = task.removesuffix("Task").lower()
     return {
-        f"eval/{'base/' if name == 'base' else ''}{measure}": value.value
+        f"{'eval_base' if name == 'base' else 'eval'}/{kind}/{measure}": value.value
         for name, measures in columns.items()
         for measure, value in measures.items()
     }
+
+
+def _log(metrics: Mapping[str, float], trainer: L.Trainer) -> None:
+    """Show final measures in TensorBoard; metrics.csv has a row per step and artefact.json holds these."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_metrics(dict(metrics), trainer.global_step)
+            logger.finalize("success")
 
 
 def _quieten() -> None:

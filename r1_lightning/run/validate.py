@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from r1_lightning.run.rules import check_rules
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
@@ -42,6 +43,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "max_steps": lambda: 1,
     "backbone": lambda: nn.Linear(1, 1),
 }
+EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
 NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
@@ -75,6 +77,7 @@ def validate(config: DictConfig) -> None:
         _walk(str(group), node)
         if group in NOT_NEGATIVE:
             _refuse_negative(str(group), node)
+    check_rules(plain)
 
 
 def _walk(path: str, node: Any) -> None:
@@ -84,7 +87,9 @@ def _walk(path: str, node: Any) -> None:
             _walk(f"{path}.{key}", value)
         if path in RUN_KEYS:
             _check_run_keys(path, node)
-        if "_target_" in node:
+        if path == "stage.evaluation":
+            _check_target(path, {"_target_": EVALUATION, **node})
+        elif "_target_" in node:
             _check_target(path, node)
     elif isinstance(node, list):
         for index, value in enumerate(node):
@@ -165,8 +170,9 @@ def _hints(target: Any) -> dict[str, Any]:
 
 def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """Make the target once, for the sake of its own checks."""
+    convert = "all" if path.split(".")[0] == "reward" else node.get("_convert_", "none")  # as `run.parts` makes them
     try:
-        instantiate({**leaves, "_target_": node["_target_"], "_convert_": node.get("_convert_", "none")}, **extra)
+        instantiate({**leaves, "_target_": node["_target_"], "_convert_": convert}, **extra)
     except InstantiationException as error:
         cause = error.__cause__
         message = " ".join(str(cause or error).split())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from r1_lightning.tasks.arithmetic_text import LANGUAGES, DocumentWriter, question_text
 from r1_lightning.tasks.chains import Chain, draw_chain, draw_training_chain, keyed_random, may_test_on
@@ -31,7 +32,7 @@ class ArithmeticTask:
     max_operations: int = 3
     word_share: float = 0.2
     wrong_share: float = 0.35
-    content_version: str = "arithmetic-2"
+    content_version: ClassVar[str] = "arithmetic-2"
 
     def __post_init__(self) -> None:
         require_int("task.min_operations", self.min_operations, 2)

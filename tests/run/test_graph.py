@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from torch import nn
 
-from r1_lightning.artefacts import store
+from r1_lightning.artefacts import lineage, store
 from tests.run import fakes
 from tests.run.conftest import Command, Outcome
 from tests.run.fakes import Recorder
@@ -184,3 +184,20 @@ def test_a_folder_finished_meanwhile_is_not_run_again(command: Command, monkeypa
     monkeypatch.setattr(store, "locked", finish_first)
     outcome = command("stage=pretrain")
     assert outcome.code == 0 and outcome.recorder.stages == [] and "x  1" in outcome.out
+
+
+def test_the_commit_is_that_of_the_code_which_began(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout that moves on while a run lasts does not change what the run was made with."""
+    now = ["first"]
+    monkeypatch.setattr(lineage, "commit", lambda: now[0])
+
+    class Moving(Recorder):
+        def __call__(self, *arguments: object) -> object:
+            now[0] += "+"
+            return super().__call__(*arguments)
+
+    recorder = Moving(faults=[KeyboardInterrupt()])
+    assert command("stage=pretrain", recorder=recorder).code == 130
+    assert command("stage=pretrain", recorder=recorder).code == 0
+    record = json.loads((recorder.calls[0][1] / store.MARKER).read_text())
+    assert (record["commit"], record["commits"]) == ("first+", ["first", "first+"])

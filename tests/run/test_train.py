@@ -63,7 +63,7 @@ def test_what_a_run_leaves_behind(finished: Path) -> None:
     assert TextTokenizer.load(grpo / "tokenizer").vocab_size <= 300
     record = json.loads((grpo / "artefact.json").read_text())
     assert record["stage"] == "grpo" and record["inputs"]["base"]["stage"] == "pretrain"
-    assert {"eval/base/pass_at_1", "eval/pass_at_1", "train/loss", "rollout/reward_mean"} <= record["metrics"].keys()
+    assert {"eval_base/arithmetic/pass_at_1", "eval/arithmetic/pass_at_1", "train/loss"} <= record["metrics"].keys()
     assert weights(finished) != weights(finished, "pretrain")
 
 

@@ -1,0 +1,180 @@
+"""Rules between the parts of a configuration, which no single constructor can know.
+
+What the fingerprint does not count (the trainer) must not be able to change the weights; what comes from one place (the
+vocabulary's size, the sampling temperature) must not be set in a second; data must give the batches that the stage trains
+on; and nothing may turn out too long, or the held-out problems too few, only after hours of training.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+
+from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import GRPOBatch, TokenBatch
+
+GROUPS = (
+    "model",
+    "task",
+    "data",
+    "rollout",
+    "reward",
+    "optim",
+    "precision",
+    "trainer",
+    "callbacks",
+    "logger",
+    "launcher",
+    "paths",
+    "stage",
+)
+TOP_KEYS = (*GROUPS, "seed", "fresh", "init_from")
+# The trainer is not in the fingerprint: only what leaves the mathematics of a step and the number of steps alone.
+TRAINER_KEYS = (
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "threads",
+    "checkpoint_every_steps",
+    "enable_progress_bar",
+    "profiler",
+    "benchmark",
+    "detect_anomaly",
+)
+ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+# Parts that `run.parts` passes by name, and where each has its only setting.
+PART_FROM = {
+    "vocab_size": "task.tokenizer.vocab_size",
+    "source": "task.source",
+    "tokenizer": "task.tokenizer",
+    "template": "task.template",
+    "backbone": "model",
+    "seed": "seed",
+    "max_steps": "stage.max_steps",
+    "optim": "optim",
+    "rollout": "rollout",
+    "sampling_temperature": "rollout.sampling_temperature",
+    "generate": "rollout",
+    "reward": "reward",
+}
+OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
+MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
+BATCH_OF = {
+    "r1_lightning.data.pretrain_data.PretrainDataModule": TokenBatch,
+    "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
+}
+
+
+def check_rules(plain: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for the first rule that a resolved configuration breaks."""
+    for key, value in plain.items():
+        if key not in TOP_KEYS:
+            near = difflib.get_close_matches(key, TOP_KEYS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            require(False, key, value, f"the configuration takes {', '.join(TOP_KEYS)}{hint}")
+    _check_trainer(plain.get("trainer") or {})
+    for group in ("model", "stage", "data"):
+        _check_single_source(group, plain.get(group) or {})
+    for group in ("stage", "data"):
+        _check_needs(group, plain)
+    _check_batches(plain)
+    _check_row_lengths(plain)
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    for key, value in trainer.items():
+        if not key.startswith("_"):
+            allowed = f"trainer takes {', '.join(TRAINER_KEYS)}; others could change the weights, not their fingerprint"
+            require(key in TRAINER_KEYS, f"trainer.{key}", value, allowed)
+    for key, one in ONE_PROCESS.items():
+        value = trainer.get(key, one)
+        chosen = key == "devices" and isinstance(value, list) and len(value) == 1  # which one, by its number
+        is_one = value == one and type(value) is type(one)
+        require(is_one or chosen, f"trainer.{key}", value, f"it must be {one}: a stage runs in one process")
+
+
+def _check_single_source(group: str, node: Mapping[str, Any]) -> None:
+    for key, value in node.items():
+        place = PART_FROM.get(key)
+        if place is not None and place != f"{group}.{key}" and value is not None:
+            require(False, f"{group}.{key}", value, f"it comes from {place}; set it there")
+
+
+def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
+    """A data module or stage that needs a group (reward, rollout) which is null."""
+    target = (plain.get(group) or {}).get("_target_")
+    if target is None:
+        return
+    for name, parameter in inspect.signature(get_object(target)).parameters.items():
+        needed = OPTIONAL_PARTS.get(name)
+        if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
+            require(False, needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
+
+
+def _check_batches(plain: Mapping[str, Any]) -> None:
+    stage, data = ((plain.get(group) or {}).get("_target_") for group in ("stage", "data"))
+    given = BATCH_OF.get(str(data))
+    step = getattr(get_object(stage), "training_step", None) if stage else None
+    if given is None or step is None:
+        return
+    try:
+        wanted = typing.get_type_hints(step).get("batch")
+    except NameError:  # a stage of somebody's own that imports its types for checkers only
+        return
+    if isinstance(wanted, type) and wanted is not given:
+        fitting = ", ".join(target for target, batch in BATCH_OF.items() if batch is wanted)
+        name = stage.rpartition(".")[2]
+        require(False, "data._target_", data, f"{name} trains on {wanted.__name__}, which comes from {fitting}")
+
+
+def _check_row_lengths(plain: Mapping[str, Any]) -> None:
+    model = plain.get("model") or {}
+    if "_target_" not in model:
+        return
+    parameter = inspect.signature(get_object(model["_target_"])).parameters.get("max_positions")
+    longest = model.get("max_positions", parameter.default if parameter else None)
+    for group in ("rollout", "data"):
+        length = (plain.get(group) or {}).get("row_tokens")
+        if isinstance(length, int) and isinstance(longest, int):
+            allowed = f"it must be at most model.max_positions={longest}"
+            require(length <= longest, f"{group}.row_tokens", length, allowed)
+
+
+def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:
+    """The stage's `EvaluationConfig`, also where `stage.evaluation` does not name it; None where there is none."""
+    node = config.stage.get("evaluation")
+    if node is None:
+        return None
+    settings = instantiate(node) if "_target_" in node else EvaluationConfig(**node)
+    assert isinstance(settings, EvaluationConfig)
+    return settings
+
+
+def check_held_out(config: DictConfig) -> None:
+    """Raise `InvalidInput` where the task has fewer held-out problems than the evaluation of the stage asks for."""
+    settings = evaluation_settings(config)
+    if settings is None:
+        return
+    require(
+        settings.problems <= MAX_HELD_OUT, "stage.evaluation.problems", settings.problems, f"at most {MAX_HELD_OUT}"
+    )
+    try:
+        instantiate(config.task.source).held_out_problems(settings.problems)
+    except InvalidInput as error:
+        raise InvalidInput(f"stage.evaluation.problems: {error}") from error
+
+
+def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:
+    """Raise `InvalidInput` where the longest held-out prompt and its completion exceed `max_positions` tokens."""
+    texts = [evaluator.template.render(p.question) + evaluator.forced_prefix for p in evaluator.problems]
+    longest, new = max(len(evaluator.tokenizer.encode(text)) for text in texts), evaluator.config.max_new_tokens
+    allowed = f"the longest held-out prompt has {longest} tokens, and with these it exceeds model.max_positions="
+    require(longest + new <= max_positions, "stage.evaluation.max_new_tokens", new, f"{allowed}{max_positions}")

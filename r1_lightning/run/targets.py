@@ -1,0 +1,45 @@
+"""Which code a configuration may name: a person's own files beside us, and of a stranger's configuration only ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from hydra.utils import get_object
+
+from r1_lightning.types.errors import InvalidInput, require
+
+PACKAGE = "r1_lightning."
+TRAINER = "lightning.Trainer"
+
+
+def find_own_modules() -> None:
+    """Let `_target_: my_rewards.Brevity` find my_rewards.py in the working directory, after everything installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def refuse_foreign_targets(node: Any, path: str = "") -> None:
+    """Raise `InvalidInput` for a `_target_` that is not a class of this package (or Lightning's Trainer).
+
+    `node` is a resolved configuration as plain values. `r1_lightning.artefacts.files.os.system` begins as our names do and
+    is none of ours: so what the name leads to must be a class that says of itself that it has this name.
+    """
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        place = f"{path}.{key}" if path else str(key)
+        if key == "_target_":
+            allowed = "it is no class of r1_lightning; --trust-targets runs the code that this configuration names"
+            require(value == TRAINER or _is_ours(value), place, value, allowed)
+        refuse_foreign_targets(value, place)
+
+
+def _is_ours(dotted: Any) -> bool:
+    if not isinstance(dotted, str) or not dotted.startswith(PACKAGE):
+        return False
+    try:
+        found = get_object(dotted)
+    except Exception as error:
+        raise InvalidInput(f"_target_={dotted!r} is not allowed: it cannot be imported") from error
+    return isinstance(found, type) and f"{found.__module__}.{found.__qualname__}" == dotted

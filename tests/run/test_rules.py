@@ -1,0 +1,101 @@
+"""Rules between the parts of a configuration: what they refuse, in one line, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.run import train as train_module
+from r1_lightning.run.rules import TRAINER_KEYS
+from r1_lightning.run.train import run_stage
+from r1_lightning.tasks.arithmetic import ArithmeticTask
+from r1_lightning.types.errors import InvalidInput
+from tests.run.conftest import REAL_CONFIGS, Command
+from tests.support.commands import SMALL_MODEL
+
+REFUSED = [
+    # the trainer is not in the fingerprint
+    *[
+        ([f"+trainer.{setting}"], f"trainer.{setting.split('=')[0]}=")
+        for setting in (
+            "fast_dev_run=true",
+            "limit_train_batches=1",
+            "max_time='00:00:01:00'",
+            "accumulate_grad_batches=2",
+            "precision=bf16-mixed",
+            "gradient_clip_val=0.1",
+            "max_steps=3",
+        )
+    ],
+    (["trainer.devices=2"], "trainer.devices=2 is not allowed: it must be 1: a stage runs in one process"),
+    (["trainer.devices=-1"], "trainer.devices=-1 is not allowed"),
+    (["trainer.devices=auto"], "trainer.devices='auto' is not allowed"),
+    (["+trainer.num_nodes=2"], "trainer.num_nodes=2 is not allowed: it must be 1"),
+    (["+trainer.strategy=ddp"], "trainer.strategy='ddp' is not allowed: it must be auto"),
+    # keys that nobody reads
+    (["+rolout.group_size=4"], "did you mean rollout?"),
+    (["+anything=1"], "anything=1 is not allowed: the configuration takes model, task, data, rollout,"),
+    # a second place for what has one
+    (["+model.vocab_size=300"], "model.vocab_size=300 is not allowed: it comes from task.tokenizer.vocab_size"),
+    (["+stage.sampling_temperature=0.5"], "it comes from rollout.sampling_temperature; set it there"),
+    (["stage=pretrain", "+data.seed=3"], "data.seed=3 is not allowed: it comes from seed; set it there"),
+    (["stage=pretrain", "+data.max_steps=3"], "data.max_steps=3 is not allowed: it comes from stage.max_steps"),
+    (["+task.source.content_version=x"], "task.source.content_version='x' is not allowed: ArithmeticTask takes"),
+    # data that the stage cannot train on
+    (["data=text"], "GRPOModule trains on GRPOBatch, which comes from r1_lightning.data.rollout_data.GroupedRollouts"),
+    (["stage=pretrain", "data=grouped_rollouts"], "is not allowed: data GroupedRolloutsDataModule needs it"),
+    (
+        ["stage=pretrain", "data=grouped_rollouts", "rollout=default", "reward=r1_zero"],
+        "PretrainModule trains on TokenBatch, which comes from r1_lightning.data.pretrain_data.PretrainDataModule",
+    ),
+    (["~reward"], "reward=None is not allowed: data GroupedRolloutsDataModule needs it"),
+    # lengths and numbers of problems
+    (["rollout.row_tokens=513"], "rollout.row_tokens=513 is not allowed: it must be at most model.max_positions=512"),
+    (["stage=pretrain", "data.row_tokens=600"], "data.row_tokens=600 is not allowed: it must be at most model.max_pos"),
+    (["stage.evaluation.problems=200000"], "stage.evaluation.problems=200000 is not allowed: at most 10000"),
+    (["stage=pretrain", "stage.evaluation={problems: 0}"], "stage.evaluation.problems=0 is not allowed"),
+    (["stage=pretrain", "stage.evaluation={problms: 8}"], "stage.evaluation.problms=8 is not allowed"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
+def test_is_refused_before_anything_runs(command: Command, tmp_path: Path, arguments: list[str], expected: str) -> None:
+    assert expected in command(*arguments, configs=REAL_CONFIGS).error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_s_unknown_key_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nrolout: {group_size: 4}\n")
+    error = command("experiment=mine", f"hydra.searchpath=[{tmp_path}]", configs=REAL_CONFIGS).error
+    assert "rolout={'group_size': 4} is not allowed" in error and "did you mean rollout?" in error
+
+
+def test_what_leaves_the_weights_alone_is_allowed(command: Command) -> None:
+    allowed = ["+trainer.enable_progress_bar=false", "+trainer.benchmark=false", "+trainer.num_nodes=1"]
+    assert {"accelerator", "profiler", "threads"} <= set(TRAINER_KEYS)
+    assert command("stage=pretrain", *allowed, configs=REAL_CONFIGS).code == 0
+
+
+def test_too_few_held_out_problems_are_noticed_before_the_base_is_trained(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_few(self: ArithmeticTask, count: int) -> None:
+        raise InvalidInput(f"held_out_problems={count} is not allowed: there are only 3")
+
+    monkeypatch.setattr(ArithmeticTask, "held_out_problems", too_few)
+    error = command("stage=grpo", configs=REAL_CONFIGS).error
+    assert error == "stage.evaluation.problems: held_out_problems=500 is not allowed: there are only 3"
+
+
+def test_an_evaluation_too_long_for_the_model_is_refused_before_training(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "_fit", lambda *_: pytest.fail("it trained first"))
+    evaluation = "stage.evaluation={problems: 2, max_new_tokens: 512}"
+    small = [override for override in SMALL_MODEL if "self_check" not in override]
+    refused = command("stage=pretrain", evaluation, *small, recorder=run_stage, configs=REAL_CONFIGS)
+    assert refused.code == 2
+    assert "error: stage.evaluation.max_new_tokens=512 is not allowed: the longest held-out prompt has" in refused.err
+    assert list((tmp_path / "runs").iterdir()) == [], "a stage that never began leaves no folder"
