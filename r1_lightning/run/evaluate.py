@@ -14,38 +14,59 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from r1_lightning.artefacts import store
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.run.parts import build_parts
+from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
+from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets
+from r1_lightning.run.validate import validate
 from r1_lightning.types.errors import InvalidInput
 
 EMPTY_THINK = " <think></think><answer>"  # put after the prompt, it leaves no room to reason
 
 
-def evaluate(folder: Path, changes: Mapping[str, Any], forced_prefix: str = "") -> tuple[str, dict[str, Measure]]:
+def evaluate(
+    folder: Path, changes: Mapping[str, Any], forced_prefix: str = "", trust_targets: bool = False
+) -> tuple[str, dict[str, Measure]]:
     """Table and measures of the artefact in `folder` on held-out problems.
 
     `changes` replaces fields of its own `EvaluationConfig`. Raises `InvalidInput` for a folder that is no complete
-    artefact and for bad values.
+    artefact, for bad values, and, without `trust_targets`, for a configuration that names code which is not ours.
     """
     artefact = store.open_artefact(folder)
     store.verify(artefact)
-    config = OmegaConf.load(folder / store.CONFIG)
-    own = config.stage.get("evaluation")
-    stored = instantiate(own) if own else EvaluationConfig()
+    config = read_config(folder / store.CONFIG, trust_targets)
+    stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights
     problems = parts["source"].held_out_problems(settings.problems)
     evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, forced_prefix)
+    check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
     with tqdm(total=settings.problems * settings.samples, desc="evaluating", unit="completion") as bar:
         measures = evaluator(parts["backbone"].eval(), bar.update)
     title = f"{folder}: {settings.problems} held-out problems, {settings.samples} samples each, 95 % intervals"
     return render_table(title, {artefact.stage: measures}), measures
+
+
+def read_config(path: Path, trust_targets: bool) -> DictConfig:
+    """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`."""
+    try:
+        config = OmegaConf.load(path)
+        plain = OmegaConf.to_container(config, resolve=True)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InvalidInput(f"config={str(path)!r} is not allowed: it cannot be read ({error})") from error
+    if not isinstance(config, DictConfig):
+        raise InvalidInput(f"config={str(path)!r} is not allowed: it is no configuration of a stage")
+    if not trust_targets:
+        refuse_foreign_targets(plain)
+    validate(config)
+    return config
 
 
 def main() -> int:
@@ -53,13 +74,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure a finished artefact on held-out problems.")
     parser.add_argument("artefact", type=Path, help="a folder under paths.root")
     parser.add_argument("--force-empty-think", action="store_true", help="leave the model no room to reason")
+    parser.add_argument(
+        "--trust-targets", action="store_true", help="also run code of others that the artefact's configuration names"
+    )
     for item in fields(EvaluationConfig):
         kind = type(item.default)
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, help="default: as in the artefact's config")
     values = vars(parser.parse_args())
     folder, prefix = values.pop("artefact"), EMPTY_THINK if values.pop("force_empty_think") else ""
+    trust_targets = values.pop("trust_targets")
+    find_own_modules()
+    changes = {name: value for name, value in values.items() if value is not None}
     try:
-        table, _ = evaluate(folder, {name: value for name, value in values.items() if value is not None}, prefix)
+        table, _ = evaluate(folder, changes, prefix, trust_targets)
     except InvalidInput as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

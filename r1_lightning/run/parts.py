@@ -92,7 +92,8 @@ def build_parts(config: DictConfig, base: Artefact | None) -> dict[str, Any]:
             backbone, rollout.sampling, tokenizer.eos_id, tokenizer.pad_id, config.seed, rollout.max_rows
         )
     if config.get("reward"):
-        parts["reward"] = instantiate(config.reward)
+        # Plain lists and mappings: OmegaConf would turn rewards that are dataclasses back into configurations.
+        parts["reward"] = instantiate(config.reward, _convert_="all")
     return parts
 
 
