@@ -4,13 +4,15 @@ Two log-probs are kept for every token. `policy_logprobs` is that of softmax(log
 GRPO trains; `sampler_logprobs` is that of the distribution really drawn from, which top-p renormalises. Draws are keyed (see
 `rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t.
 
-The sampler holds the very backbone object that is being trained; there is no copy that could go stale.
+The sampler holds the very backbone object that is being trained; there is no copy that could go stale. It works on the
+device of the backbone's weights and returns everything on the CPU, where rollouts are judged, dealt and saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,15 +56,23 @@ def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     return (cumulative <= threshold).sum(-1).clamp(max=probabilities_RV.shape[-1] - 1)
 
 
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def device_of(backbone: Any) -> torch.device:
+    """Where the weights of `backbone` lie; the CPU for one that has none (a `Backbone` need not be a module)."""
+    if isinstance(backbone, torch.nn.Module):
+        for parameter in backbone.parameters():
+            return parameter.device
+    return torch.device("cpu")
+
+
+def left_padded(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Prompts as token ids P x T and `is_token` P x T, padding on the left."""
     width = max(len(prompt) for prompt in prompts)
-    token_ids = torch.full((len(prompts), width), pad_id, dtype=torch.long)
-    is_token = torch.zeros((len(prompts), width), dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        token_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        is_token[row, width - len(prompt) :] = True
-    return token_ids, is_token
+    padded = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    column = torch.arange(width, device=device)
+    return torch.tensor(padded, dtype=torch.long, device=device), column >= width - lengths[:, None]
 
 
 @dataclass
@@ -87,16 +97,15 @@ class _Collected:
     def generation(self) -> Generation:
         used = int(self.mask.any(0).sum())
         ids, mask, policy, sampler = (x[:, :used] for x in (self.ids, self.mask, self.policy, self.sampler))
-        no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long)
+        no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long, device=ids.device)
         routes = no_routes if self.routes is None else self.routes[:, :, :used]
-        return Generation(ids, mask, policy, sampler, self.finished, routes)
+        return Generation(ids, mask, policy, sampler, self.finished, routes).to("cpu")
 
 
 class Sampler:
     """A `GenerateFn` over any `Backbone`. At most `max_rows` rows are decoded at a time.
 
-    `progress`, when set, is called with the number of rows done after each wave. `record_routes` keeps the experts chosen
-    where each completion token was predicted (for the self-check; it costs memory).
+    `record_routes` keeps the experts chosen where each completion token was predicted (for the self-check; it costs memory).
     """
 
     def __init__(
@@ -122,17 +131,22 @@ class Sampler:
     def __call__(
         self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, progress: Callable[[int], None] | None = None
     ) -> Generation:
-        """`copies` completions of each of the P prompts; `keys` (P * copies) x 3 decide the draws."""
+        """`copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 decide the draws.
+
+        `progress`, where given, is called after each wave with the number of rows that the wave added.
+        """
         module = self.backbone
         was_training = getattr(module, "training", False)
         if isinstance(module, torch.nn.Module):
             module.eval()
         try:
             waves = []
-            for rows in torch.arange(len(prompts) * copies).split(self.max_rows):
-                needed = (rows // copies).unique()  # a group may be divided between two waves
-                chunk = [prompts[prompt] for prompt in needed.tolist()]
-                waves.append(self._wave(chunk, rows // copies - needed[0], keys[rows]))
+            total = len(prompts) * copies
+            for start in range(0, total, self.max_rows):
+                rows = range(start, min(start + self.max_rows, total))
+                first, last = rows[0] // copies, rows[-1] // copies  # a group may be divided between two waves
+                own = [row // copies - first for row in rows]
+                waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop]))
                 if progress:
                     progress(len(rows))
         finally:
@@ -140,18 +154,19 @@ class Sampler:
                 module.train(was_training)
         return joined(waves, self.pad_id)
 
-    def _wave(self, prompts: Sequence[Sequence[int]], rows: Tensor, keys: Tensor) -> Generation:
-        """Row i continues prompt `rows[i]`."""
-        limit = self.config.max_new_tokens
-        token_ids, is_token = left_padded(prompts, self.pad_id)
+    def _wave(self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor) -> Generation:
+        """Row i continues prompt `own_prompt[i]`."""
+        limit, device = self.config.max_new_tokens, device_of(self.backbone)
+        token_ids, is_token = left_padded(prompts, self.pad_id, device)
+        rows = torch.tensor(own_prompt, device=device)
         cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit)
         output = self.backbone.step(token_ids, is_token, cache)
         cache.select_rows(rows)
         hidden, routes = output.hidden[rows, -1], output.routes[:, rows, -1:]
-        uniforms = keyed_uniforms(self.seed, keys, limit)
-        out = _Collected.empty(len(rows), limit, self.pad_id, hidden.device)
-        active = torch.arange(len(rows))
-        alive = torch.ones(len(rows), dtype=torch.bool)
+        uniforms = keyed_uniforms(self.seed, keys.to(device), limit)
+        out = _Collected.empty(len(rows), limit, self.pad_id, device)
+        active = torch.arange(len(rows), device=device)
+        alive = torch.ones(len(rows), dtype=torch.bool, device=device)
         for position in range(limit):
             drawn = self._draw(hidden, uniforms[active, position])
             self._write(out, active[alive], position, [x[alive] for x in drawn], routes[:, alive])
@@ -167,7 +182,8 @@ class Sampler:
         return out.generation()
 
     def _decode(self, token_R: Tensor, cache: LatentCache) -> tuple[Tensor, Tensor]:
-        output = self.backbone.step(token_R.unsqueeze(1), torch.ones(len(token_R), 1, dtype=torch.bool), cache)
+        is_token = torch.ones(len(token_R), 1, dtype=torch.bool, device=token_R.device)
+        output = self.backbone.step(token_R.unsqueeze(1), is_token, cache)
         return output.hidden[:, 0], output.routes
 
     def _draw(self, hidden_RD: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,7 +209,8 @@ class Sampler:
         if self.record_routes and routes.numel():
             if out.routes is None:
                 layers, _, _, chosen = routes.shape
-                out.routes = torch.zeros((layers, *out.ids.shape, chosen), dtype=torch.long)
+                shape = (layers, *out.ids.shape, chosen)
+                out.routes = torch.zeros(shape, dtype=torch.long, device=out.ids.device)
             out.routes[:, rows, position] = routes[:, :, 0]
 
 

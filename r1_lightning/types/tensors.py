@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ class GRPOBatch(_Movable):
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(_Movable):
     """Completions of R rows, right-padded to the longest.
 
     completion_ids R x T; completion_mask R x T, EOS included; policy_logprobs R x T, of softmax(logits /
@@ -113,6 +113,7 @@ class Generation:
     routes: Tensor
 
 
+@runtime_checkable
 class LatentCache(Protocol):
     """Past keys and values of the rows being sampled."""
 
@@ -128,8 +129,9 @@ class LatentCache(Protocol):
         ...
 
 
+@runtime_checkable
 class Backbone(Protocol):
-    """A language model as the stages see it: ours and the HuggingFace adapter fit it."""
+    """A language model as sampling and scoring see it: ours and the HuggingFace adapter fit it."""
 
     def hidden(self, batch: TokenBatch, with_mtp: bool = True) -> BackboneOutput: ...
 
@@ -141,6 +143,22 @@ class Backbone(Protocol):
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: Any) -> BackboneOutput:
         """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden R x T x D, filling a cache of its own making."""
+        ...
+
+
+@runtime_checkable
+class Balanced(Protocol):
+    """A `Backbone` whose experts are kept in balance by biases, as the stages that move them see it (V3 section 2.1.2).
+
+    A dense model has none: its `expert_bias` is empty (L = 0) and setting it does nothing.
+    """
+
+    def expert_bias(self) -> Tensor:
+        """All routers' biases, L x E, FP32, in the order of `BackboneOutput.expert_load`; a copy."""
+        ...
+
+    def set_expert_bias(self, bias_LE: Tensor) -> None:
+        """Write all routers' biases at once, L x E."""
         ...
 
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout import sampler as sampler_module
 from r1_lightning.rollout.keyed_random import keyed_uniforms
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig, inverse_cdf, joined, left_padded, nucleus
+from r1_lightning.rollout.sampler import Sampler, SamplingConfig, device_of, inverse_cdf, joined, left_padded, nucleus
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, pack, random_documents, randomise, tiny
 from tests.rollout.fakes import MarkovBackbone, generation_of, keys_of
+from tests.support.miniature import Miniature, rollout_config
 
 VOCABULARY, EOS, PAD = 6, 4, 5
 SETTINGS = [(1.0, 1.0), (0.7, 0.8)]
@@ -438,3 +439,44 @@ def test_bad_sampling_fields_are_named(field: str, value: object) -> None:
 def test_bad_max_rows_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"rollout\.max_rows=0 is not allowed"):
         sampler_of(markov(), max_rows=0)
+
+
+# --------------------------------------------------------------------------------------------------------------- the device
+
+
+def recorded(sampler: Sampler, prompts: list[list[int]], copies: int) -> Generation:
+    sampler.record_routes = True
+    return sampler(prompts, copies, keys_of(len(prompts), copies))
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_every_tensor_is_made_on_the_backbones_device(top_p: float) -> None:
+    """Under another default device, where tensors have no data, whatever is not placed on purpose fails."""
+    mini = Miniature(rollout=rollout_config(top_p=top_p, max_rows=3))
+    prompts = [[1, 2, 3], [4, 5], [6]]
+    expected = recorded(mini.sampler(), prompts, 2)
+    keys = keys_of(3, 2)
+    sampler = mini.sampler()
+    sampler.record_routes = True
+    with torch.device("meta"):
+        found = sampler(prompts, 2, keys)
+    for field in dataclasses.fields(Generation):
+        assert getattr(found, field.name).device.type == "cpu", field.name
+        assert torch.equal(getattr(found, field.name), getattr(expected, field.name)), field.name
+
+
+def test_the_device_is_that_of_the_weights() -> None:
+    assert device_of(torch.nn.Linear(1, 1, device="meta")) == torch.device("meta")
+    assert device_of(object()) == device_of(torch.nn.Identity()) == torch.device("cpu")
+
+
+@pytest.mark.requires_gpu
+def test_a_gpu_samples_what_the_cpu_samples() -> None:
+    mini = Miniature()
+    prompts = [[1, 2, 3], [4, 5], [6]]
+    expected = recorded(mini.sampler(), prompts, 4)
+    mini.model.cuda()
+    found = recorded(mini.sampler(), prompts, 4)
+    assert found.completion_ids.device.type == found.routes.device.type == "cpu"
+    assert torch.equal(found.completion_ids, expected.completion_ids)
+    torch.testing.assert_close(found.policy_logprobs, expected.policy_logprobs, atol=1e-3, rtol=0)

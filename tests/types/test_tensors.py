@@ -14,6 +14,7 @@ from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.types.tensors import (
     Backbone,
     BackboneOutput,
+    Balanced,
     GenerateFn,
     Generation,
     GRPOBatch,
@@ -21,6 +22,7 @@ from r1_lightning.types.tensors import (
     LossOutput,
     TokenBatch,
 )
+from tests.support.miniature import backbone
 
 
 def token_batch() -> TokenBatch:
@@ -82,7 +84,8 @@ def test_values_are_frozen(kind: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "kind"), [(Backbone, DeepSeekBackbone), (LatentCache, LatentKVCache), (GenerateFn, Sampler)]
+    ("protocol", "kind"),
+    [(Backbone, DeepSeekBackbone), (Balanced, DeepSeekBackbone), (LatentCache, LatentKVCache), (GenerateFn, Sampler)],
 )
 def test_our_parts_fit_their_protocols(protocol: type, kind: type) -> None:
     """Every method of the Protocol is there, with its parameters in its order; more may follow if they have defaults."""
@@ -97,3 +100,20 @@ def test_our_parts_fit_their_protocols(protocol: type, kind: type) -> None:
         assert list(given)[: len(wanted)] == wanted, name
         more = list(given.values())[len(wanted) :]
         assert all(parameter.default is not inspect.Parameter.empty for parameter in more), name
+
+
+def test_our_objects_are_instances_and_a_dense_model_has_an_empty_bias() -> None:
+    mixture, dense = backbone(), backbone(n_dense_layers=2)
+    for model in (mixture, dense):
+        assert isinstance(model, Backbone) and isinstance(model, Balanced)
+        assert isinstance(model.new_cache(1, 2), LatentCache)
+    assert mixture.expert_bias().shape == (2, 4)  # one layer and the MTP module, four experts each
+    assert dense.expert_bias().shape[0] == 0
+    dense.set_expert_bias(dense.expert_bias())
+    assert not isinstance(torch.nn.Linear(1, 1), Balanced)
+
+
+def test_a_generation_moves_whole() -> None:
+    tensors = [torch.zeros(1, 2) for _ in dataclasses.fields(Generation)]
+    moved = Generation(*tensors).to("meta")
+    assert {getattr(moved, field.name).device.type for field in dataclasses.fields(Generation)} == {"meta"}
