@@ -1,9 +1,10 @@
 """Step-0 self-checks of GRPO: before the first update, everything that should agree must agree.
 
 At every start, on a small rollout of its own, sampled by the very sampler that the run will use:
-- the log-probs that the sampler stored equal those of a freshly batched and shuffled training forward (<= 1e-4 in FP32),
-  so the sampler holds today's weights, its cache is right, and temperature and top-p mean the same on both sides. Tokens
-  whose experts came out differently (two affinities equal to within rounding) are counted and must be below 0.1 %;
+- the log-probs that the sampler stored equal those of a freshly batched and shuffled training forward, to within what the
+  compute type allows (`Precision.logprob_tolerance`; 1e-4 in FP32), so the sampler holds today's weights, its cache is
+  right, and temperature and top-p mean the same on both sides. Tokens whose own experts came out differently (two
+  affinities equal to within rounding) are counted: in FP32 they must be below 0.1 %, in BF16 their share is only said;
 - the KL against the reference is exactly 0 when the reference is the policy: same numbers, same path;
 - warnings where no completion ends, and where every group's rewards are equal: then there is nothing to learn from.
 """
@@ -19,8 +20,10 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from r1_lightning.functional.kl import k3
+from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.collate import collate, minibatch_rows
 from r1_lightning.rollout.groups import Rollout, RolloutMaker
+from r1_lightning.rollout.sampler import device_of
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.types.errors import require_int, require_number
 from r1_lightning.types.tensors import Backbone, GRPOBatch
@@ -36,7 +39,11 @@ class SelfCheckFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """Largest difference of log-probs (nats) over tokens routed alike, the share of tokens routed differently, the KL."""
+    """How well sampler, training forward and reference agree.
+
+    `max_difference` (nats) is over the tokens whose own and earlier experts came out alike; `flipped_fraction` is the share
+    of tokens whose own experts came out differently; `kl_ref_max` the largest k3 against the reference.
+    """
 
     max_difference: float
     flipped_fraction: float
@@ -44,12 +51,19 @@ class Agreement:
 
 
 class SelfCheck(L.Callback):
-    """Runs the checks on `prompts` x `group_size` completions when training starts; raises `SelfCheckFailed`."""
+    """Runs the checks on `prompts` x `group_size` completions when training starts; raises `SelfCheckFailed`.
 
-    def __init__(self, prompts: int = 8, tolerance: float = 1e-4, max_flipped_fraction: float = 1e-3) -> None:
+    `tolerance` (nats) and `max_flipped_fraction` are by default those of the backbone's `precision`.
+    """
+
+    def __init__(
+        self, prompts: int = 8, tolerance: float | None = None, max_flipped_fraction: float | None = None
+    ) -> None:
         require_int("callbacks.self_check.prompts", prompts, 1)
-        require_number("callbacks.self_check.tolerance", tolerance, 0.0, open_minimum=True)
-        require_number("callbacks.self_check.max_flipped_fraction", max_flipped_fraction, 0.0, 1.0)
+        if tolerance is not None:
+            require_number("callbacks.self_check.tolerance", tolerance, 0.0, open_minimum=True)
+        if max_flipped_fraction is not None:
+            require_number("callbacks.self_check.max_flipped_fraction", max_flipped_fraction, 0.0, 1.0)
         self.prompts = prompts
         self.tolerance = tolerance
         self.max_flipped_fraction = max_flipped_fraction
@@ -68,17 +82,23 @@ class SelfCheck(L.Callback):
             module.reference.backbone,
             module.sampling_temperature,
         )
-        rank_zero_only(print)(self.judge(agreement, fresh_reference), flush=True)
+        # A backbone that names no precision is held to FP32.
+        precision = getattr(module.backbone, "precision", None) or PlainPrecision()
+        rank_zero_only(print)(self.judge(agreement, fresh_reference, precision), flush=True)
         warn_of_nothing_to_learn(rollout)
 
-    def judge(self, agreement: Agreement, reference_is_policy: bool) -> str:
+    def judge(self, agreement: Agreement, reference_is_policy: bool, precision: Precision) -> str:
         """The line that says how well all agree; `SelfCheckFailed` where a number is out of bounds."""
-        if not agreement.max_difference <= self.tolerance:
+        tolerance = precision.logprob_tolerance if self.tolerance is None else self.tolerance
+        allowed_flips = self.max_flipped_fraction
+        if allowed_flips is None:
+            allowed_flips = precision.max_flipped_fraction
+        if not agreement.max_difference <= tolerance:
             raise SelfCheckFailed(
                 f"self-check: sampler and training forward differ by {agreement.max_difference:.2e} nats, more than "
-                f"{self.tolerance:.0e}: stale weights in the sampler, or another temperature"
+                f"{tolerance:.0e}: stale weights in the sampler, or another temperature"
             )
-        if agreement.flipped_fraction > self.max_flipped_fraction:
+        if agreement.flipped_fraction > allowed_flips:
             raise SelfCheckFailed(
                 f"self-check: {agreement.flipped_fraction:.2%} of tokens chose other experts in the training forward"
             )
@@ -112,7 +132,7 @@ def measure_agreement(
 ) -> Agreement:
     """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed."""
     rows = minibatch_rows(seed, rollout.number, rollout.rewards.numel(), 1)[0]
-    batch = collate(rollout, rows, maker.config.row_tokens, maker.tokenizer.pad_id)
+    batch = collate(rollout, rows, maker.config.row_tokens, maker.tokenizer.pad_id).to(device_of(policy))
     was_training = policy.training
     policy.train()
     try:
@@ -122,32 +142,42 @@ def measure_agreement(
     index_C = completion_index(batch)
     difference_C = (scored.logprobs - batch.old_logprobs.flatten()[index_C]).abs()
     flipped_C = flipped_tokens(rollout, rows, batch, scored.output.routes)
+    touched_C = touched_tokens(flipped_C, batch)
     reference_C = score_completions(reference, batch, sampling_temperature).logprobs
-    unflipped = difference_C[~flipped_C]
-    largest = float(unflipped.max()) if unflipped.numel() else float("nan")
+    untouched = difference_C[~touched_C]
+    largest = float(untouched.max()) if untouched.numel() else float("nan")
     kl = k3(scored.logprobs, reference_C).abs().max()
     return Agreement(largest, float(flipped_C.float().mean()), float(kl))
 
 
 def flipped_tokens(rollout: Rollout, rows: Tensor, batch: GRPOBatch, routes_LBTK: Tensor) -> Tensor:
-    """C booleans: True where a completion token, or anything before it in its completion, was routed differently.
-
-    A flip changes the cached latents of its position, so that it touches every later token of the completion as well.
-    """
+    """C booleans: True where the place that predicts a completion token was routed differently."""
     index_C = completion_index(batch)
-    stored = rollout.generation.routes
+    stored = rollout.generation.routes.to(routes_LBTK.device)
     if stored.numel() == 0:
-        return torch.zeros(len(index_C), dtype=torch.bool)
+        return torch.zeros_like(index_C, dtype=torch.bool)
     layers = stored.shape[0]
     here = routes_LBTK[:layers].flatten(1, 2)[:, index_C - 1].sort(-1).values
     sequence_C = batch.sequence_ids.flatten()[index_C]
-    flipped = torch.zeros(len(index_C), dtype=torch.bool)
+    flipped = torch.zeros_like(index_C, dtype=torch.bool)
     for sequence, row in enumerate(rows.tolist()):
         places = (sequence_C == sequence).nonzero().squeeze(1)
         there = stored[:, row, : len(places)].sort(-1).values
-        differs = (here[:, places] != there).any(-1).any(0)
-        flipped[places] = differs.cumsum(0) > 0
+        flipped[places] = (here[:, places] != there).any(-1).any(0)
     return flipped
+
+
+def touched_tokens(flipped_C: Tensor, batch: GRPOBatch) -> Tensor:
+    """C booleans: True from the first flip of a completion to its end.
+
+    A flip changes the cached latents of its position, and with them the log-prob of every later token.
+    """
+    sequence_C = batch.sequence_ids.flatten()[completion_index(batch)]
+    touched = torch.zeros_like(flipped_C)
+    for sequence in range(batch.n_sequences):
+        places = (sequence_C == sequence).nonzero().squeeze(1)
+        touched[places] = flipped_C[places].cumsum(0) > 0
+    return touched
 
 
 def warn_of_nothing_to_learn(rollout: Rollout) -> None:

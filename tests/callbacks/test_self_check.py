@@ -12,19 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from r1_lightning.callbacks import self_check
 from r1_lightning.callbacks.self_check import (
     CHECK_ROLLOUT,
+    Agreement,
     SelfCheck,
     SelfCheckFailed,
     flipped_tokens,
     measure_agreement,
     small_rollout,
+    touched_tokens,
 )
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.tensors import Generation
+from r1_lightning.types.tensors import Generation, GRPOBatch
 from r1_lightning.types.text import Verdict
 from tests.support.miniature import PAD, Miniature, Spy, Sums, backbone, backwards, fingerprint, rollout_config, trainer
 
@@ -154,7 +158,7 @@ class FlippedRoutes:
 
 
 def test_routes_that_flipped_too_often_trip_it(tmp_path: Path) -> None:
-    # One flipped token and what follows it among some 200 tokens: far above 0.1 %.
+    # One flipped token among some 200: 0.5 %, above 0.1 %.
     miniature = mini()
     with pytest.raises(SelfCheckFailed, match=r"[\d.]+% of tokens chose other experts in the training forward"):
         check(miniature, tmp_path, generate=FlippedRoutes(miniature, 0, 0))
@@ -167,7 +171,7 @@ def test_a_rare_flip_is_reported_and_let_pass(tmp_path: Path, capsys: pytest.Cap
     assert "0.00% of tokens" not in capsys.readouterr().out
 
 
-def test_a_flip_counts_from_its_token_to_the_end_of_its_completion() -> None:
+def test_a_flip_counts_once_and_touches_the_rest_of_its_completion() -> None:
     miniature = mini(max_new_tokens=6)
     maker = miniature.maker(FlippedRoutes(miniature, 5, 2))
     rollout = small_rollout(maker, Sums(), 0, 3, 0)
@@ -178,8 +182,70 @@ def test_a_flip_counts_from_its_token_to_the_end_of_its_completion() -> None:
     length = int(rollout.generation.completion_mask[5].sum())
     assert length > 3, "row 5 is too short to tell: choose another"
     sequence = batch.sequence_ids[batch.completion_mask]
-    assert flipped.sum() == length - 2
-    assert flipped[sequence == 1].tolist() == [False] * 2 + [True] * (length - 2)
+    assert flipped.sum() == 1
+    assert flipped[sequence == 1].tolist() == [False] * 2 + [True] + [False] * (length - 3)
+    touched = touched_tokens(flipped, batch)
+    assert touched.sum() == length - 2
+    assert touched[sequence == 1].tolist() == [False] * 2 + [True] * (length - 2)
+
+
+def test_the_share_of_flipped_tokens_is_of_those_that_flipped_themselves() -> None:
+    miniature = mini()
+    rollout = small_rollout(miniature.maker(FlippedRoutes(miniature, 0, 0)), Sums(), 0, 3, 0)
+    found = measure_agreement(
+        rollout, miniature.maker(), 0, miniature.model, copy.deepcopy(miniature.model).eval(), 1.0
+    )
+    tokens = int(rollout.generation.completion_mask.sum())
+    assert int(rollout.generation.completion_mask[0].sum()) > 1
+    assert found.flipped_fraction == pytest.approx(1 / tokens, rel=1e-6)
+
+
+def test_a_model_in_bf16_is_held_to_what_bf16_can_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    miniature = mini()
+    miniature.model.precision = PlainPrecision("bf16")
+    fit = check(miniature, tmp_path)
+    said = capsys.readouterr().out
+    assert fit.global_step == 1 and "KL to the reference 0\n" in said
+    strict = mini()
+    strict.model.precision = PlainPrecision("bf16")
+    with pytest.raises(SelfCheckFailed, match="differ by"):  # the bound is really another one than FP32's
+        trainer(1, tmp_path, [SelfCheck(tolerance=1e-4)]).fit(strict.grpo(), datamodule=strict.rollouts())
+
+
+def test_flips_are_faults_in_fp32_alone() -> None:
+    some = Agreement(max_difference=5e-5, flipped_fraction=0.02, kl_ref_max=0.0)
+    assert "2.00% of tokens routed differently" in SelfCheck().judge(some, True, PlainPrecision("bf16"))
+    with pytest.raises(SelfCheckFailed, match=r"2\.00% of tokens chose other experts"):
+        SelfCheck().judge(some, True, PlainPrecision("fp32"))
+    with pytest.raises(SelfCheckFailed, match=r"2\.00% of tokens"):  # what is set by hand holds for any type
+        SelfCheck(max_flipped_fraction=0.01).judge(some, True, PlainPrecision("bf16"))
+
+
+def test_the_minibatch_is_scored_where_the_policy_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    moved = GRPOBatch.to
+
+    def to(batch: GRPOBatch, device: torch.device, **settings: Any) -> GRPOBatch:
+        asked.append(device)
+        return moved(batch, device, **settings)
+
+    miniature = mini()
+    rollout = small_rollout(miniature.maker(), Sums(), 0, 3, 0)
+    monkeypatch.setattr(GRPOBatch, "to", to)
+    measure_agreement(rollout, miniature.maker(), 0, miniature.model, miniature.model, 1.0)
+    assert asked == [torch.device("cpu")]
+    monkeypatch.setattr(self_check, "device_of", lambda policy: torch.device("meta"))
+    with pytest.raises((RuntimeError, NotImplementedError)):  # no data there, so nothing can be counted or chosen
+        measure_agreement(rollout, miniature.maker(), 0, miniature.model, miniature.model, 1.0)
+    assert asked[1] == torch.device("meta")
+
+
+@pytest.mark.requires_gpu
+def test_it_passes_on_a_gpu(tmp_path: Path) -> None:
+    miniature = mini()
+    fit = trainer(1, tmp_path, [SelfCheck(tolerance=1e-3)], accelerator="gpu")
+    fit.fit(miniature.grpo(), datamodule=miniature.rollouts())
+    assert fit.global_step == 1
 
 
 def test_flipped_tokens_are_left_out_of_the_difference() -> None:

@@ -70,3 +70,9 @@ def test_linear_layers_have_no_bias():
 def test_unknown_compute_type_is_named(compute):
     with pytest.raises(InvalidInput, match=r"precision.compute=.* must be one of fp32, bf16"):
         PlainPrecision(compute)
+
+
+def test_how_closely_sampler_and_training_must_agree_depends_on_the_type():
+    fp32, bf16 = PlainPrecision("fp32"), PlainPrecision("bf16")
+    assert (fp32.logprob_tolerance, fp32.max_flipped_fraction) == (1e-4, 1e-3)
+    assert bf16.logprob_tolerance > 100 * fp32.logprob_tolerance and bf16.max_flipped_fraction == 1.0

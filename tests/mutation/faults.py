@@ -215,8 +215,8 @@ FAULTS = (
     Fault(
         "the self-check lets NaN pass",
         "callbacks/self_check.py",
-        "if not agreement.max_difference <= self.tolerance:",
-        "if agreement.max_difference > self.tolerance:",
+        "if not agreement.max_difference <= tolerance:",
+        "if agreement.max_difference > tolerance:",
         (SELF_CHECK,),
     ),
     Fault(

@@ -45,7 +45,8 @@ class CharTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
+    def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
+        # EOS and padding have no text either way: what the golden losses were written with.
         return ["".join(ALPHABET[token] for token in ids if token < EOS) for ids in batch]
 
 
@@ -156,8 +157,8 @@ def trainer(max_steps: int, folder: Path, callbacks: Sequence[L.Callback] = (), 
         "enable_model_summary": False,
         "max_epochs": 1,
     }
+    settings = {"accelerator": "cpu", **settings}
     return L.Trainer(
-        accelerator="cpu",
         devices=1,
         max_steps=max_steps,
         default_root_dir=str(folder),
