@@ -100,6 +100,9 @@ class Rollout:
             "rollout/reward_mean": float(self.rewards.mean()),
             **{f"rollout/{name}_mean": float(scores.mean()) for name, scores in self.parts.items()},
             "rollout/completion_tokens_mean": float(lengths.mean()),
+            # Over tokens, in nats. They differ under top-p alone: by how much is the mass that it cuts off.
+            "rollout/policy_logprob_mean": float(generation.policy_logprobs[generation.completion_mask].mean()),
+            "rollout/sampler_logprob_mean": float(generation.sampler_logprobs[generation.completion_mask].mean()),
             "rollout/finished_fraction": float(generation.finished.float().mean()),
             "rollout/zero_variance_fraction": self.zero_variance_fraction,
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
@@ -113,10 +116,14 @@ def rollout_keys(number: int, prompts: int, group_size: int) -> Tensor:
 
 
 def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[str]:
-    """The completions as text, special tokens left out."""
+    """The completions as text, without the EOS at their end.
+
+    Any other special token is shown: a completion that strews padding into its answer must not be judged as if it had not.
+    """
     lengths = generation.completion_mask.sum(1).tolist()
     ids = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
-    return tokenizer.decode_batch(ids)
+    ended = [row[:-1] if row and row[-1] == tokenizer.eos_id else row for row in ids]
+    return tokenizer.decode_batch(ended, skip_special=False)
 
 
 def judge(
@@ -147,11 +154,24 @@ class RolloutMaker:
     config: RolloutConfig
 
     def __call__(self, number: int, policy_version: int, problems: Sequence[Problem]) -> Rollout:
-        """`problems` are the P problems of this rollout; `policy_version` is the optimizer step the sampler stands at."""
+        """`problems` are the P problems of this rollout; `policy_version` is the optimizer step the sampler stands at.
+
+        Raises `InvalidInput`, before anything is sampled, where a prompt leaves no room for `max_new_tokens` in a row.
+        """
         group_size = self.config.group_size
         prompts = [self.tokenizer.encode(self.template.render(problem.question)) for problem in problems]
+        self._require_room(prompts)
         generation = self.generate(prompts, group_size, rollout_keys(number, len(prompts), group_size))
         texts = completion_texts(generation, self.tokenizer)
         rewards, parts = judge(problems, texts, generation, self.reward, group_size)
         advantages = group_relative_advantages(rewards)
         return Rollout(number, policy_version, problems, prompts, texts, generation, rewards, parts, advantages)
+
+    def _require_room(self, prompts: Sequence[Sequence[int]]) -> None:
+        longest, new = max(map(len, prompts)), self.config.max_new_tokens
+        require(
+            longest + new <= self.config.row_tokens,
+            "rollout.row_tokens",
+            self.config.row_tokens,
+            f"a prompt of {longest} tokens with max_new_tokens = {new} needs a row of {longest + new}",
+        )

@@ -34,7 +34,7 @@ class WordTokenizer:
             text = text.removeprefix(WORDS[token])
         return ids
 
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
+    def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
         return ["".join(WORDS[token] for token in ids if token < EOS) for ids in batch]
 
 

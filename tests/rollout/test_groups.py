@@ -23,15 +23,20 @@ EOS = 2
 
 
 class Letters:
-    """A tokenizer whose token 3 is `a`, 4 is `b`, ...; special tokens have no text."""
+    """A tokenizer whose token 3 is `a`, 4 is `b`, ...; padding shows as `_`, the start as `^`, the end as `$`."""
 
     eos_id, pad_id = EOS, 0
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("a") + SPECIAL for letter in text]
 
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        return ["".join(chr(token - SPECIAL + ord("a")) for token in ids if token >= SPECIAL) for ids in batch]
+    def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
+        def shown(token: int) -> str:
+            if token >= SPECIAL:
+                return chr(token - SPECIAL + ord("a"))
+            return "" if skip_special else "_^$"[token]
+
+        return ["".join(map(shown, ids)) for ids in batch]
 
 
 @dataclass
@@ -78,6 +83,30 @@ def test_texts_end_where_the_completion_ends() -> None:
         GENERATION, completion_ids=GENERATION.completion_ids.masked_fill(GENERATION.completion_ids == 0, D)
     )
     assert completion_texts(full, Letters()) == TEXTS  # what stands behind the mask is no text
+
+
+def test_only_the_end_is_left_out_of_a_text() -> None:
+    """Padding and starts that were sampled stay visible, so that no judge takes the completion for a clean one."""
+    sprinkled = [[A, 0, B, EOS], [1, A, EOS], [0, EOS], [A, 0], [EOS], [EOS, EOS]]
+    texts = completion_texts(generation_of(sprinkled, [True] * 6), Letters())
+    assert texts == ["a_b", "^a", "_", "a_", "", "$"]
+
+
+def test_a_prompt_without_room_for_its_completion_is_refused_before_sampling() -> None:
+    """The template puts a letter before and after the question: 6 tokens and 4 new ones need a row of 10."""
+    generator = Generator()
+    problems = [Problem("a", "", "p0"), Problem("abcd", "", "p1")]
+
+    def make(row_tokens: int) -> RolloutMaker:
+        config = RolloutConfig(2, 3, max_new_tokens=4, row_tokens=row_tokens)
+        return RolloutMaker(generator, Letters(), ChatTemplate("t", "q", "e"), WeightedSum([Matches()]), config)
+
+    with pytest.raises(
+        InvalidInput, match=r"^rollout\.row_tokens=9 is not allowed: a prompt of 6 tokens .* a row of 10"
+    ):
+        make(9)(0, 0, problems)
+    assert not hasattr(generator, "prompts"), "it was sampled from"
+    assert make(10)(0, 0, problems).prompts == generator.prompts
 
 
 def test_judging_keeps_order_and_gives_each_completion_its_own_problem() -> None:
@@ -128,7 +157,10 @@ def test_a_rollout_by_hand() -> None:
 
 
 def test_what_is_logged_by_hand() -> None:
-    """Lengths 2, 2, 3, 3, 3, 1; four of six finished; of "我ok", "ok", "", "我", "1+1", "ok 好" the first and last mix."""
+    """Lengths 2, 2, 3, 3, 3, 1; four of six finished; of "我ok", "ok", "", "我", "1+1", "ok 好" the first and last mix.
+
+    Policy log-probs -(row + place / 100): -(0 * 2 + 1 * 2 + 2 * 3 + 3 * 3 + 4 * 3 + 5 * 1 + 0.11) = -34.11 over 14 tokens.
+    """
     rewards = torch.tensor([[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]])
     rollout = dataclasses.replace(
         rollout_of([[A], [B]], COMPLETIONS, rewards),
@@ -143,6 +175,8 @@ def test_what_is_logged_by_hand() -> None:
             "rollout/format_mean": 1.0,
             "rollout/completion_tokens_mean": 14 / 6,
             "rollout/finished_fraction": 4 / 6,
+            "rollout/policy_logprob_mean": -34.11 / 14,
+            "rollout/sampler_logprob_mean": -34.11 / 28,
             "rollout/zero_variance_fraction": 0.5,
             "rollout/mixed_language_fraction": 2 / 6,
         }
