@@ -13,7 +13,10 @@ SAMPLES_SHOWN = 4
 
 
 class RolloutLogger(L.Callback):
-    """Logs the scalars of every new rollout at the step that first trains on it; every `text_every` rollouts also texts."""
+    """Logs every rollout's scalars once, at the step that first trains on it; every `text_every` rollouts also texts.
+
+    Lightning repeats the last value of a metric at the steps that log none, so that a curve shows one level per rollout.
+    """
 
     def __init__(self, text_every: int = 10) -> None:
         require_int("callbacks.rollout_logger.text_every", text_every, 1)
@@ -38,9 +41,14 @@ class RolloutLogger(L.Callback):
         shown = [place * group_size for place in range(min(SAMPLES_SHOWN, len(rollout.problems)))]
         text = "\n\n".join(
             f"**{rollout.problems[row // group_size].question}** (answer {rollout.problems[row // group_size].answer}, "
-            f"reward {rewards[row]:g})\n\n    {rollout.texts[row]}"
+            f"reward {rewards[row]:g})\n\n{as_code(rollout.texts[row])}"
             for row in shown
         )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("rollout/samples", text, trainer.global_step)
+
+
+def as_code(text: str) -> str:
+    """`text` as a block of Markdown code: every line indented, else TensorBoard takes tags in later lines for HTML."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))

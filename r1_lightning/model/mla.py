@@ -73,7 +73,7 @@ class MLA(nn.Module):
         return self.out(o_BNTU.transpose(1, 2).flatten(2))
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LatentKVCache, layer: int) -> Tensor:
-        """The same attention with absorbed projections; `mask` R x 1 x T x S is additive (0 or -inf)."""
+        """The same attention with absorbed projections; `mask` R x 1 x T x S is additive (0 or FP32's lowest number)."""
         config = self.config
         q_nope, q_rope = self._queries(x_RTD, cos, sin)
         latent, k_rope = self._latents(x_RTD, cos, sin)

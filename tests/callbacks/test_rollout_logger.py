@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from r1_lightning.callbacks.rollout_logger import SAMPLES_SHOWN, RolloutLogger
+from r1_lightning.callbacks.rollout_logger import SAMPLES_SHOWN, RolloutLogger, as_code
 from r1_lightning.types.errors import InvalidInput
 from tests.support.miniature import Miniature, Spy, trainer
 
@@ -103,3 +103,7 @@ def test_pretraining_has_no_rollouts_and_no_harm_is_done(tmp_path: Path) -> None
 def test_a_bad_period_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"callbacks\.rollout_logger\.text_every=0"):
         RolloutLogger(text_every=0)
+
+
+def test_every_line_of_a_sample_is_indented() -> None:
+    assert as_code("<think>\n1+1\n\n</think> 2") == "    <think>\n    1+1\n    \n    </think> 2"
