@@ -31,10 +31,12 @@ class StageProgressBar(TQDMProgressBar):
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(type(trainer.lightning_module).__name__.removesuffix("Module").lower())
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """Short names and few digits; a metric that a stage does not have is left out."""
         values = trainer.callback_metrics
-        shown: dict[str, int | str | float] = {}
+        shown: dict[str, int | str | float | dict[str, float]] = {}
         for name, short in SHORT_NAMES.items():
             if name in values and not (short == "loss" and "rollout/reward_mean" in values):
                 value = float(values[name])

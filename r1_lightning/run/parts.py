@@ -101,6 +101,6 @@ def set_up_torch(threads: int | None) -> None:
     """Deterministic algorithms only, so that the same seed gives the same bits; `threads` None leaves torch's choice."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     # The switch above also writes NaN into every fresh tensor, to show reads of memory never written: a test, not a need.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - a module property mypy cannot see
     if threads is not None:
         torch.set_num_threads(threads)

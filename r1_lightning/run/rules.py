@@ -120,8 +120,8 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
 
 
 def _check_batches(plain: Mapping[str, Any]) -> None:
-    stage, data = ((plain.get(group) or {}).get("_target_") for group in ("stage", "data"))
-    given = BATCH_OF.get(str(data))
+    stage, data = (str((plain.get(group) or {}).get("_target_", "")) for group in ("stage", "data"))
+    given = BATCH_OF.get(data)
     step = getattr(get_object(stage), "training_step", None) if stage else None
     if given is None or step is None:
         return

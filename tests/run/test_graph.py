@@ -74,7 +74,6 @@ def test_an_incomplete_sibling_does_not_hide_a_complete_one(command: Command) ->
 
 
 SAME = [
-    "trainer.devices=2",
     "paths.root=elsewhere",
     "paths.data=/data",
     "+callbacks.x=1",

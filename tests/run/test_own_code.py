@@ -96,7 +96,10 @@ def test_a_stranger_s_target_is_refused(target: object) -> None:
 
 def test_our_own_targets_are_not_refused() -> None:
     ours = ["r1_lightning.rewards.combine.WeightedSum", "r1_lightning.stages.grpo.GRPOModule", "lightning.Trainer"]
-    refuse_foreign_targets({str(index): {"_target_": target} for index, target in enumerate(ours)})
+    nodes = {str(index): {"_target_": target} for index, target in enumerate(ours)}
+    refuse_foreign_targets(nodes)
+    with pytest.raises(InvalidInput):  # the same call with a stranger among them
+        refuse_foreign_targets({**nodes, "other": {"_target_": "os.system"}})
 
 
 def test_a_missing_or_broken_configuration_is_one_line(tmp_path: Path) -> None:
