@@ -32,7 +32,7 @@ class ArithmeticTask:
     max_operations: int = 3
     word_share: float = 0.2
     wrong_share: float = 0.35
-    content_version: ClassVar[str] = "arithmetic-2"
+    content_version: ClassVar[str] = "arithmetic-3"
 
     def __post_init__(self) -> None:
         require_int("task.min_operations", self.min_operations, 2)

@@ -1,0 +1,25 @@
+"""Newton-Schulz orthogonalisation: the nearest (semi-)orthogonal matrix to a given one, roughly, from products alone.
+
+For X = U S V^T the iteration X <- a X + (b A + c A^2) X with A = X X^T drives every singular value towards 1, so the result
+is about U V^T. The coefficients are Keller Jordan's (Muon, 2024): chosen for speed, they leave singular values within 0.7 and
+1.2 after five steps, which is all that Muon wants.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 5
+
+
+def orthogonalised(x: Tensor) -> Tensor:
+    """About U V^T for x = U S V^T; ... x m x n, each matrix on its own. A zero matrix stays zero."""
+    a, b, c = COEFFICIENTS
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x  # the products below are then of the smaller side
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # singular values at most 1, where the iteration converges
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x

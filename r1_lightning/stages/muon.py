@@ -1,0 +1,111 @@
+"""Muon (Jordan 2024; Moonlight, arXiv:2502.16982) for the hidden matrices, AdamW for everything else, as one optimizer.
+
+DeepSeek-V3 was trained with AdamW. The miniature has minutes and not months, and learns its arithmetic from markedly fewer tokens
+with Muon (docs/log.md), so its pre-training uses it; `optim=adamw` is the paper's choice. torch's own Muon takes matrices
+only; here the stacked matrices of the experts (E x in x out) are orthogonalised each on its own, too.
+
+    M <- mu M + (1 - mu) G;   W <- W - lr (0.2 sqrt(max(m, n)) orthogonalised((1 - mu) G + mu M) + weight_decay W)
+
+The factor gives updates the root mean square of AdamW's (Moonlight, eq 4). Embedding, head, router and norms keep AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from r1_lightning.functional.orthogonal import orthogonalised
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.types.errors import require_number
+
+MATCH_ADAMW_RMS = 0.2  # Moonlight section 2.2: AdamW's updates have a root mean square of 0.2 to 0.4
+NOT_HIDDEN = {"embedding", "head", "router"}  # matrices whose rows are looked up or scored, not mapped through
+
+
+class Muon(torch.optim.Optimizer):
+    """Groups with `matrix=True` take Muon's update, the others AdamW's. One state_dict, one schedule for both."""
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float, betas: tuple[float, float]) -> None:
+        super().__init__(groups, {"momentum": momentum, "betas": betas, "matrix": False, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["matrix"]:
+                for parameter in parameters:
+                    self._matrix_step(parameter, group)
+            elif parameters:
+                self._adamw_step(parameters, group)
+        return loss
+
+    def _matrix_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        gradient, mean = parameter.grad, state["momentum"]
+        assert gradient is not None
+        mean.lerp_(gradient, 1 - group["momentum"])
+        update = orthogonalised(gradient.lerp(mean, group["momentum"]))  # Nesterov's look ahead
+        scale = MATCH_ADAMW_RMS * max(parameter.shape[-2:]) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+    def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+@dataclass(frozen=True)
+class MuonConfig(AdamWConfig):
+    """`matrix_lr` and `momentum` for hidden matrices; `lr` and the betas are AdamW's, for all other parameters."""
+
+    matrix_lr: float = 0.01
+    momentum: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("optim.matrix_lr", self.matrix_lr, 0.0, open_minimum=True)
+        require_number("optim.momentum", self.momentum, 0.0, 1.0)
+
+    def build(self, module: nn.Module) -> Muon:  # type: ignore[override]
+        """An optimizer over the parameters of `module` that train."""
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        hidden = [p for name, p in named if p.dim() > 1 and not NOT_HIDDEN & set(name.split("."))]
+        other = [p for name, p in named if p.dim() > 1 and NOT_HIDDEN & set(name.split("."))]
+        vectors = [p for _, p in named if p.dim() <= 1]
+        groups = [
+            {"params": hidden, "lr": self.matrix_lr, "weight_decay": self.weight_decay, "matrix": True},
+            {"params": other, "lr": self.lr, "weight_decay": self.weight_decay},
+            {"params": vectors, "lr": self.lr},
+        ]
+        return Muon([group for group in groups if group["params"]], self.momentum, (self.beta1, self.beta2))

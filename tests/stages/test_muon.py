@@ -1,0 +1,97 @@
+"""Muon beside AdamW: who gets which update, torch's own Muon and AdamW as references, and resuming from a state_dict."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.muon import MuonConfig
+from r1_lightning.types.errors import InvalidInput
+from tests.model.tiny import backbone, tiny
+
+
+def _with_gradients(module: nn.Module, seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return module
+
+
+def test_hidden_matrices_take_muon_and_the_rest_adamw() -> None:
+    model = backbone(tiny())
+    matrices, other, vectors = MuonConfig(lr=0.1).build(model).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert matrices["matrix"] and not other["matrix"] and not vectors["matrix"]
+    assert {names[id(p)].split(".")[-2] for p in other["params"]} == {"embedding", "head", "router"}
+    assert all(p.dim() == 1 for p in vectors["params"]) and vectors["weight_decay"] == 0
+    assert any(p.dim() == 3 for p in matrices["params"])  # the stacked experts
+    assert sum(len(group["params"]) for group in (matrices, other, vectors)) == len(names)
+
+
+def test_a_matrix_moves_as_with_torchs_muon() -> None:
+    """torch orthogonalises in BF16, so that updates agree to about one part in a hundred."""
+    ours, theirs = nn.Linear(12, 20, bias=False), nn.Linear(12, 20, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    start = ours.weight.detach().clone()
+    mine = MuonConfig(lr=0.1, matrix_lr=0.05, weight_decay=0.1).build(ours)
+    reference = torch.optim.Muon(
+        theirs.parameters(), lr=0.05, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
+    )
+    for step in range(3):
+        _with_gradients(ours, step), _with_gradients(theirs, step)
+        mine.step(), reference.step()
+    moved, wanted = ours.weight - start, theirs.weight - start
+    assert (moved - wanted).norm() / wanted.norm() < 0.02
+
+
+def test_a_stack_moves_as_its_matrices() -> None:
+    class Stack(nn.Module):
+        def __init__(self, weight: torch.Tensor) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(weight.clone())
+
+    weight = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0))
+    gradient = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1))
+    stack, singles = Stack(weight), [Stack(matrix) for matrix in weight]
+    stack.weight.grad = gradient
+    MuonConfig(lr=0.1).build(stack).step()
+    for single, matrix in zip(singles, gradient, strict=True):
+        single.weight.grad = matrix
+        MuonConfig(lr=0.1).build(single).step()
+    assert torch.allclose(stack.weight, torch.stack([single.weight for single in singles]), atol=1e-6)
+
+
+def test_other_parameters_move_as_with_adamw() -> None:
+    ours, theirs = backbone(tiny()), backbone(tiny())
+    mine, reference = MuonConfig(lr=0.01).build(ours), AdamWConfig(lr=0.01).build(theirs)
+    for step in range(3):
+        _with_gradients(ours, step), _with_gradients(theirs, step)
+        mine.step(), reference.step()
+    for name in ("embedding.weight", "head.weight", "norm.weight"):
+        assert torch.equal(ours.get_parameter(name), theirs.get_parameter(name)), name
+
+
+def test_a_state_dict_goes_on_with_the_same_bits() -> None:
+    straight = backbone(tiny())
+    optimizer = MuonConfig(lr=0.01).build(straight)
+    for step in range(2):
+        _with_gradients(straight, step)
+        optimizer.step()
+    resumed = copy.deepcopy(straight)
+    again = MuonConfig(lr=0.01).build(resumed)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, its_optimizer in ((straight, optimizer), (resumed, again)):
+        _with_gradients(model, 9)
+        its_optimizer.step()
+    for left, right in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("settings", [{"matrix_lr": 0.0}, {"momentum": -0.1}, {"momentum": 1.5}, {"lr": -1.0}])
+def test_bad_settings_are_named(settings: dict[str, float]) -> None:
+    with pytest.raises(InvalidInput, match=next(iter(settings))):
+        MuonConfig(**{"lr": 0.1, **settings})
