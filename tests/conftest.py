@@ -7,6 +7,7 @@ golden numbers do not depend on how many cores a machine has.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Before torch is loaded, and inherited by the processes that tests start.
@@ -14,6 +15,10 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+
+# A shell that starts the tests in the background has SIGINT ignored, and every process below would inherit that: the tests
+# of Ctrl-C would wait for ever. Set here, a process that a test starts has the usual answer to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -52,7 +52,7 @@ class AdamWConfig:
         require_int("optim.warmup_steps", self.warmup_steps, 0)
         require_number("optim.final_lr_factor", self.final_lr_factor, 0.0, 1.0)
 
-    def build(self, module: nn.Module) -> torch.optim.AdamW:
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """An optimizer over the parameters of `module` that train."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         groups = [

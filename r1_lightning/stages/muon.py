@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"momentum": momentum, "betas": betas, "matrix": False, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -97,7 +97,7 @@ class MuonConfig(AdamWConfig):
         require_number("optim.matrix_lr", self.matrix_lr, 0.0, open_minimum=True)
         require_number("optim.momentum", self.momentum, 0.0, 1.0)
 
-    def build(self, module: nn.Module) -> Muon:  # type: ignore[override]
+    def build(self, module: nn.Module) -> Muon:
         """An optimizer over the parameters of `module` that train."""
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         hidden = [p for name, p in named if p.dim() > 1 and not NOT_HIDDEN & set(name.split("."))]
