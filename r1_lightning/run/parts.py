@@ -24,9 +24,6 @@ from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
 
-WEIGHTS = "weights.safetensors"
-TOKENIZER = "tokenizer"
-
 
 def inject(node: DictConfig, parts: Mapping[str, Any]) -> Any:
     """Instantiate `node`, passing those of `parts` that its target's signature names and YAML does not set.
@@ -51,7 +48,7 @@ def inject(node: DictConfig, parts: Mapping[str, Any]) -> Any:
 def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> TextTokenizer:
     """The input artefact's tokenizer, or a new one trained on the first documents of the problem source."""
     if base is not None:
-        return TextTokenizer.load(base.folder / TOKENIZER)
+        return TextTokenizer.load(base.tokenizer_folder)
     settings = config.task.tokenizer
     template = TEMPLATES[config.task.template]
     phrases = template.phrases() if settings.phrases_as_tokens else ()
@@ -64,7 +61,7 @@ def build_backbone(config: DictConfig, vocab_size: int, base: Artefact | None) -
     model_config = inject(config.model, {"vocab_size": vocab_size})
     backbone = DeepSeekBackbone(model_config, instantiate(config.precision), seed=config.seed)
     if base is not None:
-        load_weights(backbone, base.folder / WEIGHTS)
+        load_weights(backbone, base.weights_path)
     return backbone
 
 

@@ -16,14 +16,14 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from r1_lightning.artefacts.files import write_text
-from r1_lightning.artefacts.store import TABLE, Artefact
+from r1_lightning.artefacts.store import TABLE, TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
-from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_backbone, build_parts, inject, set_up_torch
+from r1_lightning.run.parts import build_backbone, build_parts, inject, set_up_torch
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.types.errors import require
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.store import TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
-from r1_lightning.run.parts import TOKENIZER, WEIGHTS, build_parts, inject, set_up_torch
+from r1_lightning.run.parts import build_parts, inject, set_up_torch
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
 from r1_lightning.types.errors import InvalidInput, require_int
