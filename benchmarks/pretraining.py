@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.pairs import Contest, Measurement
 from benchmarks.setting import EXPERTS, World
+from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import TokenBatch
@@ -90,6 +91,7 @@ def _theirs(world: World, experts: str) -> tuple[Step, Loss]:
 
 
 def _optimizer_step(model: nn.Module, optim: Any, loss: Loss) -> Step:
+    require(type(optim) is AdamWConfig, "optim", type(optim).__name__, "both sides train with AdamWConfig")
     optimizer = optim.build(model)
 
     def step(batch: TokenBatch) -> None:

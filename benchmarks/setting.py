@@ -84,7 +84,8 @@ class World:
 
     @cached_property
     def pretrain_config(self) -> DictConfig:
-        return _composed("stage=pretrain", f"precision={self.precision}", "model.mtp_depth=0")
+        """The configuration of `stage=pretrain` with AdamW: Muon would sort HuggingFace's matrices by other names."""
+        return _composed("stage=pretrain", "optim=adamw", f"precision={self.precision}", "model.mtp_depth=0")
 
     @cached_property
     def parts(self) -> Mapping[str, Any]:

@@ -3,6 +3,9 @@
 Lightning's own `save_checkpoint` writes to the system's temporary folder and moves the file from there. Here it is written
 inside its own folder, so that a full disk is a line about that folder, and nothing is left behind elsewhere. What is written
 is Lightning's state all the same: `trainer.fit(ckpt_path=...)` reads it.
+
+The state is taken right after an optimizer step, and written once Lightning has logged that step, after the loggers have put
+their rows into their files: a checkpoint never stands for steps whose metrics a kill could still lose.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class ResumeCheckpoint(L.Callback):
         self.folder = folder
         self.every_steps = every_steps
         self.last_step = 0
+        self.taken: io.BytesIO | None = None  # a state that is not written yet
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = trainer.global_step
@@ -45,22 +49,41 @@ class ResumeCheckpoint(L.Callback):
         if step % self.every_steps == 0 and step < trainer.max_steps:
             self.save(trainer)
 
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.write(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.write(trainer)
+
+    def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
+        self.write(trainer)
+
     def save(self, trainer: L.Trainer) -> None:
-        """Write beside the old checkpoint, then take its place in one step.
+        """Take the state of this moment, to be written when the step has been logged.
+
+        By way of memory: torch's writer of files says "unexpected pos" of a full disk, the system says what it is.
+        """
+        state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
+        self.taken = io.BytesIO()
+        torch.save(state, self.taken)
+
+    def write(self, trainer: L.Trainer) -> None:
+        """Write a state that was taken beside the old checkpoint, then take its place in one step.
 
         Raises `InvalidInput` naming the folder where it cannot be written. The main process writes; a strategy that
         spreads the state over several processes is not served.
         """
-        state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
+        content, self.taken = self.taken, None
+        if content is None:
+            return
+        for logger in trainer.loggers:
+            logger.save()
         if trainer.is_global_zero:
-            # By way of memory: torch's writer of files says "unexpected pos" of a full disk, the system says what it is.
-            content = io.BytesIO()
-            torch.save(state, content)
             with output_folder(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self.folder / LAST) as temporary:
                 temporary.write_bytes(content.getbuffer())
-        trainer.strategy.barrier("ResumeCheckpoint.save")
+        trainer.strategy.barrier("ResumeCheckpoint.write")
 
     def _remove_leftovers(self) -> None:
         """Remove what a kill in the middle of writing left; the folder is locked, so that nobody else writes here."""

@@ -8,6 +8,7 @@ its weights are gone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -49,6 +50,11 @@ class RolloutDataset:
             self._use(self._new_rollout(number, step))
         return self.minibatches[place]
 
+    def check_prompts(self) -> None:
+        """Raise `InvalidInput` where any prompt of the whole run leaves no room for its completion in a row."""
+        for number in range(math.ceil(self.max_steps / self.maker.config.minibatches_per_rollout)):
+            self.maker.prompts(self.problems(number))
+
     def _new_rollout(self, number: int, step: int) -> Rollout:
         taken = self.optimizer_steps()
         if taken != step:
@@ -82,7 +88,7 @@ class RolloutDataset:
             return
         problems = self.problems(state["number"])
         maker = self.maker
-        prompts = [maker.tokenizer.encode(maker.template.render(problem.question)) for problem in problems]
+        prompts = maker.prompts(problems)
         generation = Generation(**state["generation"])
         texts = completion_texts(generation, maker.tokenizer)
         rewards: torch.Tensor = state["rewards"]
@@ -112,6 +118,9 @@ class GroupedRolloutsDataModule(L.LightningDataModule):
     def _optimizer_steps(self) -> int:
         assert self.trainer is not None, "the data module is not attached to a Trainer yet"
         return self.trainer.global_step
+
+    def setup(self, stage: str) -> None:
+        self.dataset.check_prompts()  # now, and not at the step that meets the longest
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(self.dataset)

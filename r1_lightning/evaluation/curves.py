@@ -55,6 +55,8 @@ def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str
         ("control, FLOPs", "control", "control_flops"),
     ):
         lines.append(f"| {label} | " + " | ".join(f"{values[model, measure][seed]:.2e}" for seed in seeds) + " |")
+    ratios = [values["control", "control_flops"][s] / values["trained", "training_flops"][s] for s in seeds]
+    lines.append("| control / RL, FLOPs (at least 1) | " + " | ".join(f"{ratio:.3f}" for ratio in ratios) + " |")
     seconds = values["trained", "command_s"]  # only of seeds that ran from nothing without a break
     timed = [f"{seconds[seed]:.0f}" if seed in seconds else "not timed" for seed in seeds]
     lines.append("| the whole command, s | " + " | ".join(timed) + " |")

@@ -92,6 +92,8 @@ class ModelConfig:
         require_number("model.init_std", self.init_std, 0.0, open_minimum=True)
         require_number("model.norm_eps", self.norm_eps, 0.0, open_minimum=True)
         require(isinstance(self.tie_embeddings, bool), "model.tie_embeddings", self.tie_embeddings, "true or false")
+        yarn_allowed = "null, or a mapping with _target_: r1_lightning.model.config.YarnConfig"
+        require(self.yarn is None or isinstance(self.yarn, YarnConfig), "model.yarn", self.yarn, yarn_allowed)
         self._check_experts()
 
     def _check_experts(self) -> None:

@@ -137,7 +137,7 @@ def judge(
     ]
     shape = (len(problems), group_size)
     parts = {
-        name: torch.tensor([verdict.verdicts[name].score for verdict in verdicts]).view(shape)
+        name: torch.tensor([float(verdict.verdicts[name].score) for verdict in verdicts]).view(shape)
         for name in verdicts[0].verdicts
     }
     return torch.tensor([verdict.total for verdict in verdicts]).view(shape), parts
@@ -159,15 +159,16 @@ class RolloutMaker:
         Raises `InvalidInput`, before anything is sampled, where a prompt leaves no room for `max_new_tokens` in a row.
         """
         group_size = self.config.group_size
-        prompts = [self.tokenizer.encode(self.template.render(problem.question)) for problem in problems]
-        self._require_room(prompts)
+        prompts = self.prompts(problems)
         generation = self.generate(prompts, group_size, rollout_keys(number, len(prompts), group_size))
         texts = completion_texts(generation, self.tokenizer)
         rewards, parts = judge(problems, texts, generation, self.reward, group_size)
         advantages = group_relative_advantages(rewards)
         return Rollout(number, policy_version, problems, prompts, texts, generation, rewards, parts, advantages)
 
-    def _require_room(self, prompts: Sequence[Sequence[int]]) -> None:
+    def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """The problems' prompts as token ids; `InvalidInput` where one leaves no room for `max_new_tokens` in a row."""
+        prompts = self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
         longest, new = max(map(len, prompts)), self.config.max_new_tokens
         require(
             longest + new <= self.config.row_tokens,
@@ -175,3 +176,4 @@ class RolloutMaker:
             self.config.row_tokens,
             f"a prompt of {longest} tokens with max_new_tokens = {new} needs a row of {longest + new}",
         )
+        return prompts

@@ -24,6 +24,7 @@ from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import StageConfig, compose_parent, resolved
 from r1_lightning.run.rules import check_held_out
+from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.validate import GRAPH_KEYS, validate
 from r1_lightning.types.errors import InvalidInput, require
 
@@ -109,15 +110,19 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
 def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
     """(where, version) for every target with a `content_version`: another one makes other content from equal values.
 
-    A problem source's may depend on its files: then it is made and asked.
+    A problem source's may depend on its files: then it is made and asked. Code that is not ours and names no version is
+    counted by its text, so that an edited reward is another reward.
     """
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _content_versions(f"{path}.{key}", value)
         if "_target_" in node:
-            version = getattr(get_object(node["_target_"]), "content_version", None)
+            target = get_object(node["_target_"])
+            version = getattr(target, "content_version", None)
             if path.startswith("task.") and not isinstance(version, str):
                 version = getattr(instantiate(node), "content_version", None)
+            if version is None and not node["_target_"].startswith(PACKAGE):
+                version = source_digest(target)
             if version is not None:
                 yield path, str(version)
     elif isinstance(node, list):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ class _Writer(ExperimentWriter):
             self._keep_rows_before(step)
         super().log_metrics(metrics_dict, step)
 
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Lightning's own empties the file before it writes it again; a kill between the two would lose every row."""
+        path = Path(self.metrics_file_path)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        _write_rows(path, fieldnames, rows)
+
     def _keep_rows_before(self, step: int) -> None:
         """Rewrite an earlier process's file without the steps that are taken again; a line cut by a kill goes, too."""
         path = Path(self.metrics_file_path)
@@ -53,11 +60,15 @@ class _Writer(ExperimentWriter):
             reader = csv.DictReader(file)
             self.metrics_keys = list(reader.fieldnames or ())
             rows = [row for row in reader if _is_whole(row) and int(row["step"]) < step]
-        kept = io.StringIO(newline="")
-        writer = csv.DictWriter(kept, fieldnames=self.metrics_keys)
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(path, kept.getvalue())
+        _write_rows(path, self.metrics_keys, rows)
+
+
+def _write_rows(path: Path, fieldnames: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _is_whole(row: Mapping[Any, Any]) -> bool:

@@ -3,7 +3,8 @@
 For every seed: `python scripts/train.py experiment=r1_zero_tiny` from an empty folder (timed), then its base pre-trained further
 on fresh text for at least the FLOPs that RL took (the control), then the same held-out problems for four models: the base, the
 trained model, the trained model with an empty think forced on it, the control. Rows are appended to `results.csv` as they
-come, with commit and fingerprint, and a seed that is there is not run again, so that no run is lost.
+come, with commit and fingerprint, and a seed that is there is not run again, so that no run is lost; rows of another
+configuration are refused, so that no table mixes two.
 """
 
 from __future__ import annotations
@@ -17,15 +18,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import hydra
+
 from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.lineage import commit
-from r1_lightning.artefacts.store import Artefact, open_artefact
+from r1_lightning.artefacts.store import CONFIG, Artefact, open_artefact
 from r1_lightning.evaluation.curves import draw_curves, summarise, training_flops
 from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.run.cli import BAD_INPUT
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
 from r1_lightning.run.evaluate import EMPTY_THINK, evaluate
+from r1_lightning.run.graph import plan
+from r1_lightning.types.errors import InvalidInput
 
 FIELDS = ("seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "step", "reward_mean", "accuracy_mean", "format_mean", "completion_tokens_mean")
+EXPERIMENT = "experiment=r1_zero_tiny"
 PROBLEMS, SAMPLES = 1000, 16
 LAST_LINE = ": everything lies in "
 
@@ -39,11 +48,17 @@ def train(arguments: Sequence[str]) -> tuple[Artefact, float]:
     return open_artefact(Path(done.stdout.rstrip().rpartition(LAST_LINE)[2])), time.monotonic() - start_s
 
 
-def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-    """All rows and the curve of one seed."""
+def planned_fingerprint(seed: int) -> str:
+    """Of the trained model that this seed would give with today's configuration."""
+    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        return plan(compose_stage([EXPERIMENT, f"seed={seed}"])).fingerprint[:SHORT_DIGITS]
+
+
+def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]], str]:
+    """All rows, the curve and the configuration of one seed."""
     common = [f"seed={seed}", f"paths.root={root}"]
     from_nothing = not root.exists()
-    trained, seconds = train(["experiment=r1_zero_tiny", *common])
+    trained, seconds = train([EXPERIMENT, *common])
     base = open_artefact((trained.folder / trained.inputs["base"]["folder"]).resolve())
     control, _ = train(["experiment=r1_zero_tiny_control", f"init_from={base.folder}", *common])
     settings = {"problems": PROBLEMS, "samples": SAMPLES}
@@ -64,7 +79,8 @@ def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[
         costs["command_s"] = ("trained", trained, seconds)
     for measure, (model, artefact, value) in costs.items():
         rows.append(_row(seed, model, measure, value, value, value, artefact))
-    return rows, [{"seed": seed, **point} for point in _curve(trained.folder)]
+    config = (trained.folder / CONFIG).read_text(encoding="utf-8")
+    return rows, [{"seed": seed, **point} for point in _curve(trained.folder)], config
 
 
 def _rows(seed: int, model: str, artefact: Artefact, measures: Mapping[str, Measure]) -> Iterator[dict[str, object]]:
@@ -76,7 +92,9 @@ def _row(
     seed: int, model: str, measure: str, value: float, low: float, high: float, artefact: Artefact
 ) -> dict[str, object]:
     numbers = [f"{number:.6g}" for number in (value, low, high)]
-    return dict(zip(FIELDS, (seed, model, measure, *numbers, artefact.fingerprint[:10], commit()), strict=True))
+    return dict(
+        zip(FIELDS, (seed, model, measure, *numbers, artefact.fingerprint[:SHORT_DIGITS], commit()), strict=True)
+    )
 
 
 def _curve(folder: Path) -> Iterator[dict[str, object]]:
@@ -118,16 +136,35 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     results, curves = options.out / "results.csv", options.out / "curves.csv"
+    try:
+        check_same_recipe(read(results), results)
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
     for seed in options.seeds:
         if any(row["seed"] == str(seed) for row in read(results)):
             print(f"seed {seed}: already in {results}")
             continue
-        rows, curve = run_seed(seed, options.root / f"seed{seed}")
+        rows, curve, config = run_seed(seed, options.root / f"seed{seed}")
+        write_text(options.out / "config.yaml", config)
         append(curves, CURVE_FIELDS, curve)
         append(results, FIELDS, rows)
     table, expected = summarise(read(results), read(curves))
     write_text(options.out / "table.md", table)
     write_text(options.out / "expected.json", json.dumps(expected, indent=1) + "\n")
+    write_text(options.out / "commit.txt", "\n".join(sorted({row["commit"] for row in read(results)})) + "\n")
     draw_curves(read(curves), options.out / "curve.png")
     print(table)
     return 0
+
+
+def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Raise `InvalidInput` where a row's trained model is of another configuration than today's."""
+    found = {row["seed"]: row["fingerprint"] for row in rows if row["model"] == "trained"}
+    for seed, fingerprint in found.items():
+        now = planned_fingerprint(int(seed))
+        if fingerprint != now:
+            raise InvalidInput(
+                f"{path}: seed {seed} has fingerprint {fingerprint} and would now have {now}: the configuration has "
+                "changed since; begin a new report with --out FOLDER"
+            )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -18,6 +21,15 @@ def find_own_modules() -> None:
     """Let `_target_: my_rewards.Brevity` find my_rewards.py in the working directory, after everything installed."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def source_digest(target: Any) -> str | None:
+    """SHA-256 of the file in which `target` is written; None for what has no such file (built in, or compiled)."""
+    try:
+        path = inspect.getsourcefile(target)
+    except TypeError:
+        return None
+    return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def refuse_foreign_targets(node: Any, path: str = "") -> None:

@@ -56,10 +56,10 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
 
 
 def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
-    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values()]
+    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if node is not None]
     callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
     loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
-    if config.get("logger"):
+    if (config.get("logger") or {}).get("tensorboard"):
         loggers.append(TensorBoardLogger(folder, name="", version=LOGS))
     own = ("threads", "checkpoint_every_steps")
     settings = {key: value for key, value in config.trainer.items() if key not in own}

@@ -104,8 +104,8 @@ class StageModule(L.LightningModule):
         for name, value in zip(metrics, values, strict=True):
             if not math.isfinite(value):
                 raise InvalidInput(
-                    f"{name}={value} at step {self.global_step}: training has diverged and stops before this step; try "
-                    f"a lower optim.lr than {self.optim.lr:g}, or resume from the last checkpoint with the same command"
+                    f"{name}={value} at step {self.global_step}: training has diverged and stops before this step; the "
+                    f"same command would come here again, so try a lower optim.lr than {self.optim.lr:g}"
                 )
 
     def count_load(self, output: BackboneOutput) -> None:

@@ -21,7 +21,7 @@ from torch.optim.adamw import adamw
 
 from r1_lightning.functional.orthogonal import orthogonalised
 from r1_lightning.stages.base import AdamWConfig
-from r1_lightning.types.errors import require_number
+from r1_lightning.types.errors import require, require_number
 
 MATCH_ADAMW_RMS = 0.2  # Moonlight section 2.2: AdamW's updates have a root mean square of 0.2 to 0.4
 NOT_HIDDEN = {"embedding", "head", "router"}  # matrices whose rows are looked up or scored, not mapped through
@@ -96,6 +96,7 @@ class MuonConfig(AdamWConfig):
         super().__post_init__()
         require_number("optim.matrix_lr", self.matrix_lr, 0.0, open_minimum=True)
         require_number("optim.momentum", self.momentum, 0.0, 1.0)
+        require(self.momentum < 1, "optim.momentum", self.momentum, "it must be below 1")
 
     def build(self, module: nn.Module) -> Muon:
         """An optimizer over the parameters of `module` that train."""

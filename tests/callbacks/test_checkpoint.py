@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint, checkpoint_to_resume, is_whole
+from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.types.errors import InvalidInput
 from tests.support.miniature import Batches, Miniature, Spy, fingerprint, trainer
 
@@ -189,3 +191,23 @@ def test_a_damaged_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Pat
 def test_a_bad_period_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"callbacks\.checkpoint\.every_steps=0"):
         ResumeCheckpoint(tmp_path, 0)
+
+
+def test_metrics_are_in_their_files_before_the_checkpoint_that_counts_them(tmp_path: Path) -> None:
+    """Whenever a checkpoint of step n lies there, rows 0 .. n - 1 do, too: a kill at that moment loses none."""
+    log = MetricsLog(tmp_path, name="", version="logs", flush_logs_every_n_steps=1000)
+    seen: list[tuple[int, int]] = []
+
+    class Watched(ResumeCheckpoint):
+        def write(self, trainer: L.Trainer) -> None:
+            was_due = self.taken is not None
+            super().write(trainer)
+            if was_due:
+                saved = torch.load(self.folder / LAST, weights_only=True)["global_step"]
+                with (tmp_path / "logs" / "metrics.csv").open(newline="") as file:
+                    seen.append((saved, len(list(csv.DictReader(file)))))
+
+    miniature = Miniature(max_steps=5)
+    fit = trainer(5, tmp_path, [Watched(tmp_path, 1)], logger=log, log_every_n_steps=1)
+    fit.fit(miniature.pretrain(), datamodule=miniature.text())
+    assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)]

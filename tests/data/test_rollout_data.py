@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from r1_lightning.data.rollout_data import RolloutDataset
+from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation, GRPOBatch
+from r1_lightning.types.text import Problem
 from tests.support.miniature import Miniature, Spy, Sums, fingerprint, rollout_config, trainer
 
 
@@ -162,3 +164,18 @@ def test_the_version_counted_is_the_trainers(tmp_path: Path) -> None:
     fit = trainer(6, tmp_path, accumulate_grad_batches=2)
     with pytest.raises(RuntimeError, match="rollout for step 1 asked for after 0 optimizer steps"):
         fit.fit(miniature.grpo(), datamodule=data)
+
+
+def test_a_prompt_too_long_anywhere_in_the_run_is_refused_before_the_first_step() -> None:
+    """Rollout 2 of 3 holds the long question; nothing is sampled, and the line says how long a row would have to be."""
+
+    class Growing(Sums):
+        def train_problem(self, seed: int, index: int) -> Problem:
+            problem = super().train_problem(seed, index)
+            return dataclasses.replace(problem, question="1" * 20) if index == 7 else problem
+
+    miniature = Miniature(max_steps=6)  # two minibatches per rollout: three rollouts of three problems
+    data = RolloutDataset(miniature.maker(refuses), Growing(), miniature.seed, 6, lambda: 0)
+    with pytest.raises(InvalidInput, match=r"rollout\.row_tokens=24 .* a prompt of 20 tokens .* needs a row of 30"):
+        data.check_prompts()
+    RolloutDataset(miniature.maker(refuses), Growing(), miniature.seed, 4, lambda: 0).check_prompts()  # not reached

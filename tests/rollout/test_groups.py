@@ -30,6 +30,9 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("a") + SPECIAL for letter in text]
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
         def shown(token: int) -> str:
             if token >= SPECIAL:
@@ -121,6 +124,16 @@ def test_judging_keeps_order_and_gives_each_completion_its_own_problem() -> None
     expected = [Completion(t, len(c), f) for t, c, f in zip(TEXTS, COMPLETIONS, FINISHED, strict=True)]
     assert [completion for _, completion in accuracy.seen] == expected
     assert type(expected[0].n_tokens) is type(accuracy.seen[0][1].n_tokens) is int
+
+
+def test_whole_numbers_are_scores_like_any_other() -> None:
+    """A reward may say `Verdict(1, "")`: the metrics are means of real numbers all the same."""
+    reward = WeightedSum([Matches()])
+    reward.rewards = (lambda problem, completion: Verdict(int(completion.text == problem.answer), ""),)
+    reward.rewards[0].name = "accuracy"  # type: ignore[attr-defined]
+    rewards, parts = judge(PROBLEMS, TEXTS, GENERATION, reward, 3)
+    assert rewards.dtype == parts["accuracy"].dtype == torch.float32
+    assert float(parts["accuracy"].mean()) == 0.5
 
 
 def test_a_score_that_is_no_number_stops_the_rollout_by_name() -> None:

@@ -77,6 +77,22 @@ def test_the_reward_of_the_readme_works(
     assert verdict.scores == {"accuracy": 1.0, "format": 1.0, "brevity": 1.0} and verdict.total == pytest.approx(2.2)
 
 
+def test_edited_code_is_other_code(command: Command, tmp_path: Path, repo_root: Path, own_modules: None) -> None:
+    """The same command after a change of one's own reward must not answer with the old result."""
+    code, option = readme_reward(repo_root)
+    configs = Path(shutil.copytree(REAL_CONFIGS, tmp_path / "configs"))
+    (configs / "reward" / "mine.yaml").write_text(option)
+    small = [override for override in SMALL_MODEL if "self_check" not in override]
+    made = []
+    for text in (code, code, code.replace("<= 32", "<= 16")):
+        (tmp_path / "my_rewards.py").write_text(text)
+        sys.modules.pop("my_rewards", None)
+        recorder = PartsRecorder()
+        assert command("stage=grpo", "reward=mine", "debug=fast", *small, recorder=recorder, configs=configs).code == 0
+        made.append([stage for stage, *_ in recorder.calls])
+    assert made == [["pretrain", "grpo"], [], ["grpo"]]
+
+
 @pytest.mark.parametrize(
     "target",
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.run import reasoning_report
-from r1_lightning.run.reasoning_report import append, read
+from r1_lightning.run.reasoning_report import append, planned_fingerprint, read
 
 
 def test_rows_are_added_under_one_header(tmp_path: Path) -> None:
@@ -23,9 +23,10 @@ def test_rows_are_added_under_one_header(tmp_path: Path) -> None:
 def test_a_seed_that_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 
-    def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]], str]:
         ran.append(seed)
-        return [dict.fromkeys(reasoning_report.FIELDS, 0) | {"seed": seed}], []
+        own = {"seed": seed, "model": "trained", "fingerprint": planned_fingerprint(seed), "commit": f"c{seed}"}
+        return [dict.fromkeys(reasoning_report.FIELDS, 0) | own], [], "config\n"
 
     monkeypatch.setattr(reasoning_report, "run_seed", run_seed)
     monkeypatch.setattr(reasoning_report, "summarise", lambda results, curves: ("table\n", {}))
@@ -35,3 +36,16 @@ def test_a_seed_that_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pyte
     assert reasoning_report.main() == 0
     assert ran == [0, 1]
     assert (tmp_path / "table.md").read_text() == "table\n"
+    assert (tmp_path / "config.yaml").read_text() == "config\n"
+    assert (tmp_path / "commit.txt").read_text() == "c0\nc1\n"
+
+
+def test_rows_of_another_configuration_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = dict.fromkeys(reasoning_report.FIELDS, 0) | {"seed": 3, "model": "trained", "fingerprint": "0123456789"}
+    append(tmp_path / "results.csv", reasoning_report.FIELDS, [row])
+    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "4", "--out", str(tmp_path)])
+    assert reasoning_report.main() == 2
+    assert "seed 3 has fingerprint 0123456789 and would now have" in capsys.readouterr().err
+    assert planned_fingerprint(3) != planned_fingerprint(4)

@@ -91,7 +91,9 @@ def test_a_state_dict_goes_on_with_the_same_bits() -> None:
         assert torch.equal(left, right)
 
 
-@pytest.mark.parametrize("settings", [{"matrix_lr": 0.0}, {"momentum": -0.1}, {"momentum": 1.5}, {"lr": -1.0}])
+@pytest.mark.parametrize(
+    "settings", [{"matrix_lr": 0.0}, {"momentum": -0.1}, {"momentum": 1.0}, {"momentum": 1.5}, {"lr": -1.0}]
+)
 def test_bad_settings_are_named(settings: dict[str, float]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(settings))):
         MuonConfig(**{"lr": 0.1, **settings})
