@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import hydra
+import yaml
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
@@ -54,6 +56,12 @@ def planned_fingerprint(seed: int) -> str:
         return plan(compose_stage([EXPERIMENT, f"seed={seed}"])).fingerprint[:SHORT_DIGITS]
 
 
+@functools.cache
+def commit_at_start() -> str:
+    """Of the code at work; asked later, the report's own growing files would make the checkout look changed."""
+    return commit()
+
+
 def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]], str]:
     """All rows, the curve and the configuration of one seed."""
     common = [f"seed={seed}", f"paths.root={root}"]
@@ -79,8 +87,9 @@ def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[
         costs["command_s"] = ("trained", trained, seconds)
     for measure, (model, artefact, value) in costs.items():
         rows.append(_row(seed, model, measure, value, value, value, artefact))
-    config = (trained.folder / CONFIG).read_text(encoding="utf-8")
-    return rows, [{"seed": seed, **point} for point in _curve(trained.folder)], config
+    config = yaml.safe_load((trained.folder / CONFIG).read_text(encoding="utf-8"))
+    del config["paths"]  # where a run lay is nobody else's concern
+    return rows, [{"seed": seed, **point} for point in _curve(trained.folder)], yaml.safe_dump(config, sort_keys=False)
 
 
 def _rows(seed: int, model: str, artefact: Artefact, measures: Mapping[str, Measure]) -> Iterator[dict[str, object]]:
@@ -93,7 +102,11 @@ def _row(
 ) -> dict[str, object]:
     numbers = [f"{number:.6g}" for number in (value, low, high)]
     return dict(
-        zip(FIELDS, (seed, model, measure, *numbers, artefact.fingerprint[:SHORT_DIGITS], commit()), strict=True)
+        zip(
+            FIELDS,
+            (seed, model, measure, *numbers, artefact.fingerprint[:SHORT_DIGITS], commit_at_start()),
+            strict=True,
+        )
     )
 
 
@@ -136,6 +149,7 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     results, curves = options.out / "results.csv", options.out / "curves.csv"
+    commit_at_start()
     try:
         check_same_recipe(read(results), results)
     except InvalidInput as error:

@@ -192,9 +192,7 @@ def test_a_diverged_run_stops_before_the_step_and_keeps_its_weights(tmp_path: Pa
 
     module.training_step = spoiled
     fit = trainer(4, tmp_path, [ResumeCheckpoint(tmp_path, 1)])
-    with pytest.raises(
-        InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03"
-    ) as end:
+    with pytest.raises(InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03") as end:
         fit.fit(module, datamodule=miniature.text())
     assert "\n" not in str(end.value)
     weights = {name: p.detach() for name, p in miniature.model.named_parameters()}
