@@ -14,10 +14,8 @@ from dataclasses import fields
 from typing import Any
 
 import lightning as L
-import torch
 
 from r1_lightning.data.step_loader import StepLoader
-from r1_lightning.functional.advantages import group_relative_advantages
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import minibatches
 from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
@@ -81,6 +79,7 @@ class RolloutDataset:
             "generation": {item.name: getattr(rollout.generation, item.name) for item in fields(Generation)},
             "rewards": rollout.rewards,
             "parts": dict(rollout.parts),
+            "advantages": rollout.advantages,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -91,10 +90,19 @@ class RolloutDataset:
         prompts = maker.prompts(problems)
         generation = Generation(**state["generation"])
         texts = completion_texts(generation, maker.tokenizer)
-        rewards: torch.Tensor = state["rewards"]
-        advantages = group_relative_advantages(rewards)
-        version, parts = state["policy_version"], state["parts"]
-        self._use(Rollout(state["number"], version, problems, prompts, texts, generation, rewards, parts, advantages))
+        self._use(
+            Rollout(
+                state["number"],
+                state["policy_version"],
+                problems,
+                prompts,
+                texts,
+                generation,
+                state["rewards"],
+                state["parts"],
+                state["advantages"],
+            )
+        )
 
 
 class GroupedRolloutsDataModule(L.LightningDataModule):

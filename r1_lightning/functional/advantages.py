@@ -1,8 +1,13 @@
-"""Group-relative advantages (DeepSeekMath section 4.1.2; R1 eq 3): A_i = (r_i - mean r) / std r within a group.
+"""How much better than its group was a completion, or a step of one?
 
-The papers leave open which std and what happens at zero. Here: the population std by default (divide by G), and a group
-whose rewards are all equal has advantage 0, exactly, because it says nothing about which completion was better. No epsilon
-is added: a group with the smallest spread is scaled like any other.
+Outcome supervision (DeepSeekMath section 4.1.2; R1 eq 3): A_i = (r_i - mean r) / std r within a group, the same for all
+tokens of a completion. Process supervision (DeepSeekMath section 4.1.3): the rewards of all steps of all completions of a group
+are normalised together, and a token's advantage is the sum over the steps that end at it or after it.
+
+The papers leave open which std and what happens at zero. Here: the population std by default (divide by the count), the
+sample std on request, none at all for Dr. GRPO (arXiv:2503.20783, section 3.2); and a group whose rewards are all equal has
+advantage 0, exactly, because it says nothing about which completion was better. No epsilon is added: a group with the
+smallest spread is scaled like any other.
 """
 
 from __future__ import annotations
@@ -10,11 +15,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Shape legend: P prompts (groups), G completions in a group.
+# Shape legend: P prompts (groups), G completions in a group, R = P * G completions, T positions of a completion,
+# M rewarded steps of all completions together.
+
+# What a group's spread divides by, and the correction that torch.std takes for it; None divides by nothing.
+SCALES = {"population": 0, "sample": 1, "none": None}
 
 
-def group_relative_advantages(rewards_PG: Tensor, ddof: int = 0) -> Tensor:
-    """Rewards P x G to advantages P x G; `ddof` 0 is the population std, 1 the sample std.
+def group_relative_advantages(rewards_PG: Tensor, scale: str = "population") -> Tensor:
+    """Rewards P x G to advantages P x G; `scale` is one of `SCALES`.
 
     Raises ValueError where a reward is not finite: one NaN would silently spoil its whole group.
     """
@@ -22,9 +31,40 @@ def group_relative_advantages(rewards_PG: Tensor, ddof: int = 0) -> Tensor:
         bad = (~torch.isfinite(rewards_PG)).nonzero()[0].tolist()
         raise ValueError(f"reward of prompt {bad[0]}, completion {bad[1]} is not finite")
     centred = rewards_PG - rewards_PG.mean(dim=1, keepdim=True)
-    std_P1 = rewards_PG.std(dim=1, keepdim=True, correction=ddof)
+    correction = SCALES[scale]
     equal_P1 = zero_variance_groups(rewards_PG).unsqueeze(1)
+    if correction is None:
+        std_P1 = torch.ones_like(centred[:, :1])
+    else:
+        std_P1 = rewards_PG.std(dim=1, keepdim=True, correction=correction)
     return torch.where(equal_P1, 0.0, centred / torch.where(equal_P1, 1.0, std_P1))
+
+
+def per_token(advantages_PG: Tensor, completion_mask_RT: Tensor) -> Tensor:
+    """Outcome supervision: every token of a completion gets the completion's advantage, R x T; 0 outside of the mask."""
+    return torch.where(completion_mask_RT, advantages_PG.flatten().unsqueeze(1), 0.0)
+
+
+def process_advantages(
+    step_rewards_M: Tensor,
+    step_rows_M: Tensor,
+    step_ends_M: Tensor,
+    group_size: int,
+    shape: tuple[int, int],
+    scale: str = "population",
+) -> Tensor:
+    """Advantages R x T (`shape`) from M step rewards: sum over the steps j with index(j) >= t of their normalised rewards.
+
+    Step m belongs to completion `step_rows_M[m]` (0 .. R - 1) and ends at its token `step_ends_M[m]` (0 .. T - 1). Mean and std
+    are over all steps of the group's completions. Tokens after a completion's last step have advantage 0. Raises
+    ValueError where a reward is not finite.
+    """
+    normalised_M = torch.zeros_like(step_rewards_M)
+    for group in step_rows_M.div(group_size, rounding_mode="floor").unique():
+        inside_M = step_rows_M.div(group_size, rounding_mode="floor") == group
+        normalised_M[inside_M] = group_relative_advantages(step_rewards_M[inside_M][None], scale)[0]
+    placed_RT = step_rewards_M.new_zeros(shape).index_put((step_rows_M, step_ends_M), normalised_M, accumulate=True)
+    return placed_RT.flip(1).cumsum(1).flip(1)
 
 
 def zero_variance_groups(rewards_PG: Tensor) -> Tensor:

@@ -1,24 +1,33 @@
-"""GRPO's objective, as losses to minimise.
+"""GRPO's objective in its published forms, as losses to minimise: those whose ratio is of a single token.
 
-`TokenLevelGRPO` is DeepSeekMath eq 3, the default:
-    J = 1/S sum_i 1/|o_i| sum_t { min(rho_it A_i, clip(rho_it, 1 - eps, 1 + eps_high) A_i) - beta k3_it }
-with rho_it the ratio of token probabilities. `SequenceLevelGRPO` is the form printed in R1 (eq 1) and V3 (eq 26):
-    J = 1/S sum_i { min(rho_i A_i, clip(rho_i, 1 - eps, 1 + eps_high) A_i) - beta k3_i }
-with rho_i and k3_i of whole completions. Whole-completion ratios leave any clip interval after few updates, which is why
-the token form is what implementations run; both are here because both are published.
+They share the clipped surrogate with a k3 penalty, for token t of completion i,
+    J_it = min(rho_it A_it, clip(rho_it, 1 - eps, 1 + eps_high) A_it) - beta k3_it,    rho_it = pi / pi_old,
+and differ in the weight of a token in the mean, J = sum_it w_it J_it, over S completions:
+
+| class | w_it | paper |
+|---|---|---|
+| `TokenLevelGRPO` | 1 / (S |o_i|): every completion weighs the same | DeepSeekMath (arXiv:2402.03300) eq 3; the default |
+| `DrGRPO` | 1 / (S L), L a constant: no gift to long wrong answers | Liu et al. 2025 (arXiv:2503.20783) section 3.2 |
+| `DAPO` | 1 / (number of all tokens): every token weighs the same | Yu et al. 2025 (arXiv:2503.14476) eq 8 |
+
+Dr. GRPO also leaves the group's std out of the advantage (`rollout.advantage_scale=none`), DAPO also samples until every
+group teaches something (`rollout.dynamic_sampling_attempts`) and shapes the reward of overlong answers
+(`rewards.length.OverlongPunishment`). Forms with one ratio per completion stand in `sequence_policy_loss.py`, those that
+weigh instead of clipping in `importance_sampling.py`.
 
 Completion tokens come flat: C tokens of S sequences; `sequence_ids` C maps one to the other.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.kl import k3
-from r1_lightning.types.errors import require_number
+from r1_lightning.functional.kl import LOSS_ESTIMATORS
+from r1_lightning.types.errors import require_choice, require_int, require_number
 from r1_lightning.types.tensors import LossOutput
 
 # Shape legend: C completion tokens, S sequences.
@@ -30,24 +39,38 @@ MAX_LOG_RATIO = 88.72283
 
 @dataclass(frozen=True)
 class SampledTokens:
-    """What an objective needs to know: log-probs of C tokens under three policies, and the S sequences they belong to.
+    """What an objective needs to know: log-probs of C tokens under four policies, and the S sequences they belong to.
 
-    `ref_logprobs` is None where no KL is wanted. `n_sequences` is the denominator of the mean over sequences: the whole
-    minibatch's count even when this is one of its micro-batches.
+    `old_logprobs` are of the policy that sampled, as the trainer computes it; `sampler_logprobs` of the distribution really
+    drawn from. `ref_logprobs` is None where no KL is wanted. `advantages` are per token (C), the same for all tokens of a
+    completion under outcome supervision; `completion_tokens` per sequence (S). `n_sequences` and `n_tokens` are the
+    denominators of means: the whole minibatch's counts even when this is one of its micro-batches. `importance_weights`
+    (C, without gradient) multiply the policy term; None is 1.
     """
 
     policy_logprobs: Tensor
     old_logprobs: Tensor
+    sampler_logprobs: Tensor
     ref_logprobs: Tensor | None
     sequence_ids: Tensor
     advantages: Tensor
     completion_tokens: Tensor
     n_sequences: int
+    n_tokens: int
+    importance_weights: Tensor | None = None
 
     def sum_by_sequence(self, values_C: Tensor) -> Tensor:
         """Sum over each sequence's tokens: C to S."""
-        zeros = torch.zeros(len(self.advantages), dtype=values_C.dtype, device=values_C.device)
+        zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.index_add(0, self.sequence_ids, values_C)
+
+    def shared_by_sequence(self, values_C: Tensor) -> Tensor:
+        """The value that all tokens of a sequence share: C to S, exactly; 0 for a sequence without a token here."""
+        zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
+        return zeros.scatter_reduce(0, self.sequence_ids, values_C, "amax", include_self=False)
+
+
+Objective = Callable[[SampledTokens], LossOutput]
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_eps: float, clip_eps_high: float) -> Tensor:
@@ -61,58 +84,111 @@ def is_clipped(ratio: Tensor, advantage: Tensor, clip_eps: float, clip_eps_high:
 
 
 @dataclass(frozen=True)
-class _ClippedObjective:
-    """Settings shared by both forms. `clip_eps_high=None` means a symmetric interval; `kl_coef` is beta."""
+class ClippedObjective:
+    """Settings of every clipped form. `clip_eps_high=None` means a symmetric interval; `kl_coef` is beta.
+
+    `kl_estimator` is k3 (the papers') or k2; see `functional/kl.py` for what their gradients are.
+    """
 
     clip_eps: float = 0.2
     clip_eps_high: float | None = None
     kl_coef: float = 0.001
+    kl_estimator: str = "k3"
 
     def __post_init__(self) -> None:
         require_number("objective.clip_eps", self.clip_eps, 0.0, open_minimum=True)
         if self.clip_eps_high is not None:
             require_number("objective.clip_eps_high", self.clip_eps_high, 0.0, open_minimum=True)
         require_number("objective.kl_coef", self.kl_coef, 0.0)
+        require_choice("objective.kl_estimator", self.kl_estimator, LOSS_ESTIMATORS)
 
     @property
     def upper_eps(self) -> float:
         return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
 
+    def surrogate(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        """The clipped surrogate with this objective's interval, elementwise."""
+        return clipped_surrogate(ratio, advantage, self.clip_eps, self.upper_eps)
 
-class TokenLevelGRPO(_ClippedObjective):
+    def clip_metrics(self, ratio: Tensor, advantage: Tensor) -> dict[str, Tensor]:
+        """`policy/ratio_mean` and the share of ratios whose gradient the clip cuts, `policy/clip_fraction` (0..1)."""
+        clipped = is_clipped(ratio, advantage, self.clip_eps, self.upper_eps)
+        return {"policy/ratio_mean": ratio.mean(), "policy/clip_fraction": clipped.float().mean()}
+
+    def kl(self, policy_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+        """The chosen estimator of KL[pi || pi_ref], elementwise."""
+        return LOSS_ESTIMATORS[self.kl_estimator](policy_logprobs, ref_logprobs)
+
+
+def token_mean_loss(
+    tokens: SampledTokens,
+    policy_C: Tensor,
+    weights_C: Tensor,
+    kl: Callable[[Tensor, Tensor], Tensor],
+    kl_coef: float,
+    metrics: dict[str, Tensor],
+) -> LossOutput:
+    """-sum_it w_it (policy_it - beta kl_it): the end that all forms with a term per token share.
+
+    Importance weights multiply the policy's term only: the KL is of the policy that trains, whoever sampled.
+    """
+    objective_C = policy_C if tokens.importance_weights is None else policy_C * tokens.importance_weights
+    if tokens.ref_logprobs is not None:
+        kl_C = kl(tokens.policy_logprobs, tokens.ref_logprobs)
+        objective_C = objective_C - kl_coef * kl_C
+        metrics["policy/kl_ref"] = kl_C.mean()
+    loss = -(weights_C * objective_C).sum()
+    return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
+
+
+class _TokenRatio(ClippedObjective):
+    """The forms of the table above; a subclass gives the weights."""
+
+    level = "token"
+
+    def weights(self, tokens: SampledTokens) -> Tensor:
+        """w_it of each token (C), or one number for all."""
+        raise NotImplementedError
+
+    def __call__(self, tokens: SampledTokens) -> LossOutput:
+        """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
+        ratio_C = torch.exp(tokens.policy_logprobs - tokens.old_logprobs)
+        surrogate_C = self.surrogate(ratio_C, tokens.advantages)
+        metrics = self.clip_metrics(ratio_C, tokens.advantages)
+        return token_mean_loss(tokens, surrogate_C, self.weights(tokens), self.kl, self.kl_coef, metrics)
+
+
+class TokenLevelGRPO(_TokenRatio):
     """DeepSeekMath eq 3: token ratios, mean over each completion's tokens, then over completions."""
 
-    def __call__(self, tokens: SampledTokens) -> LossOutput:
-        """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
-        weight_C = (1.0 / (tokens.n_sequences * tokens.completion_tokens))[tokens.sequence_ids]
-        advantage_C = tokens.advantages[tokens.sequence_ids]
-        ratio_C = torch.exp(tokens.policy_logprobs - tokens.old_logprobs)
-        objective_C = clipped_surrogate(ratio_C, advantage_C, self.clip_eps, self.upper_eps)
-        clipped = is_clipped(ratio_C, advantage_C, self.clip_eps, self.upper_eps)
-        metrics = {"policy/ratio_mean": ratio_C.mean(), "policy/clip_fraction": clipped.float().mean()}
-        if tokens.ref_logprobs is not None:
-            kl_C = k3(tokens.policy_logprobs, tokens.ref_logprobs)
-            objective_C = objective_C - self.kl_coef * kl_C
-            metrics["policy/kl_ref"] = kl_C.mean()
-        loss = -(weight_C * objective_C).sum()
-        return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
+    def weights(self, tokens: SampledTokens) -> Tensor:
+        return (1.0 / (tokens.n_sequences * tokens.completion_tokens))[tokens.sequence_ids]
 
 
-class SequenceLevelGRPO(_ClippedObjective):
-    """R1 eq 1-2: one ratio and one KL estimate per completion."""
+@dataclass(frozen=True)
+class DrGRPO(_TokenRatio):
+    """Dr. GRPO: the sum over a completion's tokens by a constant, `max_completion_tokens`, instead of by its length.
 
-    def __call__(self, tokens: SampledTokens) -> LossOutput:
-        """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
-        policy_S = tokens.sum_by_sequence(tokens.policy_logprobs)
-        log_ratio_S = policy_S - tokens.sum_by_sequence(tokens.old_logprobs)
-        ratio_S = torch.exp(log_ratio_S.clamp(max=MAX_LOG_RATIO))
-        objective_S = clipped_surrogate(ratio_S, tokens.advantages, self.clip_eps, self.upper_eps)
-        clipped = is_clipped(ratio_S, tokens.advantages, self.clip_eps, self.upper_eps)
-        metrics = {"policy/ratio_mean": ratio_S.mean(), "policy/clip_fraction": clipped.float().mean()}
-        if tokens.ref_logprobs is not None:
-            log_ref_ratio_S = tokens.sum_by_sequence(tokens.ref_logprobs) - policy_S
-            kl_S = k3(torch.zeros_like(policy_S), log_ref_ratio_S.clamp(max=MAX_LOG_RATIO))
-            objective_S = objective_S - self.kl_coef * kl_S
-            metrics["policy/kl_ref"] = kl_S.mean()
-        loss = -objective_S.sum() / tokens.n_sequences
-        return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
+    Use it with `rollout.advantage_scale=none`: the paper takes r_i - mean r as the advantage.
+    """
+
+    kl_coef: float = 0.0  # the paper trains without
+    max_completion_tokens: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_int("objective.max_completion_tokens", self.max_completion_tokens, 1)
+
+    def weights(self, tokens: SampledTokens) -> Tensor:
+        return tokens.policy_logprobs.new_tensor(1.0 / (tokens.n_sequences * self.max_completion_tokens))
+
+
+@dataclass(frozen=True)
+class DAPO(_TokenRatio):
+    """DAPO eq 8: the mean over all tokens of the minibatch, the upper clip further out than the lower, and no KL."""
+
+    clip_eps_high: float | None = 0.28
+    kl_coef: float = 0.0
+
+    def weights(self, tokens: SampledTokens) -> Tensor:
+        return tokens.policy_logprobs.new_tensor(1.0 / tokens.n_tokens)

@@ -47,7 +47,7 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
         )
     packed = PackedRows(documents, row_tokens, pad_id)
     shape = packed.token_ids.shape
-    old, sampler = torch.zeros(shape), torch.zeros(shape)
+    old, sampler, advantages = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
     mask = torch.zeros(shape, dtype=torch.bool)
     sequence_ids = torch.full(shape, -1, dtype=torch.long)
     for sequence, (row, (line, column)) in enumerate(zip(chosen, packed.spans, strict=True)):
@@ -55,6 +55,7 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
         mask[line, start:end] = True
         old[line, start:end] = generation.policy_logprobs[row, : lengths[row]]
         sampler[line, start:end] = generation.sampler_logprobs[row, : lengths[row]]
+        advantages[line, start:end] = rollout.advantages[row, : lengths[row]]
         sequence_ids[line, column:end] = sequence
     return GRPOBatch(
         tokens=packed.batch(slice(None)),
@@ -62,9 +63,10 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
         old_logprobs=old,
         sampler_logprobs=sampler,
         sequence_ids=sequence_ids,
-        advantages=rollout.advantages.flatten()[rows],
+        advantages=advantages,
         completion_tokens=lengths[rows].float(),
         n_sequences=len(chosen),
+        n_tokens=int(lengths[rows].sum()),
         policy_version=rollout.policy_version,
     )
 

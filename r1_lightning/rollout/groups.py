@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.advantages import group_relative_advantages, zero_variance_groups
+from r1_lightning.functional.advantages import SCALES, group_relative_advantages, per_token, zero_variance_groups
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.sampler import SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import require, require_int
+from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.tensors import GenerateFn, Generation
 from r1_lightning.types.text import Completion, Problem
 
@@ -30,8 +30,9 @@ class RolloutConfig:
     """How rollouts are drawn and dealt.
 
     `prompts_per_rollout` P prompts with `group_size` G completions each, in `minibatches_per_rollout` minibatches of one
-    optimizer step; training rows of `row_tokens`; at most `max_rows` completions are decoded at a time. The sampling
-    fields are those of `SamplingConfig`.
+    optimizer step; training rows of `row_tokens`; at most `max_rows` completions are decoded at a time. `advantage_scale` is
+    what a group's advantages are divided by: its population std, its sample std, or none (Dr. GRPO). The sampling fields are
+    those of `SamplingConfig`.
     """
 
     prompts_per_rollout: int = 32
@@ -42,6 +43,7 @@ class RolloutConfig:
     max_new_tokens: int = 64
     row_tokens: int = 128
     max_rows: int = 512
+    advantage_scale: str = "population"
 
     def __post_init__(self) -> None:
         require_int("rollout.prompts_per_rollout", self.prompts_per_rollout, 1)
@@ -49,6 +51,7 @@ class RolloutConfig:
         require_int("rollout.minibatches_per_rollout", self.minibatches_per_rollout, 1)
         require_int("rollout.row_tokens", self.row_tokens, 2)
         require_int("rollout.max_rows", self.max_rows, 1)
+        require_choice("rollout.advantage_scale", self.advantage_scale, SCALES)
         rows = self.prompts_per_rollout * self.group_size
         require(
             rows % self.minibatches_per_rollout == 0,
@@ -73,7 +76,8 @@ class RolloutConfig:
 class Rollout:
     """Judged completions of one rollout, with what is needed to train on them and to show them.
 
-    `rewards` and `advantages` are P x G; `parts` holds each reward function's scores P x G under its name.
+    `rewards` are P x G; `parts` holds each reward function's scores P x G under its name; `advantages` are per completion
+    token, R x T, 0 elsewhere.
     """
 
     number: int
@@ -163,7 +167,9 @@ class RolloutMaker:
         generation = self.generate(prompts, group_size, rollout_keys(number, len(prompts), group_size))
         texts = completion_texts(generation, self.tokenizer)
         rewards, parts = judge(problems, texts, generation, self.reward, group_size)
-        advantages = group_relative_advantages(rewards)
+        advantages = per_token(
+            group_relative_advantages(rewards, self.config.advantage_scale), generation.completion_mask
+        )
         return Rollout(number, policy_version, problems, prompts, texts, generation, rewards, parts, advantages)
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:

@@ -7,16 +7,14 @@ frozen by default: which experts serve a token must not drift between sampling a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
-from r1_lightning.functional.policy_loss import SampledTokens
+from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.reference import ReferencePolicy
 from r1_lightning.types.errors import require_number
-from r1_lightning.types.tensors import GRPOBatch, LossOutput
+from r1_lightning.types.tensors import GRPOBatch
 
 
 class GRPOModule(StageModule):
@@ -26,7 +24,7 @@ class GRPOModule(StageModule):
         self,
         backbone: nn.Module,
         optim: AdamWConfig,
-        objective: Callable[[SampledTokens], LossOutput],
+        objective: Objective,
         max_steps: int,
         sampling_temperature: float = 1.0,
         reference_refresh_steps: int = 400,
@@ -58,9 +56,11 @@ def sampled_tokens(batch: GRPOBatch, policy_logprobs: Tensor, ref_logprobs: Tens
     return SampledTokens(
         policy_logprobs=policy_logprobs,
         old_logprobs=batch.old_logprobs.flatten()[index_C],
+        sampler_logprobs=batch.sampler_logprobs.flatten()[index_C],
         ref_logprobs=ref_logprobs,
         sequence_ids=batch.sequence_ids.flatten()[index_C],
-        advantages=batch.advantages,
+        advantages=batch.advantages.flatten()[index_C],
         completion_tokens=batch.completion_tokens,
         n_sequences=batch.n_sequences,
+        n_tokens=batch.n_tokens,
     )

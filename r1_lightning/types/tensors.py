@@ -79,8 +79,9 @@ class GRPOBatch(_Movable):
     All B x T fields speak of the token at the same place in `tokens`: `old_logprobs[b, t]` is the log-prob (nats, of
     softmax(logits / sampling_temperature)) with which the policy that sampled it gave token t. `completion_mask` is True
     on completion tokens, EOS included. `sequence_ids` maps each token to its sequence, 0 .. S - 1 (-1 on padding).
-    `advantages` and `completion_tokens` are per sequence (S); `n_sequences` is the number of sequences of the whole
-    minibatch, over all micro-batches and processes: the denominator of the mean over sequences.
+    `advantages` (B x T) are 0 outside of completions. `completion_tokens` is per sequence (S); `n_sequences` and `n_tokens`
+    count the sequences and the completion tokens of the whole minibatch, over all micro-batches and processes: the
+    denominators of means.
     `policy_version` counts the optimizer steps that the sampling policy had taken.
     """
 
@@ -92,6 +93,7 @@ class GRPOBatch(_Movable):
     advantages: Tensor
     completion_tokens: Tensor
     n_sequences: int
+    n_tokens: int
     policy_version: int
 
 

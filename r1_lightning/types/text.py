@@ -54,6 +54,21 @@ class RewardFunction(Protocol):
     def __call__(self, problem: Problem, completion: Completion) -> Verdict: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StepVerdict:
+    """A judgement of one step of a completion: the step ends before character `end` of its text."""
+
+    end: int
+    score: float
+    reason: str
+
+
+class StepRewardFunction(Protocol):
+    """Judges the steps of one completion, in the order in which they end (process supervision)."""
+
+    def __call__(self, problem: Problem, completion: Completion) -> Sequence[StepVerdict]: ...
+
+
 class ProblemSource(Protocol):
     """Makes problems and pre-training text, deterministically: everything is a function of (seed, index).
 

@@ -93,9 +93,10 @@ def test_minibatches_of_a_rollout_hold_each_completion_once() -> None:
     first, second = item(data, 0), item(data, 1)
     rollout = data.rollout
     assert rollout is not None and rollout.number == 0
-    advantages = torch.cat([first.advantages, second.advantages])
-    assert advantages.sort().values.tolist() == rollout.advantages.flatten().sort().values.tolist()
-    lengths = rollout.generation.completion_mask.sum(1)
+    advantages = torch.cat([batch.advantages[batch.completion_mask] for batch in (first, second)])
+    mask = rollout.generation.completion_mask
+    assert advantages.sort().values.tolist() == rollout.advantages[mask].sort().values.tolist()
+    lengths = mask.sum(1)
     assert int(first.completion_mask.sum() + second.completion_mask.sum()) == int(lengths.sum())
     assert first.n_sequences == second.n_sequences == 6
 

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from r1_lightning.functional.advantages import group_relative_advantages, zero_variance_groups
+from r1_lightning.functional.advantages import (
+    SCALES,
+    group_relative_advantages,
+    per_token,
+    process_advantages,
+    zero_variance_groups,
+)
 
 
 def _rewards(seed: int = 0) -> torch.Tensor:
@@ -21,16 +27,16 @@ def test_literal_numbers():
     rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
     assert group_relative_advantages(rewards).tolist() == [[1.0, -1.0, -1.0, 1.0]]
     expected = [math.sqrt(3) / 2 * sign for sign in (1, -1, -1, 1)]
-    assert group_relative_advantages(rewards, ddof=1)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert group_relative_advantages(rewards, "sample")[0].tolist() == pytest.approx(expected, abs=1e-6)
     # One right of four: mean 1/4, std sqrt(3)/4: the right one gets 3/4 / (sqrt(3)/4) = sqrt 3, others -1/sqrt 3.
     one_right = group_relative_advantages(torch.tensor([[0.0, 0.0, 1.0, 0.0]]))
     assert one_right[0].tolist() == pytest.approx([-0.5773503, -0.5773503, 1.7320508, -0.5773503], abs=1e-6)
 
 
-@pytest.mark.parametrize("ddof", [0, 1])
-def test_against_numpy_each_group_alone(ddof):
+@pytest.mark.parametrize(("scale", "ddof"), [("population", 0), ("sample", 1)])
+def test_against_numpy_each_group_alone(scale, ddof):
     rewards = _rewards()
-    advantages = group_relative_advantages(rewards, ddof)
+    advantages = group_relative_advantages(rewards, scale)
     for group, result in zip(rewards.double().numpy(), advantages.numpy(), strict=True):
         np.testing.assert_allclose(result, (group - group.mean()) / group.std(ddof=ddof), atol=1e-5)
 
@@ -42,12 +48,12 @@ def test_each_group_has_mean_zero_and_std_one():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3.7, 1e8])
-@pytest.mark.parametrize("ddof", [0, 1])
-def test_equal_rewards_give_exactly_zero(value, ddof):
+@pytest.mark.parametrize("scale", SCALES)
+def test_equal_rewards_give_exactly_zero(value, scale):
     # 0.1 seven times has a mean that is not 0.1 in floating point: without care the advantages would be noise.
     rewards = torch.full((2, 7), value)
     rewards[1, 3] += 1.0 + abs(value)
-    advantages = group_relative_advantages(rewards, ddof)
+    advantages = group_relative_advantages(rewards, scale)
     assert advantages[0].tolist() == [0.0] * 7
     assert advantages[1].abs().min() > 0
     assert zero_variance_groups(rewards).tolist() == [True, False]
@@ -83,3 +89,60 @@ def test_a_reward_that_is_no_number_is_named(bad):
     rewards[3, 5] = bad
     with pytest.raises(ValueError, match="prompt 3, completion 5"):
         group_relative_advantages(rewards)
+
+
+def test_without_a_scale_it_is_dr_grpos_difference_to_the_mean():
+    # Rewards 1, 0, 0, 1 and 0.9, 0.1: means 1/2; differences +-0.5 and +-0.4.
+    assert group_relative_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]), "none").tolist() == [[0.5, -0.5, -0.5, 0.5]]
+    small = group_relative_advantages(torch.tensor([[0.9, 0.1]]), "none")
+    torch.testing.assert_close(small, torch.tensor([[0.4, -0.4]]))
+
+
+def test_every_token_of_a_completion_shares_its_advantage():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    assert per_token(torch.tensor([[2.0, -1.0]]), mask).tolist() == [[2.0, 2.0, 0.0], [-1.0, -1.0, -1.0]]
+
+
+# ------------------------------------------------------------------------------------------------- process supervision
+
+
+def test_process_supervision_literal_numbers():
+    # One group of two completions. Completion 0 has steps ending at tokens 1 and 3 with rewards 1 and 0, completion 1 one
+    # step ending at token 2 with reward 1, and a step of reward 0 at token 4. Mean 1/2, population std 1/2: +1, -1, +1, -1.
+    # Completion 0: tokens 0-1 get 1 - 1 = 0, tokens 2-3 get -1, token 4 is after its last step: 0.
+    # Completion 1: tokens 0-2 get 1 - 1 = 0, tokens 3-4 get -1.
+    rewards, rows, ends = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 3, 2, 4])
+    advantages = process_advantages(rewards, rows, ends, group_size=2, shape=(2, 5))
+    assert advantages.tolist() == [[0.0, 0.0, -1.0, -1.0, 0.0], [0.0, 0.0, 0.0, -1.0, -1.0]]
+
+
+@pytest.mark.parametrize(("scale", "ddof"), [("population", 0), ("sample", 1)])
+def test_process_supervision_against_the_printed_sums(scale, ddof):
+    """DeepSeekMath section 4.1.3 as loops: normalise over the group's steps, then sum over index(j) >= t."""
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.integers(0, 6, 30))  # two groups of three completions
+    ends, rewards = rng.integers(0, 9, 30), rng.normal(size=30)
+    expected = np.zeros((6, 9))
+    for row in range(6):
+        in_group = rows // 3 == row // 3
+        mean, std = rewards[in_group].mean(), rewards[in_group].std(ddof=ddof)
+        for t in range(9):
+            later = (rows == row) & (ends >= t)
+            expected[row, t] = ((rewards[later] - mean) / std).sum()
+    found = process_advantages(*map(torch.from_numpy, (rewards, rows, ends)), 3, (6, 9), scale)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+
+
+def test_one_step_at_the_end_of_each_completion_is_outcome_supervision():
+    rewards = _rewards()
+    mask = torch.arange(7)[None, :] < torch.randint(1, 8, (40, 1), generator=torch.Generator().manual_seed(1))
+    ends = mask.sum(1) - 1
+    process = process_advantages(rewards.flatten(), torch.arange(40), ends, 8, (40, 7))
+    torch.testing.assert_close(process, per_token(group_relative_advantages(rewards), mask), atol=1e-6, rtol=0)
+
+
+def test_steps_that_are_all_alike_say_nothing_and_nan_is_refused():
+    rows, ends = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    assert process_advantages(torch.full((3,), 0.1), rows, ends, 2, (2, 2)).abs().max() == 0.0
+    with pytest.raises(ValueError, match="not finite"):
+        process_advantages(torch.tensor([0.0, math.nan, 1.0]), rows, ends, 2, (2, 2))

@@ -69,3 +69,24 @@ def test_elementwise_so_parts_equal_the_whole():
     for estimator in (k1, k2, k3):
         parts = torch.cat([estimator(policy[:4], ref[:4]), estimator(policy[4:], ref[4:])])
         assert torch.equal(parts, estimator(policy, ref))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_each_gradient_pulls_towards(seed):
+    """Over the whole vocabulary, exactly: k1's mean gradient is zero, k2's that of KL[pi || ref], k3's of KL[ref || pi]."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(9, generator=generator, dtype=torch.float64, requires_grad=True)
+    ref = torch.randn(9, generator=generator, dtype=torch.float64).log_softmax(-1)
+
+    def gradient(loss_of_logprobs):
+        return torch.autograd.grad(loss_of_logprobs(logits.log_softmax(-1)), logits)[0]
+
+    def as_loss(estimator):
+        return gradient(lambda policy: (policy.detach().exp() * estimator(policy, ref)).sum())
+
+    forward = gradient(lambda policy: (policy.exp() * (policy - ref)).sum())
+    backward = gradient(lambda policy: (ref.exp() * (ref - policy)).sum())
+    torch.testing.assert_close(as_loss(k1), torch.zeros(9, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(as_loss(k2), forward, atol=1e-12, rtol=0)
+    torch.testing.assert_close(as_loss(k3), backward, atol=1e-12, rtol=0)
+    assert (forward - backward).abs().max() > 1e-2

@@ -81,6 +81,6 @@ def rollout_of(
     """A judged rollout; the advantages are 0, 1, 2, ... row by row, so that each can be told from the others."""
     generation = generation_of(completions, [True] * len(completions))
     problems = [Problem(f"q{i}", "0", f"p{i}") for i in range(len(prompts))]
-    advantages = torch.arange(rewards.numel(), dtype=torch.float32).view(rewards.shape)
+    advantages = torch.arange(rewards.numel())[:, None] * generation.completion_mask.float()
     texts = [""] * len(completions)
     return Rollout(number, 3, problems, prompts, texts, generation, rewards, {"accuracy": rewards}, advantages)

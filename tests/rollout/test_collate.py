@@ -38,9 +38,9 @@ def test_one_row_by_hand(rollout: Rollout) -> None:
     expected = torch.tensor([[0, 0, 0, -1.0, -1.01, -1.02, -1.03, 0, -5.0, 0]])
     torch.testing.assert_close(batch.old_logprobs, expected)
     torch.testing.assert_close(batch.sampler_logprobs, expected / 2)
-    assert batch.advantages.tolist() == [1.0, 5.0]
+    assert batch.advantages.tolist() == [[0, 0, 0, 1, 1, 1, 1, 0, 5, 0]]
     assert batch.completion_tokens.tolist() == [4.0, 1.0]
-    assert (batch.n_sequences, batch.policy_version) == (2, 3)
+    assert (batch.n_sequences, batch.n_tokens, batch.policy_version) == (2, 5, 3)
 
 
 def check_against_rollout(batch: GRPOBatch, rollout: Rollout, chosen: list[int]) -> None:
@@ -58,7 +58,7 @@ def check_against_rollout(batch: GRPOBatch, rollout: Rollout, chosen: list[int])
         ):
             assert stored[place][: len(prompt)].tolist() == [0.0] * len(prompt)
             assert torch.equal(stored[place][len(prompt) :], kept[row, : len(completion)])
-        assert float(batch.advantages[sequence]) == row
+        assert batch.advantages[place].tolist() == [0.0] * len(prompt) + [row] * len(completion)
         assert float(batch.completion_tokens[sequence]) == len(completion)
     assert torch.equal(batch.sequence_ids == -1, batch.tokens.document_ids == 0)
     assert not bool(batch.completion_mask[batch.sequence_ids == -1].any())
@@ -127,4 +127,5 @@ def test_minibatches_are_the_deal_collated(rollout: Rollout, n_minibatches: int)
     assert len(batches) == n_minibatches
     for batch, chosen in zip(batches, dealt, strict=True):
         check_against_rollout(batch, rollout, chosen.tolist())
-    assert sorted(torch.cat([batch.advantages for batch in batches]).tolist()) == [0, 1, 2, 3, 4, 5]
+    seen = torch.cat([batch.advantages[batch.completion_mask] for batch in batches])
+    assert seen.unique().tolist() == [0, 1, 2, 3, 4, 5]

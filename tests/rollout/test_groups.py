@@ -165,7 +165,8 @@ def test_a_rollout_by_hand() -> None:
     assert (rollout.number, rollout.policy_version, rollout.texts) == (5, 40, TEXTS)
     assert rollout.rewards.tolist() == [[1, 0, 0], [1, 1, 0]]
     high, low = 2**0.5, 0.5**0.5
-    torch.testing.assert_close(rollout.advantages, torch.tensor([[high, -low, -low], [low, low, -high]]))
+    by_completion = torch.tensor([high, -low, -low, low, low, -high])[:, None]
+    torch.testing.assert_close(rollout.advantages, by_completion * GENERATION.completion_mask)
     assert rollout.zero_variance_fraction == 0.0
 
 

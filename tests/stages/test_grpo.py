@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.functional.policy_loss import SequenceLevelGRPO, TokenLevelGRPO
+from r1_lightning.functional.policy_loss import TokenLevelGRPO
+from r1_lightning.functional.sequence_policy_loss import SequenceLevelGRPO
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.groups import Rollout
 from r1_lightning.stages.base import AdamWConfig
@@ -85,7 +86,7 @@ def test_on_policy_gradient_is_deepseekmaths_equations_20_and_21(tmp_path: Path)
 def part(batch: GRPOBatch, rows: slice) -> GRPOBatch:
     """The micro-batch of some packed rows: `n_sequences` and the fields per sequence stay those of the whole."""
     tokens = TokenBatch(**{f.name: getattr(batch.tokens, f.name)[rows] for f in dataclasses.fields(TokenBatch)})
-    fields = ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids")
+    fields = ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids", "advantages")
     return dataclasses.replace(batch, tokens=tokens, **{name: getattr(batch, name)[rows] for name in fields})
 
 
@@ -171,7 +172,7 @@ def test_a_rewarded_completion_becomes_more_likely(tmp_path: Path) -> None:
     mini = miniature(minibatches_per_rollout=1)
     mini.optim = AdamWConfig(lr=1e-3, weight_decay=0.0)
     rollout, batch = sampled(mini)
-    best, worst = int(rollout.advantages.flatten().argmax()), int(rollout.advantages.flatten().argmin())
+    best, worst = int(rollout.advantages[:, 0].argmax()), int(rollout.advantages[:, 0].argmin())
 
     @torch.no_grad()
     def likelihood(row: int) -> float:

@@ -38,9 +38,10 @@ def grpo_batch() -> GRPOBatch:
         old_logprobs=numbers,
         sampler_logprobs=numbers - 1,
         sequence_ids=torch.tensor([[0, 0, 1, -1]]),
-        advantages=torch.tensor([1.0, -1.0]),
+        advantages=torch.tensor([[0.0, 1.0, 0.0, 0.0]]),
         completion_tokens=torch.tensor([1.0, 0.0]),
         n_sequences=2,
+        n_tokens=1,
         policy_version=7,
     )
 
@@ -63,7 +64,7 @@ def test_everything_moves_and_what_is_no_tensor_stays() -> None:
     assert {getattr(moved, name).device.type for name in tensors} == {"meta"}
     inner = (moved.tokens.token_ids, moved.tokens.position_ids, moved.tokens.document_ids)
     assert {tensor.device.type for tensor in inner} == {"meta"}
-    assert (moved.n_sequences, moved.policy_version) == (2, 7)
+    assert (moved.n_sequences, moved.n_tokens, moved.policy_version) == (2, 1, 7)
     assert type(moved) is GRPOBatch and type(moved.tokens) is TokenBatch
     assert batch.advantages.device.type == batch.tokens.token_ids.device.type == "cpu"  # the original stays
 

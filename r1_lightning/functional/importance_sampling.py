@@ -1,0 +1,95 @@
+"""Weighing tokens by how likely they were when sampled, instead of clipping their gradient away.
+
+`CISPO` (MiniMax-M1, arXiv:2506.13585, eq 4-5) keeps every token's gradient and bounds only its weight:
+    J = 1 / (number of tokens) sum_it sg[ min(rho_it, 1 + eps_high) ] A_it log pi_it - beta kl_it
+The paper's lower bound is switched off there (a very large eps_low), so it does not exist here.
+
+`TruncatedImportanceSampling` (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training";
+truncation: Ionides 2008) stands around any objective. Where sampler and trainer differ (another engine, lower precision,
+top-p), tokens come from pi_sampler although the objective's pi_old is the trainer's; each is weighed by
+    sg[ min(pi_old / pi_sampler, cap) ]
+of the token, or of the whole completion. With one engine and top-p 1 both are the same number and every weight is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from r1_lightning.functional.policy_loss import ClippedObjective, SampledTokens, token_mean_loss
+from r1_lightning.types.errors import require, require_choice, require_number
+from r1_lightning.types.tensors import LossOutput
+
+# Shape legend: C completion tokens, S sequences.
+
+LEVELS = ("token", "sequence")
+
+
+@dataclass(frozen=True)
+class CISPO(ClippedObjective):
+    """CISPO: weights of at most 1 + `clip_eps_high`; `clip_eps` plays no part. Not a clipped surrogate, no token is dropped.
+
+    The paper does not print its bound; weights of at most 5 are what ScaleRL (arXiv:2510.13786) settled on.
+    """
+
+    level = "token"
+    clip_eps_high: float | None = 4.0
+    kl_coef: float = 0.0
+
+    def __call__(self, tokens: SampledTokens) -> LossOutput:
+        """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
+        ratio_C = torch.exp(tokens.policy_logprobs.detach() - tokens.old_logprobs)
+        bound = 1 + self.upper_eps
+        policy_C = ratio_C.clamp(max=bound) * tokens.advantages * tokens.policy_logprobs
+        weights = tokens.policy_logprobs.new_tensor(1.0 / tokens.n_tokens)
+        metrics = {"policy/ratio_mean": ratio_C.mean(), "policy/clip_fraction": (ratio_C > bound).float().mean()}
+        return token_mean_loss(tokens, policy_C, weights, self.kl, self.kl_coef, metrics)
+
+
+@runtime_checkable
+class LevelledObjective(Protocol):
+    """An objective that says whether its ratio is of a "token" or of a "sequence"."""
+
+    level: str
+
+    def __call__(self, tokens: SampledTokens) -> LossOutput: ...
+
+
+@dataclass(frozen=True)
+class TruncatedImportanceSampling:
+    """`objective` with its policy term weighed by min(pi_old / pi_sampler, `cap`), per token or per sequence."""
+
+    objective: LevelledObjective
+    cap: float = 2.0
+    weight_level: str = "token"
+
+    def __post_init__(self) -> None:
+        require_number("objective.cap", self.cap, 0.0, open_minimum=True)
+        require_choice("objective.weight_level", self.weight_level, LEVELS)
+        fits = self.objective.level == "token" or self.weight_level == "sequence"
+        name = type(self.objective).__name__
+        require(fits, "objective.weight_level", self.weight_level, f"{name} has one ratio per completion: sequence")
+
+    @property
+    def level(self) -> str:
+        return self.objective.level
+
+    @property
+    def kl_coef(self) -> float:
+        return float(getattr(self.objective, "kl_coef", 0.0))
+
+    def __call__(self, tokens: SampledTokens) -> LossOutput:
+        """The inner objective's loss and metrics, with how large the weights were and how many were truncated (0..1)."""
+        log_weight_C = (tokens.old_logprobs - tokens.sampler_logprobs).detach()
+        if self.weight_level == "sequence":
+            log_weight_C = tokens.sum_by_sequence(log_weight_C)[tokens.sequence_ids]
+        weight_C = log_weight_C.clamp(max=math.log(self.cap)).exp()
+        output = self.objective(replace(tokens, importance_weights=weight_C))
+        metrics = {
+            "policy/importance_weight_mean": weight_C.mean(),
+            "policy/importance_truncated_fraction": (log_weight_C > math.log(self.cap)).float().mean(),
+        }
+        return LossOutput(output.loss, {**output.metrics, **metrics})

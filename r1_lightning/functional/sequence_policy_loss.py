@@ -1,0 +1,83 @@
+"""The forms of GRPO's objective with one ratio for a whole completion.
+
+    J = 1/S sum_i { min(rho_i A_i, clip(rho_i, 1 - eps, 1 + eps_high) A_i) - beta kl_i }
+
+| class | rho_i | kl_i | paper |
+|---|---|---|---|
+| `SequenceLevelGRPO` | pi(o_i) / pi_old(o_i) | k3 of the whole completion | R1 eq 1-2, V3 eq 26-27 |
+| `GSPO` | (pi(o_i) / pi_old(o_i))^(1 / |o_i|) | mean of the tokens' k3 | Zheng et al. 2025 (arXiv:2507.18071) eq 5-7 |
+
+Ratios of whole completions leave any clip interval after few updates, which is why implementations of R1 run the token
+form; GSPO takes the geometric mean over tokens, with an interval about a thousand times narrower. GSPO itself has no KL
+term; where `kl_coef` is set, it is the mean over the completion's tokens, as elsewhere.
+
+All tokens of a completion must share one advantage: process supervision needs a form of `policy_loss.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r1_lightning.functional.policy_loss import MAX_LOG_RATIO, ClippedObjective, SampledTokens
+from r1_lightning.types.tensors import LossOutput
+
+# Shape legend: C completion tokens, S sequences.
+
+
+class _SequenceRatio(ClippedObjective):
+    """A subclass gives the log-ratios and the KL of whole completions."""
+
+    level = "sequence"
+
+    def log_ratio(self, tokens: SampledTokens) -> Tensor:
+        """log rho_i (S)."""
+        raise NotImplementedError
+
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Tensor) -> Tensor:
+        """kl_i (S)."""
+        raise NotImplementedError
+
+    def __call__(self, tokens: SampledTokens) -> LossOutput:
+        """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
+        ratio_S = torch.exp(self.log_ratio(tokens).clamp(max=MAX_LOG_RATIO))
+        advantage_S = tokens.shared_by_sequence(tokens.advantages)
+        objective_S = self.surrogate(ratio_S, advantage_S)
+        metrics = self.clip_metrics(ratio_S, advantage_S)
+        if tokens.importance_weights is not None:
+            objective_S = objective_S * tokens.shared_by_sequence(tokens.importance_weights)
+        if tokens.ref_logprobs is not None:
+            kl_S = self.sequence_kl(tokens, tokens.ref_logprobs)
+            objective_S = objective_S - self.kl_coef * kl_S
+            metrics["policy/kl_ref"] = kl_S.mean()
+        loss = -objective_S.sum() / tokens.n_sequences
+        return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
+
+
+class SequenceLevelGRPO(_SequenceRatio):
+    """R1 eq 1-2: the ratio and the KL estimate are of the completion's whole probability."""
+
+    def log_ratio(self, tokens: SampledTokens) -> Tensor:
+        return tokens.sum_by_sequence(tokens.policy_logprobs) - tokens.sum_by_sequence(tokens.old_logprobs)
+
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Tensor) -> Tensor:
+        policy_S = tokens.sum_by_sequence(tokens.policy_logprobs)
+        log_ref_ratio_S = tokens.sum_by_sequence(ref_logprobs) - policy_S
+        return self.kl(torch.zeros_like(policy_S), log_ref_ratio_S.clamp(max=MAX_LOG_RATIO))
+
+
+@dataclass(frozen=True)
+class GSPO(_SequenceRatio):
+    """GSPO eq 5-7: the geometric mean of token ratios. The interval is the paper's (section 5.1)."""
+
+    clip_eps: float = 3e-4
+    clip_eps_high: float | None = 4e-4
+    kl_coef: float = 0.0
+
+    def log_ratio(self, tokens: SampledTokens) -> Tensor:
+        return tokens.sum_by_sequence(tokens.policy_logprobs - tokens.old_logprobs) / tokens.completion_tokens
+
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Tensor) -> Tensor:
+        return tokens.sum_by_sequence(self.kl(tokens.policy_logprobs, ref_logprobs)) / tokens.completion_tokens

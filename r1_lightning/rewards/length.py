@@ -1,0 +1,41 @@
+"""DAPO's soft punishment of overlong answers: a slope before the limit instead of a wall at it.
+
+    R(y) = 0                                         |y| <= L_max - L_cache
+         = ((L_max - L_cache) - |y|) / L_cache       L_max - L_cache < |y| <= L_max
+         = -1                                        L_max < |y|
+(Yu et al. 2025, arXiv:2503.14476, eq 13; there L_max = 20,480 and L_cache = 4,096 tokens). A completion that the length limit
+cut off would have gone on, so it counts as longer than L_max.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1_lightning.types.errors import require, require_int
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+
+@dataclass(slots=True)
+class OverlongPunishment:
+    """0 down to -1 over the last `cache_tokens` of `max_tokens` (lengths in tokens, EOS included)."""
+
+    max_tokens: int
+    cache_tokens: int
+    name: str = "overlong"
+
+    def __post_init__(self) -> None:
+        require_int("overlong.max_tokens", self.max_tokens, 1)
+        require_int("overlong.cache_tokens", self.cache_tokens, 1)
+        allowed = f"it must be at most max_tokens={self.max_tokens}"
+        require(self.cache_tokens <= self.max_tokens, "overlong.cache_tokens", self.cache_tokens, allowed)
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        del problem  # a length is a length
+        free = self.max_tokens - self.cache_tokens
+        if not completion.finished or completion.n_tokens > self.max_tokens:
+            return Verdict(-1.0, f"cut off or longer than {self.max_tokens} tokens")
+        if completion.n_tokens <= free:
+            return Verdict(0.0, f"at most {free} tokens")
+        return Verdict(
+            (free - completion.n_tokens) / self.cache_tokens, f"{completion.n_tokens - free} tokens too many"
+        )
