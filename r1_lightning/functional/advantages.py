@@ -13,6 +13,7 @@ smallest spread is scaled like any other.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Shape legend: P prompts (groups), G completions in a group, R = P * G completions, T positions of a completion,
@@ -22,7 +23,7 @@ from torch import Tensor
 SCALES = {"population": 0, "sample": 1, "none": None}
 
 
-def group_relative_advantages(rewards_PG: Tensor, scale: str = "population") -> Tensor:
+def group_relative_advantages(rewards_PG: Float[Tensor, "P G"], scale: str = "population") -> Float[Tensor, "P G"]:
     """Rewards P x G to advantages P x G; `scale` is one of `SCALES`.
 
     Raises ValueError where a reward is not finite: one NaN would silently spoil its whole group.
@@ -40,19 +41,19 @@ def group_relative_advantages(rewards_PG: Tensor, scale: str = "population") -> 
     return torch.where(equal_P1, 0.0, centred / torch.where(equal_P1, 1.0, std_P1))
 
 
-def per_token(advantages_PG: Tensor, completion_mask_RT: Tensor) -> Tensor:
+def per_token(advantages_PG: Float[Tensor, "P G"], completion_mask_RT: Bool[Tensor, "R T"]) -> Float[Tensor, "R T"]:
     """Outcome supervision: every token of a completion gets the completion's advantage, R x T; 0 outside of the mask."""
     return torch.where(completion_mask_RT, advantages_PG.flatten().unsqueeze(1), 0.0)
 
 
 def process_advantages(
-    step_rewards_M: Tensor,
-    step_rows_M: Tensor,
-    step_ends_M: Tensor,
+    step_rewards_M: Float[Tensor, "M"],
+    step_rows_M: Int[Tensor, "M"],
+    step_ends_M: Int[Tensor, "M"],
     group_size: int,
     shape: tuple[int, int],
     scale: str = "population",
-) -> Tensor:
+) -> Float[Tensor, "R T"]:
     """Advantages R x T (`shape`) from M step rewards: sum over the steps j with index(j) >= t of their normalised rewards.
 
     Step m belongs to completion `step_rows_M[m]` (0 .. R - 1) and ends at its token `step_ends_M[m]` (0 .. T - 1). Mean and std
@@ -67,6 +68,6 @@ def process_advantages(
     return placed_RT.flip(1).cumsum(1).flip(1)
 
 
-def zero_variance_groups(rewards_PG: Tensor) -> Tensor:
+def zero_variance_groups(rewards_PG: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
     """P booleans: True where all rewards of the group are equal."""
     return (rewards_PG == rewards_PG[:, :1]).all(dim=1)

@@ -44,7 +44,7 @@ class CISPO(ClippedObjective):
         ratio_C = torch.exp(tokens.policy_logprobs.detach() - tokens.old_logprobs)
         bound = 1 + self.upper_eps
         policy_C = ratio_C.clamp(max=bound) * tokens.advantages * tokens.policy_logprobs
-        weights = tokens.policy_logprobs.new_tensor(1.0 / tokens.n_tokens)
+        weights = tokens.policy_logprobs.new_tensor([1.0 / tokens.n_tokens])
         metrics = {"policy/ratio_mean": ratio_C.mean(), "policy/clip_fraction": (ratio_C > bound).float().mean()}
         return token_mean_loss(tokens, policy_C, weights, self.kl, self.kl_coef, metrics)
 

@@ -17,20 +17,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def k1(policy_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+def k1(policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log pi - log pi_ref, elementwise."""
     return policy_logprobs - ref_logprobs
 
 
-def k2(policy_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+def k2(policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """(log pi_ref - log pi)^2 / 2, elementwise."""
     return (ref_logprobs - policy_logprobs).square() / 2
 
 
-def k3(policy_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+def k3(policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """pi_ref / pi - log(pi_ref / pi) - 1, elementwise (DeepSeekMath eq 4)."""
     log_ratio = ref_logprobs - policy_logprobs
     return torch.expm1(log_ratio) - log_ratio

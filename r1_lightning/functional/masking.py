@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Shape legend: B rows, T positions.
 
 
-def document_attention_mask(document_ids_BT: Tensor) -> Tensor:
+def document_attention_mask(document_ids_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B 1 T T"]:
     """Additive mask B x 1 x T x T (0 or -inf): a token sees itself and the earlier tokens of its own document.
 
     Padding (id 0) counts as a document of its own, so that no row of the softmax is empty. The mask is additive because
@@ -24,7 +25,7 @@ def document_attention_mask(document_ids_BT: Tensor) -> Tensor:
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, float("-inf"))
 
 
-def targets_ahead(token_ids_BT: Tensor, document_ids_BT: Tensor, places: int) -> tuple[Tensor, Tensor]:
+def targets_ahead(token_ids_BT: Int[Tensor, "B T"], document_ids_BT: Int[Tensor, "B T"], places: int) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Targets B x T, the token `places` positions ahead, and a mask B x T, True where that token is in the same document."""
     targets = F.pad(token_ids_BT, (0, places))[:, places:]  # padded first: a row may be shorter than `places`
     target_documents = F.pad(document_ids_BT, (0, places))[:, places:]

@@ -7,13 +7,14 @@ is about U V^T. The coefficients are Keller Jordan's (Muon, 2024): chosen for sp
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
 
-def orthogonalised(x: Tensor) -> Tensor:
+def orthogonalised(x: Float[Tensor, "*stack m n"]) -> Float[Tensor, "*stack m n"]:
     """About U V^T for x = U S V^T; ... x m x n, each matrix on its own. A zero matrix stays zero."""
     a, b, c = COEFFICIENTS
     tall = x.shape[-2] > x.shape[-1]

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from r1_lightning.functional.kl import LOSS_ESTIMATORS
@@ -48,23 +49,23 @@ class SampledTokens:
     (C, without gradient) multiply the policy term; None is 1.
     """
 
-    policy_logprobs: Tensor
-    old_logprobs: Tensor
-    sampler_logprobs: Tensor
-    ref_logprobs: Tensor | None
-    sequence_ids: Tensor
-    advantages: Tensor
-    completion_tokens: Tensor
+    policy_logprobs: Float[Tensor, "C"]
+    old_logprobs: Float[Tensor, "C"]
+    sampler_logprobs: Float[Tensor, "C"]
+    ref_logprobs: Float[Tensor, "C"] | None
+    sequence_ids: Int[Tensor, "C"]
+    advantages: Float[Tensor, "C"]
+    completion_tokens: Float[Tensor, "S"]
     n_sequences: int
     n_tokens: int
-    importance_weights: Tensor | None = None
+    importance_weights: Float[Tensor, "C"] | None = None
 
-    def sum_by_sequence(self, values_C: Tensor) -> Tensor:
+    def sum_by_sequence(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         """Sum over each sequence's tokens: C to S."""
         zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.index_add(0, self.sequence_ids, values_C)
 
-    def shared_by_sequence(self, values_C: Tensor) -> Tensor:
+    def shared_by_sequence(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         """The value that all tokens of a sequence share: C to S, exactly; 0 for a sequence without a token here."""
         zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.scatter_reduce(0, self.sequence_ids, values_C, "amax", include_self=False)
@@ -73,12 +74,12 @@ class SampledTokens:
 Objective = Callable[[SampledTokens], LossOutput]
 
 
-def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_eps: float, clip_eps_high: float) -> Tensor:
+def clipped_surrogate(ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"], clip_eps: float, clip_eps_high: float) -> Float[Tensor, "*shape"]:
     """min(rho A, clip(rho, 1 - clip_eps, 1 + clip_eps_high) A), elementwise (PPO eq 7)."""
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_eps, 1 + clip_eps_high) * advantage)
 
 
-def is_clipped(ratio: Tensor, advantage: Tensor, clip_eps: float, clip_eps_high: float) -> Tensor:
+def is_clipped(ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"], clip_eps: float, clip_eps_high: float) -> Bool[Tensor, "*shape"]:
     """True where the clip binds, that is, where the surrogate's gradient is cut to zero."""
     return ((ratio > 1 + clip_eps_high) & (advantage > 0)) | ((ratio < 1 - clip_eps) & (advantage < 0))
 
@@ -106,24 +107,24 @@ class ClippedObjective:
     def upper_eps(self) -> float:
         return self.clip_eps if self.clip_eps_high is None else self.clip_eps_high
 
-    def surrogate(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def surrogate(self, ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The clipped surrogate with this objective's interval, elementwise."""
         return clipped_surrogate(ratio, advantage, self.clip_eps, self.upper_eps)
 
-    def clip_metrics(self, ratio: Tensor, advantage: Tensor) -> dict[str, Tensor]:
+    def clip_metrics(self, ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"]) -> dict[str, Tensor]:
         """`policy/ratio_mean` and the share of ratios whose gradient the clip cuts, `policy/clip_fraction` (0..1)."""
         clipped = is_clipped(ratio, advantage, self.clip_eps, self.upper_eps)
         return {"policy/ratio_mean": ratio.mean(), "policy/clip_fraction": clipped.float().mean()}
 
-    def kl(self, policy_logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    def kl(self, policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The chosen estimator of KL[pi || pi_ref], elementwise."""
         return LOSS_ESTIMATORS[self.kl_estimator](policy_logprobs, ref_logprobs)
 
 
 def token_mean_loss(
     tokens: SampledTokens,
-    policy_C: Tensor,
-    weights_C: Tensor,
+    policy_C: Float[Tensor, "C"],
+    weights_C: Float[Tensor, "#C"],
     kl: Callable[[Tensor, Tensor], Tensor],
     kl_coef: float,
     metrics: dict[str, Tensor],
@@ -146,8 +147,8 @@ class _TokenRatio(ClippedObjective):
 
     level = "token"
 
-    def weights(self, tokens: SampledTokens) -> Tensor:
-        """w_it of each token (C), or one number for all."""
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
+        """w_it of each token (C), or one for all (1)."""
         raise NotImplementedError
 
     def __call__(self, tokens: SampledTokens) -> LossOutput:
@@ -161,7 +162,7 @@ class _TokenRatio(ClippedObjective):
 class TokenLevelGRPO(_TokenRatio):
     """DeepSeekMath eq 3: token ratios, mean over each completion's tokens, then over completions."""
 
-    def weights(self, tokens: SampledTokens) -> Tensor:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
         return (1.0 / (tokens.n_sequences * tokens.completion_tokens))[tokens.sequence_ids]
 
 
@@ -179,8 +180,8 @@ class DrGRPO(_TokenRatio):
         super().__post_init__()
         require_int("objective.max_completion_tokens", self.max_completion_tokens, 1)
 
-    def weights(self, tokens: SampledTokens) -> Tensor:
-        return tokens.policy_logprobs.new_tensor(1.0 / (tokens.n_sequences * self.max_completion_tokens))
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
+        return tokens.policy_logprobs.new_tensor([1.0 / (tokens.n_sequences * self.max_completion_tokens)])
 
 
 @dataclass(frozen=True)
@@ -190,5 +191,5 @@ class DAPO(_TokenRatio):
     clip_eps_high: float | None = 0.28
     kl_coef: float = 0.0
 
-    def weights(self, tokens: SampledTokens) -> Tensor:
-        return tokens.policy_logprobs.new_tensor(1.0 / tokens.n_tokens)
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
+        return tokens.policy_logprobs.new_tensor([1.0 / tokens.n_tokens])

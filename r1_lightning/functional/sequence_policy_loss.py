@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from r1_lightning.functional.policy_loss import MAX_LOG_RATIO, ClippedObjective, SampledTokens
@@ -32,11 +33,11 @@ class _SequenceRatio(ClippedObjective):
 
     level = "sequence"
 
-    def log_ratio(self, tokens: SampledTokens) -> Tensor:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         """log rho_i (S)."""
         raise NotImplementedError
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Tensor) -> Tensor:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         """kl_i (S)."""
         raise NotImplementedError
 
@@ -59,10 +60,10 @@ class _SequenceRatio(ClippedObjective):
 class SequenceLevelGRPO(_SequenceRatio):
     """R1 eq 1-2: the ratio and the KL estimate are of the completion's whole probability."""
 
-    def log_ratio(self, tokens: SampledTokens) -> Tensor:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(tokens.policy_logprobs) - tokens.sum_by_sequence(tokens.old_logprobs)
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Tensor) -> Tensor:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         policy_S = tokens.sum_by_sequence(tokens.policy_logprobs)
         log_ref_ratio_S = tokens.sum_by_sequence(ref_logprobs) - policy_S
         return self.kl(torch.zeros_like(policy_S), log_ref_ratio_S.clamp(max=MAX_LOG_RATIO))
@@ -76,8 +77,8 @@ class GSPO(_SequenceRatio):
     clip_eps_high: float | None = 4e-4
     kl_coef: float = 0.0
 
-    def log_ratio(self, tokens: SampledTokens) -> Tensor:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(tokens.policy_logprobs - tokens.old_logprobs) / tokens.completion_tokens
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Tensor) -> Tensor:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(self.kl(tokens.policy_logprobs, ref_logprobs)) / tokens.completion_tokens

@@ -10,12 +10,20 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from r1_lightning.functional.advantages import per_token
 from r1_lightning.functional.kl import k3
 
 
 def test_a_wrong_type_is_refused():
     with pytest.raises(TypeCheckError, match="policy_logprobs"):
         k3([-1.0, -2.0], torch.zeros(2))
+
+
+def test_a_wrong_shape_is_refused():
+    with pytest.raises(TypeCheckError, match="ref_logprobs"):
+        k3(torch.zeros(2), torch.zeros(1))  # would broadcast without a word
+    with pytest.raises(TypeCheckError, match="completion_mask_RT"):
+        per_token(torch.zeros(2, 3), torch.ones(6, dtype=torch.bool))
 
 
 def test_the_right_type_passes():
