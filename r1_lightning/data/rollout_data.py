@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import lightning as L
@@ -18,6 +18,7 @@ import lightning as L
 from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import minibatches
+from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -50,19 +51,31 @@ class RolloutDataset:
 
     def check_prompts(self) -> None:
         """Raise `InvalidInput` where any prompt of the whole run leaves no room for its completion in a row."""
-        for number in range(math.ceil(self.max_steps / self.maker.config.minibatches_per_rollout)):
-            self.maker.prompts(self.problems(number))
+        config = self.maker.config
+        rollouts = math.ceil(self.max_steps / config.minibatches_per_rollout)
+        for drawn in range(rollouts * config.dynamic_sampling_attempts):
+            self.maker.prompts(self.problems(drawn))
 
     def _new_rollout(self, number: int, step: int) -> Rollout:
         taken = self.optimizer_steps()
         if taken != step:
             raise RuntimeError(f"rollout for step {step} asked for after {taken} optimizer steps: it would be stale")
-        return self.maker(number, step, self.problems(number))
+        config = self.maker.config
+        attempts = config.dynamic_sampling_attempts
 
-    def problems(self, number: int) -> list[Problem]:
-        """The problems of rollout `number`: the next `prompts_per_rollout` of the training stream."""
+        def draw(attempt: int) -> Rollout:
+            # Problems and draws belong to (rollout, attempt), so that a resumed run asks for the same ones.
+            drawn = number * attempts + attempt
+            return replace(self.maker(drawn, step, self.problems(drawn)), number=number)
+
+        if attempts == 1:
+            return draw(0)
+        return until_informative(draw, config.prompts_per_rollout, attempts, self.maker.tokenizer.pad_id)
+
+    def problems(self, drawn: int) -> list[Problem]:
+        """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream."""
         count = self.maker.config.prompts_per_rollout
-        return [self.source.train_problem(self.seed, number * count + i) for i in range(count)]
+        return [self.source.train_problem(self.seed, drawn * count + i) for i in range(count)]
 
     def _use(self, rollout: Rollout) -> None:
         self.rollout = rollout
@@ -74,18 +87,20 @@ class RolloutDataset:
         if rollout is None:
             return {}
         return {
+            "problems": [asdict(problem) for problem in rollout.problems],
             "number": rollout.number,
             "policy_version": rollout.policy_version,
             "generation": {item.name: getattr(rollout.generation, item.name) for item in fields(Generation)},
             "rewards": rollout.rewards,
             "parts": dict(rollout.parts),
             "advantages": rollout.advantages,
+            "drawn_groups": rollout.drawn_groups,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
-        problems = self.problems(state["number"])
+        problems = [Problem(**problem) for problem in state["problems"]]
         maker = self.maker
         prompts = maker.prompts(problems)
         generation = Generation(**state["generation"])
@@ -101,6 +116,7 @@ class RolloutDataset:
                 state["rewards"],
                 state["parts"],
                 state["advantages"],
+                state["drawn_groups"],
             )
         )
 

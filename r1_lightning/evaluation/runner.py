@@ -63,7 +63,7 @@ class Evaluator:
         sampler = Sampler(backbone, config.sampling, tokenizer.eos_id, tokenizer.pad_id, self.seed, config.max_rows)
         prompts = [tokenizer.encode(self.template.render(p.question) + self.forced_prefix) for p in self.problems]
         keys = rollout_keys(EVALUATION_ROLLOUT, len(prompts), config.samples)
-        generation = sampler(prompts, config.samples, keys, progress)
+        generation = sampler(prompts, config.samples, keys, progress=progress)
         texts = completion_texts(generation, tokenizer)
         lengths, finished = generation.completion_mask.sum(1).tolist(), generation.finished.tolist()
         flat = [Completion(self.forced_prefix + t, n, f) for t, n, f in zip(texts, lengths, finished, strict=True)]

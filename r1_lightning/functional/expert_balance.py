@@ -14,13 +14,17 @@ from torch import Tensor
 # Shape legend: B rows, T positions, E routed experts, K chosen experts, L layers with experts.
 
 
-def count_expert_load(routes_BTK: Int[Tensor, "B T K"], is_token_BT: Bool[Tensor, "B T"], n_experts: int) -> Int[Tensor, "E"]:
+def count_expert_load(
+    routes_BTK: Int[Tensor, "B T K"], is_token_BT: Bool[Tensor, "B T"], n_experts: int
+) -> Int[Tensor, E]:
     """How many tokens chose each expert: E whole numbers (int64), padding left out."""
     counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts)
     return torch.bincount(counted.flatten(), minlength=n_experts + 1)[:n_experts]
 
 
-def sequence_balance_loss(scores_BTE: Float[Tensor, "B T E"], is_token_BT: Bool[Tensor, "B T"], n_chosen: int) -> Float[Tensor, ""]:
+def sequence_balance_loss(
+    scores_BTE: Float[Tensor, "B T E"], is_token_BT: Bool[Tensor, "B T"], n_chosen: int
+) -> Float[Tensor, ""]:
     """Sum over experts of f_i P_i per sequence, averaged over sequences (V3 eq 17-20, without alpha).
 
     f_i = E / (K T) * count of tokens whose bias-free top-K holds i; P_i = mean of s_i / sum_j s_j. Perfect balance gives 1.
@@ -36,13 +40,15 @@ def sequence_balance_loss(scores_BTE: Float[Tensor, "B T E"], is_token_BT: Bool[
     return ((frequency_BE * share_BE).sum(-1) * has_tokens_B).sum() / has_tokens_B.sum().clamp(min=1)
 
 
-def updated_expert_bias(bias_LE: Float[Tensor, "L E"], load_LE: Shaped[Tensor, "L E"], bias_update_speed: float) -> Float[Tensor, "L E"]:
+def updated_expert_bias(
+    bias_LE: Float[Tensor, "L E"], load_LE: Shaped[Tensor, "L E"], bias_update_speed: float
+) -> Float[Tensor, "L E"]:
     """b_i + speed * sign(mean load - load_i), per layer (V3 section 2.1.2): overloaded experts become harder to choose."""
     load_LE = load_LE.to(bias_LE.dtype)
     return bias_LE + bias_update_speed * torch.sign(load_LE.mean(-1, keepdim=True) - load_LE)
 
 
-def max_violation(load_LE: Shaped[Tensor, "L E"]) -> Float[Tensor, "L"]:
+def max_violation(load_LE: Shaped[Tensor, "L E"]) -> Float[Tensor, L]:
     """(max load - mean load) / mean load per layer (L): 0 is perfect balance (Wang et al. 2024, "MaxVio")."""
     load_LE = load_LE.float()
     mean_L = load_LE.mean(-1)

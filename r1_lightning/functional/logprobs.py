@@ -13,7 +13,9 @@ from torch import Tensor
 # Shape legend: N tokens, V vocabulary.
 
 
-def token_logprobs(logits_NV: Float[Tensor, "*N V"], targets_N: Int[Tensor, "*N"], sampling_temperature: float) -> Float[Tensor, "*N"]:
+def token_logprobs(
+    logits_NV: Float[Tensor, "*N V"], targets_N: Int[Tensor, "*N"], sampling_temperature: float
+) -> Float[Tensor, "*N"]:
     """log softmax(logits / sampling_temperature)[target], ... x V and ... to ... (FP32)."""
     scaled = logits_NV.float() / sampling_temperature
     chosen = scaled.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)

@@ -25,7 +25,9 @@ def document_attention_mask(document_ids_BT: Int[Tensor, "B T"]) -> Float[Tensor
     return torch.zeros(allowed.shape, device=allowed.device).masked_fill_(~allowed, float("-inf"))
 
 
-def targets_ahead(token_ids_BT: Int[Tensor, "B T"], document_ids_BT: Int[Tensor, "B T"], places: int) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+def targets_ahead(
+    token_ids_BT: Int[Tensor, "B T"], document_ids_BT: Int[Tensor, "B T"], places: int
+) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Targets B x T, the token `places` positions ahead, and a mask B x T, True where that token is in the same document."""
     targets = F.pad(token_ids_BT, (0, places))[:, places:]  # padded first: a row may be shorter than `places`
     target_documents = F.pad(document_ids_BT, (0, places))[:, places:]

@@ -49,23 +49,23 @@ class SampledTokens:
     (C, without gradient) multiply the policy term; None is 1.
     """
 
-    policy_logprobs: Float[Tensor, "C"]
-    old_logprobs: Float[Tensor, "C"]
-    sampler_logprobs: Float[Tensor, "C"]
-    ref_logprobs: Float[Tensor, "C"] | None
-    sequence_ids: Int[Tensor, "C"]
-    advantages: Float[Tensor, "C"]
-    completion_tokens: Float[Tensor, "S"]
+    policy_logprobs: Float[Tensor, C]
+    old_logprobs: Float[Tensor, C]
+    sampler_logprobs: Float[Tensor, C]
+    ref_logprobs: Float[Tensor, C] | None
+    sequence_ids: Int[Tensor, C]
+    advantages: Float[Tensor, C]
+    completion_tokens: Float[Tensor, S]
     n_sequences: int
     n_tokens: int
-    importance_weights: Float[Tensor, "C"] | None = None
+    importance_weights: Float[Tensor, C] | None = None
 
-    def sum_by_sequence(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
+    def sum_by_sequence(self, values_C: Float[Tensor, C]) -> Float[Tensor, S]:
         """Sum over each sequence's tokens: C to S."""
         zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.index_add(0, self.sequence_ids, values_C)
 
-    def shared_by_sequence(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
+    def shared_by_sequence(self, values_C: Float[Tensor, C]) -> Float[Tensor, S]:
         """The value that all tokens of a sequence share: C to S, exactly; 0 for a sequence without a token here."""
         zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.scatter_reduce(0, self.sequence_ids, values_C, "amax", include_self=False)
@@ -74,12 +74,21 @@ class SampledTokens:
 Objective = Callable[[SampledTokens], LossOutput]
 
 
-def clipped_surrogate(ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"], clip_eps: float, clip_eps_high: float) -> Float[Tensor, "*shape"]:
+def mean_of(values: Float[Tensor, _]) -> Float[Tensor, ""]:
+    """The mean, for a metric; 0 where a micro-batch has nothing to take it of."""
+    return values.sum() / max(values.numel(), 1)
+
+
+def clipped_surrogate(
+    ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"], clip_eps: float, clip_eps_high: float
+) -> Float[Tensor, "*shape"]:
     """min(rho A, clip(rho, 1 - clip_eps, 1 + clip_eps_high) A), elementwise (PPO eq 7)."""
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_eps, 1 + clip_eps_high) * advantage)
 
 
-def is_clipped(ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"], clip_eps: float, clip_eps_high: float) -> Bool[Tensor, "*shape"]:
+def is_clipped(
+    ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"], clip_eps: float, clip_eps_high: float
+) -> Bool[Tensor, "*shape"]:
     """True where the clip binds, that is, where the surrogate's gradient is cut to zero."""
     return ((ratio > 1 + clip_eps_high) & (advantage > 0)) | ((ratio < 1 - clip_eps) & (advantage < 0))
 
@@ -114,16 +123,18 @@ class ClippedObjective:
     def clip_metrics(self, ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"]) -> dict[str, Tensor]:
         """`policy/ratio_mean` and the share of ratios whose gradient the clip cuts, `policy/clip_fraction` (0..1)."""
         clipped = is_clipped(ratio, advantage, self.clip_eps, self.upper_eps)
-        return {"policy/ratio_mean": ratio.mean(), "policy/clip_fraction": clipped.float().mean()}
+        return {"policy/ratio_mean": mean_of(ratio), "policy/clip_fraction": mean_of(clipped.float())}
 
-    def kl(self, policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def kl(
+        self, policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
         """The chosen estimator of KL[pi || pi_ref], elementwise."""
         return LOSS_ESTIMATORS[self.kl_estimator](policy_logprobs, ref_logprobs)
 
 
 def token_mean_loss(
     tokens: SampledTokens,
-    policy_C: Float[Tensor, "C"],
+    policy_C: Float[Tensor, C],
     weights_C: Float[Tensor, "#C"],
     kl: Callable[[Tensor, Tensor], Tensor],
     kl_coef: float,
@@ -137,7 +148,7 @@ def token_mean_loss(
     if tokens.ref_logprobs is not None:
         kl_C = kl(tokens.policy_logprobs, tokens.ref_logprobs)
         objective_C = objective_C - kl_coef * kl_C
-        metrics["policy/kl_ref"] = kl_C.mean()
+        metrics["policy/kl_ref"] = mean_of(kl_C)
     loss = -(weights_C * objective_C).sum()
     return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
@@ -147,7 +158,7 @@ class _TokenRatio(ClippedObjective):
 
     level = "token"
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
         """w_it of each token (C), or one for all (1)."""
         raise NotImplementedError
 
@@ -162,7 +173,7 @@ class _TokenRatio(ClippedObjective):
 class TokenLevelGRPO(_TokenRatio):
     """DeepSeekMath eq 3: token ratios, mean over each completion's tokens, then over completions."""
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
         return (1.0 / (tokens.n_sequences * tokens.completion_tokens))[tokens.sequence_ids]
 
 
@@ -180,7 +191,7 @@ class DrGRPO(_TokenRatio):
         super().__post_init__()
         require_int("objective.max_completion_tokens", self.max_completion_tokens, 1)
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
         return tokens.policy_logprobs.new_tensor([1.0 / (tokens.n_sequences * self.max_completion_tokens)])
 
 
@@ -191,5 +202,5 @@ class DAPO(_TokenRatio):
     clip_eps_high: float | None = 0.28
     kl_coef: float = 0.0
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
-        return tokens.policy_logprobs.new_tensor([1.0 / tokens.n_tokens])
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
+        return tokens.policy_logprobs.new_tensor([1.0 / max(tokens.n_tokens, 1)])

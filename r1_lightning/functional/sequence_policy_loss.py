@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from r1_lightning.functional.policy_loss import MAX_LOG_RATIO, ClippedObjective, SampledTokens
+from r1_lightning.functional.policy_loss import MAX_LOG_RATIO, ClippedObjective, SampledTokens, mean_of
 from r1_lightning.types.tensors import LossOutput
 
 # Shape legend: C completion tokens, S sequences.
@@ -33,11 +33,11 @@ class _SequenceRatio(ClippedObjective):
 
     level = "sequence"
 
-    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, S]:
         """log rho_i (S)."""
         raise NotImplementedError
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, C]) -> Float[Tensor, S]:
         """kl_i (S)."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class _SequenceRatio(ClippedObjective):
         if tokens.ref_logprobs is not None:
             kl_S = self.sequence_kl(tokens, tokens.ref_logprobs)
             objective_S = objective_S - self.kl_coef * kl_S
-            metrics["policy/kl_ref"] = kl_S.mean()
+            metrics["policy/kl_ref"] = mean_of(kl_S)
         loss = -objective_S.sum() / tokens.n_sequences
         return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
 
@@ -60,10 +60,10 @@ class _SequenceRatio(ClippedObjective):
 class SequenceLevelGRPO(_SequenceRatio):
     """R1 eq 1-2: the ratio and the KL estimate are of the completion's whole probability."""
 
-    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, S]:
         return tokens.sum_by_sequence(tokens.policy_logprobs) - tokens.sum_by_sequence(tokens.old_logprobs)
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, C]) -> Float[Tensor, S]:
         policy_S = tokens.sum_by_sequence(tokens.policy_logprobs)
         log_ref_ratio_S = tokens.sum_by_sequence(ref_logprobs) - policy_S
         return self.kl(torch.zeros_like(policy_S), log_ref_ratio_S.clamp(max=MAX_LOG_RATIO))
@@ -77,8 +77,8 @@ class GSPO(_SequenceRatio):
     clip_eps_high: float | None = 4e-4
     kl_coef: float = 0.0
 
-    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, S]:
         return tokens.sum_by_sequence(tokens.policy_logprobs - tokens.old_logprobs) / tokens.completion_tokens
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, C]) -> Float[Tensor, S]:
         return tokens.sum_by_sequence(self.kl(tokens.policy_logprobs, ref_logprobs)) / tokens.completion_tokens

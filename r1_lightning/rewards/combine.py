@@ -3,7 +3,10 @@
 Reward_rule = Reward_acc + Reward_format (DeepSeek-R1, arXiv:2501.12948, equation 4), with the same weight.
 
 A single score that is None or not a number would make the group's mean not a number, and with it every advantage of the
-group, and then the weights of the model, without a word. So such a score stops the run here, by the name of its reward.
+group, and then the weights of the model, without a word. So such a score stops the run here, by the name of its reward, or, if
+so configured, makes the total NaN, and whoever compares the group leaves it out.
+
+A reward may join late: R1's second RL stage adds preference rewards in the last 400 of 1,700 steps only (section 3.2.2).
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.text import Completion, Problem, RewardFunction, Verdict
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
+from r1_lightning.types.text import Completion, Problem, RewardFunction, StepRewardFunction, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,22 @@ class WeightedSum:
         rewards: the reward functions; their names must differ, because they name metrics. Of a mapping, as a
             configuration gives it, only the values count.
         weights: one number per reward, in the same order, or by the reward's name; None gives each 1.0.
+        from_step: by the reward's name, the optimizer step from which it counts; before it, it is not asked.
+        on_bad_score: what a score that is no finite number does: "stop" the run, or "drop_group".
+        steps: judges single steps, for process supervision; None is outcome supervision.
 
     Raises:
-        InvalidInput: no reward, equal names, a weight missing, left over or not finite; when called, a score that is
-        not a
-            finite number.
+        InvalidInput: no reward, equal names, a weight missing, left over or not finite, an unknown name in `from_step`, no
+            reward at step 0; when called, a score that is not a finite number, with `on_bad_score` "stop".
     """
 
     def __init__(
         self,
         rewards: Sequence[RewardFunction] | Mapping[str, RewardFunction],
         weights: Sequence[float | int] | Mapping[str, float | int] | None = None,
+        from_step: Mapping[str, int] | None = None,
+        on_bad_score: str = "stop",
+        steps: StepRewardFunction | None = None,
     ) -> None:
         functions = tuple(rewards.values() if isinstance(rewards, Mapping) else rewards)
         names = [reward.name for reward in functions]
@@ -56,9 +64,20 @@ class WeightedSum:
         require(len(set(names)) == len(names), "rewards", names, "the names of the rewards must differ")
         self.rewards = functions
         self.weights = _weights_by_name(names, weights)
+        self.from_step = dict(from_step or {})
+        for name, step in self.from_step.items():
+            require_choice("reward.from_step", name, names)
+            require_int(f"reward.from_step.{name}", step, 0)
+        late = [name for name in names if self.from_step.get(name, 0) > 0]
+        require(len(late) < len(names), "reward.from_step", self.from_step, "one reward must count from step 0")
+        require_choice("reward.on_bad_score", on_bad_score, ("stop", "drop_group"))
+        self._check = _checked if on_bad_score == "stop" else _checked_or_nan
+        self.steps = steps
 
-    def __call__(self, problem: Problem, completion: Completion) -> CombinedVerdict:
-        verdicts = {reward.name: _checked(reward.name, reward(problem, completion)) for reward in self.rewards}
+    def __call__(self, problem: Problem, completion: Completion, step: int = 0) -> CombinedVerdict:
+        """`step` is the optimizer step; the total is NaN where a score is bad and its group is to be dropped."""
+        active = (reward for reward in self.rewards if step >= self.from_step.get(reward.name, 0))
+        verdicts = {reward.name: self._check(reward.name, reward(problem, completion)) for reward in active}
         total = math.fsum(self.weights[name] * verdict.score for name, verdict in verdicts.items())
         return CombinedVerdict(total, verdicts)
 
@@ -87,3 +106,10 @@ def _checked(name: str, verdict: Any) -> Verdict:
     if not _is_finite_number(score):
         raise InvalidInput(f"reward {name}: score={score!r} is not allowed: every score must be a finite number")
     return verdict
+
+
+def _checked_or_nan(name: str, verdict: Any) -> Verdict:
+    try:
+        return _checked(name, verdict)
+    except InvalidInput as error:
+        return Verdict(math.nan, str(error))

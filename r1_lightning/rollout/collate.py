@@ -26,8 +26,11 @@ def minibatch_rows(seed: int, number: int, n_rows: int, n_minibatches: int) -> l
     return list(order.chunk(n_minibatches))
 
 
-def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRPOBatch:
+def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_on_truncated: bool = True) -> GRPOBatch:
     """Prompt + completion of the chosen `rows` (S), packed.
+
+    Without `train_on_truncated`, a completion that did not finish is no part of the loss; it counts in `n_sequences`, as in TRL,
+    and not in `n_tokens`.
 
     Raises InvalidInput where a prompt with its completion is longer than a row.
     """
@@ -35,6 +38,7 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
     generation = rollout.generation
     lengths = generation.completion_mask.sum(1)
     chosen = rows.tolist()
+    trained = generation.finished[rows] | train_on_truncated
     prompts = [list(rollout.prompts[row // group_size]) for row in chosen]
     documents = [
         prompt + generation.completion_ids[row, : lengths[row]].tolist()
@@ -52,7 +56,7 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
     sequence_ids = torch.full(shape, -1, dtype=torch.long)
     for sequence, (row, (line, column)) in enumerate(zip(chosen, packed.spans, strict=True)):
         start, end = column + len(prompts[sequence]), column + len(documents[sequence])
-        mask[line, start:end] = True
+        mask[line, start:end] = trained[sequence]
         old[line, start:end] = generation.policy_logprobs[row, : lengths[row]]
         sampler[line, start:end] = generation.sampler_logprobs[row, : lengths[row]]
         advantages[line, start:end] = rollout.advantages[row, : lengths[row]]
@@ -66,7 +70,7 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int) -> GRP
         advantages=advantages,
         completion_tokens=lengths[rows].float(),
         n_sequences=len(chosen),
-        n_tokens=int(lengths[rows].sum()),
+        n_tokens=int(mask.sum()),
         policy_version=rollout.policy_version,
     )
 
@@ -75,4 +79,4 @@ def minibatches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int)
     """All minibatches of a rollout, in the order in which they are trained on."""
     n_rows = rollout.rewards.numel()
     dealt = minibatch_rows(seed, rollout.number, n_rows, config.minibatches_per_rollout)
-    return [collate(rollout, rows, config.row_tokens, pad_id) for rows in dealt]
+    return [collate(rollout, rows, config.row_tokens, pad_id, config.train_on_truncated) for rows in dealt]

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.advantages import SCALES, group_relative_advantages, per_token, zero_variance_groups
+from r1_lightning.functional.advantages import SCALES, zero_variance_groups
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.judging import Judge
 from r1_lightning.rollout.sampler import SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.tensors import GenerateFn, Generation
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Problem
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
 
@@ -31,8 +32,10 @@ class RolloutConfig:
 
     `prompts_per_rollout` P prompts with `group_size` G completions each, in `minibatches_per_rollout` minibatches of one
     optimizer step; training rows of `row_tokens`; at most `max_rows` completions are decoded at a time. `advantage_scale` is
-    what a group's advantages are divided by: its population std, its sample std, or none (Dr. GRPO). The sampling fields are
-    those of `SamplingConfig`.
+    what a group's advantages are divided by: its population std, its sample std, or none (Dr. GRPO). Up to
+    `dynamic_sampling_attempts` times as many prompts are sampled to fill the rollout with groups whose rewards differ (DAPO; 1
+    is off). Without `train_on_truncated`, completions that the length limit cut off are masked out of the loss. The sampling
+    fields are those of `SamplingConfig`; from optimizer step `longer_from_step` on, `longer_max_new_tokens` is the limit.
     """
 
     prompts_per_rollout: int = 32
@@ -44,6 +47,10 @@ class RolloutConfig:
     row_tokens: int = 128
     max_rows: int = 512
     advantage_scale: str = "population"
+    dynamic_sampling_attempts: int = 1
+    train_on_truncated: bool = True
+    longer_from_step: int | None = None
+    longer_max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
         require_int("rollout.prompts_per_rollout", self.prompts_per_rollout, 1)
@@ -52,6 +59,10 @@ class RolloutConfig:
         require_int("rollout.row_tokens", self.row_tokens, 2)
         require_int("rollout.max_rows", self.max_rows, 1)
         require_choice("rollout.advantage_scale", self.advantage_scale, SCALES)
+        require_int("rollout.dynamic_sampling_attempts", self.dynamic_sampling_attempts, 1)
+        truncated = self.train_on_truncated
+        require(isinstance(truncated, bool), "rollout.train_on_truncated", truncated, "true or false")
+        self._check_longer()
         rows = self.prompts_per_rollout * self.group_size
         require(
             rows % self.minibatches_per_rollout == 0,
@@ -61,11 +72,29 @@ class RolloutConfig:
         )
         _ = self.sampling  # checks the sampling fields
         require(
-            self.row_tokens > self.max_new_tokens,
+            self.row_tokens > self.longest_completion,
             "rollout.row_tokens",
             self.row_tokens,
-            f"a row must hold a prompt and max_new_tokens = {self.max_new_tokens}",
+            f"a row must hold a prompt and max_new_tokens = {self.longest_completion}",
         )
+
+    def _check_longer(self) -> None:
+        start, limit = self.longer_from_step, self.longer_max_new_tokens
+        both = (start is None) == (limit is None)
+        require(both, "rollout.longer_max_new_tokens", limit, "set it together with longer_from_step, or neither")
+        if start is not None:
+            require_int("rollout.longer_from_step", start, 0)
+            require_int("rollout.longer_max_new_tokens", limit, self.max_new_tokens)
+
+    @property
+    def longest_completion(self) -> int:
+        """The length limit at the end of training, in tokens."""
+        return self.longer_max_new_tokens or self.max_new_tokens
+
+    def max_new_tokens_at(self, step: int) -> int:
+        """The length limit at an optimizer step: R1-Zero went from 32,768 to 65,536 tokens at step 8.2k (section 2.1)."""
+        is_longer = self.longer_from_step is not None and step >= self.longer_from_step
+        return self.longest_completion if is_longer else self.max_new_tokens
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -77,7 +106,7 @@ class Rollout:
     """Judged completions of one rollout, with what is needed to train on them and to show them.
 
     `rewards` are P x G; `parts` holds each reward function's scores P x G under its name; `advantages` are per completion
-    token, R x T, 0 elsewhere.
+    token, R x T, 0 elsewhere. `drawn_groups` counts the groups that were sampled to fill it, P without dynamic sampling.
     """
 
     number: int
@@ -89,6 +118,7 @@ class Rollout:
     rewards: Tensor
     parts: Mapping[str, Tensor]
     advantages: Tensor
+    drawn_groups: int
 
     @property
     def zero_variance_fraction(self) -> float:
@@ -101,14 +131,16 @@ class Rollout:
         lengths = generation.completion_mask.sum(1).float()
         mixed = [is_mixed(text) for text in self.texts]
         return {
-            "rollout/reward_mean": float(self.rewards.mean()),
-            **{f"rollout/{name}_mean": float(scores.mean()) for name, scores in self.parts.items()},
+            "rollout/reward_mean": float(self.rewards.nanmean()),
+            **{f"rollout/{name}_mean": float(scores.nanmean()) for name, scores in self.parts.items()},
             "rollout/completion_tokens_mean": float(lengths.mean()),
             # Over tokens, in nats. They differ under top-p alone: by how much is the mass that it cuts off.
             "rollout/policy_logprob_mean": float(generation.policy_logprobs[generation.completion_mask].mean()),
             "rollout/sampler_logprob_mean": float(generation.sampler_logprobs[generation.completion_mask].mean()),
             "rollout/finished_fraction": float(generation.finished.float().mean()),
             "rollout/zero_variance_fraction": self.zero_variance_fraction,
+            "rollout/unjudged_fraction": float((~self.rewards.isfinite().all(1)).float().mean()),
+            "rollout/drawn_groups": float(self.drawn_groups),
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
         }
 
@@ -130,23 +162,6 @@ def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[s
     return tokenizer.decode_batch(ended, skip_special=False)
 
 
-def judge(
-    problems: Sequence[Problem], texts: Sequence[str], generation: Generation, reward: WeightedSum, group_size: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Rewards P x G and each part's scores P x G; row r belongs to problem r // group_size."""
-    lengths, finished = generation.completion_mask.sum(1).tolist(), generation.finished.tolist()
-    verdicts = [
-        reward(problems[row // group_size], Completion(text, lengths[row], finished[row]))
-        for row, text in enumerate(texts)
-    ]
-    shape = (len(problems), group_size)
-    parts = {
-        name: torch.tensor([float(verdict.verdicts[name].score) for verdict in verdicts]).view(shape)
-        for name in verdicts[0].verdicts
-    }
-    return torch.tensor([verdict.total for verdict in verdicts]).view(shape), parts
-
-
 @dataclass(frozen=True)
 class RolloutMaker:
     """Makes rollout number n from the problems given to it: sample, decode, judge, compare within groups."""
@@ -162,20 +177,30 @@ class RolloutMaker:
 
         Raises `InvalidInput`, before anything is sampled, where a prompt leaves no room for `max_new_tokens` in a row.
         """
-        group_size = self.config.group_size
+        config = self.config
         prompts = self.prompts(problems)
-        generation = self.generate(prompts, group_size, rollout_keys(number, len(prompts), group_size))
+        keys = rollout_keys(number, len(prompts), config.group_size)
+        generation = self.generate(prompts, config.group_size, keys, config.max_new_tokens_at(policy_version))
         texts = completion_texts(generation, self.tokenizer)
-        rewards, parts = judge(problems, texts, generation, self.reward, group_size)
-        advantages = per_token(
-            group_relative_advantages(rewards, self.config.advantage_scale), generation.completion_mask
+        judge = Judge(self.reward, self.tokenizer, config.group_size, config.advantage_scale)
+        judged = judge(problems, texts, generation, policy_version)
+        return Rollout(
+            number,
+            policy_version,
+            problems,
+            prompts,
+            texts,
+            generation,
+            judged.rewards,
+            judged.parts,
+            judged.advantages,
+            drawn_groups=len(problems),
         )
-        return Rollout(number, policy_version, problems, prompts, texts, generation, rewards, parts, advantages)
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """The problems' prompts as token ids; `InvalidInput` where one leaves no room for `max_new_tokens` in a row."""
         prompts = self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
-        longest, new = max(map(len, prompts)), self.config.max_new_tokens
+        longest, new = max(map(len, prompts)), self.config.longest_completion
         require(
             longest + new <= self.config.row_tokens,
             "rollout.row_tokens",

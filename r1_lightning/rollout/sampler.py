@@ -129,9 +129,16 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(
-        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        copies: int,
+        keys: Tensor,
+        max_new_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Generation:
         """`copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 decide the draws.
+
+        `max_new_tokens` overrules that of the configuration.
 
         `progress`, where given, is called after each wave with the number of rows that the wave added.
         """
@@ -140,13 +147,13 @@ class Sampler:
         if isinstance(module, torch.nn.Module):
             module.eval()
         try:
-            waves = []
+            waves, limit = [], max_new_tokens or self.config.max_new_tokens
             total = len(prompts) * copies
             for start in range(0, total, self.max_rows):
                 rows = range(start, min(start + self.max_rows, total))
                 first, last = rows[0] // copies, rows[-1] // copies  # a group may be divided between two waves
                 own = [row // copies - first for row in rows]
-                waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop]))
+                waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
                 if progress:
                     progress(len(rows))
         finally:
@@ -154,9 +161,11 @@ class Sampler:
                 module.train(was_training)
         return joined(waves, self.pad_id)
 
-    def _wave(self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor) -> Generation:
-        """Row i continues prompt `own_prompt[i]`."""
-        limit, device = self.config.max_new_tokens, device_of(self.backbone)
+    def _wave(
+        self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int
+    ) -> Generation:
+        """Row i continues prompt `own_prompt[i]` by at most `limit` tokens."""
+        device = device_of(self.backbone)
         token_ids, is_token = left_padded(prompts, self.pad_id, device)
         rows = torch.tensor(own_prompt, device=device)
         cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit)
@@ -212,6 +221,19 @@ class Sampler:
                 shape = (layers, *out.ids.shape, chosen)
                 out.routes = torch.zeros(shape, dtype=torch.long, device=out.ids.device)
             out.routes[:, rows, position] = routes[:, :, 0]
+
+
+def rows_of(generation: Generation, rows: Tensor) -> Generation:
+    """Some rows of a generation, in the order of `rows`."""
+    routes = generation.routes[:, rows] if generation.routes.numel() else generation.routes
+    return Generation(
+        generation.completion_ids[rows],
+        generation.completion_mask[rows],
+        generation.policy_logprobs[rows],
+        generation.sampler_logprobs[rows],
+        generation.finished[rows],
+        routes,
+    )
 
 
 def joined(waves: Sequence[Generation], pad_id: int) -> Generation:

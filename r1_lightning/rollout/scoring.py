@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.logprobs import entropy, token_logprobs
+from r1_lightning.functional.policy_loss import mean_of
 from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch
 
 # Shape legend: C completion tokens of the minibatch, in the order of the packed rows.
@@ -42,7 +43,7 @@ def score_completions(backbone: Backbone, batch: GRPOBatch, sampling_temperature
     logits_CV = backbone.unembed(output.hidden.flatten(0, 1).index_select(0, index_C - 1))
     targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
     logprobs_C = token_logprobs(logits_CV, targets_C, sampling_temperature)
-    return ScoredCompletions(logprobs_C, entropy(logits_CV.detach(), sampling_temperature).mean(), output)
+    return ScoredCompletions(logprobs_C, mean_of(entropy(logits_CV.detach(), sampling_temperature)), output)
 
 
 @torch.no_grad()

@@ -167,7 +167,10 @@ class Balanced(Protocol):
 class GenerateFn(Protocol):
     """Samples `copies` completions for each of P prompts, the copies of a prompt next to each other (R = P * copies).
 
-    `keys` R x 3 (rollout, prompt, sample) and the position alone decide each draw.
+    `keys` R x 3 (rollout, prompt, sample) and the position alone decide each draw. `max_new_tokens` None is the sampler's own
+    limit.
     """
 
-    def __call__(self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor) -> Generation: ...
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
+    ) -> Generation: ...

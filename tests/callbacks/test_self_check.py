@@ -147,9 +147,9 @@ class FlippedRoutes:
     def __init__(self, miniature: Miniature, row: int, position: int) -> None:
         self.sampler, self.row, self.position = miniature.sampler(), row, position
 
-    def __call__(self, prompts: Any, copies: int, keys: Tensor) -> Generation:
+    def __call__(self, prompts: Any, copies: int, keys: Tensor, max_new_tokens: int | None = None) -> Generation:
         self.sampler.record_routes = self.record_routes
-        generation = self.sampler(prompts, copies, keys)
+        generation = self.sampler(prompts, copies, keys, max_new_tokens)
         if not generation.routes.numel():
             return generation
         routes = generation.routes.clone()

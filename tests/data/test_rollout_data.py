@@ -26,9 +26,9 @@ class WatchedSampler:
         self.model, self.sampler = miniature.model, miniature.sampler()
         self.made: list[tuple[int, int]] = []  # (rollout number, fingerprint of the weights)
 
-    def __call__(self, prompts: Any, copies: int, keys: Tensor) -> Generation:
+    def __call__(self, prompts: Any, copies: int, keys: Tensor, max_new_tokens: int | None = None) -> Generation:
         self.made.append((int(keys[0, 0]), fingerprint(self.model)))
-        return self.sampler(prompts, copies, keys)
+        return self.sampler(prompts, copies, keys, max_new_tokens)
 
 
 def refuses(*_: Any) -> Generation:

@@ -298,7 +298,7 @@ def test_bad_settings_are_named(objective, settings, field):
 
 
 def test_dr_grpos_constant_must_be_a_number_of_tokens():
-    with pytest.raises(InvalidInput, match="objective.max_completion_tokens=0"):
+    with pytest.raises(InvalidInput, match=r"objective\.max_completion_tokens=0"):
         DrGRPO(max_completion_tokens=0)
 
 

@@ -107,3 +107,37 @@ def test_the_order_of_the_rewards_does_not_matter(pairs: list[tuple[float, float
     forward = WeightedSum(rewards, weights)(PROBLEM, COMPLETION).total
     backward = WeightedSum(rewards[::-1], weights)(PROBLEM, COMPLETION).total
     assert forward == backward  # math.fsum rounds once, so not even the last bit differs
+
+
+def test_a_late_reward_is_not_even_asked_before_its_step() -> None:
+    asked: list[str] = []
+
+    class Costly(Fixed):
+        def __call__(self, problem: Problem, completion: Completion) -> Any:
+            asked.append(self.name)
+            return super().__call__(problem, completion)
+
+    reward = WeightedSum([Fixed("rule", 1.0), Costly("preference", 0.5)], from_step={"preference": 1300})
+    assert [reward(PROBLEM, COMPLETION, step).total for step in (0, 1299, 1300, 1700)] == [1.0, 1.0, 1.5, 1.5]
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("score", [None, math.nan, math.inf, "1", True])
+def test_a_bad_score_makes_the_total_nan_where_its_group_is_dropped(score: Any) -> None:
+    combined = WeightedSum([Fixed("good", 1.0), Fixed("bad", score)], on_bad_score="drop_group")(PROBLEM, COMPLETION)
+    assert math.isnan(combined.total) and combined.scores["good"] == 1.0
+    assert "reward bad: score=" in combined.verdicts["bad"].reason
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"from_step": {"other": 1}}, "reward.from_step='other'"),
+        ({"from_step": {"a": -1}}, "reward.from_step.a=-1"),
+        ({"from_step": {"a": 5}}, "one reward must count from step 0"),
+        ({"on_bad_score": "ignore"}, "reward.on_bad_score='ignore'"),
+    ],
+)
+def test_bad_rules_are_named(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInput, match=field):
+        WeightedSum([Fixed("a", 1.0)], **settings)

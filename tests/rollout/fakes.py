@@ -83,4 +83,6 @@ def rollout_of(
     problems = [Problem(f"q{i}", "0", f"p{i}") for i in range(len(prompts))]
     advantages = torch.arange(rewards.numel())[:, None] * generation.completion_mask.float()
     texts = [""] * len(completions)
-    return Rollout(number, 3, problems, prompts, texts, generation, rewards, {"accuracy": rewards}, advantages)
+    return Rollout(
+        number, 3, problems, prompts, texts, generation, rewards, {"accuracy": rewards}, advantages, len(prompts)
+    )

@@ -4,74 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, judge, rollout_keys
+from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, rollout_keys
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
-from r1_lightning.types.text import Completion, Problem, Verdict
+from r1_lightning.types.text import Problem
 from tests.rollout.fakes import generation_of, rollout_of
-
-SPECIAL = 3  # ids below are special: padding 0, start 1, end 2
-EOS = 2
-
-
-class Letters:
-    """A tokenizer whose token 3 is `a`, 4 is `b`, ...; padding shows as `_`, the start as `^`, the end as `$`."""
-
-    eos_id, pad_id = EOS, 0
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) - ord("a") + SPECIAL for letter in text]
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
-    def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
-        def shown(token: int) -> str:
-            if token >= SPECIAL:
-                return chr(token - SPECIAL + ord("a"))
-            return "" if skip_special else "_^$"[token]
-
-        return ["".join(map(shown, ids)) for ids in batch]
-
-
-@dataclass
-class Matches:
-    """Scores 1 where the text is the answer; remembers everything it was asked."""
-
-    name: str = "accuracy"
-
-    def __post_init__(self) -> None:
-        self.seen: list[tuple[str, Completion]] = []
-
-    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        self.seen.append((problem.problem_id, completion))
-        return Verdict(float(completion.text == problem.answer), "")
-
-
-@dataclass
-class Short:
-    """Scores a tenth of a point for each token fewer than ten."""
-
-    name: str = "brevity"
-
-    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        return Verdict((10 - completion.n_tokens) / 10, "")
-
-
-PROBLEMS = [Problem("x", "a", "p0"), Problem("yz", "bc", "p1")]
-A, B, C, D = range(SPECIAL, SPECIAL + 4)
-COMPLETIONS = [[A, EOS], [B, EOS], [A, A, A], [B, C, EOS], [B, C, EOS], [D]]  # three of p0, three of p1
-FINISHED = [True, True, False, True, True, False]
-GENERATION = generation_of(COMPLETIONS, FINISHED)
-TEXTS = ["a", "b", "aaa", "bc", "bc", "d"]
+from tests.rollout.letters import COMPLETIONS, EOS, GENERATION, PROBLEMS, TEXTS, A, B, D, Letters, Matches
 
 
 def test_keys_count_prompts_and_their_samples() -> None:
@@ -112,43 +57,13 @@ def test_a_prompt_without_room_for_its_completion_is_refused_before_sampling() -
     assert make(10)(0, 0, problems).prompts == generator.prompts
 
 
-def test_judging_keeps_order_and_gives_each_completion_its_own_problem() -> None:
-    """accuracy + 2 * brevity; brevity is 0.8 for 2 tokens, 0.7 for 3 and 0.9 for 1."""
-    accuracy = Matches()
-    reward = WeightedSum([accuracy, Short()], weights=[1.0, 2.0])
-    rewards, parts = judge(PROBLEMS, TEXTS, GENERATION, reward, group_size=3)
-    assert parts["accuracy"].tolist() == [[1, 0, 0], [1, 1, 0]]
-    torch.testing.assert_close(parts["brevity"], torch.tensor([[0.8, 0.8, 0.7], [0.7, 0.7, 0.9]]))
-    torch.testing.assert_close(rewards, torch.tensor([[2.6, 1.6, 1.4], [2.4, 2.4, 1.8]]))
-    assert [problem for problem, _ in accuracy.seen] == ["p0", "p0", "p0", "p1", "p1", "p1"]
-    expected = [Completion(t, len(c), f) for t, c, f in zip(TEXTS, COMPLETIONS, FINISHED, strict=True)]
-    assert [completion for _, completion in accuracy.seen] == expected
-    assert type(expected[0].n_tokens) is type(accuracy.seen[0][1].n_tokens) is int
-
-
-def test_whole_numbers_are_scores_like_any_other() -> None:
-    """A reward may say `Verdict(1, "")`: the metrics are means of real numbers all the same."""
-    reward = WeightedSum([Matches()])
-    reward.rewards = (lambda problem, completion: Verdict(int(completion.text == problem.answer), ""),)
-    reward.rewards[0].name = "accuracy"  # type: ignore[attr-defined]
-    rewards, parts = judge(PROBLEMS, TEXTS, GENERATION, reward, 3)
-    assert rewards.dtype == parts["accuracy"].dtype == torch.float32
-    assert float(parts["accuracy"].mean()) == 0.5
-
-
-def test_a_score_that_is_no_number_stops_the_rollout_by_name() -> None:
-    reward = WeightedSum([Matches()])
-    reward.rewards = (lambda problem, completion: Verdict(float("nan"), ""),)
-    reward.rewards[0].name = "accuracy"  # type: ignore[attr-defined]
-    with pytest.raises(InvalidInput, match="reward accuracy: score=nan"):
-        judge(PROBLEMS, TEXTS, GENERATION, reward, 3)
-
-
 class Generator:
     """A `GenerateFn` that gives GENERATION and remembers what it was asked for."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor) -> Generation:
-        self.prompts, self.copies, self.keys = prompts, copies, keys
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
+    ) -> Generation:
+        self.prompts, self.copies, self.keys, self.limit = prompts, copies, keys, max_new_tokens
         return GENERATION
 
 
@@ -160,7 +75,7 @@ def test_a_rollout_by_hand() -> None:
     rollout = make(number=5, policy_version=40, problems=PROBLEMS)
     letters = Letters()
     assert generator.prompts == [letters.encode("qxe"), letters.encode("qyze")] == rollout.prompts
-    assert generator.copies == 3
+    assert (generator.copies, generator.limit) == (3, 3)
     assert generator.keys.tolist() == rollout_keys(5, 2, 3).tolist()
     assert (rollout.number, rollout.policy_version, rollout.texts) == (5, 40, TEXTS)
     assert rollout.rewards.tolist() == [[1, 0, 0], [1, 1, 0]]
@@ -192,6 +107,8 @@ def test_what_is_logged_by_hand() -> None:
             "rollout/policy_logprob_mean": -34.11 / 14,
             "rollout/sampler_logprob_mean": -34.11 / 28,
             "rollout/zero_variance_fraction": 0.5,
+            "rollout/unjudged_fraction": 0.0,
+            "rollout/drawn_groups": 2.0,
             "rollout/mixed_language_fraction": 2 / 6,
         }
     )
@@ -238,3 +155,21 @@ def test_minibatches_must_share_out_all_rows() -> None:
     assert RolloutConfig(3, 4, minibatches_per_rollout=6).minibatches_per_rollout == 6
     with pytest.raises(InvalidInput, match="minibatches_per_rollout=5"):
         RolloutConfig(3, 4, minibatches_per_rollout=5)
+
+
+def test_a_longer_limit_from_a_step_on() -> None:
+    """R1-Zero's schedule in small: 3 tokens before step 8, 6 from it on; the row must hold the longer one."""
+    generator = Generator()
+    config = RolloutConfig(2, 3, max_new_tokens=3, row_tokens=16, longer_from_step=8, longer_max_new_tokens=6)
+    make = RolloutMaker(generator, Letters(), ChatTemplate("t", "q", "e"), WeightedSum([Matches()]), config)
+    limits = []
+    for step in (0, 7, 8, 9):
+        make(0, step, PROBLEMS)
+        limits.append(generator.limit)
+    assert limits == [3, 3, 6, 6]
+    with pytest.raises(InvalidInput, match=r"row_tokens=6 .* max_new_tokens = 6"):
+        dataclasses.replace(config, row_tokens=6)
+    with pytest.raises(InvalidInput, match=r"longer_max_new_tokens=None .* together"):
+        RolloutConfig(longer_from_step=8)
+    with pytest.raises(InvalidInput, match="longer_max_new_tokens=2"):
+        dataclasses.replace(config, longer_max_new_tokens=2)

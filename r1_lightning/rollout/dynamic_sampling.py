@@ -1,0 +1,73 @@
+"""Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): draw until every group of the rollout teaches something.
+
+A group whose rewards are all equal has advantage 0; the more a model can do, the more of a rollout is wasted on them. So more
+prompts are sampled, the groups that differ are kept, and only if the attempts run out are the others taken after all.
+DAPO looks at accuracy alone; here the whole reward decides, which is what the advantages are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from r1_lightning.functional.advantages import zero_variance_groups
+from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.sampler import joined, rows_of
+
+# Shape legend: P prompts, G completions per prompt, R = P * G rows.
+
+
+def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: int, pad_id: int) -> Rollout:
+    """The first `n_groups` groups that differ, of at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
+    kept: list[Rollout] = []
+    spare: list[Rollout] = []
+    drawn = 0
+    for attempt in range(attempts):
+        rollout = draw(attempt)
+        drawn += len(rollout.problems)
+        differs_P = rollout.rewards.isfinite().all(1) & ~zero_variance_groups(rollout.rewards)
+        kept.append(select_groups(rollout, differs_P))
+        spare.append(select_groups(rollout, ~differs_P))
+        if sum(len(part.problems) for part in kept) >= n_groups:
+            break
+    together = joined_rollouts([*kept, *spare], pad_id)
+    first_P = torch.arange(len(together.problems)) < n_groups
+    return replace(select_groups(together, first_P), drawn_groups=drawn)
+
+
+def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:
+    """The groups where `keep_P` is True, in their order."""
+    groups = keep_P.nonzero().squeeze(1)
+    group_size = rollout.rewards.shape[1]
+    rows = (groups.unsqueeze(1) * group_size + torch.arange(group_size)).flatten()
+    numbers = groups.tolist()
+    return replace(
+        rollout,
+        problems=[rollout.problems[group] for group in numbers],
+        prompts=[rollout.prompts[group] for group in numbers],
+        texts=[rollout.texts[row] for row in rows.tolist()],
+        generation=rows_of(rollout.generation, rows),
+        rewards=rollout.rewards[groups],
+        parts={name: scores[groups] for name, scores in rollout.parts.items()},
+        advantages=rollout.advantages[rows],
+    )
+
+
+def joined_rollouts(parts: Sequence[Rollout], pad_id: int) -> Rollout:
+    """Several rollouts of one policy as one, under one another."""
+    first = parts[0]
+    width = max(part.advantages.shape[1] for part in parts)
+    return replace(
+        first,
+        problems=[problem for part in parts for problem in part.problems],
+        prompts=[prompt for part in parts for prompt in part.prompts],
+        texts=[text for part in parts for text in part.texts],
+        generation=joined([part.generation for part in parts], pad_id),
+        rewards=torch.cat([part.rewards for part in parts]),
+        parts={name: torch.cat([part.parts[name] for part in parts]) for name in first.parts},
+        advantages=torch.cat([pad(part.advantages, (0, width - part.advantages.shape[1])) for part in parts]),
+    )
