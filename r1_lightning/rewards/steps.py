@@ -7,6 +7,7 @@ normalisation over all steps of the group bounds what that pays, and `rollout/st
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class EquationSteps:
         verdicts = []
         for match in _CHAIN.finditer(completion.text):
             sides, end = match.group().split("="), match.start()
-            for left, right in zip(sides, sides[1:], strict=False):
+            for left, right in itertools.pairwise(sides):
                 end += len(left) + 1
                 is_right = value_of(left) == value_of(right)
                 verdicts.append(StepVerdict(end + len(right), float(is_right), f"{left}={right}"))

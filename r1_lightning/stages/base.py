@@ -3,8 +3,9 @@
 The auxiliary-loss-free balancing of DeepSeek-V3 belongs to the mathematics of a step, so it lives in the stage and not in a
 callback: load is summed over the micro-batches of an optimizer step, and the biases move once, just before that step.
 
-A loss or a gradient that is no number ends the run before the optimizer takes the step: the weights stay those of the last
-good step, and neither a checkpoint nor an artefact ever holds NaN.
+A loss or a gradient that is no number ends the run before the optimizer takes the step, or, if so configured, has that step
+skipped: no weight, no optimizer state and no expert bias moves, and `train/skipped_step` is 1. Either way the weights stay those
+of the last good step, and neither a checkpoint nor an artefact ever holds NaN.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
-from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import BackboneOutput
+
+
+# So many steps skipped one after the other are no accident of a batch any more.
+MAX_SKIPPED_IN_A_ROW = 10
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,22 @@ class AdamWConfig:
 class StageModule(L.LightningModule):
     """A backbone in training for `max_steps` optimizer steps. Subclasses write `training_step`.
 
-    `bias_update_speed` 0 freezes the expert biases.
+    `bias_update_speed` 0 freezes the expert biases. `on_nonfinite` says what a loss or gradient that is not finite does: "stop"
+    the run, or "skip" the step (at most `MAX_SKIPPED_IN_A_ROW` times in a row).
     """
 
     backbone: Any  # an nn.Module that fits the Protocols `Backbone` and `Balanced`
 
-    def __init__(self, backbone: nn.Module, optim: AdamWConfig, max_steps: int, bias_update_speed: float) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        optim: AdamWConfig,
+        max_steps: int,
+        bias_update_speed: float,
+        on_nonfinite: str = "stop",
+    ) -> None:
         super().__init__()
+        require_choice("stage.on_nonfinite", on_nonfinite, ("stop", "skip"))
         require_int("stage.max_steps", max_steps, 1)
         require_number("stage.bias_update_speed", bias_update_speed, 0.0)
         self.backbone = backbone
@@ -80,6 +95,8 @@ class StageModule(L.LightningModule):
         self.bias_update_speed = bias_update_speed
         self.expert_load: Tensor | None = None
         self.step_loss: Tensor | None = None
+        self.on_nonfinite = on_nonfinite
+        self.skipped_in_a_row = 0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optim.build(self.backbone)
@@ -92,30 +109,45 @@ class StageModule(L.LightningModule):
         self.step_loss = loss.detach() if self.step_loss is None else self.step_loss + loss.detach()
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip the global norm. `InvalidInput` where the loss or the norm is not finite: the run has diverged."""
+        """Clip the global norm and balance the experts, or skip the step. `InvalidInput` where the run is to stop."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
         loss, self.step_loss = self.step_loss, None
-        self._require_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
+        load, self.expert_load = self.expert_load, None
+        is_finite = self._is_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
+        is_skipped = self.nothing_to_learn() or not is_finite
+        self.log("train/skipped_step", float(is_skipped))
+        if is_skipped:
+            for parameter in parameters:
+                parameter.grad = None  # an optimizer leaves such parameters, and what it knows of them, as they are
+            return
         self.log("train/grad_norm", norm)
+        if load is not None and load.numel() > 0:
+            self._balance_experts(load)
 
-    def _require_finite(self, metrics: Mapping[str, Tensor]) -> None:
+    def nothing_to_learn(self) -> bool:
+        """Whether the step that is about to be taken should be skipped although all its numbers are finite."""
+        return False
+
+    def _is_finite(self, metrics: Mapping[str, Tensor]) -> bool:
         values = torch.stack([value.float() for value in metrics.values()]).tolist()  # one wait for the device
-        for name, value in zip(metrics, values, strict=True):
-            if not math.isfinite(value):
-                raise InvalidInput(
-                    f"{name}={value} at step {self.global_step}: training has diverged and stops before this step; the "
-                    f"same command would come here again, so try a lower optim.lr than {self.optim.lr:g}"
-                )
+        bad = [f"{name}={value}" for name, value in zip(metrics, values, strict=True) if not math.isfinite(value)]
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if bad else 0
+        if bad and (self.on_nonfinite == "stop" or self.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW):
+            raise InvalidInput(
+                f"{bad[0]} at step {self.global_step}: training has diverged and stops before this step; the same "
+                f"command would come here again, so try a lower optim.lr than {self.optim.lr:g}"
+            )
+        if bad:
+            rank_zero_warn(f"{bad[0]} at step {self.global_step}: this step is skipped (stage.on_nonfinite=skip)")
+        return not bad
 
     def count_load(self, output: BackboneOutput) -> None:
         """Add a training forward's expert load to that of the current optimizer step."""
         self.expert_load = output.expert_load if self.expert_load is None else self.expert_load + output.expert_load
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        load, self.expert_load = self.expert_load, None
-        if load is None or load.numel() == 0:
-            return
+    def _balance_experts(self, load: Tensor) -> None:
+        """Move the expert biases by the whole step's load; once per optimizer step."""
         used = load.sum(-1) > 0  # MTP layers are idle where the stage trains without them
         self.log("moe/max_violation", max_violation(load[used]).mean())
         if self.bias_update_speed > 0:

@@ -13,12 +13,16 @@ from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.reference import ReferencePolicy
-from r1_lightning.types.errors import require_number
+from r1_lightning.types.errors import InvalidInput, require_choice, require_number
 from r1_lightning.types.tensors import GRPOBatch
 
 
 class GRPOModule(StageModule):
-    """Trains on `GRPOBatch`es; `objective` is one of `functional.policy_loss`. MTP modules are left as they are."""
+    """Trains on `GRPOBatch`es. MTP modules are left as they are.
+
+    `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`. `on_zero_variance` says
+    what happens at a step whose advantages are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
+    """
 
     def __init__(
         self,
@@ -29,21 +33,37 @@ class GRPOModule(StageModule):
         sampling_temperature: float = 1.0,
         reference_refresh_steps: int = 400,
         bias_update_speed: float = 0.0,
+        on_nonfinite: str = "stop",
+        on_zero_variance: str = "train",
     ) -> None:
-        super().__init__(backbone, optim, max_steps, bias_update_speed)
+        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
+        require_choice("stage.on_zero_variance", on_zero_variance, ("train", "skip", "stop"))
         require_number("rollout.sampling_temperature", sampling_temperature, 0.0, open_minimum=True)
         self.objective = objective
         self.sampling_temperature = sampling_temperature
+        self.on_zero_variance = on_zero_variance
+        self.step_teaches = False
         self.reference = ReferencePolicy(backbone, reference_refresh_steps)
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         scored = score_completions(self.backbone, batch, self.sampling_temperature)
         self.count_load(scored.output)
+        self.step_teaches |= bool(batch.advantages.any())
         reference = self.reference.logprobs(batch, self.sampling_temperature)
         output = self.objective(sampled_tokens(batch, scored.logprobs, reference))
         self.log_metrics({"train/loss": output.loss.detach(), "policy/entropy": scored.entropy_mean, **output.metrics})
         # Lightning divides by the number of micro-batches; the batch's n_sequences has divided already.
         return output.loss * self.trainer.accumulate_grad_batches
+
+    def nothing_to_learn(self) -> bool:
+        teaches, self.step_teaches = self.step_teaches, False
+        if not teaches and self.on_zero_variance == "stop":
+            raise InvalidInput(
+                f"step {self.global_step}: all completions of every group got equal rewards, so nothing can be learned "
+                "(stage.on_zero_variance=stop); try easier problems, a larger rollout.group_size, or "
+                "rollout.dynamic_sampling_attempts"
+            )
+        return not teaches and self.on_zero_variance == "skip"
 
     def on_train_batch_start(self, *_: object) -> None:
         # Before a step and not after it: a checkpoint is written between the two, and a resumed run refreshes here, too.

@@ -24,8 +24,9 @@ class PretrainModule(StageModule):
         max_steps: int,
         mtp_loss_weight: float = 0.3,
         bias_update_speed: float = 0.001,
+        on_nonfinite: str = "stop",
     ) -> None:
-        super().__init__(backbone, optim, max_steps, bias_update_speed)
+        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
         require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
         self.mtp_loss_weight = mtp_loss_weight
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,11 @@ def test_bad_optimizer_settings_are_named(settings: dict[str, Any], message: str
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"max_steps": 0}, "stage.max_steps=0"), ({"bias_update_speed": -0.1}, "stage.bias_update_speed=-0.1")],
+    [
+        ({"max_steps": 0}, "stage.max_steps=0"),
+        ({"bias_update_speed": -0.1}, "stage.bias_update_speed=-0.1"),
+        ({"on_nonfinite": "ignore"}, "stage.on_nonfinite='ignore'"),
+    ],
 )
 def test_bad_stage_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
@@ -192,7 +197,9 @@ def test_a_diverged_run_stops_before_the_step_and_keeps_its_weights(tmp_path: Pa
 
     module.training_step = spoiled
     fit = trainer(4, tmp_path, [ResumeCheckpoint(tmp_path, 1)])
-    with pytest.raises(InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03") as end:
+    with pytest.raises(
+        InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03"
+    ) as end:
         fit.fit(module, datamodule=miniature.text())
     assert "\n" not in str(end.value)
     weights = {name: p.detach() for name, p in miniature.model.named_parameters()}
@@ -213,3 +220,51 @@ def test_a_loss_that_is_no_number_in_any_micro_batch_stops_the_step(tmp_path: Pa
     with pytest.raises(InvalidInput, match="train/loss=nan at step 1"):  # the first of the second step's two
         fit.fit(module, loader)
     assert fit.global_step == 1
+
+
+class Poisoned:
+    """Spoils the gradients of chosen steps; notes weights, biases and optimizer state after each step."""
+
+    def __init__(self, miniature: Miniature, steps: set[int], **settings: Any) -> None:
+        self.module = miniature.pretrain(on_nonfinite="skip", bias_update_speed=0.125, **settings)
+        self.original, self.steps = self.module.training_step, steps
+        self.module.training_step = self.training_step
+        self.states: list[tuple[list[Tensor], Tensor, list[Tensor]]] = []
+        self.skipped: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss: Tensor = self.original(batch, batch_idx)
+        if self.module.global_step in self.steps:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    def note(self, fit: Any, stage: PretrainModule, *_: Any) -> None:
+        weights = [parameter.detach().clone() for parameter in stage.backbone.parameters()]
+        moments = [state["exp_avg"].clone() for state in fit.optimizers[0].state.values()]
+        self.states.append((weights, stage.backbone.expert_bias(), moments))
+        self.skipped.append(float(fit.callback_metrics["train/skipped_step"]))
+
+
+@pytest.mark.filterwarnings("ignore:.*this step is skipped")
+def test_a_skipped_step_moves_nothing_and_training_goes_on(tmp_path: Path) -> None:
+    miniature = Miniature(max_steps=5)
+    run = Poisoned(miniature, {2})
+    fit = trainer(5, tmp_path, [Spy("on_train_batch_end", run.note)])
+    fit.fit(run.module, datamodule=miniature.text())
+    assert fit.global_step == 5 and run.skipped == [0, 0, 1, 0, 0]
+    for part in (0, 2):
+        same = [all(map(torch.equal, a[part], b[part])) for a, b in itertools.pairwise(run.states)]
+        assert same == [False, True, False, False]
+    biases = [torch.equal(a[1], b[1]) for a, b in itertools.pairwise(run.states)]
+    assert biases == [False, True, False, False]
+    assert all(bool(torch.isfinite(weight).all()) for weight in run.states[-1][0])
+
+
+@pytest.mark.filterwarnings("ignore:.*this step is skipped")
+def test_too_many_skipped_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    miniature = Miniature(max_steps=30)
+    run = Poisoned(miniature, set(range(5, 30)))
+    fit = trainer(30, tmp_path)
+    with pytest.raises(InvalidInput, match="train/grad_norm=nan at step 15"):  # 5 to 14 are the ten that may be skipped
+        fit.fit(run.module, datamodule=miniature.text())
+    assert fit.global_step == 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,47 @@ def test_where_to_stop_is_learned_like_everything_else(tmp_path: Path) -> None:
     without = backwards(stage(miniature()), [dataclasses.replace(batch, completion_mask=masked)], tmp_path)[0].gradients
     row = with_eos["head.weight"][EOS]
     assert (row - without["head.weight"][EOS]).norm() > 0.1 * row.norm()
+
+
+@pytest.mark.parametrize(("mode", "moves", "skipped"), [("train", True, 0.0), ("skip", False, 1.0)])
+def test_a_step_without_advantages_trains_on_the_kl_alone_or_is_skipped(
+    tmp_path: Path, mode: str, moves: bool, skipped: float
+) -> None:
+    mini = miniature()
+    _, batch = sampled(mini)
+    equal = dataclasses.replace(batch, advantages=torch.zeros_like(batch.advantages))
+    module = mini.grpo(objective=TokenLevelGRPO(kl_coef=BETA), on_zero_variance=mode)
+    module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
+    before = fingerprint(mini.model)
+    step = backwards(module, [equal], tmp_path)[0]
+    assert (fingerprint(mini.model) != before) == moves
+    assert step.metrics["train/skipped_step"] == skipped
+
+
+def test_a_step_without_advantages_can_stop_the_run(tmp_path: Path) -> None:
+    mini = miniature()
+    _, batch = sampled(mini)
+    equal = dataclasses.replace(batch, advantages=torch.zeros_like(batch.advantages))
+    with pytest.raises(InvalidInput, match=r"equal rewards.*stage\.on_zero_variance=stop"):
+        backwards(mini.grpo(on_zero_variance="stop"), [equal], tmp_path)
+    with pytest.raises(InvalidInput, match=r"stage\.on_zero_variance='never'"):
+        mini.grpo(on_zero_variance="never")
+
+
+def test_one_micro_batch_with_advantages_is_enough(tmp_path: Path) -> None:
+    """The second half has none, and it comes last: what decides is the whole step."""
+    mini = miniature()
+    _, batch = sampled(mini)
+    first, second = part(batch, slice(None, 3)), part(batch, slice(3, None))
+    second = dataclasses.replace(second, advantages=torch.zeros_like(second.advantages))
+    before = fingerprint(mini.model)
+    backwards(mini.grpo(on_zero_variance="skip"), [first, second], tmp_path, accumulate_grad_batches=2)
+    assert bool(first.advantages.any()) and fingerprint(mini.model) != before
+
+
+def test_a_minibatch_of_truncated_completions_alone_is_no_nan(tmp_path: Path) -> None:
+    mini = miniature()
+    _, batch = sampled(mini)
+    nothing = dataclasses.replace(batch, completion_mask=torch.zeros_like(batch.completion_mask), n_tokens=0)
+    step = backwards(mini.grpo(), [nothing], tmp_path)[0]
+    assert step.loss == 0.0 and all(math.isfinite(value) for value in step.metrics.values())
