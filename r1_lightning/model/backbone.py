@@ -7,7 +7,7 @@ of all, are only made where a loss needs them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,15 +51,20 @@ class DeepSeekBackbone(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         init_weights(self, config.init_std, seed)
 
-    def hidden(self, batch: TokenBatch, with_mtp: bool = True) -> BackboneOutput:
-        """Packed rows to normed hidden states B x T x D, attention staying within each document."""
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
+        """Packed rows to normed hidden states B x T x D, attention staying within each document.
+
+        `replayed_LBTK` names experts for the L mixtures of the trunk, -1 where the router chooses by itself.
+        """
         with self.precision.autocast(batch.token_ids.device.type):
             cos, sin = self.cos[batch.position_ids], self.sin[batch.position_ids]
             mask = document_attention_mask(batch.document_ids)
             embedded = self.embedding(batch.token_ids)
             x, collected = embedded, []
+            mixtures = [block for block in self.blocks if not cast(Block, block).is_dense]
+            replayed = {} if replayed_LBTK is None else dict(zip(mixtures, replayed_LBTK, strict=True))
             for block in self.blocks:
-                x, stats = block(x, cos, sin, mask, batch.is_token)
+                x, stats = block(x, cos, sin, mask, batch.is_token, replayed.get(block))
                 collected.append(stats)
             x = self.norm(x)
             mtp, previous = [], x

@@ -14,7 +14,7 @@ from r1_lightning.model.precision import Precision
 
 
 class Block(nn.Module):
-    """B x T x D to B x T x D; routing statistics are None for a dense block."""
+    """B x T x D to B x T x D; routing statistics are None for a dense block. `replayed` as in `Router`, B x T x K."""
 
     def __init__(self, config: ModelConfig, precision: Precision, is_dense: bool) -> None:
         super().__init__()
@@ -29,10 +29,10 @@ class Block(nn.Module):
             self.feed_forward = MoE(config, precision)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, replayed: Tensor | None = None
     ) -> tuple[Tensor, RoutingStats | None]:
         x = x + self.attention(self.attention_norm(x), cos, sin, mask)
-        return self._feed_forward(x, is_token)
+        return self._feed_forward(x, is_token, replayed)
 
     def step(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, cache: LatentKVCache, layer: int
@@ -41,9 +41,11 @@ class Block(nn.Module):
         x = x + self.attention.step(self.attention_norm(x), cos, sin, mask, cache, layer)
         return self._feed_forward(x, is_token)
 
-    def _feed_forward(self, x: Tensor, is_token: Tensor) -> tuple[Tensor, RoutingStats | None]:
+    def _feed_forward(
+        self, x: Tensor, is_token: Tensor, replayed: Tensor | None = None
+    ) -> tuple[Tensor, RoutingStats | None]:
         normed = self.feed_forward_norm(x)
         if self.is_dense:
             return x + self.feed_forward(normed), None
-        y, stats = self.feed_forward(normed, is_token)
+        y, stats = self.feed_forward(normed, is_token, replayed)
         return x + y, stats

@@ -32,10 +32,13 @@ class MoE(nn.Module):
         self.experts = Experts(config, precision)
         self.shared = FeedForward(config.d_model, config.n_shared_experts * config.d_ff_expert, precision)
 
-    def forward(self, x_BTD: Tensor, is_token_BT: Tensor) -> tuple[Tensor, RoutingStats]:
+    def forward(
+        self, x_BTD: Tensor, is_token_BT: Tensor, replayed_BTK: Tensor | None = None
+    ) -> tuple[Tensor, RoutingStats]:
         rows, positions, _ = x_BTD.shape
         x_ND = x_BTD.flatten(0, 1)
-        scores_NE, chosen_NK, gates_NK = self.router(x_ND)
+        replayed_NK = None if replayed_BTK is None else replayed_BTK.flatten(0, 1)
+        scores_NE, chosen_NK, gates_NK = self.router(x_ND, replayed_NK)
         y_BTD = self.experts(x_ND, chosen_NK, gates_NK).view_as(x_BTD) + self.shared(x_BTD)
         scores_BTE = scores_NE.view(rows, positions, -1)
         routes_BTK = chosen_NK.view(rows, positions, -1)

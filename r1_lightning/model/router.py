@@ -42,7 +42,8 @@ def gate_weights(scores_NE: Tensor, chosen_NK: Tensor, route_scale: float) -> Te
 class Router(nn.Module):
     """Tokens N x D to affinities N x E, chosen experts N x K and gates N x K.
 
-    `expert_bias` is a buffer: it is saved with the weights, has no gradient, and belongs to whoever balances the load.
+    `expert_bias` is a buffer: it is saved with the weights, has no gradient, and belongs to whoever balances the load. Routes may
+    be replayed ("Rollout Routing Replay", arXiv:2510.11370): the choice is the sampler's, the gates are today's, with gradients.
     """
 
     expert_bias: Tensor
@@ -53,7 +54,8 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.d_model))
         self.register_buffer("expert_bias", torch.zeros(config.n_routed_experts))
 
-    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_ND: Tensor, replayed_NK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """`replayed_NK` names the experts to take instead of choosing, -1 where the router is free."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
         config = self.config
@@ -61,4 +63,6 @@ class Router(nn.Module):
             chosen_NK = choose_experts(
                 scores_NE, self.expert_bias, config.n_activated_experts, config.n_expert_groups, config.n_limited_groups
             )
+            if replayed_NK is not None:
+                chosen_NK = torch.where(replayed_NK >= 0, replayed_NK, chosen_NK)
         return scores_NE, chosen_NK, gate_weights(scores_NE, chosen_NK, config.route_scale)

@@ -7,6 +7,8 @@ they equal a training forward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,7 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
         sampler[line, start:end] = generation.sampler_logprobs[row, : lengths[row]]
         advantages[line, start:end] = rollout.advantages[row, : lengths[row]]
         sequence_ids[line, column:end] = sequence
+    routes = packed_routes(rollout, chosen, prompts, packed) if generation.routes.numel() else None
     return GRPOBatch(
         tokens=packed.batch(slice(None)),
         completion_mask=mask,
@@ -72,7 +75,24 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
         n_sequences=len(chosen),
         n_tokens=int(mask.sum()),
         policy_version=rollout.policy_version,
+        routes=routes,
     )
+
+
+def packed_routes(
+    rollout: Rollout, chosen: Sequence[int], prompts: Sequence[Sequence[int]], packed: PackedRows
+) -> Tensor:
+    """The sampler's experts at each place of the packed rows, L x B x T x K; -1 on padding and on last tokens."""
+    generation = rollout.generation
+    layers, _, _, n_chosen = generation.routes.shape
+    routes = torch.full((layers, *packed.token_ids.shape, n_chosen), -1, dtype=torch.long)
+    lengths = generation.completion_mask.sum(1).tolist()
+    for row, prompt, (line, column) in zip(chosen, prompts, packed.spans, strict=True):
+        start = column + len(prompt) - 1  # the prompt's last token predicts the first of the completion
+        routes[:, line, start : start + lengths[row]] = generation.routes[:, row, : lengths[row]]
+        if len(prompt) > 1:
+            routes[:, line, column:start] = generation.prompt_routes[:, row, 1 - len(prompt) :]
+    return routes
 
 
 def minibatches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:

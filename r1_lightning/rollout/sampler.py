@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.types.errors import require_int, require_number
@@ -85,6 +86,7 @@ class _Collected:
     sampler: Tensor
     finished: Tensor
     routes: Tensor | None = None
+    prompt_routes: Tensor | None = None
 
     @classmethod
     def empty(cls, rows: int, width: int, pad_id: int, device: torch.device) -> _Collected:
@@ -99,13 +101,14 @@ class _Collected:
         ids, mask, policy, sampler = (x[:, :used] for x in (self.ids, self.mask, self.policy, self.sampler))
         no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long, device=ids.device)
         routes = no_routes if self.routes is None else self.routes[:, :, :used]
-        return Generation(ids, mask, policy, sampler, self.finished, routes).to("cpu")
+        prompt_routes = no_routes if self.prompt_routes is None else self.prompt_routes
+        return Generation(ids, mask, policy, sampler, self.finished, routes, prompt_routes).to("cpu")
 
 
 class Sampler:
     """A `GenerateFn` over any `Backbone`. At most `max_rows` rows are decoded at a time.
 
-    `record_routes` keeps the experts chosen where each completion token was predicted (for the self-check; it costs memory).
+    `record_routes` keeps the experts chosen at every place (for the self-check and to replay them; it costs memory).
     """
 
     def __init__(
@@ -174,6 +177,9 @@ class Sampler:
         hidden, routes = output.hidden[rows, -1], output.routes[:, rows, -1:]
         uniforms = keyed_uniforms(self.seed, keys.to(device), limit)
         out = _Collected.empty(len(rows), limit, self.pad_id, device)
+        if self.record_routes and output.routes.numel():
+            before_last = output.routes[:, :, :-1].masked_fill(~is_token[None, :, :-1, None], -1)
+            out.prompt_routes = before_last[:, rows]
         active = torch.arange(len(rows), device=device)
         alive = torch.ones(len(rows), dtype=torch.bool, device=device)
         for position in range(limit):
@@ -225,7 +231,7 @@ class Sampler:
 
 def rows_of(generation: Generation, rows: Tensor) -> Generation:
     """Some rows of a generation, in the order of `rows`."""
-    routes = generation.routes[:, rows] if generation.routes.numel() else generation.routes
+    routes, prompt_routes = (x[:, rows] if x.shape[0] else x for x in (generation.routes, generation.prompt_routes))
     return Generation(
         generation.completion_ids[rows],
         generation.completion_mask[rows],
@@ -233,6 +239,7 @@ def rows_of(generation: Generation, rows: Tensor) -> Generation:
         generation.sampler_logprobs[rows],
         generation.finished[rows],
         routes,
+        prompt_routes,
     )
 
 
@@ -242,11 +249,15 @@ def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
 
     def stack(name: str, fill: float = 0) -> Tensor:
         parts = [getattr(wave, name) for wave in waves]
-        padded = [torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
+        padded = [pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
         return torch.cat(padded)
 
-    routes = [
-        torch.nn.functional.pad(w.routes, (0, 0, 0, width - w.routes.shape[2])) for w in waves if w.routes.numel()
+    routes = [pad(w.routes, (0, 0, 0, width - w.routes.shape[2])) for w in waves if w.routes.shape[0]]
+    longest = max(wave.prompt_routes.shape[2] for wave in waves)
+    prompts = [
+        pad(w.prompt_routes, (0, 0, longest - w.prompt_routes.shape[2], 0), value=-1)
+        for w in waves
+        if w.prompt_routes.shape[0]
     ]
     return Generation(
         stack("completion_ids", pad_id),
@@ -255,4 +266,5 @@ def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
         stack("sampler_logprobs"),
         torch.cat([wave.finished for wave in waves]),
         torch.cat(routes, dim=1) if routes else waves[0].routes,
+        torch.cat(prompts, dim=1) if prompts else waves[0].prompt_routes,
     )

@@ -32,14 +32,16 @@ def completion_index(batch: GRPOBatch) -> Tensor:
     return batch.completion_mask.flatten().nonzero().squeeze(1)
 
 
-def score_completions(backbone: Backbone, batch: GRPOBatch, sampling_temperature: float) -> ScoredCompletions:
-    """Score every completion token of `batch`; logits are made for those positions only.
+def score_completions(
+    backbone: Backbone, batch: GRPOBatch, sampling_temperature: float, with_mtp: bool = False, replay: bool = False
+) -> ScoredCompletions:
+    """Score every completion token of `batch`; logits are made for those positions only. `replay` takes the sampler's experts.
 
     A token is predicted by the hidden state one place before it, which lies in the same document because a prompt is
     never empty.
     """
     index_C = completion_index(batch)
-    output = backbone.hidden(batch.tokens, with_mtp=False)
+    output = backbone.hidden(batch.tokens, with_mtp, batch.routes if replay else None)
     logits_CV = backbone.unembed(output.hidden.flatten(0, 1).index_select(0, index_C - 1))
     targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
     logprobs_C = token_logprobs(logits_CV, targets_C, sampling_temperature)
@@ -47,6 +49,8 @@ def score_completions(backbone: Backbone, batch: GRPOBatch, sampling_temperature
 
 
 @torch.no_grad()
-def reference_logprobs(backbone: Backbone, batch: GRPOBatch, sampling_temperature: float) -> Tensor:
+def reference_logprobs(
+    backbone: Backbone, batch: GRPOBatch, sampling_temperature: float, replay: bool = False
+) -> Tensor:
     """Log-probs C without gradients."""
-    return score_completions(backbone, batch, sampling_temperature).logprobs
+    return score_completions(backbone, batch, sampling_temperature, replay=replay).logprobs

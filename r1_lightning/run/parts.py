@@ -86,7 +86,13 @@ def build_parts(config: DictConfig, base: Artefact | None) -> dict[str, Any]:
         parts["rollout"] = rollout
         parts["sampling_temperature"] = rollout.sampling_temperature
         parts["generate"] = Sampler(
-            backbone, rollout.sampling, tokenizer.eos_id, tokenizer.pad_id, config.seed, rollout.max_rows
+            backbone,
+            rollout.sampling,
+            tokenizer.eos_id,
+            tokenizer.pad_id,
+            config.seed,
+            rollout.max_rows,
+            record_routes=config.stage.get("router") == "replay",
         )
     if config.get("reward"):
         # Plain lists and mappings: OmegaConf would turn rewards that are dataclasses back into configurations.

@@ -27,7 +27,6 @@ from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import BackboneOutput
 
-
 # So many steps skipped one after the other are no accident of a batch any more.
 MAX_SKIPPED_IN_A_ROW = 10
 

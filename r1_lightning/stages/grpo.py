@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from r1_lightning.functional.cross_entropy import mtp_loss
 from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.stages.reference import ReferencePolicy
 from r1_lightning.types.errors import InvalidInput, require_choice, require_number
-from r1_lightning.types.tensors import GRPOBatch
+from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
+
+ROUTERS = ("frozen", "update", "replay")
 
 
 class GRPOModule(StageModule):
-    """Trains on `GRPOBatch`es. MTP modules are left as they are.
+    """Trains on `GRPOBatch`es.
+
+    `router` says what becomes of the experts' choice: "frozen" keeps the expert biases, "update" goes on balancing them by
+    `bias_update_speed`, "replay" keeps them and takes the sampler's own choice in the training forward. With
+    `mtp_loss_weight` 0 the MTP modules are left as they are; above it, they go on learning to predict the completions.
 
     `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`. `on_zero_variance` says
     what happens at a step whose advantages are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
@@ -32,28 +40,49 @@ class GRPOModule(StageModule):
         max_steps: int,
         sampling_temperature: float = 1.0,
         reference_refresh_steps: int = 400,
-        bias_update_speed: float = 0.0,
+        router: str = "frozen",
+        bias_update_speed: float = 0.001,
+        mtp_loss_weight: float = 0.0,
         on_nonfinite: str = "stop",
         on_zero_variance: str = "train",
     ) -> None:
-        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
+        require_choice("stage.router", router, ROUTERS)
+        super().__init__(backbone, optim, max_steps, bias_update_speed if router == "update" else 0.0, on_nonfinite)
+        require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
         require_choice("stage.on_zero_variance", on_zero_variance, ("train", "skip", "stop"))
         require_number("rollout.sampling_temperature", sampling_temperature, 0.0, open_minimum=True)
         self.objective = objective
         self.sampling_temperature = sampling_temperature
+        self.replay = router == "replay"
+        self.mtp_loss_weight = mtp_loss_weight
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
         self.reference = ReferencePolicy(backbone, reference_refresh_steps)
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
-        scored = score_completions(self.backbone, batch, self.sampling_temperature)
+        with_mtp = self.mtp_loss_weight > 0
+        scored = score_completions(self.backbone, batch, self.sampling_temperature, with_mtp, self.replay)
         self.count_load(scored.output)
         self.step_teaches |= bool(batch.advantages.any())
-        reference = self.reference.logprobs(batch, self.sampling_temperature)
+        reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
         output = self.objective(sampled_tokens(batch, scored.logprobs, reference))
-        self.log_metrics({"train/loss": output.loss.detach(), "policy/entropy": scored.entropy_mean, **output.metrics})
+        metrics = {"train/loss": output.loss.detach(), "policy/entropy": scored.entropy_mean, **output.metrics}
+        loss = output.loss
+        if with_mtp:
+            mtp = self._mtp_loss(batch, scored.output)
+            loss, metrics["train/mtp_loss"] = loss + mtp, mtp.detach()
+        self.log_metrics(metrics)
         # Lightning divides by the number of micro-batches; the batch's n_sequences has divided already.
-        return output.loss * self.trainer.accumulate_grad_batches
+        return loss * self.trainer.accumulate_grad_batches
+
+    def _mtp_loss(self, batch: GRPOBatch, output: BackboneOutput) -> Tensor:
+        """(lambda / D) times the MTP depths' losses on completion tokens, weighed by this micro-batch's share of them."""
+        mask = batch.completion_mask
+        depths = [
+            loss_ahead(self.backbone, hidden, batch.tokens, places, mask) for places, hidden in enumerate(output.mtp, 2)
+        ]
+        share = mask.sum() / max(batch.n_tokens, 1)
+        return mtp_loss(depths, self.mtp_loss_weight) * share
 
     def nothing_to_learn(self) -> bool:
         teaches, self.step_teaches = self.step_teaches, False

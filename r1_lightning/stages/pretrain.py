@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from r1_lightning.functional.cross_entropy import masked_cross_entropy, mtp_loss
-from r1_lightning.functional.masking import targets_ahead
+from r1_lightning.functional.cross_entropy import mtp_loss
 from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.types.errors import require_number
 from r1_lightning.types.tensors import TokenBatch
 
@@ -33,15 +33,10 @@ class PretrainModule(StageModule):
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         output = self.backbone.hidden(batch, with_mtp=self.mtp_loss_weight > 0)
         self.count_load(output)
-        main, *ahead = (self._loss_ahead(h, batch, places) for places, h in enumerate((output.hidden, *output.mtp), 1))
+        hiddens = (output.hidden, *output.mtp)
+        main, *ahead = (loss_ahead(self.backbone, h, batch, places) for places, h in enumerate(hiddens, 1))
         mtp = mtp_loss(ahead, self.mtp_loss_weight)
         loss = main + mtp + output.balance_loss
         metrics = {"train/loss": main, "train/mtp_loss": mtp, "train/balance_loss": output.balance_loss}
         self.log_metrics({name: value.detach() for name, value in metrics.items()})
         return loss
-
-    def _loss_ahead(self, hidden: Tensor, batch: TokenBatch, places: int) -> Tensor:
-        """Mean loss of predicting the token `places` ahead; logits are made only where there is a target."""
-        targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, places)
-        logits = self.backbone.unembed(hidden[has_target])
-        return masked_cross_entropy(logits, targets[has_target], has_target[has_target])

@@ -32,9 +32,9 @@ class ReferencePolicy(nn.Module):
         """Stays in evaluation mode: its forwards must not count expert load."""
         return super().train(False)
 
-    def logprobs(self, batch: GRPOBatch, sampling_temperature: float) -> Tensor:
-        """Log-probs of the minibatch's C completion tokens, without gradients."""
-        return reference_logprobs(self.backbone, batch, sampling_temperature)
+    def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> Tensor:
+        """Log-probs of the minibatch's C completion tokens, without gradients; `replay` takes the sampler's experts."""
+        return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
 
     @torch.no_grad()
     def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:

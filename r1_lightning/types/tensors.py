@@ -82,7 +82,8 @@ class GRPOBatch(_Movable):
     `advantages` (B x T) are 0 outside of completions. `completion_tokens` is per sequence (S); `n_sequences` and `n_tokens`
     count the sequences and the completion tokens of the whole minibatch, over all micro-batches and processes: the
     denominators of means.
-    `policy_version` counts the optimizer steps that the sampling policy had taken.
+    `policy_version` counts the optimizer steps that the sampling policy had taken. `routes` L x B x T x K are the experts that the
+    sampler chose at each place, -1 where it is not known; None where they are not to be replayed.
     """
 
     tokens: TokenBatch
@@ -95,6 +96,7 @@ class GRPOBatch(_Movable):
     n_sequences: int
     n_tokens: int
     policy_version: int
+    routes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ class Generation(_Movable):
 
     completion_ids R x T; completion_mask R x T, EOS included; policy_logprobs R x T, of softmax(logits /
     sampling_temperature); sampler_logprobs R x T, of the distribution really drawn from (top-p renormalises it);
-    finished R, True where EOS ended the row; routes L x R x T x K, the experts chosen where each token was predicted, when
-    the sampler records them, else empty.
+    finished R, True where EOS ended the row; routes L x R x T x K, the experts chosen where each token was predicted, and
+    prompt_routes L x R x Tp x K, those of the prompt's tokens but its last, which predicts the first completion token
+    (left-padded with -1), when the sampler records them, else empty.
     """
 
     completion_ids: Tensor
@@ -113,6 +116,7 @@ class Generation(_Movable):
     sampler_logprobs: Tensor
     finished: Tensor
     routes: Tensor
+    prompt_routes: Tensor
 
 
 @runtime_checkable
@@ -135,7 +139,9 @@ class LatentCache(Protocol):
 class Backbone(Protocol):
     """A language model as sampling and scoring see it: ours and the HuggingFace adapter fit it."""
 
-    def hidden(self, batch: TokenBatch, with_mtp: bool = True) -> BackboneOutput: ...
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
+        """Packed rows to normed hidden states; `replayed_LBTK` names experts to take instead of choosing (-1: choose)."""
+        ...
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """... x D to logits ... x V."""

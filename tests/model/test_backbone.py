@@ -127,6 +127,41 @@ def test_steps_report_the_routes_of_the_forward():
     assert torch.equal(torch.cat(one_by_one, 2).sort(-1)[0], whole.sort(-1)[0])
 
 
+# ---------------------------------------------------------------------------------------------------- replayed routes
+
+
+@torch.no_grad()
+def test_replaying_ones_own_routes_changes_nothing():
+    model, batch = backbone(tiny(mtp_depth=0)), pack([_documents()])
+    free = model.hidden(batch)
+    replayed = model.hidden(batch, replayed_LBTK=free.routes)
+    assert torch.equal(replayed.hidden, free.hidden) and torch.equal(replayed.routes, free.routes)
+    nobody = model.hidden(batch, replayed_LBTK=torch.full_like(free.routes, -1))
+    assert torch.equal(nobody.hidden, free.hidden)
+
+
+@torch.no_grad()
+def test_replayed_experts_are_taken_where_they_are_named_and_weighed_by_todays_scores():
+    """Token 3 is sent elsewhere: its own and later hidden states move, earlier ones do not; gates still sum to route_scale."""
+    model, batch = backbone(tiny(mtp_depth=0)), pack([random_documents([9], 61, seed=3)])
+    free = model.hidden(batch)
+    routes = torch.full_like(free.routes, -1)
+    n_experts = model.config.n_routed_experts
+    taken = [e for e in range(n_experts) if e not in free.routes[0, 0, 3].tolist()][: routes.shape[-1]]
+    routes[0, 0, 3] = torch.tensor(taken)
+    moved = model.hidden(batch, replayed_LBTK=routes)
+    assert moved.routes[0, 0, 3].tolist() == taken
+    assert torch.equal(moved.hidden[0, :3], free.hidden[0, :3])
+    assert (moved.hidden[0, 3] - free.hidden[0, 3]).abs().max() > 1e-3
+
+
+def test_routes_of_another_number_of_layers_are_refused():
+    model, batch = backbone(tiny(mtp_depth=0)), pack([_documents()])
+    routes = model.hidden(batch).routes
+    with pytest.raises(ValueError, match="zip"):
+        model.hidden(batch, replayed_LBTK=routes[:-1])
+
+
 # ---------------------------------------------------------------------------------------------------- what it reports
 
 

@@ -42,7 +42,7 @@ class MarkovBackbone(nn.Module):
         empty = torch.zeros((0, 0), dtype=torch.long)
         return BackboneOutput(hidden, (), empty, torch.zeros(()), torch.zeros((0, *token_ids.shape, 0)))
 
-    def hidden(self, batch: TokenBatch, with_mtp: bool = True) -> BackboneOutput:
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         return self._output(batch.token_ids)
 
     def unembed(self, hidden: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def generation_of(completions: Sequence[Sequence[int]], finished: Sequence[bool]
     mask = torch.tensor([[column < len(row) for column in range(width)] for row in completions])
     policy = -(torch.arange(len(completions))[:, None] + torch.arange(width)[None, :] / 100.0) * mask
     no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long)
-    return Generation(ids, mask, policy, policy / 2, torch.tensor(finished), no_routes)
+    return Generation(ids, mask, policy, policy / 2, torch.tensor(finished), no_routes, no_routes)
 
 
 def rollout_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -129,3 +131,30 @@ def test_minibatches_are_the_deal_collated(rollout: Rollout, n_minibatches: int)
         check_against_rollout(batch, rollout, chosen.tolist())
     seen = torch.cat([batch.advantages[batch.completion_mask] for batch in batches])
     assert seen.unique().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_routes_lie_at_the_places_where_the_sampler_chose_them(rollout: Rollout) -> None:
+    """One layer, one chosen expert. Row r's completion token t was predicted by expert 100 r + t, its prompt's token t (but
+    the last) by 100 r + 50 + t. Rows 1 and 5 lie as in the first test; the last token of each predicts nothing.
+    """
+    width = rollout.generation.completion_mask.shape[1]
+    rows_RT = 100 * torch.arange(6)[:, None]
+    routes = (rows_RT + torch.arange(width))[None, :, :, None]
+    prompt_routes = (rows_RT + 50 + torch.arange(2))[None, :, :, None]
+    prompt_routes[:, 3:] = -1  # the second prompt has a single token, so nothing before its last
+    recorded = dataclasses.replace(rollout.generation, routes=routes, prompt_routes=prompt_routes)
+    batch = collate(dataclasses.replace(rollout, generation=recorded), rows(1, 5), row_tokens=10, pad_id=PAD)
+    assert batch.routes is not None and batch.routes[0, :, :, 0].tolist() == [
+        [150, 151, 100, 101, 102, 103, -1, 500, -1, -1]
+    ]
+    assert collate(rollout, rows(1, 5), row_tokens=10, pad_id=PAD).routes is None
+
+
+def test_truncated_completions_can_be_left_out_of_the_loss(rollout: Rollout) -> None:
+    """Rows 1 (4 tokens) and 5 (1 token), row 1 cut off: still a sequence of the mean, no longer a token of it."""
+    finished = torch.tensor([True, False, True, True, True, True])
+    cut = dataclasses.replace(rollout, generation=dataclasses.replace(rollout.generation, finished=finished))
+    batch = collate(cut, rows(1, 5), row_tokens=10, pad_id=PAD, train_on_truncated=False)
+    assert batch.completion_mask.long().tolist() == [[0, 0, 0, 0, 0, 0, 0, 0, 1, 0]]
+    assert (batch.n_sequences, batch.n_tokens) == (2, 1)
+    assert collate(cut, rows(1, 5), row_tokens=10, pad_id=PAD).n_tokens == 5

@@ -56,6 +56,7 @@ def rows_of(generation: Generation, rows: Sequence[int] | slice) -> Generation:
         *(getattr(generation, name)[rows][:, :used] for name in columns),
         generation.finished[rows],
         generation.routes[:, rows, :used] if generation.routes.numel() else generation.routes,
+        generation.prompt_routes[:, rows] if generation.prompt_routes.numel() else generation.prompt_routes,
     )
 
 
@@ -370,7 +371,12 @@ def test_recorded_routes_are_those_of_the_place_that_predicts() -> None:
         text = [*prompt, *drawn.completion_ids[row, :n].tolist()]
         routes = model.hidden(pack([[text]]), with_mtp=False).routes[:, 0, len(prompt) - 1 : -1]
         assert torch.equal(drawn.routes[:, row, :n].sort(-1)[0], routes.sort(-1)[0])
-    assert real_sampler(model)(PROMPTS, 4, keys_of(5, 4)).routes.numel() == 0
+        before = model.hidden(pack([[text]]), with_mtp=False).routes[:, 0, : len(prompt) - 1]
+        columns = [drawn.prompt_routes.shape[2] - before.shape[1], before.shape[1]]
+        padding, recorded = drawn.prompt_routes[:, row].split(columns, 1)
+        assert torch.equal(recorded.sort(-1)[0], before.sort(-1)[0]) and bool((padding == -1).all())
+    without = real_sampler(model)(PROMPTS, 4, keys_of(5, 4))
+    assert without.routes.numel() == without.prompt_routes.numel() == 0
 
 
 def test_there_is_no_copy_that_could_go_stale() -> None:

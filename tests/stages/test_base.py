@@ -158,7 +158,9 @@ def test_neither_sampling_nor_the_reference_counts_as_load(tmp_path: Path, speed
         counted.append((int(stage.expert_load[0].sum()), 2 * int(rollout.tokens.is_token.sum())))  # two chosen experts
 
     spies = [Spy("on_before_optimizer_step", before)]
-    trainer(4, tmp_path, spies).fit(miniature.grpo(bias_update_speed=speed), datamodule=miniature.rollouts())
+    trainer(4, tmp_path, spies).fit(
+        miniature.grpo(router="update", bias_update_speed=speed), datamodule=miniature.rollouts()
+    )
     assert len(counted) == 4 and all(found == expected for found, expected in counted)
 
 
@@ -166,7 +168,7 @@ def test_layers_that_a_stage_does_not_use_keep_their_bias(tmp_path: Path) -> Non
     """GRPO runs without the MTP module: its router sees no token, so that its bias must not move."""
     miniature = Miniature(model=backbone(n_layers=3), max_steps=2)  # two mixtures in the trunk, one in the MTP module
     before = miniature.model.expert_bias()
-    trainer(2, tmp_path).fit(miniature.grpo(bias_update_speed=0.125), datamodule=miniature.rollouts())
+    trainer(2, tmp_path).fit(miniature.grpo(router="update", bias_update_speed=0.125), datamodule=miniature.rollouts())
     after = miniature.model.expert_bias()
     assert before.shape == (3, 4)
     assert not torch.equal(after[:2], before[:2]) and torch.equal(after[2], before[2])
@@ -197,9 +199,7 @@ def test_a_diverged_run_stops_before_the_step_and_keeps_its_weights(tmp_path: Pa
 
     module.training_step = spoiled
     fit = trainer(4, tmp_path, [ResumeCheckpoint(tmp_path, 1)])
-    with pytest.raises(
-        InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03"
-    ) as end:
+    with pytest.raises(InvalidInput, match=rf"^{metric}=(nan|inf) at step 2: .*lower optim\.lr than 0\.03") as end:
         fit.fit(module, datamodule=miniature.text())
     assert "\n" not in str(end.value)
     weights = {name: p.detach() for name, p in miniature.model.named_parameters()}

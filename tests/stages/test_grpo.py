@@ -14,6 +14,7 @@ from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.sequence_policy_loss import SequenceLevelGRPO
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.types.errors import InvalidInput
@@ -248,3 +249,67 @@ def test_a_minibatch_of_truncated_completions_alone_is_no_nan(tmp_path: Path) ->
     nothing = dataclasses.replace(batch, completion_mask=torch.zeros_like(batch.completion_mask), n_tokens=0)
     step = backwards(mini.grpo(), [nothing], tmp_path)[0]
     assert step.loss == 0.0 and all(math.isfinite(value) for value in step.metrics.values())
+
+
+# ------------------------------------------------------------------------------------------------- mixtures of experts in RL
+
+
+def recorded(mini: Miniature) -> GRPOBatch:
+    """A minibatch that carries the sampler's experts."""
+    sampler = mini.sampler()
+    sampler.record_routes = True
+    rollout = mini.maker(sampler)(0, 0, [Sums().train_problem(0, index) for index in range(3)])
+    return collate(rollout, torch.arange(12), mini.rollout.row_tokens, PAD)
+
+
+def test_replay_is_the_same_as_the_free_choice_while_policy_and_sampler_agree(tmp_path: Path) -> None:
+    batch = recorded(miniature())
+    free = backwards(stage(miniature()), [batch], tmp_path)[0]
+    mini = miniature()
+    module = mini.grpo(objective=TokenLevelGRPO(kl_coef=BETA), router="replay")
+    module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
+    replayed = backwards(module, [batch], tmp_path)[0]
+    assert replayed.metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert replayed.metrics["policy/kl_ref"] != free.metrics["policy/kl_ref"]  # the reference took the policy's experts
+
+
+@torch.no_grad()
+def test_replay_takes_the_samplers_experts_after_the_router_has_moved() -> None:
+    mini = miniature()
+    batch = recorded(mini)
+    assert batch.routes is not None
+    known = batch.routes >= 0
+    for router in mini.model._routers():
+        router.weight.add_(torch.randn(router.weight.shape, generator=torch.Generator().manual_seed(3)))
+    free = mini.model.hidden(batch.tokens, with_mtp=False).routes
+    replayed = score_completions(mini.model, batch, TEMPERATURE, replay=True).output.routes
+    assert torch.equal(replayed[known], batch.routes[known])
+    assert not torch.equal(free[known], batch.routes[known])
+
+
+def test_routers_update_moves_biases_and_frozen_and_replay_do_not(tmp_path: Path) -> None:
+    for router, moves in (("frozen", False), ("update", True), ("replay", False)):
+        mini = miniature()
+        batch, before = recorded(mini), mini.model.expert_bias()
+        backwards(mini.grpo(router=router, bias_update_speed=0.125), [batch], tmp_path)
+        assert torch.equal(mini.model.expert_bias(), before) != moves, router
+    with pytest.raises(InvalidInput, match=r"stage\.router='free'"):
+        mini.grpo(router="free")
+
+
+def test_the_mtp_module_can_go_on_learning_the_completions(tmp_path: Path) -> None:
+    """Its loss is lambda times the cross-entropy of the token two places ahead, over completion tokens."""
+    mini = miniature()
+    _, batch = sampled(mini)
+    step = backwards(mini.grpo(mtp_loss_weight=0.5), [batch], tmp_path)[0]
+    assert any(name.startswith("mtp_modules") for name in step.gradients)
+    output = miniature().model.hidden(batch.tokens)
+    total, count = 0.0, 0
+    for b, t in batch.completion_mask.nonzero().tolist():
+        if t >= 2 and batch.tokens.document_ids[b, t - 2] == batch.tokens.document_ids[b, t]:
+            logits = miniature().model.unembed(output.mtp[0][b, t - 2])
+            total -= float(logits.log_softmax(-1)[batch.tokens.token_ids[b, t]])
+            count += 1
+    assert step.metrics["train/mtp_loss"] == pytest.approx(0.5 * total / count, rel=1e-4)
+    without = backwards(miniature().grpo(), [batch], tmp_path)[0]
+    assert not any(name.startswith("mtp_modules") for name in without.gradients)

@@ -1,0 +1,28 @@
+"""The MTP modules' losses (V3 eq 23-24), as pre-training and, on request, RL have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from r1_lightning.functional.cross_entropy import masked_cross_entropy
+from r1_lightning.functional.masking import targets_ahead
+from r1_lightning.types.tensors import TokenBatch
+
+# Shape legend: B rows, T positions, D model width.
+
+
+def loss_ahead(
+    backbone: Any, hidden_BTD: Tensor, batch: TokenBatch, places: int, only_targets_BT: Tensor | None = None
+) -> Tensor:
+    """Mean loss of predicting the token `places` ahead (nats); logits are made only where there is a target.
+
+    `only_targets_BT` leaves out targets where it is False: in RL, the prompts.
+    """
+    targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, places)
+    if only_targets_BT is not None:
+        wanted, _ = targets_ahead(only_targets_BT.long(), batch.document_ids, places)
+        has_target = has_target & wanted.bool()
+    logits = backbone.unembed(hidden_BTD[has_target])
+    return masked_cross_entropy(logits, targets[has_target], has_target[has_target])
