@@ -27,6 +27,18 @@ class StageProgressBar(TQDMProgressBar):
         bar.bar_format = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
         return bar
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """Optimizer steps: how many parts each is computed in is nothing to count."""
+        return self.trainer.max_steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *rest: Any) -> None:
+        if self.train_progress_bar is not None and self._should_update(
+            trainer.global_step, self.train_progress_bar.total
+        ):
+            self.train_progress_bar.n = trainer.global_step
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
+
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description(type(trainer.lightning_module).__name__.removesuffix("Module").lower())

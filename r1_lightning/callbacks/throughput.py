@@ -15,17 +15,22 @@ class Throughput(L.Callback):
 
     def __init__(self) -> None:
         self.last_s: float | None = None
+        self.last_step = 0
+        self.tokens = 0  # of the current step's micro-batches
         self.rate: float | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.last_s = time.monotonic()
+        self.last_s, self.last_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.tokens += int(getattr(batch, "tokens", batch).is_token.sum())
+        if trainer.global_step == self.last_step:
+            return
         now_s = time.monotonic()
         step_s, self.last_s = now_s - (self.last_s or now_s), now_s
-        tokens = int(getattr(batch, "tokens", batch).is_token.sum())
+        tokens, self.tokens, self.last_step = self.tokens, 0, trainer.global_step
         if step_s > 0:
             rate = tokens / step_s
             self.rate = rate if self.rate is None else SMOOTHING * self.rate + (1 - SMOOTHING) * rate

@@ -17,7 +17,7 @@ import lightning as L
 
 from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.collate import minibatches
+from r1_lightning.rollout.collate import micro_batches
 from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
 from r1_lightning.text.chat_template import ChatTemplate
@@ -27,7 +27,10 @@ from r1_lightning.types.text import Problem, ProblemSource
 
 
 class RolloutDataset:
-    """GRPO minibatches for steps 0 .. max_steps - 1; `optimizer_steps` tells how many the policy has really taken."""
+    """The micro-batches of steps 0 .. max_steps - 1, `rollout.micro_batches` for each step.
+
+    `optimizer_steps` tells how many steps the policy has really taken.
+    """
 
     def __init__(
         self, maker: RolloutMaker, source: ProblemSource, seed: int, max_steps: int, optimizer_steps: Callable[[], int]
@@ -38,16 +41,17 @@ class RolloutDataset:
         self.max_steps = max_steps
         self.optimizer_steps = optimizer_steps
         self.rollout: Rollout | None = None
-        self.minibatches: list[GRPOBatch] = []
+        self.micro_batches: list[GRPOBatch] = []
 
     def __len__(self) -> int:
-        return self.max_steps
+        return self.max_steps * self.maker.config.micro_batches
 
-    def __getitem__(self, step: int) -> GRPOBatch:
-        number, place = divmod(step, self.maker.config.minibatches_per_rollout)
+    def __getitem__(self, item: int) -> GRPOBatch:
+        config = self.maker.config
+        number, place = divmod(item, config.minibatches_per_rollout * config.micro_batches)
         if self.rollout is None or self.rollout.number != number:
-            self._use(self._new_rollout(number, step))
-        return self.minibatches[place]
+            self._use(self._new_rollout(number, item // config.micro_batches))
+        return self.micro_batches[place]
 
     def check_prompts(self) -> None:
         """Raise `InvalidInput` where any prompt of the whole run leaves no room for its completion in a row."""
@@ -79,7 +83,7 @@ class RolloutDataset:
 
     def _use(self, rollout: Rollout) -> None:
         self.rollout = rollout
-        self.minibatches = minibatches(rollout, self.maker.config, self.seed, self.maker.tokenizer.pad_id)
+        self.micro_batches = micro_batches(rollout, self.maker.config, self.seed, self.maker.tokenizer.pad_id)
 
     def state_dict(self) -> dict[str, Any]:
         """The rollout in use, as plain tensors and numbers."""
@@ -138,6 +142,11 @@ class GroupedRolloutsDataModule(L.LightningDataModule):
         super().__init__()
         maker = RolloutMaker(generate, tokenizer, template, reward, rollout)
         self.dataset = RolloutDataset(maker, source, seed, max_steps, self._optimizer_steps)
+
+    @property
+    def micro_batches(self) -> int:
+        """How many batches the Trainer accumulates for one optimizer step."""
+        return self.dataset.maker.config.micro_batches
 
     def _optimizer_steps(self) -> int:
         assert self.trainer is not None, "the data module is not attached to a Trainer yet"

@@ -1,4 +1,4 @@
-"""The loader that keeps data and training in step: batch n is made for optimizer step n, when step n asks for it.
+"""The loader that keeps data and training in step: a batch is made for an optimizer step when that step asks for it.
 
 A sized, map-style data set of steps, no workers and no prefetching: Lightning would otherwise fetch one batch ahead, and a
 rollout would be sampled by weights one step too old. Its state is a cursor (and whatever the data set adds), saved inside
@@ -24,7 +24,7 @@ class StepDataset(Protocol):
 
 
 class StepLoader:
-    """Iterates over the remaining steps of a `StepDataset`; `len` is the number of all steps."""
+    """Iterates over the remaining batches of a `StepDataset`; `len` is the number of all of them."""
 
     def __init__(self, dataset: StepDataset) -> None:
         self.dataset = dataset

@@ -47,9 +47,9 @@ def per_token(advantages_PG: Float[Tensor, "P G"], completion_mask_RT: Bool[Tens
 
 
 def process_advantages(
-    step_rewards_M: Float[Tensor, M],
-    step_rows_M: Int[Tensor, M],
-    step_ends_M: Int[Tensor, M],
+    step_rewards_M: Float[Tensor, "M"],
+    step_rows_M: Int[Tensor, "M"],
+    step_ends_M: Int[Tensor, "M"],
     group_size: int,
     shape: tuple[int, int],
     scale: str = "population",
@@ -68,6 +68,6 @@ def process_advantages(
     return placed_RT.flip(1).cumsum(1).flip(1)
 
 
-def zero_variance_groups(rewards_PG: Float[Tensor, "P G"]) -> Bool[Tensor, P]:
+def zero_variance_groups(rewards_PG: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
     """P booleans: True where all rewards of the group are equal."""
     return (rewards_PG == rewards_PG[:, :1]).all(dim=1)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 def masked_cross_entropy(
-    logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, N], mask_N: Bool[Tensor, N]
+    logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"], mask_N: Bool[Tensor, "N"]
 ) -> Float[Tensor, ""]:
     """Mean of -log softmax(logits)[target] over the tokens where `mask` is True; 0 where there is none (nats)."""
     per_token_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 def count_expert_load(
     routes_BTK: Int[Tensor, "B T K"], is_token_BT: Bool[Tensor, "B T"], n_experts: int
-) -> Int[Tensor, E]:
+) -> Int[Tensor, "E"]:
     """How many tokens chose each expert: E whole numbers (int64), padding left out."""
     counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts)
     return torch.bincount(counted.flatten(), minlength=n_experts + 1)[:n_experts]
@@ -48,7 +48,7 @@ def updated_expert_bias(
     return bias_LE + bias_update_speed * torch.sign(load_LE.mean(-1, keepdim=True) - load_LE)
 
 
-def max_violation(load_LE: Shaped[Tensor, "L E"]) -> Float[Tensor, L]:
+def max_violation(load_LE: Shaped[Tensor, "L E"]) -> Float[Tensor, "L"]:
     """(max load - mean load) / mean load per layer (L): 0 is perfect balance (Wang et al. 2024, "MaxVio")."""
     load_LE = load_LE.float()
     mean_L = load_LE.mean(-1)

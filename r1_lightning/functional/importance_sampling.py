@@ -19,7 +19,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from r1_lightning.functional.policy_loss import ClippedObjective, SampledTokens, mean_of, token_mean_loss
+from r1_lightning.functional.policy_loss import ClippedObjective, SampledTokens, token_mean_loss
 from r1_lightning.types.errors import require, require_choice, require_number
 from r1_lightning.types.tensors import LossOutput
 
@@ -45,7 +45,10 @@ class CISPO(ClippedObjective):
         bound = 1 + self.upper_eps
         policy_C = ratio_C.clamp(max=bound) * tokens.advantages * tokens.policy_logprobs
         weights = tokens.policy_logprobs.new_tensor([1.0 / max(tokens.n_tokens, 1)])
-        metrics = {"policy/ratio_mean": mean_of(ratio_C), "policy/clip_fraction": mean_of((ratio_C > bound).float())}
+        metrics = {
+            "policy/ratio_mean": tokens.token_mean(ratio_C),
+            "policy/clip_fraction": tokens.token_mean((ratio_C > bound).to(ratio_C.dtype)),
+        }
         return token_mean_loss(tokens, policy_C, weights, self.kl, self.kl_coef, metrics)
 
 
@@ -89,7 +92,9 @@ class TruncatedImportanceSampling:
         weight_C = log_weight_C.clamp(max=math.log(self.cap)).exp()
         output = self.objective(replace(tokens, importance_weights=weight_C))
         metrics = {
-            "policy/importance_weight_mean": mean_of(weight_C),
-            "policy/importance_truncated_fraction": mean_of((log_weight_C > math.log(self.cap)).float()),
+            "policy/importance_weight_mean": tokens.token_mean(weight_C),
+            "policy/importance_truncated_fraction": tokens.token_mean(
+                (log_weight_C > math.log(self.cap)).to(weight_C.dtype)
+            ),
         }
         return LossOutput(output.loss, {**output.metrics, **metrics})

@@ -1,16 +1,29 @@
-"""Log-probabilities of given tokens under softmax(logits / sampling_temperature), in nats.
+"""Log-probabilities of given tokens under softmax(logits / sampling_temperature), in nats, from logits or without them.
 
 Everywhere in this project a policy's log-probs are those of softmax(logits / sampling_temperature): in the sampler, in the
 training forward, and for the reference. Top-p changes which tokens are drawn, never these numbers.
+
+Logits are the largest tensor of all: 8 x 1,024 tokens times 129,280 entries are 4.2 GB in FP32, and softmax and its gradient
+take as much again each. `linear_token_logprobs` therefore starts from hidden states and head, walks over tiles of some tokens
+times some of the vocabulary with a running maximum and sum (as "online softmax" does), and computes each tile again in
+backward. What is kept is one number per token.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Shape legend: N tokens, V vocabulary.
+# Shape legend: N tokens, V vocabulary, D model width, n and v the tokens and entries of a tile.
+
+# A tile of 1,024 tokens times 16,384 entries holds 64 MB of FP32 logits: small beside any head that needs tiles at all, and
+# large enough for its products to run at full speed.
+TILE_TOKENS = 1024
+TILE_VOCABULARY = 16_384
 
 
 def token_logprobs(
@@ -27,3 +40,82 @@ def entropy(logits_NV: Float[Tensor, "*N V"], sampling_temperature: float) -> Fl
     """Entropy of softmax(logits / sampling_temperature) per token, in nats: between 0 and ln V."""
     logprobs = (logits_NV.float() / sampling_temperature).log_softmax(-1)
     return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def linear_token_logprobs(
+    hidden_ND: Float[Tensor, "N D"],
+    head_VD: Float[Tensor, "V D"],
+    targets_N: Int[Tensor, "N"],
+    sampling_temperature: float = 1.0,
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    """`token_logprobs` and `entropy` of the logits hidden head^T, which are never made as a whole.
+
+    Products run in the type of `head_VD`, sums in FP32. Gradients flow from the log-probs into hidden states and head; the
+    entropy has none.
+    """
+    logprobs, entropies = _LinearTokenLogprobs.apply(hidden_ND, head_VD, targets_N, sampling_temperature)
+    return logprobs, entropies
+
+
+def _tiles(n_tokens: int, vocabulary: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Slices of tokens, each with the slices of the vocabulary; a small vocabulary lets more tokens share a tile."""
+    width = min(vocabulary, TILE_VOCABULARY)
+    height = max(1, TILE_TOKENS * TILE_VOCABULARY // width)
+    columns = [slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width)]
+    for start in range(0, n_tokens, height):
+        yield slice(start, min(start + height, n_tokens)), columns
+
+
+def _tile_logits(hidden_nD: Tensor, head_vD: Tensor, sampling_temperature: float) -> Tensor:
+    logits_nv = (hidden_nD.to(head_vD.dtype) @ head_vD.T).float()
+    return logits_nv if sampling_temperature == 1 else logits_nv.div_(sampling_temperature)
+
+
+class _LinearTokenLogprobs(torch.autograd.Function):
+    """d log p_y / d z_i = ([i = y] - p_i) / temperature, tile by tile."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, sampling_temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        numbers = hidden_ND.new_zeros((3, len(hidden_ND)), dtype=torch.float32)
+        chosen_N, log_sum_N, entropy_N = numbers
+        for rows, columns in _tiles(len(hidden_ND), len(head_VD)):
+            largest = hidden_ND.new_full((rows.stop - rows.start,), -torch.inf, dtype=torch.float32)
+            total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+            for entries in columns:
+                logits = _tile_logits(hidden_ND[rows], head_VD[entries], sampling_temperature)
+                inside = (targets_N[rows] >= entries.start) & (targets_N[rows] < entries.stop)
+                local = (targets_N[rows] - entries.start).clamp(0, logits.shape[1] - 1)
+                chosen_N[rows] += logits.gather(1, local.unsqueeze(1)).squeeze(1) * inside
+                before, largest = largest, torch.maximum(largest, logits.amax(1))
+                shrink = (before - largest).exp()
+                powers = (logits - largest.unsqueeze(1)).exp_()
+                total = total * shrink + powers.sum(1)
+                weighted = weighted * shrink + torch.linalg.vecdot(powers, logits)  # sum of e^(z - max) z
+            log_sum_N[rows] = largest + total.log()
+            entropy_N[rows] = log_sum_N[rows] - weighted / total
+        ctx.save_for_backward(hidden_ND, head_VD, targets_N, log_sum_N)
+        ctx.sampling_temperature = sampling_temperature
+        entropy_N = entropy_N.clone()  # a result of its own, no view of what is kept
+        ctx.mark_non_differentiable(entropy_N)
+        return chosen_N - log_sum_N, entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden_ND, head_VD, targets_N, log_sum_N = ctx.saved_tensors
+        scaled_N = gradients[0] / ctx.sampling_temperature
+        hidden_gradient = torch.zeros_like(hidden_ND, dtype=torch.float32)
+        head_gradient = torch.zeros_like(head_VD, dtype=torch.float32)
+        for rows, columns in _tiles(len(hidden_ND), len(head_VD)):
+            hidden = hidden_ND[rows].to(head_VD.dtype)
+            for entries in columns:
+                logits = _tile_logits(hidden_ND[rows], head_VD[entries], ctx.sampling_temperature)
+                slope = logits.sub_(log_sum_N[rows].unsqueeze(1)).exp_().mul_(-scaled_N[rows].unsqueeze(1))
+                inside = (targets_N[rows] >= entries.start) & (targets_N[rows] < entries.stop)
+                local = (targets_N[rows] - entries.start).clamp(0, slope.shape[1] - 1)
+                slope.scatter_add_(1, local.unsqueeze(1), (scaled_N[rows] * inside).unsqueeze(1))
+                slope = slope.to(head_VD.dtype)
+                hidden_gradient[rows] += slope @ head_VD[entries]
+                head_gradient[entries] += slope.T @ hidden
+        return hidden_gradient.to(hidden_ND.dtype), head_gradient.to(head_VD.dtype), None, None

@@ -20,6 +20,7 @@ Completion tokens come flat: C tokens of S sequences; `sequence_ids` C maps one 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -49,34 +50,38 @@ class SampledTokens:
     (C, without gradient) multiply the policy term; None is 1.
     """
 
-    policy_logprobs: Float[Tensor, C]
-    old_logprobs: Float[Tensor, C]
-    sampler_logprobs: Float[Tensor, C]
-    ref_logprobs: Float[Tensor, C] | None
-    sequence_ids: Int[Tensor, C]
-    advantages: Float[Tensor, C]
-    completion_tokens: Float[Tensor, S]
+    policy_logprobs: Float[Tensor, "C"]
+    old_logprobs: Float[Tensor, "C"]
+    sampler_logprobs: Float[Tensor, "C"]
+    ref_logprobs: Float[Tensor, "C"] | None
+    sequence_ids: Int[Tensor, "C"]
+    advantages: Float[Tensor, "C"]
+    completion_tokens: Float[Tensor, "S"]
     n_sequences: int
     n_tokens: int
-    importance_weights: Float[Tensor, C] | None = None
+    importance_weights: Float[Tensor, "C"] | None = None
 
-    def sum_by_sequence(self, values_C: Float[Tensor, C]) -> Float[Tensor, S]:
+    def sum_by_sequence(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         """Sum over each sequence's tokens: C to S."""
         zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.index_add(0, self.sequence_ids, values_C)
 
-    def shared_by_sequence(self, values_C: Float[Tensor, C]) -> Float[Tensor, S]:
+    def shared_by_sequence(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         """The value that all tokens of a sequence share: C to S, exactly; 0 for a sequence without a token here."""
         zeros = torch.zeros(len(self.completion_tokens), dtype=values_C.dtype, device=values_C.device)
         return zeros.scatter_reduce(0, self.sequence_ids, values_C, "amax", include_self=False)
 
+    def token_mean(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, ""]:
+        """This micro-batch's part of the mean over the minibatch's tokens, for metrics: parts add up to it."""
+        return values_C.detach().sum() / max(self.n_tokens, 1)
+
+    def sequence_mean(self, values_S: Float[Tensor, "S"]) -> Float[Tensor, ""]:
+        """The same over sequences; those without a token here are another micro-batch's."""
+        is_here = self.sum_by_sequence(torch.ones_like(self.policy_logprobs)).detach() > 0
+        return (values_S.detach() * is_here).sum() / self.n_sequences
+
 
 Objective = Callable[[SampledTokens], LossOutput]
-
-
-def mean_of(values: Float[Tensor, _]) -> Float[Tensor, ""]:
-    """The mean, for a metric; 0 where a micro-batch has nothing to take it of."""
-    return values.sum() / max(values.numel(), 1)
 
 
 def clipped_surrogate(
@@ -120,10 +125,9 @@ class ClippedObjective:
         """The clipped surrogate with this objective's interval, elementwise."""
         return clipped_surrogate(ratio, advantage, self.clip_eps, self.upper_eps)
 
-    def clip_metrics(self, ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"]) -> dict[str, Tensor]:
-        """`policy/ratio_mean` and the share of ratios whose gradient the clip cuts, `policy/clip_fraction` (0..1)."""
-        clipped = is_clipped(ratio, advantage, self.clip_eps, self.upper_eps)
-        return {"policy/ratio_mean": mean_of(ratio), "policy/clip_fraction": mean_of(clipped.float())}
+    def clipped(self, ratio: Float[Tensor, "*shape"], advantage: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """1 where the clip cuts the gradient, else 0."""
+        return is_clipped(ratio, advantage, self.clip_eps, self.upper_eps).to(ratio.dtype)
 
     def kl(
         self, policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape"]
@@ -134,7 +138,7 @@ class ClippedObjective:
 
 def token_mean_loss(
     tokens: SampledTokens,
-    policy_C: Float[Tensor, C],
+    policy_C: Float[Tensor, "C"],
     weights_C: Float[Tensor, "#C"],
     kl: Callable[[Tensor, Tensor], Tensor],
     kl_coef: float,
@@ -148,32 +152,35 @@ def token_mean_loss(
     if tokens.ref_logprobs is not None:
         kl_C = kl(tokens.policy_logprobs, tokens.ref_logprobs)
         objective_C = objective_C - kl_coef * kl_C
-        metrics["policy/kl_ref"] = mean_of(kl_C)
+        metrics["policy/kl_ref"] = tokens.token_mean(kl_C)
     loss = -(weights_C * objective_C).sum()
-    return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
+    return LossOutput(loss, metrics)
 
 
-class _TokenRatio(ClippedObjective):
+class _TokenRatio(ClippedObjective, ABC):
     """The forms of the table above; a subclass gives the weights."""
 
     level = "token"
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
+    @abstractmethod
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
         """w_it of each token (C), or one for all (1)."""
-        raise NotImplementedError
 
     def __call__(self, tokens: SampledTokens) -> LossOutput:
         """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
         ratio_C = torch.exp(tokens.policy_logprobs - tokens.old_logprobs)
         surrogate_C = self.surrogate(ratio_C, tokens.advantages)
-        metrics = self.clip_metrics(ratio_C, tokens.advantages)
+        metrics = {
+            "policy/ratio_mean": tokens.token_mean(ratio_C),
+            "policy/clip_fraction": tokens.token_mean(self.clipped(ratio_C, tokens.advantages)),
+        }
         return token_mean_loss(tokens, surrogate_C, self.weights(tokens), self.kl, self.kl_coef, metrics)
 
 
 class TokenLevelGRPO(_TokenRatio):
     """DeepSeekMath eq 3: token ratios, mean over each completion's tokens, then over completions."""
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
         return (1.0 / (tokens.n_sequences * tokens.completion_tokens))[tokens.sequence_ids]
 
 
@@ -191,7 +198,7 @@ class DrGRPO(_TokenRatio):
         super().__post_init__()
         require_int("objective.max_completion_tokens", self.max_completion_tokens, 1)
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
         return tokens.policy_logprobs.new_tensor([1.0 / (tokens.n_sequences * self.max_completion_tokens)])
 
 
@@ -202,5 +209,5 @@ class DAPO(_TokenRatio):
     clip_eps_high: float | None = 0.28
     kl_coef: float = 0.0
 
-    def weights(self, tokens: SampledTokens) -> Float[Tensor, _]:
+    def weights(self, tokens: SampledTokens) -> Float[Tensor, "_"]:
         return tokens.policy_logprobs.new_tensor([1.0 / max(tokens.n_tokens, 1)])

@@ -16,54 +16,58 @@ All tokens of a completion must share one advantage: process supervision needs a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from r1_lightning.functional.policy_loss import MAX_LOG_RATIO, ClippedObjective, SampledTokens, mean_of
+from r1_lightning.functional.policy_loss import MAX_LOG_RATIO, ClippedObjective, SampledTokens
 from r1_lightning.types.tensors import LossOutput
 
 # Shape legend: C completion tokens, S sequences.
 
 
-class _SequenceRatio(ClippedObjective):
+class _SequenceRatio(ClippedObjective, ABC):
     """A subclass gives the log-ratios and the KL of whole completions."""
 
     level = "sequence"
 
-    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, S]:
+    @abstractmethod
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         """log rho_i (S)."""
-        raise NotImplementedError
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, C]) -> Float[Tensor, S]:
+    @abstractmethod
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         """kl_i (S)."""
-        raise NotImplementedError
 
     def __call__(self, tokens: SampledTokens) -> LossOutput:
         """Loss (scalar) and metrics; gradients flow into `tokens.policy_logprobs` only."""
         ratio_S = torch.exp(self.log_ratio(tokens).clamp(max=MAX_LOG_RATIO))
         advantage_S = tokens.shared_by_sequence(tokens.advantages)
         objective_S = self.surrogate(ratio_S, advantage_S)
-        metrics = self.clip_metrics(ratio_S, advantage_S)
+        metrics = {
+            "policy/ratio_mean": tokens.sequence_mean(ratio_S),
+            "policy/clip_fraction": tokens.sequence_mean(self.clipped(ratio_S, advantage_S)),
+        }
         if tokens.importance_weights is not None:
             objective_S = objective_S * tokens.shared_by_sequence(tokens.importance_weights)
         if tokens.ref_logprobs is not None:
             kl_S = self.sequence_kl(tokens, tokens.ref_logprobs)
             objective_S = objective_S - self.kl_coef * kl_S
-            metrics["policy/kl_ref"] = mean_of(kl_S)
+            metrics["policy/kl_ref"] = tokens.sequence_mean(kl_S)
         loss = -objective_S.sum() / tokens.n_sequences
-        return LossOutput(loss, {name: value.detach() for name, value in metrics.items()})
+        return LossOutput(loss, metrics)
 
 
 class SequenceLevelGRPO(_SequenceRatio):
     """R1 eq 1-2: the ratio and the KL estimate are of the completion's whole probability."""
 
-    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, S]:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(tokens.policy_logprobs) - tokens.sum_by_sequence(tokens.old_logprobs)
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, C]) -> Float[Tensor, S]:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         policy_S = tokens.sum_by_sequence(tokens.policy_logprobs)
         log_ref_ratio_S = tokens.sum_by_sequence(ref_logprobs) - policy_S
         return self.kl(torch.zeros_like(policy_S), log_ref_ratio_S.clamp(max=MAX_LOG_RATIO))
@@ -77,8 +81,8 @@ class GSPO(_SequenceRatio):
     clip_eps_high: float | None = 4e-4
     kl_coef: float = 0.0
 
-    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, S]:
+    def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(tokens.policy_logprobs - tokens.old_logprobs) / tokens.completion_tokens
 
-    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, C]) -> Float[Tensor, S]:
+    def sequence_kl(self, tokens: SampledTokens, ref_logprobs: Float[Tensor, "C"]) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(self.kl(tokens.policy_logprobs, ref_logprobs)) / tokens.completion_tokens

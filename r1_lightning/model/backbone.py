@@ -20,7 +20,7 @@ from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.moe import RoutingStats
 from r1_lightning.model.mtp import MTPModule, shift_left
 from r1_lightning.model.norm import RMSNorm
-from r1_lightning.model.precision import PlainPrecision, Precision
+from r1_lightning.model.precision import PlainPrecision, Precision, in_compute_type
 from r1_lightning.model.rope import rotary_tables
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
@@ -79,6 +79,11 @@ class DeepSeekBackbone(nn.Module):
         with self.precision.autocast(hidden.device.type):
             logits = self.head(hidden)
         return logits.float()
+
+    def head_weight(self) -> Tensor:
+        """The head V x D in the type in which its products run: for losses that never make all logits at once."""
+        with self.precision.autocast(self.head.weight.device.type):
+            return in_compute_type(self.head.weight)
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""

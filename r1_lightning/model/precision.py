@@ -21,6 +21,12 @@ from torch import Tensor, nn
 from r1_lightning.types.errors import require_choice
 
 
+def in_compute_type(x: Tensor) -> Tensor:
+    """`x` in the type in which matrix products run here: what autocast does for `nn.Linear`, for products of our own."""
+    device_type = x.device.type
+    return x.to(torch.get_autocast_dtype(device_type)) if torch.is_autocast_enabled(device_type) else x
+
+
 class GroupedLinear(nn.Module):
     """E independent linear maps applied to rows sorted by expert; no Python loop over experts.
 
@@ -33,11 +39,8 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_groups, in_features, out_features))
 
     def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
-        weight: Tensor = self.weight
-        if torch.is_autocast_enabled(x_ND.device.type):
-            dtype = torch.get_autocast_dtype(x_ND.device.type)
-            x_ND, weight = x_ND.to(dtype), weight.to(dtype)
-        return F.grouped_mm(x_ND, weight, offs=ends_E)
+        weight = in_compute_type(self.weight)
+        return F.grouped_mm(x_ND.to(weight.dtype), weight, offs=ends_E)
 
 
 # Per compute type: the largest difference of log-probs (nats) between sampler and training forward, and the share of tokens

@@ -8,6 +8,7 @@ they equal a training forward.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from r1_lightning.rollout.groups import Rollout, RolloutConfig
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.tensors import GRPOBatch
+from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 
 # Shape legend: R completions of the rollout, S of them in a minibatch.
 
@@ -93,6 +94,34 @@ def packed_routes(
         if len(prompt) > 1:
             routes[:, line, column:start] = generation.prompt_routes[:, row, 1 - len(prompt) :]
     return routes
+
+
+def split_rows(batch: GRPOBatch, parts: int) -> list[GRPOBatch]:
+    """A minibatch's packed rows in `parts` micro-batches; what is per sequence, and the denominators, stay the whole's.
+
+    Where there are fewer rows than parts, the rest hold the first row again with nothing of it in the loss.
+    """
+    chunks = torch.arange(len(batch.completion_mask)).tensor_split(parts)
+    whole = [_take_rows(batch, chunk) for chunk in chunks if len(chunk)]
+    nothing = _take_rows(batch, torch.tensor([0]))
+    nothing = replace(nothing, completion_mask=torch.zeros_like(nothing.completion_mask))
+    return whole + [nothing] * (parts - len(whole))
+
+
+def _take_rows(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:
+    names = ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids", "advantages")
+    return replace(
+        batch,
+        **{name: getattr(batch, name)[rows] for name in names},
+        tokens=TokenBatch(*(getattr(batch.tokens, item.name)[rows] for item in fields(TokenBatch))),
+        routes=None if batch.routes is None else batch.routes[:, rows],
+    )
+
+
+def micro_batches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:
+    """All of a rollout in the order in which it is trained on: each minibatch's `config.micro_batches` parts in turn."""
+    whole = minibatches(rollout, config, seed, pad_id)
+    return [part for batch in whole for part in split_rows(batch, config.micro_batches)]
 
 
 def minibatches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:

@@ -31,7 +31,8 @@ class RolloutConfig:
     """How rollouts are drawn and dealt.
 
     `prompts_per_rollout` P prompts with `group_size` G completions each, in `minibatches_per_rollout` minibatches of one
-    optimizer step; training rows of `row_tokens`; at most `max_rows` completions are decoded at a time. `advantage_scale` is
+    optimizer step, each computed in `micro_batches` parts (fewer tokens at a time: memory, and the speed of caches); training
+    rows of `row_tokens`; at most `max_rows` completions are decoded at a time. `advantage_scale` is
     what a group's advantages are divided by: its population std, its sample std, or none (Dr. GRPO). Up to
     `dynamic_sampling_attempts` times as many prompts are sampled to fill the rollout with groups whose rewards differ (DAPO; 1
     is off). Without `train_on_truncated`, completions that the length limit cut off are masked out of the loss. The sampling
@@ -41,6 +42,7 @@ class RolloutConfig:
     prompts_per_rollout: int = 32
     group_size: int = 16
     minibatches_per_rollout: int = 1
+    micro_batches: int = 1
     sampling_temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 64
@@ -56,6 +58,7 @@ class RolloutConfig:
         require_int("rollout.prompts_per_rollout", self.prompts_per_rollout, 1)
         require_int("rollout.group_size", self.group_size, 2)
         require_int("rollout.minibatches_per_rollout", self.minibatches_per_rollout, 1)
+        require_int("rollout.micro_batches", self.micro_batches, 1)
         require_int("rollout.row_tokens", self.row_tokens, 2)
         require_int("rollout.max_rows", self.max_rows, 1)
         require_choice("rollout.advantage_scale", self.advantage_scale, SCALES)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.logprobs import entropy, token_logprobs
-from r1_lightning.functional.policy_loss import mean_of
+from r1_lightning.functional.logprobs import linear_token_logprobs
 from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch
 
 # Shape legend: C completion tokens of the minibatch, in the order of the packed rows.
@@ -20,10 +19,10 @@ from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch
 
 @dataclass(frozen=True)
 class ScoredCompletions:
-    """Log-probs C, the mean entropy of the distributions they come from (nats), and the backbone's output."""
+    """Log-probs C, the entropies of the distributions they come from (C, nats), and the backbone's output."""
 
     logprobs: Tensor
-    entropy_mean: Tensor
+    entropies: Tensor
     output: BackboneOutput
 
 
@@ -35,17 +34,19 @@ def completion_index(batch: GRPOBatch) -> Tensor:
 def score_completions(
     backbone: Backbone, batch: GRPOBatch, sampling_temperature: float, with_mtp: bool = False, replay: bool = False
 ) -> ScoredCompletions:
-    """Score every completion token of `batch`; logits are made for those positions only. `replay` takes the sampler's experts.
+    """Score every completion token of `batch`; logits are made for those positions only, tile by tile.
+
+    `replay` takes the sampler's experts instead of choosing.
 
     A token is predicted by the hidden state one place before it, which lies in the same document because a prompt is
     never empty.
     """
     index_C = completion_index(batch)
     output = backbone.hidden(batch.tokens, with_mtp, batch.routes if replay else None)
-    logits_CV = backbone.unembed(output.hidden.flatten(0, 1).index_select(0, index_C - 1))
+    hidden_CD = output.hidden.flatten(0, 1).index_select(0, index_C - 1)
     targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
-    logprobs_C = token_logprobs(logits_CV, targets_C, sampling_temperature)
-    return ScoredCompletions(logprobs_C, mean_of(entropy(logits_CV.detach(), sampling_temperature)), output)
+    logprobs_C, entropy_C = linear_token_logprobs(hidden_CD, backbone.head_weight(), targets_C, sampling_temperature)
+    return ScoredCompletions(logprobs_C, entropy_C, output)
 
 
 @torch.no_grad()

@@ -87,6 +87,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
         _check_needs(group, plain)
     _check_batches(plain)
     _check_row_lengths(plain)
+    _check_supervision(plain)
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -146,6 +147,17 @@ def _check_row_lengths(plain: Mapping[str, Any]) -> None:
         if isinstance(length, int) and isinstance(longest, int):
             allowed = f"it must be at most model.max_positions={longest}"
             require(length <= longest, f"{group}.row_tokens", length, allowed)
+
+
+def _check_supervision(plain: Mapping[str, Any]) -> None:
+    """One ratio per completion has one advantage: there is nothing that steps could decide."""
+    objective = (plain.get("stage") or {}).get("objective") or {}
+    inner = objective.get("objective") or objective  # importance sampling stands around another
+    target = inner.get("_target_") if isinstance(inner, dict) else None
+    if (plain.get("reward") or {}).get("steps") and target is not None:
+        level = getattr(get_object(target), "level", "token")
+        allowed = "with reward.steps (process supervision) it must have a ratio per token, as TokenLevelGRPO has"
+        require(level == "token", "stage.objective._target_", target, allowed)
 
 
 def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:

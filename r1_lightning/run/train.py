@@ -44,7 +44,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     module = inject(config.stage, parts)
     datamodule = inject(config.data, parts)
-    trainer = _trainer(config, folder)
+    trainer = _trainer(config, folder, getattr(datamodule, "micro_batches", 1))
     _fit(trainer, module, datamodule, folder)
     save_weights(module.backbone, folder / WEIGHTS)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -55,7 +55,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     return metrics
 
 
-def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
+def _trainer(config: DictConfig, folder: Path, micro_batches: int) -> L.Trainer:
     callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if node is not None]
     callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
     loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
@@ -67,6 +67,7 @@ def _trainer(config: DictConfig, folder: Path) -> L.Trainer:
         settings,
         max_steps=config.stage.max_steps,
         max_epochs=1,
+        accumulate_grad_batches=micro_batches,
         logger=loggers,
         callbacks=callbacks,
         default_root_dir=str(folder),

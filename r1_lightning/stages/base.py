@@ -96,6 +96,7 @@ class StageModule(L.LightningModule):
         self.step_loss: Tensor | None = None
         self.on_nonfinite = on_nonfinite
         self.skipped_in_a_row = 0
+        self.step_metrics: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optim.build(self.backbone)
@@ -113,6 +114,8 @@ class StageModule(L.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
         loss, self.step_loss = self.step_loss, None
         load, self.expert_load = self.expert_load, None
+        metrics, self.step_metrics = self.step_metrics, {}
+        self.log_dict(metrics, batch_size=1)
         is_finite = self._is_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
         is_skipped = self.nothing_to_learn() or not is_finite
         self.log("train/skipped_step", float(is_skipped))
@@ -158,6 +161,7 @@ class StageModule(L.LightningModule):
         """Sum over processes (the value itself when there is one): the load is that of the whole batch."""
         return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
 
-    def log_metrics(self, metrics: Mapping[str, Tensor]) -> None:
-        """Log scalars of this step under their own names."""
-        self.log_dict(dict(metrics), batch_size=1)
+    def add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add a micro-batch's scalars to those of the current optimizer step; their sums are logged under their names."""
+        for name, value in metrics.items():
+            self.step_metrics[name] = self.step_metrics[name] + value if name in self.step_metrics else value

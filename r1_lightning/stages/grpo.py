@@ -65,14 +65,16 @@ class GRPOModule(StageModule):
         self.count_load(scored.output)
         self.step_teaches |= bool(batch.advantages.any())
         reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
-        output = self.objective(sampled_tokens(batch, scored.logprobs, reference))
-        metrics = {"train/loss": output.loss.detach(), "policy/entropy": scored.entropy_mean, **output.metrics}
+        tokens = sampled_tokens(batch, scored.logprobs, reference)
+        output = self.objective(tokens)
+        metrics = {"train/loss": output.loss.detach(), "policy/entropy": tokens.token_mean(scored.entropies)}
+        metrics.update(output.metrics)
         loss = output.loss
         if with_mtp:
             mtp = self._mtp_loss(batch, scored.output)
             loss, metrics["train/mtp_loss"] = loss + mtp, mtp.detach()
-        self.log_metrics(metrics)
-        # Lightning divides by the number of micro-batches; the batch's n_sequences has divided already.
+        self.add_metrics(metrics)
+        # Lightning divides by the number of micro-batches; the batch's own denominators have divided already.
         return loss * self.trainer.accumulate_grad_batches
 
     def _mtp_loss(self, batch: GRPOBatch, output: BackboneOutput) -> Tensor:

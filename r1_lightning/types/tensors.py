@@ -147,6 +147,10 @@ class Backbone(Protocol):
         """... x D to logits ... x V."""
         ...
 
+    def head_weight(self) -> Tensor:
+        """V x D, so that `unembed` is hidden head_weight^T: losses make their logits tile by tile."""
+        ...
+
     def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: Any) -> BackboneOutput:

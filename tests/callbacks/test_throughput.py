@@ -50,5 +50,5 @@ def test_in_rl_the_tokens_are_those_trained_on(tmp_path: Path, half_seconds: Non
     data = miniature.rollouts()
     fit = trainer(1, tmp_path, [Throughput()])
     fit.fit(miniature.grpo(), datamodule=data)
-    tokens = int(data.dataset.minibatches[0].tokens.is_token.sum())
+    tokens = int(data.dataset.micro_batches[0].tokens.is_token.sum())
     assert float(fit.callback_metrics["perf/tokens_per_s"]) == pytest.approx(tokens / 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ GROUPS = (
     "logger",
     "launcher",
     "paths",
+    "objective",
     "stage",
     "experiment",
     "debug",
@@ -34,6 +36,8 @@ GROUPS = (
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*.yaml"))
 # Options that fit one stage only.
 STAGE_OF = {"data/text": "pretrain", "data/grouped_rollouts": "grpo"}
+# Options that only another option has room for.
+GOES_WITH = {"rollout/paper": ["model=v3_671b"]}
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +58,14 @@ def test_every_group_is_shared_or_a_stage_s_own() -> None:
     assert set(SHARED_GROUPS) <= set(GROUPS)
     assert set(COUNTED) - {"seed"} <= set(GROUPS)
     uncounted = set(GROUPS) - set(COUNTED)
-    assert uncounted == {"trainer", "callbacks", "logger", "launcher", "paths", "experiment", "debug"}
+    assert uncounted == {"trainer", "callbacks", "logger", "launcher", "paths", "objective", "experiment", "debug"}
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_option_composes_and_fits_its_target(file: str, shared_dir: Path) -> None:
     group, option = file.split("/")
     stage = [f"stage={STAGE_OF[file]}"] if file in STAGE_OF else []
-    config = compose_stage([f"{group}={option}", f"paths.data={shared_dir / 'data'}", *stage])
+    config = compose_stage([f"{group}={option}", f"paths.data={shared_dir / 'data'}", *stage, *GOES_WITH.get(file, [])])
     validate(config.config)  # raises for a leaf that its target does not take
     assert config.choices[group] == option
     for role, maker in config.input_stages.items():
@@ -94,3 +98,59 @@ def test_values_are_written_once_and_typed(file: str) -> None:
 
 def test_options_of_every_group_are_listed() -> None:
     assert set(options("stage")) >= {"pretrain", "grpo"} and set(options("precision")) >= {"fp32", "bf16"}
+
+
+# ------------------------------------------------------------------------------------------- the paper's RL schedules
+
+# experiment -> (row of r1v2_hyperparameters.csv, what differs between the three)
+SCHEDULES = {
+    "paper_r1_zero": ("R1-Zero RL", {"temperature": 1.0, "steps": 10400, "clip": None, "longer": (8200, 65536)}),
+    "paper_r1_stage_1": (
+        "RL stage 1 (Dev2)",
+        {"temperature": 1.0, "steps": None, "clip": 10.0, "longer": (None, None)},
+    ),
+    "paper_r1_stage_2": ("RL stage 2 (R1)", {"temperature": 0.7, "steps": 1700, "clip": 10.0, "longer": (None, None)}),
+}
+
+
+@pytest.mark.parametrize("experiment", SCHEDULES)
+def test_the_papers_schedules_are_not_mixed_up(experiment: str) -> None:
+    """R1 sections 2.1, 3.2.1, 3.2.2 and B.4; None is not printed there."""
+    own = SCHEDULES[experiment][1]
+    config = compose_stage([f"experiment={experiment}"]).config
+    rollout, stage = config.rollout, config.stage
+    assert (config.optim.lr, stage.objective.kl_coef, stage.reference_refresh_steps) == (3e-6, 0.001, 400)
+    assert (rollout.prompts_per_rollout * rollout.group_size, rollout.group_size) == (8192, 16)
+    assert rollout.minibatches_per_rollout == 16 and rollout.max_new_tokens == 32768
+    assert rollout.sampling_temperature == own["temperature"]
+    assert own["steps"] in (None, stage.max_steps) and own["clip"] in (None, stage.objective.clip_eps)
+    assert (rollout.longer_from_step, rollout.longer_max_new_tokens) == own["longer"]
+    assert ("language" in config.reward.rewards) == (experiment != "paper_r1_zero")
+
+
+@pytest.mark.parametrize("experiment", SCHEDULES)
+def test_the_papers_schedules_are_those_of_the_table(experiment: str, shared_dir: Path) -> None:
+    table = shared_dir / "facts" / "paper_tables" / "r1v2_hyperparameters.csv"
+    lines = [line for line in table.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    printed = {row["stage"]: row for row in csv.DictReader(lines)}[SCHEDULES[experiment][0]]
+    config = compose_stage([f"experiment={experiment}"]).config
+    rollout, stage = config.rollout, config.stage
+    ours = {
+        "lr": config.optim.lr,
+        "kl_coef_beta": stage.objective.kl_coef,
+        "rollout_temperature": rollout.sampling_temperature,
+        "outputs_per_question_G": rollout.group_size,
+        "outputs_per_rollout": rollout.prompts_per_rollout * rollout.group_size,
+        "minibatches": rollout.minibatches_per_rollout,
+        "batch_per_step": rollout.prompts_per_rollout * rollout.group_size // rollout.minibatches_per_rollout,
+        "ref_refresh_steps": stage.reference_refresh_steps,
+        "clip_eps": stage.objective.clip_eps,
+        "steps": stage.max_steps,
+    }
+    compared = 0
+    for name, value in ours.items():
+        text = printed[name].replace("(retained)", "").strip()
+        if text and text != "not stated":
+            assert float(text) == value, name
+            compared += 1
+    assert compared >= 8

@@ -180,3 +180,30 @@ def test_a_prompt_too_long_anywhere_in_the_run_is_refused_before_the_first_step(
     with pytest.raises(InvalidInput, match=r"rollout\.row_tokens=24 .* a prompt of 20 tokens .* needs a row of 30"):
         data.check_prompts()
     RolloutDataset(miniature.maker(refuses), Growing(), miniature.seed, 4, lambda: 0).check_prompts()  # not reached
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_a_minibatch_computed_in_parts_is_the_same_step(tmp_path: Path, parts: int) -> None:
+    """Weights after four steps and every metric of each agree with those of whole minibatches, to rounding."""
+
+    def run(micro_batches: int) -> tuple[torch.nn.Module, list[dict[str, float]]]:
+        miniature = Miniature(max_steps=4, rollout=rollout_config(micro_batches=micro_batches))
+        data, rows = miniature.rollouts(), []
+
+        def note(fit: L.Trainer, *_: Any) -> None:
+            if fit.global_step > len(rows):
+                rows.append({name: float(value) for name, value in fit.callback_metrics.items()})
+
+        fit = trainer(4, tmp_path, [Spy("on_train_batch_end", note)], accumulate_grad_batches=data.micro_batches)
+        fit.fit(miniature.grpo(), datamodule=data)
+        assert fit.global_step == 4 and len(data.dataset) == 4 * micro_batches
+        return miniature.model, rows
+
+    (whole, rows), (split, split_rows) = run(1), run(parts)
+    for expected, found in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert len(rows) == len(split_rows) == 4 and {"policy/entropy", "policy/clip_fraction", "train/loss"} <= set(
+        rows[0]
+    )
+    for expected, found in zip(rows, split_rows, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from r1_lightning.functional.logprobs import entropy, token_logprobs
+from r1_lightning.functional import logprobs as module
+from r1_lightning.functional.logprobs import entropy, linear_token_logprobs, token_logprobs
 
 
 def _random_logits(n: int = 6, v: int = 11, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,3 +84,81 @@ def test_two_halves_equal_the_whole_and_leading_shapes_are_free():
     halves = torch.cat([token_logprobs(logits[i : i + 3], targets[i : i + 3], 0.7) for i in (0, 3)])
     assert torch.equal(whole, halves)
     assert torch.equal(token_logprobs(logits.view(2, 3, 11), targets.view(2, 3), 0.7), whole.view(2, 3))
+
+
+# ------------------------------------------------------------------------------------------------- without making the logits
+
+
+def _random_head(
+    n: int = 13, v: int = 29, d: int = 7, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden, head = (torch.randn(rows, d, generator=generator).requires_grad_() for rows in (n, v))
+    return hidden, head, torch.randint(v, (n,), generator=generator)
+
+
+def test_from_hidden_states_literal_numbers():
+    # One hidden state (1), head rows 0 and ln 3: the logits of the first test.
+    hidden, head = torch.tensor([[1.0]]), torch.tensor([[0.0], [math.log(3.0)]])
+    logprobs, entropies = linear_token_logprobs(hidden, head, torch.tensor([1]), 2.0)
+    assert logprobs.item() == pytest.approx(math.log(0.6339746), abs=1e-6)
+    assert linear_token_logprobs(hidden, head, torch.tensor([1]))[1].item() == pytest.approx(0.5623351, abs=1e-6)
+    assert entropies.item() == pytest.approx(entropy(torch.tensor([[0.0, math.log(3.0)]]), 2.0).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("sampling_temperature", [1.0, 0.7])
+@pytest.mark.parametrize(("tokens", "vocabulary"), [(1024, 16_384), (1, 29), (4, 10), (1, 1), (5, 28), (13, 30)])
+def test_any_tiles_give_the_numbers_and_gradients_of_whole_logits(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, vocabulary: int, sampling_temperature: float
+) -> None:
+    monkeypatch.setattr(module, "TILE_TOKENS", tokens)
+    monkeypatch.setattr(module, "TILE_VOCABULARY", vocabulary)
+    hidden, head, targets = _random_head()
+    weights = torch.linspace(-2.0, 3.0, 13)
+    logprobs, entropies = linear_token_logprobs(hidden, head, targets, sampling_temperature)
+    (logprobs * weights).sum().backward()
+    found = logprobs.detach(), entropies, hidden.grad, head.grad
+    hidden, head, targets = _random_head()
+    logits = hidden @ head.T
+    whole = token_logprobs(logits, targets, sampling_temperature)
+    (whole * weights).sum().backward()
+    expected = whole.detach(), entropy(logits, sampling_temperature), hidden.grad, head.grad
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
+    assert not entropies.requires_grad
+
+
+def test_logits_too_large_for_exp_are_no_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits 0, 1000 and 2000, each in a tile of its own: the last has probability 1, the others 0."""
+    monkeypatch.setattr(module, "TILE_TOKENS", 1)
+    monkeypatch.setattr(module, "TILE_VOCABULARY", 1)
+    hidden = torch.tensor([[1000.0]] * 3, requires_grad=True)
+    logprobs, entropies = linear_token_logprobs(hidden, torch.tensor([[0.0], [1.0], [2.0]]), torch.arange(3))
+    assert logprobs.tolist() == [-2000.0, -1000.0, 0.0]
+    assert entropies.tolist() == [0.0, 0.0, 0.0]
+    logprobs.sum().backward()
+    assert bool(hidden.grad.isfinite().all())
+
+
+def test_gradient_of_the_function_against_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In FP32, so by hand: the slope along a random direction."""
+    monkeypatch.setattr(module, "TILE_TOKENS", 3)
+    monkeypatch.setattr(module, "TILE_VOCABULARY", 8)
+    hidden, head, targets = _random_head()
+    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(5))
+    linear_token_logprobs(hidden, head, targets, 0.9)[0].sum().backward()
+    with torch.no_grad():
+        ahead, back = (
+            linear_token_logprobs(hidden + step * direction, head, targets, 0.9)[0].double().sum()
+            for step in (1e-2, -1e-2)
+        )
+    slope = (ahead - back) / 2e-2
+    assert float((hidden.grad * direction).sum()) == pytest.approx(float(slope), rel=1e-3)
+
+
+def test_no_tokens_at_all():
+    hidden, head, _ = _random_head()
+    logprobs, entropies = linear_token_logprobs(hidden[:0], head, torch.zeros(0, dtype=torch.long))
+    assert logprobs.shape == entropies.shape == (0,)
+    logprobs.sum().backward()
+    assert float(head.grad.abs().sum()) == 0.0

@@ -48,6 +48,9 @@ class MarkovBackbone(nn.Module):
     def unembed(self, hidden: Tensor) -> Tensor:
         return hidden @ self.logits
 
+    def head_weight(self) -> Tensor:
+        return self.logits.T
+
     def new_cache(self, rows: int, max_tokens: int) -> RowCounter:
         return RowCounter(rows)
 

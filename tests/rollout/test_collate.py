@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1_lightning.rollout.collate import collate, minibatch_rows, minibatches
+from r1_lightning.rollout.collate import collate, minibatch_rows, minibatches, split_rows
 from r1_lightning.rollout.groups import Rollout, RolloutConfig
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch
@@ -158,3 +158,18 @@ def test_truncated_completions_can_be_left_out_of_the_loss(rollout: Rollout) -> 
     assert batch.completion_mask.long().tolist() == [[0, 0, 0, 0, 0, 0, 0, 0, 1, 0]]
     assert (batch.n_sequences, batch.n_tokens) == (2, 1)
     assert collate(cut, rows(1, 5), row_tokens=10, pad_id=PAD).n_tokens == 5
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_parts_of_a_minibatch_hold_its_rows_in_order_and_its_denominators(rollout: Rollout, parts: int) -> None:
+    """Six completions in three rows of 9; with five parts the last two hold nothing to learn from."""
+    batch = collate(rollout, torch.arange(6), row_tokens=9, pad_id=PAD)
+    assert len(batch.completion_mask) == 3
+    split = split_rows(batch, parts)
+    assert len(split) == parts and all((part.n_sequences, part.n_tokens) == (6, 15) for part in split)
+    filled = split[:3]
+    for name in ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids", "advantages"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in filled]), getattr(batch, name)), name
+    assert torch.equal(torch.cat([part.tokens.token_ids for part in filled]), batch.tokens.token_ids)
+    assert not any(bool(part.completion_mask.any()) for part in split[3:])
+    assert all(torch.equal(part.completion_tokens, batch.completion_tokens) for part in split)

@@ -51,7 +51,7 @@ def test_packed_scores_equal_those_of_each_text_alone(temperature: float) -> Non
         scored.logprobs, in_rows(batch, [logprobs for logprobs, _ in expected]), atol=1e-5, rtol=0
     )
     entropy = torch.cat([entropies for _, entropies in expected]).mean()
-    torch.testing.assert_close(scored.entropy_mean, entropy, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scored.entropies.mean(), entropy, atol=1e-5, rtol=0)
 
 
 def test_scores_by_hand() -> None:
@@ -62,7 +62,7 @@ def test_scores_by_hand() -> None:
     half, most, least = -0.6931472, -0.2876821, -1.3862944
     torch.testing.assert_close(scored.logprobs, torch.tensor([half, most, half, most, most, least]))
     # Entropies: ln 2 after 0 (twice); 0.75 * 0.2877 + 0.25 * 1.3863 = 0.5623 after 1 (four times).
-    torch.testing.assert_close(scored.entropy_mean, torch.tensor((2 * 0.6931472 + 4 * 0.5623351) / 6))
+    torch.testing.assert_close(scored.entropies.mean(), torch.tensor((2 * 0.6931472 + 4 * 0.5623351) / 6))
 
 
 def test_the_index_is_that_of_completion_tokens() -> None:
@@ -90,7 +90,7 @@ def test_splitting_a_minibatch_changes_no_score() -> None:
 def test_gradients_flow_through_scores_and_not_through_entropy_or_the_reference() -> None:
     model, batch = backbone(MODEL), batch_of()
     scored = score_completions(model, batch, 1.0)
-    assert scored.logprobs.requires_grad and not scored.entropy_mean.requires_grad
+    assert scored.logprobs.requires_grad and not scored.entropies.requires_grad
     scored.logprobs.sum().backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

@@ -50,6 +50,11 @@ REFUSED = [
         "PretrainModule trains on TokenBatch, which comes from r1_lightning.data.pretrain_data.PretrainDataModule",
     ),
     (["~reward"], "reward=None is not allowed: data GroupedRolloutsDataModule needs it"),
+    # steps that an objective has no use for
+    (
+        ["objective=gspo", "+reward.steps={_target_: r1_lightning.rewards.steps.EquationSteps}"],
+        "stage.objective._target_='r1_lightning.functional.sequence_policy_loss.GSPO' is not allowed: with reward.steps",
+    ),
     # lengths and numbers of problems
     (["rollout.row_tokens=513"], "rollout.row_tokens=513 is not allowed: it must be at most model.max_positions=512"),
     (["stage=pretrain", "data.row_tokens=600"], "data.row_tokens=600 is not allowed: it must be at most model.max_pos"),

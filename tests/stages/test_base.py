@@ -154,7 +154,7 @@ def test_neither_sampling_nor_the_reference_counts_as_load(tmp_path: Path, speed
     counted: list[tuple[int, int]] = []
 
     def before(fit: Any, stage: Any, optimizer: Any) -> None:
-        rollout = fit.datamodule.dataset.minibatches[fit.global_step % 2]
+        rollout = fit.datamodule.dataset.micro_batches[fit.global_step % 2]
         counted.append((int(stage.expert_load[0].sum()), 2 * int(rollout.tokens.is_token.sum())))  # two chosen experts
 
     spies = [Spy("on_before_optimizer_step", before)]
