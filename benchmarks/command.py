@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import lightning as L
 import transformers
 
-from benchmarks import grpo_step, pretraining, sampling
+from benchmarks import grpo_step, memory, pretraining, sampling
 from benchmarks.pairs import Contest, Result, compare
 from benchmarks.setting import FULL, QUICK, World
 from benchmarks.table import Machine, render, write_between_markers, write_csv
@@ -20,7 +20,9 @@ from r1_lightning.types.errors import InvalidInput, require, require_int
 CONTESTS: dict[str, Callable[[World], Contest]] = {
     "pretraining": pretraining.contest,
     "sampling": sampling.contest,
-    "grpo": grpo_step.contest,
+    "grpo": grpo_step.even_contest,
+    "grpo_uneven": grpo_step.uneven_contest,
+    "memory": memory.contest,
 }
 DEFAULT_PAIRS = 5
 BAD_INPUT = 2

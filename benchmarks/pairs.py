@@ -24,6 +24,7 @@ import torch
 from r1_lightning.types.errors import require, require_int
 
 Measurement = Callable[[], float]  # does the work once; returns the value in the contest's unit
+UNITS = ("tokens/s", "s/step", "MB")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Contest:
     """One piece of work done by both sides.
 
     `ours` and `theirs` map a candidate's name (the setting of its knobs) to its measurement. `unit` is "tokens/s", where more
-    is better, or "s/step", where less is.
+    is better, or "s/step" or "MB", where less is.
     """
 
     work: str
@@ -42,11 +43,11 @@ class Contest:
     theirs: Mapping[str, Measurement]
 
     def __post_init__(self) -> None:
-        require(self.unit in ("tokens/s", "s/step"), "unit", self.unit, "it must be tokens/s or s/step")
+        require(self.unit in UNITS, "unit", self.unit, f"it must be one of {', '.join(UNITS)}")
         require(bool(self.ours) and bool(self.theirs), "candidates", 0, "each side needs at least one")
 
     def speed_up(self, ours: float, theirs: float) -> float:
-        """How many times as fast as theirs ours is; above 1 where ours wins."""
+        """How many times as fast (or as small) as theirs ours is; above 1 where ours wins."""
         return ours / theirs if self.unit == "tokens/s" else theirs / ours
 
 

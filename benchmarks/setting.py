@@ -35,7 +35,8 @@ class Size:
 
     GRPO and sampling: `prompts` x `group_size` completions of `new_tokens`. Pre-training: `train_steps` optimizer steps of
     `train_rows` x `train_row_tokens` tokens. The rest are candidates: rows that a call of `generate` samples together, rows
-    of TRL's per-device batch, tokens of our packed training rows.
+    of TRL's per-device batch, tokens of our packed training rows, parts in which we compute a minibatch. `loss_shape` is tokens,
+    vocabulary and width of the memory contest.
     """
 
     prompts: int
@@ -47,7 +48,9 @@ class Size:
     generate_rows: tuple[int, ...]
     trl_batches: tuple[int, ...]
     row_tokens: tuple[int, ...]
+    micro_batches: tuple[int, ...]
     tokenizer_documents: int
+    loss_shape: tuple[int, int, int]
 
     @property
     def completions(self) -> int:
@@ -55,8 +58,8 @@ class Size:
 
 
 # 42 rows of 96 tokens are the default of configs/data/text.yaml; 32 x 16 completions of 64 tokens that of rollout.
-FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 128, 256), 4000)
-QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), 200)
+FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 256), (1, 8), 4000, (8192, 129_280, 512))
+QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), (1, 2), 200, (256, 2000, 32))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def render(results: Sequence[Result], machine: Machine) -> str:
     lines = [
         machine.describe(),
         "",
-        f"| work | precision | ours | theirs | ours is faster by (median of {pairs}; least to most) |",
+        f"| work | precision | ours | theirs | ours is faster, or smaller, by (median of {pairs}; least to most) |",
         "|---|---|---|---|---|",
     ]
     for result in results:
@@ -97,7 +97,7 @@ def render(results: Sequence[Result], machine: Machine) -> str:
 
 
 def _quantity(value: float, unit: str) -> str:
-    return f"{value:,.0f} {unit}" if unit == "tokens/s" else f"{value:.2f} {unit}"
+    return f"{value:.2f} {unit}" if unit == "s/step" else f"{value:,.0f} {unit}"
 
 
 def write_csv(results: Sequence[Result], machine: Machine, folder: Path = RESULTS) -> Path:

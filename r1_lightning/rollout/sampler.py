@@ -184,8 +184,9 @@ class Sampler:
         alive = torch.ones(len(rows), dtype=torch.bool, device=device)
         for position in range(limit):
             drawn = self._draw(hidden, uniforms[active, position])
-            self._write(out, active[alive], position, [x[alive] for x in drawn], routes[:, alive])
-            alive = alive & (drawn[0] != self.eos_id)
+            ended = self._has_ended(drawn[0], active, position)
+            self._write(out, active[alive], position, [x[alive] for x in (*drawn, ended)], routes[:, alive])
+            alive = alive & ~ended
             if position + 1 == limit or not bool(alive.any()):
                 break
             token = drawn[0]
@@ -195,6 +196,10 @@ class Sampler:
                 active, token, alive = active[kept], token[kept], alive[kept]
             hidden, routes = self._decode(token, cache)
         return out.generation()
+
+    def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int) -> Tensor:
+        """Which of the wave's rows end with the token just drawn (benchmarks force lengths here)."""
+        return token_R == self.eos_id
 
     def _decode(self, token_R: Tensor, cache: LatentCache) -> tuple[Tensor, Tensor]:
         is_token = torch.ones(len(token_R), 1, dtype=torch.bool, device=token_R.device)
@@ -215,12 +220,12 @@ class Sampler:
         return token_R, policy_R, probabilities_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1).log()
 
     def _write(self, out: _Collected, rows: Tensor, position: int, drawn: list[Tensor], routes: Tensor) -> None:
-        token, policy, sampler = drawn
+        token, policy, sampler, ended = drawn
         out.ids[rows, position] = token
         out.mask[rows, position] = True
         out.policy[rows, position] = policy
         out.sampler[rows, position] = sampler
-        out.finished[rows] = token == self.eos_id
+        out.finished[rows] = ended
         if self.record_routes and routes.numel():
             if out.routes is None:
                 layers, _, _, chosen = routes.shape

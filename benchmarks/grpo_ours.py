@@ -1,0 +1,102 @@
+"""Our side of the GRPO contests: the real stage and data module under Lightning's Trainer (see `grpo_step.py`)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+
+from benchmarks.grpo_work import STEPS, Witness, Work, check_moved, movement
+from benchmarks.pairs import Measurement
+from benchmarks.setting import NEVER, World
+from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+
+@dataclass
+class _Reward:
+    """The rule as a reward function of ours."""
+
+    witness: Witness
+    name: str = "rule"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(self.witness.reward(completion.text, completion.n_tokens), "number of characters")
+
+
+class _LightningClock(L.Callback):
+    def __init__(self, witness: Witness) -> None:
+        self.witness = witness
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step > len(self.witness.step_ends_s):  # and not within a step's parts
+            self.witness.step_ends_s.append(time.perf_counter())
+
+
+class _ForcedLengths(Sampler):
+    """Ends row i of a rollout after `lengths[i]` tokens, whatever was drawn; a rollout is one wave."""
+
+    lengths: Tensor
+
+    def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int) -> Tensor:
+        return self.lengths[rows_R] == position + 1
+
+
+def measurement(world: World, work: Work, row_tokens: int, parts: int) -> Measurement:
+    """Seconds per step with packed rows of `row_tokens`, a minibatch in `parts`."""
+
+    def measure() -> float:
+        witness, backbone, shared, seed = Witness(), world.backbone(), world.parts, world.config.seed
+        rollout = replace(shared["rollout"], row_tokens=row_tokens, micro_batches=parts)
+        tokenizer = shared["tokenizer"]
+        sampler = _ForcedLengths(backbone, rollout.sampling, NEVER, tokenizer.pad_id, seed, rollout.max_rows)
+        sampler.lengths = torch.tensor(work.lengths)
+        data = GroupedRolloutsDataModule(
+            shared["source"],
+            tokenizer,
+            shared["template"],
+            sampler,
+            WeightedSum([_Reward(witness)]),
+            rollout,
+            seed,
+            STEPS,
+        )
+        objective = instantiate(world.config.stage.objective)
+        module = GRPOModule(
+            backbone, shared["optim"], objective, STEPS, rollout.sampling_temperature, reference_refresh_steps=0
+        )
+        has_moved = movement(backbone)
+        _lightning_trainer(witness, parts).fit(module, datamodule=data)
+        check_moved(has_moved())
+        return witness.seconds_per_step(work)
+
+    return measure
+
+
+def _lightning_trainer(witness: Witness, parts: int) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=STEPS,
+        max_epochs=1,
+        accumulate_grad_batches=parts,
+        logger=False,
+        callbacks=[_LightningClock(witness)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+def long_enough(world: World) -> list[int]:
+    """The candidates for the length of packed rows that hold the longest prompt with its completion."""
+    longest = max(map(len, world.prompt_ids(STEPS))) + world.size.new_tokens
+    return [row_tokens for row_tokens in world.size.row_tokens if row_tokens >= longest]

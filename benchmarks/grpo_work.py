@@ -1,0 +1,56 @@
+"""The work of the GRPO contests and the witness of it, for both sides (see `grpo_step.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from r1_lightning.types.errors import require
+
+WARM_UP_STEPS = 1
+MEASURED_STEPS = 1
+STEPS = WARM_UP_STEPS + MEASURED_STEPS
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do: completion i of each rollout has `lengths[i]` tokens."""
+
+    name: str
+    lengths: tuple[int, ...]
+
+
+@dataclass
+class Witness:
+    """What happened during a measurement: when steps ended, how many completions were judged, how many had what length."""
+
+    step_ends_s: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+
+    def reward(self, text: str, n_tokens: int) -> float:
+        """The rewarding rule of both sides: 1 for a text of an even number of characters, which half of them have."""
+        self.lengths.append(n_tokens)
+        return float(len(text) % 2 == 0)
+
+    def seconds_per_step(self, work: Work) -> float:
+        """Mean time from the end of the warm-up to the end of the last step, after checking that the work was done."""
+        require(len(self.step_ends_s) == STEPS, "optimizer steps", len(self.step_ends_s), f"{STEPS} were asked for")
+        wanted = list(work.lengths) * STEPS
+        require(self.lengths == wanted, "judged completions", len(self.lengths), f"{len(wanted)} of the forced lengths")
+        return (self.step_ends_s[-1] - self.step_ends_s[WARM_UP_STEPS - 1]) / MEASURED_STEPS
+
+
+def movement(model: nn.Module) -> Callable[[], bool]:
+    """Call it after training: whether any weight differs from what it is now."""
+    before: list[Tensor] = [parameter.detach().clone() for parameter in model.parameters()]
+
+    def has_moved() -> bool:
+        return any(not after.equal(then) for after, then in zip(model.parameters(), before, strict=True))
+
+    return has_moved
+
+
+def check_moved(moved: bool) -> None:
+    require(moved, "weights", "unchanged", "an optimizer step must move them")
