@@ -11,12 +11,15 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.pairs import Contest, Measurement
-from benchmarks.setting import World
 from r1_lightning.functional.logprobs import linear_token_logprobs, token_logprobs
+
+if TYPE_CHECKING:  # it imports transformers, which the measured processes do without
+    from benchmarks.setting import World
 
 ROOT = Path(__file__).resolve().parents[1]
 KIB_PER_MB = 1000 * 1000 / 1024  # ru_maxrss counts KiB on Linux

@@ -17,10 +17,11 @@ from r1_lightning.model.block import Block
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.init import init_weights
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.mla import step_mask
 from r1_lightning.model.moe import RoutingStats
 from r1_lightning.model.mtp import MTPModule, shift_left
 from r1_lightning.model.norm import RMSNorm
-from r1_lightning.model.precision import PlainPrecision, Precision, in_compute_type
+from r1_lightning.model.precision import PlainPrecision, Precision, compute_type, in_compute_type
 from r1_lightning.model.rope import rotary_tables
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
@@ -95,7 +96,7 @@ class DeepSeekBackbone(nn.Module):
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
         with self.precision.autocast(token_ids.device.type):
             position_ids, attend = cache.advance(is_token)
-            mask = torch.zeros_like(attend, dtype=torch.float32).masked_fill_(~attend, torch.finfo(torch.float32).min)
+            mask = step_mask(attend, self.config.n_heads, compute_type(token_ids.device.type))
             cos, sin = self.cos[position_ids], self.sin[position_ids]
             x, collected = self.embedding(token_ids), []
             layers: list[Any] = list(self.blocks)

@@ -26,6 +26,15 @@ from r1_lightning.model.rope import rotate, softmax_scale
 LATENT_NORM_EPS = 1e-6
 
 
+def step_mask(attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
+    """What `MLA.step` adds to its scores, R x 1 x NT x S: 0 where a token may look, the lowest number elsewhere.
+
+    Not -inf: a row of padding attends to nothing, its softmax would be NaN, and NaN times 0 is NaN for every other row.
+    """
+    mask = torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, torch.finfo(dtype).min)
+    return mask.expand(-1, n_heads, -1, -1).flatten(1, 2).unsqueeze(1)
+
+
 class MLA(nn.Module):
     """Attention of B x T x D onto itself (`forward`) or onto a latent cache (`step`)."""
 
@@ -73,7 +82,7 @@ class MLA(nn.Module):
         return self.out(o_BNTU.transpose(1, 2).flatten(2))
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LatentKVCache, layer: int) -> Tensor:
-        """The same attention with absorbed projections; `mask` R x 1 x T x S is additive (0 or FP32's lowest number)."""
+        """The same attention with absorbed projections; `mask` R x 1 x NT x S comes from `step_mask`."""
         config = self.config
         q_nope, q_rope = self._queries(x_RTD, cos, sin)
         latent, k_rope = self._latents(x_RTD, cos, sin)
@@ -83,10 +92,11 @@ class MLA(nn.Module):
         rows, new = x_RTD.shape[:2]
         q_latent = torch.bmm(q_nope.flatten(0, 1).transpose(0, 1), w_k_NPC)  # N x RT x C: W^UK absorbed
         q_latent = q_latent.transpose(0, 1).unflatten(0, (rows, new))
-        q = torch.cat([q_latent, q_rope], -1).transpose(1, 2).flatten(1, 2)  # R x NT x (C + R)
-        scores = torch.bmm(q, cached_RSC.transpose(1, 2)).view(rows, config.n_heads, new, -1) * self.scale
-        weights = (scores.float() + mask).softmax(-1).to(cached_RSC.dtype)
-        o_latent = torch.bmm(weights.flatten(1, 2), cached_RSC[..., : config.kv_lora_rank])
-        o_latent = o_latent.view(rows, config.n_heads, new, -1).transpose(0, 1).flatten(1, 2)  # N x RT x C
+        q = torch.cat([q_latent, q_rope], -1).transpose(1, 2).flatten(1, 2).unsqueeze(1)  # R x 1 x NT x (C + R)
+        # Heads share their keys, so they stand where positions would: one fused kernel instead of a product per row. Values
+        # are the same cached vectors; what the rotary part adds to the sum is cut off.
+        cached = cached_RSC.unsqueeze(1).to(q.dtype)
+        o = F.scaled_dot_product_attention(q, cached, cached, attn_mask=mask, scale=self.scale)
+        o_latent = o[..., : config.kv_lora_rank].reshape(rows, config.n_heads, new, -1).transpose(0, 1).flatten(1, 2)
         o = torch.bmm(o_latent, w_v_NUC.transpose(1, 2))  # N x RT x U: W^UV after the sum
         return self.out(o.transpose(0, 1).reshape(rows, new, -1))

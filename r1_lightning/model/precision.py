@@ -21,10 +21,14 @@ from torch import Tensor, nn
 from r1_lightning.types.errors import require_choice
 
 
+def compute_type(device_type: str) -> torch.dtype:
+    """The type in which matrix products of FP32 weights run here: autocast's, or FP32."""
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
+
+
 def in_compute_type(x: Tensor) -> Tensor:
     """`x` in the type in which matrix products run here: what autocast does for `nn.Linear`, for products of our own."""
-    device_type = x.device.type
-    return x.to(torch.get_autocast_dtype(device_type)) if torch.is_autocast_enabled(device_type) else x
+    return x.to(compute_type(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x
 
 
 class GroupedLinear(nn.Module):

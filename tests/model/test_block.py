@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.mla import step_mask
 from tests.model.tiny import angles, backbone, normal, tiny, twins
 
 DENSE, MIXTURE = 0, 1  # the layers of the tiny model
@@ -40,9 +41,9 @@ def test_steps_equal_the_forward(layer):
     cache, outputs, routes = model.new_cache(2, 12), [], []
     for new in (slice(0, 5), slice(5, 6), slice(6, 12)):
         _, attend = cache.advance(is_token[:, new])
-        step_mask = torch.zeros(attend.shape).masked_fill_(~attend, torch.finfo(torch.float32).min)
+        mask_of_step = step_mask(attend, model.config.n_heads, torch.float32)
         y, step_stats = model.blocks[layer].step(
-            x[:, new], cos[:, new], sin[:, new], step_mask, is_token[:, new], cache, layer
+            x[:, new], cos[:, new], sin[:, new], mask_of_step, is_token[:, new], cache, layer
         )
         outputs.append(y)
         routes.append(step_stats)

@@ -9,7 +9,7 @@ import torch
 
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.config import YarnConfig
-from r1_lightning.model.mla import MLA
+from r1_lightning.model.mla import MLA, step_mask
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.rope import rotate
 from tests.model.tiny import angles, backbone, normal, tiny, twins
@@ -79,7 +79,7 @@ def test_absorbed_steps_equal_the_expanded_forward(config, chunks):
     for length in chunks:
         new = slice(start, start + length)
         _, attend = cache.advance(torch.ones(2, length, dtype=torch.bool))
-        mask = torch.zeros(attend.shape).masked_fill_(~attend, torch.finfo(torch.float32).min)
+        mask = step_mask(attend, config.n_heads, torch.float32)
         outputs.append(layer.step(x[:, new], cos[:, new], sin[:, new], mask, cache, 0))
         start += length
     torch.testing.assert_close(torch.cat(outputs, 1), whole, atol=1e-5, rtol=0)
@@ -116,3 +116,13 @@ def test_without_query_compression_there_is_one_query_matrix():
 def test_latent_norms_keep_their_own_eps():
     layer = MLA(tiny(norm_eps=1e-3), PlainPrecision())
     assert (layer.q_norm.eps, layer.kv_norm.eps) == (1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mask_of_a_step_repeats_for_every_head_and_holds_no_infinity(dtype):
+    attend = torch.tensor(
+        [[[[True, False, False], [True, True, False]]], [[[False] * 3, [False, True, True]]]]
+    )  # 2 x 1 x 2 x 3
+    mask = step_mask(attend, 3, dtype)
+    assert mask.shape == (2, 1, 6, 3) and mask.dtype == dtype and bool(mask.isfinite().all())
+    assert torch.equal(mask[:, 0] == 0, attend[:, 0].repeat(1, 3, 1))  # head by head, both positions of each
