@@ -7,6 +7,9 @@ frozen by default: which experts serve a token must not drift between sampling a
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor, nn
 
 from r1_lightning.functional.cross_entropy import mtp_loss
@@ -95,6 +98,15 @@ class GRPOModule(StageModule):
                 "rollout.dynamic_sampling_attempts"
             )
         return not teaches and self.on_zero_variance == "skip"
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.reference.take_out_of(checkpoint, self._reference_folder())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.reference.put_into(checkpoint, self._reference_folder())
+
+    def _reference_folder(self) -> Path:
+        return Path(self.trainer.default_root_dir) / "reference"
 
     def on_train_batch_start(self, *_: object) -> None:
         # Before a step and not after it: a checkpoint is written between the two, and a resumed run refreshes here, too.

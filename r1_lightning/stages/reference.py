@@ -1,20 +1,28 @@
 """The frozen reference policy that GRPO's KL term holds on to, refreshed every so often.
 
 R1 replaces it by the current policy every 400 steps (Nature supplement, B.4), so that the policy can travel far in small
-steps. It is a copy of the backbone that never has gradients; its weights are saved with the stage's checkpoint.
+steps. It is a copy of the backbone that never has gradients and costs no optimizer state. Its weights change only at a refresh, so
+each version is saved once, as a file of its own that is named by the optimizer step of its policy; checkpoints cite it by step
+and hash. The file before the last is kept until a checkpoint that cites the last one is in its place.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.artefacts.files import sha256_of
+from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.rollout.scoring import reference_logprobs
-from r1_lightning.types.errors import require_int
+from r1_lightning.types.errors import require, require_int
 from r1_lightning.types.tensors import GRPOBatch
+
+PREFIX = "reference."  # of its names in the stage's state
+CITATION = "reference"  # its key in a checkpoint
 
 
 class ReferencePolicy(nn.Module):
@@ -27,6 +35,8 @@ class ReferencePolicy(nn.Module):
         require_int("stage.reference_refresh_steps", refresh_every, 0)
         self.backbone = copy.deepcopy(policy).requires_grad_(False).eval()
         self.refresh_every = refresh_every
+        self.version = 0  # the optimizer steps that the copied policy had taken
+        self.cited: Citation | None = None
 
     def train(self, mode: bool = True) -> ReferencePolicy:
         """Stays in evaluation mode: its forwards must not count expert load."""
@@ -42,4 +52,44 @@ class ReferencePolicy(nn.Module):
         due = self.refresh_every > 0 and optimizer_steps > 0 and optimizer_steps % self.refresh_every == 0
         if due:
             self.backbone.load_state_dict(policy.state_dict())
+            self.version = optimizer_steps
         return due
+
+    def take_out_of(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """Replace the reference's weights in a checkpoint by a citation of their file in `folder`, which is made if need be."""
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith(PREFIX)]:
+            del state[name]
+        before = self.cited
+        if before is None or before["version"] != self.version:
+            path = weights_of(folder, self.version)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_weights(self.backbone, path)
+            self.cited = {"version": self.version, "sha256": sha256_of(path)}
+        kept = {weights_of(folder, citation["version"]) for citation in (before, self.cited) if citation}
+        for stale in set(folder.glob("step-*.safetensors")) - kept:
+            stale.unlink(missing_ok=True)
+        checkpoint[CITATION] = self.cited
+
+    def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """Load the cited weights and put them back; `InvalidInput` where their file is missing or another."""
+        citation: Citation = checkpoint[CITATION]
+        path = weights_of(folder, citation["version"])
+        found = sha256_of(path) if path.is_file() else "missing"
+        allowed = f"the checkpoint cites {citation['sha256'][:12]}; remove checkpoints/ to start this stage anew"
+        require(found == citation["sha256"], f"reference {path}", found[:12], allowed)
+        load_weights(self.backbone, path)
+        self.version, self.cited = citation["version"], citation
+        checkpoint["state_dict"].update({PREFIX + name: tensor for name, tensor in self.state_dict().items()})
+
+
+class Citation(TypedDict):
+    """How a checkpoint names the reference it belongs to."""
+
+    version: int
+    sha256: str
+
+
+def weights_of(folder: Path, version: int) -> Path:
+    """The file of the reference that was the policy of optimizer step `version`."""
+    return folder / f"step-{version}.safetensors"

@@ -9,7 +9,9 @@ import lightning as L
 import pytest
 import torch
 
-from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
+from r1_lightning.artefacts.files import sha256_of
+from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
 from r1_lightning.stages.reference import ReferencePolicy
 from r1_lightning.types.errors import InvalidInput
 from tests.support.miniature import Miniature, Spy, backbone, fingerprint, trainer
@@ -96,3 +98,61 @@ def test_a_run_stopped_around_a_refresh_resumes_with_the_same_reference(tmp_path
 def test_a_bad_period_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"stage\.reference_refresh_steps=-1"):
         ReferencePolicy(backbone(), -1)
+
+
+# ------------------------------------------------------------------------------------- saved once, cited by hash
+
+
+def run(folder: Path, steps: int, resume: bool = False) -> tuple[Miniature, Any]:
+    miniature = Miniature(max_steps=12)
+    module = miniature.grpo(reference_refresh_steps=4)
+    stop = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= steps))
+    fit = trainer(12, folder, [ResumeCheckpoint(folder, 1), stop])
+    path = folder / LAST if resume else None
+    fit.fit(module, datamodule=miniature.rollouts(), ckpt_path=path, weights_only=True if resume else None)
+    return miniature, module
+
+
+def test_checkpoints_cite_a_file_of_its_own_and_hold_no_reference(tmp_path: Path) -> None:
+    run(tmp_path, 3)
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    file = tmp_path / "reference" / "step-0.safetensors"
+    assert state["reference"] == {"version": 0, "sha256": sha256_of(file)}
+    assert not any(name.startswith("reference.") for name in state["state_dict"])
+    written = file.stat().st_mtime_ns
+    run(tmp_path, 4, resume=True)
+    assert file.stat().st_mtime_ns == written  # one version, one file, however many checkpoints
+
+
+def test_a_refresh_makes_a_new_file_and_the_last_two_are_kept(tmp_path: Path) -> None:
+    def files() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "reference").iterdir())
+
+    run(tmp_path, 5)
+    assert files() == ["step-0.safetensors", "step-4.safetensors"]  # a kill now may still need the older one
+    run(tmp_path, 6, resume=True)
+    assert files() == ["step-4.safetensors"]
+    run(tmp_path, 11, resume=True)
+    assert files() == ["step-8.safetensors"]
+
+
+def test_resumed_it_is_the_same_reference(tmp_path: Path) -> None:
+    whole, expected = run(tmp_path / "whole", 12)
+    run(tmp_path / "parts", 6)
+    resumed, found = run(tmp_path / "parts", 12, resume=True)
+    assert found.reference.version == expected.reference.version == 8
+    assert fingerprint(found.reference.backbone) == fingerprint(expected.reference.backbone)
+    assert fingerprint(resumed.model) == fingerprint(whole.model)
+
+
+@pytest.mark.parametrize("damage", ["missing", "another"])
+def test_a_reference_that_is_not_the_cited_one_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    run(tmp_path, 3)
+    file = tmp_path / "reference" / "step-0.safetensors"
+    if damage == "missing":
+        file.unlink()
+    else:
+        save_weights(backbone(seed=5), file)
+    with pytest.raises(InvalidInput, match=r"reference .*step-0\.safetensors=.* the checkpoint cites") as error:
+        run(tmp_path, 5, resume=True)
+    assert "\n" not in str(error.value)
