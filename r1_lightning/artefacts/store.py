@@ -107,7 +107,9 @@ def open_artefact(folder: Path) -> Artefact:
             is_complete(folder),
             "artefact",
             str(folder),
-            f"it is incomplete ({MARKER} is missing); the command that began it finishes it",
+            f"it is incomplete ({MARKER} is missing); the command that began it finishes it"
+            if (folder / CONFIG).exists()
+            else f"it is no artefact (it holds neither {CONFIG} nor {MARKER})",
         )
         text = (folder / MARKER).read_bytes()
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 # Which metrics the bar shows, and their short names there; TensorBoard has all of them under their full names.
 SHORT_NAMES = {
@@ -22,26 +24,31 @@ class StageProgressBar(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
 
-    def init_train_tqdm(self) -> Any:
-        bar = super().init_train_tqdm()
-        bar.bar_format = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
-        return bar
+    def init_train_tqdm(self) -> Tqdm:
+        """Begins where the run begins, which after a resume is not step 0."""
+        trainer = self.trainer
+        return Tqdm(
+            desc=type(trainer.lightning_module).__name__.removesuffix("Module").lower(),
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            position=2 * self.process_position,
+            disable=self.is_disabled,
+            leave=True,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            smoothing=0,
+            bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+        )
 
-    @property
-    def total_train_batches(self) -> int | float:
-        """Optimizer steps: how many parts each is computed in is nothing to count."""
-        return self.trainer.max_steps
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Lightning's own would name the bar "Epoch 0" and set it back; a resumed run does not even come here."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *rest: Any) -> None:
-        if self.train_progress_bar is not None and self._should_update(
-            trainer.global_step, self.train_progress_bar.total
-        ):
-            self.train_progress_bar.n = trainer.global_step
-            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
-
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(type(trainer.lightning_module).__name__.removesuffix("Module").lower())
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        bar = self.train_progress_bar
+        if trainer.global_step > bar.n and self._should_update(trainer.global_step, trainer.max_steps):
+            bar.n = trainer.global_step
+            bar.set_postfix(self.get_metrics(trainer, module), refresh=False)
+            bar.refresh()
 
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule

@@ -74,6 +74,13 @@ class Evaluator:
         return measure_samples(self.problems, self.completions(backbone, progress), bool(self.forced_prefix))
 
 
+# What a reader of the table has to know; the rest says it by its name.
+MEANINGS = {
+    "pass_at_1": "share of samples that are right, in the form asked for; lenient: the right answer at the end, in any form",
+    "cons_at_": "share of problems whose most frequent answer is right, any form counted: high where right answers agree",
+}
+
+
 def render_table(title: str, columns: Mapping[str, Mapping[str, Measure]]) -> str:
     """Measures as lines and models as columns, each value with its 95 % interval."""
     names = list(next(iter(columns.values())))
@@ -81,7 +88,8 @@ def render_table(title: str, columns: Mapping[str, Mapping[str, Measure]]) -> st
     cells += [[name, *(_cell(measures[name]) for measures in columns.values())] for name in names]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([title, *lines])
+    legend = [f"{name}: {meaning}" for name, meaning in MEANINGS.items() if any(n.startswith(name) for n in names)]
+    return "\n".join([title, *lines, "", *legend])
 
 
 def _cell(measure: Measure) -> str:

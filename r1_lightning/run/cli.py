@@ -25,9 +25,10 @@ from omegaconf import DictConfig
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
 from r1_lightning.run.graph import RunStage, build, plan
 from r1_lightning.run.targets import find_own_modules
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, require
 
 BAD_INPUT = 2
+GPU_NAMES = ("gpu", "cuda")
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 TERMINATED = 143  # 128 + SIGTERM, what a batch system sends
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -68,8 +69,17 @@ class _Progress:
 
 def _run(config: DictConfig, run_stage: RunStage, progress: _Progress) -> None:
     node = plan(from_hydra(config))
+    check_accelerator((config.get("trainer") or {}).get("accelerator"))
     progress.fresh = bool(config.fresh)
     build(node, run_stage, fresh=progress.fresh, say=lambda line: print(line, flush=True))
+
+
+def check_accelerator(accelerator: object) -> None:
+    """Raise `InvalidInput` where a GPU is asked for and there is none: before anything is made, or an old result shown."""
+    import torch  # here, so that a line about a typo does not wait for it
+
+    missing = accelerator in GPU_NAMES and not torch.cuda.is_available()
+    require(not missing, "trainer.accelerator", accelerator, "torch finds no GPU here; trainer=cpu runs without one")
 
 
 def _report(start: Callable[[], None], progress: _Progress, configs: Path, config_name: str, wanted: bool) -> int:

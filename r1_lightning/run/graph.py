@@ -157,6 +157,10 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     if found is not None and found.complete:
         store.verify(found)
         say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
+        if found.commit != maker.commit:
+            say(
+                f"{role}: made by commit {_short(found.commit)}, the code here is {_short(maker.commit)}; fresh=true makes it anew"
+            )
         return found
     inputs = {}
     for name, source in node.inputs.items():
@@ -175,6 +179,11 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     else:
         say(f"{role}: missing, building it first (stage {node.stage.stage}) -> {made.folder}")
     return _run(node, made, inputs, maker)
+
+
+def _short(commit: str) -> str:
+    """A commit's first digits, and whether there were changes beside it."""
+    return commit[:SHORT_DIGITS] + "-dirty" * commit.endswith("-dirty")
 
 
 def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker) -> Artefact:

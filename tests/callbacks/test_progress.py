@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
 from r1_lightning.callbacks.progress import SHORT_NAMES, StageProgressBar
 from r1_lightning.callbacks.rollout_logger import RolloutLogger
 from r1_lightning.callbacks.throughput import Throughput
-from tests.support.miniature import Miniature, trainer
+from tests.support.miniature import Miniature, Spy, rollout_config, trainer
 
 
 def shown(metrics: dict[str, float]) -> dict[str, Any]:
@@ -48,3 +49,26 @@ def test_in_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
     assert last.startswith(stage) and "100%" in last and "3/3" in last
     assert f"{number}=" in last and "tokens/s=" in last
     assert set(SHORT_NAMES.values()) >= {number, "tokens/s"}
+
+
+def test_a_resumed_run_shows_its_stage_and_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(stop: int, path: Path | None) -> list[str]:
+        miniature = Miniature(max_steps=4)
+        halt = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= stop))
+        callbacks = [StageProgressBar(), ResumeCheckpoint(tmp_path, 1), halt]
+        fit = trainer(4, tmp_path, callbacks, enable_progress_bar=True)
+        fit.fit(miniature.grpo(), datamodule=miniature.rollouts(), ckpt_path=path, weights_only=True if path else None)
+        return capsys.readouterr().out.replace("\r", "\n").strip().splitlines()
+
+    run(2, None)
+    lines = [line.strip() for line in run(4, tmp_path / LAST) if line.strip().startswith("grpo")]
+    assert "2/4" in lines[0] and "4/4" in lines[-1] and "100%" in lines[-1]
+
+
+def test_nothing_is_shown_before_the_stage_has_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    miniature = Miniature(max_steps=2, rollout=rollout_config(micro_batches=3))
+    data = miniature.rollouts()
+    settings = {"enable_progress_bar": True, "accumulate_grad_batches": data.micro_batches}
+    trainer(2, tmp_path, [StageProgressBar()], **settings).fit(miniature.grpo(), datamodule=data)
+    lines = capsys.readouterr().out.replace("\r", "\n").strip().splitlines()
+    assert lines and all(line.startswith("grpo") and "/2" in line for line in lines if line.strip())

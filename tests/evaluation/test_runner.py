@@ -165,7 +165,9 @@ def test_the_table_by_hand() -> None:
         "base": {"pass_at_1": measure(0.25, 0.2, 0.3), "completion_tokens_mean": measure(30.04, 29.0, 31.06)},
         "trained": {"pass_at_1": measure(0.875, 0.8504, 0.8996), "completion_tokens_mean": measure(8.0, 7.5, 108.25)},
     }
-    assert render_table("Held-out problems", columns).split("\n") == [
+    table, legend = render_table("Held-out problems", columns).split("\n\n")
+    assert legend.startswith("pass_at_1: share of samples that are right")
+    assert table.split("\n") == [
         "Held-out problems",
         "                        base                  trained",
         "pass_at_1               0.250 [0.200, 0.300]  0.875 [0.850, 0.900]",
@@ -175,6 +177,8 @@ def test_the_table_by_hand() -> None:
 
 def test_the_table_of_a_real_evaluation_has_a_line_for_each_measure() -> None:
     measures = evaluator(samples=4)(backbone_that_says(*THINKER))
-    lines = render_table("t", {"model": measures}).split("\n")
+    table, legend = render_table("t", {"model": measures}).split("\n\n")
+    assert [line.split(":")[0] for line in legend.split("\n")] == ["pass_at_1", "cons_at_"]
+    lines = table.split("\n")
     assert [line.split()[0] for line in lines[2:]] == list(measures)
     assert all("[" in line and "]" in line for line in lines[2:])

@@ -200,3 +200,14 @@ def test_ctrl_c_and_a_second_process(tmp_path: Path, repo_root: Path) -> None:
         assert (first.returncode, err) == (130, "interrupted; the same command resumes\n")
     finally:
         first.kill()
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_a_cpu_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for accelerator in ("cpu", "auto", None):
+        cli.check_accelerator(accelerator)
+    for accelerator in ("gpu", "cuda"):
+        with pytest.raises(InvalidInput, match=rf"trainer\.accelerator='{accelerator}' .* no GPU here; trainer=cpu"):
+            cli.check_accelerator(accelerator)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    cli.check_accelerator("gpu")

@@ -146,7 +146,8 @@ def test_a_bad_init_from_is_one_line(command: Command, tmp_path: Path) -> None:
     assert "FakeModel" not in command("stage=grpo", "init_from=absent").error
     (tmp_path / "empty").mkdir()
     assert (
-        "init_from: artefact='empty' is not allowed: it is incomplete" in command("stage=grpo", "init_from=empty").error
+        "init_from: artefact='empty' is not allowed: it is no artefact"
+        in command("stage=grpo", "init_from=empty").error
     )
     before = sorted(entry.name for entry in (tmp_path / "runs").iterdir())
     other = command("stage=grpo", f"init_from={base}", "model.d_model=12")
@@ -200,3 +201,15 @@ def test_the_commit_is_that_of_the_code_which_began(command: Command, monkeypatc
     assert command("stage=pretrain", recorder=recorder).code == 0
     record = json.loads((recorder.calls[0][1] / store.MARKER).read_text())
     assert (record["commit"], record["commits"]) == ("first+", ["first", "first+"])
+
+
+def test_a_result_of_other_code_is_shown_with_a_line_that_says_so(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lineage, "commit", lambda: "a" * 40)
+    assert command("stage=grpo").code == 0
+    assert "made by commit" not in command("stage=grpo").out
+    monkeypatch.setattr(lineage, "commit", lambda: "a" * 40 + "-dirty")
+    again = command("stage=grpo")
+    assert again.recorder.stages == []
+    assert "made by commit aaaaaaaaaa, the code here is aaaaaaaaaa-dirty; fresh=true makes it anew" in again.out

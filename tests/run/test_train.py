@@ -68,7 +68,8 @@ def test_what_a_run_leaves_behind(finished: Path) -> None:
 
 
 def test_the_table_lays_base_and_trained_side_by_side(finished: Path) -> None:
-    title, head, *rows = (folder(finished, "grpo") / "table.txt").read_text().splitlines()
+    table = (folder(finished, "grpo") / "table.txt").read_text().split("\n\n")[0]
+    title, head, *rows = table.splitlines()
     assert "4 held-out problems of ArithmeticTask, 2 samples each" in title and "95 % intervals" in title
     assert head.split() == ["base", "grpo"]
     names = [row.split()[0] for row in rows]
