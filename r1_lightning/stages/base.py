@@ -161,6 +161,11 @@ class StageModule(L.LightningModule):
         """Sum over processes (the value itself when there is one): the load is that of the whole batch."""
         return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
 
+    @property
+    def micro_batches(self) -> int:
+        """How many batches make one optimizer step; 1 in a loop of somebody's own, without a Trainer."""
+        return 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+
     def add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
         """Add a micro-batch's scalars to those of the current optimizer step; their sums are logged under their names."""
         for name, value in metrics.items():

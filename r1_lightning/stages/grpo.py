@@ -78,7 +78,7 @@ class GRPOModule(StageModule):
             loss, metrics["train/mtp_loss"] = loss + mtp, mtp.detach()
         self.add_metrics(metrics)
         # Lightning divides by the number of micro-batches; the batch's own denominators have divided already.
-        return loss * self.trainer.accumulate_grad_batches
+        return loss * self.micro_batches
 
     def _mtp_loss(self, batch: GRPOBatch, output: BackboneOutput) -> Tensor:
         """(lambda / D) times the MTP depths' losses on completion tokens, weighed by this micro-batch's share of them."""

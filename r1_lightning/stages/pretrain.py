@@ -38,6 +38,6 @@ class PretrainModule(StageModule):
         mtp = mtp_loss(ahead, self.mtp_loss_weight)
         loss = main + mtp + output.balance_loss
         metrics = {"train/loss": main, "train/mtp_loss": mtp, "train/balance_loss": output.balance_loss}
-        share = 1 / self.trainer.accumulate_grad_batches  # the loss of a step is the mean over its micro-batches
+        share = 1 / self.micro_batches  # the loss of a step is the mean over its micro-batches
         self.add_metrics({name: value.detach() * share for name, value in metrics.items()})
         return loss

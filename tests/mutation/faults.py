@@ -264,7 +264,7 @@ FAULTS = (
     Fault(
         "micro-batches are divided by their number once more",
         "stages/grpo.py",
-        "return loss * self.trainer.accumulate_grad_batches",
+        "return loss * self.micro_batches",
         "return loss",
         (GRPO,),
     ),
