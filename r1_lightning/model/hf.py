@@ -6,7 +6,7 @@ here, and `transformers` is not imported. Three things differ besides names:
 
 - gate and up of a feed-forward are one matrix here (gate first), two there; of routed experts one on both sides;
 - routed experts are stored E x in x out here, E x out x in there (on disk HuggingFace writes one tensor per expert and
-  fuses them when loading: this file speaks of the fused ones);
+  fuses them when loading: this file speaks of the fused ones, and `unfused_experts` takes them apart);
 - MTP modules lie there as extra layers after the last (V3's layer 61), and their projection takes [embedding; hidden],
   not [hidden; embedding] as printed in V3 eq 21: its two halves change places.
 
@@ -190,6 +190,25 @@ def state_from_hf(state: Mapping[str, Tensor], config: ModelConfig, with_mtp: bo
     rules = list(_rules(config, with_mtp))
     _check_names(state, {name for rule in rules for name in rule.theirs}, ignored)
     return {rule.ours: _join([state[name] for name in rule.theirs], rule.form) for rule in rules}
+
+
+def unfused_experts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """HuggingFace's state as checkpoints on disk name it, and engines that read them: a tensor per routed expert.
+
+    `experts.gate_up_proj` E x 2F x D becomes `experts.{e}.gate_proj.weight` and `experts.{e}.up_proj.weight`, F x D each;
+    `experts.down_proj` E x D x F becomes `experts.{e}.down_proj.weight`, D x F. The results are views; the rest stays.
+    """
+    apart: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        stem, _, last = name.rpartition(".")
+        if not stem.endswith(".experts"):
+            apart[name] = tensor
+            continue
+        projections = ("gate_proj", "up_proj") if last == "gate_up_proj" else (last,)
+        for expert, fused in enumerate(tensor):
+            for projection, part in zip(projections, fused.chunk(len(projections)), strict=True):
+                apart[f"{stem}.{expert}.{projection}.weight"] = part
+    return apart
 
 
 def _split(tensor: Tensor, form: str) -> tuple[Tensor, ...]:

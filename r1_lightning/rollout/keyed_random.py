@@ -29,11 +29,22 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
-def keyed_uniforms(seed: int, keys: Tensor, n_positions: int) -> Tensor:
-    """Uniform numbers in [0, 1), R x n_positions (FP32), from `seed` and the int64 keys R x K."""
+def _keyed_state(seed: int, keys: Tensor) -> Tensor:
+    """The hash of `seed` and each row of `keys`, R int64 numbers."""
     state = _mix(torch.full((len(keys),), seed, dtype=torch.long, device=keys.device))
     for column in keys.long().unbind(1):
         state = _mix(state ^ column)
+    return state
+
+
+def keyed_seeds(seed: int, keys: Tensor) -> list[int]:
+    """A seed in [0, 2^63) for each of R rows, from `seed` and the int64 keys R x K: for engines that draw by themselves."""
+    return _shift_right(_mix(_keyed_state(seed, keys)), 1).tolist()
+
+
+def keyed_uniforms(seed: int, keys: Tensor, n_positions: int) -> Tensor:
+    """Uniform numbers in [0, 1), R x n_positions (FP32), from `seed` and the int64 keys R x K."""
+    state = _keyed_state(seed, keys)
     positions = torch.arange(n_positions, device=keys.device)
     hashed = _mix(_mix(state[:, None] ^ positions[None, :]))
     return _shift_right(hashed, 64 - _BITS).float() / 2**_BITS

@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from r1_lightning.model.config import YarnConfig
-from r1_lightning.model.hf import config_from_hf, config_to_hf, state_from_hf, state_to_hf
+from r1_lightning.model.hf import config_from_hf, config_to_hf, state_from_hf, state_to_hf, unfused_experts
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
 from tests.model.tiny import TINY, backbone, hf_twin, tiny
@@ -177,6 +178,37 @@ def test_where_each_piece_goes():
     combine = state["mtp_modules.0.combine.weight"]  # [hidden; embedding] becomes [embedding; hidden]
     assert torch.equal(converted["model.layers.2.eh_proj.weight"][:, :32], combine[:, 32:])
     assert torch.equal(converted["model.layers.2.eh_proj.weight"][:, 32:], combine[:, :32])
+
+
+def test_experts_apart_are_what_transformers_writes_to_disk(tmp_path):
+    """Same names, same bits as `save_pretrained`, which splits the fused experts with code of its own."""
+    model = backbone()
+    hf_twin(model).save_pretrained(tmp_path)
+    written = {name: tensor for path in tmp_path.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    apart = unfused_experts(state_to_hf(model.state_dict(), TINY))
+    assert apart.keys() == written.keys()
+    assert all(torch.equal(apart[name], written[name]) for name in written)
+
+
+def test_experts_apart_by_hand():
+    """2 experts, inner width 1, model width 2: gate first, then up; the other tensors and their order stay."""
+    fused = {
+        "a.weight": torch.zeros(1),
+        "m.experts.gate_up_proj": torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]),
+        "m.experts.down_proj": torch.tensor([[[9.0], [10.0]], [[11.0], [12.0]]]),
+        "z.weight": torch.ones(1),
+    }
+    apart = {name: tensor.tolist() for name, tensor in unfused_experts(fused).items()}
+    assert list(apart.items()) == [
+        ("a.weight", [0.0]),
+        ("m.experts.0.gate_proj.weight", [[1.0, 2.0]]),
+        ("m.experts.0.up_proj.weight", [[3.0, 4.0]]),
+        ("m.experts.1.gate_proj.weight", [[5.0, 6.0]]),
+        ("m.experts.1.up_proj.weight", [[7.0, 8.0]]),
+        ("m.experts.0.down_proj.weight", [[9.0], [10.0]]),
+        ("m.experts.1.down_proj.weight", [[11.0], [12.0]]),
+        ("z.weight", [1.0]),
+    ]
 
 
 def test_a_tied_head_may_be_absent():

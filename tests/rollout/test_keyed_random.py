@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1_lightning.rollout.keyed_random import _mix, keyed_uniforms
+from r1_lightning.rollout.keyed_random import _mix, keyed_seeds, keyed_uniforms
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -131,3 +131,24 @@ def test_the_global_generator_plays_no_part() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
     assert torch.equal(keyed_uniforms(0, some_keys(), 4), first)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**62])
+def test_seeds_against_plain_integers(seed: int) -> None:
+    """hash(seed), then hash(state ^ part) for each part of the key, then once more; the upper 63 bits."""
+    keys = [[0, 0, 0], [1, 2, 3], [2**31, 499, 15], [7, 7, 7]]
+    for key, found in zip(keys, keyed_seeds(seed, torch.tensor(keys)), strict=True):
+        state = splitmix64(seed)
+        for part in key:
+            state = splitmix64(state ^ part)
+        assert found == splitmix64(state) >> 1
+
+
+def test_seeds_belong_to_their_keys_and_are_never_negative() -> None:
+    """384 rows; a seed of -1 would mean "none" to vLLM."""
+    keys = some_keys()
+    seeds = keyed_seeds(3, keys)
+    assert len(set(seeds)) == len(keys) and min(seeds) >= 0 and max(seeds) >= 2**62
+    order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(0))
+    assert keyed_seeds(3, keys[order]) == [seeds[row] for row in order.tolist()]
+    assert not set(seeds) & set(keyed_seeds(4, keys))
