@@ -15,7 +15,7 @@ from torch import Tensor
 from r1_lightning.functional.advantages import SCALES, zero_variance_groups
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.judging import Judge
-from r1_lightning.rollout.sampler import SamplingConfig
+from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -37,6 +37,7 @@ class RolloutConfig:
     `dynamic_sampling_attempts` times as many prompts are sampled to fill the rollout with groups whose rewards differ (DAPO; 1
     is off). Without `train_on_truncated`, completions that the length limit cut off are masked out of the loss. The sampling
     fields are those of `SamplingConfig`; from optimizer step `longer_from_step` on, `longer_max_new_tokens` is the limit.
+    `sampler` makes what draws the completions, by default our own `Sampler` (the other: `vllm_sampler.VLLM`).
     """
 
     prompts_per_rollout: int = 32
@@ -53,6 +54,7 @@ class RolloutConfig:
     train_on_truncated: bool = True
     longer_from_step: int | None = None
     longer_max_new_tokens: int | None = None
+    sampler: SamplerMaker = Sampler
 
     def __post_init__(self) -> None:
         require_int("rollout.prompts_per_rollout", self.prompts_per_rollout, 1)
@@ -66,6 +68,7 @@ class RolloutConfig:
         truncated = self.train_on_truncated
         require(isinstance(truncated, bool), "rollout.train_on_truncated", truncated, "true or false")
         self._check_longer()
+        require(callable(self.sampler), "rollout.sampler", self.sampler, "a node with a _target_, as in rollout=vllm")
         rows = self.prompts_per_rollout * self.group_size
         require(
             rows % self.minibatches_per_rollout == 0,

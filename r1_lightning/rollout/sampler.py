@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.types.errors import require_int, require_number
-from r1_lightning.types.tensors import Backbone, Generation, LatentCache
+from r1_lightning.types.tensors import Backbone, GenerateFn, Generation, LatentCache
 
 # Shape legend: P prompts, R rows being sampled, T new positions, V vocabulary, L layers with experts, K chosen experts.
 
@@ -40,6 +40,21 @@ class SamplingConfig:
         require_number("rollout.sampling_temperature", self.sampling_temperature, 0.0, open_minimum=True)
         require_number("rollout.top_p", self.top_p, 0.0, 1.0, open_minimum=True)
         require_int("rollout.max_new_tokens", self.max_new_tokens, 1)
+
+
+class SamplerMaker(Protocol):
+    """Makes what draws completions: `Sampler` itself, or the settings of another engine."""
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        config: SamplingConfig,
+        eos_id: int,
+        pad_id: int,
+        seed: int,
+        max_rows: int = 512,
+        record_routes: bool = False,
+    ) -> GenerateFn: ...
 
 
 def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.types.tensors import (
     Backbone,
     BackboneOutput,
@@ -86,7 +87,13 @@ def test_values_are_frozen(kind: type) -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "kind"),
-    [(Backbone, DeepSeekBackbone), (Balanced, DeepSeekBackbone), (LatentCache, LatentKVCache), (GenerateFn, Sampler)],
+    [
+        (Backbone, DeepSeekBackbone),
+        (Balanced, DeepSeekBackbone),
+        (LatentCache, LatentKVCache),
+        (GenerateFn, Sampler),
+        (GenerateFn, VLLMSampler),
+    ],
 )
 def test_our_parts_fit_their_protocols(protocol: type, kind: type) -> None:
     """Every method of the Protocol is there, with its parameters in its order; more may follow if they have defaults."""

@@ -1,0 +1,267 @@
+"""Sampling with vLLM behind the same Protocol as our own sampler: `rollout=vllm`.
+
+vLLM draws; the trainer says what it thinks of the draws. An engine with kernels, batches and a compute type of its own cannot
+promise the trainer's numbers, so a completion's two log-probs come from two places:
+- `sampler_logprobs`, of the distribution really drawn from (temperature and top-p applied), are those vLLM returns;
+- `policy_logprobs`, the old log-probs of GRPO, are computed by the trainer's backbone, with the weights of this moment, in
+  packed rows, as the training forward computes them.
+How far the two are apart is what importance sampling corrects: `objective=truncated_is` goes with this sampler. The metrics
+`rollout/sampler_logprob_mean` and `rollout/policy_logprob_mean` show it; the self-check at step 0 does not, because it
+compares the trainer with itself.
+
+Before each rollout the trainer's weights are hashed. Where they differ from those that the engine got last, all are handed
+over, the MTP modules excepted, and what arrived is compared with what was sent: completions of a stale policy end the run.
+
+Each row has a seed from its key, so that its random numbers are its own; its logits may still depend, in their last bits,
+on the rows that vLLM puts beside it. The experts that vLLM chose are not recorded (`stage.router=replay` is refused).
+
+Tested against a fake of vLLM's published interface and run on no hardware (see `rollout/vllm_engine.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.hf import state_to_hf, unfused_experts
+from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.keyed_random import keyed_seeds
+from r1_lightning.rollout.sampler import SamplingConfig, device_of
+from r1_lightning.rollout.scoring import completion_index, reference_logprobs
+from r1_lightning.rollout.vllm_engine import VLLMEngine, tensor_digest, weights_digest
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
+from r1_lightning.types.tensors import Backbone, Generation
+
+# Shape legend: P prompts, R = P * copies rows, T new positions, C completion tokens.
+
+CHUNK_BYTES = 2**30  # of weights at a time: what is copied to the CPU at once
+SCORED_TOKENS = 2**16  # in one forward of the trainer: bounds its activations
+TEMPERATURES = (0.01, 2.0)  # vLLM takes less for 0.01 and refuses more
+
+Weights = Callable[[], Mapping[str, Tensor]]
+Score = Callable[[Sequence[Sequence[int]], Generation], Tensor]
+
+
+class Engine(Protocol):
+    """What draws: `VLLMEngine`, or a fake of it."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> Sequence[Any]: ...
+
+    def load_weights(self, chunks: Iterator[Mapping[str, Tensor]]) -> Sequence[str]: ...
+
+
+class VLLMSampler:
+    """A `GenerateFn` over an `Engine`.
+
+    `weights()` gives the policy's tensors of this moment under the engine's names, `score(prompts, generation)` the policy's
+    log-probs of a generation's tokens, R x T.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        weights: Weights,
+        score: Score,
+        config: SamplingConfig,
+        eos_id: int,
+        pad_id: int,
+        seed: int,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        require_int("chunk_bytes", chunk_bytes, 1)
+        self.engine = engine
+        self.weights = weights
+        self.score = score
+        self.config = config
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+        self.seed = seed
+        self.chunk_bytes = chunk_bytes
+        self.handed_over: str | None = None  # checksum of the weights that the engine holds
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
+    ) -> Generation:
+        """`copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 decide the seeds.
+
+        Raises RuntimeError where the engine's weights are not the policy's, or where it returns what it should not.
+        """
+        self.hand_over_weights()
+        limit = max_new_tokens or self.config.max_new_tokens
+        settings = [self.row_settings(seed, limit) for seed in keyed_seeds(self.seed, keys)]
+        rows = [prompt for prompt in prompts for _ in range(copies)]
+        outputs = self.engine.generate(rows, settings)
+        if len(outputs) != len(rows):
+            raise RuntimeError(f"vLLM returned {len(outputs)} completions for {len(rows)} rows")
+        drawn = generation_of_outputs(outputs, self.eos_id, self.pad_id)
+        return replace(drawn, policy_logprobs=self.score(prompts, drawn))
+
+    def row_settings(self, seed: int, max_new_tokens: int) -> dict[str, Any]:
+        """A row's `SamplingParams`. `logprobs` 0 returns the drawn token's log-prob and no other's."""
+        return {
+            "n": 1,
+            "temperature": self.config.sampling_temperature,
+            "top_p": self.config.top_p,
+            "max_tokens": max_new_tokens,
+            "seed": seed,
+            "stop_token_ids": [self.eos_id],
+            "logprobs": 0,
+            "detokenize": False,
+        }
+
+    def hand_over_weights(self) -> None:
+        """Bring the engine to the policy's weights of this moment, if it does not have them already."""
+        weights = self.weights()
+        mine = weights_digest({name: tensor_digest(name, tensor) for name, tensor in weights.items()})
+        if mine == self.handed_over:
+            return
+        self.handed_over = None  # until it is known what arrived
+        theirs = self.engine.load_weights(in_chunks(weights, self.chunk_bytes))
+        if not theirs or set(theirs) != {mine}:
+            raise RuntimeError(
+                f"the engine holds other weights than the policy: checksum {', '.join(theirs) or 'none'}, not {mine}"
+            )
+        self.handed_over = mine
+
+
+def in_chunks(weights: Mapping[str, Tensor], chunk_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """The tensors in their order, as many at a time as `chunk_bytes` hold, at least one."""
+    chunk: dict[str, Tensor] = {}
+    held = 0
+    for name, tensor in weights.items():
+        if chunk and held + tensor.nbytes > chunk_bytes:
+            yield chunk
+            chunk, held = {}, 0
+        chunk[name] = tensor
+        held += tensor.nbytes
+    if chunk:
+        yield chunk
+
+
+def generation_of_outputs(outputs: Sequence[Any], eos_id: int, pad_id: int) -> Generation:
+    """vLLM's `RequestOutput`s of R rows as a `Generation` whose policy log-probs are still 0.
+
+    vLLM keeps the token that ended a row in `token_ids`, also where it leaves it out of the text. A row is taken only if EOS
+    stands at its end where `finish_reason` is "stop" and nowhere where it is "length"; else RuntimeError names it.
+    """
+    ids: list[list[int]] = []
+    logprobs: list[list[float]] = []
+    finished: list[bool] = []
+    for row, request in enumerate(outputs):
+        (output,) = request.outputs
+        tokens, reason = list(output.token_ids), output.finish_reason
+        is_end = reason == "stop"
+        if reason not in ("stop", "length") or not tokens or (tokens[-1] == eos_id) != is_end:
+            last = tokens[-1] if tokens else None
+            raise RuntimeError(f"vLLM ended row {row} for {reason!r} with token {last}, and EOS is {eos_id}")
+        if eos_id in tokens[:-1]:
+            raise RuntimeError(f"vLLM went on after EOS in row {row}")
+        places = list(output.logprobs or ())
+        if len(places) != len(tokens) or any(token not in place for token, place in zip(tokens, places, strict=True)):
+            raise RuntimeError(f"vLLM returned no log-prob for each of the {len(tokens)} tokens of row {row}")
+        ids.append(tokens)
+        logprobs.append([place[token].logprob for token, place in zip(tokens, places, strict=True)])
+        finished.append(is_end)
+    width = max(map(len, ids))
+    mask = torch.tensor([[column < len(tokens) for column in range(width)] for tokens in ids])
+    sampler = torch.tensor([[*row, *[0.0] * (width - len(row))] for row in logprobs])
+    no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long)
+    return Generation(
+        completion_ids=torch.tensor([[*tokens, *[pad_id] * (width - len(tokens))] for tokens in ids]),
+        completion_mask=mask,
+        policy_logprobs=torch.zeros_like(sampler),
+        sampler_logprobs=sampler,
+        finished=torch.tensor(finished),
+        routes=no_routes,
+        prompt_routes=no_routes,
+    )
+
+
+@torch.no_grad()
+def policy_logprobs(
+    backbone: Backbone,
+    sampling_temperature: float,
+    pad_id: int,
+    prompts: Sequence[Sequence[int]],
+    generation: Generation,
+    scored_tokens: int = SCORED_TOKENS,
+) -> Tensor:
+    """The backbone's log-probs of a generation's tokens, R x T on the CPU, 0 on padding.
+
+    The rows go through `collate` and `score_completions`, as in training, as many at a time as `scored_tokens` hold.
+    """
+    rows, width = generation.completion_ids.shape
+    unjudged = torch.zeros(len(prompts), rows // len(prompts))
+    no_advantages = torch.zeros(rows, width)
+    rollout = Rollout(0, 0, (), prompts, (), generation, unjudged, {}, no_advantages, len(prompts))
+    longest = max(map(len, prompts)) + width
+    module = backbone if isinstance(backbone, nn.Module) else nn.Identity()
+    was_training = module.training
+    module.eval()
+    scores = torch.zeros(rows, width)
+    try:
+        for chosen in torch.arange(rows).split(max(1, scored_tokens // longest)):
+            batch = collate(rollout, chosen, longest, pad_id)
+            scored_C = reference_logprobs(backbone, batch.to(device_of(backbone)), sampling_temperature).float().cpu()
+            # From the order of the packed rows to that of the sequences; within one, both run from left to right.
+            by_sequence = batch.sequence_ids.flatten()[completion_index(batch)].argsort(stable=True)
+            mask = generation.completion_mask[chosen]
+            scores[chosen] = scores[chosen].masked_scatter(mask, scored_C[by_sequence])
+    finally:
+        module.train(was_training)
+    return scores
+
+
+def engine_weights(backbone: DeepSeekBackbone) -> dict[str, Tensor]:
+    """The backbone's weights of this moment under HuggingFace's names on disk, without the MTP modules."""
+    return unfused_experts(state_to_hf(backbone.state_dict(), backbone.config))
+
+
+@dataclass(frozen=True)
+class VLLM:
+    """Samples with vLLM: the leaf `rollout.sampler`. `dtype` is the compute type of vLLM's copy of the model.
+
+    `gpu_memory_utilization`, 0..1, is vLLM's share of the memory of the GPU, which it shares with the trainer.
+    """
+
+    dtype: str = "bfloat16"
+    gpu_memory_utilization: float = 0.4
+
+    def __post_init__(self) -> None:
+        require_choice("rollout.sampler.dtype", self.dtype, ("bfloat16", "float16", "float32"))
+        share = self.gpu_memory_utilization
+        require_number("rollout.sampler.gpu_memory_utilization", share, 0.0, 1.0, open_minimum=True)
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        config: SamplingConfig,
+        eos_id: int,
+        pad_id: int,
+        seed: int,
+        max_rows: int = 512,
+        record_routes: bool = False,
+    ) -> VLLMSampler:
+        """A `SamplerMaker`. vLLM itself starts at the first rollout."""
+        require_int("rollout.max_rows", max_rows, 1)
+        require(not record_routes, "stage.router", "replay", "vLLM's choice of experts is not recorded")
+        require_number("rollout.sampling_temperature", config.sampling_temperature, *TEMPERATURES)
+        if not isinstance(backbone, DeepSeekBackbone):
+            raise InvalidInput(f"model={type(backbone).__name__} is not allowed: rollout=vllm takes our own backbone")
+        return VLLMSampler(
+            VLLMEngine(backbone.config, eos_id, pad_id, max_rows, self.dtype, self.gpu_memory_utilization),
+            partial(engine_weights, backbone),
+            partial(policy_logprobs, backbone, config.sampling_temperature, pad_id),
+            config,
+            eos_id,
+            pad_id,
+            seed,
+        )
