@@ -23,7 +23,7 @@ from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import StageConfig, compose_parent, resolved
-from r1_lightning.run.rules import check_held_out
+from r1_lightning.run.rules import check_held_out, check_installed
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.validate import GRAPH_KEYS, validate
 from r1_lightning.types.errors import InvalidInput, require
@@ -162,6 +162,7 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
                 f"{role}: made by commit {_short(found.commit)}, the code here is {_short(maker.commit)}; fresh=true makes it anew"
             )
         return found
+    check_installed(node.stage.config)  # before its inputs are made
     inputs = {}
     for name, source in node.inputs.items():
         if isinstance(source, Artefact):

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.weights import load_weights
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.run.validate import GRAPH_KEYS
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
@@ -85,7 +84,7 @@ def build_parts(config: DictConfig, base: Artefact | None) -> dict[str, Any]:
         rollout = instantiate(config.rollout)
         parts["rollout"] = rollout
         parts["sampling_temperature"] = rollout.sampling_temperature
-        parts["generate"] = Sampler(
+        parts["generate"] = rollout.sampler(
             backbone,
             rollout.sampling,
             tokenizer.eos_id,

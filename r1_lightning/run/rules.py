@@ -17,6 +17,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.rollout.vllm_engine import require_vllm
+from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 
@@ -88,6 +90,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_batches(plain)
     _check_row_lengths(plain)
     _check_supervision(plain)
+    _check_replay(plain)
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -158,6 +161,22 @@ def _check_supervision(plain: Mapping[str, Any]) -> None:
         level = getattr(get_object(target), "level", "token")
         allowed = "with reward.steps (process supervision) it must have a ratio per token, as TokenLevelGRPO has"
         require(level == "token", "stage.objective._target_", target, allowed)
+
+
+def _check_replay(plain: Mapping[str, Any]) -> None:
+    """Another engine than our own sampler does not say which experts it chose."""
+    router = (plain.get("stage") or {}).get("router")
+    if (plain.get("rollout") or {}).get("sampler") is not None:
+        require(
+            router != "replay", "stage.router", router, "with rollout.sampler there is no record of the experts chosen"
+        )
+
+
+def check_installed(config: DictConfig) -> None:
+    """Raise `InvalidInput` where completions are to be drawn by an engine that is not installed."""
+    node = (config.get("rollout") or {}).get("sampler")
+    if node is not None and get_object(node["_target_"]) is VLLM:
+        require_vllm()
 
 
 def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:

@@ -9,10 +9,12 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from r1_lightning.artefacts.store import TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.rollout import vllm_engine
+from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.run.parts import build_parts, inject, set_up_torch
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
@@ -89,6 +91,23 @@ def test_values_of_one_kind_have_one_source(config: DictConfig, parts: dict[str,
     assert module.max_steps == parts["max_steps"] == config.stage.max_steps
     assert parts["backbone"].config.vocab_size == parts["tokenizer"].vocab_size
     assert sampler.eos_id == parts["tokenizer"].eos_id
+
+
+def test_another_sampler_is_made_for_the_same_policy(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rollout=vllm`: nothing of vLLM is needed until the first rollout, so that an artefact can be evaluated without it."""
+    other = config.copy()
+    with open_dict(other):
+        other.rollout.sampler = {"_target_": "r1_lightning.rollout.vllm_sampler.VLLM", "dtype": "float16"}
+    parts = build_parts(other, None)
+    sampler = parts["generate"]
+    assert isinstance(sampler, VLLMSampler)
+    assert sampler.weights.args == (parts["backbone"],) and sampler.score.args[0] is parts["backbone"]
+    assert (sampler.config, sampler.seed, sampler.eos_id) == (parts["rollout"].sampling, 3, parts["tokenizer"].eos_id)
+    assert sampler.engine.settings["dtype"] == "float16"
+    assert sampler.engine.settings["max_num_seqs"] == config.rollout.max_rows
+    monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match="vLLM is not installed here"):
+        sampler([[1]], 2, torch.zeros(2, 3, dtype=torch.long))
 
 
 def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from r1_lightning.rollout import vllm_engine
 from r1_lightning.run import train as train_module
 from r1_lightning.run.rules import TRAINER_KEYS
 from r1_lightning.run.train import run_stage
@@ -55,6 +56,14 @@ REFUSED = [
         ["objective=gspo", "+reward.steps={_target_: r1_lightning.rewards.steps.EquationSteps}"],
         "stage.objective._target_='r1_lightning.functional.sequence_policy_loss.GSPO' is not allowed: with reward.steps",
     ),
+    # what vLLM's adapter cannot do
+    (["rollout=vllm", "stage.router=replay"], "stage.router='replay' is not allowed: with rollout.sampler there is no"),
+    (
+        ["rollout=vllm", "rollout.sampler.dtype=fp8"],
+        "rollout.sampler.dtype='fp8' is not allowed: it must be one of bfl",
+    ),
+    (["rollout=vllm", "rollout.sampler=null"], "rollout.sampler=None is not allowed: it must be SamplerMaker"),
+    (["rollout=vllm", "+rollout.sampler.n=2"], "rollout.sampler.n=2 is not allowed: VLLM takes dtype, gpu_memory_"),
     # lengths and numbers of problems
     (["rollout.row_tokens=513"], "rollout.row_tokens=513 is not allowed: it must be at most model.max_positions=512"),
     (["stage=pretrain", "data.row_tokens=600"], "data.row_tokens=600 is not allowed: it must be at most model.max_pos"),
@@ -68,6 +77,17 @@ REFUSED = [
 def test_is_refused_before_anything_runs(command: Command, tmp_path: Path, arguments: list[str], expected: str) -> None:
     assert expected in command(*arguments, configs=REAL_CONFIGS).error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_vllm_is_noticed_before_the_base_is_trained(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)
+    error = command("stage=grpo", "rollout=vllm", configs=REAL_CONFIGS).error
+    assert error == "rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(vllm_engine, "find_spec", lambda name: "found")
+    assert command("stage=grpo", "rollout=vllm", configs=REAL_CONFIGS).code == 0
 
 
 def test_an_experiment_s_unknown_key_is_refused(command: Command, tmp_path: Path) -> None:
