@@ -12,20 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Shape legend: N tokens, V vocabulary.
+# Shape legend: N tokens.
 
 
-def masked_cross_entropy(
-    logits_NV: Float[Tensor, "N V"], targets_N: Int[Tensor, "N"], mask_N: Bool[Tensor, "N"]
-) -> Float[Tensor, ""]:
-    """Mean of -log softmax(logits)[target] over the tokens where `mask` is True; 0 where there is none (nats)."""
-    per_token_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
-    mask_N = mask_N.to(per_token_N.dtype)
-    return (per_token_N * mask_N).sum() / mask_N.sum().clamp(min=1)
+def masked_cross_entropy(logprobs_N: Float[Tensor, "N"], mask_N: Bool[Tensor, "N"]) -> Float[Tensor, ""]:
+    """Mean of minus the targets' log-probs over the tokens where `mask` is True; 0 where there is none (nats)."""
+    mask_N = mask_N.to(logprobs_N.dtype)
+    return -(logprobs_N * mask_N).sum() / mask_N.sum().clamp(min=1)
 
 
 def mtp_loss(depth_losses: Sequence[Float[Tensor, ""]], mtp_loss_weight: float) -> Float[Tensor, ""]:

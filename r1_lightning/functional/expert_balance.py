@@ -18,8 +18,9 @@ def count_expert_load(
     routes_BTK: Int[Tensor, "B T K"], is_token_BT: Bool[Tensor, "B T"], n_experts: int
 ) -> Int[Tensor, "E"]:
     """How many tokens chose each expert: E whole numbers (int64), padding left out."""
-    counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts)
-    return torch.bincount(counted.flatten(), minlength=n_experts + 1)[:n_experts]
+    counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts).flatten()
+    # Not bincount: its result has a size that depends on the data, and no compiler takes that.
+    return routes_BTK.new_zeros(n_experts + 1).scatter_add(0, counted, torch.ones_like(counted))[:n_experts]
 
 
 def sequence_balance_loss(
@@ -33,7 +34,7 @@ def sequence_balance_loss(
     n_experts = scores_BTE.shape[-1]
     mask = is_token_BT.unsqueeze(-1).to(scores_BTE.dtype)
     tokens_B1 = mask.sum(1).clamp(min=1)
-    chosen = torch.zeros_like(scores_BTE).scatter_(-1, scores_BTE.detach().topk(n_chosen, dim=-1).indices, 1.0)
+    chosen = torch.zeros_like(scores_BTE).scatter(-1, scores_BTE.detach().topk(n_chosen, dim=-1).indices, 1.0)
     frequency_BE = (chosen * mask).sum(1) * n_experts / (n_chosen * tokens_B1)
     share_BE = (scores_BTE / scores_BTE.sum(-1, keepdim=True) * mask).sum(1) / tokens_B1
     has_tokens_B = is_token_BT.any(1).to(scores_BTE.dtype)

@@ -11,8 +11,8 @@ backward. What is kept is one number per token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -42,18 +42,60 @@ def entropy(logits_NV: Float[Tensor, "*N V"], sampling_temperature: float) -> Fl
     return -(logprobs.exp() * logprobs).sum(-1)
 
 
+class Tiles(NamedTuple):
+    """The arithmetic of one tile, forward and backward: `EAGER_TILES`, or the same two functions compiled."""
+
+    forward: Callable[..., tuple[Tensor, ...]]
+    backward: Callable[..., tuple[Tensor, Tensor]]
+
+
+def _tile_forward(
+    hidden_nD: Tensor, head_vD: Tensor, targets_n: Tensor, temperature: float, sums: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Take a tile of the vocabulary into `sums`: the targets' logits, the running maximum, sum e^(z - max) and sum e^(z - max) z.
+
+    `targets_n` count from the tile's first entry, and may lie outside of it.
+    """
+    chosen, largest, total, weighted = sums
+    logits = _tile_logits(hidden_nD, head_vD, temperature)
+    inside = (targets_n >= 0) & (targets_n < logits.shape[1])
+    found = logits.gather(1, targets_n.clamp(0, logits.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    chosen = chosen + found * inside
+    before, largest = largest, torch.maximum(largest, logits.amax(1))
+    shrink = (before - largest).exp()
+    powers = (logits - largest.unsqueeze(1)).exp_()
+    weighted = weighted * shrink + torch.linalg.vecdot(powers, logits)
+    return chosen, largest, total * shrink + powers.sum(1), weighted
+
+
+def _tile_backward(
+    hidden_nD: Tensor, head_vD: Tensor, targets_n: Tensor, temperature: float, log_sum_n: Tensor, scaled_n: Tensor
+) -> tuple[Tensor, Tensor]:
+    """d log p_y / d z_i = ([i = y] - p_i) / temperature, carried on to the tile's hidden states and its part of the head."""
+    logits = _tile_logits(hidden_nD, head_vD, temperature)
+    slope = logits.sub_(log_sum_n.unsqueeze(1)).exp_().mul_(-scaled_n.unsqueeze(1))
+    inside = (targets_n >= 0) & (targets_n < slope.shape[1])
+    slope.scatter_add_(1, targets_n.clamp(0, slope.shape[1] - 1).unsqueeze(1), (scaled_n * inside).unsqueeze(1))
+    slope = slope.to(head_vD.dtype)
+    return slope @ head_vD, slope.T @ hidden_nD.to(head_vD.dtype)
+
+
+EAGER_TILES = Tiles(_tile_forward, _tile_backward)
+
+
 def linear_token_logprobs(
     hidden_ND: Float[Tensor, "N D"],
     head_VD: Float[Tensor, "V D"],
     targets_N: Int[Tensor, "N"],
     sampling_temperature: float = 1.0,
+    tiles: Tiles = EAGER_TILES,
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
     """`token_logprobs` and `entropy` of the logits hidden head^T, which are never made as a whole.
 
     Products run in the type of `head_VD`, sums in FP32. Gradients flow from the log-probs into hidden states and head; the
     entropy has none.
     """
-    logprobs, entropies = _LinearTokenLogprobs.apply(hidden_ND, head_VD, targets_N, sampling_temperature)
+    logprobs, entropies = _LinearTokenLogprobs.apply(hidden_ND, head_VD, targets_N, sampling_temperature, tiles)
     return logprobs, entropies
 
 
@@ -72,50 +114,41 @@ def _tile_logits(hidden_nD: Tensor, head_vD: Tensor, sampling_temperature: float
 
 
 class _LinearTokenLogprobs(torch.autograd.Function):
-    """d log p_y / d z_i = ([i = y] - p_i) / temperature, tile by tile."""
+    """Walks over the tiles."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, sampling_temperature: float
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, sampling_temperature: float, tiles: Tiles
     ) -> tuple[Tensor, Tensor]:
         numbers = hidden_ND.new_zeros((3, len(hidden_ND)), dtype=torch.float32)
         chosen_N, log_sum_N, entropy_N = numbers
         for rows, columns in _tiles(len(hidden_ND), len(head_VD)):
-            largest = hidden_ND.new_full((rows.stop - rows.start,), -torch.inf, dtype=torch.float32)
-            total, weighted = torch.zeros_like(largest), torch.zeros_like(largest)
+            zeros = numbers.new_zeros(rows.stop - rows.start)
+            sums: tuple[Tensor, ...] = (zeros, torch.full_like(zeros, -torch.inf), zeros, zeros)
             for entries in columns:
-                logits = _tile_logits(hidden_ND[rows], head_VD[entries], sampling_temperature)
-                inside = (targets_N[rows] >= entries.start) & (targets_N[rows] < entries.stop)
-                local = (targets_N[rows] - entries.start).clamp(0, logits.shape[1] - 1)
-                chosen_N[rows] += logits.gather(1, local.unsqueeze(1)).squeeze(1) * inside
-                before, largest = largest, torch.maximum(largest, logits.amax(1))
-                shrink = (before - largest).exp()
-                powers = (logits - largest.unsqueeze(1)).exp_()
-                total = total * shrink + powers.sum(1)
-                weighted = weighted * shrink + torch.linalg.vecdot(powers, logits)  # sum of e^(z - max) z
+                targets_n = targets_N[rows] - entries.start
+                sums = tiles.forward(hidden_ND[rows], head_VD[entries], targets_n, sampling_temperature, sums)
+            chosen_N[rows], largest, total, weighted = sums
             log_sum_N[rows] = largest + total.log()
             entropy_N[rows] = log_sum_N[rows] - weighted / total
         ctx.save_for_backward(hidden_ND, head_VD, targets_N, log_sum_N)
-        ctx.sampling_temperature = sampling_temperature
+        ctx.sampling_temperature, ctx.tiles = sampling_temperature, tiles
         entropy_N = entropy_N.clone()  # a result of its own, no view of what is kept
         ctx.mark_non_differentiable(entropy_N)
         return chosen_N - log_sum_N, entropy_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         hidden_ND, head_VD, targets_N, log_sum_N = ctx.saved_tensors
-        scaled_N = gradients[0] / ctx.sampling_temperature
+        temperature = ctx.sampling_temperature
+        scaled_N = gradients[0] / temperature
         hidden_gradient = torch.zeros_like(hidden_ND, dtype=torch.float32)
         head_gradient = torch.zeros_like(head_VD, dtype=torch.float32)
         for rows, columns in _tiles(len(hidden_ND), len(head_VD)):
-            hidden = hidden_ND[rows].to(head_VD.dtype)
             for entries in columns:
-                logits = _tile_logits(hidden_ND[rows], head_VD[entries], ctx.sampling_temperature)
-                slope = logits.sub_(log_sum_N[rows].unsqueeze(1)).exp_().mul_(-scaled_N[rows].unsqueeze(1))
-                inside = (targets_N[rows] >= entries.start) & (targets_N[rows] < entries.stop)
-                local = (targets_N[rows] - entries.start).clamp(0, slope.shape[1] - 1)
-                slope.scatter_add_(1, local.unsqueeze(1), (scaled_N[rows] * inside).unsqueeze(1))
-                slope = slope.to(head_VD.dtype)
-                hidden_gradient[rows] += slope @ head_VD[entries]
-                head_gradient[entries] += slope.T @ hidden
-        return hidden_gradient.to(hidden_ND.dtype), head_gradient.to(head_VD.dtype), None, None
+                targets_n = targets_N[rows] - entries.start
+                numbers = (targets_n, temperature, log_sum_N[rows], scaled_N[rows])
+                by_hidden, by_head = ctx.tiles.backward(hidden_ND[rows], head_VD[entries], *numbers)
+                hidden_gradient[rows] += by_hidden
+                head_gradient[entries] += by_head
+        return hidden_gradient.to(hidden_ND.dtype), head_gradient.to(head_VD.dtype), None, None, None

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_token_logprobs
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.block import Block
 from r1_lightning.model.config import ModelConfig
@@ -51,6 +52,8 @@ class DeepSeekBackbone(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         init_weights(self, config.init_std, seed)
+        self.run_steps = self.precision.compiled(_run_steps)
+        self.tiles = Tiles(*map(self.precision.compiled, EAGER_TILES))
 
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D, attention staying within each document.
@@ -81,29 +84,30 @@ class DeepSeekBackbone(nn.Module):
             logits = self.head(hidden)
         return logits.float()
 
-    def head_weight(self) -> Tensor:
-        """The head V x D in the type in which its products run: for losses that never make all logits at once."""
-        with self.precision.autocast(self.head.weight.device.type):
-            return in_compute_type(self.head.weight)
+    def token_logprobs(
+        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`)."""
+        with self.precision.autocast(hidden_ND.device.type):
+            head_VD = in_compute_type(self.head.weight)
+        return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, self.tiles)
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""
-        weight = self.embedding.weight
-        config = self.config
-        return LatentKVCache(config.n_layers, rows, max_tokens, config.cache_width, weight.dtype, weight.device)
+        config, device = self.config, self.embedding.weight.device
+        with self.precision.autocast(device.type):
+            dtype = compute_type(device.type)  # the type in which latents come out of their projection
+        return LatentKVCache(config.n_layers, rows, max_tokens, config.cache_width, dtype, device)
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> BackboneOutput:
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
         with self.precision.autocast(token_ids.device.type):
             position_ids, attend = cache.advance(is_token)
             mask = step_mask(attend, self.config.n_heads, compute_type(token_ids.device.type))
-            cos, sin = self.cos[position_ids], self.sin[position_ids]
-            x, collected = self.embedding(token_ids), []
-            layers: list[Any] = list(self.blocks)
-            for layer, block in enumerate(layers):
-                x, stats = block.step(x, cos, sin, mask, is_token, cache, layer)
-                collected.append(stats)
-            x = self.norm(x)
+            # A prompt comes once per wave, and a compiler would make a second graph for it.
+            run = self.run_steps if token_ids.shape[1] == 1 else _run_steps
+            start = cache.length - token_ids.shape[1]
+            x, collected = run(self, token_ids, position_ids, mask, is_token, cache.states, start)
         return self._output(x, (), [stats for stats in collected if stats is not None])
 
     def _output(self, hidden: Tensor, mtp: tuple[Tensor, ...], stats: list[RoutingStats]) -> BackboneOutput:
@@ -128,3 +132,22 @@ class DeepSeekBackbone(nn.Module):
     def _routers(self) -> list[Any]:
         blocks: list[Any] = [*self.blocks, *(module.block for module in self.mtp_modules)]
         return [block.feed_forward.router for block in blocks if not block.is_dense]
+
+
+def _run_steps(
+    backbone: DeepSeekBackbone,
+    token_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    is_token: Tensor,
+    states: list[Tensor],
+    start: int,
+) -> tuple[Tensor, list[RoutingStats | None]]:
+    """All layers of `DeepSeekBackbone.step`: a plain function, which may be compiled as one graph."""
+    cos, sin = backbone.cos[position_ids], backbone.sin[position_ids]
+    x, collected = backbone.embedding(token_ids), []
+    layers: list[Any] = list(backbone.blocks)
+    for block, state in zip(layers, states, strict=True):
+        x, stats = block.step(x, cos, sin, mask, is_token, state, start)
+        collected.append(stats)
+    return backbone.norm(x), collected

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.feed_forward import FeedForward
-from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.mla import MLA
 from r1_lightning.model.moe import MoE, RoutingStats
 from r1_lightning.model.norm import RMSNorm
@@ -22,6 +21,7 @@ class Block(nn.Module):
         self.attention = MLA(config, precision)
         self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
         self.is_dense = is_dense
+        self.run = precision.compiled(_run_block)
         self.feed_forward: nn.Module
         if is_dense:
             self.feed_forward = FeedForward(config.d_model, config.d_ff_dense, precision)
@@ -31,21 +31,30 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, replayed: Tensor | None = None
     ) -> tuple[Tensor, RoutingStats | None]:
-        x = x + self.attention(self.attention_norm(x), cos, sin, mask)
-        return self._feed_forward(x, is_token, replayed)
+        output: tuple[Tensor, RoutingStats | None] = self.run(self, x, cos, sin, mask, is_token, replayed)
+        return output
 
     def step(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, cache: LatentKVCache, layer: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, state: Tensor, start: int
     ) -> tuple[Tensor, RoutingStats | None]:
-        """`forward` for the newest positions only, attending to layer number `layer` of the cache."""
-        x = x + self.attention.step(self.attention_norm(x), cos, sin, mask, cache, layer)
-        return self._feed_forward(x, is_token)
+        """`forward` for the newest positions only, which stand from column `start` on in the cached `state` of this layer."""
+        x = x + self.attention.step(self.attention_norm(x), cos, sin, mask, state, start)
+        return self.add_feed_forward(x, is_token)
 
-    def _feed_forward(
+    def add_feed_forward(
         self, x: Tensor, is_token: Tensor, replayed: Tensor | None = None
     ) -> tuple[Tensor, RoutingStats | None]:
+        """The second half of a block."""
         normed = self.feed_forward_norm(x)
         if self.is_dense:
             return x + self.feed_forward(normed), None
         y, stats = self.feed_forward(normed, is_token, replayed)
         return x + y, stats
+
+
+def _run_block(
+    block: Block, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor, replayed: Tensor | None
+) -> tuple[Tensor, RoutingStats | None]:
+    """`Block.forward`, as a plain function: all blocks and all copies of them share what is compiled."""
+    x = x + block.attention(block.attention_norm(x), cos, sin, mask)
+    return block.add_feed_forward(x, is_token, replayed)

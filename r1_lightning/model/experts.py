@@ -1,5 +1,7 @@
 """The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
 
+Under a compiler the same sum comes from `model/expert_blocks.py`, whose shapes do not depend on the routes.
+
 No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
 which are slow on CPUs and unordered on GPUs; so the result does not depend on which other tokens share the batch.
 """
@@ -10,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.expert_blocks import DENSE_PAIRS, blocked_experts, dense_experts
 from r1_lightning.model.feed_forward import swiglu
-from r1_lightning.model.precision import Precision
+from r1_lightning.model.precision import Precision, in_compute_type
 
 # Shape legend: N tokens, D model width, E routed experts, K chosen experts.
 
@@ -24,9 +27,18 @@ class Experts(nn.Module):
         self.n_experts = config.n_routed_experts
         d_model, d_ff = config.d_model, config.d_ff_expert
         self.gate_up = precision.grouped_linear(self.n_experts, d_model, 2 * d_ff, fp8_eligible=True)
+        self.static_shapes = precision.static_shapes
         self.down = precision.grouped_linear(self.n_experts, d_ff, d_model, fp8_eligible=True)
 
     def forward(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
+        if not self.static_shapes:
+            return self._grouped(x_ND, chosen_NK, gates_NK)
+        is_small = len(x_ND) * self.n_experts <= DENSE_PAIRS
+        compute = dense_experts if is_small else blocked_experts
+        weights = [in_compute_type(layer.get_parameter("weight")) for layer in (self.gate_up, self.down)]
+        return compute(x_ND, chosen_NK, gates_NK, *weights)
+
+    def _grouped(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
         n_tokens, n_chosen = chosen_NK.shape
         flat = chosen_NK.flatten()
         order = flat.argsort(stable=True)

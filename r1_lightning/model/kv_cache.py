@@ -15,6 +15,13 @@ from r1_lightning.types.errors import InvalidInput
 # Shape legend: R rows, T new positions, S positions so far, C cached elements per token.
 
 
+def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int) -> Tensor:
+    """Write the newest columns from `start` on; returns all columns so far (a view)."""
+    stop = start + new_RTC.shape[1]
+    state_RSC[:, start:stop] = new_RTC
+    return state_RSC[:, :stop]
+
+
 class LatentKVCache:
     """Preallocated latents of `rows` x `max_tokens` for each of `n_layers` layers.
 
@@ -58,8 +65,7 @@ class LatentKVCache:
     def append(self, layer: int, *states: Tensor) -> tuple[Tensor, ...]:
         """Store the newest columns of one layer (R x T x C, after `advance`); returns all columns so far, R x S x C."""
         (state,) = states
-        self.states[layer][:, self.length - state.shape[1] : self.length] = state
-        return (self.states[layer][:, : self.length],)
+        return (append_columns(self.states[layer], state, self.length - state.shape[1]),)
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows`, in their order; an index may repeat."""

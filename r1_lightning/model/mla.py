@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.kv_cache import append_columns
 from r1_lightning.model.norm import RMSNorm
-from r1_lightning.model.precision import Precision
+from r1_lightning.model.precision import Precision, in_compute_type
 from r1_lightning.model.rope import rotate, softmax_scale
 
 # Shape legend: B rows, T positions, S cached positions, D model width, N heads, C latent width (kv_lora_rank),
@@ -35,6 +35,15 @@ def step_mask(attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
     return mask.expand(-1, n_heads, -1, -1).flatten(1, 2).unsqueeze(1)
 
 
+def spelled_out_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """`F.scaled_dot_product_attention` with an additive mask, as products and a softmax that a compiler fuses.
+
+    torch's fused CPU kernel has a BF16 backward that is some ten times slower than these. All T x T scores are made.
+    """
+    scores = torch.matmul(q, k.transpose(-1, -2)).float() * scale + mask
+    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
+
+
 class MLA(nn.Module):
     """Attention of B x T x D onto itself (`forward`) or onto a latent cache (`step`)."""
 
@@ -42,6 +51,7 @@ class MLA(nn.Module):
         super().__init__()
         self.config = config
         self.scale = softmax_scale(config.qk_head_dim, config.yarn)
+        self.is_compiled = precision.static_shapes
         query_width = config.n_heads * config.qk_head_dim
         if config.q_lora_rank is None:
             self.q_proj = precision.linear(config.d_model, query_width, fp8_eligible=True)
@@ -78,16 +88,21 @@ class MLA(nn.Module):
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], -1)
         q = torch.cat([q_nope, q_rope], -1).transpose(1, 2)
         k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1).transpose(1, 2)
-        o_BNTU = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask, scale=self.scale)
+        is_spelled_out = self.is_compiled and q.device.type == "cpu"
+        attend = spelled_out_attention if is_spelled_out else F.scaled_dot_product_attention
+        o_BNTU: Tensor = attend(q, k, v.transpose(1, 2), mask, scale=self.scale)
         return self.out(o_BNTU.transpose(1, 2).flatten(2))
 
-    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: LatentKVCache, layer: int) -> Tensor:
-        """The same attention with absorbed projections; `mask` R x 1 x NT x S comes from `step_mask`."""
+    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, state: Tensor, start: int) -> Tensor:
+        """The same attention with absorbed projections; `mask` R x 1 x NT x S comes from `step_mask`.
+
+        The new latents are written into the layer's cached `state` from column `start` on.
+        """
         config = self.config
         q_nope, q_rope = self._queries(x_RTD, cos, sin)
         latent, k_rope = self._latents(x_RTD, cos, sin)
-        (cached_RSC,) = cache.append(layer, torch.cat([latent, k_rope], -1))
-        w_up = self.kv_up.weight.view(config.n_heads, -1, config.kv_lora_rank)
+        cached_RSC = append_columns(state, torch.cat([latent, k_rope], -1), start)
+        w_up = in_compute_type(self.kv_up.weight).view(config.n_heads, -1, config.kv_lora_rank)
         w_k_NPC, w_v_NUC = w_up.split([config.qk_nope_head_dim, config.v_head_dim], 1)
         rows, new = x_RTD.shape[:2]
         q_latent = torch.bmm(q_nope.flatten(0, 1).transpose(0, 1), w_k_NPC)  # N x RT x C: W^UK absorbed

@@ -5,20 +5,27 @@ keeps embedding, output head, router, norms and the attention core in higher pre
 with `fp8_eligible`, and the backend decides once, at construction. `PlainPrecision` is the backend for FP32 and BF16: it
 keeps FP32 master weights and leaves the compute type to autocast.
 
+Whether the numerical core is compiled (torch.compile) is chosen here, too: `compiled` is put around the functions that do the
+work of a block and of a decoding step, and experts then keep to shapes that do not depend on the routes.
+
 Sampling and training compute the same thing in another order, so they agree to within rounding, and how much that is belongs
 to the compute type. It is said here, for whoever compares the two (the step-0 self-check).
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1_lightning.types.errors import require_choice
+from r1_lightning.types.errors import require, require_choice
 
 
 def compute_type(device_type: str) -> torch.dtype:
@@ -54,10 +61,28 @@ class GroupedLinear(nn.Module):
 AGREEMENT = {"fp32": (1e-4, 1e-3), "bf16": (0.2, 1.0)}
 
 
+# A function is compiled anew for every combination of what it cannot treat as a variable: dense block or mixture, with or
+# without gradients, weights that train or a frozen reference, replayed routes or none. torch stops at 8.
+MOST_VARIANTS = 32
+
+
+@functools.cache
+def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled for varying sizes; every layer and every copy of a model shares what has been compiled."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
+    return torch.compile(function, dynamic=True, fullgraph=True)
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU (and to launch kernels on a GPU)."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
 class Precision(Protocol):
     """A backend that makes linear layers and says in which type they compute.
 
-    `logprob_tolerance` (nats) and `max_flipped_fraction` (0..1) say how closely sampler and training forward must agree.
+    `logprob_tolerance` (nats) and `max_flipped_fraction` (0..1) say how closely sampler and training forward must agree;
+    `static_shapes` says whether shapes must not depend on data.
     """
 
     @property
@@ -66,19 +91,33 @@ class Precision(Protocol):
     @property
     def max_flipped_fraction(self) -> float: ...
 
+    @property
+    def static_shapes(self) -> bool: ...
+
     def linear(self, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Linear: ...
 
     def grouped_linear(self, n_groups: int, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Module: ...
 
     def autocast(self, device_type: str) -> AbstractContextManager: ...
 
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, a plain one that takes its module as an argument, as it is or compiled."""
+        ...
+
 
 class PlainPrecision:
-    """FP32 weights; `compute` says in which type matrix products run: "fp32", or "bf16" through autocast."""
+    """FP32 weights; `compute` says in which type matrix products run: "fp32", or "bf16" through autocast.
 
-    def __init__(self, compute: Literal["fp32", "bf16"] = "fp32") -> None:
+    `compile` runs blocks, decoding steps and log-probs through torch.compile: slow to start (about a minute on two cores, less
+    when torch finds its cache), faster after. Raises `InvalidInput` where there is no C++ compiler.
+    """
+
+    def __init__(self, compute: Literal["fp32", "bf16"] = "fp32", compile: bool = False) -> None:
         require_choice("precision.compute", compute, ("fp32", "bf16"))
+        require_choice("precision.compile", compile, (True, False))
+        require(not compile or has_compiler(), "precision.compile", compile, "it needs a C++ compiler (g++ or clang++)")
         self.compute = compute
+        self.static_shapes = compile
         self.logprob_tolerance, self.max_flipped_fraction = AGREEMENT[compute]
 
     def linear(self, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Linear:
@@ -89,3 +128,6 @@ class PlainPrecision:
 
     def autocast(self, device_type: str) -> AbstractContextManager:
         return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.compute == "bf16")
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return compiled_once(function) if self.static_shapes else function

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.logprobs import linear_token_logprobs
 from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch
 
 # Shape legend: C completion tokens of the minibatch, in the order of the packed rows.
@@ -45,7 +44,7 @@ def score_completions(
     output = backbone.hidden(batch.tokens, with_mtp, batch.routes if replay else None)
     hidden_CD = output.hidden.flatten(0, 1).index_select(0, index_C - 1)
     targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
-    logprobs_C, entropy_C = linear_token_logprobs(hidden_CD, backbone.head_weight(), targets_C, sampling_temperature)
+    logprobs_C, entropy_C = backbone.token_logprobs(hidden_CD, targets_C, sampling_temperature)
     return ScoredCompletions(logprobs_C, entropy_C, output)
 
 

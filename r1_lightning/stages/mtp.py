@@ -16,7 +16,9 @@ from r1_lightning.types.tensors import TokenBatch
 def loss_ahead(
     backbone: Any, hidden_BTD: Tensor, batch: TokenBatch, places: int, only_targets_BT: Tensor | None = None
 ) -> Tensor:
-    """Mean loss of predicting the token `places` ahead (nats); logits are made only where there is a target.
+    """Mean loss of predicting the token `places` ahead (nats); 0 where nothing has a target.
+
+    Positions without a target are computed and left out of the mean: picking them out would cost more than they do.
 
     `only_targets_BT` leaves out targets where it is False: in RL, the prompts.
     """
@@ -24,5 +26,5 @@ def loss_ahead(
     if only_targets_BT is not None:
         wanted, _ = targets_ahead(only_targets_BT.long(), batch.document_ids, places)
         has_target = has_target & wanted.bool()
-    logits = backbone.unembed(hidden_BTD[has_target])
-    return masked_cross_entropy(logits, targets[has_target], has_target[has_target])
+    logprobs, _ = backbone.token_logprobs(hidden_BTD.flatten(0, 1), targets.flatten())
+    return masked_cross_entropy(logprobs, has_target.flatten())

@@ -147,8 +147,10 @@ class Backbone(Protocol):
         """... x D to logits ... x V."""
         ...
 
-    def head_weight(self) -> Tensor:
-        """V x D, so that `unembed` is hidden head_weight^T: losses make their logits tile by tile."""
+    def token_logprobs(
+        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs (with gradients) of softmax(`unembed` / sampling_temperature) at the targets, and its entropies; N, nats."""
         ...
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...

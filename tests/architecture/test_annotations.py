@@ -25,8 +25,8 @@ def test_a_wrong_shape_is_refused():
         k3(torch.zeros(2), torch.zeros(1))  # would broadcast without a word
     with pytest.raises(TypeCheckError, match="completion_mask_RT"):
         per_token(torch.zeros(2, 3), torch.ones(6, dtype=torch.bool))
-    with pytest.raises(TypeCheckError, match="targets_N"):
-        masked_cross_entropy(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), torch.ones(2, dtype=torch.bool))
+    with pytest.raises(TypeCheckError, match="mask_N"):
+        masked_cross_entropy(torch.zeros(2), torch.ones(3, dtype=torch.bool))
 
 
 def test_the_right_type_passes():

@@ -43,7 +43,7 @@ def test_steps_equal_the_forward(layer):
         _, attend = cache.advance(is_token[:, new])
         mask_of_step = step_mask(attend, model.config.n_heads, torch.float32)
         y, step_stats = model.blocks[layer].step(
-            x[:, new], cos[:, new], sin[:, new], mask_of_step, is_token[:, new], cache, layer
+            x[:, new], cos[:, new], sin[:, new], mask_of_step, is_token[:, new], cache.states[layer], new.start
         )
         outputs.append(y)
         routes.append(step_stats)

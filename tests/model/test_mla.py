@@ -80,7 +80,7 @@ def test_absorbed_steps_equal_the_expanded_forward(config, chunks):
         new = slice(start, start + length)
         _, attend = cache.advance(torch.ones(2, length, dtype=torch.bool))
         mask = step_mask(attend, config.n_heads, torch.float32)
-        outputs.append(layer.step(x[:, new], cos[:, new], sin[:, new], mask, cache, 0))
+        outputs.append(layer.step(x[:, new], cos[:, new], sin[:, new], mask, cache.states[0], start))
         start += length
     torch.testing.assert_close(torch.cat(outputs, 1), whole, atol=1e-5, rtol=0)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.functional.logprobs import entropy, token_logprobs
 from r1_lightning.rollout.groups import Rollout
 from r1_lightning.types.tensors import BackboneOutput, Generation, TokenBatch
 from r1_lightning.types.text import Problem
@@ -48,8 +49,11 @@ class MarkovBackbone(nn.Module):
     def unembed(self, hidden: Tensor) -> Tensor:
         return hidden @ self.logits
 
-    def head_weight(self) -> Tensor:
-        return self.logits.T
+    def token_logprobs(
+        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        logits = self.unembed(hidden_ND)
+        return token_logprobs(logits, targets_N, sampling_temperature), entropy(logits, sampling_temperature)
 
     def new_cache(self, rows: int, max_tokens: int) -> RowCounter:
         return RowCounter(rows)
