@@ -50,7 +50,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="a tiny rehearsal: its numbers mean nothing, and no file is written"
     )
-    parser.add_argument("--all", action="store_true", help="BF16 as well, on both sides")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md, too")
     parser.add_argument("--only", choices=CONTESTS, help="one contest instead of all")
     return parser.parse_args(arguments)
@@ -60,12 +59,11 @@ def _run(options: argparse.Namespace) -> None:
     _quieten()
     machine = Machine.here()
     results: list[Result] = []
-    for precision in ("fp32", "bf16") if options.all else ("fp32",):
-        world = World(QUICK if options.quick else FULL, precision)
-        for name in [options.only] if options.only else CONTESTS:
-            contest = CONTESTS[name](world)
-            print(f"{contest.work}, {contest.precision}", flush=True)
-            results.append(compare(contest, options.pairs, say=_say))
+    world = World(QUICK if options.quick else FULL)
+    for name in [options.only] if options.only else CONTESTS:
+        contest = CONTESTS[name](world)
+        print(contest.work, flush=True)
+        results.append(compare(contest, options.pairs, say=_say))
     table = render(results, machine)
     print(f"\n{table}")
     if options.quick:

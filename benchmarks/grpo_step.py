@@ -51,16 +51,19 @@ def _contest(world: World, work: Work) -> Contest:
     size = world.size
     return Contest(
         work=f"{work.name}, {size.prompts} prompts x {size.group_size} completions x {size.new_tokens} tokens",
-        precision=world.precision,
         unit="s/step",
         opponent="TRL",
         ours={
-            f"rows of {row_tokens} in {parts} parts": grpo_ours.measurement(world, work, row_tokens, parts)
+            f"{candidate.name}, rows of {row_tokens} in {parts} parts": grpo_ours.measurement(
+                candidate, work, row_tokens, parts
+            )
+            for candidate in world.ours()
             for row_tokens in grpo_ours.long_enough(world)
             for parts in size.micro_batches
         },
         theirs={
-            f"batch {batch}, experts={experts}": grpo_trl.measurement(world, work, batch, experts)
+            f"{other.name}, batch {batch}, experts={experts}": grpo_trl.measurement(other, work, batch, experts)
+            for other in world.theirs()
             for batch in size.trl_batches
             for experts in EXPERTS
         },

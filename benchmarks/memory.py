@@ -29,7 +29,6 @@ def contest(world: World) -> Contest:
     tokens, vocabulary, width = world.size.loss_shape
     return Contest(
         work=f"memory of the loss, {tokens:,} tokens, V = {vocabulary:,}, D = {width}",
-        precision=world.precision,
         unit="MB",
         opponent="full logits",
         ours={"tiles": _in_a_process("tiles", world.size.loss_shape)},

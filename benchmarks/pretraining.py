@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -29,22 +29,21 @@ from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import TokenBatch
 
 WORK = "pre-training"
-SAME_LOSS = 1e-4  # nats; other rows, other weights or another shift differ by far more
+SAME_LOSS = {"fp32": 1e-4, "bf16": 1e-2}  # nats; other rows, other weights or another shift differ by far more
 
 
 def contest(world: World) -> Contest:
     """tokens/s of `train_steps` optimizer steps."""
     batches = token_batches(world)
-    our_step, our_loss = _ours(world)
-    theirs = {f"experts={experts}": _theirs(world, experts) for experts in EXPERTS}
-    if world.precision == "fp32":  # BF16 rounds differently on the two sides
-        _check_same_loss(our_loss(batches[0]), [loss(batches[0]) for _, loss in theirs.values()])
+    ours = {candidate.name: _ours(candidate) for candidate in world.ours()}
+    theirs = {f"{other.name}, experts={e}": _theirs(other, e) for other in world.theirs() for e in EXPERTS}
+    losses = {name: float(loss(batches[0])) for name, (_, loss) in {**ours, **theirs}.items()}
+    _check_same_loss(losses)
     return Contest(
         work=f"{WORK}, {world.size.train_rows} rows x {world.size.train_row_tokens} tokens per step",
-        precision=world.precision,
         unit="tokens/s",
         opponent="transformers",
-        ours={"defaults": _timed(our_step, batches)},
+        ours={setting: _timed(step, batches) for setting, (step, _) in ours.items()},
         theirs={setting: _timed(step, batches) for setting, (step, _) in theirs.items()},
     )
 
@@ -115,9 +114,8 @@ def _timed(step: Step, batches: list[TokenBatch]) -> Measurement:
     return measure
 
 
-def _check_same_loss(ours: Tensor, theirs: list[Tensor]) -> None:
-    for loss in theirs:
-        difference = abs(float(ours) - float(loss))
-        require(
-            difference <= SAME_LOSS, "difference of the losses", difference, f"at most {SAME_LOSS}: not the same work"
-        )
+def _check_same_loss(losses: Mapping[str, float]) -> None:
+    first = next(iter(losses.values()))
+    for name, loss in losses.items():
+        difference, allowed = abs(loss - first), SAME_LOSS["bf16" if name.startswith("bf16") else "fp32"]
+        require(difference <= allowed, f"loss of {name}", loss, f"within {allowed} of {first}: not the same work")

@@ -28,12 +28,12 @@ def contest(world: World) -> Contest:
     size = world.size
     return Contest(
         work=f"{WORK}, {size.completions} rows x {size.new_tokens} tokens",
-        precision=world.precision,
         unit="tokens/s",
         opponent="transformers",
-        ours={"defaults": _ours(world)},
+        ours={candidate.name: _ours(candidate) for candidate in world.ours()},
         theirs={
-            f"{rows} rows per call, experts={experts}": _theirs(world, rows, experts)
+            f"{other.name}, {rows} rows per call, experts={experts}": _theirs(other, rows, experts)
+            for other in world.theirs()
             for rows in size.generate_rows
             for experts in EXPERTS
         },

@@ -58,16 +58,30 @@ class Size:
 
 
 # 42 rows of 96 tokens are the default of configs/data/text.yaml; 32 x 16 completions of 64 tokens that of rollout.
-FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 256), (1, 8), 4000, (8192, 129_280, 512))
-QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), (1, 2), 200, (256, 2000, 32))
+FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 256), (8,), 4000, (8192, 129_280, 512))
+QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), (2,), 200, (256, 2000, 32))
 
 
 @dataclass(frozen=True)
 class World:
-    """The shared parts at one precision ("fp32" or "bf16")."""
+    """The shared parts as one candidate sees them: `precision` ("fp32" or "bf16"), and whether our side compiles."""
 
     size: Size
-    precision: str
+    precision: str = "fp32"
+    compile: bool = False
+
+    @property
+    def name(self) -> str:
+        """For tables: "fp32" or "bf16 compiled"."""
+        return self.precision + " compiled" * self.compile
+
+    def ours(self) -> list[World]:
+        """What our side tries. BF16 without a compiler has never been the fastest on a CPU."""
+        return [World(self.size, *choice) for choice in (("fp32", False), ("fp32", True), ("bf16", True))]
+
+    def theirs(self) -> list[World]:
+        """What the other side tries."""
+        return [World(self.size, precision) for precision in ("fp32", "bf16")]
 
     @cached_property
     def config(self) -> DictConfig:
@@ -76,6 +90,7 @@ class World:
         return _composed(
             "stage=grpo",
             f"precision={self.precision}",
+            f"precision.compile={self.compile}",
             "model.mtp_depth=0",
             f"task.tokenizer.training_documents={size.tokenizer_documents}",
             f"rollout.prompts_per_rollout={size.prompts}",
@@ -88,7 +103,7 @@ class World:
     @cached_property
     def pretrain_config(self) -> DictConfig:
         """The configuration of `stage=pretrain` with AdamW: Muon would sort HuggingFace's matrices by other names."""
-        return _composed("stage=pretrain", "optim=adamw", f"precision={self.precision}", "model.mtp_depth=0")
+        return _composed("stage=pretrain", "optim=adamw", "model.mtp_depth=0")
 
     @cached_property
     def parts(self) -> Mapping[str, Any]:

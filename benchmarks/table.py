@@ -23,7 +23,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 LIBRARIES = ("torch", "lightning", "transformers", "trl")
 CPU_INFO = Path("/proc/cpuinfo")
 CSV_COLUMNS = (
-    *("date", "commit", "work", "precision", "unit", "opponent", "pair", "ours", "theirs", "speed_up"),
+    *("date", "commit", "work", "unit", "opponent", "pair", "ours", "theirs", "speed_up"),
     *("our_setting", "their_setting", "processor", "threads"),
 )
 
@@ -74,17 +74,21 @@ def render(results: Sequence[Result], machine: Machine) -> str:
     lines = [
         machine.describe(),
         "",
-        f"| work | precision | ours | theirs | ours is faster, or smaller, by (median of {pairs}; least to most) |",
-        "|---|---|---|---|---|",
+        f"| work | ours | theirs | ours is faster, or smaller, by (median of {pairs}; least to most) |",
+        "|---|---|---|---|",
     ]
     for result in results:
         contest, ratios = result.contest, result.speed_ups
         lines.append(
-            f"| {contest.work} | {contest.precision} | {_quantity(result.ours.median, contest.unit)} "
+            f"| {contest.work} | {_quantity(result.ours.median, contest.unit)} "
             f"| {contest.opponent}: {_quantity(result.theirs.median, contest.unit)} "
             f"| **{result.speed_up:.2f}x** ({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
-    lines += ["", "Settings tried (the better of two runs each), and the one that was measured:", ""]
+    lines += [
+        "",
+        "Settings tried, and the one that was measured; what its first run took longer (warm-up, compilation):",
+        "",
+    ]
     for result in results:
         for who, side in (("ours", result.ours), (result.contest.opponent, result.theirs)):
             if side.trials:
@@ -92,7 +96,7 @@ def render(results: Sequence[Result], machine: Machine) -> str:
                     f"{name}: {_quantity(value, result.contest.unit)}" for name, value in side.trials.items()
                 )
                 work = result.contest.work.partition(",")[0]
-                lines.append(f"- {work}, {result.contest.precision}, {who}: **{side.setting}** ({tried})")
+                lines.append(f"- {work}, {who}: **{side.setting}**, first run {side.first_s:.1f} s longer ({tried})")
     return "\n".join(lines)
 
 
@@ -117,7 +121,7 @@ def write_csv(results: Sequence[Result], machine: Machine, folder: Path = RESULT
 
 def _csv_rows(result: Result, machine: Machine) -> list[tuple[object, ...]]:
     contest, ours, theirs = result.contest, result.ours, result.theirs
-    what = (machine.day, machine.commit, contest.work, contest.precision, contest.unit, contest.opponent)
+    what = (machine.day, machine.commit, contest.work, contest.unit, contest.opponent)
     how = (ours.setting, theirs.setting, machine.processor, machine.threads)
     values = zip(ours.values, theirs.values, result.speed_ups, strict=True)
     return [(*what, pair, *(f"{value:.6g}" for value in three), *how) for pair, three in enumerate(values, 1)]

@@ -14,15 +14,17 @@ MACHINE = Machine("2026-01-02", "0123456789abcdef-dirty", "Some processor", 2, 2
 
 
 def result(unit="tokens/s"):
-    contest = Contest("sampling, 4 rows", "fp32", unit, "they", {"defaults": float}, {"a": float, "b": float})
-    return Result(contest, Side("defaults", {}, (3000.0, 1000.0)), Side("b", {"a": 400.0, "b": 500.0}, (500.0, 500.0)))
+    contest = Contest("sampling, 4 rows", unit, "they", {"defaults": float}, {"a": float, "b": float})
+    return Result(
+        contest, Side("defaults", {}, 0.0, (3000.0, 1000.0)), Side("b", {"a": 400.0, "b": 500.0}, 2.5, (500.0, 500.0))
+    )
 
 
 def test_the_table_holds_medians_ratios_and_trials():
     text = render([result()], MACHINE)
     # medians 2000 and 500; ratios 6 and 2, whose median is 4
-    assert "| sampling, 4 rows | fp32 | 2,000 tokens/s | they: 500 tokens/s | **4.00x** (2.00 to 6.00) |" in text
-    assert "they: **b** (a: 400 tokens/s; b: 500 tokens/s)" in text
+    assert "| sampling, 4 rows | 2,000 tokens/s | they: 500 tokens/s | **4.00x** (2.00 to 6.00) |" in text
+    assert "they: **b**, first run 2.5 s longer (a: 400 tokens/s; b: 500 tokens/s)" in text
     assert "2 cores" in text and "0123456789-dirty" in text and "load before the run 0.2" in text
 
 
