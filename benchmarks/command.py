@@ -15,6 +15,7 @@ from benchmarks import grpo_step, memory, pretraining, sampling
 from benchmarks.pairs import Contest, Result, compare
 from benchmarks.setting import FULL, QUICK, World
 from benchmarks.table import Machine, render, write_between_markers, write_csv
+from r1_lightning.run.parts import keep_freed_memory
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 CONTESTS: dict[str, Callable[[World], Contest]] = {
@@ -57,6 +58,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace) -> None:
     _quieten()
+    keep_freed_memory()  # of the whole process: both sides gain from it
     machine = Machine.here()
     results: list[Result] = []
     world = World(QUICK if options.quick else FULL)

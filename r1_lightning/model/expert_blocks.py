@@ -68,7 +68,7 @@ def blocked_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_E
 def dense_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_EDF: Tensor, down_EFD: Tensor) -> Tensor:
     """The same by computing all experts for all tokens."""
     n_experts, d_model, width = gate_up_EDF.shape
-    gates_NE = gates_NK.new_zeros(len(gates_NK), n_experts).scatter(1, chosen_NK, gates_NK)
+    gates_NE = gates_NK.new_zeros(len(gates_NK), n_experts).scatter_add(1, chosen_NK, gates_NK)
     side_by_side = gate_up_EDF.transpose(0, 1).reshape(d_model, n_experts * width)
     hidden_NEF = swiglu((x_ND.to(gate_up_EDF.dtype) @ side_by_side).unflatten(1, (n_experts, width)))
     gated = hidden_NEF * gates_NE.unsqueeze(-1).to(hidden_NEF.dtype)

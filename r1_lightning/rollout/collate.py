@@ -99,22 +99,24 @@ def packed_routes(
 def split_rows(batch: GRPOBatch, parts: int) -> list[GRPOBatch]:
     """A minibatch's packed rows in `parts` micro-batches; what is per sequence, and the denominators, stay the whole's.
 
-    Where there are fewer rows than parts, the rest hold the first row again with nothing of it in the loss.
+    Rows of like length go together, and columns that no row of a part uses are cut off. Where there are fewer rows than parts,
+    the rest hold the longest row again with nothing of it in the loss.
     """
-    chunks = torch.arange(len(batch.completion_mask)).tensor_split(parts)
-    whole = [_take_rows(batch, chunk) for chunk in chunks if len(chunk)]
-    nothing = _take_rows(batch, torch.tensor([0]))
+    order = batch.tokens.is_token.sum(1).argsort(descending=True, stable=True)
+    whole = [_take_rows(batch, chunk) for chunk in order.tensor_split(parts) if len(chunk)]
+    nothing = _take_rows(batch, order[:1])
     nothing = replace(nothing, completion_mask=torch.zeros_like(nothing.completion_mask))
     return whole + [nothing] * (parts - len(whole))
 
 
 def _take_rows(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:
     names = ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids", "advantages")
+    used = int(batch.tokens.is_token[rows].sum(1).max())  # padding stands at the end of a row only
     return replace(
         batch,
-        **{name: getattr(batch, name)[rows] for name in names},
-        tokens=TokenBatch(*(getattr(batch.tokens, item.name)[rows] for item in fields(TokenBatch))),
-        routes=None if batch.routes is None else batch.routes[:, rows],
+        **{name: getattr(batch, name)[rows, :used] for name in names},
+        tokens=TokenBatch(*(getattr(batch.tokens, item.name)[rows, :used] for item in fields(TokenBatch))),
+        routes=None if batch.routes is None else batch.routes[:, rows, :used],
     )
 
 

@@ -7,6 +7,7 @@ module is wired by naming its arguments.
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,9 @@ from r1_lightning.run.validate import GRAPH_KEYS
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
+
+# Names of glibc's <malloc.h>, for `keep_freed_memory`.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def inject(node: DictConfig, parts: Mapping[str, Any]) -> Any:
@@ -104,5 +108,19 @@ def set_up_torch(threads: int | None) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # The switch above also writes NaN into every fresh tensor, to show reads of memory never written: a test, not a need.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - a module property mypy cannot see
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what tensors free instead of handing it back: touching fresh pages again costs a tenth of a step.
+
+    Nothing happens with another C library. Tensors above 32 MiB are handed back in any case.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # naming one threshold ends glibc's own adjusting of both

@@ -76,3 +76,27 @@ def test_how_closely_sampler_and_training_must_agree_depends_on_the_type():
     fp32, bf16 = PlainPrecision("fp32"), PlainPrecision("bf16")
     assert (fp32.logprob_tolerance, fp32.max_flipped_fraction) == (1e-4, 1e-3)
     assert bf16.logprob_tolerance > 100 * fp32.logprob_tolerance and bf16.max_flipped_fraction == 1.0
+
+
+@pytest.mark.parametrize("compile", ["yes", None, 2])
+def test_compile_is_true_or_false(compile):
+    with pytest.raises(InvalidInput, match=r"precision.compile=.* must be one of True, False"):
+        PlainPrecision(compile=compile)
+
+
+def test_compiling_without_a_compiler_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InvalidInput, match=r"precision.compile=True is not allowed: it needs a C\+\+ compiler"):
+        PlainPrecision(compile=True)
+    PlainPrecision()  # and without it nothing is asked for
+
+
+def test_a_function_is_compiled_once_for_all_layers():
+    def function(x: Tensor) -> Tensor:
+        return x
+
+    precision = PlainPrecision(compile=True)
+    assert precision.compiled(function) is precision.compiled(function)
+    assert precision.compiled(function) is not function
+    assert PlainPrecision().compiled(function) is function
