@@ -11,6 +11,9 @@ from typing import Any
 
 import yaml
 
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.cost import FORWARD_FLOPS, TRAINING_FLOPS, count_parameters, meta_backbone
+
 # A band of the smallest and largest of 5 seeds, widened by this much on both sides: other machines round otherwise.
 BAND_MARGIN = 0.05
 SHOWN = (
@@ -110,22 +113,6 @@ def draw_curves(curves: Sequence[Mapping[str, str]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def activated_parameters(config: Mapping[str, Any], vocab_size: int) -> int:
-    """Weights that multiply each token in the main model: projections, chosen and shared experts, router, head."""
-    c = config
-    query = c["n_heads"] * (c["qk_nope_head_dim"] + c["qk_rope_head_dim"])
-    q_rank = c["q_lora_rank"]
-    attention = c["d_model"] * query if q_rank is None else q_rank * (c["d_model"] + query)
-    attention += c["d_model"] * (c["kv_lora_rank"] + c["qk_rope_head_dim"])
-    attention += c["kv_lora_rank"] * c["n_heads"] * (c["qk_nope_head_dim"] + c["v_head_dim"])
-    attention += c["n_heads"] * c["v_head_dim"] * c["d_model"]
-    expert = 3 * c["d_model"] * c["d_ff_expert"]
-    moe = (c["n_activated_experts"] + c["n_shared_experts"]) * expert + c["d_model"] * c["n_routed_experts"]
-    dense = 3 * c["d_model"] * c["d_ff_dense"]
-    n_moe = c["n_layers"] - c["n_dense_layers"]
-    return c["n_layers"] * attention + n_moe * moe + c["n_dense_layers"] * dense + c["d_model"] * vocab_size
-
-
 def training_flops(folder: Path) -> float:
     """FLOPs of a finished stage's training, from its logged tokens: 2 per weight and token forward, 4 backward.
 
@@ -135,15 +122,20 @@ def training_flops(folder: Path) -> float:
     without (about a quarter of a pre-training step, in the control's favour).
     """
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    weights = activated_parameters(config["model"], config["task"]["tokenizer"]["vocab_size"])
+    shape = {
+        key: value for key, value in config["model"].items() if key not in ("_target_", "yarn")
+    }  # YaRN weighs nothing
+    vocab_size = config["task"]["tokenizer"]["vocab_size"]
+    weights = count_parameters(meta_backbone(ModelConfig(vocab_size=vocab_size, **shape))).activated
     with (folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     trained_tokens = sum(float(row["perf/step_tokens"]) for row in rows if row.get("perf/step_tokens"))
     is_rl = any(row.get("rollout/reward_mean") for row in rows)
     if not is_rl:
-        return 6.0 * weights * trained_tokens
+        return TRAINING_FLOPS * weights * trained_tokens
     rollout = config["rollout"]
     # A rollout's numbers stand in the row of each step that trains on it.
     completions_per_step = rollout["prompts_per_rollout"] * rollout["group_size"] / rollout["minibatches_per_rollout"]
     lengths = [float(row["rollout/completion_tokens_mean"]) for row in rows if row.get("rollout/reward_mean")]
-    return 8.0 * weights * trained_tokens + 2.0 * weights * completions_per_step * sum(lengths)
+    with_reference = (TRAINING_FLOPS + FORWARD_FLOPS) * weights * trained_tokens
+    return with_reference + FORWARD_FLOPS * weights * completions_per_step * sum(lengths)

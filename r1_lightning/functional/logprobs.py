@@ -99,10 +99,15 @@ def linear_token_logprobs(
     return logprobs, entropies
 
 
-def _tiles(n_tokens: int, vocabulary: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Slices of tokens, each with the slices of the vocabulary; a small vocabulary lets more tokens share a tile."""
+def tile_shape(n_tokens: int, vocabulary: int) -> tuple[int, int]:
+    """Tokens and entries of the largest tile; a small vocabulary lets more tokens share one."""
     width = min(vocabulary, TILE_VOCABULARY)
-    height = max(1, TILE_TOKENS * TILE_VOCABULARY // width)
+    return min(n_tokens, TILE_TOKENS * TILE_VOCABULARY // width), width
+
+
+def _tiles(n_tokens: int, vocabulary: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Slices of tokens, each with the slices of the vocabulary."""
+    height, width = tile_shape(max(n_tokens, 1), vocabulary)
     columns = [slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width)]
     for start in range(0, n_tokens, height):
         yield slice(start, min(start + height, n_tokens)), columns

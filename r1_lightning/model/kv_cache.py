@@ -69,6 +69,7 @@ class LatentKVCache:
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows`, in their order; an index may repeat."""
-        self.states = [state.index_select(0, rows) for state in self.states]
+        for layer, state in enumerate(self.states):  # one by one: two whole caches are never there at once
+            self.states[layer] = state.index_select(0, rows)
         self.mask = self.mask.index_select(0, rows)
         self.positions = self.positions.index_select(0, rows)

@@ -11,7 +11,7 @@ The factor gives updates the root mean square of AdamW's (Moonlight, eq 4). Embe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,3 +110,17 @@ class MuonConfig(AdamWConfig):
             {"params": vectors, "lr": self.lr},
         ]
         return Muon([group for group in groups if group["params"]], self.momentum, (self.beta1, self.beta2))
+
+
+def state_bytes(optimizer: torch.optim.Optimizer, idle: Collection[Tensor] = ()) -> int:
+    """Bytes of the moments once each parameter has had a gradient: one for a matrix of Muon's, two (AdamW) for all others.
+
+    `idle` parameters never get one. Step counters, a number per parameter tensor, are not counted.
+    """
+    skipped = {id(parameter) for parameter in idle}
+    return sum(
+        (1 if group.get("matrix") else 2) * parameter.numel() * parameter.element_size()
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if id(parameter) not in skipped
+    )

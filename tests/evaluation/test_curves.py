@@ -1,16 +1,15 @@
-"""The report's arithmetic: activated weights against a real model, FLOPs and tables by hand."""
+"""The report's arithmetic: FLOPs and tables by hand."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-import pytest
 import yaml
 
-from r1_lightning.evaluation.curves import activated_parameters, draw_curves, summarise, training_flops
-from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.evaluation.curves import draw_curves, summarise, training_flops
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.cost import count_parameters, meta_backbone
 
 SHAPE = {
     "d_model": 16, "n_layers": 3, "n_dense_layers": 1, "n_heads": 2, "q_lora_rank": 8, "kv_lora_rank": 8,
@@ -19,14 +18,7 @@ SHAPE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("q_lora_rank", [8, None])
-def test_activated_parameters_are_those_of_a_real_model(q_lora_rank: int | None) -> None:
-    """Every matrix of the model, less the embedding and the experts that a token did not choose."""
-    shape = {**SHAPE, "q_lora_rank": q_lora_rank}
-    model = DeepSeekBackbone(ModelConfig(vocab_size=50, mtp_depth=0, **shape))
-    total = sum(p.numel() for p in model.parameters() if p.dim() > 1)
-    unchosen = 2 * (4 - 2) * 3 * 16 * 8  # mixture layers x experts not chosen x three matrices of 16 x 8
-    assert activated_parameters(shape, 50) == total - 50 * 16 - unchosen
+ACTIVATED = count_parameters(meta_backbone(ModelConfig(vocab_size=50, **SHAPE))).activated
 
 
 def _stage(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -47,14 +39,14 @@ def _stage(folder: Path, rows: list[dict[str, object]]) -> Path:
 def test_flops_of_pretraining(tmp_path: Path) -> None:
     """6 FLOPs per weight and token: two steps of 100 tokens."""
     folder = _stage(tmp_path, [{"perf/step_tokens": 100.0}, {"perf/step_tokens": 100.0}])
-    assert training_flops(folder) == 6 * activated_parameters(SHAPE, 50) * 200
+    assert training_flops(folder) == 6 * ACTIVATED * 200
 
 
 def test_flops_of_grpo_count_a_rollout_once(tmp_path: Path) -> None:
     """Two steps of 60 tokens cost 8 each; one rollout of 8 completions x 10 tokens, named in both rows, costs 2 once."""
     row = {"perf/step_tokens": 60.0, "rollout/reward_mean": 1.0, "rollout/completion_tokens_mean": 10.0}
     folder = _stage(tmp_path, [row, row])
-    assert training_flops(folder) == activated_parameters(SHAPE, 50) * (8 * 120 + 2 * 80)
+    assert training_flops(folder) == ACTIVATED * (8 * 120 + 2 * 80)
 
 
 def _results() -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
 from tests.model.tiny import backbone, normal
+from tests.support.memory import LiveTensors
 
 
 def _cache(rows: int = 2, max_tokens: int = 8, layers: int = 2, width: int = 3) -> LatentKVCache:
@@ -91,3 +92,12 @@ def test_a_full_cache_says_so():
     cache.advance(torch.ones(2, 1, dtype=torch.bool))
     with pytest.raises(InvalidInput, match="max_tokens=3 is not allowed: 4 tokens are needed"):
         cache.advance(torch.ones(2, 1, dtype=torch.bool))
+
+
+def test_selecting_rows_never_holds_two_caches():
+    """8 layers of 6 x 100 x 3 numbers, 7,200 bytes each; of 5 rows they take 6,000, made one layer after the other."""
+    with LiveTensors() as live:
+        cache = _cache(rows=6, max_tokens=100, layers=8)
+        cache.select_rows(torch.arange(5))
+    assert cache.bytes == 8 * 6000
+    assert 8 * 7200 + 6000 <= live.peak < 8 * 7200 + 2 * 6000

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from r1_lightning.stages.base import AdamWConfig
-from r1_lightning.stages.muon import MuonConfig
+from r1_lightning.stages.muon import MuonConfig, state_bytes
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, tiny
 
@@ -97,3 +97,16 @@ def test_a_state_dict_goes_on_with_the_same_bits() -> None:
 def test_bad_settings_are_named(settings: dict[str, float]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(settings))):
         MuonConfig(**{"lr": 0.1, **settings})
+
+
+@pytest.mark.parametrize("optim", [AdamWConfig(lr=0.1), MuonConfig(lr=0.1)])
+def test_the_state_takes_the_bytes_that_were_counted_before(optim: AdamWConfig) -> None:
+    model = backbone(tiny())
+    idle = list(model.mtp_modules.parameters())
+    optimizer = optim.build(_with_gradients(model, 0))
+    for parameter in idle:
+        parameter.grad = None
+    counted, all_of_them = state_bytes(optimizer, idle), state_bytes(optimizer)
+    optimizer.step()
+    tensors = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
+    assert counted == sum(tensor.numel() * tensor.element_size() for tensor in tensors) < all_of_them
