@@ -83,6 +83,7 @@ class PretrainDataModule(L.LightningDataModule):
         require_int("data.row_tokens", row_tokens, 2)
         require_int("data.rows_per_batch", rows_per_batch, 1)
         require_int("data.first_document", first_document, 0)
+        self.row_tokens, self.rows_per_batch = row_tokens, rows_per_batch
         self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps, first_document)
 
     def train_dataloader(self) -> StepLoader:

@@ -23,6 +23,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
+from r1_lightning.run.dry_run import dry_run
 from r1_lightning.run.graph import RunStage, build, plan
 from r1_lightning.run.targets import find_own_modules
 from r1_lightning.types.errors import InvalidInput, require
@@ -69,9 +70,16 @@ class _Progress:
 
 def _run(config: DictConfig, run_stage: RunStage, progress: _Progress) -> None:
     node = plan(from_hydra(config))
+    if config.get("dry_run"):
+        dry_run(node, _say)
+        return
     check_accelerator((config.get("trainer") or {}).get("accelerator"))
     progress.fresh = bool(config.fresh)
-    build(node, run_stage, fresh=progress.fresh, say=lambda line: print(line, flush=True))
+    build(node, run_stage, fresh=progress.fresh, say=_say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def check_accelerator(accelerator: object) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.weights import load_weights
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.run.validate import GRAPH_KEYS
+from r1_lightning.model.cost import meta_backbone
+from r1_lightning.run.validate import GRAPH_KEYS, RUN_KEYS
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
@@ -59,21 +62,25 @@ def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> T
     return train_tokenizer(texts, settings.vocab_size, phrases)
 
 
-def build_backbone(config: DictConfig, vocab_size: int, base: Artefact | None) -> DeepSeekBackbone:
-    """The model, with weights drawn from the seed or loaded from the input artefact."""
+def build_backbone(
+    config: DictConfig, vocab_size: int, base: Artefact | None, is_empty: bool = False
+) -> DeepSeekBackbone:
+    """The model, with weights drawn from the seed or loaded from the input artefact; `is_empty` makes shapes only."""
     model_config = inject(config.model, {"vocab_size": vocab_size})
+    if is_empty:
+        return meta_backbone(model_config, instantiate(config.precision))
     backbone = DeepSeekBackbone(model_config, instantiate(config.precision), seed=config.seed)
     if base is not None:
         load_weights(backbone, base.weights_path)
     return backbone
 
 
-def build_parts(config: DictConfig, base: Artefact | None) -> dict[str, Any]:
-    """Every part that a stage, its data module or its callbacks may ask for, by name."""
+def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = False) -> dict[str, Any]:
+    """Every part that a stage, its data module or its callbacks may ask for, by name; the model as in `build_backbone`."""
     require_choice("task.template", config.task.template, TEMPLATES)
     source = instantiate(config.task.source)
     tokenizer = build_tokenizer(config, source, base)
-    backbone = build_backbone(config, tokenizer.vocab_size, base)
+    backbone = build_backbone(config, tokenizer.vocab_size, base, is_empty)
     parts: dict[str, Any] = {
         "source": source,
         "tokenizer": tokenizer,
@@ -124,3 +131,20 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # naming one threshold ends glibc's own adjusting of both
+
+
+def trainer_settings(config: DictConfig) -> dict[str, Any]:
+    """The keyword arguments of the Lightning Trainer: `config.trainer` without the keys that `run` reads itself."""
+    return {key: value for key, value in config.trainer.items() if key not in RUN_KEYS["trainer"]}
+
+
+def quieten() -> None:
+    """Keep Lightning's advice (workers, TPUs, tips) out of a newcomer's terminal; warnings of substance stay."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+        ".*srun.*",
+        ".*in eval mode at the start of training.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
-from r1_lightning.run.parts import build_backbone, build_parts, inject, set_up_torch
+from r1_lightning.run.parts import build_backbone, build_parts, inject, quieten, set_up_torch, trainer_settings
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.types.errors import require
 
@@ -36,7 +34,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
 
     Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
     """
-    _quieten()
+    quieten()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
@@ -61,10 +59,8 @@ def _trainer(config: DictConfig, folder: Path, micro_batches: int) -> L.Trainer:
     loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
     if (config.get("logger") or {}).get("tensorboard"):
         loggers.append(TensorBoardLogger(folder, name="", version=LOGS))
-    own = ("threads", "checkpoint_every_steps")
-    settings = {key: value for key, value in config.trainer.items() if key not in own}
     return instantiate(
-        settings,
+        trainer_settings(config),
         max_steps=config.stage.max_steps,
         max_epochs=1,
         accumulate_grad_batches=micro_batches,
@@ -139,15 +135,3 @@ def _log(metrics: Mapping[str, float], trainer: L.Trainer) -> None:
         if isinstance(logger, TensorBoardLogger):
             logger.log_metrics(dict(metrics), trainer.global_step)
             logger.finalize("success")
-
-
-def _quieten() -> None:
-    """Keep Lightning's advice (workers, TPUs, tips) out of a newcomer's terminal; warnings of substance stay."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
-        ".*srun.*",
-        ".*in eval mode at the start of training.*",
-    ):
-        warnings.filterwarnings("ignore", message=text)

@@ -68,6 +68,8 @@ def validate(config: DictConfig) -> None:
     assert isinstance(plain, dict)
     require_int("seed", plain.get("seed"), 0, MAX_SEED)
     require(isinstance(plain.get("fresh"), bool), "fresh", plain.get("fresh"), "it must be true or false")
+    dry_run = plain.get("dry_run", False)  # configurations of artefacts made before there was such a key lack it
+    require(isinstance(dry_run, bool), "dry_run", dry_run, "it must be true or false")
     init_from = plain.get("init_from")
     require(init_from is None or isinstance(init_from, str), "init_from", init_from, "it must be a folder, or null")
     root = (plain.get("paths") or {}).get("root")

@@ -52,6 +52,7 @@ BAD_INPUT = [
     (["seed=-1"], "seed=-1 is not allowed: it must be a whole number of at least 0"),
     (["seed=abc"], "seed='abc' is not allowed"),
     (["fresh=yes_please"], "fresh='yes_please' is not allowed: it must be true or false"),
+    (["dry_run=maybe"], "dry_run='maybe' is not allowed: it must be true or false"),
     (["stage.parent_overrides=3"], "stage.parent_overrides=3 is not allowed: it must be a list"),
     # the makers of inputs are checked before anything runs
     (['stage.parent_overrides=["optim.lr=abc"]'], "optim.lr='abc' is not allowed: it must be a number"),

@@ -17,7 +17,7 @@ from r1_lightning.artefacts.store import TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.rollout import vllm_engine
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
-from r1_lightning.run.parts import build_parts, inject, set_up_torch
+from r1_lightning.run.parts import build_parts, inject, set_up_torch, trainer_settings
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
 from r1_lightning.types.errors import InvalidInput, require_int
@@ -159,6 +159,19 @@ def test_an_unknown_template_is_named(config: DictConfig) -> None:
         InvalidInput, match=r"task\.template='r2_zero' is not allowed: it must be one of r1_zero, plain"
     ):
         build_parts(wrong, None)
+
+
+def test_an_empty_model_has_the_shapes_and_no_numbers(config: DictConfig, parts: dict[str, Any]) -> None:
+    empty = build_parts(config, None, is_empty=True)
+    shapes = {name: tensor.shape for name, tensor in parts["backbone"].state_dict().items()}
+    assert {name: tensor.shape for name, tensor in empty["backbone"].state_dict().items()} == shapes
+    assert {tensor.device.type for tensor in empty["backbone"].state_dict().values()} == {"meta"}
+    assert empty["backbone"].precision.compute == config.precision.compute
+
+
+def test_the_trainer_gets_what_is_its_own(config: DictConfig) -> None:
+    settings = trainer_settings(config)
+    assert settings["accelerator"] == "cpu" and not settings.keys() & {"threads", "checkpoint_every_steps"}
 
 
 def test_threads_are_set_or_left_alone() -> None:

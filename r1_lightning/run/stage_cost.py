@@ -1,0 +1,206 @@
+"""What a configured stage will take, in bytes, tokens and FLOPs, counted on a model without memory (`model/cost.py`).
+
+How long completions become is not known beforehand: unless a length is given, they are as long as they may ever be, so that
+memory, tokens and FLOPs are the most that a run can come to. Sampling and updates take turns, so that the most memory at one
+time is what lasts and the larger of the two. Copies that live for a moment, and the rollout itself, come on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.data.pretrain_data import PretrainDataModule
+from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.model import cost
+from r1_lightning.model.cost import MicroBatch
+from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.run.parts import build_parts, inject
+from r1_lightning.stages.muon import state_bytes
+from r1_lightning.types.errors import require
+
+
+@dataclass(frozen=True)
+class StepLoad:
+    """What an optimizer step computes: tokens trained on, those of them with a loss, and what is sampled for it.
+
+    A trained token looks at `context` tokens on average. `prompts` may be a fraction: a rollout serves several steps.
+    """
+
+    tokens: float
+    targets: float
+    context: float
+    prompts: float = 0.0
+    group_size: int = 1
+    prompt_tokens: float = 0.0
+    new_tokens: float = 0.0
+
+    @property
+    def sampled_tokens(self) -> float:
+        return self.prompts * self.group_size * self.new_tokens
+
+
+class Memory(NamedTuple):
+    """`size` bytes of one kind, and what they are."""
+
+    name: str
+    size: int
+    note: str
+
+
+class Work(NamedTuple):
+    """One part of an optimizer step: its tokens and FLOPs."""
+
+    name: str
+    tokens: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class EmptyStage:
+    """A stage as `run` would build it, but with a model that has shapes and no numbers.
+
+    `prompts` are those of the first rollout; none in pre-training.
+    """
+
+    config: DictConfig
+    parts: dict[str, Any]
+    module: L.LightningModule
+    data: PretrainDataModule | GroupedRolloutsDataModule
+    prompts: Sequence[Sequence[int]]
+
+    @classmethod
+    def of(cls, config: DictConfig, base: Artefact | None) -> EmptyStage:
+        """Build from a resolved configuration. `InvalidInput` for a data module of somebody's own, or too short a row."""
+        parts = build_parts(config, base, is_empty=True)
+        data = inject(config.data, parts)
+        known = isinstance(data, (PretrainDataModule, GroupedRolloutsDataModule))
+        require(known, "dry_run", True, f"what a step of {config.data['_target_']} takes is not known")
+        prompts = [] if isinstance(data, PretrainDataModule) else data.dataset.maker.prompts(data.dataset.problems(0))
+        return cls(config, parts, inject(config.stage, parts), data, prompts)
+
+    @property
+    def backbone(self) -> Any:
+        return self.parts["backbone"]
+
+    @property
+    def mtp_depth(self) -> int:
+        """How many MTP modules train."""
+        return self.backbone.config.mtp_depth if getattr(self.module, "mtp_loss_weight", 0.0) > 0 else 0
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the stage holds more than the model: a frozen copy of it."""
+        return cost.tensor_bytes(self.module) > cost.tensor_bytes(self.backbone)
+
+    @property
+    def device_type(self) -> str:
+        """Where it would run: "cpu" or "cuda"."""
+        accelerator = self.config.trainer.get("accelerator", "auto")
+        is_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+        return "cpu" if is_cpu else "cuda"
+
+    def load(self, new_tokens: float | None = None) -> StepLoad:
+        """The load of a step whose completions have `new_tokens` each; None: as many as they may ever have."""
+        if isinstance(self.data, PretrainDataModule):
+            tokens = self.data.rows_per_batch * self.data.row_tokens
+            return StepLoad(tokens, tokens, self.data.row_tokens / 2)
+        rollout: RolloutConfig = self.parts["rollout"]
+        new = rollout.longest_completion if new_tokens is None else new_tokens
+        prompt, steps = mean(map(len, self.prompts)), rollout.minibatches_per_rollout
+        sequences = rollout.prompts_per_rollout * rollout.group_size / steps
+        prompts = rollout.prompts_per_rollout * rollout.dynamic_sampling_attempts / steps
+        length = prompt + new
+        return StepLoad(sequences * length, sequences * new, length / 2, prompts, rollout.group_size, prompt, new)
+
+    def micro_batch(self) -> MicroBatch:
+        """The largest: as many rows as completions at their limit need, each behind the longest prompt."""
+        if isinstance(self.data, PretrainDataModule):
+            rows, length = self.data.rows_per_batch, self.data.row_tokens
+            return MicroBatch(rows, length, rows * length, False, self.mtp_depth)
+        rollout: RolloutConfig = self.parts["rollout"]
+        new, length = rollout.longest_completion, rollout.row_tokens
+        sequences = rollout.prompts_per_rollout * rollout.group_size // rollout.minibatches_per_rollout
+        per_row = length // (max(map(len, self.prompts)) + new)
+        rows = math.ceil(math.ceil(sequences / per_row) / rollout.micro_batches)
+        return MicroBatch(rows, length, min(rows * per_row, sequences) * new, True, self.mtp_depth)
+
+    def lasting_memory(self) -> list[Memory]:
+        """What is there from the first step to the last (gradients live until the next backward)."""
+        backbone = self.backbone
+        idle = [] if self.mtp_depth else list(backbone.mtp_modules.parameters())
+        weights = cost.tensor_bytes(backbone)
+        gradients = cost.parameter_bytes(backbone) - sum(cost.parameter_bytes(m) for m in backbone.mtp_modules if idle)
+        moments = state_bytes(self.parts["optim"].build(backbone), idle)
+        optimizer = self.config.optim["_target_"].rpartition(".")[2].removesuffix("Config")
+        reference = cost.tensor_bytes(self.module) - weights
+        lines = [
+            Memory("weights", weights, "FP32"),
+            Memory("gradients", gradients, "FP32, without the MTP modules" if idle else "FP32"),
+            Memory("optimizer state", moments, optimizer),
+            Memory("reference", reference, "a frozen copy"),
+        ]
+        return [line for line in lines if line.size]
+
+    def sampling_memory(self) -> list[Memory]:
+        """What sampling adds: nothing in pre-training."""
+        if not self.prompts:
+            return []
+        rollout: RolloutConfig = self.parts["rollout"]
+        rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
+        length = max(map(len, self.prompts)) + rollout.longest_completion
+        cache = self.backbone.new_cache(rows, length)
+        tables = cost.SAMPLER_TABLES * cost.FP32 * rows * self.backbone.config.vocab_size
+        return [
+            Memory("latent cache, sampling", cache.bytes, f"{rows:,} rows x {length:,} tokens"),
+            Memory("logits, sampling", tables, f"{rows:,} rows x {self.backbone.config.vocab_size:,} tokens"),
+        ]
+
+    def update_memory(self) -> list[Memory]:
+        """What forward and backward of one micro-batch add."""
+        batch, shape = self.micro_batch(), self.backbone.config
+        number = cost.BF16 if getattr(self.backbone.precision, "compute", "fp32") == "bf16" else cost.FP32
+        is_fused = cost.is_attention_fused(shape, self.device_type)
+        kept = cost.activation_bytes(shape, batch, number, is_fused)
+        converted = cost.converted_weight_bytes(self.backbone, number, self.mtp_depth > 0)
+        passing = cost.inference_bytes(shape, batch, number, is_fused) if self.has_reference else 0
+        tiles = "log-probs in tiles" if batch.is_tiled else "whole"
+        rows = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
+        lines = [
+            Memory("activations, update", kept, rows if is_fused else f"{rows}; the CPU keeps attention's weights"),
+            Memory("weights in BF16, update", converted, "made for every forward"),
+            Memory("reference's forward", passing, "one layer at a time"),
+            Memory("logits, update", cost.logit_bytes(shape.vocab_size, batch), f"{batch.targets:,} tokens, {tiles}"),
+        ]
+        return [line for line in lines if line.size]
+
+    def peak_bytes(self) -> int:
+        """The most memory at one time."""
+        lasting, sampling, update = (
+            sum(line.size for line in lines)
+            for lines in (self.lasting_memory(), self.sampling_memory(), self.update_memory())
+        )
+        return lasting + max(sampling, update)
+
+    def work(self, load: StepLoad) -> list[Work]:
+        """Tokens and FLOPs of an optimizer step; a part that the stage has not is left out."""
+        shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
+        sampling = cost.sampling_flops(
+            shape, counts, load.prompts, load.group_size, load.prompt_tokens, load.new_tokens
+        )
+        forward = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context)
+        update = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context, self.mtp_depth)
+        lines = [
+            Work("sampling", load.sampled_tokens, sampling),
+            Work("reference", load.tokens, forward if self.has_reference else 0),
+            Work("update", load.tokens, update * cost.TRAINING_FLOPS / cost.FORWARD_FLOPS),
+        ]
+        return [line for line in lines if line.flops]

@@ -1,0 +1,127 @@
+"""`dry_run=true` from the command line: a table for the stage, its missing inputs by name, and nothing made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.run import dry_run as module
+from r1_lightning.run import probe
+from r1_lightning.run.probe import Speed
+from tests.run.conftest import REAL_CONFIGS, Command
+from tests.support.commands import folder, overrides, train
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "BUDGET_S", 0.0)
+
+
+def rows(text: str) -> dict[str, str]:
+    """Name -> value of the table's rows; the value ends where the note begins, after two spaces."""
+    found = re.findall(r"^  (\S.*?) {2,}(\S+(?: \S+)?)(?:  .*)?$", text, re.MULTILINE)
+    return dict(found)
+
+
+def test_a_table_and_nothing_made(tmp_path: Path, capsys: Captured) -> None:
+    result = train([*overrides(tmp_path), "dry_run=true"], capsys)
+    assert result.code == 0, result.err
+    assert list(tmp_path.iterdir()) == []
+    first, *_ = result.out.splitlines()
+    assert first.startswith("base: missing, would be built first (stage pretrain, 5 optimizer steps, about ")
+    assert "grpo: 5 optimizer steps of model tiny on task arithmetic; nothing is run" in result.out
+    assert "completions at their limit of 12 tokens" in result.out and "weights untrained" in result.out
+    table = rows(result.out)
+    assert {"total", "without embedding and head", "without MTP", "activated per token"} <= table.keys()
+    assert {"weights", "gradients", "optimizer state", "reference", "latent cache, sampling"} <= table.keys()
+    assert {"activations, update", "logits, update", "at one time"} <= table.keys()
+    assert {"sampling", "reference", "update", "forward and backward", "optimizer", "evaluation, once"} <= table.keys()
+    assert result.out.splitlines()[-1].endswith("for the whole stage on this machine")
+
+
+def test_it_is_no_part_of_the_fingerprint_and_sees_what_is_there(tmp_path: Path, capsys: Captured) -> None:
+    assert train(overrides(tmp_path), capsys).code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    result = train([*overrides(tmp_path), "dry_run=true"], capsys)
+    base, grpo = folder(tmp_path, "pretrain"), folder(tmp_path, "grpo")
+    assert result.out.splitlines()[:2] == [f"base: reusing {base}", f"grpo: {grpo} is complete already"]
+    assert "weights untrained" not in result.out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    given = train([*overrides(tmp_path), "dry_run=true", f"init_from={base}", "seed=1"], capsys)
+    assert given.out.startswith(f"base: taking {base} (init_from)\n")
+
+
+def test_a_model_that_does_not_fit_is_counted_and_not_probed(command: Command, tmp_path: Path) -> None:
+    outcome = command("experiment=paper_r1_zero", "dry_run=true", configs=REAL_CONFIGS)
+    assert outcome.code == 0, outcome.err
+    assert outcome.recorder.stages == [] and list(tmp_path.iterdir()) == []
+    assert re.search(r"^base: missing, .*stage pretrain.*time: not measured, with a reserve of 25 % it", outcome.out)
+    assert re.search(r"time: not measured, with a reserve of 25 % it takes \d+ PB, and this machine has", outcome.out)
+    table = rows(outcome.out)
+    # 671 B with V3's vocabulary of 129,280; here it is some 400. The MTP module has 11.6 B.
+    assert table["total"].split()[0] == "681" and table["without MTP"].split()[0] == "669"
+    assert table["sampling"].endswith("EFLOPs") and table["weights"] == "2.72 TB"
+
+
+def test_a_gpu_that_is_not_there_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    outcome = command("stage=pretrain", "dry_run=true", "trainer=gpu", configs=REAL_CONFIGS)
+    assert outcome.code == 0 and outcome.out.endswith("time: not measured, this machine has no GPU\n")
+
+
+def test_the_time_of_a_stage_by_hand(command: Command, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """32 prompts x 16 completions in 2 minibatches: 256 completions to a step, of 20 tokens behind a prompt of p.
+
+    Sampling 5,120 tokens at 1 ms: 5.12 s. Training 256 (p + 20) tokens at 1 ms and 0.1 ms for their data. Optimizer 0.5 s.
+    Evaluation: 2 models x 500 problems x 16 samples x 20 tokens at 1 ms: 320 s.
+    """
+    monkeypatch.setattr(module, "measure", lambda *_: Speed(1e-3, 0.5, 1e-4, 1e-3, 20.0, 9.0))
+    out = command("stage=grpo", "dry_run=true", configs=REAL_CONFIGS).out
+    table = rows(out)
+    assert (
+        table["sampling"] == "5.12 s" and table["optimizer"] == "500 ms" and table["evaluation, once"] == "5.33 minutes"
+    )
+    assert "completions of 20 tokens (as in the probe)" in out
+    (tokens,) = {float(found.replace(",", "")) for found in re.findall(r"update +\S+ GFLOPs +([\d,]+) tokens", out)}
+    trained_s = (tokens - 256 * 44) * 1.1e-3  # the table's completions are at their limit of 64 tokens
+    whole_s = 160 * (5.12 + trained_s + 0.5) + 320
+    assert out.splitlines()[-1] == f"about {module._duration(whole_s)} for the whole stage on this machine"
+
+
+def test_a_probe_that_stopped_early_takes_the_limits_mean(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 tokens for the first half of the steps and 96 for the second: 80."""
+    monkeypatch.setattr(module, "measure", lambda *_: Speed(1e-3, 0.5, 1e-4, 1e-3, None, 9.0))
+    later = ("rollout.longer_from_step=80", "rollout.longer_max_new_tokens=96")
+    out = command("stage=grpo", "dry_run=true", *later, configs=REAL_CONFIGS).out
+    assert "completions of 80 tokens (their limit, which the probe did not reach)" in out
+    assert "completions at their limit of 96 tokens" in out
+
+
+def test_an_evaluation_that_was_not_measured_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pre-training samples nothing, so that the probe does not know how fast its evaluation would be."""
+    monkeypatch.setattr(module, "measure", lambda *_: Speed(1e-3, 0.0, 0.0, 0.0, None, 9.0))
+    measured = "stage.evaluation={problems: 4, samples: 2, max_new_tokens: 12}"
+    out = command("stage=pretrain", "dry_run=true", measured, configs=REAL_CONFIGS).out
+    assert "not measured: this stage samples nothing else" in out
+    # 850 steps of 42 rows x 96 tokens at 1 ms: 3,427 s
+    assert out.splitlines()[-1] == "about 57.1 minutes for the whole stage on this machine"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0.00 "), (7, "7.00 "), (999, "999 "), (1_234_567, "1.23 M"), (5.35e12, "5.35 T"), (8e16, "80.0 P")],
+)
+def test_three_digits_and_a_prefix(number: float, text: str) -> None:
+    assert module._human(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0005, "0.50 ms"), (0.25, "250 ms"), (42.0, "42.0 s"), (90.0, "1.50 minutes"), (1e8, "1157 days")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert module._duration(seconds) == text

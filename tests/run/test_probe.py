@@ -1,0 +1,72 @@
+"""The probe: real parts, doubling work, an end when its time is up, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from r1_lightning.run import probe
+from r1_lightning.run.compose import compose_stage, resolved
+from r1_lightning.stages.grpo import GRPOModule
+from tests.support.commands import CONFIGS, SMALL_MODEL
+
+ROLLOUT = ("rollout.prompts_per_rollout=4", "rollout.group_size=4", "rollout.max_new_tokens=12")
+
+
+@pytest.fixture(autouse=True)
+def composing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+def config_of(*overrides: str) -> DictConfig:
+    return resolved(compose_stage([*SMALL_MODEL, *overrides]).config)
+
+
+def rows_trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the batches that `GRPOModule` is given from now on; every one must have something to learn from."""
+    shapes: list[tuple[int, ...]] = []
+    step = GRPOModule.training_step
+
+    def noted(self: GRPOModule, batch: probe.GRPOBatch, index: int) -> torch.Tensor:
+        assert batch.advantages.any()
+        shapes.append(tuple(batch.completion_mask.shape))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(GRPOModule, "training_step", noted)
+    return shapes
+
+
+def test_grpo_is_timed_up_to_its_real_micro_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """16 completions in 2 minibatches of 2 parts: 4 completions, each in a row of its own."""
+    shapes = rows_trained(monkeypatch)
+    split = ("rollout.minibatches_per_rollout=2", "rollout.micro_batches=2", "rollout.row_tokens=50")
+    speed = probe.measure(config_of("stage=grpo", *ROLLOUT, *split, "stage.on_zero_variance=stop"), None)
+    assert len(shapes) == len(probe.PARTS) and shapes[-1] == shapes[-2]
+    assert shapes[0][0] <= shapes[-1][0] <= 4 and shapes[-1][1] == 50
+    assert min(speed.training_s, speed.optimizer_s, speed.data_s, speed.sampling_s) > 0
+    assert speed.new_tokens is not None and 1 <= speed.new_tokens <= 12
+    assert speed.probe_s > speed.sampling_s * 16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_machine_stops_early_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no time at all: 8 tokens of the 40 wanted are sampled, and the smallest share of the rows trains."""
+    monkeypatch.setattr(probe, "BUDGET_S", 0.0)
+    shapes = rows_trained(monkeypatch)
+    speed = probe.measure(config_of("stage=grpo", *ROLLOUT, "rollout.max_new_tokens=40"), None)
+    assert len(shapes) == 1 and shapes[0][0] == 1
+    assert speed.new_tokens is None and speed.training_s > 0
+
+
+def test_pretraining_samples_nothing() -> None:
+    speed = probe.measure(config_of("stage=pretrain", "data.rows_per_batch=4"), None)
+    assert speed.sampling_s == 0 and speed.new_tokens is None
+    assert min(speed.training_s, speed.optimizer_s, speed.data_s) > 0
