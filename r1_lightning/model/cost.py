@@ -141,6 +141,20 @@ def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, 
     return batch.rows * batch.row_tokens * (max(attention, feed_forward) + FP32 * batch.row_tokens)
 
 
+def prefill_bytes(config: ModelConfig, prompts: int, tokens: int, number: int = FP32) -> int:
+    """Bytes alive at once while `prompts` rows of `tokens` are read into the cache: the mask, the stream, and half a block.
+
+    The mask is N T x T per row (`mla.step_mask`), beside the boolean it is made from. Attention has per head the query as it
+    comes and rotated, absorbed (twice, for it changes its order), the two joined, and the sum over the cached vectors.
+    """
+    heads, width = config.n_heads, config.d_model
+    attention = number * heads * 2 * (config.qk_head_dim + config.kv_lora_rank + config.cache_width)
+    mixed = config.n_dense_layers < config.n_layers
+    feed_forward = (_mixture(config, number) if mixed else _dense(config, number)) - _norm(width)
+    per_token = (number * heads + 1) * tokens + 2 * FP32 * width + max(attention, feed_forward)
+    return prompts * tokens * per_token
+
+
 def _norm(width: int) -> int:
     """The input, one over its root mean square, and their product; the output belongs to whoever reads it."""
     return FP32 * (2 * width + 1)
@@ -218,7 +232,8 @@ def sampling_flops(
 ) -> float:
     """FLOPs of `group_size` completions of `new_tokens` for each prompt, which is read once for its group.
 
-    Attention runs on the cached latents (V2 section 2.1.2): per layer and cached token 2 N (2 C + R).
+    Attention runs on the cached latents (V2 section 2.1.2): per layer and cached token 2 N (2 C + R). That is what has to be
+    computed; the fused kernel of `MLA.step` sums the rotary part as well, 2 N R more, and cuts it off.
     """
     per_place = config.n_layers * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
     body = counts.activated - counts.head

@@ -71,7 +71,7 @@ class _Progress:
 def _run(config: DictConfig, run_stage: RunStage, progress: _Progress) -> None:
     node = plan(from_hydra(config))
     if config.get("dry_run"):
-        dry_run(node, _say)
+        dry_run(node, _say, fresh=bool(config.fresh))
         return
     check_accelerator((config.get("trainer") or {}).get("accelerator"))
     progress.fresh = bool(config.fresh)

@@ -1,7 +1,9 @@
 """How fast this machine is at a stage: a short sampling run and a few micro-batches with the real parts, then thrown away.
 
-Both begin small and double until they are of the real size or have taken `BUDGET_S`, so that a machine which is slow at a stage
-still answers after some ten seconds. Micro-batches go through Lightning's Trainer, clipping and optimizer included.
+Each begins with a small one that is not timed (what a process does for the first time is slow) and grows until it is of the
+real size or has taken `BUDGET_S`, so that a machine which is slow at a stage still answers after some ten seconds. Micro-batches
+go through Lightning's Trainer, clipping and optimizer included; the real size is repeated while there is time, and the median
+counts: one reading that something else disturbed does no harm. What a run does besides (starting, checkpoints) is not measured.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from statistics import median
 from typing import Any
 
 import lightning as L
@@ -22,17 +25,20 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import RolloutDataset
 from r1_lightning.rollout.collate import minibatches, split_rows
+from r1_lightning.rollout.groups import Rollout
 from r1_lightning.run.parts import build_parts, inject, set_up_torch, trainer_settings
 from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch, TokenBatch
 
 BUDGET_S = 3.0  # what was begun is finished: doubling makes it up to twice as much, for sampling and for training
-FIRST_NEW_TOKENS = 8
-PARTS = (32, 8, 4, 2, 1, 1)  # of the micro-batch, from warming up to the real size
+WARM_UP_TOKENS, FIRST_NEW_TOKENS = 2, 8
+PARTS = (32, 32, 16, 8, 4, 2, *[1] * 8)  # of the micro-batch; the first warms up
+READINGS = 3  # at least, so that the median passes over one at which the machine was busy with something else
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds on this machine. `training_s` and `data_s` are per token trained on (data: rewards, packing, tokenizing).
+    """Seconds on this machine. `training_s` is per token trained on, padding beside it included; `data_s` too (rewards, packing,
+    tokenizing).
 
     `sampling_s` is per sampled token, 0 for a stage that samples nothing; `new_tokens` is the mean length of completions in
     the probe, None where it had to stop before the length limit; `probe_s` is what the probe itself took.
@@ -54,7 +60,8 @@ def measure(config: DictConfig, base: Artefact | None) -> Speed:
     parts = build_parts(config, base)
     module = inject(config.stage, parts)
     trainer_for = _trainers(config)
-    module.to(trainer_for(1).strategy.root_device)
+    device = trainer_for(1).strategy.root_device
+    module.to(device)
     datamodule = inject(config.data, {**parts, "max_steps": 1})
     batch: GRPOBatch | TokenBatch
     sampling_s, new_tokens = 0.0, None
@@ -62,11 +69,12 @@ def measure(config: DictConfig, base: Artefact | None) -> Speed:
         batch, data_s = _packed(datamodule)
     else:
         batch, data_s, sampling_s, new_tokens = _sampled(datamodule.dataset)
-    clock = _Clock()
+    clock = _Clock(device)
     batches = [_share(batch, parts) for parts in PARTS]
     trainer_for(len(batches), clock).fit(module, _Batches(batches))
+    training_s, optimizer_s = clock.medians()
     probe_s = time.perf_counter() - start_s
-    return Speed(clock.training_s, clock.optimizer_s, data_s, sampling_s, new_tokens, probe_s)
+    return Speed(training_s, optimizer_s, data_s, sampling_s, new_tokens, probe_s)
 
 
 def _trainers(config: DictConfig) -> Any:
@@ -92,26 +100,41 @@ class _Batches:
 
 
 class _Clock(L.Callback):
-    """Times the micro-batches of a fit, the last one counting, and ends it when the budget is spent."""
+    """Times the micro-batches of a fit, the first one left out, and ends it when the budget is spent."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.began_s = self.backward_s = self.spent_s = 0.0
-        self.training_s = self.optimizer_s = 0.0
+        self.readings: list[tuple[int, float, float]] = []  # tokens, seconds per token, seconds of the optimizer
+
+    def now_s(self) -> float:
+        if self.device.type == "cuda":  # kernels run on after they are called
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.began_s = time.perf_counter()
+        self.began_s = self.now_s()
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self.backward_s = time.perf_counter()
+        self.backward_s = self.now_s()
 
-    def on_train_batch_end(self, trainer: L.Trainer, _: Any, __: Any, batch: Any, ___: int) -> None:
-        now_s = time.perf_counter()
-        tokens = int(getattr(batch, "tokens", batch).is_token.sum())
-        self.training_s = (self.backward_s - self.began_s) / tokens
-        self.optimizer_s = now_s - self.backward_s
+    def on_train_batch_end(self, trainer: L.Trainer, _: Any, __: Any, batch: Any, index: int) -> None:
+        if index == 0:
+            return
+        now_s, tokens = self.now_s(), int(getattr(batch, "tokens", batch).is_token.sum())
+        self.readings.append((tokens, (self.backward_s - self.began_s) / tokens, now_s - self.backward_s))
         self.spent_s += now_s - self.began_s
-        if self.spent_s > BUDGET_S:
+        if self.spent_s > BUDGET_S and len(self.readings) >= READINGS:
             trainer.should_stop = True
+
+    def medians(self) -> tuple[float, float]:
+        """Seconds per token over the readings of the largest size (over the last three, where there are fewer), and of the
+        optimizer, which no size changes.
+        """
+        largest = max(tokens for tokens, *_ in self.readings)
+        alike = [reading for reading in self.readings if reading[0] == largest]
+        used = alike if len(alike) >= READINGS else self.readings[-READINGS:]
+        return median(seconds for _, seconds, _ in used), median(seconds for *_, seconds in self.readings)
 
 
 def _share(batch: GRPOBatch | TokenBatch, parts: int) -> Any:
@@ -163,22 +186,60 @@ def _sampled(dataset: RolloutDataset) -> tuple[GRPOBatch, float, float, float | 
         longer_from_step=None,
         longer_max_new_tokens=None,
     )
-    limit, spent_s = min(FIRST_NEW_TOKENS, config.max_new_tokens), 0.0
-    while True:
+    limits = [WARM_UP_TOKENS, FIRST_NEW_TOKENS]
+    while limits[-1] < config.max_new_tokens:
+        limits.append(2 * limits[-1])
+    spent_s = 0.0
+    for turn, limit in enumerate(min(limit, config.max_new_tokens) for limit in limits):
         small = replace(one_wave, max_new_tokens=limit)
         generate = _Timed(dataset.maker.generate)
         start_s = time.perf_counter()
         rollout = replace(dataset.maker, generate=generate, config=small)(0, 0, problems)
-        (batch,) = minibatches(rollout, small, dataset.seed, dataset.maker.tokenizer.pad_id)
-        took_s = time.perf_counter() - start_s
-        spent_s += took_s
-        if limit == config.max_new_tokens or spent_s > BUDGET_S:
+        judging_s = time.perf_counter() - start_s - generate.seconds
+        spent_s += generate.seconds if turn else 0.0
+        if spent_s > BUDGET_S:
             break
-        limit = min(2 * limit, config.max_new_tokens)
     lengths = rollout.generation.completion_mask.sum(1).float()
-    mean = float(lengths.mean()) if limit == config.max_new_tokens else None
+    sampling_s = generate.seconds / float(lengths.sum())
+    new_tokens = float(lengths.mean()) if limit == config.max_new_tokens else None
+    if new_tokens is None:
+        rollout = _lengthened(rollout, config.max_new_tokens)
+    start_s = time.perf_counter()
+    (batch,) = minibatches(rollout, small, dataset.seed, dataset.maker.tokenizer.pad_id)
+    packing_s = time.perf_counter() - start_s
+    prompt_tokens = sum(map(len, rollout.prompts)) * config.group_size
+    trained = float(rollout.generation.completion_mask.sum()) + prompt_tokens
+    data_s = judging_s / (float(lengths.sum()) + prompt_tokens) + packing_s / trained
     per_micro_batch = rows / (config.minibatches_per_rollout * config.micro_batches)
     batch = split_rows(batch, max(1, round(len(lengths) / per_micro_batch)))[0]
-    batch = replace(batch, advantages=torch.ones_like(batch.advantages) * batch.completion_mask)
-    trained = float(lengths.sum()) + sum(map(len, rollout.prompts)) * config.group_size
-    return batch, (took_s - generate.seconds) / trained, generate.seconds / float(lengths.sum()), mean
+    return (
+        replace(batch, advantages=torch.ones_like(batch.advantages) * batch.completion_mask),
+        data_s,
+        sampling_s,
+        new_tokens,
+    )
+
+
+def _lengthened(rollout: Rollout, limit: int) -> Rollout:
+    """The rollout as if every completion cut off had gone on to `limit` tokens, its own over and over again.
+
+    So that training is timed on rows that are as full as those of a run, where sampling itself was too slow to get there.
+    """
+    old = rollout.generation
+    width = old.completion_mask.shape[1]
+    lengths = torch.where(old.finished, old.completion_mask.sum(1), limit)
+    mask = torch.arange(limit) < lengths.unsqueeze(1)
+    columns = torch.arange(limit) % width
+
+    def longer(x: Tensor) -> Tensor:
+        return x[:, columns] * mask
+
+    generation = replace(
+        old,
+        completion_ids=longer(old.completion_ids),
+        completion_mask=mask,
+        policy_logprobs=longer(old.policy_logprobs),
+        sampler_logprobs=longer(old.sampler_logprobs),
+        routes=old.routes[:, :, columns] if old.routes.numel() else old.routes,
+    )
+    return replace(rollout, generation=generation, advantages=longer(rollout.advantages))

@@ -23,6 +23,7 @@ from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS, VLLM
 from r1_lightning.run.parts import build_parts, inject
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
@@ -102,6 +103,26 @@ class EmptyStage:
         return cost.tensor_bytes(self.module) > cost.tensor_bytes(self.backbone)
 
     @property
+    def engine(self) -> VLLM | None:
+        """What samples in place of our own sampler, in memory of its own."""
+        sampler = self.parts["rollout"].sampler if self.prompts else None
+        return sampler if isinstance(sampler, VLLM) else None
+
+    @property
+    def attempts(self) -> int:
+        """How many times as many prompts may be drawn as are trained on."""
+        return self.parts["rollout"].dynamic_sampling_attempts if self.prompts else 1
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number in the type in which products run."""
+        return cost.BF16 if getattr(self.backbone.precision, "compute", "fp32") == "bf16" else cost.FP32
+
+    @property
+    def is_fused(self) -> bool:
+        return cost.is_attention_fused(self.backbone.config, self.device_type)
+
+    @property
     def device_type(self) -> str:
         """Where it would run: "cpu" or "cuda"."""
         accelerator = self.config.trainer.get("accelerator", "auto")
@@ -151,24 +172,40 @@ class EmptyStage:
         return [line for line in lines if line.size]
 
     def sampling_memory(self) -> list[Memory]:
-        """What sampling adds: nothing in pre-training."""
+        """What sampling adds, a wave of `max_rows` at a time: nothing in pre-training."""
         if not self.prompts:
             return []
         rollout: RolloutConfig = self.parts["rollout"]
+        config, longest = self.backbone.config, max(map(len, self.prompts))
+        length = longest + rollout.longest_completion
+        if self.engine is not None:
+            return self._scoring_memory(length)
         rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
-        length = max(map(len, self.prompts)) + rollout.longest_completion
+        prompts = math.ceil(rows / rollout.group_size)
         cache = self.backbone.new_cache(rows, length)
-        tables = cost.SAMPLER_TABLES * cost.FP32 * rows * self.backbone.config.vocab_size
+        tables = cost.SAMPLER_TABLES * cost.FP32 * rows * config.vocab_size
+        prefill = cost.prefill_bytes(config, prompts, longest, self.number)
         return [
             Memory("latent cache, sampling", cache.bytes, f"{rows:,} rows x {length:,} tokens"),
-            Memory("logits, sampling", tables, f"{rows:,} rows x {self.backbone.config.vocab_size:,} tokens"),
+            Memory("prefill, sampling", prefill, f"{prompts:,} prompts x {longest:,} tokens"),
+            Memory("logits, sampling", tables, f"{rows:,} rows x {config.vocab_size:,} entries"),
+        ]
+
+    def _scoring_memory(self, length: int) -> list[Memory]:
+        """Where another engine samples: the trainer's forward for the old log-probs."""
+        rows, shape = max(1, SCORED_TOKENS // length), self.backbone.config
+        batch = MicroBatch(rows, length, rows * length, True, 0)
+        passing = cost.inference_bytes(shape, batch, self.number, self.is_fused)
+        note = f"{rows:,} rows x {length:,} tokens"
+        return [
+            Memory("forward, old log-probs", passing, f"{note}, one layer at a time"),
+            Memory("logits, old log-probs", cost.logit_bytes(shape.vocab_size, batch), "in tiles"),
         ]
 
     def update_memory(self) -> list[Memory]:
         """What forward and backward of one micro-batch add."""
         batch, shape = self.micro_batch(), self.backbone.config
-        number = cost.BF16 if getattr(self.backbone.precision, "compute", "fp32") == "bf16" else cost.FP32
-        is_fused = cost.is_attention_fused(shape, self.device_type)
+        number, is_fused = self.number, self.is_fused
         kept = cost.activation_bytes(shape, batch, number, is_fused)
         converted = cost.converted_weight_bytes(self.backbone, number, self.mtp_depth > 0)
         passing = cost.inference_bytes(shape, batch, number, is_fused) if self.has_reference else 0
@@ -198,8 +235,11 @@ class EmptyStage:
         )
         forward = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context)
         update = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context, self.mtp_depth)
+        drawn = load.prompts * load.group_size * (load.prompt_tokens + load.new_tokens) if self.engine else 0.0
+        old = cost.forward_flops(shape, counts, drawn, load.sampled_tokens, load.context) if self.engine else 0.0
         lines = [
             Work("sampling", load.sampled_tokens, sampling),
+            Work("old log-probs", drawn, old),
             Work("reference", load.tokens, forward if self.has_reference else 0),
             Work("update", load.tokens, update * cost.TRAINING_FLOPS / cost.FORWARD_FLOPS),
         ]

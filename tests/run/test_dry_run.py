@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from r1_lightning.rollout import vllm_engine
 from r1_lightning.run import dry_run as module
 from r1_lightning.run import probe
 from r1_lightning.run.probe import Speed
@@ -40,7 +41,7 @@ def test_a_table_and_nothing_made(tmp_path: Path, capsys: Captured) -> None:
     assert {"weights", "gradients", "optimizer state", "reference", "latent cache, sampling"} <= table.keys()
     assert {"activations, update", "logits, update", "at one time"} <= table.keys()
     assert {"sampling", "reference", "update", "forward and backward", "optimizer", "evaluation, once"} <= table.keys()
-    assert result.out.splitlines()[-1].endswith("for the whole stage on this machine")
+    assert result.out.splitlines()[-1].endswith("for the whole stage on this machine, checkpoints apart")
 
 
 def test_it_is_no_part_of_the_fingerprint_and_sees_what_is_there(tmp_path: Path, capsys: Captured) -> None:
@@ -51,6 +52,8 @@ def test_it_is_no_part_of_the_fingerprint_and_sees_what_is_there(tmp_path: Path,
     assert result.out.splitlines()[:2] == [f"base: reusing {base}", f"grpo: {grpo} is complete already"]
     assert "weights untrained" not in result.out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    anew = train([*overrides(tmp_path), "dry_run=true", "fresh=true"], capsys)
+    assert anew.out.startswith(f"base: reusing {base}\ngrpo: 5 optimizer steps")
     given = train([*overrides(tmp_path), "dry_run=true", f"init_from={base}", "seed=1"], capsys)
     assert given.out.startswith(f"base: taking {base} (init_from)\n")
 
@@ -59,8 +62,8 @@ def test_a_model_that_does_not_fit_is_counted_and_not_probed(command: Command, t
     outcome = command("experiment=paper_r1_zero", "dry_run=true", configs=REAL_CONFIGS)
     assert outcome.code == 0, outcome.err
     assert outcome.recorder.stages == [] and list(tmp_path.iterdir()) == []
-    assert re.search(r"^base: missing, .*stage pretrain.*time: not measured, with a reserve of 25 % it", outcome.out)
-    assert re.search(r"time: not measured, with a reserve of 25 % it takes \d+ PB, and this machine has", outcome.out)
+    assert re.search(r"^base: missing, .*stage pretrain.*time: not measured, with a reserve of 50% it", outcome.out)
+    assert re.search(r"time: not measured, with a reserve of 50% it takes \d+ PB, and this machine has", outcome.out)
     table = rows(outcome.out)
     # 671 B with V3's vocabulary of 129,280; here it is some 400. The MTP module has 11.6 B.
     assert table["total"].split()[0] == "681" and table["without MTP"].split()[0] == "669"
@@ -71,6 +74,26 @@ def test_a_gpu_that_is_not_there_is_said(command: Command, monkeypatch: pytest.M
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     outcome = command("stage=pretrain", "dry_run=true", "trainer=gpu", configs=REAL_CONFIGS)
     assert outcome.code == 0 and outcome.out.endswith("time: not measured, this machine has no GPU\n")
+
+
+def test_an_engine_that_is_not_installed_is_counted_and_not_probed(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_engine, "find_spec", lambda _: None)
+    base = "stage.inputs={}"
+    outcome = command("stage=grpo", "rollout=vllm", "dry_run=true", base, configs=REAL_CONFIGS)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.endswith(
+        "time: not measured, rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'\n"
+    )
+    assert rows(outcome.out)["vLLM"] == "40%" and "latent cache" not in outcome.out
+
+
+def test_what_is_drawn_again_is_at_most(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure", lambda *_: Speed(1e-3, 0.5, 1e-4, 1e-3, 20.0, 9.0))
+    drawn = "rollout.dynamic_sampling_attempts=3"
+    out = command("stage=grpo", "dry_run=true", drawn, configs=REAL_CONFIGS).out
+    assert [line.split()[0] for line in out.splitlines() if "at most (dynamic sampling)" in line] == ["sampling"] * 2
 
 
 def test_the_time_of_a_stage_by_hand(command: Command, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
@@ -89,7 +112,10 @@ def test_the_time_of_a_stage_by_hand(command: Command, monkeypatch: pytest.Monke
     (tokens,) = {float(found.replace(",", "")) for found in re.findall(r"update +\S+ GFLOPs +([\d,]+) tokens", out)}
     trained_s = (tokens - 256 * 44) * 1.1e-3  # the table's completions are at their limit of 64 tokens
     whole_s = 160 * (5.12 + trained_s + 0.5) + 320
-    assert out.splitlines()[-1] == f"about {module._duration(whole_s)} for the whole stage on this machine"
+    assert (
+        out.splitlines()[-1]
+        == f"about {module._duration(whole_s)} for the whole stage on this machine, checkpoints apart"
+    )
 
 
 def test_a_probe_that_stopped_early_takes_the_limits_mean(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +134,7 @@ def test_an_evaluation_that_was_not_measured_is_said(command: Command, monkeypat
     out = command("stage=pretrain", "dry_run=true", measured, configs=REAL_CONFIGS).out
     assert "not measured: this stage samples nothing else" in out
     # 850 steps of 42 rows x 96 tokens at 1 ms: 3,427 s
-    assert out.splitlines()[-1] == "about 57.1 minutes for the whole stage on this machine"
+    assert out.splitlines()[-1] == "about 57.1 minutes for the whole stage on this machine, checkpoints apart"
 
 
 @pytest.mark.parametrize(

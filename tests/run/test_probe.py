@@ -58,12 +58,39 @@ def test_grpo_is_timed_up_to_its_real_micro_batch(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_slow_machine_stops_early_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no time at all: 8 tokens of the 40 wanted are sampled, and the smallest share of the rows trains."""
+    """With no time at all: 8 tokens of the 40 wanted are sampled, and after the first, three batches are timed."""
     monkeypatch.setattr(probe, "BUDGET_S", 0.0)
     shapes = rows_trained(monkeypatch)
     speed = probe.measure(config_of("stage=grpo", *ROLLOUT, "rollout.max_new_tokens=40"), None)
-    assert len(shapes) == 1 and shapes[0][0] == 1
+    assert len(shapes) == 1 + probe.READINGS and shapes[-1][0] < 16
     assert speed.new_tokens is None and speed.training_s > 0
+
+
+def test_completions_cut_off_fill_rows_as_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sampling stops at 8 of 40 tokens, training sees 40: rows are then as full as a run's."""
+    monkeypatch.setattr(probe, "BUDGET_S", 0.0)
+    counted: list[int] = []
+    share = probe._share
+
+    def noted(batch: probe.GRPOBatch, parts: int) -> probe.GRPOBatch:
+        counted.extend(map(int, batch.completion_tokens))
+        return share(batch, parts)
+
+    monkeypatch.setattr(probe, "_share", noted)
+    probe.measure(config_of("stage=grpo", *ROLLOUT, "rollout.max_new_tokens=40"), None)
+    assert 40 in counted and all(length == 40 or length <= 8 for length in counted)  # cut off, or ended by itself
+
+
+def test_the_first_batch_warms_up_and_the_median_of_the_largest_counts() -> None:
+    """Per token: 1 s at 4 tokens; 2, 9 and 3 s at 8. The optimizer's median is over all four: (2 + 4) / 2.
+
+    Where there are fewer than three of the largest size, the last three count: of 1, 5 and 900 s the 5.
+    """
+    clock = probe._Clock(torch.device("cpu"))
+    clock.readings = [(4, 1.0, 1.0), (8, 2.0, 2.0), (8, 9.0, 9.0), (8, 3.0, 4.0)]
+    assert clock.medians() == (3.0, 3.0)
+    clock.readings = [(2, 7.0, 1.0), (4, 1.0, 1.0), (8, 900.0, 1.0), (16, 5.0, 1.0)]
+    assert clock.medians() == (5.0, 1.0)
 
 
 def test_pretraining_samples_nothing() -> None:

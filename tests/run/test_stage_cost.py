@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from r1_lightning.types.errors import InvalidInput
 from tests.support.commands import CONFIGS, SMALL_MODEL
 from tests.support.memory import LiveTensors
 from tests.support.miniature import Spy, trainer
+from tests.support.resident import estimated_and_measured
 
 ROLLOUT = ("rollout.prompts_per_rollout=4", "rollout.group_size=4", "rollout.minibatches_per_rollout=2")
 
@@ -134,6 +137,23 @@ def test_the_most_memory_at_one_time_is_within_a_quarter(tmp_path: Path) -> None
     assert stage.peak_bytes() == pytest.approx(measured, rel=0.25)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("stage", "overrides"),
+    [
+        ("grpo", ()),
+        ("grpo", ("rollout.minibatches_per_rollout=1", "rollout.micro_batches=4")),
+        ("grpo", ("precision=bf16",)),
+        ("pretrain", ("data.rows_per_batch=128",)),
+    ],
+)
+def test_a_process_grows_by_what_was_said(stage: str, overrides: tuple[str, ...]) -> None:
+    """configs/model/tiny.yaml at its real size, 1 to 2 GB, against the resident set of a process of its own."""
+    estimated, measured = estimated_and_measured(stage, *overrides)
+    assert estimated == pytest.approx(measured, rel=0.25)
+
+
 def test_tokens_and_flops_of_a_step_by_hand() -> None:
     """4 prompts x 4 completions over 2 steps: 8 completions to a step, whose 2 prompts are read once."""
     stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT, "rollout.dynamic_sampling_attempts=3"), None)
@@ -155,6 +175,27 @@ def test_the_limit_is_the_longest_of_the_run() -> None:
     later = ("rollout.longer_from_step=5", "rollout.longer_max_new_tokens=90")
     stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT, *later), None)
     assert stage.load().new_tokens == 90 and stage.micro_batch().targets == 720
+
+
+def test_another_engine_samples_in_memory_of_its_own() -> None:
+    """Then the trainer has no cache, and scores the old log-probs: a forward over all 8 (p + 10) tokens of 2 prompts x 4."""
+    stage = EmptyStage.of(config_of("stage=grpo", "rollout=vllm", *ROLLOUT), None)
+    own = EmptyStage.of(config_of("stage=grpo", *ROLLOUT), None)
+    assert stage.engine is not None and own.engine is None
+    assert sizes(stage.sampling_memory()).keys() == {"forward, old log-probs", "logits, old log-probs"}
+    load = stage.load(new_tokens=10)
+    work = {part.name: part for part in stage.work(load)}
+    assert work["old log-probs"] == work["reference"]._replace(name="old log-probs")
+    assert "old log-probs" not in {part.name for part in own.work(load)}
+
+
+def test_long_prompts_take_more_to_be_read_than_to_be_kept() -> None:
+    """The mask of a prompt grows with the square of its length: rows that only read do not fit the cache's size."""
+    stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT), None)
+    twice = replace(stage, prompts=[[0] * 2000] * 4)
+    once = replace(stage, prompts=[[0] * 1000] * 4)
+    grown = {name: sizes(twice.sampling_memory())[name] / size for name, size in sizes(once.sampling_memory()).items()}
+    assert grown["prefill, sampling"] > 3.5 and grown["latent cache, sampling"] < 2
 
 
 def test_where_it_would_run_and_in_which_type() -> None:
