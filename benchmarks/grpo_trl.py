@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,11 @@ class _TrlClock(TrainerCallback):
         self.witness = witness
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.witness.step_ends_s.append(time.perf_counter())
+        self.witness.step_ended()
 
 
-def measurement(world: World, work: Work, batch: int, experts: str) -> Measurement:
-    """Seconds per step with a per-device batch of `batch` rows and transformers' `experts`."""
+def measurement(world: World, work: Work, batch: int, experts: str, device_type: str = "cpu") -> Measurement:
+    """Seconds per step with a per-device batch of `batch` rows and transformers' `experts`, on the CPU or TRL's own choice."""
 
     def measure() -> float:
         witness = Witness()
@@ -47,7 +46,9 @@ def measurement(world: World, work: Work, batch: int, experts: str) -> Measureme
             model = DeepseekV3ForCausalLM.from_pretrained(folder)
             model.set_experts_implementation(experts)
             _force_lengths(model, work, tokenizer.eos_token_id)
-            trainer = _trl_trainer(world, model, tokenizer, witness, _grpo_config(world, batch, folder / "out"))
+            trainer = _trl_trainer(
+                world, model, tokenizer, witness, _grpo_config(world, batch, folder / "out", device_type)
+            )
             trainer.ref_model.set_experts_implementation(experts)
             _check_same_weights(world, model, trainer.ref_model)
             has_moved = movement(model)
@@ -65,8 +66,8 @@ class _EndAt(LogitsProcessor):
         self.lengths, self.prompt_tokens, self.eos_id = lengths, prompt_tokens, eos_id
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        ends = self.lengths == input_ids.shape[1] - self.prompt_tokens + 1
-        is_end = torch.arange(scores.shape[1]) == self.eos_id
+        ends = self.lengths.to(scores.device) == input_ids.shape[1] - self.prompt_tokens + 1
+        is_end = torch.arange(scores.shape[1], device=scores.device) == self.eos_id
         return scores.masked_fill(ends[:, None] != is_end, -torch.inf)
 
 
@@ -98,11 +99,11 @@ def _trl_trainer(world: World, model: Any, tokenizer: Any, witness: Witness, con
     return trainer
 
 
-def _grpo_config(world: World, batch: int, folder: Path) -> GRPOConfig:
+def _grpo_config(world: World, batch: int, folder: Path, device_type: str) -> GRPOConfig:
     size, optim, objective = world.size, world.parts["optim"], world.config.stage.objective
     return GRPOConfig(
         output_dir=str(folder),
-        use_cpu=True,
+        use_cpu=device_type == "cpu",
         bf16=world.precision == "bf16",
         gradient_checkpointing=False,
         seed=world.config.seed,
@@ -142,7 +143,7 @@ def _check_same_weights(world: World, *models: Any) -> None:
     wanted = world.hf_model(EXPERTS[0]).state_dict()
     for model in models:
         state = model.state_dict()
-        differ = [name for name, tensor in wanted.items() if name not in state or not state[name].equal(tensor)]
+        differ = [name for name, tensor in wanted.items() if name not in state or not state[name].cpu().equal(tensor)]
         require(not differ, "weights", differ[:1], "TRL's models must hold the shared ones")
 
 

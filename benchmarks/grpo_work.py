@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from r1_lightning.types.errors import require
@@ -34,6 +36,12 @@ class Witness:
         self.lengths.append(n_tokens)
         return float(len(text) % 2 == 0)
 
+    def step_ended(self) -> None:
+        """Note that an optimizer step is over: on a GPU, once the work asked of it is done."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        self.step_ends_s.append(time.perf_counter())
+
     def seconds_per_step(self, work: Work) -> float:
         """Mean time from the end of the warm-up to the end of the last step, after checking that the work was done."""
         require(len(self.step_ends_s) == STEPS, "optimizer steps", len(self.step_ends_s), f"{STEPS} were asked for")
@@ -43,11 +51,11 @@ class Witness:
 
 
 def movement(model: nn.Module) -> Callable[[], bool]:
-    """Call it after training: whether any weight differs from what it is now."""
-    before: list[Tensor] = [parameter.detach().clone() for parameter in model.parameters()]
+    """Call it after training: whether any weight differs from what it is now, wherever the model lies by then."""
+    before: list[Tensor] = [parameter.detach().cpu().clone() for parameter in model.parameters()]
 
     def has_moved() -> bool:
-        return any(not after.equal(then) for after, then in zip(model.parameters(), before, strict=True))
+        return any(not after.detach().cpu().equal(then) for after, then in zip(model.parameters(), before, strict=True))
 
     return has_moved
 
