@@ -87,11 +87,11 @@ def test_licence_is_apache_2_complete():
 
 
 def _third_party_imports(source: str) -> set[str]:
-    """Top-level names of the modules that `source` imports and that are neither Python's nor ours."""
+    """Top-level names of the modules that `source` imports and that are neither Python's nor of this checkout."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {PACKAGE}
+    return names - sys.stdlib_module_names - {PACKAGE, "benchmarks"}

@@ -1,0 +1,1 @@
+"""What one GPU does: rates beside what the device could do at best (`python scripts/gpu_check.py`)."""

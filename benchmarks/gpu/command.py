@@ -1,0 +1,56 @@
+"""The command line of `python scripts/gpu_check.py`: runs what can run here, says why the rest cannot.
+
+No row is ever filled in from elsewhere: it holds what was measured in this run, or the reason for which nothing was. A missing
+GPU or package is such a reason and no error (exit 0); an error within a part fails that part alone, and the command exits with 1.
+`--rehearse` takes the very same way on the CPU with tiny sizes; its numbers mean nothing and are never kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from r1_lightning.types.errors import InvalidInput, require
+
+BAD_INPUT = 2
+PARTS = ("pretraining", "sampling", "grpo")
+# What all parts import. TRL's side of the GRPO step has a list of its own, and is skipped alone.
+NEEDS = ("torch", "lightning", "jaxtyping", "numpy", "safetensors", "tokenizers", "yaml")
+
+
+def missing(modules: Sequence[str]) -> str:
+    """The reason for which a part that imports `modules` cannot run; "" where all are there."""
+    absent = [module for module in modules if find_spec(module) is None]
+    return f"{', '.join(absent)} not installed" if absent else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check this machine; returns the exit code."""
+    options = _options(arguments)
+    try:
+        is_hash = options.commit is None or bool(re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", options.commit))
+        require(is_hash, "--commit", options.commit, "the hexadecimal digits of a commit")
+        require(not (options.rehearse and options.out), "--rehearse", True, "it keeps nothing, so no --out")
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    if reason := missing(NEEDS):
+        print(f"every part: not run: {reason}")
+        return 0
+    from benchmarks.gpu.check import check  # not before it is known that its imports are there
+
+    only = PARTS if options.only is None else (options.only,)
+    return check(only, options.rehearse, options.out, options.commit)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python scripts/gpu_check.py", description=__doc__)
+    parser.add_argument("--out", type=Path, help="a folder, such as reports/gpu, for the file of what ran on a GPU")
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    parser.add_argument("--rehearse", action="store_true", help="the same code on the CPU, tiny sizes; keeps nothing")
+    parser.add_argument("--commit", help="the commit that runs, where the checkout has no git history")
+    return parser.parse_args(arguments)

@@ -1,0 +1,207 @@
+"""Seconds per GRPO step, ours, on any device; `grpo_trl.py` puts TRL's beside it where TRL is installed.
+
+The work is that of the benchmark on the CPU (`benchmarks/grpo_step.py` says what is equal on both sides), with a wider model: 32
+prompts of the arithmetic task x 16 completions x 64 tokens, all of full length, one update. The parts are made here by their own
+classes, with the numbers of configs/, so that this side needs no Hydra.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+
+from benchmarks.gpu.device import Meter
+from benchmarks.gpu.report import GIB, Row
+from benchmarks.gpu.sampling import NO_END
+from benchmarks.gpu.shapes import shape_of
+from benchmarks.grpo_work import STEPS, Witness, Work, check_moved, movement
+from benchmarks.pairs import Measurement, Result, deterministic
+from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.functional.policy_loss import TokenLevelGRPO
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.tasks.arithmetic import ArithmeticTask
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.tokenizer import train_tokenizer
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+SEED = 0
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@dataclass(frozen=True)
+class GrpoSize:
+    """`prompts` x `group_size` completions of `new_tokens`; the model's shape; our packed rows; TRL's batches to try."""
+
+    prompts: int
+    group_size: int
+    new_tokens: int
+    row_tokens: int
+    trl_batches: tuple[int, ...]
+    tokenizer_documents: int
+    width: int
+    n_layers: int
+    n_routed_experts: int
+    repeats: int
+
+    @property
+    def completions(self) -> int:
+        return self.prompts * self.group_size
+
+    @property
+    def work(self) -> Work:
+        return Work("GRPO step", (self.new_tokens,) * self.completions)
+
+
+def title(size: GrpoSize) -> str:
+    counts = f"{size.prompts} prompts x {size.group_size} completions x {size.new_tokens} tokens"
+    return f"GRPO step, width {size.width:,}, {counts}, BF16"
+
+
+def build_parts(size: GrpoSize) -> dict[str, Any]:
+    """What both sides share, by the names that `run.parts` gives it."""
+    task = _leaf("task/arithmetic")
+    operations = {name: task["source"][name] for name in ("min_operations", "max_operations")}
+    source, template = ArithmeticTask(**operations), TEMPLATES[task["template"]]
+    texts = source.documents(SEED, 0, size.tokenizer_documents)
+    tokenizer = train_tokenizer(texts, task["tokenizer"]["vocab_size"], template.phrases())
+    config = shape_of(size.width, tokenizer.vocab_size, size.n_layers, size.n_routed_experts)
+    rollout = RolloutConfig(
+        prompts_per_rollout=size.prompts,
+        group_size=size.group_size,
+        max_new_tokens=size.new_tokens,
+        row_tokens=size.row_tokens,
+        max_rows=size.completions,
+    )
+    return {
+        "source": source,
+        "template": template,
+        "tokenizer": tokenizer,
+        "backbone": DeepSeekBackbone(config, PlainPrecision("bf16"), SEED),
+        "rollout": rollout,
+        "optim": AdamWConfig(**_leaf("stage/grpo")["optim"]),
+        "objective": TokenLevelGRPO(),
+    }
+
+
+def _leaf(name: str) -> dict[str, Any]:
+    """A file of configs/ as plain values."""
+    leaf: dict[str, Any] = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return leaf
+
+
+@dataclass
+class _Reward:
+    """The rule of both sides as a reward function of ours."""
+
+    witness: Witness
+    name: str = "rule"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(self.witness.reward(completion.text, completion.n_tokens), "number of characters")
+
+
+class _Clock(L.Callback):
+    def __init__(self, witness: Witness) -> None:
+        self.witness = witness
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.witness.step_ended()
+
+
+def measurement(size: GrpoSize, parts: Mapping[str, Any], device_type: str) -> Measurement:
+    """Seconds per step of the real stage and data module under Lightning's Trainer."""
+
+    def measure() -> float:
+        witness, backbone, rollout = Witness(), copy.deepcopy(parts["backbone"]), parts["rollout"]
+        tokenizer = parts["tokenizer"]
+        sampler = Sampler(backbone, rollout.sampling, NO_END, tokenizer.pad_id, SEED, rollout.max_rows)
+        reward = WeightedSum([_Reward(witness)])
+        data = GroupedRolloutsDataModule(
+            parts["source"], tokenizer, parts["template"], sampler, reward, rollout, SEED, STEPS
+        )
+        module = GRPOModule(
+            backbone, parts["optim"], parts["objective"], STEPS, rollout.sampling_temperature, reference_refresh_steps=0
+        )
+        has_moved = movement(backbone)
+        _trainer(witness, device_type).fit(module, datamodule=data)
+        check_moved(has_moved())
+        return witness.seconds_per_step(size.work)
+
+    return measure
+
+
+def _trainer(witness: Witness, device_type: str) -> L.Trainer:
+    return L.Trainer(
+        accelerator="gpu" if device_type == "cuda" else device_type,
+        devices=1,
+        max_steps=STEPS,
+        max_epochs=1,
+        logger=False,
+        callbacks=[_Clock(witness)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+def measure(size: GrpoSize, meter: Meter, no_trl: str, say: Callable[[str], None] = print) -> Row:
+    """Our step, and TRL's beside it in alternating pairs unless `no_trl` says why that cannot be."""
+    parts = build_parts(size)
+    peaks: dict[str, int | None] = {}
+    ours = _with_peak(measurement(size, parts, meter.device.type), meter, peaks, "ours")
+    if no_trl:
+        with deterministic():
+            values = [ours() for _ in range(size.repeats)]
+        row = Row("grpo", title(size), "s/step", median(values), f"TRL not run: {no_trl}")
+    else:
+        from benchmarks.gpu.grpo_trl import beside_trl  # it imports TRL
+
+        def observed(theirs: Measurement) -> Measurement:
+            return _with_peak(theirs, meter, peaks, "trl")
+
+        result = beside_trl(size, parts, ours, observed, meter.device.type, say)
+        row = _pair_row(size, result, peaks["trl"])
+    return replace(row, peak_bytes=peaks["ours"])
+
+
+def _pair_row(size: GrpoSize, result: Result, trl_peak: int | None) -> Row:
+    trl = result.theirs.median
+    beside = f"TRL {trl:.3f} s/step ({result.theirs.setting}): {result.speed_up:.2f}x, median of {size.repeats} pairs"
+    if trl_peak is not None:
+        beside += f"; TRL's peak {trl_peak / GIB:.1f} GiB"
+    details: dict[str, float | str | None] = {
+        "trl_s_per_step": trl,
+        "trl_setting": result.theirs.setting,
+        "speed_up": result.speed_up,
+    }
+    return Row(
+        "grpo", title(size), "s/step", result.ours.median, beside, details={**details, "trl_peak_bytes": trl_peak}
+    )
+
+
+def _with_peak(measurement: Measurement, meter: Meter, peaks: dict[str, int | None], side: str) -> Measurement:
+    """The same measurement, which also keeps its side's high-water mark of the last time."""
+
+    def measure() -> float:
+        if meter.device.type == "cuda":
+            torch.cuda.empty_cache()
+        meter.forget_peak()
+        value = measurement()
+        peaks[side] = meter.peak_bytes()
+        return value
+
+    return measure
