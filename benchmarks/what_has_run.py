@@ -1,0 +1,91 @@
+"""README's table of what has run where, made from the files that runs have left under reports/.
+
+A place counts as run only where such a file says so; "not run" is what the table says of everything else. On the CPU these are the
+learning report (its configuration names the accelerator) and the killed runs; everywhere else the JSON files of
+`benchmarks/gpu/report.py`, below the folder of the place.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from benchmarks.table import write_between_markers
+
+ROOT = Path(__file__).resolve().parents[1]
+README, REPORTS = ROOT / "README.md", ROOT / "reports"
+NOT_RUN = "not run"
+SHORT_COMMIT = 10
+# What else a reader should know of a place where nothing has run.
+FAKE_VLLM = "`rollout=vllm` is tested against a fake of vLLM's interface only (`tests/rollout/test_vllm_sampler.py`)"
+
+Found = list[tuple[str, str]]  # what has run, and the folder that shows it
+
+
+def table(reports: Path = REPORTS) -> str:
+    """The table in Markdown, from what lies under `reports`."""
+    lines = ["| where | what has run | shown by |", "|---|---|---|"]
+    for place, (find, otherwise) in PLACES.items():
+        found = find(reports)
+        what = "; ".join(text for text, _ in found) or NOT_RUN
+        shown = ", ".join(dict.fromkeys(f"[`reports/{name}`](reports/{name})" for _, name in found)) or otherwise
+        lines.append(f"| {place} | {what} | {shown} |")
+    return "\n".join(lines)
+
+
+def on_cpu(reports: Path) -> Found:
+    """The learning report, if its runs were on a CPU, and the killed runs."""
+    found: Found = []
+    learnt, config = reports / "r1_zero_tiny" / "results.csv", reports / "r1_zero_tiny" / "config.yaml"
+    if learnt.is_file() and config.is_file():
+        accelerator = yaml.safe_load(config.read_text(encoding="utf-8"))["trainer"]["accelerator"]
+        seeds = {row["seed"] for row in _rows(learnt)}
+        if accelerator == "cpu" and seeds:
+            text = f"the miniature R1-Zero (pre-training, GRPO, evaluation) with {len(seeds)} seeds"
+            found.append((text, "r1_zero_tiny"))
+    killed = reports / "kill_9" / "results.csv"
+    if killed.is_file() and (rows := _rows(killed)):
+        kills = sum(int(value) for row in rows for name, value in row.items() if name not in ("seed", "result"))
+        passed = sum(row["result"] == "passed" for row in rows)
+        found.append((f"{kills} kills, after which {passed} of {len(rows)} runs ended with the same bits", "kill_9"))
+    return found
+
+
+def in_folder(name: str) -> Callable[[Path], Found]:
+    """A finder of the JSON files below reports/`name`; a file in which nothing ran counts for nothing."""
+
+    def find(reports: Path) -> Found:
+        found: Found = []
+        for path in sorted((reports / name).glob("*.json")):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            ran = list(dict.fromkeys(row["part"] for row in record["rows"] if row["value"] is not None))
+            if ran:
+                where = f"{record['hardware']['device']}, {record['date']}, commit {record['commit'][:SHORT_COMMIT]}"
+                found.append((f"{', '.join(ran)} ({where})", name))
+        return found
+
+    return find
+
+
+PLACES: dict[str, tuple[Callable[[Path], Found], str]] = {
+    "CPU": (on_cpu, ""),
+    "GPU": (in_folder("gpu"), ""),
+    "several processes": (in_folder("several_processes"), ""),
+    "SLURM": (in_folder("slurm"), ""),
+    "vLLM": (in_folder("vllm"), FAKE_VLLM),
+}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> int:
+    """Rewrite the table in README.md."""
+    write_between_markers(table(), README)
+    return 0
