@@ -1,0 +1,185 @@
+"""Mixtures of experts in RL: what becomes of the router, and is the MTP loss worth keeping? Six settings, several seeds.
+
+The expert biases may stay frozen, go on balancing the load, or stay while the sampler's own choice of experts is replayed in
+the training forward (`stage.router`); the MTP modules may be left alone or go on learning (`stage.mtp_loss_weight`). Every
+seed pre-trains one base, from which all six settings start. Rows are appended to `results.csv` as they come, with commit and
+fingerprint; a run that is there is not made again, and rows of another configuration are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import itertools
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import hydra
+import torch
+
+from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.store import CONFIG, Artefact
+from r1_lightning.functional.masking import targets_ahead
+from r1_lightning.rollout.groups import rollout_keys
+from r1_lightning.run.cli import BAD_INPUT
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.evaluate import read_config
+from r1_lightning.run.graph import plan
+from r1_lightning.run.parts import build_parts
+from r1_lightning.run.reasoning_report import EXPERIMENT, append, commit_at_start, read, train
+from r1_lightning.stages.grpo import ROUTERS
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import TokenBatch
+
+FIELDS = ("seed", "router", "mtp_loss_weight", "measure", "value", "fingerprint", "commit")
+MTP_WEIGHTS = (0.0, 0.1)  # dropped, or kept at V3's later weight (section 4.2)
+LAST_STEPS = 20
+# Of metrics.csv: the mean over the last steps, under the metric's own name.
+LOGGED = ("rollout/reward_mean", "policy/kl_ref", "policy/clip_fraction", "policy/entropy", "moe/max_violation")
+MTP_PROBLEMS = 200
+SHOWN = {
+    "eval/arithmetic/pass_at_1": "strict accuracy, held out",
+    "eval/arithmetic/pass_at_1_lenient": "lenient accuracy, held out",
+    "reward_whole_run": "reward, mean over the whole run",
+    "rollout/reward_mean": "reward",
+    "policy/kl_ref": "KL to the reference, nats",
+    "policy/clip_fraction": "clipped tokens",
+    "policy/entropy": "entropy, nats",
+    "moe/max_violation": "expert load, MaxVio",
+    "mtp_agreement": "tokens that the MTP module foresees",
+}
+
+
+def overrides(seed: int, router: str, mtp_loss_weight: float) -> list[str]:
+    """The arguments of `scripts/train.py` for one setting."""
+    return [EXPERIMENT, f"seed={seed}", f"stage.router={router}", f"stage.mtp_loss_weight={mtp_loss_weight}"]
+
+
+@functools.cache
+def planned_fingerprint(seed: int, router: str, mtp_loss_weight: float) -> str:
+    """Of the model that this setting would give with today's configuration."""
+    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        return plan(compose_stage(overrides(seed, router, mtp_loss_weight))).fingerprint[:SHORT_DIGITS]
+
+
+def measures_of(artefact: Artefact) -> dict[str, float]:
+    """What one finished run shows: held-out accuracy, its last steps, and what its MTP module foresees."""
+    with (artefact.folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("train/loss")]
+    final = {name: artefact.metrics[name] for name in SHOWN if name.startswith("eval/")}
+    measures = {name: math.nan if value is None else value for name, value in final.items()}
+    measures["reward_whole_run"] = mean(float(row["rollout/reward_mean"]) for row in rows)
+    for name in LOGGED:
+        measures[name] = mean(float(row[name]) for row in rows[-LAST_STEPS:])
+    measures["mtp_agreement"] = mtp_agreement(artefact)
+    return measures
+
+
+@torch.no_grad()
+def mtp_agreement(artefact: Artefact, problems: int = MTP_PROBLEMS) -> float:
+    """How often the first MTP module's most likely token is the one that the model then draws, on its own completions.
+
+    It is how good a draft for speculative decoding the module would be.
+    """
+    parts = build_parts(read_config(artefact.folder / CONFIG, trust_targets=False), artefact)
+    backbone, tokenizer = parts["backbone"].eval(), parts["tokenizer"]
+    questions = [problem.question for problem in parts["source"].held_out_problems(problems)]
+    prompts = tokenizer.encode_batch([parts["template"].render(question) for question in questions])
+    drawn = parts["generate"](prompts, 1, rollout_keys(0, len(prompts), 1))
+    lengths = drawn.completion_mask.sum(1).tolist()
+    texts = [[*p, *ids[:n]] for p, ids, n in zip(prompts, drawn.completion_ids.tolist(), lengths, strict=True)]
+    right, counted = 0, 0
+    for prompt, text in zip(prompts, texts, strict=True):
+        batch = single_row(text)
+        targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, 2)  # depth 1 looks two places on
+        is_completion, _ = targets_ahead((torch.arange(len(text)) >= len(prompt)).long()[None], batch.document_ids, 2)
+        wanted = has_target & is_completion.bool()
+        guesses = backbone.unembed(backbone.hidden(batch).mtp[0][wanted]).argmax(-1)
+        right += int((guesses == targets[wanted]).sum())
+        counted += int(wanted.sum())
+    return right / max(counted, 1)
+
+
+def single_row(ids: Sequence[int]) -> TokenBatch:
+    """One text as a packed row of its own."""
+    token_ids = torch.tensor([list(ids)])
+    return TokenBatch(token_ids, torch.arange(len(ids))[None], torch.ones_like(token_ids))
+
+
+def render(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table: a line per measure, a column per setting, mean over seeds and [smallest, largest]."""
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        values[row["measure"], row["router"], row["mtp_loss_weight"]].append(float(row["value"]))
+    settings = [(router, str(weight)) for router, weight in itertools.product(ROUTERS, MTP_WEIGHTS)]
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [
+        f"Seeds: {', '.join(seeds)}. Mean over seeds, [smallest, largest]; MTP: the weight of its loss.",
+        "",
+        "| | " + " | ".join(f"{router}, MTP {weight}" for router, weight in settings) + " |",
+        "|---" * (len(settings) + 1) + "|",
+    ]
+    for measure, label in SHOWN.items():
+        cells = [_cell(values[measure, *setting]) for setting in settings]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(numbers: Sequence[float]) -> str:
+    if not numbers:
+        return "not run"
+    return f"{mean(numbers):.4f} [{min(numbers):.4f}, {max(numbers):.4f}]"
+
+
+def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Raise `InvalidInput` where a row's model is of another configuration than today's."""
+    for row in rows:
+        now = planned_fingerprint(int(row["seed"]), row["router"], float(row["mtp_loss_weight"]))
+        if row["fingerprint"] != now:
+            raise InvalidInput(
+                f"{path}: seed {row['seed']}, router {row['router']} has fingerprint {row['fingerprint']} and would now "
+                f"have {now}: the configuration has changed since; begin a new report with --out FOLDER"
+            )
+
+
+def run_setting(seed: int, router: str, mtp_loss_weight: float, root: Path) -> list[dict[str, Any]]:
+    """The rows of one run."""
+    artefact, _ = train([*overrides(seed, router, mtp_loss_weight), f"paths.root={root}"])
+    common = {"seed": seed, "router": router, "mtp_loss_weight": mtp_loss_weight}
+    made = {"fingerprint": artefact.fingerprint[:SHORT_DIGITS], "commit": commit_at_start()}
+    return [
+        {**common, "measure": name, "value": f"{value:.6g}", **made} for name, value in measures_of(artefact).items()
+    ]
+
+
+def main() -> int:
+    """The command line of `scripts/report_moe_in_rl.py`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="which seeds to run, if not yet run")
+    parser.add_argument("--root", type=Path, default=Path("runs/moe_in_rl"), help="where the runs go")
+    parser.add_argument("--out", type=Path, default=Path("reports/moe_in_rl"), help="the report's folder")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = options.out / "results.csv"
+    commit_at_start()
+    try:
+        check_same_recipe(read(results), results)
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    for seed, router, weight in itertools.product(options.seeds, ROUTERS, MTP_WEIGHTS):
+        key = (str(seed), router, str(weight))
+        if any((row["seed"], row["router"], row["mtp_loss_weight"]) == key for row in read(results)):
+            print(f"seed {seed}, router {router}, MTP {weight}: already in {results}")
+            continue
+        append(results, FIELDS, run_setting(seed, router, weight, options.root))
+        write_text(options.out / "table.md", render(read(results)))
+    print(render(read(results)))
+    return 0

@@ -1,0 +1,57 @@
+"""The report on mixtures in RL: its table by hand, what the MTP module foresees, and runs that are not made twice."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1_lightning.run import moe_report
+from r1_lightning.run.moe_report import FIELDS, MTP_WEIGHTS, ROUTERS, planned_fingerprint, render, single_row
+from r1_lightning.run.reasoning_report import append
+
+
+def row(seed: int, router: str, weight: float, value: float) -> dict[str, Any]:
+    measure = "eval/arithmetic/pass_at_1"
+    made = {"fingerprint": planned_fingerprint(seed, router, weight), "commit": "c"}
+    return {"seed": seed, "router": router, "mtp_loss_weight": weight, "measure": measure, "value": value, **made}
+
+
+def test_the_table_by_hand() -> None:
+    rows = [{k: str(v) for k, v in row(s, "replay", 0.1, x).items()} for s, x in ((0, 0.9), (1, 0.8))]
+    accuracy = render(rows).splitlines()[4]
+    # Six settings, of which only the last was run: (0.9 + 0.8) / 2 = 0.85.
+    assert accuracy == "| strict accuracy, held out | " + "not run | " * 5 + "0.8500 [0.8000, 0.9000] |"
+
+
+def test_six_settings_are_six_different_models() -> None:
+    found = {planned_fingerprint(0, router, weight) for router in ROUTERS for weight in MTP_WEIGHTS}
+    assert len(found) == 6
+
+
+def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[Any, ...]] = []
+
+    def run_setting(seed: int, router: str, weight: float, root: Path) -> list[dict[str, Any]]:
+        ran.append((seed, router, weight))
+        return [row(seed, router, weight, 0.5)]
+
+    monkeypatch.setattr(moe_report, "run_setting", run_setting)
+    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "1", "--out", str(tmp_path)])
+    assert moe_report.main() == 0
+    assert moe_report.main() == 0
+    assert ran == [(1, router, weight) for router in ROUTERS for weight in MTP_WEIGHTS]
+    append(tmp_path / "results.csv", FIELDS, [row(2, "frozen", 0.0, 0.5) | {"fingerprint": "0123456789"}])
+    assert moe_report.main() == 2
+    assert "seed 2, router frozen has fingerprint 0123456789 and would now have" in capsys.readouterr().err
+
+
+def test_a_text_is_a_packed_row_of_its_own() -> None:
+    batch = single_row([7, 8, 9])
+    assert batch.token_ids.tolist() == [[7, 8, 9]]
+    assert batch.position_ids.tolist() == [[0, 1, 2]]
+    assert batch.document_ids.tolist() == [[1, 1, 1]]
