@@ -50,5 +50,5 @@ def beside_trl(
         for batch in size.trl_batches
         for experts in EXPERTS
     }
-    contest = Contest(title(size), "bf16", "s/step", "TRL", {"defaults": ours}, theirs)
+    contest = Contest(title(size), "s/step", "TRL", {"defaults": ours}, theirs)
     return compare(contest, size.repeats, say)

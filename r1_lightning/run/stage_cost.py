@@ -120,6 +120,9 @@ class EmptyStage:
 
     @property
     def is_fused(self) -> bool:
+        """Whether attention keeps no weights; compiled for the CPU it is spelled out (`model.mla.spelled_out_attention`)."""
+        if self.device_type == "cpu" and self.backbone.precision.static_shapes:
+            return False
         return cost.is_attention_fused(self.backbone.config, self.device_type)
 
     @property
