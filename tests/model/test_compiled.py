@@ -44,18 +44,18 @@ def _loss_and_gradients(model: DeepSeekBackbone, replayed: Tensor | None = None)
     return [loss, *torch.autograd.grad(loss, list(model.parameters())), output.expert_load.float()]
 
 
-def _same(found: list[Tensor], expected: list[Tensor]) -> None:
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def _compare_all(model: DeepSeekBackbone) -> None:
+def assert_same_everywhere(model: DeepSeekBackbone) -> None:
     """Training forward and backward, replayed routes, a frozen copy without gradients, prefill and decoding."""
     twin = _twin(model)
-    _same(_loss_and_gradients(twin), _loss_and_gradients(model))
+    assert_same(_loss_and_gradients(twin), _loss_and_gradients(model))
     replayed = torch.randint(8, (1, ROWS, sum(LENGTHS), 2), generator=torch.Generator().manual_seed(0))
     replayed[..., 1] = (replayed[..., 0] + 1) % 8
-    _same(_loss_and_gradients(twin, replayed), _loss_and_gradients(model, replayed))
+    assert_same(_loss_and_gradients(twin, replayed), _loss_and_gradients(model, replayed))
     prompts, outputs = random_documents([4, 6], 61, seed=1), []
     for each in (model, twin):
         each.eval().requires_grad_(False)
@@ -65,14 +65,14 @@ def _compare_all(model: DeepSeekBackbone) -> None:
             for token in (3, 4, 5):
                 steps.append(each.step(torch.full((2, 1), token), torch.ones(2, 1, dtype=torch.bool), cache).hidden)
             outputs.append([each.hidden(_batch()).hidden, *steps])
-    _same(outputs[1], outputs[0])
+    assert_same(outputs[1], outputs[0])
 
 
 @pytest.mark.parametrize("config", [tiny(), tiny(q_lora_rank=None, n_expert_groups=1, n_limited_groups=1)])
 def test_static_shapes_change_nothing(config, monkeypatch):
     """The code that is compiled, run without the compiler, which takes its time."""
     monkeypatch.setattr(module, "compiled_once", lambda function: function)
-    _compare_all(backbone(config))
+    assert_same_everywhere(backbone(config))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def without_shape_checks():
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")
 def test_compiling_changes_nothing():
-    _compare_all(backbone())
+    assert_same_everywhere(backbone())
 
 
 @pytest.mark.slow

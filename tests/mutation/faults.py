@@ -124,9 +124,30 @@ FAULTS = (
     Fault(
         "a part of a minibatch divides by its own tokens",
         "rollout/collate.py",
-        "    whole = [_take_rows(batch, chunk) for chunk in chunks if len(chunk)]",
-        "    whole = [replace(_take_rows(batch, chunk), n_sequences=1) for chunk in chunks if len(chunk)]",
+        "    whole = [_take_rows(batch, chunk) for",
+        "    whole = [replace(_take_rows(batch, chunk), n_sequences=1) for",
         ("tests/rollout/test_collate.py", ROLLOUT_DATA),
+    ),
+    Fault(
+        "a part of a minibatch loses its last column",
+        "rollout/collate.py",
+        "used = int(batch.tokens.is_token[rows].sum(1).max())",
+        "used = int(batch.tokens.is_token[rows].sum(1).max()) - 1",
+        ("tests/rollout/test_collate.py",),
+    ),
+    Fault(
+        "padding places of expert blocks get a gradient",
+        "model/expert_blocks.py",
+        "(choice_of_place < n_choices).unsqueeze(1), found, 0)",
+        "(choice_of_place <= n_choices).unsqueeze(1), found, 0)",
+        ("tests/model/test_expert_blocks.py", "tests/model/test_compiled.py"),
+    ),
+    Fault(
+        "an expert's blocks begin one early",
+        "model/expert_blocks.py",
+        "(ends_E - begins_E + block_rows - 1) // block_rows",
+        "(ends_E - begins_E) // block_rows",
+        ("tests/model/test_expert_blocks.py",),
     ),
     Fault(
         "the clip keeps the better side",
