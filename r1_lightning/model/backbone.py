@@ -95,8 +95,9 @@ class DeepSeekBackbone(nn.Module):
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""
         config, device = self.config, self.embedding.weight.device
-        with self.precision.autocast(device.type):
-            dtype = compute_type(device.type)  # the type in which latents come out of their projection
+        kind = "cpu" if device.type == "meta" else device.type  # on which a model is only counted
+        with self.precision.autocast(kind):
+            dtype = compute_type(kind)  # the type in which latents come out of their projection
         return LatentKVCache(config.n_layers, rows, max_tokens, config.cache_width, dtype, device)
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> BackboneOutput:

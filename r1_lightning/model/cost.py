@@ -31,8 +31,6 @@ FP32, BF16, INDEX = 4, 2, 8  # bytes of a number
 SAMPLER_TABLES = 4
 # Tiles alive at once: logits, their powers, and the next tile's logits.
 LOGIT_TILES = 3
-# Whole logits alive at once, beside what each prediction depth keeps: the gradients of the log-softmax and of the logits.
-LOGIT_GRADIENTS = 2
 
 
 def meta_backbone(config: ModelConfig, precision: Precision | None = None) -> DeepSeekBackbone:
@@ -96,14 +94,13 @@ def count_parameters(backbone: DeepSeekBackbone) -> Parameters:
 class MicroBatch:
     """What one forward and backward compute: B `rows` of T `row_tokens`, padding included.
 
-    `targets` tokens have a loss. `is_tiled` says that their logits are made tile by tile (log-probs in RL) and not whole
-    (cross-entropy). `mtp_depth` MTP modules run, 0 where the stage leaves them alone; their logits are always whole.
+    `targets` tokens have a loss, their logits made tile by tile. `mtp_depth` MTP modules run, 0 where the stage leaves them
+    alone; their losses take every position.
     """
 
     rows: int
     row_tokens: int
     targets: int
-    is_tiled: bool
     mtp_depth: int
 
 
@@ -127,8 +124,8 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     per_token += n_dense * _dense(config, number) + (layers - n_dense) * _mixture(config, number)
     if is_fused:
         per_token += batch.row_tokens * (FP32 if number == FP32 else layers * number)
-    per_target = width * (FP32 if batch.is_tiled else number) + depths * width * number
-    return batch.rows * batch.row_tokens * per_token + batch.targets * per_target
+    per_token += depths * width * FP32  # an MTP loss takes every position
+    return batch.rows * batch.row_tokens * per_token + batch.targets * width * FP32
 
 
 def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> int:
@@ -203,11 +200,8 @@ def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bo
 
 def logit_bytes(vocab_size: int, batch: MicroBatch) -> int:
     """The most memory that logits of a micro-batch take at once, their gradients included (FP32)."""
-    whole = FP32 * batch.targets * vocab_size
-    kept = batch.mtp_depth + (0 if batch.is_tiled else 1)
-    if kept:
-        return (kept + LOGIT_GRADIENTS) * whole
-    height, width = tile_shape(batch.targets, vocab_size)
+    tokens = batch.rows * batch.row_tokens if batch.mtp_depth else batch.targets
+    height, width = tile_shape(tokens, vocab_size)
     return LOGIT_TILES * FP32 * height * width
 
 

@@ -149,13 +149,15 @@ class EmptyStage:
         """The largest: as many rows as completions at their limit need, each behind the longest prompt."""
         if isinstance(self.data, PretrainDataModule):
             rows, length = self.data.rows_per_batch, self.data.row_tokens
-            return MicroBatch(rows, length, rows * length, False, self.mtp_depth)
+            return MicroBatch(rows, length, rows * length, self.mtp_depth)
         rollout: RolloutConfig = self.parts["rollout"]
         new, length = rollout.longest_completion, rollout.row_tokens
         sequences = rollout.prompts_per_rollout * rollout.group_size // rollout.minibatches_per_rollout
-        per_row = length // (max(map(len, self.prompts)) + new)
+        longest = max(map(len, self.prompts)) + new
+        per_row = length // longest
+        length = per_row * longest  # the rest is cut off
         rows = math.ceil(math.ceil(sequences / per_row) / rollout.micro_batches)
-        return MicroBatch(rows, length, min(rows * per_row, sequences) * new, True, self.mtp_depth)
+        return MicroBatch(rows, length, min(rows * per_row, sequences) * new, self.mtp_depth)
 
     def lasting_memory(self) -> list[Memory]:
         """What is there from the first step to the last (gradients live until the next backward)."""
@@ -197,7 +199,7 @@ class EmptyStage:
     def _scoring_memory(self, length: int) -> list[Memory]:
         """Where another engine samples: the trainer's forward for the old log-probs."""
         rows, shape = max(1, SCORED_TOKENS // length), self.backbone.config
-        batch = MicroBatch(rows, length, rows * length, True, 0)
+        batch = MicroBatch(rows, length, rows * length, 0)
         passing = cost.inference_bytes(shape, batch, self.number, self.is_fused)
         note = f"{rows:,} rows x {length:,} tokens"
         return [
@@ -212,13 +214,12 @@ class EmptyStage:
         kept = cost.activation_bytes(shape, batch, number, is_fused)
         converted = cost.converted_weight_bytes(self.backbone, number, self.mtp_depth > 0)
         passing = cost.inference_bytes(shape, batch, number, is_fused) if self.has_reference else 0
-        tiles = "log-probs in tiles" if batch.is_tiled else "whole"
         rows = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
         lines = [
             Memory("activations, update", kept, rows if is_fused else f"{rows}; the CPU keeps attention's weights"),
             Memory("weights in BF16, update", converted, "made for every forward"),
             Memory("reference's forward", passing, "one layer at a time"),
-            Memory("logits, update", cost.logit_bytes(shape.vocab_size, batch), f"{batch.targets:,} tokens, {tiles}"),
+            Memory("logits, update", cost.logit_bytes(shape.vocab_size, batch), f"{batch.targets:,} tokens, in tiles"),
         ]
         return [line for line in lines if line.size]
 

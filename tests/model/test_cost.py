@@ -149,10 +149,10 @@ def case(kind: str, name: str) -> tuple[Any, Any, MicroBatch, int]:
     number = 2 if compute == "bf16" else 4
     if kind == "grpo":
         batch: Any = completions(config, rows, length, length // 4)
-        described = MicroBatch(rows, length, batch.n_tokens, True, depth)
+        described = MicroBatch(rows, length, batch.n_tokens, depth)
     else:
         batch = token_rows(config, rows, length)
-        described = MicroBatch(rows, length, rows * length, False, depth)
+        described = MicroBatch(rows, length, rows * length, depth)
     return stage(kind, model, mtp_loss_weight), batch, described, number
 
 
@@ -166,9 +166,7 @@ def test_activations_are_those_that_a_real_step_saves(kind: str, name: str) -> N
     """The contract is 25 %; the formula lists the tensors one by one, and is held to 3 %."""
     module, batch, described, number = case(kind, name)
     config = module.backbone.config
-    depths_with_logits = described.mtp_depth + (kind == "pretrain")
-    logits = 4 * described.targets * config.vocab_size * depths_with_logits  # log-softmax is kept, whole
-    expected = activation_bytes(config, described, number, is_attention_fused(config, "cpu")) + logits
+    expected = activation_bytes(config, described, number, is_attention_fused(config, "cpu"))
     expected += converted_weight_bytes(module.backbone, number, described.mtp_depth > 0)
     measured = saved_bytes(lambda: module.training_step(batch, 0), tensors_of(module))
     assert expected == pytest.approx(measured, rel=0.03)
@@ -214,12 +212,11 @@ def test_reading_prompts_is_within_a_quarter(rows: int, tokens: int, compute: st
 
 def test_tiles_of_logits_by_hand() -> None:
     """100,000 tokens of V3's vocabulary: three tiles of 1,024 x 16,384 numbers, 201 MB; whole, logits take 51.7 GB."""
-    batch = MicroBatch(100, 1000, 100_000, True, 0)
+    batch = MicroBatch(100, 1000, 100_000, 0)
     assert logit_bytes(129_280, batch) == 3 * 4 * 1024 * 16_384
-    # 10 tokens of a vocabulary of 500 are a small tile; without tiles one is kept, and two gradients are made
-    assert logit_bytes(500, MicroBatch(1, 10, 10, True, 0)) == 3 * 4 * 10 * 500
-    assert logit_bytes(500, MicroBatch(1, 10, 10, False, 0)) == 3 * 4 * 10 * 500
-    assert logit_bytes(500, MicroBatch(1, 10, 10, True, 1)) == 3 * 4 * 10 * 500  # the MTP loss has whole logits
+    # 4 tokens of a vocabulary of 500 are a small tile; an MTP loss takes all 10 positions
+    assert logit_bytes(500, MicroBatch(1, 10, 4, 0)) == 3 * 4 * 4 * 500
+    assert logit_bytes(500, MicroBatch(1, 10, 4, 1)) == 3 * 4 * 10 * 500
 
 
 def test_attention_is_fused_everywhere_but_on_a_cpu_with_two_widths() -> None:

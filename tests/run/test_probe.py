@@ -50,7 +50,7 @@ def test_grpo_is_timed_up_to_its_real_micro_batch(monkeypatch: pytest.MonkeyPatc
     split = ("rollout.minibatches_per_rollout=2", "rollout.micro_batches=2", "rollout.row_tokens=50")
     speed = probe.measure(config_of("stage=grpo", *ROLLOUT, *split, "stage.on_zero_variance=stop"), None)
     assert len(shapes) == len(probe.PARTS) and shapes[-1] == shapes[-2]
-    assert shapes[0][0] <= shapes[-1][0] <= 4 and shapes[-1][1] == 50
+    assert shapes[0][0] <= shapes[-1][0] <= 4 and shapes[-1][1] <= 50
     assert min(speed.training_s, speed.optimizer_s, speed.data_s, speed.sampling_s) > 0
     assert speed.new_tokens is not None and 1 <= speed.new_tokens <= 12
     assert speed.probe_s > speed.sampling_s * 16

@@ -110,7 +110,8 @@ def test_the_micro_batch_is_the_one_that_trains_when_nobody_ends_early(micro_bat
     """8 completions of 40 tokens to a step, two in a row of 150: four rows, or two in the largest of three parts."""
     sizes_of_rows = ("rollout.max_new_tokens=40", "rollout.row_tokens=150", f"rollout.micro_batches={micro_batches}")
     config = config_of("stage=grpo", *ROLLOUT, *sizes_of_rows, "stage.max_steps=1")
-    described = EmptyStage.of(config, None).micro_batch()
+    stage = EmptyStage.of(config, None)
+    described, prompts = stage.micro_batch(), [len(prompt) for prompt in stage.prompts]
     parts = build_parts(config, None)
     parts["generate"].eos_id = -1
     module, data = inject(config.stage, parts), inject(config.data, parts)
@@ -118,7 +119,9 @@ def test_the_micro_batch_is_the_one_that_trains_when_nobody_ends_early(micro_bat
     spies = [Spy("on_train_batch_start", lambda _, __, batch, ___: batches.append(batch))]
     trainer(1, tmp_path, spies, accumulate_grad_batches=micro_batches).fit(module, data)
     rows, length = batches[0].completion_mask.shape
-    assert (described.rows, described.row_tokens) == (rows, length) == ({1: 4, 3: 2}[micro_batches], 150)
+    assert described.rows == rows == {1: 4, 3: 2}[micro_batches]
+    assert described.row_tokens == 2 * (max(prompts) + 40)  # columns that nobody uses are cut off
+    assert 2 * (min(prompts) + 40) <= length <= described.row_tokens
     assert described.targets == int(batches[0].completion_mask.sum()) == rows * 2 * 40
 
 
@@ -172,7 +175,7 @@ def test_tokens_and_flops_of_a_step_by_hand() -> None:
 
 
 def test_the_limit_is_the_longest_of_the_run() -> None:
-    later = ("rollout.longer_from_step=5", "rollout.longer_max_new_tokens=90")
+    later = ("rollout.micro_batches=1", "rollout.longer_from_step=5", "rollout.longer_max_new_tokens=90")
     stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT, *later), None)
     assert stage.load().new_tokens == 90 and stage.micro_batch().targets == 720
 
