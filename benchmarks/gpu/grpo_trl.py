@@ -42,7 +42,7 @@ def beside_trl(
     """Alternating pairs with the best of TRL's batches and transformers' experts; `observed` wraps TRL's measurements."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    world = SharedWorld(size, "bf16", parts)  # type: ignore[arg-type]
+    world = SharedWorld(size, "bf16", shared=parts)  # type: ignore[arg-type]
     theirs = {
         f"batch {batch}, experts={experts}": observed(
             grpo_trl.measurement(world, size.work, batch, experts, device_type)
