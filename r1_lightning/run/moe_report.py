@@ -9,8 +9,6 @@ fingerprint; a run that is there is not made again, and rows of another configur
 from __future__ import annotations
 
 import argparse
-import csv
-import functools
 import itertools
 import math
 import sys
@@ -20,20 +18,19 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import hydra
 import torch
+from torch import Tensor
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.functional.masking import targets_ahead
+from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
 from r1_lightning.run.evaluate import read_config
-from r1_lightning.run.graph import plan
 from r1_lightning.run.parts import build_parts
-from r1_lightning.run.reasoning_report import EXPERIMENT, append, commit_at_start, read, train
+from r1_lightning.run.reports import EXPERIMENT, METRICS, append, commit_at_start, read, require_recipe, train
 from r1_lightning.stages.grpo import ROUTERS
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import TokenBatch
@@ -62,17 +59,9 @@ def overrides(seed: int, router: str, mtp_loss_weight: float) -> list[str]:
     return [EXPERIMENT, f"seed={seed}", f"stage.router={router}", f"stage.mtp_loss_weight={mtp_loss_weight}"]
 
 
-@functools.cache
-def planned_fingerprint(seed: int, router: str, mtp_loss_weight: float) -> str:
-    """Of the model that this setting would give with today's configuration."""
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        return plan(compose_stage(overrides(seed, router, mtp_loss_weight))).fingerprint[:SHORT_DIGITS]
-
-
 def measures_of(artefact: Artefact) -> dict[str, float]:
     """What one finished run shows: held-out accuracy, its last steps, and what its MTP module foresees."""
-    with (artefact.folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("train/loss")]
+    rows = [row for row in read(artefact.folder / METRICS) if row.get("train/loss")]
     final = {name: artefact.metrics[name] for name in SHOWN if name.startswith("eval/")}
     measures = {name: math.nan if value is None else value for name, value in final.items()}
     measures["reward_whole_run"] = mean(float(row["rollout/reward_mean"]) for row in rows)
@@ -95,16 +84,21 @@ def mtp_agreement(artefact: Artefact, problems: int = MTP_PROBLEMS) -> float:
     drawn = parts["generate"](prompts, 1, rollout_keys(0, len(prompts), 1))
     lengths = drawn.completion_mask.sum(1).tolist()
     texts = [[*p, *ids[:n]] for p, ids, n in zip(prompts, drawn.completion_ids.tolist(), lengths, strict=True)]
-    right, counted = 0, 0
-    for prompt, text in zip(prompts, texts, strict=True):
-        batch = single_row(text)
-        targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, 2)  # depth 1 looks two places on
-        is_completion, _ = targets_ahead((torch.arange(len(text)) >= len(prompt)).long()[None], batch.document_ids, 2)
-        wanted = has_target & is_completion.bool()
-        guesses = backbone.unembed(backbone.hidden(batch).mtp[0][wanted]).argmax(-1)
-        right += int((guesses == targets[wanted]).sum())
-        counted += int(wanted.sum())
-    return right / max(counted, 1)
+    foreseen = torch.cat([foresees(backbone, len(prompt), text) for prompt, text in zip(prompts, texts, strict=True)])
+    return foreseen.double().mean().item()
+
+
+def foresees(backbone: DeepSeekBackbone, n_prompt: int, text: Sequence[int]) -> Tensor:
+    """Whether the first MTP module's most likely token is the one that follows: bool, one per completion token of `text`.
+
+    A token is foreseen from two places before it, so the first `2 - n_prompt` tokens of a completion cannot count.
+    """
+    batch = single_row(text)
+    targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, 2)  # depth 1 looks two places on
+    positions = torch.arange(len(text))
+    wanted = has_target & (positions + 2 >= n_prompt)
+    guesses = backbone.unembed(backbone.hidden(batch).mtp[0][wanted]).argmax(-1)
+    return guesses == targets[wanted]
 
 
 def single_row(ids: Sequence[int]) -> TokenBatch:
@@ -141,12 +135,9 @@ def _cell(numbers: Sequence[float]) -> str:
 def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Raise `InvalidInput` where a row's model is of another configuration than today's."""
     for row in rows:
-        now = planned_fingerprint(int(row["seed"]), row["router"], float(row["mtp_loss_weight"]))
-        if row["fingerprint"] != now:
-            raise InvalidInput(
-                f"{path}: seed {row['seed']}, router {row['router']} has fingerprint {row['fingerprint']} and would now "
-                f"have {now}: the configuration has changed since; begin a new report with --out FOLDER"
-            )
+        what = f"seed {row['seed']}, router {row['router']}"
+        arguments = overrides(int(row["seed"]), row["router"], float(row["mtp_loss_weight"]))
+        require_recipe(path, what, row["fingerprint"], arguments)
 
 
 def run_setting(seed: int, router: str, mtp_loss_weight: float, root: Path) -> list[dict[str, Any]]:

@@ -10,56 +10,26 @@ configuration are refused, so that no table mixes two.
 from __future__ import annotations
 
 import argparse
-import csv
-import functools
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import hydra
 import yaml
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
-from r1_lightning.artefacts.lineage import commit
 from r1_lightning.artefacts.store import CONFIG, Artefact, open_artefact
 from r1_lightning.evaluation.curves import draw_curves, summarise, training_flops
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
 from r1_lightning.run.evaluate import EMPTY_THINK, evaluate
-from r1_lightning.run.graph import plan
+from r1_lightning.run.reports import EXPERIMENT, METRICS, append, commit_at_start, read, require_recipe, train
 from r1_lightning.types.errors import InvalidInput
 
 FIELDS = ("seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "step", "reward_mean", "accuracy_mean", "format_mean", "completion_tokens_mean")
-EXPERIMENT = "experiment=r1_zero_tiny"
 PROBLEMS, SAMPLES = 1000, 16
-LAST_LINE = ": everything lies in "
-
-
-def train(arguments: Sequence[str]) -> tuple[Artefact, float]:
-    """Run scripts/train.py; returns the artefact it names at the end and the seconds it took. Raises if it fails."""
-    start_s = time.monotonic()
-    command = [sys.executable, "scripts/train.py", *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    print(done.stdout, end="", flush=True)
-    return open_artefact(Path(done.stdout.rstrip().rpartition(LAST_LINE)[2])), time.monotonic() - start_s
-
-
-def planned_fingerprint(seed: int) -> str:
-    """Of the trained model that this seed would give with today's configuration."""
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        return plan(compose_stage([EXPERIMENT, f"seed={seed}"])).fingerprint[:SHORT_DIGITS]
-
-
-@functools.cache
-def commit_at_start() -> str:
-    """Of the code at work; asked later, the report's own growing files would make the checkout look changed."""
-    return commit()
 
 
 def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]], str]:
@@ -111,31 +81,10 @@ def _row(
 
 
 def _curve(folder: Path) -> Iterator[dict[str, object]]:
-    with (folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            if row.get("rollout/reward_mean"):
-                yield {
-                    "step": row["step"],
-                    **{name: f"{float(row[f'rollout/{name}']):.4f}" for name in CURVE_FIELDS[2:]},
-                }
-
-
-def append(path: Path, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Add rows to a CSV file, with a header if it is new."""
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fields)
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none if it is not there."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    for row in read(folder / METRICS):
+        if row.get("rollout/reward_mean"):
+            means = {name: f"{float(row[f'rollout/{name}']):.4f}" for name in CURVE_FIELDS[2:]}
+            yield {"step": row["step"], **means}
 
 
 def main() -> int:
@@ -176,9 +125,4 @@ def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Raise `InvalidInput` where a row's trained model is of another configuration than today's."""
     found = {row["seed"]: row["fingerprint"] for row in rows if row["model"] == "trained"}
     for seed, fingerprint in found.items():
-        now = planned_fingerprint(int(seed))
-        if fingerprint != now:
-            raise InvalidInput(
-                f"{path}: seed {seed} has fingerprint {fingerprint} and would now have {now}: the configuration has "
-                "changed since; begin a new report with --out FOLDER"
-            )
+        require_recipe(path, f"seed {seed}", fingerprint, [EXPERIMENT, f"seed={seed}"])

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from r1_lightning.run import moe_report
-from r1_lightning.run.moe_report import FIELDS, MTP_WEIGHTS, ROUTERS, planned_fingerprint, render, single_row
-from r1_lightning.run.reasoning_report import append
+from r1_lightning.run.moe_report import FIELDS, MTP_WEIGHTS, ROUTERS, foresees, overrides, render, single_row
+from r1_lightning.run.reports import append, planned_fingerprint
 
 
 def row(seed: int, router: str, weight: float, value: float) -> dict[str, Any]:
     measure = "eval/arithmetic/pass_at_1"
-    made = {"fingerprint": planned_fingerprint(seed, router, weight), "commit": "c"}
+    made = {"fingerprint": planned_fingerprint(*overrides(seed, router, weight)), "commit": "c"}
     return {"seed": seed, "router": router, "mtp_loss_weight": weight, "measure": measure, "value": value, **made}
 
 
@@ -27,7 +28,7 @@ def test_the_table_by_hand() -> None:
 
 
 def test_six_settings_are_six_different_models() -> None:
-    found = {planned_fingerprint(0, router, weight) for router in ROUTERS for weight in MTP_WEIGHTS}
+    found = {planned_fingerprint(*overrides(0, router, weight)) for router in ROUTERS for weight in MTP_WEIGHTS}
     assert len(found) == 6
 
 
@@ -55,3 +56,23 @@ def test_a_text_is_a_packed_row_of_its_own() -> None:
     assert batch.token_ids.tolist() == [[7, 8, 9]]
     assert batch.position_ids.tolist() == [[0, 1, 2]]
     assert batch.document_ids.tolist() == [[1, 1, 1]]
+
+
+class _Guesser:
+    """A backbone whose first MTP module gives the logits it was told, whatever the text."""
+
+    def __init__(self, guesses: list[int], n_tokens: int) -> None:
+        self.mtp = [torch.nn.functional.one_hot(torch.tensor([guesses]), n_tokens).float()]
+
+    def hidden(self, batch: Any) -> _Guesser:
+        return self
+
+    def unembed(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def test_what_an_mtp_module_foresees_by_hand() -> None:
+    # Prompt 5 6 7, completion 1 2 3. The module sits at position t and guesses the token at t + 2:
+    # positions 1, 2, 3 guess the completion (1, then 9 instead of 2, then 3); 0 guesses the prompt; 4 and 5 look past the end.
+    guesser: Any = _Guesser([7, 1, 9, 3, 0, 0], n_tokens=10)
+    assert foresees(guesser, 3, [5, 6, 7, 1, 2, 3]).tolist() == [True, False, True]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.run import reasoning_report
-from r1_lightning.run.reasoning_report import append, planned_fingerprint, read
+from r1_lightning.run.reports import EXPERIMENT, append, planned_fingerprint, read
 
 
 def test_rows_are_added_under_one_header(tmp_path: Path) -> None:
@@ -25,7 +25,12 @@ def test_a_seed_that_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pyte
 
     def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]], str]:
         ran.append(seed)
-        own = {"seed": seed, "model": "trained", "fingerprint": planned_fingerprint(seed), "commit": f"c{seed}"}
+        own = {
+            "seed": seed,
+            "model": "trained",
+            "fingerprint": planned_fingerprint(EXPERIMENT, f"seed={seed}"),
+            "commit": f"c{seed}",
+        }
         return [dict.fromkeys(reasoning_report.FIELDS, 0) | own], [], "config\n"
 
     monkeypatch.setattr(reasoning_report, "run_seed", run_seed)
@@ -48,4 +53,4 @@ def test_rows_of_another_configuration_are_refused(
     monkeypatch.setattr(sys, "argv", ["report", "--seeds", "4", "--out", str(tmp_path)])
     assert reasoning_report.main() == 2
     assert "seed 3 has fingerprint 0123456789 and would now have" in capsys.readouterr().err
-    assert planned_fingerprint(3) != planned_fingerprint(4)
+    assert planned_fingerprint(EXPERIMENT, "seed=3") != planned_fingerprint(EXPERIMENT, "seed=4")
