@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import lightning as L
 import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from benchmarks.grpo_work import STEPS, Witness, Work, check_moved, movement
+from benchmarks.grpo_work import STEPS, LightningClock, Witness, WitnessedReward, Work, check_moved, movement
 from benchmarks.pairs import Measurement
 from benchmarks.setting import NEVER, World
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.stages.grpo import GRPOModule
-from r1_lightning.types.text import Completion, Problem, Verdict
-
-
-@dataclass
-class _Reward:
-    """The rule as a reward function of ours."""
-
-    witness: Witness
-    name: str = "rule"
-
-    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        return Verdict(self.witness.reward(completion.text, completion.n_tokens), "number of characters")
-
-
-class _LightningClock(L.Callback):
-    def __init__(self, witness: Witness) -> None:
-        self.witness = witness
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step > len(self.witness.step_ends_s):  # and not within a step's parts
-            self.witness.step_ends_s.append(time.perf_counter())
 
 
 class _ForcedLengths(Sampler):
@@ -64,7 +41,7 @@ def measurement(world: World, work: Work, row_tokens: int, parts: int) -> Measur
             tokenizer,
             shared["template"],
             sampler,
-            WeightedSum([_Reward(witness)]),
+            WeightedSum([WitnessedReward(witness)]),
             rollout,
             seed,
             STEPS,
@@ -89,7 +66,7 @@ def _lightning_trainer(witness: Witness, parts: int) -> L.Trainer:
         max_epochs=1,
         accumulate_grad_batches=parts,
         logger=False,
-        callbacks=[_LightningClock(witness)],
+        callbacks=[LightningClock(witness)],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,

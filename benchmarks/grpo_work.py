@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 
 from r1_lightning.types.errors import require
+from r1_lightning.types.text import Completion, Problem, Verdict
 
 WARM_UP_STEPS = 1
 MEASURED_STEPS = 1
@@ -48,6 +51,28 @@ class Witness:
         wanted = list(work.lengths) * STEPS
         require(self.lengths == wanted, "judged completions", len(self.lengths), f"{len(wanted)} of the forced lengths")
         return (self.step_ends_s[-1] - self.step_ends_s[WARM_UP_STEPS - 1]) / MEASURED_STEPS
+
+
+@dataclass
+class WitnessedReward:
+    """The rule as a reward function of ours."""
+
+    witness: Witness
+    name: str = "rule"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(self.witness.reward(completion.text, completion.n_tokens), "number of characters")
+
+
+class LightningClock(L.Callback):
+    """Tells the witness when an optimizer step of Lightning's Trainer is over; a step's parts are not steps."""
+
+    def __init__(self, witness: Witness) -> None:
+        self.witness = witness
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step > len(self.witness.step_ends_s):
+            self.witness.step_ended()
 
 
 def movement(model: nn.Module) -> Callable[[], bool]:

@@ -22,7 +22,7 @@ from benchmarks.gpu.device import Meter
 from benchmarks.gpu.report import GIB, Row
 from benchmarks.gpu.sampling import NO_END
 from benchmarks.gpu.shapes import shape_of
-from benchmarks.grpo_work import STEPS, Witness, Work, check_moved, movement
+from benchmarks.grpo_work import STEPS, LightningClock, Witness, WitnessedReward, Work, check_moved, movement
 from benchmarks.pairs import Measurement, Result, deterministic
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
@@ -36,7 +36,6 @@ from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import train_tokenizer
-from r1_lightning.types.text import Completion, Problem, Verdict
 
 SEED = 0
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -103,25 +102,6 @@ def _leaf(name: str) -> dict[str, Any]:
     return leaf
 
 
-@dataclass
-class _Reward:
-    """The rule of both sides as a reward function of ours."""
-
-    witness: Witness
-    name: str = "rule"
-
-    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        return Verdict(self.witness.reward(completion.text, completion.n_tokens), "number of characters")
-
-
-class _Clock(L.Callback):
-    def __init__(self, witness: Witness) -> None:
-        self.witness = witness
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.witness.step_ended()
-
-
 def measurement(size: GrpoSize, parts: Mapping[str, Any], device_type: str) -> Measurement:
     """Seconds per step of the real stage and data module under Lightning's Trainer."""
 
@@ -129,7 +109,7 @@ def measurement(size: GrpoSize, parts: Mapping[str, Any], device_type: str) -> M
         witness, backbone, rollout = Witness(), copy.deepcopy(parts["backbone"]), parts["rollout"]
         tokenizer = parts["tokenizer"]
         sampler = Sampler(backbone, rollout.sampling, NO_END, tokenizer.pad_id, SEED, rollout.max_rows)
-        reward = WeightedSum([_Reward(witness)])
+        reward = WeightedSum([WitnessedReward(witness)])
         data = GroupedRolloutsDataModule(
             parts["source"], tokenizer, parts["template"], sampler, reward, rollout, SEED, STEPS
         )
@@ -151,7 +131,7 @@ def _trainer(witness: Witness, device_type: str) -> L.Trainer:
         max_steps=STEPS,
         max_epochs=1,
         logger=False,
-        callbacks=[_Clock(witness)],
+        callbacks=[LightningClock(witness)],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
