@@ -62,11 +62,6 @@ class LatentKVCache:
             attend_R1TS = attend_R1TS & (column <= column[start:, None])
         return position_ids_RT, attend_R1TS
 
-    def append(self, layer: int, *states: Tensor) -> tuple[Tensor, ...]:
-        """Store the newest columns of one layer (R x T x C, after `advance`); returns all columns so far, R x S x C."""
-        (state,) = states
-        return (append_columns(self.states[layer], state, self.length - state.shape[1]),)
-
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows`, in their order; an index may repeat."""
         for layer, state in enumerate(self.states):  # one by one: two whole caches are never there at once

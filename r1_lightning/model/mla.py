@@ -51,7 +51,7 @@ class MLA(nn.Module):
         super().__init__()
         self.config = config
         self.scale = softmax_scale(config.qk_head_dim, config.yarn)
-        self.is_compiled = precision.static_shapes
+        self.static_shapes = precision.static_shapes
         query_width = config.n_heads * config.qk_head_dim
         if config.q_lora_rank is None:
             self.q_proj = precision.linear(config.d_model, query_width, fp8_eligible=True)
@@ -88,7 +88,7 @@ class MLA(nn.Module):
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], -1)
         q = torch.cat([q_nope, q_rope], -1).transpose(1, 2)
         k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1).transpose(1, 2)
-        is_spelled_out = self.is_compiled and q.device.type == "cpu"
+        is_spelled_out = self.static_shapes and q.device.type == "cpu"
         attend = spelled_out_attention if is_spelled_out else F.scaled_dot_product_attention
         o_BNTU: Tensor = attend(q, k, v.transpose(1, 2), mask, scale=self.scale)
         return self.out(o_BNTU.transpose(1, 2).flatten(2))

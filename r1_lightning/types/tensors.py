@@ -126,10 +126,6 @@ class LatentCache(Protocol):
     @property
     def bytes(self) -> int: ...
 
-    def append(self, layer: int, *states: Tensor) -> tuple[Tensor, ...]:
-        """Add the newest positions' states of one layer; returns that layer's states over all positions so far."""
-        ...
-
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows` (indices, repeats allowed: a prompt's row serves its whole group)."""
         ...

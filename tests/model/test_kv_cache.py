@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.kv_cache import LatentKVCache, append_columns
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
 from tests.model.tiny import backbone, normal
@@ -14,6 +14,10 @@ from tests.support.memory import LiveTensors
 
 def _cache(rows: int = 2, max_tokens: int = 8, layers: int = 2, width: int = 3) -> LatentKVCache:
     return LatentKVCache(layers, rows, max_tokens, width, torch.float32, torch.device("cpu"))
+
+
+def append(cache: LatentKVCache, layer: int, new: torch.Tensor) -> torch.Tensor:
+    return append_columns(cache.states[layer], new, cache.length - new.shape[1])
 
 
 def test_bytes_of_v3():
@@ -53,18 +57,18 @@ def test_positions_and_masks_of_the_steps_after_it():
 def test_append_returns_everything_so_far_of_that_layer():
     cache, one, two = _cache(), normal(2, 3, 3, seed=1), normal(2, 1, 3, seed=2)
     cache.advance(torch.ones(2, 3, dtype=torch.bool))
-    assert torch.equal(cache.append(0, one)[0], one)
-    assert torch.equal(cache.append(1, -one)[0], -one)
+    assert torch.equal(append(cache, 0, one), one)
+    assert torch.equal(append(cache, 1, -one), -one)
     cache.advance(torch.ones(2, 1, dtype=torch.bool))
-    assert torch.equal(cache.append(0, two)[0], torch.cat([one, two], 1))
-    assert torch.equal(cache.append(1, -two)[0], -torch.cat([one, two], 1))
+    assert torch.equal(append(cache, 0, two), torch.cat([one, two], 1))
+    assert torch.equal(append(cache, 1, -two), -torch.cat([one, two], 1))
 
 
 @pytest.mark.parametrize("rows", [[1, 1, 0, 1], [1], [0, 1], [1, 0]])
 def test_select_rows_with_repeats(rows):
     cache, states = _cache(), normal(2, 3, 3)
     cache.advance(torch.tensor([[False, True, True], [True, True, True]]))
-    cache.append(0, states)
+    append(cache, 0, states)
     cache.select_rows(torch.tensor(rows))
     n = len(rows)
     assert cache.rows == n
@@ -73,16 +77,16 @@ def test_select_rows_with_repeats(rows):
     assert positions[:, 0].tolist() == [{0: 2, 1: 3}[row] for row in rows]
     assert attend[:, 0, 0].tolist() == [[row == 1, True, True, True] for row in rows]
     new = normal(n, 1, 3, seed=4)
-    assert torch.equal(cache.append(0, new)[0], torch.cat([states[rows], new], 1))
+    assert torch.equal(append(cache, 0, new), torch.cat([states[rows], new], 1))
 
 
 def test_repeated_rows_are_copies():
     cache = _cache()
     cache.advance(torch.ones(2, 1, dtype=torch.bool))
-    cache.append(0, normal(2, 1, 3))
+    append(cache, 0, normal(2, 1, 3))
     cache.select_rows(torch.tensor([0, 0]))
     cache.advance(torch.ones(2, 1, dtype=torch.bool))
-    (states,) = cache.append(0, torch.stack([torch.ones(1, 3), torch.zeros(1, 3)]))
+    states = append(cache, 0, torch.stack([torch.ones(1, 3), torch.zeros(1, 3)]))
     assert states[:, 1].tolist() == [[1.0] * 3, [0.0] * 3]
 
 
