@@ -2,7 +2,7 @@
 
 Everything comes from the project's own configuration, composed as a run composes it: `model=tiny` without its MTP module
 (HuggingFace's class trains none), the arithmetic task with its tokenizer, the optimizer and the objective of `stage=grpo`.
-Weights are those of a fresh initialisation. HuggingFace's model gets the very same tensors through `model/hf.py`.
+Weights are those of a fresh initialisation. HuggingFace's model gets the very same tensors through `model/hf_weights.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.hf import config_to_hf, state_to_hf
+from r1_lightning.model.hf_config import config_to_hf
+from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
 from r1_lightning.run.parts import build_parts
 

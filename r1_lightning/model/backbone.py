@@ -131,6 +131,9 @@ class DeepSeekBackbone(nn.Module):
             router.expert_bias.copy_(bias)
 
     def _routers(self) -> list[Any]:
+        """Those that a bias steers: none where routing is by softmax."""
+        if self.config.router_scoring == "softmax":
+            return []
         blocks: list[Any] = [*self.blocks, *(module.block for module in self.mtp_modules)]
         return [block.feed_forward.router for block in blocks if not block.is_dense]
 

@@ -1,14 +1,14 @@
 """The backbone's shape: every number of the architecture, checked once, in DeepSeek-V3's own names.
 
 Source: DeepSeek-V3 technical report section 2.1 and 4.2, and the names of its published inference code. HuggingFace's
-names appear only in `model/hf.py`. The vocabulary size comes from the tokenizer, not from a YAML file.
+names appear only in `model/hf_config.py`. The vocabulary size comes from the tokenizer, not from a YAML file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class ModelConfig:
     Widths are in elements, counts in pieces. `q_lora_rank=None` leaves the query uncompressed (V2-Lite). The first
     `n_dense_layers` blocks have a dense feed-forward of width `d_ff_dense`, the others a mixture of experts of width
     `d_ff_expert`. `n_expert_groups` and `n_limited_groups` are the node-limited routing of V3 section 2.1.2.
-    `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models want more.
+    `router_scoring` "sigmoid" is V3's router; "softmax" V2's (eq 20-22 there), whose gates are not normalised again and which has
+    no expert biases. `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models
+    want more.
     """
 
     vocab_size: int
@@ -72,6 +74,7 @@ class ModelConfig:
     init_std: float = 0.006
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
+    router_scoring: str = "sigmoid"
 
     def __post_init__(self) -> None:
         positive = (
@@ -94,6 +97,14 @@ class ModelConfig:
         require(isinstance(self.tie_embeddings, bool), "model.tie_embeddings", self.tie_embeddings, "true or false")
         yarn_allowed = "null, or a mapping with _target_: r1_lightning.model.config.YarnConfig"
         require(self.yarn is None or isinstance(self.yarn, YarnConfig), "model.yarn", self.yarn, yarn_allowed)
+        require_choice("model.router_scoring", self.router_scoring, ("sigmoid", "softmax"))
+        by_groups = self.router_scoring == "softmax" and self.n_expert_groups > 1
+        require(
+            not by_groups,
+            "model.n_expert_groups",
+            self.n_expert_groups,
+            "V2's choice by groups is not built: it must be 1",
+        )
         self._check_experts()
 
     def _check_experts(self) -> None:

@@ -5,7 +5,7 @@
 
 Embedding and output head are the main model's. h^0 is the main model's output after its final norm, as the published
 weights are used by inference engines; the report leaves open which side of the norm it is taken from. The concatenation is
-the report's, hidden first (HuggingFace and vLLM keep the embedding first: `model/hf.py` says how weights are carried over).
+the report's, hidden first (HuggingFace and vLLM keep the embedding first: `model/hf_weights.py` says how weights are carried over).
 """
 
 from __future__ import annotations

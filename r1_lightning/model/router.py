@@ -5,6 +5,8 @@ b_i is nudged after every optimizer step so that overloaded experts are chosen l
 much a chosen expert weighs is decided by s_i alone. Node-limited routing first keeps the `n_limited_groups` groups whose two
 best biased affinities sum highest.
 
+V2's router (`router_scoring="softmax"`, V2 eq 20-22) has s = softmax(u . e), no bias, and gates that are the affinities.
+
 The report prints no `route_scale`; the published code multiplies the normalised gates by it (2.5 in V3). Forbidden groups are
 masked with -inf: with 0.0 a forbidden expert beats a permitted one as soon as biases are negative. The router runs in FP32.
 """
@@ -20,7 +22,7 @@ from r1_lightning.model.config import ModelConfig
 # Shape legend: N tokens, E routed experts, K chosen experts, M expert groups.
 
 
-def choose_experts(scores_NE: Tensor, bias_E: Tensor, n_chosen: int, n_groups: int, n_limited: int) -> Tensor:
+def choose_experts(scores_NE: Tensor, bias_E: Tensor | float, n_chosen: int, n_groups: int, n_limited: int) -> Tensor:
     """Indices N x K of the chosen experts: top-K of scores + bias within the `n_limited` best groups (V3 eq 16)."""
     biased_NE = scores_NE + bias_E
     if n_groups > 1:
@@ -32,9 +34,11 @@ def choose_experts(scores_NE: Tensor, bias_E: Tensor, n_chosen: int, n_groups: i
     return biased_NE.topk(n_chosen, dim=-1).indices
 
 
-def gate_weights(scores_NE: Tensor, chosen_NK: Tensor, route_scale: float) -> Tensor:
-    """Gates N x K: the chosen experts' unbiased affinities, normalised to sum to `route_scale` (V3 eq 13)."""
+def gate_weights(scores_NE: Tensor, chosen_NK: Tensor, route_scale: float, normalise: bool = True) -> Tensor:
+    """Gates N x K: the chosen experts' unbiased affinities, normalised to sum to `route_scale` (V3 eq 13) or only times it."""
     chosen_scores_NK = scores_NE.gather(-1, chosen_NK)
+    if not normalise:
+        return chosen_scores_NK * route_scale
     # The reference adds 1e-20 so that affinities that all underflow give 0 and not NaN.
     return chosen_scores_NK / (chosen_scores_NK.sum(-1, keepdim=True) + 1e-20) * route_scale
 
@@ -52,17 +56,20 @@ class Router(nn.Module):
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.d_model))
-        self.register_buffer("expert_bias", torch.zeros(config.n_routed_experts))
+        self.is_sigmoid = config.router_scoring == "sigmoid"
+        self.register_buffer("expert_bias", torch.zeros(config.n_routed_experts) if self.is_sigmoid else None)
 
     def forward(self, x_ND: Tensor, replayed_NK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """`replayed_NK` names the experts to take instead of choosing, -1 where the router is free."""
         with torch.autocast(x_ND.device.type, enabled=False):
-            scores_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
+            logits_NE = F.linear(x_ND.float(), self.weight.float())
+            scores_NE = logits_NE.sigmoid() if self.is_sigmoid else logits_NE.softmax(-1)
         config = self.config
+        bias = self.expert_bias if self.is_sigmoid else 0.0
         with torch.no_grad():
             chosen_NK = choose_experts(
-                scores_NE, self.expert_bias, config.n_activated_experts, config.n_expert_groups, config.n_limited_groups
+                scores_NE, bias, config.n_activated_experts, config.n_expert_groups, config.n_limited_groups
             )
             if replayed_NK is not None:
                 chosen_NK = torch.where(replayed_NK >= 0, replayed_NK, chosen_NK)
-        return scores_NE, chosen_NK, gate_weights(scores_NE, chosen_NK, config.route_scale)
+        return scores_NE, chosen_NK, gate_weights(scores_NE, chosen_NK, config.route_scale, self.is_sigmoid)

@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.hf import config_to_hf
+from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.mla import LATENT_NORM_EPS
 from r1_lightning.types.errors import InvalidInput, require
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.hf import state_to_hf, unfused_experts
+from r1_lightning.model.hf_weights import state_to_hf, unfused_experts
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.groups import Rollout
 from r1_lightning.rollout.keyed_random import keyed_seeds

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from r1_lightning.functional.masking import document_attention_mask, targets_ahead
-from r1_lightning.model.hf import state_to_hf
+from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.model.mtp import shift_left
 from tests.model.tiny import angles, backbone, hf_config, normal, pack, random_documents, tiny
 

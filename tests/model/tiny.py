@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.hf import config_to_hf, state_to_hf
+from r1_lightning.model.hf_config import config_to_hf
+from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.types.tensors import TokenBatch
 
 TINY = ModelConfig(
@@ -77,19 +78,20 @@ def backbone(config: ModelConfig = TINY, seed: int = 0) -> DeepSeekBackbone:
 
 
 def hf_config(config: ModelConfig) -> Any:
-    """The same shape as a DeepseekV3Config, with HuggingFace's plainest attention and its loop over experts."""
-    from transformers import DeepseekV3Config
+    """The same shape as a DeepseekV3Config (or V2), with HuggingFace's plainest attention and its loop over experts."""
+    from transformers import AutoConfig
 
-    result = DeepseekV3Config(**config_to_hf(config))
+    fields = config_to_hf(config)
+    result = AutoConfig.for_model(fields.pop("model_type"), **fields)
     result._attn_implementation = result._experts_implementation = "eager"
     return result
 
 
 def hf_twin(model: DeepSeekBackbone) -> Any:
-    """`DeepseekV3ForCausalLM` with the weights of `model` (strictly: no tensor of the twin keeps its own values)."""
-    from transformers import DeepseekV3ForCausalLM
+    """`DeepseekV3ForCausalLM` (or V2) with the weights of `model` (strictly: no tensor of the twin keeps its own values)."""
+    from transformers import AutoModelForCausalLM
 
-    twin = DeepseekV3ForCausalLM(hf_config(model.config)).eval()
+    twin = AutoModelForCausalLM.from_config(hf_config(model.config)).eval()
     twin.load_state_dict(state_to_hf(model.state_dict(), model.config), strict=True)
     return twin
 

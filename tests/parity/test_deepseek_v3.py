@@ -1,7 +1,7 @@
 """Whole-model parity with HuggingFace's DeepseekV3ForCausalLM: the same weights give the same logits to 1e-5 in FP32.
 
 Several documents share a row of ours; HuggingFace sees each document alone. So one comparison covers the mathematics
-of every block, the packing (positions, attention, padding) and the mapping of `model/hf.py`. Weights are random and of
+of every block, the packing (positions, attention, padding) and the mapping of `model/hf_weights.py`. Weights are random and of
 a size that gives logits a standard deviation of about 1, without which 1e-5 would mean nothing; norm weights are not
 ones; expert biases are negative, without which a mask of 0.0 instead of -inf for forbidden groups would go unseen.
 """
@@ -16,7 +16,7 @@ from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model import router as router_module
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.hf import state_to_hf
+from r1_lightning.model.hf_weights import state_to_hf
 from tests.model.tiny import backbone, hf_twin, left_pad, pack, random_documents
 from tests.parity.configurations import configurations, label
 

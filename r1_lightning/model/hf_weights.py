@@ -1,154 +1,27 @@
-"""Between our backbone and HuggingFace's DeepseekV3: the only file that knows HuggingFace's names.
+"""Between the state of our backbone and HuggingFace's: names, halves, stacks, and where MTP modules lie.
 
-Pure mappings of dictionaries, both ways: `config_*` between `ModelConfig` and the fields of `config.json`, `state_*`
-between the state dict of `DeepSeekBackbone` and that of `DeepseekV3ForCausalLM`. Nothing is read, written or downloaded
-here, and `transformers` is not imported. Three things differ besides names:
+Pure mappings of dictionaries, both ways, between the state dict of `DeepSeekBackbone` and that of `DeepseekV3ForCausalLM` or V2's.
+Three things differ besides names:
 
 - gate and up of a feed-forward are one matrix here (gate first), two there; of routed experts one on both sides;
 - routed experts are stored E x in x out here, E x out x in there (on disk HuggingFace writes one tensor per expert and
-  fuses them when loading: this file speaks of the fused ones, and `unfused_experts` takes them apart);
+  fuses them when loading: `Rule.form` knows both);
 - MTP modules lie there as extra layers after the last (V3's layer 61), and their projection takes [embedding; hidden],
   not [hidden; embedding] as printed in V3 eq 21: its two halves change places.
 
-The rotary pairs are interleaved on both sides, so no row of an attention matrix moves. The norms after c^KV and c^Q
-have eps 1e-6 on both sides, whatever `rms_norm_eps` says.
+The rotary pairs are interleaved on both sides, so no row of an attention matrix moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from r1_lightning.model.config import ModelConfig, YarnConfig
-from r1_lightning.model.rope import yarn_scale
-from r1_lightning.types.errors import InvalidInput, require
-
-# --------------------------------------------------------------------------------------------------------------- config
-
-_SAME_MEANING = {  # ours -> HuggingFace's
-    "vocab_size": "vocab_size",
-    "d_model": "hidden_size",
-    "n_layers": "num_hidden_layers",
-    "n_dense_layers": "first_k_dense_replace",
-    "n_heads": "num_attention_heads",
-    "q_lora_rank": "q_lora_rank",
-    "kv_lora_rank": "kv_lora_rank",
-    "qk_nope_head_dim": "qk_nope_head_dim",
-    "qk_rope_head_dim": "qk_rope_head_dim",
-    "v_head_dim": "v_head_dim",
-    "d_ff_dense": "intermediate_size",
-    "d_ff_expert": "moe_intermediate_size",
-    "n_routed_experts": "n_routed_experts",
-    "n_shared_experts": "n_shared_experts",
-    "n_activated_experts": "num_experts_per_tok",
-    "n_expert_groups": "n_group",
-    "n_limited_groups": "topk_group",
-    "route_scale": "routed_scaling_factor",
-    "balance_loss_alpha": "aux_loss_alpha",
-    "mtp_depth": "num_nextn_predict_layers",
-    "max_positions": "max_position_embeddings",
-    "init_std": "initializer_range",
-    "norm_eps": "rms_norm_eps",
-    "tie_embeddings": "tie_word_embeddings",
-}
-_OPTIONAL = {"balance_loss_alpha", "mtp_depth", "init_std", "norm_eps", "tie_embeddings"}  # absent: our default holds
-_FIXED = {  # what this backbone always does; a configuration that says otherwise describes another model
-    "model_type": "deepseek_v3",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "norm_topk_prob": True,
-    "rope_interleave": True,
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "moe_layer_freq": 1,
-}
-_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def config_to_hf(config: ModelConfig, **special_token_ids: int | None) -> dict[str, Any]:
-    """The fields of a DeepseekV3 `config.json`; `bos_`, `eos_` and `pad_token_id` are None unless given."""
-    for name in special_token_ids:
-        require(name in _SPECIAL_TOKENS, "special_token_ids", name, f"its names are {', '.join(_SPECIAL_TOKENS)}")
-    fields = {theirs: getattr(config, ours) for ours, theirs in _SAME_MEANING.items()}
-    return {
-        "architectures": ["DeepseekV3ForCausalLM"],
-        **_FIXED,
-        **fields,
-        "num_key_value_heads": config.n_heads,
-        "rope_parameters": _rope_to_hf(config),
-        **dict.fromkeys(_SPECIAL_TOKENS),
-        **special_token_ids,
-    }
-
-
-def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
-    """The `ModelConfig` of a DeepseekV3 `config.json`, as published (`rope_scaling`) or newer (`rope_parameters`).
-
-    Raises InvalidInput for a missing field and for a model that this backbone cannot express: softmax routing (V2),
-    biases, fewer key-value heads than heads, an activation other than SiLU, rotary scaling other than YaRN.
-    """
-    for name, value in _FIXED.items():
-        require(fields.get(name, value) == value, name, fields.get(name), f"this backbone has {value!r}")
-    heads = fields.get("num_attention_heads")
-    key_value_heads = fields.get("num_key_value_heads")
-    require(key_value_heads in (None, heads), "num_key_value_heads", key_value_heads, f"MLA has one per head, {heads}")
-    values: dict[str, Any] = {}
-    for ours, theirs in _SAME_MEANING.items():
-        if theirs in fields:
-            values[ours] = fields[theirs]
-        elif ours not in _OPTIONAL:
-            raise InvalidInput(f"{theirs} is missing: a DeepseekV3 configuration must give it")
-    theta, yarn = _rope_from_hf(fields)
-    return ModelConfig(**values, rope_theta=theta, yarn=yarn)
-
-
-def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:
-    yarn = config.yarn
-    if yarn is None:
-        return {"rope_type": "default", "rope_theta": float(config.rope_theta)}
-    gain = yarn_scale(yarn.factor, yarn.mscale) / yarn_scale(yarn.factor, yarn.mscale_all_dim)
-    return {
-        "rope_type": "yarn",
-        "rope_theta": float(config.rope_theta),
-        "factor": float(yarn.factor),
-        "original_max_position_embeddings": yarn.original_max_positions,
-        "beta_fast": float(yarn.beta_fast),
-        "beta_slow": float(yarn.beta_slow),
-        "mscale": float(yarn.mscale),
-        "mscale_all_dim": float(yarn.mscale_all_dim),
-        "attention_factor": gain,  # written out: HuggingFace derives another one where an mscale is 0
-    }
-
-
-def _rope_from_hf(fields: Mapping[str, Any]) -> tuple[float, YarnConfig | None]:
-    rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    theta = float(rope.get("rope_theta", fields.get("rope_theta", 10000.0)))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    require(kind in ("default", "yarn"), "rope_type", kind, "it must be default or yarn")
-    if kind == "default":
-        return theta, None
-    for name in ("factor", "original_max_position_embeddings", "mscale", "mscale_all_dim"):
-        require(rope.get(name) is not None, f"rope_parameters.{name}", rope.get(name), "YaRN needs it")
-    yarn = YarnConfig(
-        factor=float(rope["factor"]),
-        original_max_positions=rope["original_max_position_embeddings"],
-        beta_fast=float(rope.get("beta_fast") or 32.0),
-        beta_slow=float(rope.get("beta_slow") or 1.0),
-        mscale=float(rope["mscale"]),
-        mscale_all_dim=float(rope["mscale_all_dim"]),
-    )
-    gain = yarn_scale(yarn.factor, yarn.mscale) / yarn_scale(yarn.factor, yarn.mscale_all_dim)
-    written = rope.get("attention_factor", gain)
-    agrees = written is None or abs(written - gain) < 1e-9
-    require(agrees, "rope_parameters.attention_factor", written, f"mscale and mscale_all_dim give {gain}")
-    return theta, yarn
-
-
-# ---------------------------------------------------------------------------------------------------------------- state
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.types.errors import require
 
 
 class _Rule(NamedTuple):
@@ -262,7 +135,8 @@ def _block_rules(config: ModelConfig, ours: str, theirs: str, is_dense: bool) ->
         return
     yield from _feed_forward_rules(f"{ours}feed_forward.shared.", f"{theirs}mlp.shared_experts.")
     yield _Rule(f"{ours}feed_forward.router.weight", (f"{theirs}mlp.gate.weight",))
-    yield _Rule(f"{ours}feed_forward.router.expert_bias", (f"{theirs}mlp.gate.e_score_correction_bias",))
+    if config.router_scoring == "sigmoid":
+        yield _Rule(f"{ours}feed_forward.router.expert_bias", (f"{theirs}mlp.gate.e_score_correction_bias",))
     yield _Rule(f"{ours}feed_forward.experts.gate_up.weight", (f"{theirs}mlp.experts.gate_up_proj",), "transposed")
     yield _Rule(f"{ours}feed_forward.experts.down.weight", (f"{theirs}mlp.experts.down_proj",), "transposed")
 
