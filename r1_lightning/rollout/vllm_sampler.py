@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.hf_weights import state_to_hf, unfused_experts
+from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.groups import Rollout
 from r1_lightning.rollout.keyed_random import keyed_seeds
@@ -222,7 +222,7 @@ def policy_logprobs(
 
 def engine_weights(backbone: DeepSeekBackbone) -> dict[str, Tensor]:
     """The backbone's weights of this moment under HuggingFace's names on disk, without the MTP modules."""
-    return unfused_experts(state_to_hf(backbone.state_dict(), backbone.config))
+    return state_to_hf(backbone.state_dict(), backbone.config, stacked=False)
 
 
 @dataclass(frozen=True)

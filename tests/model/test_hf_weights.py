@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from r1_lightning.model.hf_weights import state_from_hf, state_to_hf, unfused_experts
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.hf_weights import hf_views, is_left_out, state_to_hf, stored_mtp_depth
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import TINY, backbone, hf_twin, tiny
 from tests.parity.configurations import configurations, label
 
 
+def state_from_hf(
+    stored: Mapping[str, Tensor], config: ModelConfig, with_mtp: bool, stacked: bool
+) -> dict[str, Tensor]:
+    """Fill the views of a state of zeros with what is stored."""
+    state = {name: torch.zeros_like(tensor) for name, tensor in backbone(config).state_dict().items()}
+    for name, views in hf_views(state, config, with_mtp, stacked).items():
+        for view, part in zip(views, stored[name].chunk(len(views), -1), strict=True):
+            view.copy_(part)
+    return state
+
+
 @pytest.mark.parametrize("config", configurations(), ids=label)
 @pytest.mark.parametrize("with_mtp", [False, True])
-def test_state_there_and_back_is_the_same_bits(config, with_mtp):
+@pytest.mark.parametrize("stacked", [False, True])
+def test_state_there_and_back_is_the_same_bits(config, with_mtp, stacked):
     state = backbone(config).state_dict()
-    back = state_from_hf(state_to_hf(state, config, with_mtp), config, with_mtp)
+    back = state_from_hf(state_to_hf(state, config, with_mtp, stacked), config, with_mtp, stacked)
     kept = {name for name in state if with_mtp or not name.startswith("mtp_modules.")}
-    assert back.keys() == kept
-    assert all(torch.equal(back[name], state[name]) for name in kept)
-    assert all(tensor.is_contiguous() for tensor in back.values())
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) == (name in kept) for name in state)
 
 
 def test_state_of_huggingface_there_and_back():
     twin = hf_twin(backbone())
     state = twin.state_dict()
-    back = state_to_hf(state_from_hf(state, TINY), TINY)
+    back = state_to_hf(state_from_hf(state, TINY, False, True), TINY)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
 
@@ -51,58 +66,32 @@ def test_experts_apart_are_what_transformers_writes_to_disk(tmp_path):
     model = backbone()
     hf_twin(model).save_pretrained(tmp_path)
     written = {name: tensor for path in tmp_path.glob("*.safetensors") for name, tensor in load_file(path).items()}
-    apart = unfused_experts(state_to_hf(model.state_dict(), TINY))
+    apart = state_to_hf(model.state_dict(), TINY, stacked=False)
     assert apart.keys() == written.keys()
     assert all(torch.equal(apart[name], written[name]) for name in written)
 
 
-def test_experts_apart_by_hand():
-    """2 experts, inner width 1, model width 2: gate first, then up; the other tensors and their order stay."""
-    fused = {
-        "a.weight": torch.zeros(1),
-        "m.experts.gate_up_proj": torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]),
-        "m.experts.down_proj": torch.tensor([[[9.0], [10.0]], [[11.0], [12.0]]]),
-        "z.weight": torch.ones(1),
-    }
-    apart = {name: tensor.tolist() for name, tensor in unfused_experts(fused).items()}
-    assert list(apart.items()) == [
-        ("a.weight", [0.0]),
-        ("m.experts.0.gate_proj.weight", [[1.0, 2.0]]),
-        ("m.experts.0.up_proj.weight", [[3.0, 4.0]]),
-        ("m.experts.1.gate_proj.weight", [[5.0, 6.0]]),
-        ("m.experts.1.up_proj.weight", [[7.0, 8.0]]),
-        ("m.experts.0.down_proj.weight", [[9.0], [10.0]]),
-        ("m.experts.1.down_proj.weight", [[11.0], [12.0]]),
-        ("z.weight", [1.0]),
-    ]
+def test_what_may_be_passed_over():
+    tied, config = tiny(tie_embeddings=True), TINY  # two layers: the MTP module lies in the third
+    assert is_left_out("lm_head.weight", tied, True) and not is_left_out("lm_head.weight", config, True)
+    assert is_left_out("model.layers.0.self_attn.rotary_emb.inv_freq", config, True)
+    assert is_left_out("model.layers.2.embed_tokens.weight", config, True)  # DeepSeek's files repeat the embedding
+    assert is_left_out("model.layers.2.shared_head.head.weight", config, True)
+    assert is_left_out("model.layers.2.eh_proj.weight", config, False)
+    assert not is_left_out("model.layers.2.eh_proj.weight", config, True)
+    assert not is_left_out("model.layers.1.embed_tokens.weight", config, True)
 
 
-def test_a_tied_head_may_be_absent():
-    config = tiny(tie_embeddings=True)
-    state = backbone(config).state_dict()
-    published = state_to_hf(state, config)
-    del published["lm_head.weight"]
-    assert torch.equal(state_from_hf(published, config)["head.weight"], state["embedding.weight"])
-    with pytest.raises(InvalidInput, match=r"lm_head\.weight"):
-        state_from_hf(published, tiny())
+def test_mtp_modules_are_counted_among_the_names():
+    names = state_to_hf(backbone().state_dict(), TINY, with_mtp=True)
+    assert stored_mtp_depth(iter(names), 2) == 1
+    assert stored_mtp_depth(iter(state_to_hf(backbone().state_dict(), TINY)), 2) == 0
 
 
-def test_mtp_layers_are_passed_over_unless_wanted():
+def test_missing_and_unknown_tensors_are_named():
     state = backbone().state_dict()
-    published = state_to_hf(state, TINY, with_mtp=True)
-    published["model.layers.2.embed_tokens.weight"] = state["embedding.weight"]  # DeepSeek's file repeats them
-    published["model.layers.2.shared_head.head.weight"] = state["head.weight"]
-    assert state_from_hf(published, TINY).keys() == {name for name in state if not name.startswith("mtp_modules.")}
-    assert state_from_hf(published, TINY, with_mtp=True).keys() == state.keys()
-
-
-@pytest.mark.parametrize("direction", [state_to_hf, state_from_hf])
-def test_missing_and_unknown_tensors_are_named(direction):
-    state = backbone().state_dict()
-    if direction is state_from_hf:
-        state = state_to_hf(state, TINY)
     name = sorted(state)[0]
     with pytest.raises(InvalidInput, match=f"state=.*{name}.* lacks 1 tensors"):
-        direction({key: value for key, value in state.items() if key != name}, TINY)
-    with pytest.raises(InvalidInput, match=r"state=.*weight_scale_inv.* 1 tensors belong nowhere"):
-        direction({**state, "model.layers.0.self_attn.o_proj.weight_scale_inv": torch.ones(1)}, TINY)
+        state_to_hf({key: value for key, value in state.items() if key != name}, TINY)
+    with pytest.raises(InvalidInput, match=r"state=.*stranger.* 1 tensors belong nowhere"):
+        state_to_hf({**state, "stranger": torch.ones(1)}, TINY)

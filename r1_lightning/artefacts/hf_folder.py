@@ -1,0 +1,232 @@
+"""Folders in HuggingFace's form: `config.json`, a tokenizer, and weights in one or several safetensors files.
+
+Such a folder comes from outside, so nothing in it is trusted: no pickle is opened, no code of its own is run, no file outside of it
+is read, and the names, shapes and types of all tensors are compared with what the model needs before the first number is
+copied. Files are read and written one after the other, so that beside the model never more than one of them is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from r1_lightning.artefacts.files import input_folder, replacing, sha256_of, write_json
+from r1_lightning.functional.fp8_blocks import dequantise_blocks
+from r1_lightning.types.errors import InvalidInput, require
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+SCALE = "_scale_inv"  # beside a weight in FP8
+FP8 = "F8_E4M3"
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+# What a stored tensor fills: views that lie side by side in it, along its last dimension.
+Views = tuple[Tensor, ...]
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies and what it is, read off its file's header."""
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class HFFolder:
+    """A folder whose `config.json` and headers have been read. Made by `open_hf_folder`."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    stored: Mapping[str, Stored]
+
+    @property
+    def files(self) -> list[str]:
+        """The weights' files, in order."""
+        return sorted({place.file for place in self.stored.values()})
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every file that decides what the model is: configuration, tokenizer and weights."""
+        names = [CONFIG, *(n for n in ("tokenizer.json", "tokenizer_config.json") if (self.folder / n).is_file())]
+        digests = {name: sha256_of(self.folder / name) for name in (*names, *self.files)}
+        from r1_lightning.artefacts.fingerprint import fingerprint
+
+        return fingerprint({"kind": "HuggingFace folder", "files": digests})
+
+    def fill(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
+        """Copy every stored tensor into its views, in their own types.
+
+        Raises InvalidInput, and copies nothing, where a tensor is missing, has another shape, is of a type that holds no weights,
+        or belongs nowhere (unless `leave_out` says that its name may be passed over).
+        """
+        self._check(targets, leave_out)
+        with torch.no_grad():
+            for name, tensor in self._read(set(targets)):
+                views = targets[name]
+                parts = tensor.split([view.shape[-1] for view in views], dim=-1) if len(views) > 1 else [tensor]
+                for view, part in zip(views, parts, strict=True):
+                    view.copy_(part)
+
+    def _check(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool]) -> None:
+        for name, views in targets.items():
+            wanted = (*views[0].shape[:-1], sum(view.shape[-1] for view in views))
+            if name not in self.stored:
+                raise self._refusal(f"no file of it holds {name}, which this model needs as {_shown(wanted)}")
+            place = self.stored[name]
+            if place.shape != wanted:
+                raise self._refusal(
+                    f"{place.file} holds {name} as {_shown(place.shape)}, this model needs {_shown(wanted)}"
+                )
+            if place.dtype == FP8:
+                self._check_scales(name, place)
+            elif place.dtype not in FLOATS:
+                allowed = f"allowed are {', '.join(FLOATS)} and {FP8}"
+                raise self._refusal(f"{place.file} holds {name} as {place.dtype}; {allowed}")
+        for name in sorted(self.stored):
+            is_scale = name.endswith(SCALE) and name.removesuffix(SCALE) in targets
+            if name not in targets and not is_scale and not leave_out(name):
+                raise self._refusal(f"{self.stored[name].file} holds {name}, which belongs nowhere in this model")
+
+    def _read(self, names: set[str]) -> Iterator[tuple[str, Tensor]]:
+        for file in self.files:
+            with _opened(self.folder / file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - no mapping
+                    if name in names:
+                        tensor = tensors.get_tensor(name)
+                        yield name, self._dequantised(name, tensor) if self.stored[name].dtype == FP8 else tensor
+
+    def _check_scales(self, name: str, place: Stored) -> None:
+        if name + SCALE not in self.stored:
+            raise self._refusal(f"{place.file} holds {name} in FP8, and no file holds its scales {name + SCALE}")
+        scales = self.stored[name + SCALE]
+        wanted = tuple(-(-size // block) for size, block in zip(place.shape, self._block(), strict=True))
+        if scales.shape != wanted:
+            found = f"{scales.file} holds {name + SCALE} as {_shown(scales.shape)}"
+            raise self._refusal(f"{found}, its blocks need {_shown(wanted)}")
+
+    def _block(self) -> tuple[int, int]:
+        """Rows and columns that share a scale."""
+        settings = self.config.get("quantization_config") or {}
+        block: Any = settings.get("weight_block_size")
+        is_known = settings.get("quant_method") == "fp8" and settings.get("fmt", "e4m3") == "e4m3"
+        is_pair = isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)
+        if not is_known or not is_pair:
+            raise self._refusal(f"{CONFIG} must describe FP8 weights (quant_method fp8, fmt e4m3, weight_block_size)")
+        return block[0], block[1]
+
+    def _dequantised(self, name: str, tensor: Tensor) -> Tensor:
+        with _opened(self.folder / self.stored[name + SCALE].file) as tensors:
+            return dequantise_blocks(tensor, tensors.get_tensor(name + SCALE), self._block())
+
+    def _refusal(self, why: str) -> InvalidInput:
+        return InvalidInput(f"the folder {self.folder} is not allowed: {why}")
+
+
+def is_hf_folder(folder: Path) -> bool:
+    return (folder / CONFIG).is_file()
+
+
+def open_hf_folder(folder: Path) -> HFFolder:
+    """Read `config.json` and the headers of all weights. InvalidInput names the file that is missing, damaged or not allowed."""
+    with input_folder(folder):
+        config = _json_object(folder / CONFIG)
+        files = _files(folder)
+        stored: dict[str, Stored] = {}
+        for file, names in files.items():
+            header = _header(folder / file)
+            for name in header if names is None else names:
+                require(
+                    name in header, "the folder", str(folder), f"{INDEX} says that {file} holds {name}, and it does not"
+                )
+                stored[name] = Stored(file, *header[name])
+    return HFFolder(folder, config, stored)
+
+
+def _files(folder: Path) -> dict[str, list[str] | None]:
+    """The weights' files, each with the names that the index gives it (None: whatever it holds)."""
+    if (folder / INDEX).is_file():
+        places = _json_object(folder / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise InvalidInput(f"{folder / INDEX} is not allowed: it must hold a weight_map")
+        files: dict[str, list[str] | None] = {}
+        for name, file in places.items():
+            plain = isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
+            require(plain, f"{folder / INDEX}", file, "weights must be safetensors files of the same folder")
+            names = files.setdefault(file, [])
+            assert names is not None
+            names.append(name)
+        missing = [file for file in files if not (folder / file).is_file()]
+        require(not missing, "the folder", str(folder), f"{INDEX} names {missing[:1]}, and there is no such file")
+        return files
+    if (folder / WEIGHTS).is_file():
+        return {WEIGHTS: None}
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    why = (
+        f"it holds {pickles[0]}, a pickle, which can run code when opened; convert it to safetensors" if pickles else ""
+    )
+    raise InvalidInput(f"the folder {folder} is not allowed: {why or f'it holds neither {WEIGHTS} nor {INDEX}'}")
+
+
+def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    with _opened(path) as tensors:
+        slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
+        return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise InvalidInput(
+            f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
+        ) from error
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    require(path.is_file(), "the folder", str(path.parent), f"it holds no {path.name}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidInput(f"{path} cannot be read: it is no JSON ({error})") from error
+    require(isinstance(value, dict), str(path), type(value).__name__, "it must be a JSON object")
+    return dict(value)
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "a scalar"
+
+
+def write_hf_weights(
+    folder: Path, tensors: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int], max_shard_bytes: int
+) -> list[str]:
+    """Write `tensors` (made one file at a time) as safetensors files of at most `max_shard_bytes`, with an index if several.
+
+    `sizes` are bytes per tensor; one that is larger than a file may be has a file of its own. Returns the files' names.
+    """
+    shards: list[list[str]] = [[]]
+    room = max_shard_bytes
+    for name in tensors:
+        if shards[-1] and sizes[name] > room:
+            shards.append([])
+            room = max_shard_bytes
+        shards[-1].append(name)
+        room -= sizes[name]
+    total = len(shards)
+    files = [WEIGHTS] if total == 1 else [f"model-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
+    for file, names in zip(files, shards, strict=True):
+        with replacing(folder / file) as temporary:
+            save_file({name: tensors[name]() for name in names}, temporary, metadata={"format": "pt"})
+    if total > 1:
+        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
+    return files
