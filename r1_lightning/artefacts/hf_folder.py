@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from r1_lightning.artefacts.files import input_folder, replacing, sha256_of, write_json
+from r1_lightning.artefacts.store import Artefact
 from r1_lightning.functional.fp8_blocks import dequantise_blocks
 from r1_lightning.types.errors import InvalidInput, require
 
+KIND = "huggingface"  # what stands where an artefact has the name of its stage
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -130,6 +132,23 @@ class HFFolder:
 
     def _refusal(self, why: str) -> InvalidInput:
         return InvalidInput(f"the folder {self.folder} is not allowed: {why}")
+
+
+@dataclass(frozen=True)
+class ImportedModel(Artefact):
+    """A folder in HuggingFace's form as the input of a stage, in an artefact's place. It is only ever read."""
+
+    source: HFFolder = field(kw_only=True)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.folder
+
+
+def import_model(folder: Path) -> ImportedModel:
+    """`open_hf_folder`, with the fingerprint of its files, which are read for it."""
+    source = open_hf_folder(folder)
+    return ImportedModel(folder, KIND, source.fingerprint(), complete=True, source=source)
 
 
 def is_hf_folder(folder: Path) -> bool:

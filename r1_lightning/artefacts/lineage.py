@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.hf_folder import KIND
 from r1_lightning.artefacts.store import Artefact, is_complete, open_artefact
 
 HERE = Path(__file__).resolve().parent
@@ -76,5 +77,6 @@ def _lines(artefact: Artefact, head: str, tail: str) -> list[str]:
         if is_complete(folder):
             lines += _lines(open_artefact(folder), start, tail + side)
         else:
-            lines.append(f"{start}{record['stage']}  {record['fingerprint'][:SHORT_DIGITS]}  no longer at {folder}")
+            where = "" if folder.is_dir() and record["stage"] == KIND else "no longer at "
+            lines.append(f"{start}{record['stage']}  {record['fingerprint'][:SHORT_DIGITS]}  {where}{folder}")
     return lines

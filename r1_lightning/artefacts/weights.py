@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -74,6 +74,19 @@ def load_weights(module: nn.Module, path: Path) -> None:
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(found[name])
+
+
+def stored_rows(path: Path, name: str) -> int | None:
+    """How many rows the tensor `name` at `path` has; None where there is no such file or tensor."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return int(tensors.get_slice(name).get_shape()[0]) if name in tensors.keys() else None  # noqa: SIM118
+    except SafetensorError as error:
+        raise InvalidInput(
+            f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
+        ) from error
 
 
 def _shape(state: dict[str, Tensor], name: str) -> str:

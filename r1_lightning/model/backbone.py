@@ -113,8 +113,7 @@ class DeepSeekBackbone(nn.Module):
 
     def _output(self, hidden: Tensor, mtp: tuple[Tensor, ...], stats: list[RoutingStats]) -> BackboneOutput:
         if not stats:
-            empty = hidden.new_zeros((0, 0), dtype=torch.long)
-            return BackboneOutput(hidden, mtp, empty, hidden.new_zeros(()), empty)
+            return BackboneOutput.dense(hidden, mtp)
         load = torch.stack([item.load for item in stats])
         balance_loss = torch.stack([item.balance_loss for item in stats]).sum()
         return BackboneOutput(hidden, mtp, load, balance_loss, torch.stack([item.routes for item in stats]))

@@ -25,6 +25,8 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.types.errors import require
 
 Views = tuple[Tensor, ...]
+# How a stored tensor's name ends where a folder keeps all experts of a layer in one.
+STACKED_EXPERTS = ".mlp.experts.gate_up_proj"
 
 
 class _Rule(NamedTuple):

@@ -34,12 +34,13 @@ PASSED_ON = (*SHARED_GROUPS, "debug")
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage's configuration: its name, the option chosen in each group, the composed values."""
+    """One stage's configuration: its name, the option chosen in each group, the composed values, what was typed."""
 
     stage: str
     choices: dict[str, str | None]
     config: DictConfig
     config_name: str
+    overrides: tuple[str, ...] = ()
 
     @property
     def input_stages(self) -> dict[str, str]:
@@ -50,7 +51,7 @@ class StageConfig:
 def from_hydra(config: DictConfig) -> StageConfig:
     """The stage that `hydra.main` has just composed; call it inside the task function."""
     composed = HydraConfig.get()
-    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name)
+    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name, composed.overrides.task)
 
 
 def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:
@@ -66,14 +67,16 @@ def compose_stage(overrides: Sequence[str], config_name: str = "train") -> Stage
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
-    return _stage_config(config, choices, config_name)
+    return _stage_config(config, choices, config_name, overrides)
 
 
-def _stage_config(config: DictConfig, choices: dict[str, str | None], config_name: str) -> StageConfig:
+def _stage_config(
+    config: DictConfig, choices: dict[str, str | None], config_name: str, overrides: Sequence[str]
+) -> StageConfig:
     chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     if chosen.get("stage") is None:
         raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
-    return StageConfig(str(chosen["stage"]), chosen, config, config_name)
+    return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides))
 
 
 def compose_parent(child: StageConfig, stage: str) -> StageConfig:

@@ -23,6 +23,7 @@ from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import StageConfig, compose_parent, resolved
+from r1_lightning.run.importing import open_input, with_model_of
 from r1_lightning.run.rules import check_held_out, check_installed
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.validate import GRAPH_KEYS, validate
@@ -62,29 +63,17 @@ def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     check_held_out(stage.config)
     path = (*below, stage.stage)
     inputs: dict[str, Node | Artefact] = {}
-    init_from = stage.config.init_from
-    if init_from is not None and INIT_ROLE not in stage.input_stages:
-        raise InvalidInput(
-            f"init_from={init_from!r} is not allowed: stage {stage.stage} has no input called {INIT_ROLE}"
-        )
+    given = None if stage.config.init_from is None else open_input(stage.config.init_from)
+    stage = with_model_of(stage, given)
+    if given is not None:  # also where the stage would otherwise begin with nothing
+        inputs[INIT_ROLE] = given
     for role, parent in stage.input_stages.items():
-        if role == INIT_ROLE and init_from is not None:
-            inputs[role] = _given(init_from)
+        if role in inputs:
             continue
         require(parent not in path, f"stage.inputs.{role}", parent, f"it would need itself ({' <- '.join(path)})")
         inputs[role] = _plan(compose_parent(stage, parent), path)
     digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
     return Node(stage, digest, inputs)
-
-
-def _given(folder: str) -> Artefact:
-    """The artefact that `init_from` names, whole and undamaged."""
-    try:
-        artefact = store.open_artefact(Path(folder))
-        store.verify(artefact)
-    except InvalidInput as error:
-        raise InvalidInput(f"init_from: {error}") from error
-    return artefact
 
 
 def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:

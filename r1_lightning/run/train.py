@@ -109,8 +109,7 @@ def _evaluate(
     settings = evaluator.config
     models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
     if "base" in inputs:
-        vocab_size = parts["tokenizer"].vocab_size
-        models = {"base": lambda: build_backbone(config, vocab_size, inputs["base"]), **models}
+        models = {"base": lambda: build_backbone(config, parts["tokenizer"], inputs["base"]), **models}
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
         with tqdm(total=settings.problems * settings.samples, desc=f"evaluating {name}", unit="completion") as bar:

@@ -12,15 +12,17 @@ Three choices matter for a model that must learn to calculate:
   document.
 
 The special tokens carry DeepSeek's names. Nothing adds them by itself: whoever packs documents puts `eos_id` between
-them.
+them. A tokenizer of somebody else's, read from a HuggingFace folder, keeps its own names and its own way to begin a text (Llama's
+begins with `bos`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -40,18 +42,43 @@ TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 _PIECES = r" ?[\p{L}\p{M}]+|\p{N}|[\p{P}\p{S}]|\s+(?!\S)|\s+"
 
 
-class TextTokenizer:
-    """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`."""
+# What `save` writes beside the chat template, for a tokenizer of ours.
+OUR_CONFIG: Mapping[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": BOS_TOKEN,
+    "eos_token": EOS_TOKEN,
+    "pad_token": PAD_TOKEN,
+    "add_bos_token": False,
+    "add_eos_token": False,
+    "clean_up_tokenization_spaces": False,
+}
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+
+class TextTokenizer:
+    """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`.
+
+    `config` is a `tokenizer_config.json`, which names the special tokens. Without a token for padding `pad_id` is `eos_id`: a mask
+    always says what is padding. `bos_id` is None where there is none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, config: Mapping[str, Any] = OUR_CONFIG) -> None:
         vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-        missing = [name for name in SPECIAL_TOKENS if name not in vocabulary]
+        names = {role: _token_name(config.get(f"{role}_token")) for role in ("bos", "eos", "pad")}
+        require(names["eos"] is not None, "tokenizer", CONFIG_FILE, "it must name an eos_token")
+        missing = [name for name in names.values() if name is not None and name not in vocabulary]
         require(not missing, "tokenizer", missing, "the special tokens must be in the vocabulary")
         tokenizer.encode_special_tokens = True  # their spelling inside a text is text, see the module's docstring
         self._tokenizer = tokenizer
-        self.bos_id = vocabulary[BOS_TOKEN]
-        self.eos_id = vocabulary[EOS_TOKEN]
-        self.pad_id = vocabulary[PAD_TOKEN]
+        self._config = dict(config)
+        ids = {role: None if name is None else vocabulary[name] for role, name in names.items()}
+        eos_id = ids["eos"]
+        assert eos_id is not None
+        self.eos_id = eos_id
+        self.bos_id = ids["bos"]
+        self.pad_id = eos_id if ids["pad"] is None else ids["pad"]
+        around = tokenizer.encode("", add_special_tokens=True).ids
+        begins = around in ([], [self.bos_id])
+        require(begins, "tokenizer", around, "the tokens that it adds to a text must be none, or bos_token before it")
 
     @property
     def vocab_size(self) -> int:
@@ -64,13 +91,13 @@ class TextTokenizer:
         return token_id
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`; no special token is added. `InvalidInput` for text with unpaired surrogates."""
+        """Token ids of `text`, begun as this tokenizer begins texts (ours adds nothing). `InvalidInput` for unpaired surrogates."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all cores, without the character offsets that nobody here reads."""
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         except (TypeError, UnicodeEncodeError) as error:
             raise InvalidInput(f"text is not allowed: every item must be a str of valid Unicode ({error})") from error
         return [encoding.ids for encoding in encodings]
@@ -94,22 +121,16 @@ class TextTokenizer:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         (path / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": BOS_TOKEN,
-            "eos_token": EOS_TOKEN,
-            "pad_token": PAD_TOKEN,
-            "add_bos_token": False,
-            "add_eos_token": False,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": template.jinja(),
-        }
+        config = {**self._config, "chat_template": template.jinja()}
         text = json.dumps(config, ensure_ascii=False, indent=2)
         (path / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> TextTokenizer:
-        """Read a folder that `save` wrote. `InvalidInput` if a file is missing or broken."""
+        """Read a folder that `save` wrote, or another in HuggingFace's form. `InvalidInput` if a file is missing or broken.
+
+        What the folder may hold besides (code, a slow tokenizer's files) is not looked at.
+        """
         path = Path(folder) / TOKENIZER_FILE
         for name in (TOKENIZER_FILE, CONFIG_FILE):
             require((Path(folder) / name).is_file(), "tokenizer", str(folder), f"the folder must hold {name}")
@@ -117,7 +138,21 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the Rust library raises bare Exception for a file it cannot read
             raise InvalidInput(f"tokenizer={str(path)!r} is not allowed: the file is broken ({error})") from error
-        return cls(tokenizer)
+        try:
+            config = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InvalidInput(
+                f"tokenizer={str(folder)!r} is not allowed: {CONFIG_FILE} is no JSON ({error})"
+            ) from error
+        require(isinstance(config, dict), "tokenizer", str(folder), f"{CONFIG_FILE} must hold an object")
+        return cls(tokenizer, config)
+
+
+def _token_name(entry: Any) -> str | None:
+    """A special token as `tokenizer_config.json` names it: text, an object with its `content`, or nothing."""
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    require(content is None or isinstance(content, str), "tokenizer", entry, f"{CONFIG_FILE} must name tokens by text")
+    return content or None
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, phrases: Sequence[str] = ()) -> TextTokenizer:

@@ -63,6 +63,12 @@ class BackboneOutput:
     balance_loss: Tensor
     routes: Tensor
 
+    @classmethod
+    def dense(cls, hidden: Tensor, mtp: tuple[Tensor, ...] = ()) -> BackboneOutput:
+        """The output of a model without experts."""
+        load, routes = (hidden.new_zeros(shape, dtype=torch.long) for shape in ((0, 0), (0, *hidden.shape[:2], 0)))
+        return cls(hidden, mtp, load, hidden.new_zeros(()), routes)
+
 
 @dataclass(frozen=True)
 class LossOutput:

@@ -1,0 +1,207 @@
+"""Dense students: any causal language model of `transformers` as a `Backbone` (R1 section 4: Qwen2.5, Llama 3).
+
+The model is `transformers`' own class, made from a `config.json` alone: no code of a checkpoint is ever run. What differs from
+how it is usually called:
+
+- packed rows: every document of a row attends to itself only, by a mask B x 1 x T x T and positions that begin anew;
+- sampling: prompts are padded on the left and rows leave the batch, so masks and positions are kept here and the keys and values
+  by `transformers`' cache;
+- losses take hidden states and the head, so logits must be the head's product and nothing else: that is compared once, when the
+  model is made, and models that scale or bend their logits are refused. So are windows of attention, which the mask would undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.functional.logprobs import EAGER_TILES, linear_token_logprobs
+from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.precision import PlainPrecision, Precision, compute_type, in_compute_type
+from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import BackboneOutput, TokenBatch
+
+# Shape legend: B rows, T positions, R rows being sampled, S cached positions, D model width.
+
+NOT_OF_THE_MODEL = ("auto_map", "quantization_config", "torch_dtype", "dtype", "transformers_version", "_name_or_path")
+CHECKED_TOKENS = 4
+MAX_HEAD_DIFFERENCE = 1e-4
+
+
+@dataclass(frozen=True)
+class HFModelConfig:
+    """`hf_config` holds the fields of the checkpoint's `config.json`; `run` fills it in from `init_from`."""
+
+    hf_config: Mapping[str, Any] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What describes the model. Raises InvalidInput where no checkpoint has been named."""
+        if self.hf_config is None:
+            raise InvalidInput("model=hf is not allowed without init_from=FOLDER: a checkpoint says what the model is")
+        return {name: _plain(value) for name, value in self.hf_config.items() if name not in NOT_OF_THE_MODEL}
+
+    @property
+    def max_positions(self) -> int:
+        """The longest row in tokens."""
+        found = self.fields().get("max_position_embeddings")
+        require(isinstance(found, int), "max_position_embeddings", found, "config.json must give it, in tokens")
+        return int(found or 0)
+
+
+class HFBackbone(nn.Module):
+    """A causal language model of `transformers` that fits the Protocols `Backbone` and `Balanced`; it has no experts to balance.
+
+    Weights are drawn from `seed`; a checkpoint is loaded over them. Raises InvalidInput for a model that is not one of those above.
+    """
+
+    def __init__(self, config: HFModelConfig, precision: Precision | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = precision or PlainPrecision()
+        require(not self.precision.static_shapes, "precision.compile", True, "it is for our own backbone, not model=hf")
+        self.model = _make(config.fields(), seed)
+        is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None
+        require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
+        if self.head.weight.device.type != "meta":
+            self._check_head()
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its head; a property, since a second attribute would give its weights a second name."""
+        decoder: nn.Module = self.model.get_decoder()
+        return decoder
+
+    @property
+    def head(self) -> nn.Linear:
+        head: nn.Linear = self.model.get_output_embeddings()
+        return head
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        ids = torch.arange(CHECKED_TOKENS)[None]
+        self.model.eval()
+        logits = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state)
+        difference = (self.model(ids, use_cache=False).logits - logits).abs().max().item()
+        self.model.train()
+        allowed = "its logits are more than its head's product (scaled or capped); such models are not supported"
+        require(difference < MAX_HEAD_DIFFERENCE, "model", type(self.model).__name__, allowed)
+
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
+        """Packed rows to normed hidden states B x T x D. There is no MTP module and no expert to replay."""
+        require(replayed_LBTK is None, "stage.router", "replay", "model=hf has no routes to replay")
+        with self.precision.autocast(batch.token_ids.device.type):
+            output = self.decoder(
+                input_ids=batch.token_ids,
+                attention_mask=document_attention_mask(batch.document_ids),
+                position_ids=batch.position_ids,
+                use_cache=False,
+            )
+        return BackboneOutput.dense(output.last_hidden_state)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """... x D to FP32 logits ... x V."""
+        with self.precision.autocast(hidden.device.type):
+            logits: Tensor = self.head(hidden)
+        return logits.float()
+
+    def token_logprobs(
+        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`)."""
+        with self.precision.autocast(hidden_ND.device.type):
+            head_VD = in_compute_type(self.head.weight)
+        return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, EAGER_TILES)
+
+    def new_cache(self, rows: int, max_tokens: int) -> HFCache:
+        """An empty cache for `rows` sequences of at most `max_tokens` tokens each."""
+        return HFCache(rows, max_tokens, self.head.weight.device)
+
+    def step(self, token_ids: Tensor, is_token: Tensor, cache: HFCache) -> BackboneOutput:
+        """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
+        kind = token_ids.device.type
+        with self.precision.autocast(kind):
+            position_ids, attend_R1TS = cache.advance(is_token)
+            lowest = torch.finfo(compute_type(kind)).min  # not -inf: see `mla.step_mask`
+            mask = torch.zeros_like(attend_R1TS, dtype=compute_type(kind)).masked_fill_(~attend_R1TS, lowest)
+            output = self.decoder(
+                input_ids=token_ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache.keys_and_values,
+                use_cache=True,
+            )
+        return BackboneOutput.dense(output.last_hidden_state)
+
+    def expert_bias(self) -> Tensor:
+        return self.head.weight.new_zeros((0, 0))
+
+    def set_expert_bias(self, bias_LE: Tensor) -> None:
+        """There is none."""
+
+
+class HFCache(LatentKVCache):
+    """Keys and values as `transformers` caches them; columns, masks and positions as in our own cache."""
+
+    def __init__(self, rows: int, max_tokens: int, device: torch.device) -> None:
+        from transformers import DynamicCache
+
+        super().__init__(0, rows, max_tokens, 0, torch.float32, device)
+        self.keys_and_values = DynamicCache()
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the keys and values so far, in bytes."""
+        layers = self.keys_and_values.layers
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Keep only `rows`, in their order; an index may repeat."""
+        super().select_rows(rows)
+        self.keys_and_values.batch_select_indices(rows)
+
+
+def hf_model_views(backbone: HFBackbone) -> dict[str, tuple[Tensor, ...]]:
+    """The name of every stored tensor -> the weights that it fills; a tied head is not stored."""
+    return {name: (tensor,) for name, tensor in backbone.model.state_dict().items() if not is_copy(backbone, name)}
+
+
+def is_copy(backbone: HFBackbone, name: str) -> bool:
+    """Whether a stored tensor only repeats another: a tied head, or the rotary frequencies of older files."""
+    is_tied = backbone.head.weight is backbone.model.get_input_embeddings().weight
+    return (is_tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq")
+
+
+def _plain(value: Any) -> Any:
+    """Dictionaries and lists proper, whatever kind of mapping and sequence a configuration holds."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _make(fields: dict[str, Any], seed: int) -> Any:
+    """The model of `transformers` with weights drawn from `seed`, or without memory on the meta device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kind = fields.get("model_type")
+    try:
+        config = AutoConfig.for_model(kind, **{name: value for name, value in fields.items() if name != "model_type"})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+            )
+    except Exception as error:  # every configuration class refuses values in a way of its own
+        line = " ".join(str(error).split())[:300]
+        raise InvalidInput(
+            f"model_type={kind!r} is not allowed: transformers makes no causal language model of it ({line})"
+        ) from error
+    windows = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    require(not windows, "layer_types", windows, "only layers of full attention are supported")
+    return model

@@ -1,0 +1,128 @@
+"""Starting from a checkpoint in HuggingFace's form: `init_from=FOLDER` in place of an artefact of ours.
+
+The folder's `config.json` says what the model is, so the stage's `model` comes from it: for the DeepSeek family its numbers become
+those of our own backbone; with `model=hf` all of its fields are kept, and `transformers` makes the model. Both end up in the
+stage's configuration, so that its artefact needs the folder no more, and a later stage that starts from it finds them there.
+
+`config.json` comes from outside: values that Hydra would act on (interpolations, keys such as `_target_`) are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.hf_folder import ImportedModel, import_model, is_hf_folder
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.hf_config import config_from_hf
+from r1_lightning.model.hf_model import NOT_OF_THE_MODEL, HFModelConfig
+from r1_lightning.model.hf_weights import stored_mtp_depth
+from r1_lightning.run.compose import StageConfig
+from r1_lightning.types.errors import InvalidInput
+
+FIELDS = "hf_config"
+DEEPSEEK = ("deepseek_v3", "deepseek_v2")
+
+
+def open_input(folder: str) -> Artefact:
+    """The artefact, or the checkpoint in HuggingFace's form, that `init_from` names: whole and undamaged."""
+    try:
+        if is_hf_folder(Path(folder)):
+            return import_model(Path(folder))
+        artefact = store.open_artefact(Path(folder))
+        store.verify(artefact)
+    except InvalidInput as error:
+        raise InvalidInput(f"init_from: {error}") from error
+    return artefact
+
+
+def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
+    """`stage` with the model of the input it starts from, where that comes from HuggingFace.
+
+    Raises InvalidInput where the model is set on the command line beside a folder that decides it, where the folder's model is
+    not one of ours and `model=hf` is missing, or where `model=hf` is asked for and nothing says what the model is.
+    """
+    target = _target(stage.config.model)
+    if target is HFModelConfig:
+        return _with_model(stage, {**_plain(stage.config.model), FIELDS: _hf_fields(stage, base)})
+    if not isinstance(base, ImportedModel) or target is not ModelConfig:
+        return stage
+    set_here = [override for override in stage.overrides if override.lstrip("+").startswith(("model=", "model."))]
+    if set_here:
+        raise InvalidInput(
+            f"{set_here[0]} is not allowed beside init_from={base.folder}: its config.json says what the model is"
+        )
+    return _with_model(stage, _deepseek_node(base))
+
+
+def _target(node: DictConfig) -> Any:
+    return get_object(node["_target_"]) if "_target_" in node else None
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
+    """The fields of the base's `config.json`, from the folder itself or from the artefact that began with it."""
+    if isinstance(base, ImportedModel):
+        fields = {name: value for name, value in base.source.config.items() if name not in NOT_OF_THE_MODEL}
+        _refuse_directives(fields, f"init_from: {base.folder}/config.json")
+        return fields
+    if base is not None:
+        node = OmegaConf.load(base.folder / store.CONFIG).get("model") or {}
+        if node.get(FIELDS) is None:
+            raise InvalidInput(f"model=hf is not allowed: {base.folder} holds a model of ours; leave model=hf out")
+        return dict(_plain(node)[FIELDS])
+    return HFModelConfig(_plain(stage.config.model).get(FIELDS)).fields()
+
+
+def _deepseek_node(base: ImportedModel) -> dict[str, Any]:
+    """The `model` node of a DeepSeek checkpoint; without MTP modules where its files hold none, whatever it says."""
+    kind = base.source.config.get("model_type")
+    if kind not in DEEPSEEK:
+        raise InvalidInput(
+            f"init_from={base.folder} is not allowed without model=hf: its model_type is {kind!r}, our backbone takes "
+            f"{' and '.join(DEEPSEEK)}"
+        )
+    config = config_from_hf(base.source.config)
+    depth = min(config.mtp_depth, stored_mtp_depth(iter(base.source.stored), config.n_layers))
+    node = dataclasses.asdict(dataclasses.replace(config, mtp_depth=depth))
+    del node["vocab_size"]  # see parts.build_backbone
+    if config.yarn is not None:
+        node["yarn"] = {"_target_": _path(type(config.yarn)), **node["yarn"]}
+    return {"_target_": _path(ModelConfig), **node}
+
+
+def _path(target: type) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _with_model(stage: StageConfig, node: Mapping[str, Any]) -> StageConfig:
+    config = stage.config.copy()
+    OmegaConf.set_struct(config, False)
+    config.model = OmegaConf.create(dict(node))
+    OmegaConf.set_struct(config, True)
+    return dataclasses.replace(stage, config=config)
+
+
+def _refuse_directives(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if str(key).startswith("_"):
+                raise InvalidInput(f"{where}: the key {key!r} is not allowed")
+            _refuse_directives(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_directives(item, where)
+    elif isinstance(value, str) and "${" in value:
+        raise InvalidInput(f"{where}: the value {value!r} is not allowed")
