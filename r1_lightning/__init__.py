@@ -6,7 +6,7 @@ only handles strings, such as a verifier worker, never pays for torch.
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -15,11 +15,17 @@ LAYERS = ("run", "stages", "data", "callbacks", "evaluation", "rollout", "artefa
           "functional", "text", "types")  # fmt: skip
 
 
-def __getattr__(name: str) -> ModuleType:
+# For a notebook: what `run/notebook.py` gives, under the package's own name.
+SHORTCUTS = ("load", "generate", "save")
+
+
+def __getattr__(name: str) -> Any:
     if name in LAYERS:
         return import_module(f"{__name__}.{name}")
+    if name in SHORTCUTS:
+        return getattr(import_module(f"{__name__}.run.notebook"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LAYERS})
+    return sorted({*globals(), *LAYERS, *SHORTCUTS})

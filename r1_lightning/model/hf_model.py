@@ -103,6 +103,10 @@ class HFBackbone(nn.Module):
             )
         return BackboneOutput.dense(output.last_hidden_state)
 
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Rows of tokens without padding, B x T, to FP32 logits B x T x V."""
+        return self.unembed(self.hidden(TokenBatch.of_whole_rows(token_ids), with_mtp=False).hidden)
+
     def unembed(self, hidden: Tensor) -> Tensor:
         """... x D to FP32 logits ... x V."""
         with self.precision.autocast(hidden.device.type):

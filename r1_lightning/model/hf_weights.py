@@ -25,6 +25,7 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.types.errors import require
 
 Views = tuple[Tensor, ...]
+TIED_HEAD = "lm_head.weight"
 # How a stored tensor's name ends where a folder keeps all experts of a layer in one.
 STACKED_EXPERTS = ".mlp.experts.gate_up_proj"
 
@@ -62,22 +63,26 @@ def hf_views(
 ) -> dict[str, Views]:
     """HuggingFace's name -> views of `state`, which stand side by side (along the last dimension) in the tensor there.
 
-    `state` is that of a `DeepSeekBackbone`. Routed experts are named one by one, as in files, or `stacked`, as in the module.
-    MTP modules are left out unless `with_mtp`. Raises InvalidInput naming a tensor that is missing or unknown.
+    `state` is that of a `DeepSeekBackbone`. A tied head is the embedding and is not named. Routed experts are named one by one, as
+    in files, or `stacked`, as in the module. MTP modules are left out unless `with_mtp`. Raises InvalidInput naming a tensor that
+    is missing or unknown.
     """
     rules = list(_rules(config, with_mtp, stacked))
     _check_names(state, {rule.ours for rule in rules}, () if with_mtp else ("mtp_modules.",))
     views: dict[str, Views] = {}
     for rule in rules:
         views.update(zip(rule.theirs, rule.parts(state[rule.ours]), strict=True))
+    if config.tie_embeddings:
+        del views[TIED_HEAD]
     return views
 
 
 def state_to_hf(
     state: Mapping[str, Tensor], config: ModelConfig, with_mtp: bool = False, stacked: bool = True
 ) -> dict[str, Tensor]:
-    """State of `DeepSeekBackbone` to that of `DeepseekV3ForCausalLM`, which loads it strictly; arguments as in `hf_views`."""
-    return {name: joined(views) for name, views in hf_views(state, config, with_mtp, stacked).items()}
+    """State of `DeepSeekBackbone` to that of `DeepseekV3ForCausalLM`, which loads it strictly (a tied head, too)."""
+    converted = {name: joined(views) for name, views in hf_views(state, config, with_mtp, stacked).items()}
+    return converted | ({TIED_HEAD: state["head.weight"]} if config.tie_embeddings else {})
 
 
 def joined(views: Views) -> Tensor:
@@ -94,7 +99,7 @@ def is_left_out(name: str, config: ModelConfig, with_mtp: bool) -> bool:
     extra_layers = [f"model.layers.{config.n_layers + depth}." for depth in range(max(config.mtp_depth, 1))]
     copies = ("embed_tokens.", "shared_head.head.") if with_mtp else ("",)
     in_extra_layer = name.startswith(tuple(layer + copy for layer in extra_layers for copy in copies))
-    is_tied_head = config.tie_embeddings and name == "lm_head.weight"
+    is_tied_head = config.tie_embeddings and name == TIED_HEAD
     return in_extra_layer or is_tied_head or name.endswith("rotary_emb.inv_freq")
 
 
@@ -118,7 +123,7 @@ def _check_names(state: Mapping[str, Tensor], wanted: set[str], ignored: tuple[s
 def _rules(config: ModelConfig, with_mtp: bool, stacked: bool) -> Iterator[_Rule]:
     yield _Rule("embedding.weight", ("model.embed_tokens.weight",))
     yield _Rule("norm.weight", ("model.norm.weight",))
-    yield _Rule("head.weight", ("lm_head.weight",))
+    yield _Rule("head.weight", (TIED_HEAD,))
     for layer in range(config.n_layers):
         is_dense = layer < config.n_dense_layers
         yield from _block_rules(config, f"blocks.{layer}.", f"model.layers.{layer}.", is_dense, stacked)

@@ -51,7 +51,9 @@ class StageConfig:
 def from_hydra(config: DictConfig) -> StageConfig:
     """The stage that `hydra.main` has just composed; call it inside the task function."""
     composed = HydraConfig.get()
-    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name, composed.overrides.task)
+    typed = OmegaConf.to_container(composed.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name, typed)
 
 
 def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:

@@ -26,12 +26,13 @@ from torch import Tensor
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.files import output_folder, write_json
 from r1_lightning.artefacts.hf_folder import CONFIG, write_hf_weights
-from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import Views, hf_views, joined
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.evaluate import read_config
-from r1_lightning.run.parts import build_backbone
+from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice
@@ -72,13 +73,14 @@ def export(settings: ExportConfig) -> Path:
     store.verify(artefact)
     config = read_config(artefact.folder / store.CONFIG, trust_targets=False)
     tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
-    backbone = build_backbone(config, tokenizer, artefact)
+    shape = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
+    backbone = make_backbone(shape, PlainPrecision(), artefact)
     temperature = (config.get("rollout") or {}).get("sampling_temperature", 1.0)
     return write_folder(backbone, tokenizer, TEMPLATES[config.task.template], settings, temperature)
 
 
 def write_folder(
-    backbone: DeepSeekBackbone | HFBackbone,
+    backbone: AnyBackbone,
     tokenizer: TextTokenizer,
     template: ChatTemplate,
     settings: ExportConfig,
@@ -105,14 +107,12 @@ def write_folder(
     return out
 
 
-def _described(backbone: DeepSeekBackbone | HFBackbone, with_mtp: bool) -> tuple[dict[str, Views], dict[str, Any]]:
+def _described(backbone: AnyBackbone, with_mtp: bool) -> tuple[dict[str, Views], dict[str, Any]]:
     """The views of the weights by HuggingFace's names, and the fields of `config.json`."""
     if isinstance(backbone, HFBackbone):
         return hf_model_views(backbone), backbone.config.fields()
     config = backbone.config
     views = hf_views(backbone.state_dict(), config, with_mtp)
-    if config.tie_embeddings:
-        del views["lm_head.weight"]
     return views, config_to_hf(config if with_mtp else dataclasses.replace(config, mtp_depth=0))
 
 

@@ -18,7 +18,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
-from r1_lightning.artefacts.hf_folder import ImportedModel, import_model, is_hf_folder
+from r1_lightning.artefacts.hf_folder import HFFolder, ImportedModel, import_model, is_hf_folder
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_from_hf
@@ -76,7 +76,7 @@ def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
     """The fields of the base's `config.json`, from the folder itself or from the artefact that began with it."""
     if isinstance(base, ImportedModel):
         fields = {name: value for name, value in base.source.config.items() if name not in NOT_OF_THE_MODEL}
-        _refuse_directives(fields, f"init_from: {base.folder}/config.json")
+        refuse_directives(fields, f"init_from: {base.folder}/config.json")
         return fields
     if base is not None:
         node = OmegaConf.load(base.folder / store.CONFIG).get("model") or {}
@@ -86,18 +86,24 @@ def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
     return HFModelConfig(_plain(stage.config.model).get(FIELDS)).fields()
 
 
+def deepseek_config(source: HFFolder) -> ModelConfig:
+    """The shape of a DeepSeek checkpoint, with no more MTP modules than its files hold."""
+    config = config_from_hf(source.config)
+    depth = min(config.mtp_depth, stored_mtp_depth(iter(source.stored), config.n_layers))
+    return dataclasses.replace(config, mtp_depth=depth)
+
+
 def _deepseek_node(base: ImportedModel) -> dict[str, Any]:
-    """The `model` node of a DeepSeek checkpoint; without MTP modules where its files hold none, whatever it says."""
+    """The `model` node of a DeepSeek checkpoint."""
     kind = base.source.config.get("model_type")
     if kind not in DEEPSEEK:
         raise InvalidInput(
             f"init_from={base.folder} is not allowed without model=hf: its model_type is {kind!r}, our backbone takes "
             f"{' and '.join(DEEPSEEK)}"
         )
-    config = config_from_hf(base.source.config)
-    depth = min(config.mtp_depth, stored_mtp_depth(iter(base.source.stored), config.n_layers))
-    node = dataclasses.asdict(dataclasses.replace(config, mtp_depth=depth))
-    del node["vocab_size"]  # see parts.build_backbone
+    config = deepseek_config(base.source)
+    node = dataclasses.asdict(config)
+    del node["vocab_size"]  # see models.vocab_size_of
     if config.yarn is not None:
         node["yarn"] = {"_target_": _path(type(config.yarn)), **node["yarn"]}
     return {"_target_": _path(ModelConfig), **node}
@@ -115,14 +121,14 @@ def _with_model(stage: StageConfig, node: Mapping[str, Any]) -> StageConfig:
     return dataclasses.replace(stage, config=config)
 
 
-def _refuse_directives(value: Any, where: str) -> None:
+def refuse_directives(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if str(key).startswith("_"):
                 raise InvalidInput(f"{where}: the key {key!r} is not allowed")
-            _refuse_directives(item, where)
+            refuse_directives(item, where)
     elif isinstance(value, list):
         for item in value:
-            _refuse_directives(item, where)
+            refuse_directives(item, where)
     elif isinstance(value, str) and "${" in value:
         raise InvalidInput(f"{where}: the value {value!r} is not allowed")

@@ -93,18 +93,12 @@ def foresees(backbone: DeepSeekBackbone, n_prompt: int, text: Sequence[int]) -> 
 
     A token is foreseen from two places before it, so the first `2 - n_prompt` tokens of a completion cannot count.
     """
-    batch = single_row(text)
+    batch = TokenBatch.of_whole_rows(torch.tensor([list(text)]))
     targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, 2)  # depth 1 looks two places on
     positions = torch.arange(len(text))
     wanted = has_target & (positions + 2 >= n_prompt)
     guesses = backbone.unembed(backbone.hidden(batch).mtp[0][wanted]).argmax(-1)
     return guesses == targets[wanted]
-
-
-def single_row(ids: Sequence[int]) -> TokenBatch:
-    """One text as a packed row of its own."""
-    token_ids = torch.tensor([list(ids)])
-    return TokenBatch(token_ids, torch.arange(len(ids))[None], torch.ones_like(token_ids))
 
 
 def render(rows: Sequence[Mapping[str, str]]) -> str:

@@ -12,27 +12,19 @@ import inspect
 import logging
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.artefacts.weights import load_weights, stored_rows
-from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.hf_model import HFBackbone, HFModelConfig, hf_model_views, is_copy
-from r1_lightning.model.hf_weights import STACKED_EXPERTS, hf_views, is_left_out
+from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.run.validate import GRAPH_KEYS, RUN_KEYS
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
-from r1_lightning.types.errors import InvalidInput, require, require_choice
+from r1_lightning.types.errors import InvalidInput, require_choice
 
-# What `model._target_` makes -> the network of that shape.
-BACKBONES: dict[type, Any] = {ModelConfig: DeepSeekBackbone, HFModelConfig: HFBackbone}
 # Names of glibc's <malloc.h>, for `keep_freed_memory`.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -68,55 +60,13 @@ def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> T
     return train_tokenizer(texts, settings.vocab_size, phrases)
 
 
-def build_backbone(
-    config: DictConfig, tokenizer: TextTokenizer, base: Artefact | None, is_empty: bool = False
-) -> DeepSeekBackbone | HFBackbone:
-    """The model, with weights drawn from the seed or loaded from the input artefact; `is_empty` makes shapes only.
-
-    Its vocabulary is that of the input's embedding, which may have more rows than the tokenizer has tokens, else the tokenizer's.
-    """
-    vocab_size = tokenizer.vocab_size if base is None else stored_vocab_size(base, tokenizer.vocab_size)
-    model_config = inject(config.model, {"vocab_size": vocab_size})
-    make = BACKBONES[type(model_config)]
-    with torch.device("meta") if is_empty else nullcontext():
-        backbone = make(model_config, instantiate(config.precision), seed=config.seed)
-    if base is not None and not is_empty:
-        load_base(backbone, base)
-    return backbone
-
-
-def stored_vocab_size(base: Artefact, n_tokens: int) -> int:
-    """Rows of the embedding that `base` holds; `n_tokens`, those of its tokenizer, must find room there."""
-    if isinstance(base, ImportedModel):
-        rows = base.source.config.get("vocab_size")
-    else:
-        rows = stored_rows(base.weights_path, "embedding.weight")
-    if rows is None:
-        return n_tokens
-    require(type(rows) is int and rows >= n_tokens, "vocab_size", rows, f"the tokenizer has {n_tokens} tokens")
-    return rows
-
-
-def load_base(backbone: DeepSeekBackbone | HFBackbone, base: Artefact) -> None:
-    """Load the weights of an artefact of ours, or of a folder in HuggingFace's form; `InvalidInput`, and nothing is loaded, if
-    they do not fit."""
-    if not isinstance(base, ImportedModel):
-        load_weights(backbone, base.weights_path)
-    elif isinstance(backbone, HFBackbone):
-        base.source.fill(hf_model_views(backbone), lambda name: is_copy(backbone, name))
-    else:
-        config = backbone.config
-        is_stacked = any(name.endswith(STACKED_EXPERTS) for name in base.source.stored)
-        views = hf_views(backbone.state_dict(), config, config.mtp_depth > 0, is_stacked)
-        base.source.fill(views, lambda name: is_left_out(name, config, config.mtp_depth > 0))
-
-
 def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = False) -> dict[str, Any]:
     """Every part that a stage, its data module or its callbacks may ask for, by name; the model as in `build_backbone`."""
     require_choice("task.template", config.task.template, TEMPLATES)
     source = instantiate(config.task.source)
     tokenizer = build_tokenizer(config, source, base)
-    backbone = build_backbone(config, tokenizer, base, is_empty)
+    model_config = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, base)})
+    backbone = make_backbone(model_config, instantiate(config.precision), base, config.seed, is_empty)
     parts: dict[str, Any] = {
         "source": source,
         "tokenizer": tokenizer,

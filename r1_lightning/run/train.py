@@ -21,7 +21,8 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
-from r1_lightning.run.parts import build_backbone, build_parts, inject, quieten, set_up_torch, trainer_settings
+from r1_lightning.run.models import make_backbone
+from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch, trainer_settings
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.types.errors import require
 
@@ -109,7 +110,8 @@ def _evaluate(
     settings = evaluator.config
     models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
     if "base" in inputs:
-        models = {"base": lambda: build_backbone(config, parts["tokenizer"], inputs["base"]), **models}
+        shape, precision = parts["backbone"].config, parts["backbone"].precision
+        models = {"base": lambda: make_backbone(shape, precision, inputs["base"]), **models}
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
         with tqdm(total=settings.problems * settings.samples, desc=f"evaluating {name}", unit="completion") as bar:

@@ -42,6 +42,12 @@ class TokenBatch(_Movable):
     position_ids: Tensor
     document_ids: Tensor
 
+    @classmethod
+    def of_whole_rows(cls, token_ids: Tensor) -> TokenBatch:
+        """One document per row and no padding; `token_ids` B x T."""
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
+        return cls(token_ids, positions, torch.ones_like(token_ids))
+
     @property
     def is_token(self) -> Tensor:
         """B x T, True where there is a token and not padding."""

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_weights import hf_views, is_left_out, state_to_hf, stored_mtp_depth
 from r1_lightning.types.errors import InvalidInput
@@ -20,7 +21,10 @@ def state_from_hf(
     stored: Mapping[str, Tensor], config: ModelConfig, with_mtp: bool, stacked: bool
 ) -> dict[str, Tensor]:
     """Fill the views of a state of zeros with what is stored."""
-    state = {name: torch.zeros_like(tensor) for name, tensor in backbone(config).state_dict().items()}
+    empty = DeepSeekBackbone(config)
+    for parameter in empty.parameters():
+        torch.nn.init.zeros_(parameter)
+    state = empty.state_dict()
     for name, views in hf_views(state, config, with_mtp, stacked).items():
         for view, part in zip(views, stored[name].chunk(len(views), -1), strict=True):
             view.copy_(part)

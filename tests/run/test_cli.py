@@ -76,7 +76,7 @@ BAD_INPUT = [
     (["paths.root=${nowhere}"], "Interpolation key 'nowhere' not found"),
     # the graph
     (["stage=loop"], "stage.inputs.base='loop' is not allowed: it would need itself (loop)"),
-    (["stage=pretrain", "init_from=x"], "init_from='x' is not allowed: stage pretrain has no input called base"),
+    (["stage=pretrain", "init_from=x"], "init_from: artefact='x' is not allowed: there is no such folder"),
     (["init_from=absent"], "init_from: artefact='absent' is not allowed: there is no such folder"),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from r1_lightning.run import moe_report
-from r1_lightning.run.moe_report import FIELDS, MTP_WEIGHTS, ROUTERS, foresees, overrides, render, single_row
+from r1_lightning.run.moe_report import FIELDS, MTP_WEIGHTS, ROUTERS, foresees, overrides, render
 from r1_lightning.run.reports import append, planned_fingerprint
 
 
@@ -49,13 +49,6 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     append(tmp_path / "results.csv", FIELDS, [row(2, "frozen", 0.0, 0.5) | {"fingerprint": "0123456789"}])
     assert moe_report.main() == 2
     assert "seed 2, router frozen has fingerprint 0123456789 and would now have" in capsys.readouterr().err
-
-
-def test_a_text_is_a_packed_row_of_its_own() -> None:
-    batch = single_row([7, 8, 9])
-    assert batch.token_ids.tolist() == [[7, 8, 9]]
-    assert batch.position_ids.tolist() == [[0, 1, 2]]
-    assert batch.document_ids.tolist() == [[1, 1, 1]]
 
 
 class _Guesser:

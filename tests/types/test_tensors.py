@@ -125,3 +125,10 @@ def test_a_generation_moves_whole() -> None:
     tensors = [torch.zeros(1, 2) for _ in dataclasses.fields(Generation)]
     moved = Generation(*tensors).to("meta")
     assert {getattr(moved, field.name).device.type for field in dataclasses.fields(Generation)} == {"meta"}
+
+
+def test_whole_rows_are_documents_from_position_0() -> None:
+    batch = TokenBatch.of_whole_rows(torch.tensor([[7, 8, 9], [1, 2, 3]]))
+    assert batch.token_ids.tolist() == [[7, 8, 9], [1, 2, 3]]
+    assert batch.position_ids.tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert batch.document_ids.tolist() == [[1, 1, 1], [1, 1, 1]]

@@ -1,0 +1,90 @@
+"""Three lines for a notebook:
+
+    import r1_lightning as r1
+    model, tokenizer = r1.load("folder")
+    logits = model(token_ids)
+
+A folder is one in HuggingFace's form or an artefact of ours; `save` writes the former.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.model.precision import PlainPrecision, Precision
+from r1_lightning.rollout.groups import rollout_keys
+from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+from r1_lightning.run.evaluate import read_config
+from r1_lightning.run.export import ExportConfig, write_folder
+from r1_lightning.run.importing import DEEPSEEK, deepseek_config, refuse_directives
+from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.parts import inject
+from r1_lightning.text.chat_template import PLAIN, ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+
+
+def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBackbone, TextTokenizer]:
+    """Model (in evaluation mode) and tokenizer of a HuggingFace folder or an artefact of ours.
+
+    DeepSeek checkpoints become our own backbone, others stay `transformers`' model inside an adapter; `model(token_ids)` takes
+    B x T ids to B x T x V logits. Computes in FP32 unless `precision` says otherwise. Raises `InvalidInput` naming file, tensor and
+    shape where the folder is wrong or damaged.
+    """
+    path = Path(folder)
+    base, shape = _described(path)
+    tokenizer = TextTokenizer.load(base.tokenizer_folder)
+    vocab_size = vocab_size_of(tokenizer, base)
+    model_config = inject(shape, {"vocab_size": vocab_size}) if not isinstance(base, ImportedModel) else shape
+    return make_backbone(model_config, precision or PlainPrecision(), base).eval(), tokenizer
+
+
+def _described(path: Path) -> tuple[store.Artefact, Any]:
+    """The folder, and the model's shape: as it is, or as the configuration of an artefact has it."""
+    if not is_hf_folder(path):
+        artefact = store.open_artefact(path)
+        store.verify(artefact)
+        return artefact, read_config(path / store.CONFIG, trust_targets=False).model
+    source = open_hf_folder(path)
+    base = ImportedModel(path, KIND, "", complete=True, source=source)
+    if source.config.get("model_type") in DEEPSEEK:
+        return base, deepseek_config(source)
+    refuse_directives(dict(source.config), str(path / "config.json"))
+    return base, HFModelConfig(source.config)
+
+
+def generate(
+    model: AnyBackbone,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int = 128,
+    copies: int = 1,
+    sampling_temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> list[list[str]]:
+    """`copies` completions of each prompt, drawn from `seed`; prompts are taken as they are, without a template."""
+    sampling = SamplingConfig(sampling_temperature, top_p, max_new_tokens)
+    sampler = Sampler(model, sampling, tokenizer.eos_id, tokenizer.pad_id, seed)
+    drawn = sampler(tokenizer.encode_batch(prompts), copies, rollout_keys(0, len(prompts), copies))
+    lengths = drawn.completion_mask.sum(1).tolist()
+    texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
+    return [texts[start : start + copies] for start in range(0, len(texts), copies)]
+
+
+def save(
+    model: AnyBackbone,
+    tokenizer: TextTokenizer,
+    folder: str | Path,
+    template: ChatTemplate = PLAIN,
+    dtype: str = "float32",
+) -> Path:
+    """Write a folder that `transformers` (and `load`) reads; `template` becomes its chat template. Nothing is overwritten."""
+    with torch.no_grad():
+        return write_folder(model, tokenizer, template, ExportConfig("a model in memory", str(folder), dtype=dtype))

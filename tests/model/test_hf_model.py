@@ -1,0 +1,137 @@
+"""Dense models of `transformers` as a backbone: packed rows and cached steps are the model's own logits."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig, hf_model_views, is_copy
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import Backbone, Balanced
+from tests.model.tiny import left_pad, pack, random_documents
+from tests.support.hf_folders import DENSE, VOCABULARY
+
+
+def model(kind: str = "qwen2", precision: PlainPrecision | None = None, **changes: Any) -> HFBackbone:
+    return HFBackbone(HFModelConfig({"model_type": kind, **DENSE, **changes}), precision).eval()
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@torch.no_grad()
+def test_packed_rows_are_each_document_alone(kind: str) -> None:
+    backbone = model(kind)
+    rows = [random_documents(lengths, VOCABULARY, seed) for seed, lengths in enumerate([(9, 1, 14), (20,)])]
+    batch = pack(rows, length=26)
+    found = backbone.unembed(backbone.hidden(batch).hidden)[batch.is_token]
+    expected = torch.cat([backbone.model(torch.tensor([document])).logits[0] for row in rows for document in row])
+    assert expected.std() > 0.5
+    assert (found - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@torch.no_grad()
+def test_cached_steps_of_padded_prompts(kind: str) -> None:
+    """Prompts of 9, 1 and 14 tokens, two copies of the first, the second dropped, then two steps more."""
+    backbone, prompts = model(kind), random_documents((9, 1, 14), VOCABULARY, seed=3)
+    cache = backbone.new_cache(3, 16)
+    backbone.step(*left_pad(prompts), cache)
+    kept, news = torch.tensor([0, 0, 2]), torch.tensor([[5, 6], [7, 8], [9, 10]])
+    cache.select_rows(kept)
+    logits = []
+    for t in range(2):
+        new = news[:, t : t + 1]
+        logits.append(backbone.unembed(backbone.step(new, torch.ones_like(new, dtype=torch.bool), cache).hidden))
+    found = torch.cat(logits, dim=1)
+    for row, prompt in enumerate(kept.tolist()):
+        whole = torch.tensor([prompts[prompt] + news[row].tolist()])
+        assert (found[row] - backbone.model(whole).logits[0, -2:]).abs().max() <= 1e-5
+    # keys and values of 2 layers x 3 rows x 2 heads x 16 columns x 8 numbers of 4 bytes
+    assert cache.bytes == 2 * 2 * 3 * 2 * 16 * 8 * 4
+
+
+@torch.no_grad()
+def test_log_probs_are_those_of_the_logits() -> None:
+    backbone = model()
+    ids = torch.tensor(random_documents((12,), VOCABULARY, seed=0))
+    logits = backbone(ids)
+    assert (logits - backbone.model(ids).logits).abs().max() <= 1e-5
+    hidden = backbone.hidden(pack([ids.tolist()])).hidden[0]
+    logprobs, entropies = backbone.token_logprobs(hidden, ids[0].roll(-1), 0.7)
+    table = (logits[0] / 0.7).log_softmax(-1)
+    assert torch.allclose(logprobs, table.gather(1, ids[0].roll(-1)[:, None])[:, 0], atol=1e-5)
+    assert torch.allclose(entropies, -(table.exp() * table).sum(-1), atol=1e-5)
+
+
+def test_it_fits_the_protocols_and_has_no_experts() -> None:
+    backbone = model()
+    assert isinstance(backbone, Backbone) and isinstance(backbone, Balanced)
+    output = backbone.hidden(pack([random_documents((5,), VOCABULARY, seed=0)]))
+    assert output.routes.shape == (0, 1, 5, 0) and output.expert_load.shape == (0, 0) and output.mtp == ()
+    assert backbone.expert_bias().numel() == 0
+    with pytest.raises(InvalidInput, match="model=hf has no routes to replay"):
+        backbone.hidden(pack([[[1, 2]]]), replayed_LBTK=torch.zeros(1))
+
+
+def test_a_copy_is_a_model_of_its_own() -> None:
+    backbone = model()
+    twin = copy.deepcopy(backbone)
+    with torch.no_grad():
+        twin.head.weight.zero_()
+    assert backbone.head.weight.any() and twin.decoder is twin.model.get_decoder() is not backbone.decoder
+
+
+def test_weights_belong_to_the_seed() -> None:
+    config = HFModelConfig({"model_type": "llama", **DENSE})
+    one, same, other = (HFBackbone(config, seed=seed).head.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_bf16_is_near_fp32() -> None:
+    plain, rough = model("llama"), model("llama", PlainPrecision("bf16"))
+    rough.load_state_dict(plain.state_dict())
+    ids = torch.tensor(random_documents((24,), VOCABULARY, seed=0))
+    with torch.no_grad():
+        difference = (plain(ids) - rough(ids)).abs().max() / plain(ids).std()
+    assert 1e-4 < difference < 0.2
+
+
+def test_a_tied_head_is_stored_once() -> None:
+    tied, untied = model(tie_word_embeddings=True), model("llama")
+    assert "lm_head.weight" not in hf_model_views(tied) and "lm_head.weight" in hf_model_views(untied)
+    assert is_copy(tied, "lm_head.weight") and not is_copy(untied, "lm_head.weight")
+    assert is_copy(untied, "model.layers.0.self_attn.rotary_emb.inv_freq")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (None, r"model=hf is not allowed without init_from=FOLDER"),
+        ({"model_type": "t5"}, r"model_type='t5' is not allowed: transformers makes no causal language model of it"),
+        ({"model_type": "nonesuch"}, r"model_type='nonesuch' is not allowed"),
+        ({"hidden_size": "wide"}, r"model_type='qwen2' is not allowed"),
+        (
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+            r"layer_types=\['sliding_attention'\] is not allowed: only layers of full attention",
+        ),
+        ({"model_type": "cohere", "logit_scale": 0.5}, r"its logits are more than its head's product"),
+    ],
+)
+def test_what_is_no_such_model_is_refused(fields: dict[str, Any] | None, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        HFBackbone(HFModelConfig(None if fields is None else {"model_type": "qwen2", **DENSE, **fields}))
+
+
+def test_compiling_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"precision\.compile=True is not allowed: it is for our own backbone"):
+        model(precision=PlainPrecision(compile=True))
+
+
+def test_no_code_of_a_checkpoint_is_named() -> None:
+    fields = HFModelConfig(
+        {"model_type": "qwen2", "auto_map": {"AutoModel": "evil.Model"}, "torch_dtype": "x"}
+    ).fields()
+    assert fields == {"model_type": "qwen2"}

@@ -1,0 +1,129 @@
+"""Three lines for a notebook, and the round trip: HuggingFace -> ours -> export -> HuggingFace gives the same model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+import r1_lightning as r1
+from r1_lightning.model.config import ModelConfig, YarnConfig
+from r1_lightning.run.export import ExportConfig, write_folder
+from r1_lightning.text.chat_template import R1_ZERO
+from r1_lightning.types.errors import InvalidInput
+from tests.model.tiny import backbone, hf_twin, tiny
+from tests.support.hf_folders import VOCABULARY, dense_folder, write_tokenizer
+
+YARN = YarnConfig(factor=4.0, original_max_positions=24, beta_fast=2.0, beta_slow=0.1)
+WIDE = {"vocab_size": VOCABULARY, "max_positions": 128}
+DEEPSEEK: dict[str, tuple[ModelConfig, str]] = {
+    "expert groups, one file": (tiny(**WIDE), "5GB"),
+    "several files": (tiny(**WIDE), "40KB"),
+    "many files": (tiny(**WIDE, n_layers=3), "20KB"),
+    "no groups, more experts": (tiny(**WIDE, n_expert_groups=1, n_limited_groups=1, n_routed_experts=16), "40KB"),
+    "YaRN": (tiny(**WIDE, yarn=YARN), "5GB"),
+    "no query compression": (tiny(**WIDE, q_lora_rank=None), "40KB"),
+    "tied head": (tiny(**WIDE, tie_embeddings=True), "40KB"),
+    "V2's router, two shared experts": (
+        tiny(**WIDE, router_scoring="softmax", n_expert_groups=1, n_limited_groups=1, n_shared_experts=2),
+        "40KB",
+    ),
+}
+PROMPT = "12+30"
+
+
+def greedy_text(folder: Path) -> str:
+    """64 tokens that `transformers` finds most likely after the prompt."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([tokenizer(PROMPT)["input_ids"]])
+    greedy = GenerationConfig(max_new_tokens=64, do_sample=False, eos_token_id=VOCABULARY + 1, pad_token_id=0)
+    text: str = tokenizer.decode(model.generate(ids, generation_config=greedy)[0])
+    return text
+
+
+def same_model(original: Any, folder: Path) -> None:
+    """What `transformers` loads from `folder` has the logits of `original`, and nothing was missing or left over."""
+    again, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    ids = torch.randint(400, (2, 48), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = original(ids).logits
+        assert expected.std() > 0.5
+        assert (again(ids).logits - expected).abs().max() <= 1e-5
+        ours, _ = r1.load(folder)
+        assert (ours(ids) - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("case", DEEPSEEK)
+def test_a_deepseek_checkpoint_there_and_back(case: str, tmp_path: Path) -> None:
+    config, max_file = DEEPSEEK[case]
+    original = hf_twin(backbone(config))
+    write_tokenizer(tmp_path / "in")
+    original.save_pretrained(tmp_path / "in", max_shard_size=max_file)
+    model, tokenizer = r1.load(tmp_path / "in")
+    settings = ExportConfig("memory", str(tmp_path / "out"), max_file=max_file)
+    write_folder(model, tokenizer, R1_ZERO, settings)
+    several = max_file != "5GB"
+    assert (len(list((tmp_path / "out").glob("*.safetensors"))) > 1) == several
+    same_model(original, tmp_path / "out")
+    assert greedy_text(tmp_path / "out") == greedy_text(tmp_path / "in")
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_a_dense_checkpoint_there_and_back(kind: str, tmp_path: Path) -> None:
+    folder = dense_folder(tmp_path / "in", kind)
+    model, tokenizer = r1.load(folder)
+    assert tokenizer.encode("1")[0] == (0 if kind == "llama" else tokenizer.encode("1")[-1])
+    r1.save(model, tokenizer, tmp_path / "out")
+    same_model(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "out")
+    assert greedy_text(tmp_path / "out") == greedy_text(folder)
+
+
+def test_mtp_modules_go_out_and_in(tmp_path: Path) -> None:
+    model = backbone(tiny(**WIDE))
+    write_tokenizer(tmp_path / "tokenizer")
+    _, tokenizer = r1.load(dense_folder(tmp_path / "dense", "qwen2"))
+    write_folder(model, tokenizer, R1_ZERO, ExportConfig("memory", str(tmp_path / "out"), mtp="true"))
+    again, _ = r1.load(tmp_path / "out")
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in again.state_dict().items())
+    r1.save(model, tokenizer, tmp_path / "without")
+    assert json.loads((tmp_path / "without" / "config.json").read_text())["num_nextn_predict_layers"] == 0
+    bare, _ = r1.load(tmp_path / "without")
+    assert len(bare.mtp_modules) == 0
+
+
+def test_bfloat16_halves_the_files(tmp_path: Path) -> None:
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "llama"))
+    r1.save(model, tokenizer, tmp_path / "full")
+    r1.save(model, tokenizer, tmp_path / "half", dtype="bfloat16")
+    full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
+    assert 0.5 <= half / full < 0.55
+    again, _ = r1.load(tmp_path / "half")
+    assert (again.head.weight - model.head.weight).abs().max() <= 2**-8 * model.head.weight.abs().max()
+
+
+def test_generate_is_keyed(tmp_path: Path) -> None:
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "qwen2"))
+    texts = r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=5)
+    assert [len(group) for group in texts] == [3, 3]
+    assert texts == r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=5)
+    assert texts != r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=6)
+
+
+def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "qwen2"))
+    with pytest.raises(InvalidInput, match="it exists already, and nothing is overwritten"):
+        r1.save(model, tokenizer, tmp_path / "in")
+
+
+def test_a_failed_write_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "qwen2"))
+    monkeypatch.setattr("r1_lightning.run.export.write_hf_weights", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        r1.save(model, tokenizer, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
