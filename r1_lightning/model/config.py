@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class ModelConfig:
     `n_dense_layers` blocks have a dense feed-forward of width `d_ff_dense`, the others a mixture of experts of width
     `d_ff_expert`. `n_expert_groups` and `n_limited_groups` are the node-limited routing of V3 section 2.1.2.
     `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models want more.
+    `attention_kind` is "mla" for all layers, or "lightning" for all but every `softmax_attention_every`-th, which keep MLA
+    (MiniMax-01, arXiv:2501.08313: 8); MTP modules always have MLA.
     """
 
     vocab_size: int
@@ -72,6 +74,8 @@ class ModelConfig:
     init_std: float = 0.006
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
+    attention_kind: str = "mla"
+    softmax_attention_every: int = 8
 
     def __post_init__(self) -> None:
         positive = (
@@ -94,7 +98,13 @@ class ModelConfig:
         require(isinstance(self.tie_embeddings, bool), "model.tie_embeddings", self.tie_embeddings, "true or false")
         yarn_allowed = "null, or a mapping with _target_: r1_lightning.model.config.YarnConfig"
         require(self.yarn is None or isinstance(self.yarn, YarnConfig), "model.yarn", self.yarn, yarn_allowed)
+        self._check_attention()
         self._check_experts()
+
+    def _check_attention(self) -> None:
+        require_choice("model.attention_kind", self.attention_kind, ("mla", "lightning"))
+        most = self.n_layers if self.attention_kind == "lightning" else None  # at least one layer keeps MLA
+        require_int("model.softmax_attention_every", self.softmax_attention_every, 2, most)
 
     def _check_experts(self) -> None:
         experts, groups = self.n_routed_experts, self.n_expert_groups
@@ -113,10 +123,25 @@ class ModelConfig:
             require(width % 8 == 0, f"model.{name}", width, "it must be a multiple of 8")
 
     @property
+    def attention_kinds(self) -> tuple[str, ...]:
+        """The attention of each layer of the trunk, "mla" or "lightning"."""
+        every = self.softmax_attention_every
+        return tuple("mla" if i % every == 0 else self.attention_kind for i in range(1, self.n_layers + 1))
+
+    @property
+    def n_lightning_layers(self) -> int:
+        return self.attention_kinds.count("lightning")
+
+    @property
+    def lightning_head_dim(self) -> int:
+        """Width of a lightning head's query, key and value: that of MLA's values, so that W^O is alike in both kinds."""
+        return self.v_head_dim
+
+    @property
     def qk_head_dim(self) -> int:
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     @property
     def cache_width(self) -> int:
-        """Elements cached per token and layer: the latent and the shared rotary key (V2 Table 1: d_c + d_h^R)."""
+        """Elements cached per token and MLA layer: the latent and the shared rotary key (V2 Table 1: d_c + d_h^R)."""
         return self.kv_lora_rank + self.qk_rope_head_dim

@@ -11,7 +11,7 @@ here, and `transformers` is not imported. Three things differ besides names:
   not [hidden; embedding] as printed in V3 eq 21: its two halves change places.
 
 The rotary pairs are interleaved on both sides, so no row of an attention matrix moves. The norms after c^KV and c^Q
-have eps 1e-6 on both sides, whatever `rms_norm_eps` says.
+have eps 1e-6 on both sides, whatever `rms_norm_eps` says. A model with lightning attention has no counterpart there.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def config_to_hf(config: ModelConfig, **special_token_ids: int | None) -> dict[str, Any]:
-    """The fields of a DeepseekV3 `config.json`; `bos_`, `eos_` and `pad_token_id` are None unless given."""
+    """The fields of a DeepseekV3 `config.json`; `bos_`, `eos_` and `pad_token_id` are None unless given.
+
+    Raises InvalidInput for a model with lightning attention.
+    """
+    _check_expressible(config)
     for name in special_token_ids:
         require(name in _SPECIAL_TOKENS, "special_token_ids", name, f"its names are {', '.join(_SPECIAL_TOKENS)}")
     fields = {theirs: getattr(config, ours) for ours, theirs in _SAME_MEANING.items()}
@@ -104,6 +108,11 @@ def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
             raise InvalidInput(f"{theirs} is missing: a DeepseekV3 configuration must give it")
     theta, yarn = _rope_from_hf(fields)
     return ModelConfig(**values, rope_theta=theta, yarn=yarn)
+
+
+def _check_expressible(config: ModelConfig) -> None:
+    reason = "transformers has no class with both MLA and lightning attention"
+    require(config.attention_kind == "mla", "model.attention_kind", config.attention_kind, reason)
 
 
 def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -233,6 +242,7 @@ def _check_names(state: Mapping[str, Tensor], wanted: set[str], ignored: tuple[s
 
 
 def _rules(config: ModelConfig, with_mtp: bool) -> Iterator[_Rule]:
+    _check_expressible(config)
     yield _Rule("embedding.weight", ("model.embed_tokens.weight",))
     yield _Rule("norm.weight", ("model.norm.weight",))
     yield _Rule("head.weight", ("lm_head.weight",))

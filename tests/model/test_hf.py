@@ -94,6 +94,14 @@ def test_special_tokens_are_passed_on_and_none_unless_given():
         config_to_hf(TINY, unk_token_id=1)
 
 
+def test_lightning_attention_is_refused_with_the_reason():
+    model = backbone(tiny(attention_kind="lightning", softmax_attention_every=2))
+    reason = "model.attention_kind='lightning' .* transformers has no class with both"
+    for convert in (config_to_hf, lambda config: state_to_hf(model.state_dict(), config)):
+        with pytest.raises(InvalidInput, match=reason):
+            convert(model.config)
+
+
 def test_no_field_of_the_configuration_is_lost_by_transformers():
     """Every name is one that DeepseekV3Config knows or keeps; a renamed field there would fall back to its default."""
     from transformers import DeepseekV3Config
