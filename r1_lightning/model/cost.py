@@ -235,7 +235,8 @@ def forward_flops(
     """FLOPs of a forward over `tokens`, each looking at `context` tokens on average, with logits of `targets` only.
 
     2 tokens (activated - head) + 2 targets head, and per MLA layer 2 tokens context N (d_qk + d_v) for attention; lightning
-    attention takes the same for every token, as long as rows have at least a block.
+    attention takes the same for every token, as long as rows have at least a block (left out: its sums over blocks, (H / T_block)^2
+    products per pair of tokens and head where MLA takes d_qk + d_v).
     """
     layers = config.n_layers - config.n_lightning_layers + mtp_depth
     weights = counts.activated - counts.head + (counts.mtp_activated if mtp_depth else 0)

@@ -59,7 +59,7 @@ def test_plan_of_the_docstring():
     assert plan.inside.tolist() == [[[[0, INF, INF], [1, 0, INF], [INF, INF, 0]]]]
     assert plan.before.tolist() == [[[1, 2, INF]]]
     assert plan.after.tolist() == [[[INF, INF, 0]]]
-    assert plan.across.tolist() == [[INF]]
+    assert plan.across.tolist() == [[[0, INF], [INF, 0]]]
 
 
 def test_plan_of_several_blocks_and_padding():
@@ -68,7 +68,7 @@ def test_plan_of_several_blocks_and_padding():
     assert plan.inside.tolist() == [[[[0, INF], [1, 0]], [[INF, INF], [INF, 0]], [[0, INF], [INF, INF]]]]
     assert plan.before.tolist() == [[[1, 2], [INF, 1], [1, INF]]]
     assert plan.after.tolist() == [[[1, 0], [INF, 0], [0, INF]]]
-    assert plan.across.tolist() == [[2, 1, 1]]
+    assert plan.across.tolist() == [[[0, INF, INF, INF], [2, 0, INF, INF], [3, 1, 0, INF], [4, 2, 1, 0]]]
 
 
 def test_segments_literal():

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from r1_lightning.functional.linear_attention import decay_slopes
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model import lightning_attention as module
-from r1_lightning.model import precision as precision_module
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.lightning_attention import LightningAttention
 from r1_lightning.model.mla import MLA
@@ -238,14 +237,3 @@ def test_every_parameter_receives_a_gradient(config):
     silent = [name for name, value in model.named_parameters() if value.grad is None or value.grad.abs().max() == 0]
     assert silent == []
     assert all(value.grad.isfinite().all() for value in model.parameters())
-
-
-@torch.no_grad()
-def test_static_shapes_change_nothing(monkeypatch):
-    """The code that is compiled, run without the compiler."""
-    monkeypatch.setattr(precision_module, "compiled_once", lambda function: function)
-    model = backbone(HYBRID)
-    twin = DeepSeekBackbone(HYBRID, PlainPrecision(compile=True)).eval()
-    twin.load_state_dict(model.state_dict())
-    batch = pack([random_documents(LENGTHS, 61, seed=seed) for seed in range(3)])
-    torch.testing.assert_close(twin.hidden(batch).hidden, model.hidden(batch).hidden, atol=1e-5, rtol=0)
