@@ -48,8 +48,17 @@ def document_segments(document_ids_BT: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]
     return F.pad(document_ids_BT[:, 1:] != document_ids_BT[:, :-1], (1, 0)).long().cumsum(1)
 
 
+def block_length(length: int, most_block_tokens: int) -> int:
+    """The length of a row's blocks: as few as may be and all alike, so that little is filled up.
+
+    Example: 81 tokens in blocks of at most 64 are two blocks of 41, which leave one place empty; two of 64 would leave 47.
+    """
+    n_blocks = -(-length // most_block_tokens)
+    return -(-length // n_blocks)
+
+
 def block_plan(segments_BT: Int[Tensor, "B T"], is_token_BT: Bool[Tensor, "B T"], most_block_tokens: int) -> BlockPlan:
-    """The plan of rows whose `segments` belong together, in blocks of `most_block_tokens`, or of T where that is less.
+    """The plan of rows whose `segments` belong together, in blocks of at most `most_block_tokens` (see `block_length`).
 
     A state that enters the rows belongs to segment 0. Padding (`is_token` False) is not seen, sees nothing (its output is 0),
     and lets no time pass: a distance counts the tokens in between.
@@ -58,7 +67,7 @@ def block_plan(segments_BT: Int[Tensor, "B T"], is_token_BT: Bool[Tensor, "B T"]
     [1, 2, inf], `after` [inf, inf, 0] and `across` [[0, inf], [inf, 0]]: the first segment ends within the block.
     """
     length = segments_BT.shape[1]
-    block = min(most_block_tokens, length)
+    block = block_length(length, most_block_tokens)
     filling = -length % block
     segments = torch.cat([segments_BT, segments_BT[:, -1:].expand(-1, filling)], 1).unflatten(1, (-1, block))
     seen = F.pad(is_token_BT, (0, filling))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from r1_lightning.functional.linear_attention import block_length
 from r1_lightning.functional.logprobs import tile_shape
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
@@ -184,7 +185,7 @@ def _lightning(config: ModelConfig, row_tokens: int, number: int) -> int:
     Before SiLU and in blocks q, k, v; q and k with their decay, and its factors; within a block the decay of all pairs and the
     scores with it; the state that enters each block; the norm, its output, the gate, and their product, which meets W^O.
     """
-    heads, head, block = config.n_heads, config.lightning_head_dim, min(BLOCK_TOKENS, row_tokens)
+    heads, head, block = config.n_heads, config.lightning_head_dim, block_length(row_tokens, BLOCK_TOKENS)
     width = heads * head
     kept = _norm(config.d_model) + FP32 * config.d_model + number * width * (3 + 3 + 2 + 3) + _norm(width)
     kept += 2 * FP32 * heads + heads * block * (FP32 + number)

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.linear_attention import block_plan, decay_slopes, document_segments, linear_attention
+from r1_lightning.functional.linear_attention import (
+    block_length,
+    block_plan,
+    decay_slopes,
+    document_segments,
+    linear_attention,
+)
 
 INF = math.inf
 # Two documents and padding; a document that begins with the row's second block of 4; padding first, as prompts have it.
@@ -76,6 +82,10 @@ def test_segments_literal():
         [0, 0, 1, 2, 2],
         [0, 1, 1, 2, 2],
     ]
+
+
+def test_blocks_are_alike_and_as_few_as_may_be():
+    assert [block_length(length, 64) for length in (1, 63, 64, 65, 81, 128, 129)] == [1, 63, 64, 33, 41, 64, 43]
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 64])

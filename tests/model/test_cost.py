@@ -136,6 +136,7 @@ SHAPES: dict[str, tuple[dict[str, Any], str, float, int, int]] = {
     "long rows": ({}, "fp32", 0.0, 1, 512),
     "a wide vocabulary": ({"vocab_size": 20_000}, "fp32", 0.0, 2, 128),
     "lightning attention": (LIGHTNING, "fp32", 0.0, 4, 192),
+    "lightning attention, blocks of 41": (LIGHTNING, "fp32", 0.0, 4, 81),
     "lightning attention in bf16": (LIGHTNING, "bf16", 0.1, 4, 128),
     "wide heads": ({**LIGHTNING, "v_head_dim": 64, "n_heads": 2}, "fp32", 0.0, 4, 128),
     "wider": ({"d_model": 256, "n_layers": 2, "n_heads": 8}, "fp32", 0.0, 2, 128),
