@@ -41,6 +41,7 @@ def decoding_bytes(config: ModelConfig, rows: int, context: float, number: int) 
 
     All matrices of the blocks and the head, the cache, and of E routed experts the E (1 - (1 - K/E)^rows) that are expected to
     be chosen by some row when routing is even. Norms and router are FP32. The embedding is looked up: nothing beside the rest.
+    Lightning attention has one FP32 state per row for a cache.
     """
     backbone = meta_backbone(config)
     touched = 1 - (1 - config.n_activated_experts / config.n_routed_experts) ** rows
@@ -49,7 +50,9 @@ def decoding_bytes(config: ModelConfig, rows: int, context: float, number: int) 
         is_fp32 = parameter.dim() == 1 or "router" in name
         share = touched if parameter.dim() == 3 else 1.0  # 3: stacked experts
         total += parameter.numel() * share * (FP32 if is_fp32 else number)
-    return total + rows * context * config.n_layers * config.cache_width * number
+    lightning = config.n_lightning_layers
+    states = lightning * config.n_heads * config.lightning_head_dim**2 * FP32
+    return total + rows * (context * (config.n_layers - lightning) * config.cache_width * number + states)
 
 
 def floor_tokens_per_s(rows: int, step_bytes: float, bytes_per_s: float) -> float:

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_token_logprobs
-from r1_lightning.functional.masking import document_attention_mask
-from r1_lightning.model.block import Block
+from r1_lightning.model.block import ATTENTION, Block
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.init import init_weights
 from r1_lightning.model.kv_cache import LatentKVCache
-from r1_lightning.model.mla import step_mask
 from r1_lightning.model.moe import RoutingStats
 from r1_lightning.model.mtp import MTPModule, shift_left
 from r1_lightning.model.norm import RMSNorm
@@ -30,7 +28,10 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 
 class DeepSeekBackbone(nn.Module):
-    """MLA + DeepSeekMoE + MTP. Built with weights drawn from `seed`; load a checkpoint over them to continue from it."""
+    """MLA (or MLA and lightning attention) + DeepSeekMoE + MTP.
+
+    Built with weights drawn from `seed`; load a checkpoint over them to continue from it.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -41,7 +42,7 @@ class DeepSeekBackbone(nn.Module):
         self.precision = precision or PlainPrecision()
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(
-            Block(config, self.precision, is_dense=i < config.n_dense_layers) for i in range(config.n_layers)
+            Block(config, self.precision, is_dense=i < config.n_dense_layers, layer=i) for i in range(config.n_layers)
         )
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = self.precision.linear(config.d_model, config.vocab_size, fp8_eligible=False)
@@ -51,6 +52,7 @@ class DeepSeekBackbone(nn.Module):
         cos, sin = rotary_tables(config.max_positions, config.qk_rope_head_dim, config.rope_theta, config.yarn)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        self.attention_kinds = sorted(set(config.attention_kinds))
         init_weights(self, config.init_std, seed)
         self.run_steps = self.precision.compiled(_run_steps)
         self.tiles = Tiles(*map(self.precision.compiled, EAGER_TILES))
@@ -62,18 +64,20 @@ class DeepSeekBackbone(nn.Module):
         """
         with self.precision.autocast(batch.token_ids.device.type):
             cos, sin = self.cos[batch.position_ids], self.sin[batch.position_ids]
-            mask = document_attention_mask(batch.document_ids)
+            masks = {kind: ATTENTION[kind].row_mask(batch.document_ids) for kind in self.attention_kinds}
             embedded = self.embedding(batch.token_ids)
             x, collected = embedded, []
-            mixtures = [block for block in self.blocks if not cast(Block, block).is_dense]
+            blocks = [cast(Block, block) for block in self.blocks]
+            mixtures = [block for block in blocks if not block.is_dense]
             replayed = {} if replayed_LBTK is None else dict(zip(mixtures, replayed_LBTK, strict=True))
-            for block in self.blocks:
-                x, stats = block(x, cos, sin, mask, batch.is_token, replayed.get(block))
+            for block in blocks:
+                x, stats = block(x, cos, sin, masks[block.attention_kind], batch.is_token, replayed.get(block))
                 collected.append(stats)
             x = self.norm(x)
             mtp, previous = [], x
             for depth, module in enumerate(self.mtp_modules if with_mtp else (), start=1):
-                previous, stats = module(previous, shift_left(embedded, depth), cos, sin, mask, batch.is_token)
+                ahead = shift_left(embedded, depth)
+                previous, stats = module(previous, ahead, cos, sin, masks["mla"], batch.is_token)
                 mtp.append(previous)
                 collected.append(stats)
         return self._output(x, tuple(mtp), [stats for stats in collected if stats is not None])
@@ -98,21 +102,26 @@ class DeepSeekBackbone(nn.Module):
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""
-        config, device = self.config, self.embedding.weight.device
+        device = self.embedding.weight.device
         kind = "cpu" if device.type == "meta" else device.type  # on which a model is only counted
         with self.precision.autocast(kind):
             dtype = compute_type(kind)  # the type in which latents come out of their projection
-        return LatentKVCache(config.n_layers, rows, max_tokens, config.cache_width, dtype, device)
+        layers: list[Any] = list(self.blocks)
+        states = [block.attention.new_state(rows, max_tokens, dtype, device) for block in layers]
+        return LatentKVCache(states, rows, max_tokens, device)
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> BackboneOutput:
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
         with self.precision.autocast(token_ids.device.type):
             position_ids, attend = cache.advance(is_token)
-            mask = step_mask(attend, self.config.n_heads, compute_type(token_ids.device.type))
+            heads, dtype = self.config.n_heads, compute_type(token_ids.device.type)
+            masks = {
+                kind: ATTENTION[kind].new_columns_mask(is_token, attend, heads, dtype) for kind in self.attention_kinds
+            }
             # A prompt comes once per wave, and a compiler would make a second graph for it.
             run = self.run_steps if token_ids.shape[1] == 1 else _run_steps
             start = cache.length - token_ids.shape[1]
-            x, collected = run(self, token_ids, position_ids, mask, is_token, cache.states, start)
+            x, collected = run(self, token_ids, position_ids, masks, is_token, cache.states, start)
         return self._output(x, (), [stats for stats in collected if stats is not None])
 
     def _output(self, hidden: Tensor, mtp: tuple[Tensor, ...], stats: list[RoutingStats]) -> BackboneOutput:
@@ -145,7 +154,7 @@ def _run_steps(
     backbone: DeepSeekBackbone,
     token_ids: Tensor,
     position_ids: Tensor,
-    mask: Tensor,
+    masks: dict[str, Any],
     is_token: Tensor,
     states: list[Tensor],
     start: int,
@@ -155,6 +164,6 @@ def _run_steps(
     x, collected = backbone.embedding(token_ids), []
     layers: list[Any] = list(backbone.blocks)
     for block, state in zip(layers, states, strict=True):
-        x, stats = block.step(x, cos, sin, mask, is_token, state, start)
+        x, stats = block.step(x, cos, sin, masks[block.attention_kind], is_token, state, start)
         collected.append(stats)
     return backbone.norm(x), collected

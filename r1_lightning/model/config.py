@@ -46,6 +46,8 @@ class ModelConfig:
     `router_scoring` "sigmoid" is V3's router; "softmax" V2's (eq 20-22 there), whose gates are not normalised again and which has
     no expert biases. `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models
     want more.
+    `attention_kind` is "mla" for all layers, or "lightning" for all but every `softmax_attention_every`-th, which keep MLA
+    (MiniMax-01, arXiv:2501.08313: 8); MTP modules always have MLA.
     """
 
     vocab_size: int
@@ -75,6 +77,8 @@ class ModelConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
     router_scoring: str = "sigmoid"
+    attention_kind: str = "mla"
+    softmax_attention_every: int = 8
 
     def __post_init__(self) -> None:
         positive = (
@@ -98,14 +102,13 @@ class ModelConfig:
         yarn_allowed = "null, or a mapping with _target_: r1_lightning.model.config.YarnConfig"
         require(self.yarn is None or isinstance(self.yarn, YarnConfig), "model.yarn", self.yarn, yarn_allowed)
         require_choice("model.router_scoring", self.router_scoring, ("sigmoid", "softmax"))
-        by_groups = self.router_scoring == "softmax" and self.n_expert_groups > 1
-        require(
-            not by_groups,
-            "model.n_expert_groups",
-            self.n_expert_groups,
-            "V2's choice by groups is not built: it must be 1",
-        )
+        self._check_attention()
         self._check_experts()
+
+    def _check_attention(self) -> None:
+        require_choice("model.attention_kind", self.attention_kind, ("mla", "lightning"))
+        most = self.n_layers if self.attention_kind == "lightning" else None  # at least one layer keeps MLA
+        require_int("model.softmax_attention_every", self.softmax_attention_every, 2, most)
 
     def _check_experts(self) -> None:
         experts, groups = self.n_routed_experts, self.n_expert_groups
@@ -113,6 +116,8 @@ class ModelConfig:
             raise InvalidInput(
                 f"model.n_expert_groups={groups} is not allowed: it must divide n_routed_experts={experts}"
             )
+        by_groups = self.router_scoring == "softmax" and groups > 1
+        require(not by_groups, "model.n_expert_groups", groups, "V2's choice by groups is not built: it must be 1")
         require_int("model.n_limited_groups", self.n_limited_groups, 1, groups)
         if groups > 1:  # a group's score is the sum of its best two
             require_int("model.n_routed_experts / n_expert_groups", experts // groups, 2)
@@ -124,10 +129,25 @@ class ModelConfig:
             require(width % 8 == 0, f"model.{name}", width, "it must be a multiple of 8")
 
     @property
+    def attention_kinds(self) -> tuple[str, ...]:
+        """The attention of each layer of the trunk, "mla" or "lightning"."""
+        every = self.softmax_attention_every
+        return tuple("mla" if i % every == 0 else self.attention_kind for i in range(1, self.n_layers + 1))
+
+    @property
+    def n_lightning_layers(self) -> int:
+        return self.attention_kinds.count("lightning")
+
+    @property
+    def lightning_head_dim(self) -> int:
+        """Width of a lightning head's query, key and value: that of MLA's values, so that W^O is alike in both kinds."""
+        return self.v_head_dim
+
+    @property
     def qk_head_dim(self) -> int:
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     @property
     def cache_width(self) -> int:
-        """Elements cached per token and layer: the latent and the shared rotary key (V2 Table 1: d_c + d_h^R)."""
+        """Elements cached per token and MLA layer: the latent and the shared rotary key (V2 Table 1: d_c + d_h^R)."""
         return self.kv_lora_rank + self.qk_rope_head_dim

@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from r1_lightning.functional.linear_attention import block_length
 from r1_lightning.functional.logprobs import tile_shape
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.lightning_attention import BLOCK_TOKENS
 from r1_lightning.model.precision import Precision
 
-# Shape legend: B rows, T positions, V vocabulary, D model width, N heads, C latent width, R rotary width, E experts.
+# Shape legend: B rows, T positions, V vocabulary, D model width, N heads, H lightning head width, C latent width,
+# R rotary width, E experts.
 
 # Per weight and token.
 FORWARD_FLOPS = 2
@@ -120,10 +123,12 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     n_dense = config.n_dense_layers + (depths if config.n_dense_layers == config.n_layers else 0)
     per_token = INDEX + FP32 * config.qk_rope_head_dim + _norm(width)
     per_token += depths * (3 * _norm(width) + 2 * width * number)
-    per_token += layers * _attention(config, batch.row_tokens, number, is_fused)
+    n_lightning = config.n_lightning_layers
+    per_token += (layers - n_lightning) * _attention(config, batch.row_tokens, number, is_fused)
+    per_token += n_lightning * _lightning(config, batch.row_tokens, number)
     per_token += n_dense * _dense(config, number) + (layers - n_dense) * _mixture(config, number)
     if is_fused:
-        per_token += batch.row_tokens * (FP32 if number == FP32 else layers * number)
+        per_token += batch.row_tokens * (FP32 if number == FP32 else (layers - n_lightning) * number)
     per_token += depths * width * FP32  # an MTP loss takes every position
     return batch.rows * batch.row_tokens * per_token + batch.targets * width * FP32
 
@@ -135,6 +140,8 @@ def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, 
     attention = _attention(config, batch.row_tokens, number, is_fused)
     if not is_fused:
         attention += FP32 * config.n_heads * batch.row_tokens
+    if config.n_lightning_layers:
+        attention = max(attention, _lightning(config, batch.row_tokens, number))
     return batch.rows * batch.row_tokens * (max(attention, feed_forward) + FP32 * batch.row_tokens)
 
 
@@ -146,6 +153,8 @@ def prefill_bytes(config: ModelConfig, prompts: int, tokens: int, number: int = 
     """
     heads, width = config.n_heads, config.d_model
     attention = number * heads * 2 * (config.qk_head_dim + config.kv_lora_rank + config.cache_width)
+    if config.n_lightning_layers:
+        attention = max(attention, _lightning(config, tokens, number))
     mixed = config.n_dense_layers < config.n_layers
     feed_forward = (_mixture(config, number) if mixed else _dense(config, number)) - _norm(width)
     per_token = (number * heads + 1) * tokens + 2 * FP32 * width + max(attention, feed_forward)
@@ -168,6 +177,19 @@ def _attention(config: ModelConfig, row_tokens: int, number: int, is_fused: bool
         key_value = config.qk_nope_head_dim + value
         return kept + number * heads * (2 * config.qk_head_dim + key_value) + FP32 * heads
     return kept + FP32 * heads * (2 * config.qk_head_dim + value + row_tokens)
+
+
+def _lightning(config: ModelConfig, row_tokens: int, number: int) -> int:
+    """The same for a layer of lightning attention: nothing that grows with the row.
+
+    Before SiLU and in blocks q, k, v; q and k with their decay, and its factors; within a block the decay of all pairs and the
+    scores with it; the state that enters each block; the norm, its output, the gate, and their product, which meets W^O.
+    """
+    heads, head, block = config.n_heads, config.lightning_head_dim, block_length(row_tokens, BLOCK_TOKENS)
+    width = heads * head
+    kept = _norm(config.d_model) + FP32 * config.d_model + number * width * (3 + 3 + 2 + 3) + _norm(width)
+    kept += 2 * FP32 * heads + heads * block * (FP32 + number)
+    return kept + number * width * head // block
 
 
 def _swiglu(hidden: int, number: int) -> int:
@@ -213,12 +235,23 @@ def forward_flops(
 ) -> float:
     """FLOPs of a forward over `tokens`, each looking at `context` tokens on average, with logits of `targets` only.
 
-    2 tokens (activated - head) + 2 targets head, and per layer 2 tokens context N (d_qk + d_v) for attention.
+    2 tokens (activated - head) + 2 targets head, and per MLA layer 2 tokens context N (d_qk + d_v) for attention; lightning
+    attention takes the same for every token, as long as rows have at least a block (left out: its sums over blocks, (H / T_block)^2
+    products per pair of tokens and head where MLA takes d_qk + d_v).
     """
-    layers = config.n_layers + mtp_depth
+    layers = config.n_layers - config.n_lightning_layers + mtp_depth
     weights = counts.activated - counts.head + (counts.mtp_activated if mtp_depth else 0)
     attention = layers * context * config.n_heads * (config.qk_head_dim + config.v_head_dim)
+    attention += config.n_lightning_layers * _lightning_products(config, BLOCK_TOKENS)
     return FORWARD_FLOPS * (tokens * (weights + attention) + (1 + mtp_depth) * targets * counts.head)
+
+
+def _lightning_products(config: ModelConfig, block: int) -> int:
+    """Multiplications per token of a layer of lightning attention: with the keys and values of its block, and with the state.
+
+    N (2 T_block H + 2 H^2); one token at a time, `block` 0, the recurrence alone.
+    """
+    return config.n_heads * 2 * config.lightning_head_dim * (block + config.lightning_head_dim)
 
 
 def sampling_flops(
@@ -227,10 +260,14 @@ def sampling_flops(
     """FLOPs of `group_size` completions of `new_tokens` for each prompt, which is read once for its group.
 
     Attention runs on the cached latents (V2 section 2.1.2): per layer and cached token 2 N (2 C + R). That is what has to be
-    computed; the fused kernel of `MLA.step` sums the rotary part as well, 2 N R more, and cuts it off.
+    computed; the fused kernel of `MLA.step` sums the rotary part as well, 2 N R more, and cuts it off. Lightning attention reads
+    prompts in blocks and draws by the recurrence, whose work does not depend on what lies before.
     """
-    per_place = config.n_layers * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
+    mla_layers, lightning_layers = config.n_layers - config.n_lightning_layers, config.n_lightning_layers
+    per_place = mla_layers * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
     body = counts.activated - counts.head
-    read = prompts * prompt_tokens * (body + per_place * prompt_tokens / 2)
-    drawn = prompts * group_size * new_tokens * (counts.activated + per_place * (prompt_tokens + new_tokens / 2))
+    in_blocks, one_by_one = (lightning_layers * _lightning_products(config, block) for block in (BLOCK_TOKENS, 0))
+    read = prompts * prompt_tokens * (body + in_blocks + per_place * prompt_tokens / 2)
+    drawn = prompts * group_size * new_tokens
+    drawn *= counts.activated + one_by_one + per_place * (prompt_tokens + new_tokens / 2)
     return FORWARD_FLOPS * (read + drawn)

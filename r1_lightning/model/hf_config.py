@@ -60,7 +60,11 @@ _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def config_to_hf(config: ModelConfig, **special_token_ids: int | None) -> dict[str, Any]:
-    """The fields of a DeepseekV3 (or, with a softmax router, V2) `config.json`; special token ids are None unless given."""
+    """The fields of a DeepseekV3 (or, with a softmax router, V2) `config.json`; special token ids are None unless given.
+
+    Raises InvalidInput for a model with lightning attention.
+    """
+    check_expressible(config)
     for name in special_token_ids:
         require(name in _SPECIAL_TOKENS, "special_token_ids", name, f"its names are {', '.join(_SPECIAL_TOKENS)}")
     fields = {theirs: getattr(config, ours) for ours, theirs in _SAME_MEANING.items()}
@@ -100,6 +104,12 @@ def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
             raise InvalidInput(f"{theirs} is missing: the configuration of a {family} model must give it")
     theta, yarn = _rope_from_hf(fields)
     return ModelConfig(**values, rope_theta=theta, yarn=yarn, router_scoring=scoring)
+
+
+def check_expressible(config: ModelConfig) -> None:
+    """Raise InvalidInput where `transformers` has no class for such a model."""
+    reason = "transformers has no class with both MLA and lightning attention"
+    require(config.attention_kind == "mla", "model.attention_kind", config.attention_kind, reason)
 
 
 def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class HFCache(LatentKVCache):
     def __init__(self, rows: int, max_tokens: int, device: torch.device) -> None:
         from transformers import DynamicCache
 
-        super().__init__(0, rows, max_tokens, 0, torch.float32, device)
+        super().__init__([], rows, max_tokens, device)
         self.keys_and_values = DynamicCache()
 
     @property

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.hf_config import check_expressible
 from r1_lightning.types.errors import require
 
 Views = tuple[Tensor, ...]
@@ -67,6 +68,7 @@ def hf_views(
     in files, or `stacked`, as in the module. MTP modules are left out unless `with_mtp`. Raises InvalidInput naming a tensor that
     is missing or unknown.
     """
+    check_expressible(config)
     rules = list(_rules(config, with_mtp, stacked))
     _check_names(state, {rule.ours for rule in rules}, () if with_mtp else ("mtp_modules.",))
     views: dict[str, Views] = {}

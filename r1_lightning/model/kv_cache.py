@@ -1,4 +1,5 @@
-"""MLA's latent cache: per token and layer one latent c^KV and one rotary key, shared by all heads (V3 section 2.1.1).
+"""What sampling keeps of the past. For MLA: per token and layer one latent c^KV and one rotary key, shared by all heads (V3
+section 2.1.1). For lightning attention: one state of constant size per row and layer.
 
 Prompts of a batch are left-padded, so that every row's newest token stands in the same column: appending is one slice
 assignment, and a padded column is only masked out. `select_rows` both repeats a prompt's row for its group and drops rows
@@ -23,16 +24,14 @@ def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int) -> Tensor:
 
 
 class LatentKVCache:
-    """Preallocated latents of `rows` x `max_tokens` for each of `n_layers` layers.
+    """Preallocated `states`, one per layer, rows first: of MLA `max_tokens` columns of latents, of lightning attention a matrix.
 
     `length` is the number of columns in use; `is_token` R x S tells tokens from padding; `positions` R counts each row's
     tokens so far (its next position id).
     """
 
-    def __init__(
-        self, n_layers: int, rows: int, max_tokens: int, width: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.states = [torch.zeros(rows, max_tokens, width, dtype=dtype, device=device) for _ in range(n_layers)]
+    def __init__(self, states: list[Tensor], rows: int, max_tokens: int, device: torch.device) -> None:
+        self.states = states
         self.mask = torch.zeros(rows, max_tokens, dtype=torch.bool, device=device)
         self.positions = torch.zeros(rows, dtype=torch.long, device=device)
         self.length = 0

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.kv_cache import append_columns
 from r1_lightning.model.norm import RMSNorm
@@ -64,6 +65,20 @@ class MLA(nn.Module):
         key_value_width = config.n_heads * (config.qk_nope_head_dim + config.v_head_dim)
         self.kv_up = precision.linear(config.kv_lora_rank, key_value_width, fp8_eligible=True)  # W^UK and W^UV
         self.out = precision.linear(config.n_heads * config.v_head_dim, config.d_model, fp8_eligible=True)  # W^O
+
+    @staticmethod
+    def row_mask(document_ids_BT: Tensor) -> Tensor:
+        """What `forward` must know of packed rows, B x 1 x T x T: the same for all layers."""
+        return document_attention_mask(document_ids_BT)
+
+    @staticmethod
+    def new_columns_mask(is_token_RT: Tensor, attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
+        """What `step` must know of its new columns, R x 1 x NT x S."""
+        return step_mask(attend_R1TS, n_heads, dtype)
+
+    def new_state(self, rows: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Room for the latents and rotary keys of `max_tokens` columns, rows x max_tokens x (C + R)."""
+        return torch.zeros(rows, max_tokens, self.config.cache_width, dtype=dtype, device=device)
 
     def _queries(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Per-head queries without rotation B x T x N x P and with it B x T x N x R (eq 6-8)."""

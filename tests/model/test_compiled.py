@@ -20,6 +20,7 @@ from tests.model.tiny import backbone, left_pad, normal, pack, random_documents,
 
 # 30 rows of 20 tokens times 8 experts are more than DENSE_PAIRS, so blocks are used; a decoding step takes the dense way.
 ROWS, LENGTHS = 30, [7, 3, 10]
+HYBRID = tiny(attention_kind="lightning", softmax_attention_every=2)
 
 
 def _batch() -> Any:
@@ -68,7 +69,7 @@ def assert_same_everywhere(model: DeepSeekBackbone) -> None:
     assert_same(outputs[1], outputs[0])
 
 
-@pytest.mark.parametrize("config", [tiny(), tiny(q_lora_rank=None, n_expert_groups=1, n_limited_groups=1)])
+@pytest.mark.parametrize("config", [tiny(), tiny(q_lora_rank=None, n_expert_groups=1, n_limited_groups=1), HYBRID])
 def test_static_shapes_change_nothing(config, monkeypatch):
     """The code that is compiled, run without the compiler, which takes its time."""
     monkeypatch.setattr(module, "compiled_once", lambda function: function)
@@ -85,8 +86,9 @@ def without_shape_checks():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")
-def test_compiling_changes_nothing():
-    assert_same_everywhere(backbone())
+@pytest.mark.parametrize("config", [tiny(), HYBRID])
+def test_compiling_changes_nothing(config):
+    assert_same_everywhere(backbone(config))
 
 
 @pytest.mark.slow

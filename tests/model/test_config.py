@@ -67,6 +67,9 @@ def test_frozen():
         ({"n_expert_groups": 8, "n_limited_groups": 8}, "n_routed_experts / n_expert_groups=1"),  # a best two of one
         ({"n_activated_experts": 5}, "model.n_activated_experts=5 .* at most 4"),  # two groups of two are allowed
         ({"d_ff_expert": 20}, "model.d_ff_expert=20 is not allowed: it must be a multiple of 8"),
+        ({"attention_kind": "linear"}, "model.attention_kind='linear' .* one of mla, lightning"),
+        ({"softmax_attention_every": 1}, "model.softmax_attention_every=1 .* at least 2"),
+        ({"attention_kind": "lightning"}, "model.softmax_attention_every=8 .* at least 2 and at most 2"),
         ({"d_model": 36}, "model.d_model=36 is not allowed: it must be a multiple of 8"),
     ],
 )
@@ -74,6 +77,13 @@ def test_bad_values_are_named(changes, message):
     with pytest.raises(InvalidInput, match=message) as caught:
         tiny(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_every_eighth_layer_keeps_mla():
+    kinds = tiny(n_layers=17, attention_kind="lightning").attention_kinds
+    assert kinds == (*["lightning"] * 7, "mla", *["lightning"] * 7, "mla", "lightning")
+    assert tiny(n_layers=17, attention_kind="lightning").n_lightning_layers == 15
+    assert (TINY.attention_kinds, TINY.n_lightning_layers) == (("mla", "mla"), 0)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from r1_lightning.model.cost import (
     sampling_flops,
     tensor_bytes,
 )
+from r1_lightning.model.lightning_attention import BLOCK_TOKENS
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.grpo import GRPOModule
@@ -69,6 +70,14 @@ def test_activated_parameters_by_hand(q_lora_rank: int | None) -> None:
     assert counts.activated == 3 * 704 + 1152 + 2 * 1216 + 800
     assert counts.head == 800 and counts.embeddings == 1600
     # An MTP module: 32 x 16 for the pair of eq 21, attention, and a mixture (it is dense only where all layers are).
+    assert counts.mtp_activated == 512 + 704 + 1216
+
+
+def test_activated_parameters_of_a_hybrid_by_hand() -> None:
+    """A lightning layer: 16 x (3 + 1) x 8 for q, k, v and the gate, 8 x 16 out: 640 in place of MLA's 704; MTP keeps MLA."""
+    config = ModelConfig(vocab_size=50, **SHAPE, attention_kind="lightning", softmax_attention_every=3)
+    counts = count_parameters(meta_backbone(config))
+    assert counts.activated == 2 * 640 + 704 + 1152 + 2 * 1216 + 800
     assert counts.mtp_activated == 512 + 704 + 1216
 
 
@@ -113,6 +122,7 @@ def completions(config: ModelConfig, rows: int, length: int, prompt: int) -> GRP
     return GRPOBatch(tokens, mask, zeros, zeros, sequences, mask.float(), each, rows, int(mask.sum()), 0)
 
 
+LIGHTNING = {"n_layers": 4, "attention_kind": "lightning", "softmax_attention_every": 4}
 # Shape, compute type, weight of the MTP loss, rows, tokens per row.
 SHAPES: dict[str, tuple[dict[str, Any], str, float, int, int]] = {
     "as tiny": ({}, "fp32", 0.0, 8, 128),
@@ -125,6 +135,10 @@ SHAPES: dict[str, tuple[dict[str, Any], str, float, int, int]] = {
     "many experts": ({"n_routed_experts": 32, "n_activated_experts": 6, "n_shared_experts": 2}, "fp32", 0.0, 4, 128),
     "long rows": ({}, "fp32", 0.0, 1, 512),
     "a wide vocabulary": ({"vocab_size": 20_000}, "fp32", 0.0, 2, 128),
+    "lightning attention": (LIGHTNING, "fp32", 0.0, 4, 192),
+    "lightning attention, blocks of 41": (LIGHTNING, "fp32", 0.0, 4, 81),
+    "lightning attention in bf16": (LIGHTNING, "bf16", 0.1, 4, 128),
+    "wide heads": ({**LIGHTNING, "v_head_dim": 64, "n_heads": 2}, "fp32", 0.0, 4, 128),
     "wider": ({"d_model": 256, "n_layers": 2, "n_heads": 8}, "fp32", 0.0, 2, 128),
 }
 
@@ -197,10 +211,11 @@ def test_the_most_memory_of_an_update_is_within_a_quarter(kind: str, name: str) 
     assert expected == pytest.approx(live.peak, rel=0.25)
 
 
+@pytest.mark.parametrize("changes", [{}, LIGHTNING])
 @pytest.mark.parametrize(("rows", "tokens", "compute"), [(16, 96, "fp32"), (4, 256, "fp32"), (16, 96, "bf16")])
-def test_reading_prompts_is_within_a_quarter(rows: int, tokens: int, compute: str) -> None:
+def test_reading_prompts_is_within_a_quarter(rows: int, tokens: int, compute: str, changes: dict[str, Any]) -> None:
     """The cache and what reading fills it with, against all tensors alive."""
-    model = DeepSeekBackbone(small(mtp_depth=0), PlainPrecision(compute)).eval()  # type: ignore[arg-type]
+    model = DeepSeekBackbone(small(mtp_depth=0, **changes), PlainPrecision(compute)).eval()  # type: ignore[arg-type]
     ids, is_token = torch.zeros(rows, tokens, dtype=torch.long), torch.ones(rows, tokens, dtype=torch.bool)
     with torch.no_grad(), LiveTensors(tensors_of(model)) as live:
         cache = model.new_cache(rows, tokens)
@@ -257,3 +272,28 @@ def test_sampling_flops_are_those_that_torch_counts() -> None:
     both = sampling_flops(config, counts, 2, 3, prompt_tokens=6, new_tokens=4)
     # 24 tokens, each with all weights and a look at 6 + 4 / 2 cached tokens
     assert both - read == 2 * 24 * (counts.activated + 3 * 4 * 52 * 8)
+
+
+def test_forward_flops_of_a_hybrid_are_those_that_torch_counts() -> None:
+    """Rows of two blocks, in which what a token may not see is made and then weighed with 0.
+
+    Between blocks 3 places sum over 3, per row (2), lightning layer (3), head (4) and number of a state (8 x 8).
+    """
+    config = small(n_dense_layers=4, v_head_dim=8, mtp_depth=0, **LIGHTNING)
+    model, batch = DeepSeekBackbone(config).eval(), token_rows(config, 2, 2 * BLOCK_TOKENS)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.unembed(model.hidden(batch).hidden)
+    tokens = 4 * BLOCK_TOKENS
+    ours = forward_flops(config, count_parameters(model), tokens, targets=tokens, context=2 * BLOCK_TOKENS)
+    assert ours + 2 * (3 * 3) * 2 * 3 * 4 * 8 * 8 == counter.get_total_flops()
+
+
+def test_sampling_flops_of_lightning_attention() -> None:
+    """3 lightning layers of 4 heads, 16 wide: 4 x 2 x 16 x (64 + 16) products per token read, 4 x 2 x 16 x 16 per token drawn."""
+    config = small(n_dense_layers=4, mtp_depth=0, **LIGHTNING)
+    counts = count_parameters(meta_backbone(config))
+    others = 4 * (2 * 24 + 4)  # of the one MLA layer, per cached token
+    read = sampling_flops(config, counts, 2, 3, prompt_tokens=6, new_tokens=0)
+    assert read == 2 * 12 * (counts.activated - counts.head + 3 * 4 * 2 * 16 * 80 + others * 3)
+    both = sampling_flops(config, counts, 2, 3, prompt_tokens=6, new_tokens=4)
+    assert both - read == 2 * 24 * (counts.activated + 3 * 4 * 2 * 16 * 16 + others * 8)

@@ -8,9 +8,10 @@ import pytest
 
 from r1_lightning.model.config import YarnConfig
 from r1_lightning.model.hf_config import config_from_hf, config_to_hf
+from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
-from tests.model.tiny import TINY, tiny
+from tests.model.tiny import TINY, backbone, tiny
 from tests.parity.configurations import configurations, label
 
 # config.json of deepseek-ai/DeepSeek-V3, the fields that speak of the model
@@ -87,6 +88,14 @@ def test_special_tokens_are_passed_on_and_none_unless_given():
     assert [fields[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")] == [None, 7, 3]
     with pytest.raises(InvalidInput, match="special_token_ids='unk_token_id'"):
         config_to_hf(TINY, unk_token_id=1)
+
+
+def test_lightning_attention_is_refused_with_the_reason():
+    model = backbone(tiny(attention_kind="lightning", softmax_attention_every=2))
+    reason = "model.attention_kind='lightning' .* transformers has no class with both"
+    for convert in (config_to_hf, lambda config: state_to_hf(model.state_dict(), config)):
+        with pytest.raises(InvalidInput, match=reason):
+            convert(model.config)
 
 
 def test_no_field_of_the_configuration_is_lost_by_transformers():

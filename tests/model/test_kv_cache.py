@@ -5,15 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.kv_cache import LatentKVCache, append_columns
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
-from tests.model.tiny import backbone, normal
+from tests.model.tiny import backbone, normal, tiny
 from tests.support.memory import LiveTensors
 
 
 def _cache(rows: int = 2, max_tokens: int = 8, layers: int = 2, width: int = 3) -> LatentKVCache:
-    return LatentKVCache(layers, rows, max_tokens, width, torch.float32, torch.device("cpu"))
+    states = [torch.zeros(rows, max_tokens, width) for _ in range(layers)]
+    return LatentKVCache(states, rows, max_tokens, torch.device("cpu"))
 
 
 def append(cache: LatentKVCache, layer: int, new: torch.Tensor) -> torch.Tensor:
@@ -22,7 +25,8 @@ def append(cache: LatentKVCache, layer: int, new: torch.Tensor) -> torch.Tensor:
 
 def test_bytes_of_v3():
     # 512 + 64 = 576 elements per token and layer, 61 layers: 35,136 elements, two bytes each in BF16: 70,272 bytes.
-    cache = LatentKVCache(V3.n_layers, 2, 10, V3.cache_width, torch.bfloat16, torch.device("cpu"))
+    states = [torch.zeros(2, 10, V3.cache_width, dtype=torch.bfloat16) for _ in range(V3.n_layers)]
+    cache = LatentKVCache(states, 2, 10, torch.device("cpu"))
     assert cache.bytes == 2 * 10 * 70_272
     # Keys and values of 128 heads (192 and 128 wide) would take 40,960 elements per token and layer, 71 times as much
     assert 128 * (V3.qk_head_dim + V3.v_head_dim) / V3.cache_width == pytest.approx(71.1, abs=0.05)
@@ -31,6 +35,14 @@ def test_bytes_of_v3():
 def test_bytes_of_a_backbones_cache():
     # 2 layers x 3 rows x 5 tokens x (16 + 4) elements x 4 bytes
     assert backbone().new_cache(3, 5).bytes == 2 * 3 * 5 * 20 * 4
+
+
+def test_bytes_of_a_hybrids_cache():
+    """3 lightning layers of 3 rows x 2 heads x 12 x 12 FP32 numbers, and one MLA layer of 3 x 5 x 20, in BF16 half as wide."""
+    config = tiny(n_layers=4, attention_kind="lightning", softmax_attention_every=4)
+    states = 3 * 3 * 2 * 12 * 12 * 4
+    assert backbone(config).new_cache(3, 5).bytes == states + 3 * 5 * 20 * 4
+    assert DeepSeekBackbone(config, PlainPrecision("bf16")).new_cache(3, 5).bytes == states + 3 * 5 * 20 * 2
 
 
 def test_positions_and_masks_of_a_left_padded_prefill():

@@ -16,6 +16,10 @@ PRETRAIN, ROUTER, SELF_CHECK = (
     "tests/callbacks/test_self_check.py",
 )
 ROLLOUT_DATA = "tests/data/test_rollout_data.py"
+LINEAR_ATTENTION, LIGHTNING_ATTENTION = (
+    "tests/functional/test_linear_attention.py",
+    "tests/model/test_lightning_attention.py",
+)
 
 
 @dataclass(frozen=True)
@@ -302,5 +306,26 @@ FAULTS = (
         "if rollout is None:\n            return {}",
         "if True:\n            return {}",
         (ROLLOUT_DATA, "tests/callbacks/test_checkpoint.py"),
+    ),
+    Fault(
+        "linear attention's state crosses the border of a document",
+        "functional/linear_attention.py",
+        "(segments == start_segment) & seen",
+        "seen",
+        (LINEAR_ATTENTION, LIGHTNING_ATTENTION),
+    ),
+    Fault(
+        "linear attention forgets while a row waits in padding",
+        "functional/linear_attention.py",
+        "count = seen.cumsum(1)",
+        "count = torch.ones_like(seen).cumsum(1)",
+        (LINEAR_ATTENTION, LIGHTNING_ATTENTION),
+    ),
+    Fault(
+        "all layers of lightning attention forget alike",
+        "functional/linear_attention.py",
+        "(1.0 - layer /",
+        "(1.0 - 0 * layer /",
+        (LINEAR_ATTENTION, "tests/parity/test_minimax_attention.py"),
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from benchmarks.gpu.formulas import decoding_bytes, floor_tokens_per_s, mfu, training_flops_per_token
@@ -52,6 +54,17 @@ def test_decoding_bytes_by_hand():
     # Cache: 1000 rows x 5 tokens x 2 layers x (6 + 2) x 2 bytes = 160,000.
     expected = 2 * (3872 + 1536) + 4 * (64 + 108) + 160_000
     assert decoding_bytes(SHAPE, rows=1000, context=5, number=2) == pytest.approx(expected)
+
+
+def test_decoding_bytes_of_a_hybrid_by_hand():
+    # One of two layers lightning: twice the context adds 10 rows x 5 tokens x 1 layer x (6 + 2) x 2 bytes only, and without one
+    # a state of 2 heads x 4 x 4 FP32 numbers per row is read still.
+    hybrid = dataclasses.replace(SHAPE, attention_kind="lightning", softmax_attention_every=2)
+    at_0, at_5, at_10 = (decoding_bytes(hybrid, rows=10, context=context, number=2) for context in (0, 5, 10))
+    assert at_10 - at_5 == pytest.approx(10 * 5 * 8 * 2)
+    # Lightning: 16 x 24 + 16 x 8 + 8 x 16 = 640 instead of 576, a norm of 8 instead of 8 + 6
+    fewer = decoding_bytes(SHAPE, rows=10, context=0, number=2)
+    assert at_0 - fewer == pytest.approx(2 * (640 - 576) + 4 * (8 - 14) + 10 * 2 * 4 * 4 * 4)
 
 
 def test_a_single_row_reads_its_chosen_experts_only():
