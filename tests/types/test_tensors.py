@@ -10,12 +10,15 @@ import torch
 
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.types.tensors import (
     Backbone,
     BackboneOutput,
     Balanced,
+    DraftingBackbone,
+    Drafts,
     GenerateFn,
     Generation,
     GRPOBatch,
@@ -93,6 +96,8 @@ def test_values_are_frozen(kind: type) -> None:
         (LatentCache, LatentKVCache),
         (GenerateFn, Sampler),
         (GenerateFn, VLLMSampler),
+        (GenerateFn, DraftingSampler),
+        (DraftingBackbone, DeepSeekBackbone),
     ],
 )
 def test_our_parts_fit_their_protocols(protocol: type, kind: type) -> None:
@@ -125,3 +130,7 @@ def test_a_generation_moves_whole() -> None:
     tensors = [torch.zeros(1, 2) for _ in dataclasses.fields(Generation)]
     moved = Generation(*tensors).to("meta")
     assert {getattr(moved, field.name).device.type for field in dataclasses.fields(Generation)} == {"meta"}
+
+
+def test_drafts_add_up() -> None:
+    assert Drafts(3, 1) + Drafts(4, 4) == Drafts(7, 5)
