@@ -91,9 +91,8 @@ class LatentKVCache:
         """
         used_RS = self.mask[:, : self.length]
         needed = int(used_RS.sum(1).max())
-        order_RS = used_RS.long().argsort(dim=1, stable=True)[
-            :, self.length - needed :
-        ]  # padding first, tokens in order
+        padding_first_RS = used_RS.long().argsort(dim=1, stable=True)  # and tokens in their order
+        order_RS = padding_first_RS[:, self.length - needed :]
         for state in self.states:
             index = order_RS.unsqueeze(-1).expand(-1, -1, state.shape[-1])
             state[:, :needed] = state[:, : self.length].gather(1, index)

@@ -30,6 +30,9 @@ arXiv:2408.07978), but would change what the plain sampler draws.
 caches have `SPARE_COLUMNS` more than the tokens need, and close the gaps when these are used up, rather than the twice as many
 columns that refused drafts would take at worst.
 
+**In RL** the policy moves and, with `stage.mtp_loss_weight` 0, the module does not: drafts then hold less and less often, at no
+cost to what is drawn. Above 0, it goes on learning from the completions.
+
 Two columns are decoded eagerly also under `precision.compile`, which compiles steps of one column only.
 """
 
