@@ -3,12 +3,12 @@
     h'_i = M [RMSNorm(h_i^{k-1}); RMSNorm(Emb(t_{i+k}))]        (21)
     h^k  = TRM(h')                                              (22)
 
+When completions are sampled, module 1 can draft (`rollout/mtp_drafts.py`): `step` is `forward` for the newest positions only, on
+a latent cache of its own, because its block attends to its own past.
+
 Embedding and output head are the main model's. h^0 is the main model's output after its final norm, as the published
 weights are used by inference engines; the report leaves open which side of the norm it is taken from. The concatenation is
 the report's, hidden first (HuggingFace and vLLM keep the embedding first: `model/hf.py` says how weights are carried over).
-
-When completions are sampled, module 1 can draft (`rollout/mtp_drafts.py`): `step` is `forward` for the newest positions only, on
-a latent cache of its own, because its block attends to its own past.
 """
 
 from __future__ import annotations
