@@ -23,7 +23,7 @@ class _ForcedLengths(Sampler):
 
     lengths: Tensor
 
-    def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int) -> Tensor:
+    def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int | Tensor) -> Tensor:
         return self.lengths[rows_R] == position + 1
 
 

@@ -22,7 +22,7 @@ from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch
+from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
 from r1_lightning.types.text import Problem, ProblemSource
 
 
@@ -99,6 +99,7 @@ class RolloutDataset:
             "parts": dict(rollout.parts),
             "advantages": rollout.advantages,
             "drawn_groups": rollout.drawn_groups,
+            "drafts": asdict(rollout.drafts),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,6 +122,7 @@ class RolloutDataset:
                 state["parts"],
                 state["advantages"],
                 state["drawn_groups"],
+                Drafts(**state.get("drafts", {})),  # checkpoints made before there were drafts lack them
             )
         )
 

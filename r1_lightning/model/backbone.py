@@ -17,6 +17,7 @@ from r1_lightning.model.block import ATTENTION, Block
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.init import init_weights
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.mla import step_mask
 from r1_lightning.model.moe import RoutingStats
 from r1_lightning.model.mtp import MTPModule, shift_left
 from r1_lightning.model.norm import RMSNorm
@@ -102,11 +103,17 @@ class DeepSeekBackbone(nn.Module):
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""
+        return self._cache_of(list(self.blocks), rows, max_tokens)
+
+    def new_mtp_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
+        """The same for the first MTP module, which has one layer: what `step_mtp` fills."""
+        return self._cache_of([cast(MTPModule, self.mtp_modules[0]).block], rows, max_tokens)
+
+    def _cache_of(self, layers: list[Any], rows: int, max_tokens: int) -> LatentKVCache:
         device = self.embedding.weight.device
         kind = "cpu" if device.type == "meta" else device.type  # on which a model is only counted
         with self.precision.autocast(kind):
             dtype = compute_type(kind)  # the type in which latents come out of their projection
-        layers: list[Any] = list(self.blocks)
         states = [block.attention.new_state(rows, max_tokens, dtype, device) for block in layers]
         return LatentKVCache(states, rows, max_tokens, device)
 
@@ -123,6 +130,27 @@ class DeepSeekBackbone(nn.Module):
             start = cache.length - token_ids.shape[1]
             x, collected = run(self, token_ids, position_ids, masks, is_token, cache.states, start)
         return self._output(x, (), [stats for stats in collected if stats is not None])
+
+    @property
+    def mtp_depth(self) -> int:
+        """How many MTP modules there are."""
+        return self.config.mtp_depth
+
+    def step_mtp(self, hidden: Tensor, next_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> Tensor:
+        """Module 1 at the newest T positions of R rows, normed R x T x D: what `hidden(...).mtp[0]` has there; fills the cache.
+
+        `hidden` R x T x D is what `step` returned for these positions. `next_ids` R x T are the tokens one place further on,
+        so that `unembed` of the result speaks of the tokens two places on. `is_token` R x T is False where a row has no such
+        pair.
+        """
+        with self.precision.autocast(next_ids.device.type):
+            position_ids, attend = cache.advance(is_token)
+            dtype = compute_type(next_ids.device.type)
+            mask = step_mask(attend, self.config.n_heads, dtype)  # MTP modules have MLA
+            cos, sin = self.cos[position_ids], self.sin[position_ids]
+            module = cast(MTPModule, self.mtp_modules[0])
+            start = cache.length - next_ids.shape[1]
+            return module.step(hidden, self.embedding(next_ids), cos, sin, mask, is_token, cache.states[0], start)
 
     def _output(self, hidden: Tensor, mtp: tuple[Tensor, ...], stats: list[RoutingStats]) -> BackboneOutput:
         if not stats:

@@ -4,6 +4,10 @@ section 2.1.1). For lightning attention: one state of constant size per row and 
 Prompts of a batch are left-padded, so that every row's newest token stands in the same column: appending is one slice
 assignment, and a padded column is only masked out. `select_rows` both repeats a prompt's row for its group and drops rows
 that have ended.
+
+Where tokens are drafted (`rollout/mtp_drafts.py`), rows take different numbers of the newest columns: `forget_newest` makes
+padding of a refused draft. That leaves gaps, which `close_gaps` takes out when the room is needed. A latent does not know its
+column, only its position, so that moving it changes nothing.
 """
 
 from __future__ import annotations
@@ -41,14 +45,19 @@ class LatentKVCache:
         return self.mask.shape[0]
 
     @property
+    def room(self) -> int:
+        """How many more columns there is memory for."""
+        return self.mask.shape[1] - self.length
+
+    @property
     def bytes(self) -> int:
         """Memory of the cached states, in bytes."""
         return sum(state.numel() * state.element_size() for state in self.states)
 
     def advance(self, is_token_RT: Tensor) -> tuple[Tensor, Tensor]:
         """Make room for T new columns; returns their position ids R x T and the attention mask R x 1 x T x S (True: attend)."""
-        new, room = is_token_RT.shape[1], self.mask.shape[1] - self.length
-        if new > room:  # a slice past the end would be empty, and the token lost without a word
+        new = is_token_RT.shape[1]
+        if new > self.room:  # a slice past the end would be empty, and the token lost without a word
             raise InvalidInput(f"max_tokens={self.mask.shape[1]} is not allowed: {self.length + new} tokens are needed")
         start, self.length = self.length, self.length + new
         self.mask[:, start : self.length] = is_token_RT
@@ -67,3 +76,25 @@ class LatentKVCache:
             self.states[layer] = state.index_select(0, rows)
         self.mask = self.mask.index_select(0, rows)
         self.positions = self.positions.index_select(0, rows)
+
+    def forget_newest(self, rows_R: Tensor) -> None:
+        """In the rows where `rows_R` is True, the newest column is padding from now on; their next token takes its position."""
+        newest_R = self.mask[:, self.length - 1]
+        self.positions = self.positions - (newest_R & rows_R).long()
+        self.mask[:, self.length - 1] = newest_R & ~rows_R
+
+    def close_gaps(self) -> None:
+        """Move each row's tokens together, the newest into the last column in use, and free the columns that no row needs.
+
+        Copies what is kept, layer by layer.
+        """
+        used_RS = self.mask[:, : self.length]
+        needed = int(used_RS.sum(1).max())
+        padding_first_RS = used_RS.long().argsort(dim=1, stable=True)  # and tokens in their order
+        order_RS = padding_first_RS[:, self.length - needed :]
+        for state in self.states:
+            index = order_RS.unsqueeze(-1).expand(-1, -1, state.shape[-1])
+            state[:, :needed] = state[:, : self.length].gather(1, index)
+        self.mask[:, :needed] = used_RS.gather(1, order_RS)
+        self.mask[:, needed:] = False
+        self.length = needed

@@ -3,6 +3,9 @@
     h'_i = M [RMSNorm(h_i^{k-1}); RMSNorm(Emb(t_{i+k}))]        (21)
     h^k  = TRM(h')                                              (22)
 
+When completions are sampled, module 1 can draft (`rollout/mtp_drafts.py`): `step` is `forward` for the newest positions only, on
+a latent cache of its own, because its block attends to its own past.
+
 Embedding and output head are the main model's. h^0 is the main model's output after its final norm, as the published
 weights are used by inference engines; the report leaves open which side of the norm it is taken from. The concatenation is
 the report's, hidden first (HuggingFace and vLLM keep the embedding first: `model/hf_weights.py` says how weights are carried over).
@@ -35,9 +38,30 @@ class MTPModule(nn.Module):
     def forward(
         self, hidden: Tensor, embedding: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, is_token: Tensor
     ) -> tuple[Tensor, RoutingStats | None]:
-        combined = self.combine(torch.cat([self.hidden_norm(hidden), self.embedding_norm(embedding)], dim=-1))
-        output, stats = self.block(combined, cos, sin, mask, is_token)
+        output, stats = self.block(self._combined(hidden, embedding), cos, sin, mask, is_token)
         return self.norm(output), stats
+
+    def step(
+        self,
+        hidden: Tensor,
+        embedding: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        is_token: Tensor,
+        state: Tensor,
+        start: int,
+    ) -> Tensor:
+        """`forward` for the newest positions, as `Block.step`; what the experts did is not told."""
+        output, _ = self.block.step(self._combined(hidden, embedding), cos, sin, mask, is_token, state, start)
+        normed: Tensor = self.norm(output)
+        return normed
+
+    def _combined(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """h' of eq 21."""
+        pair = torch.cat([self.hidden_norm(hidden), self.embedding_norm(embedding)], dim=-1)
+        combined: Tensor = self.combine(pair)
+        return combined
 
 
 def shift_left(x_BTD: Tensor, places: int) -> Tensor:

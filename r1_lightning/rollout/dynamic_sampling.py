@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from r1_lightning.functional.advantages import zero_variance_groups
+from r1_lightning.rollout.generations import joined, rows_of
 from r1_lightning.rollout.groups import Rollout
-from r1_lightning.rollout.sampler import joined, rows_of
+from r1_lightning.types.tensors import Drafts
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
 
@@ -25,10 +26,11 @@ def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: i
     """The first `n_groups` groups that differ, of at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
     kept: list[Rollout] = []
     spare: list[Rollout] = []
-    drawn = 0
+    drawn, drafts = 0, Drafts()
     for attempt in range(attempts):
         rollout = draw(attempt)
         drawn += len(rollout.problems)
+        drafts += rollout.drafts
         differs_P = rollout.rewards.isfinite().all(1) & ~zero_variance_groups(rollout.rewards)
         kept.append(select_groups(rollout, differs_P))
         spare.append(select_groups(rollout, ~differs_P))
@@ -36,7 +38,7 @@ def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: i
             break
     together = joined_rollouts([*kept, *spare], pad_id)
     first_P = torch.arange(len(together.problems)) < n_groups
-    return replace(select_groups(together, first_P), drawn_groups=drawn)
+    return replace(select_groups(together, first_P), drawn_groups=drawn, drafts=drafts)
 
 
 def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:

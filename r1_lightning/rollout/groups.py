@@ -7,7 +7,7 @@ minibatches. `RolloutConfig` holds the same numbers for any size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,12 +15,13 @@ from torch import Tensor
 from r1_lightning.functional.advantages import SCALES, zero_variance_groups
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.judging import Judge
+from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
-from r1_lightning.types.tensors import GenerateFn, Generation
+from r1_lightning.types.tensors import Drafts, GenerateFn, Generation
 from r1_lightning.types.text import Problem
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
@@ -37,7 +38,7 @@ class RolloutConfig:
     `dynamic_sampling_attempts` times as many prompts are sampled to fill the rollout with groups whose rewards differ (DAPO; 1
     is off). Without `train_on_truncated`, completions that the length limit cut off are masked out of the loss. The sampling
     fields are those of `SamplingConfig`; from optimizer step `longer_from_step` on, `longer_max_new_tokens` is the limit.
-    `sampler` makes what draws the completions, by default our own `Sampler` (the other: `vllm_sampler.VLLM`).
+    `sampler` makes what draws the completions, by default our own `Sampler` (others: `vllm_sampler.VLLM`, `mtp_drafts.MTPDrafts`).
     """
 
     prompts_per_rollout: int = 32
@@ -113,6 +114,7 @@ class Rollout:
 
     `rewards` are P x G; `parts` holds each reward function's scores P x G under its name; `advantages` are per completion
     token, R x T, 0 elsewhere. `drawn_groups` counts the groups that were sampled to fill it, P without dynamic sampling.
+    `drafts` counts what was drafted while all of these were sampled: nothing, unless the sampler drafts.
     """
 
     number: int
@@ -125,6 +127,7 @@ class Rollout:
     parts: Mapping[str, Tensor]
     advantages: Tensor
     drawn_groups: int
+    drafts: Drafts = field(default_factory=Drafts)
 
     @property
     def zero_variance_fraction(self) -> float:
@@ -148,7 +151,13 @@ class Rollout:
             "rollout/unjudged_fraction": float((~self.rewards.isfinite().all(1)).float().mean()),
             "rollout/drawn_groups": float(self.drawn_groups),
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
+            **self._draft_acceptance(),
         }
+
+    def _draft_acceptance(self) -> dict[str, float]:
+        """The share of drafted tokens that the model drew itself, 0..1; nothing where nothing was drafted."""
+        drafts = self.drafts
+        return {"rollout/draft_acceptance": drafts.accepted / drafts.proposed} if drafts.proposed else {}
 
 
 def rollout_keys(number: int, prompts: int, group_size: int) -> Tensor:
@@ -201,6 +210,7 @@ class RolloutMaker:
             judged.parts,
             judged.advantages,
             drawn_groups=len(problems),
+            drafts=drafts_of(self.generate),
         )
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from r1_lightning.rollout.generations import joined
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.types.errors import require_int, require_number
-from r1_lightning.types.tensors import Backbone, GenerateFn, Generation, LatentCache
+from r1_lightning.types.tensors import Backbone, BackboneOutput, GenerateFn, Generation, LatentCache
 
 # Shape legend: P prompts, R rows being sampled, T new positions, V vocabulary, L layers with experts, K chosen experts.
 
@@ -120,6 +120,22 @@ class _Collected:
         return Generation(ids, mask, policy, sampler, self.finished, routes, prompt_routes).to("cpu")
 
 
+@dataclass(frozen=True)
+class Prefilled:
+    """A wave of R rows whose P prompts have been read: `output` is that of the prompts, row i continues prompt `prompt_R[i]`.
+
+    The `cache` has R rows; `uniforms` R x limit decide the draws.
+    """
+
+    token_ids: Tensor
+    is_token: Tensor
+    output: BackboneOutput
+    prompt_R: Tensor
+    cache: Any
+    uniforms: Tensor
+    out: _Collected
+
+
 class Sampler:
     """A `GenerateFn` over any `Backbone`. At most `max_rows` rows are decoded at a time.
 
@@ -183,22 +199,13 @@ class Sampler:
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int
     ) -> Generation:
         """Row i continues prompt `own_prompt[i]` by at most `limit` tokens."""
-        device = device_of(self.backbone)
-        token_ids, is_token = left_padded(prompts, self.pad_id, device)
-        rows = torch.tensor(own_prompt, device=device)
-        cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit)
-        output = self.backbone.step(token_ids, is_token, cache)
-        cache.select_rows(rows)
-        hidden, routes = output.hidden[rows, -1], output.routes[:, rows, -1:]
-        uniforms = keyed_uniforms(self.seed, keys.to(device), limit)
-        out = _Collected.empty(len(rows), limit, self.pad_id, device)
-        if self.record_routes and output.routes.numel():
-            before_last = output.routes[:, :, :-1].masked_fill(~is_token[None, :, :-1, None], -1)
-            out.prompt_routes = before_last[:, rows]
-        active = torch.arange(len(rows), device=device)
-        alive = torch.ones(len(rows), dtype=torch.bool, device=device)
+        start = self._prefill(prompts, own_prompt, keys, limit)
+        cache, out, rows = start.cache, start.out, start.prompt_R
+        hidden, routes = start.output.hidden[rows, -1], start.output.routes[:, rows, -1:]
+        active = torch.arange(len(rows), device=rows.device)
+        alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         for position in range(limit):
-            drawn = self._draw(hidden, uniforms[active, position])
+            drawn = self._draw(hidden, start.uniforms[active, position])
             ended = self._has_ended(drawn[0], active, position)
             self._write(out, active[alive], position, [x[alive] for x in (*drawn, ended)], routes[:, alive])
             alive = alive & ~ended
@@ -212,7 +219,24 @@ class Sampler:
             hidden, routes = self._decode(token, cache)
         return out.generation()
 
-    def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int) -> Tensor:
+    def _prefill(
+        self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int, spare: int = 0
+    ) -> Prefilled:
+        """Read the prompts once each, into a cache with room for `limit` tokens and `spare` columns more."""
+        device = device_of(self.backbone)
+        token_ids, is_token = left_padded(prompts, self.pad_id, device)
+        rows = torch.tensor(own_prompt, device=device)
+        cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit + spare)
+        output = self.backbone.step(token_ids, is_token, cache)
+        cache.select_rows(rows)
+        out = _Collected.empty(len(rows), limit, self.pad_id, device)
+        if self.record_routes and output.routes.numel():
+            before_last = output.routes[:, :, :-1].masked_fill(~is_token[None, :, :-1, None], -1)
+            out.prompt_routes = before_last[:, rows]
+        uniforms = keyed_uniforms(self.seed, keys.to(device), limit)
+        return Prefilled(token_ids, is_token, output, rows, cache, uniforms, out)
+
+    def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int | Tensor) -> Tensor:
         """Which of the wave's rows end with the token just drawn (benchmarks force lengths here)."""
         return token_R == self.eos_id
 
@@ -234,7 +258,9 @@ class Sampler:
             return token_R, policy_R, policy_R
         return token_R, policy_R, probabilities_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1).log()
 
-    def _write(self, out: _Collected, rows: Tensor, position: int, drawn: list[Tensor], routes: Tensor) -> None:
+    def _write(
+        self, out: _Collected, rows: Tensor, position: int | Tensor, drawn: list[Tensor], routes: Tensor
+    ) -> None:
         token, policy, sampler, ended = drawn
         out.ids[rows, position] = token
         out.mask[rows, position] = True
@@ -247,44 +273,3 @@ class Sampler:
                 shape = (layers, *out.ids.shape, chosen)
                 out.routes = torch.zeros(shape, dtype=torch.long, device=out.ids.device)
             out.routes[:, rows, position] = routes[:, :, 0]
-
-
-def rows_of(generation: Generation, rows: Tensor) -> Generation:
-    """Some rows of a generation, in the order of `rows`."""
-    routes, prompt_routes = (x[:, rows] if x.shape[0] else x for x in (generation.routes, generation.prompt_routes))
-    return Generation(
-        generation.completion_ids[rows],
-        generation.completion_mask[rows],
-        generation.policy_logprobs[rows],
-        generation.sampler_logprobs[rows],
-        generation.finished[rows],
-        routes,
-        prompt_routes,
-    )
-
-
-def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
-    """Several generations under one another, padded on the right to the longest."""
-    width = max(wave.completion_ids.shape[1] for wave in waves)
-
-    def stack(name: str, fill: float = 0) -> Tensor:
-        parts = [getattr(wave, name) for wave in waves]
-        padded = [pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
-        return torch.cat(padded)
-
-    routes = [pad(w.routes, (0, 0, 0, width - w.routes.shape[2])) for w in waves if w.routes.shape[0]]
-    longest = max(wave.prompt_routes.shape[2] for wave in waves)
-    prompts = [
-        pad(w.prompt_routes, (0, 0, longest - w.prompt_routes.shape[2], 0), value=-1)
-        for w in waves
-        if w.prompt_routes.shape[0]
-    ]
-    return Generation(
-        stack("completion_ids", pad_id),
-        stack("completion_mask"),
-        stack("policy_logprobs"),
-        stack("sampler_logprobs"),
-        torch.cat([wave.finished for wave in waves]),
-        torch.cat(routes, dim=1) if routes else waves[0].routes,
-        torch.cat(prompts, dim=1) if prompts else waves[0].prompt_routes,
-    )

@@ -30,7 +30,7 @@ ACCURACY = {  # of the most memory at one time: what the tests measure, and what
     "cuda": "tensors, an estimate that was compared with runs on the CPU only",
 }
 DECIMAL = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P"), (1e18, "E"), (1e21, "Z"))
-DRAWN, AT_MOST = ("sampling", "old log-probs"), ", at most (dynamic sampling)"
+DRAWN, AT_MOST = ("sampling", "drafting", "old log-probs"), ", at most (dynamic sampling)"
 WORDS = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"), (1e12, "T"))
 TIMES = ((1e-3, "ms"), (1, "s"), (60, "minutes"), (3600, "hours"), (86400, "days"))
 

@@ -17,6 +17,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
 from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.types.errors import InvalidInput, require
@@ -91,6 +92,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_row_lengths(plain)
     _check_supervision(plain)
     _check_replay(plain)
+    _check_drafts(plain)
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -166,10 +168,25 @@ def _check_supervision(plain: Mapping[str, Any]) -> None:
 def _check_replay(plain: Mapping[str, Any]) -> None:
     """Another engine than our own sampler does not say which experts it chose."""
     router = (plain.get("stage") or {}).get("router")
-    if (plain.get("rollout") or {}).get("sampler") is not None:
+    if _sampler_target(plain) not in (None, MTPDrafts):
         require(
             router != "replay", "stage.router", router, "with rollout.sampler there is no record of the experts chosen"
         )
+
+
+def _check_drafts(plain: Mapping[str, Any]) -> None:
+    """Before the base is trained, which would have no MTP module either."""
+    model = plain.get("model") or {}
+    depth = model.get("mtp_depth")
+    if _sampler_target(plain) is MTPDrafts:
+        check_forgets([str(model.get("attention_kind"))])
+        require(depth != 0, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
+
+
+def _sampler_target(plain: Mapping[str, Any]) -> Any:
+    """What `rollout.sampler` names, None where our plain sampler draws."""
+    node = (plain.get("rollout") or {}).get("sampler")
+    return get_object(node["_target_"]) if isinstance(node, Mapping) and "_target_" in node else node
 
 
 def check_installed(config: DictConfig) -> None:

@@ -23,6 +23,7 @@ from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS, MTPDrafts
 from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS, VLLM
 from r1_lightning.run.parts import build_parts, inject
 from r1_lightning.stages.muon import state_bytes
@@ -109,6 +110,11 @@ class EmptyStage:
         return sampler if isinstance(sampler, VLLM) else None
 
     @property
+    def is_drafting(self) -> bool:
+        """Whether the MTP module drafts while sampling."""
+        return bool(self.prompts) and isinstance(self.parts["rollout"].sampler, MTPDrafts)
+
+    @property
     def attempts(self) -> int:
         """How many times as many prompts may be drawn as are trained on."""
         return self.parts["rollout"].dynamic_sampling_attempts if self.prompts else 1
@@ -187,11 +193,15 @@ class EmptyStage:
             return self._scoring_memory(length)
         rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
         prompts = math.ceil(rows / rollout.group_size)
-        cache = self.backbone.new_cache(rows, length)
+        if self.is_drafting:
+            length += SPARE_COLUMNS
+        cache, own_cache = self.backbone.new_cache(rows, length), self.backbone.new_mtp_cache(rows, length)
         tables = cost.SAMPLER_TABLES * cost.FP32 * rows * config.vocab_size
         prefill = cost.prefill_bytes(config, prompts, longest, self.number)
+        note = f"{rows:,} rows x {length:,} tokens"
         return [
-            Memory("latent cache, sampling", cache.bytes, f"{rows:,} rows x {length:,} tokens"),
+            Memory("latent cache, sampling", cache.bytes, note),
+            *([Memory("MTP module's cache, sampling", own_cache.bytes, note)] if self.is_drafting else []),
             Memory("prefill, sampling", prefill, f"{prompts:,} prompts x {longest:,} tokens"),
             Memory("logits, sampling", tables, f"{rows:,} rows x {config.vocab_size:,} entries"),
         ]
@@ -243,8 +253,22 @@ class EmptyStage:
         old = cost.forward_flops(shape, counts, drawn, load.sampled_tokens, load.context) if self.engine else 0.0
         lines = [
             Work("sampling", load.sampled_tokens, sampling),
+            Work("drafting", load.sampled_tokens, self._drafting_flops(load) if self.is_drafting else 0),
             Work("old log-probs", drawn, old),
             Work("reference", load.tokens, forward if self.has_reference else 0),
             Work("update", load.tokens, update * cost.TRAINING_FLOPS / cost.FORWARD_FLOPS),
         ]
         return [line for line in lines if line.flops]
+
+    def _drafting_flops(self, load: StepLoad) -> float:
+        """What drafts add to sampling where none holds: the model reads each in vain, the MTP module two columns for each.
+
+        The module's attention and what it reads of the prompt are left out: it is one layer.
+        """
+        shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
+        whole, read = (
+            cost.sampling_flops(shape, counts, load.prompts, load.group_size, load.prompt_tokens, new)
+            for new in (load.new_tokens, 0)
+        )
+        module = counts.mtp_activated / shape.mtp_depth
+        return whole - read + cost.FORWARD_FLOPS * load.sampled_tokens * (DRAFTED_COLUMNS * module + counts.head)

@@ -169,6 +169,25 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class DraftingBackbone(Backbone, Protocol):
+    """A `Backbone` whose first MTP module drafts the token after the next (V3 section 5.4.3).
+
+    Its caches know, besides, `room`, `forget_newest` and `close_gaps` (`model/kv_cache.py`).
+    """
+
+    @property
+    def mtp_depth(self) -> int:
+        """How many MTP modules there are; without one nothing can be drafted."""
+        ...
+
+    def new_mtp_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
+
+    def step_mtp(self, hidden: Tensor, next_ids: Tensor, is_token: Tensor, cache: Any) -> Tensor:
+        """Hidden R x T x D of `step` and the tokens R x T one place further on, to R x T x D for `unembed`."""
+        ...
+
+
+@runtime_checkable
 class Balanced(Protocol):
     """A `Backbone` whose experts are kept in balance by biases, as the stages that move them see it (V3 section 2.1.2).
 
@@ -194,3 +213,21 @@ class GenerateFn(Protocol):
     def __call__(
         self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
     ) -> Generation: ...
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """How many drafted tokens were put to the model, and how many of them it drew itself."""
+
+    proposed: int = 0
+    accepted: int = 0
+
+    def __add__(self, other: Drafts) -> Drafts:
+        return Drafts(self.proposed + other.proposed, self.accepted + other.accepted)
+
+
+@runtime_checkable
+class Drafting(Protocol):
+    """A `GenerateFn` that drafts: `drafts` are those of its latest call."""
+
+    drafts: Drafts

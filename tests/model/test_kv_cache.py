@@ -10,7 +10,7 @@ from r1_lightning.model.kv_cache import LatentKVCache, append_columns
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
-from tests.model.tiny import backbone, normal, tiny
+from tests.model.tiny import backbone, left_pad, normal, pack, random_documents, tiny
 from tests.support.memory import LiveTensors
 
 
@@ -117,3 +117,66 @@ def test_selecting_rows_never_holds_two_caches():
         cache.select_rows(torch.arange(5))
     assert cache.bytes == 8 * 6000
     assert 8 * 7200 + 6000 <= live.peak < 8 * 7200 + 2 * 6000
+
+
+def test_a_forgotten_column_is_padding_and_gives_its_position_back():
+    cache = _cache(rows=3)
+    cache.advance(torch.tensor([[False, True], [True, True], [True, True]]))
+    cache.advance(torch.tensor([[True, True], [True, True], [True, False]]))  # the last row has no second token
+    cache.forget_newest(torch.tensor([True, False, True]))
+    positions, attend = cache.advance(torch.ones(3, 1, dtype=torch.bool))
+    assert positions[:, 0].tolist() == [2, 4, 3]
+    assert attend[:, 0, 0].tolist() == [
+        [False, True, True, False, True],
+        [True, True, True, True, True],
+        [True, True, True, False, True],
+    ]
+
+
+def test_closing_gaps_moves_tokens_to_the_right_in_their_order():
+    cache = _cache(rows=3)
+    cache.advance(torch.tensor([[True, False, True, False, True], [False, True, True, False, False], [False] * 5]))
+    for layer, sign in enumerate((1, -1)):
+        append(cache, layer, sign * torch.arange(15.0).view(3, 5, 1).expand(3, 5, 3))
+    positions, room = cache.positions.clone(), cache.room
+    cache.close_gaps()
+    assert (room, cache.room, cache.length) == (3, 5, 3)
+    assert torch.equal(cache.positions, positions)
+    for state, sign in zip(cache.states, (1, -1), strict=True):
+        assert (sign * state[0, :3, 0]).tolist() == [0, 2, 4]
+        assert (sign * state[1, 1:3, 2]).tolist() == [6, 7]
+    positions, attend = cache.advance(torch.ones(3, 1, dtype=torch.bool))
+    assert positions[:, 0].tolist() == [3, 2, 0]
+    assert attend[:, 0, 0].tolist() == [[True] * 4, [False, True, True, True], [False] * 3 + [True]]
+
+
+def test_closing_an_empty_cache_changes_nothing():
+    cache = _cache()
+    cache.close_gaps()
+    assert (cache.length, cache.room) == (0, 8)
+
+
+@torch.no_grad()
+def test_refused_columns_never_count():
+    """Rows that take one or two of the columns fed to them say, at every token, what a plain forward over their text says."""
+    model = backbone()
+    texts, prompts = random_documents([13, 11, 12], 61, seed=5), [5, 2, 4]
+    taken = [[2, 1, 2, 2, 1], [1, 2, 1, 2, 2], [1, 1, 2, 1, 2]]  # of each step's two columns
+    expected = [model.hidden(pack([[text]]), with_mtp=False).hidden[0] for text in texts]
+    for closing in (False, True):
+        cache, done = model.new_cache(3, 5 + 2 * 5), list(prompts)
+        model.step(*left_pad([text[:n] for text, n in zip(texts, prompts, strict=True)]), cache)
+        for counts in zip(*taken, strict=True):
+            refused = [60 - text[n + 1] if n + 1 < len(text) else 0 for text, n in zip(texts, done, strict=True)]
+            seconds = [text[n + 1] if k == 2 else r for text, n, k, r in zip(texts, done, counts, refused, strict=True)]
+            pair = torch.tensor([[text[n], other] for text, n, other in zip(texts, done, seconds, strict=True)])
+            hidden = model.step(pair, torch.ones(3, 2, dtype=torch.bool), cache).hidden
+            cache.forget_newest(torch.tensor([count == 1 for count in counts]))
+            for row, count in enumerate(counts):
+                there = expected[row][done[row] : done[row] + count]
+                torch.testing.assert_close(hidden[row, :count], there, atol=1e-5, rtol=0)
+                done[row] += count
+            if closing:
+                cache.close_gaps()
+                assert cache.length == max(done)
+    assert done == [13, 10, 11]

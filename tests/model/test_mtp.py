@@ -8,7 +8,7 @@ import torch
 from r1_lightning.functional.masking import document_attention_mask, targets_ahead
 from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.model.mtp import shift_left
-from tests.model.tiny import angles, backbone, hf_config, normal, pack, random_documents, tiny
+from tests.model.tiny import angles, backbone, hf_config, left_pad, normal, pack, random_documents, tiny
 
 DEPTH = 2
 
@@ -112,3 +112,36 @@ def test_embedding_and_head_are_the_main_models():
 def test_modules_of_a_dense_model_are_dense():
     model = _model(n_dense_layers=2)
     assert model.hidden(pack([random_documents([5], 61, seed=0)])).routes.shape[0] == 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_dense_layers": 2}, {"q_lora_rank": None}])
+@torch.no_grad()
+def test_steps_on_a_cache_equal_the_training_forward(changes):
+    """Module 1 over left-padded prompts, then over columns that count in some rows only."""
+    model = _model(**changes)
+    texts, prompts = random_documents([12, 9, 11], 61, seed=6), [6, 1, 3]
+    whole = [model.hidden(pack([[text]])) for text in texts]
+    starts = [text[:n] for text, n in zip(texts, prompts, strict=True)]
+    # At the last token of a prompt the next is not known yet: it comes with the first step.
+    token_ids, is_token = left_pad(starts)
+    hidden = torch.zeros(3, 6, 32)
+    for row, n in enumerate(prompts):
+        hidden[row, 6 - n :] = whole[row].hidden[0, :n]
+    cache = model.new_mtp_cache(3, 16)
+    assert len(cache.states) == 1
+    prefilled = model.step_mtp(hidden[:, :-1], token_ids[:, 1:], is_token[:, :-1], cache)
+    done = [n - 1 for n in prompts]
+    for row, n in enumerate(done):
+        torch.testing.assert_close(prefilled[row, 5 - n :], whole[row].mtp[0][0, :n], atol=1e-5, rtol=0)
+    for counts in ([1, 1, 1], [2, 1, 2], [1, 2, 2], [1, 2, 2]):
+        fed = range(max(counts))
+        hidden = torch.stack([torch.stack([whole[r].hidden[0, done[r] + i] for i in fed]) for r in range(3)])
+        next_ids = torch.tensor([[texts[r][done[r] + 1 + i] for i in fed] for r in range(3)])
+        counted = torch.tensor([[i < count for i in fed] for count in counts])
+        output = model.step_mtp(hidden, next_ids, counted, cache)
+        for row, count in enumerate(counts):
+            there = whole[row].mtp[0][0, done[row] : done[row] + count]
+            torch.testing.assert_close(output[row, :count], there, atol=1e-5, rtol=0)
+            done[row] += count
+        cache.close_gaps()
+    assert done == [10, 6, 9]

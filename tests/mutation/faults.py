@@ -20,6 +20,7 @@ LINEAR_ATTENTION, LIGHTNING_ATTENTION = (
     "tests/functional/test_linear_attention.py",
     "tests/model/test_lightning_attention.py",
 )
+DRAFTS, MTP, CACHE = "tests/rollout/test_mtp_drafts.py", "tests/model/test_mtp.py", "tests/model/test_kv_cache.py"
 
 
 @dataclass(frozen=True)
@@ -327,5 +328,54 @@ FAULTS = (
         "(1.0 - layer /",
         "(1.0 - 0 * layer /",
         (LINEAR_ATTENTION, "tests/parity/test_minimax_attention.py"),
+    ),
+    Fault(
+        "a refused draft stays in the cache",
+        "model/kv_cache.py",
+        "newest_R & ~rows_R",
+        "newest_R",
+        (CACHE, DRAFTS),
+    ),
+    Fault(
+        "a refused draft keeps its position",
+        "model/kv_cache.py",
+        "self.positions - (newest_R & rows_R).long()",
+        "self.positions",
+        (CACHE, DRAFTS),
+    ),
+    Fault(
+        "closing gaps keeps the padding",
+        "model/kv_cache.py",
+        "used_RS.long().argsort(",
+        "(~used_RS).long().argsort(",
+        (CACHE, DRAFTS),
+    ),
+    Fault(
+        "a draft is taken without being verified",
+        "rollout/mtp_drafts.py",
+        "alive & (first == rows.draft)",
+        "alive & (first == first)",
+        (DRAFTS,),
+    ),
+    Fault(
+        "the MTP module drafts from one place too early",
+        "rollout/mtp_drafts.py",
+        "(counts.long().sum(1) - 1).clamp(min=0)",
+        "(counts.long().sum(1) - 2).clamp(min=0)",
+        (DRAFTS,),
+    ),
+    Fault(
+        "the MTP module is given the tokens that it stands at",
+        "rollout/mtp_drafts.py",
+        "token_ids[:, 1:], is_token[:, :-1], cache",
+        "token_ids[:, :-1], is_token[:, :-1], cache",
+        (DRAFTS,),
+    ),
+    Fault(
+        "the MTP module does not look at its past",
+        "model/backbone.py",
+        "start = cache.length - next_ids.shape[1]",
+        "start = 0",
+        (MTP, DRAFTS),
     ),
 )

@@ -19,11 +19,11 @@ from torch import Tensor
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout import sampler as sampler_module
 from r1_lightning.rollout.keyed_random import keyed_uniforms
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig, device_of, inverse_cdf, joined, left_padded, nucleus
+from r1_lightning.rollout.sampler import Sampler, SamplingConfig, device_of, inverse_cdf, left_padded, nucleus
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, pack, random_documents, randomise, tiny
-from tests.rollout.fakes import MarkovBackbone, generation_of, keys_of
+from tests.rollout.fakes import MarkovBackbone, keys_of
 from tests.support.miniature import Miniature, rollout_config
 
 VOCABULARY, EOS, PAD = 6, 4, 5
@@ -114,14 +114,6 @@ def test_prompts_are_padded_on_the_left() -> None:
     token_ids, is_token = left_padded([[1, 2, 3], [4]], pad_id=9)
     assert token_ids.tolist() == [[1, 2, 3], [9, 9, 4]]
     assert is_token.tolist() == [[True, True, True], [False, False, True]]
-
-
-def test_joined_pads_on_the_right() -> None:
-    both = joined([generation_of([[1, 2, 3]], [True], 9), generation_of([[4], [5]], [False, True], 9)], pad_id=9)
-    assert both.completion_ids.tolist() == [[1, 2, 3], [4, 9, 9], [5, 9, 9]]
-    assert both.completion_mask.tolist() == [[True, True, True], [True, False, False], [True, False, False]]
-    assert both.policy_logprobs[:, 1:].tolist() == [[pytest.approx(-0.01), pytest.approx(-0.02)], [0, 0], [0, 0]]
-    assert both.finished.tolist() == [True, False, True]
 
 
 # -------------------------------------------------------------------------------------------- what is drawn, token by token

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from r1_lightning.artefacts.store import TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.rollout import vllm_engine
+from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.run.parts import build_parts, inject, keep_freed_memory, set_up_torch, trainer_settings
 from r1_lightning.stages.grpo import GRPOModule
@@ -110,6 +111,20 @@ def test_another_sampler_is_made_for_the_same_policy(config: DictConfig, monkeyp
     monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match="vLLM is not installed here"):
         sampler([[1]], 2, torch.zeros(2, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("router", ["frozen", "replay"])
+def test_a_drafting_sampler_is_made_for_the_same_policy(config: DictConfig, router: str) -> None:
+    """`rollout=mtp_drafts`: it can record the experts that replay needs."""
+    other = config.copy()
+    with open_dict(other):
+        other.rollout.sampler = {"_target_": "r1_lightning.rollout.mtp_drafts.MTPDrafts"}
+        other.stage.router = router
+    parts = build_parts(other, None)
+    sampler = parts["generate"]
+    assert isinstance(sampler, DraftingSampler) and sampler.backbone is sampler.drafter is parts["backbone"]
+    assert (sampler.config, sampler.seed, sampler.eos_id) == (parts["rollout"].sampling, 3, parts["tokenizer"].eos_id)
+    assert sampler.record_routes is (router == "replay") and sampler.max_rows == config.rollout.max_rows
 
 
 def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any]) -> None:

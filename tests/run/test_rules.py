@@ -64,6 +64,12 @@ REFUSED = [
     ),
     (["rollout=vllm", "rollout.sampler=null"], "rollout.sampler=None is not allowed: it must be SamplerMaker"),
     (["rollout=vllm", "+rollout.sampler.n=2"], "rollout.sampler.n=2 is not allowed: VLLM takes dtype, gpu_memory_"),
+    # drafts need what drafts
+    (
+        ["rollout=mtp_drafts", "model.mtp_depth=0"],
+        "model.mtp_depth=0 is not allowed: rollout=mtp_drafts needs an MTP module",
+    ),
+    (["rollout=mtp_drafts", "+rollout.sampler.n=2"], "rollout.sampler.n=2 is not allowed: MTPDrafts takes"),
     # lengths and numbers of problems
     (["rollout.row_tokens=513"], "rollout.row_tokens=513 is not allowed: it must be at most model.max_positions=512"),
     (["stage=pretrain", "data.row_tokens=600"], "data.row_tokens=600 is not allowed: it must be at most model.max_pos"),
@@ -95,6 +101,10 @@ def test_an_experiment_s_unknown_key_is_refused(command: Command, tmp_path: Path
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nrolout: {group_size: 4}\n")
     error = command("experiment=mine", f"hydra.searchpath=[{tmp_path}]", configs=REAL_CONFIGS).error
     assert "rolout={'group_size': 4} is not allowed" in error and "did you mean rollout?" in error
+
+
+def test_drafts_leave_a_record_of_the_experts(command: Command) -> None:
+    assert command("stage=grpo", "rollout=mtp_drafts", "stage.router=replay", configs=REAL_CONFIGS).code == 0
 
 
 def test_what_leaves_the_weights_alone_is_allowed(command: Command) -> None:

@@ -195,6 +195,23 @@ def test_another_engine_samples_in_memory_of_its_own() -> None:
     assert "old log-probs" not in {part.name for part in own.work(load)}
 
 
+def test_drafts_take_a_cache_of_their_own_and_at_most_twice_the_work() -> None:
+    """The MTP module has one layer of the model's four; both caches have 32 columns to spare; no draft may hold."""
+    stage = EmptyStage.of(config_of("stage=grpo", "rollout=mtp_drafts", *ROLLOUT), None)
+    own = EmptyStage.of(config_of("stage=grpo", *ROLLOUT), None)
+    memory, without = sizes(stage.sampling_memory()), sizes(own.sampling_memory())
+    length = max(map(len, stage.prompts)) + 64
+    assert memory["latent cache, sampling"] * length == without["latent cache, sampling"] * (length + 32)
+    assert (
+        memory.pop("MTP module's cache, sampling") * stage.backbone.config.n_layers == memory["latent cache, sampling"]
+    )
+    assert memory.keys() == without.keys()
+    work, plain = ({part.name: part for part in each.work(stage.load(10))} for each in (stage, own))
+    assert work["sampling"] == plain["sampling"] and "drafting" not in plain
+    assert 0.9 < work["drafting"].flops / plain["sampling"].flops < 2
+    assert work["drafting"].tokens == work["sampling"].tokens
+
+
 def test_long_prompts_take_more_to_be_read_than_to_be_kept() -> None:
     """The mask of a prompt grows with the square of its length: rows that only read do not fit the cache's size."""
     stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT), None)

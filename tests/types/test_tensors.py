@@ -10,12 +10,15 @@ import torch
 
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.types.tensors import (
     Backbone,
     BackboneOutput,
     Balanced,
+    DraftingBackbone,
+    Drafts,
     GenerateFn,
     Generation,
     GRPOBatch,
@@ -93,6 +96,8 @@ def test_values_are_frozen(kind: type) -> None:
         (LatentCache, LatentKVCache),
         (GenerateFn, Sampler),
         (GenerateFn, VLLMSampler),
+        (GenerateFn, DraftingSampler),
+        (DraftingBackbone, DeepSeekBackbone),
     ],
 )
 def test_our_parts_fit_their_protocols(protocol: type, kind: type) -> None:
@@ -132,3 +137,7 @@ def test_whole_rows_are_documents_from_position_0() -> None:
     assert batch.token_ids.tolist() == [[7, 8, 9], [1, 2, 3]]
     assert batch.position_ids.tolist() == [[0, 1, 2], [0, 1, 2]]
     assert batch.document_ids.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_drafts_add_up() -> None:
+    assert Drafts(3, 1) + Drafts(4, 4) == Drafts(7, 5)

@@ -1,0 +1,25 @@
+"""Rows of generations: some of one, and several under one another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from r1_lightning.rollout.generations import joined, rows_of
+from tests.rollout.fakes import generation_of
+
+
+def test_joined_pads_on_the_right() -> None:
+    both = joined([generation_of([[1, 2, 3]], [True], 9), generation_of([[4], [5]], [False, True], 9)], pad_id=9)
+    assert both.completion_ids.tolist() == [[1, 2, 3], [4, 9, 9], [5, 9, 9]]
+    assert both.completion_mask.tolist() == [[True, True, True], [True, False, False], [True, False, False]]
+    assert both.policy_logprobs[:, 1:].tolist() == [[pytest.approx(-0.01), pytest.approx(-0.02)], [0, 0], [0, 0]]
+    assert both.finished.tolist() == [True, False, True]
+
+
+def test_rows_come_in_the_order_asked_for() -> None:
+    some = rows_of(generation_of([[1, 2], [3], [4, 5]], [True, False, True], 9), torch.tensor([2, 1]))
+    assert some.completion_ids.tolist() == [[4, 5], [3, 9]]
+    assert some.completion_mask.tolist() == [[True, True], [True, False]]
+    assert some.policy_logprobs[:, 0].tolist() == [-2.0, -1.0] and some.sampler_logprobs[:, 0].tolist() == [-1.0, -0.5]
+    assert some.finished.tolist() == [True, False]
