@@ -58,8 +58,8 @@ class Parameters:
 
     `embeddings` is the embedding and the head (once where they are tied), `head` the V x D weights of the head's products,
     `mtp` all MTP modules. `activated` weights multiply each token in the main model: projections, chosen and shared experts,
-    router, head; not the embedding, which is looked up, nor norms. `mtp_activated` is the same in all MTP modules, without
-    the head that they share.
+    router, head; not the embedding, which is looked up, nor `norms`, the vectors of the main model. `mtp_activated` is the same in
+    all MTP modules, without the head that they share.
     """
 
     total: int
@@ -68,6 +68,7 @@ class Parameters:
     mtp: int
     activated: int
     mtp_activated: int
+    norms: int
 
 
 def count_parameters(backbone: DeepSeekBackbone) -> Parameters:
@@ -87,6 +88,7 @@ def count_parameters(backbone: DeepSeekBackbone) -> Parameters:
         mtp=sum(p.numel() for p in backbone.mtp_modules.parameters()),
         activated=activated(backbone.blocks) + head,
         mtp_activated=activated(backbone.mtp_modules),
+        norms=sum(p.numel() for part in (backbone.blocks, backbone.norm) for p in part.parameters() if p.dim() == 1),
     )
 
 
