@@ -38,7 +38,7 @@ def table(reports: Path = REPORTS) -> str:
 
 
 def on_cpu(reports: Path) -> Found:
-    """The learning report, if its runs were on a CPU, and the killed runs."""
+    """The learning report, if its runs were on a CPU, the one on mixtures of experts, and the killed runs."""
     found: Found = []
     learnt, config = reports / "r1_zero_tiny" / "results.csv", reports / "r1_zero_tiny" / "config.yaml"
     if learnt.is_file() and config.is_file():
@@ -47,6 +47,10 @@ def on_cpu(reports: Path) -> Found:
         if accelerator == "cpu" and seeds:
             text = f"the miniature R1-Zero (pre-training, GRPO, evaluation) with {len(seeds)} seeds"
             found.append((text, "r1_zero_tiny"))
+    mixtures = reports / "moe_in_rl" / "results.csv"
+    if mixtures.is_file():
+        runs = {(row["seed"], row["router"], row["mtp_loss_weight"]) for row in _rows(mixtures)}
+        found.append((f"{len(runs)} runs of the miniature with other routers and MTP losses in RL", "moe_in_rl"))
     killed = reports / "kill_9" / "results.csv"
     if killed.is_file() and (rows := _rows(killed)):
         kills = sum(int(value) for row in rows for name, value in row.items() if name not in ("seed", "result"))

@@ -58,5 +58,9 @@ def test_the_cpu_is_shown_by_what_ran_on_it(tmp_path):
     assert "with 2 seeds" in what  # 0 and 3
     assert "3 kills, after which 1 of 2 runs" in what
     assert shown == "[`reports/r1_zero_tiny`](reports/r1_zero_tiny), [`reports/kill_9`](reports/kill_9)"
+    mixtures = tmp_path / "moe_in_rl"
+    mixtures.mkdir()
+    (mixtures / "results.csv").write_text("seed,router,mtp_loss_weight,measure\n0,a,0,x\n0,a,0,y\n1,a,0,x\n")
+    assert "2 runs of the miniature with other routers" in cells(table(tmp_path))["CPU"][0]
     (learnt / "config.yaml").write_text("trainer: {accelerator: gpu}\n")
     assert "seeds" not in cells(table(tmp_path))["CPU"][0]
