@@ -73,5 +73,5 @@ def move_adapters(backbone: HFBackbone, seed: int = 1) -> HFBackbone:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in backbone.named_parameters():
         if is_adapter(name):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator).mul(0.3))
+            parameter.copy_(torch.randn(parameter.shape, generator=generator).mul(0.1))
     return backbone
