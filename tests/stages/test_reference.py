@@ -196,7 +196,7 @@ def test_its_log_probs_are_those_of_the_model_without_adapters() -> None:
 def test_dropout_and_modes_do_not_reach_it() -> None:
     miniature = with_adapters(attention_dropout=0.5)
     batch, policy = sampled(miniature), miniature.model.train()
-    policy.decoder.eval()  # a part in another mode than the whole
+    policy.head.eval()  # a part in another mode than the whole
     reference, modes = BaseAsReference(policy, 0), [part.training for part in policy.modules()]
     assert torch.equal(reference.logprobs(batch, 1.0), reference.logprobs(batch, 1.0))
     assert [part.training for part in policy.modules()] == modes and len(set(modes)) == 2
