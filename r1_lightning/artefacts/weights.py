@@ -9,6 +9,7 @@ half loaded.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -55,6 +56,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises `InvalidInput`, and leaves the module as it was, where the file is missing, truncated or damaged, or holds
     other names or shapes than the module: then the first difference is named with both shapes.
     """
+    load_tensors(_unique_state(module), path)
+
+
+def load_tensors(wanted: Mapping[str, Tensor], path: Path) -> None:
+    """The same for tensors by the names that they have in the file; a shared one has one name."""
     if not path.is_file():
         raise InvalidInput(f"weights={str(path)!r} is not allowed: there is no such file")
     try:
@@ -63,7 +69,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise InvalidInput(
             f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
         ) from error
-    wanted = _unique_state(module)
     for name in sorted(wanted.keys() | found.keys()):
         here, there = _shape(wanted, name), _shape(found, name)
         if here != there:
@@ -78,16 +83,22 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def stored_rows(path: Path, name: str) -> int | None:
     """How many rows the tensor `name` at `path` has; None where there is no such file or tensor."""
+    shape = stored_shapes(path).get(name)
+    return None if shape is None else shape[0]
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors at `path` by name, off the file's header; none where there is no such file."""
     if not path.is_file():
-        return None
+        return {}
     try:
         with safe_open(path, framework="pt") as tensors:
-            return int(tensors.get_slice(name).get_shape()[0]) if name in tensors.keys() else None  # noqa: SIM118
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InvalidInput(
             f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
         ) from error
 
 
-def _shape(state: dict[str, Tensor], name: str) -> str:
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
     return " x ".join(map(str, state[name].shape)) or "a scalar" if name in state else "absent"

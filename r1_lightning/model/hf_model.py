@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from r1_lightning.functional.logprobs import EAGER_TILES, linear_token_logprobs
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.lora import LoraSettings, add_adapters, base_state
 from r1_lightning.model.precision import PlainPrecision, Precision, compute_type, in_compute_type
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
@@ -35,9 +36,18 @@ MAX_HEAD_DIFFERENCE = 1e-4
 
 @dataclass(frozen=True)
 class HFModelConfig:
-    """`hf_config` holds the fields of the checkpoint's `config.json`; `run` fills it in from `init_from`."""
+    """`hf_config` holds the fields of the checkpoint's `config.json`; `run` fills it in from `init_from`.
+
+    With `lora` the checkpoint's weights stay, and adapters beside them train (see `model.lora`).
+    """
 
     hf_config: Mapping[str, Any] | None = None
+    lora: LoraSettings | None = None
+
+    def __post_init__(self) -> None:
+        is_lora = self.lora is None or isinstance(self.lora, LoraSettings)
+        allowed = f"it must be null, or name _target_: {LoraSettings.__module__}.LoraSettings; model=hf_lora does"
+        require(is_lora, "model.lora", self.lora, allowed)
 
     def fields(self) -> dict[str, Any]:
         """What describes the model. Raises InvalidInput where no checkpoint has been named."""
@@ -69,6 +79,8 @@ class HFBackbone(nn.Module):
         require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
         if self.head.weight.device.type != "meta":
             self._check_head()
+        if config.lora is not None:
+            add_adapters(self.model, config.lora, seed)
 
     @property
     def decoder(self) -> nn.Module:
@@ -170,8 +182,11 @@ class HFCache(LatentKVCache):
 
 
 def hf_model_views(backbone: HFBackbone) -> dict[str, tuple[Tensor, ...]]:
-    """The name of every stored tensor -> the weights that it fills; a tied head is not stored."""
-    return {name: (tensor,) for name, tensor in backbone.model.state_dict().items() if not is_copy(backbone, name)}
+    """The name of every stored tensor -> the weights that it fills; a tied head is not stored, adapters are left out."""
+    state = backbone.model.state_dict()
+    if backbone.config.lora is not None:
+        state = base_state(state)
+    return {name: (tensor,) for name, tensor in state.items() if not is_copy(backbone, name)}
 
 
 def is_copy(backbone: HFBackbone, name: str) -> bool:

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator
 from statistics import mean
 
 import torch
+from hydra.utils import get_object
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.cost import count_parameters
+from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.run.compose import resolved
 from r1_lightning.run.graph import INIT_ROLE, Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
 from r1_lightning.run.rules import check_installed, evaluation_settings
 from r1_lightning.run.stage_cost import EmptyStage
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, require
 
 # Tensors are estimated to within 25 %, and glibc was seen to keep up to 45 % more than they take (docs/log.md).
 HEADROOM = 1.5
@@ -40,6 +42,10 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
 
     `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
     """
+    is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
+    require(
+        not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
+    )
     quieten()
     for line in _inputs(target):
         say(line)

@@ -6,7 +6,7 @@ reads the same form, which has not been tried here. It is written beside its pla
 overwritten.
 
 MTP modules are left out unless `mtp=true`: `transformers` has no place for them in its model, and passes them over with a warning
-unless they are V3's layer 61.
+unless they are V3's layer 61. LoRA adapters are added to the weights that they adapt, so that the folder is a plain checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from r1_lightning.artefacts.hf_folder import CONFIG, write_hf_weights
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import Views, hf_views, joined
+from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.evaluate import read_config
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
@@ -99,7 +100,8 @@ def write_folder(
             sampling = {"do_sample": True, "temperature": sampling_temperature, "top_k": 0, "top_p": 1.0}
             write_json(partial / "generation_config.json", {**ids, **sampling})
             tokenizer.save(partial, template)
-            _write_weights(partial, views, DTYPES[settings.dtype], settings.max_file_bytes)
+            made = merged(backbone.model) if isinstance(backbone, HFBackbone) else {}
+            _write_weights(partial, views, made, DTYPES[settings.dtype], settings.max_file_bytes)
             partial.rename(out)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -116,15 +118,24 @@ def _described(backbone: AnyBackbone, with_mtp: bool) -> tuple[dict[str, Views],
     return views, config_to_hf(config if with_mtp else dataclasses.replace(config, mtp_depth=0))
 
 
-def _write_weights(folder: Path, views: Mapping[str, Views], dtype: torch.dtype, max_file_bytes: int) -> None:
-    def maker(parts: Views) -> Any:
+def _write_weights(
+    folder: Path,
+    views: Mapping[str, Views],
+    made: Mapping[str, Callable[[], Tensor]],
+    dtype: torch.dtype,
+    max_file_bytes: int,
+) -> None:
+    """Write what `views` show, but those tensors that are `made` first, one after the other."""
+
+    def maker(name: str, parts: Views) -> Callable[[], Tensor]:
         def make() -> Tensor:
-            return joined(parts).detach().cpu().to(dtype, copy=True).contiguous()
+            tensor = made[name]() if name in made else joined(parts)
+            return tensor.detach().cpu().to(dtype, copy=True).contiguous()
 
         return make
 
     sizes = {name: sum(view.numel() for view in parts) * dtype.itemsize for name, parts in views.items()}
-    write_hf_weights(folder, {name: maker(parts) for name, parts in views.items()}, sizes, max_file_bytes)
+    write_hf_weights(folder, {name: maker(name, parts) for name, parts in views.items()}, sizes, max_file_bytes)
 
 
 def parse(arguments: Sequence[str]) -> ExportConfig:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
@@ -24,6 +24,7 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_from_hf
 from r1_lightning.model.hf_model import NOT_OF_THE_MODEL, HFModelConfig
 from r1_lightning.model.hf_weights import stored_mtp_depth
+from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run.compose import StageConfig
 from r1_lightning.types.errors import InvalidInput
 
@@ -51,7 +52,9 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
     """
     target = _target(stage.config.model)
     if target is HFModelConfig:
-        return _with_model(stage, {**_plain(stage.config.model), FIELDS: _hf_fields(stage, base)})
+        return _with_model(
+            stage, {**_plain(stage.config.model), "lora": _lora_node(stage), FIELDS: _hf_fields(stage, base)}
+        )
     if not isinstance(base, ImportedModel) or target is not ModelConfig:
         return stage
     set_here = [override for override in stage.overrides if override.lstrip("+").startswith(("model=", "model."))]
@@ -82,8 +85,33 @@ def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
         node = OmegaConf.load(base.folder / store.CONFIG).get("model") or {}
         if node.get(FIELDS) is None:
             raise InvalidInput(f"model=hf is not allowed: {base.folder} holds a model of ours; leave model=hf out")
+        _refuse_other_adapters(node.get("lora"), stage, base.folder)
         return dict(_plain(node)[FIELDS])
     return HFModelConfig(_plain(stage.config.model).get(FIELDS)).fields()
+
+
+def _lora_node(stage: StageConfig) -> dict[str, Any] | None:
+    """The stage's `lora` with every field, so that leaving one at its default is the same as writing it down."""
+    node = stage.config.model.get("lora")
+    if node is None:
+        return None
+    settings = dataclasses.asdict(instantiate(node))
+    return {"_target_": _path(LoraSettings), **settings, "target_modules": list(settings["target_modules"])}
+
+
+def _refuse_other_adapters(stored: DictConfig | None, stage: StageConfig, folder: Path) -> None:
+    """An input's adapters go on as they are; one without adapters takes any."""
+    wanted = _lora_node(stage)
+    if stored is not None and _plain(stored) != wanted:
+        given = "null" if wanted is None else f"rank {wanted['rank']} on {', '.join(wanted['target_modules'])}"
+        raise InvalidInput(
+            f"model.lora ({given}) is not allowed: {folder} was made with {_one_line(_plain(stored))}; set the same, or start from "
+            "what scripts/export_hf.py makes of it, where adapters are merged into the weights"
+        )
+
+
+def _one_line(lora: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in lora.items() if not key.startswith("_"))
 
 
 def deepseek_config(source: HFFolder) -> ModelConfig:

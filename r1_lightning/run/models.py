@@ -9,11 +9,12 @@ import torch
 
 from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.artefacts.weights import load_weights, stored_rows
+from r1_lightning.artefacts.weights import load_tensors, load_weights, stored_rows, stored_shapes
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig, hf_model_views, is_copy
 from r1_lightning.model.hf_weights import STACKED_EXPERTS, hf_views, is_left_out
+from r1_lightning.model.lora import has_adapters, is_adapter
 from r1_lightning.model.precision import Precision
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require
@@ -53,9 +54,14 @@ def vocab_size_of(tokenizer: TextTokenizer, base: Artefact | None) -> int:
 
 def load_base(backbone: AnyBackbone, base: Artefact) -> None:
     """Load the weights of an artefact of ours, or of a folder in HuggingFace's form; `InvalidInput`, and nothing is loaded, if
-    they do not fit."""
+    they do not fit. Weights without adapters fill the base of a model that has some."""
     if not isinstance(base, ImportedModel):
-        load_weights(backbone, base.weights_path)
+        is_bare = not any(is_adapter(name) for name in stored_shapes(base.weights_path))
+        if isinstance(backbone, HFBackbone) and has_adapters(backbone) and is_bare:
+            wanted = {f"model.{name}": view for name, (view,) in hf_model_views(backbone).items()}
+            load_tensors(wanted, base.weights_path)
+        else:
+            load_weights(backbone, base.weights_path)
     elif isinstance(backbone, HFBackbone):
         base.source.fill(hf_model_views(backbone), lambda name: is_copy(backbone, name))
     else:

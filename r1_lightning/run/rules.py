@@ -17,9 +17,11 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
 from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
+from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 
@@ -93,6 +95,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_supervision(plain)
     _check_replay(plain)
     _check_drafts(plain)
+    _check_lora(plain)
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -189,8 +192,22 @@ def _sampler_target(plain: Mapping[str, Any]) -> Any:
     return get_object(node["_target_"]) if isinstance(node, Mapping) and "_target_" in node else node
 
 
+def _check_lora(plain: Mapping[str, Any]) -> None:
+    """A policy with adapters has its base as the reference, which stays; and the sampler knows of no dropout."""
+    model, stage = plain.get("model") or {}, plain.get("stage") or {}
+    lora = model.get("lora")
+    if not lora:
+        return
+    refuse_refresh(stage.get("reference_refresh_steps", 0))
+    dropout = lora.get("dropout", 0.0)
+    allowed = "it must be 0 with rollouts: the policy that trains would not be the one that sampled"
+    require(dropout == 0 or not plain.get("rollout"), "model.lora.dropout", dropout, allowed)
+
+
 def check_installed(config: DictConfig) -> None:
-    """Raise `InvalidInput` where completions are to be drawn by an engine that is not installed."""
+    """Raise `InvalidInput` where a library is missing that the model or the sampler needs."""
+    if (config.get("model") or {}).get("lora") is not None:
+        require_peft()
     node = (config.get("rollout") or {}).get("sampler")
     if node is not None and get_object(node["_target_"]) is VLLM:
         require_vllm()

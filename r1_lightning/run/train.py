@@ -19,6 +19,7 @@ from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import Evaluator, render_table
+from r1_lightning.model.lora import fold_adapters
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone
@@ -39,6 +40,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
+    fold_adapters(parts["backbone"], config.seed)
     evaluator = _evaluator(config, parts)  # before training, so that what it refuses has cost nothing
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     module = inject(config.stage, parts)

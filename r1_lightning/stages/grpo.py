@@ -17,7 +17,7 @@ from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.mtp import loss_ahead
-from r1_lightning.stages.reference import ReferencePolicy
+from r1_lightning.stages.reference import reference_of
 from r1_lightning.types.errors import InvalidInput, require_choice, require_number
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
@@ -60,7 +60,7 @@ class GRPOModule(StageModule):
         self.mtp_loss_weight = mtp_loss_weight
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
-        self.reference = ReferencePolicy(backbone, reference_refresh_steps)
+        self.reference = reference_of(backbone, reference_refresh_steps)
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         with_mtp = self.mtp_loss_weight > 0

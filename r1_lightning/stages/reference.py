@@ -4,11 +4,15 @@ R1 replaces it by the current policy every 400 steps (Nature supplement, B.4), s
 steps. It is a copy of the backbone that never has gradients and costs no optimizer state. Its weights change only at a refresh, so
 each version is saved once, as a file of its own that is named by the optimizer step of its policy; checkpoints cite it by step
 and hash. The file before the last is kept until a checkpoint that cites the last one is in its place.
+
+A policy with LoRA adapters needs no copy: its base never changes, and is the reference (`BaseAsReference`). It cannot be refreshed.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -17,9 +21,10 @@ from torch import Tensor, nn
 
 from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.weights import load_weights, save_weights
+from r1_lightning.model.lora import has_adapters, without_adapters
 from r1_lightning.rollout.scoring import reference_logprobs
 from r1_lightning.types.errors import require, require_int
-from r1_lightning.types.tensors import GRPOBatch
+from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
 PREFIX = "reference."  # of its names in the stage's state
 CITATION = "reference"  # its key in a checkpoint
@@ -81,6 +86,75 @@ class ReferencePolicy(nn.Module):
         load_weights(self.backbone, path)
         self.version, self.cited = citation["version"], citation
         checkpoint["state_dict"].update({PREFIX + name: tensor for name, tensor in self.state_dict().items()})
+
+
+class BaseAsReference:
+    """The base of a policy with adapters as its reference, which the policy was when the stage began.
+
+    Nothing is copied and nothing is saved. Not a module: the policy's weights would get second names in the stage's state.
+    """
+
+    version = 0  # it is never refreshed
+
+    def __init__(self, policy: nn.Module, refresh_every: int) -> None:
+        refuse_refresh(refresh_every)
+        self.backbone: Any = _Base(policy)
+
+    def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> Tensor:
+        """Log-probs of the minibatch's C completion tokens, without gradients."""
+        return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
+
+    def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
+        return False
+
+    def take_out_of(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """The policy's own weights hold the base."""
+
+    def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """There is nothing to load."""
+
+
+class _Base:
+    """What scoring needs of a backbone: the policy's own forward with its adapters off, in evaluation mode."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    @torch.no_grad()
+    def hidden(self, *arguments: Any, **keywords: Any) -> BackboneOutput:
+        with without_adapters(self.policy), in_evaluation_mode(self.policy):
+            output: BackboneOutput = self.policy.hidden(*arguments, **keywords)
+        return output
+
+    @torch.no_grad()
+    def token_logprobs(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+        """By the head, which has no adapter."""
+        result: tuple[Tensor, Tensor] = self.policy.token_logprobs(*arguments, **keywords)
+        return result
+
+
+@contextmanager
+def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Inside, all of `module` is in evaluation mode; afterwards each part is in the mode that it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def refuse_refresh(refresh_every: int) -> None:
+    """Raise `InvalidInput` where the reference of a policy with adapters is to be refreshed."""
+    allowed = "with model.lora the reference is the base, which stays; set stage.reference_refresh_steps=0"
+    require(refresh_every == 0, "stage.reference_refresh_steps", refresh_every, allowed)
+
+
+def reference_of(policy: nn.Module, refresh_every: int) -> ReferencePolicy | BaseAsReference:
+    """The base of a policy with adapters, a frozen copy of any other."""
+    kind = BaseAsReference if has_adapters(policy) else ReferencePolicy
+    return kind(policy, refresh_every)
 
 
 class Citation(TypedDict):

@@ -33,6 +33,7 @@ FAULTS = {
     "torch_by_way_of_a_neighbour": ("text/fault.py", "import r1_lightning.types.tensors", "No torch"),
     "transformer_engine": ("model/fault.py", "import transformer_engine.pytorch", "Transformer Engine only"),
     "vllm": ("rollout/fault.py", "def f():\n    from vllm import LLM", "vLLM only"),
+    "peft": ("stages/fault.py", "def f():\n    import peft", "peft only"),
 }
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import r1_lightning.artefacts.weights as weights
-from r1_lightning.artefacts.weights import load_weights, save_weights
+from r1_lightning.artefacts.weights import load_tensors, load_weights, save_weights, stored_rows, stored_shapes
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -96,3 +96,19 @@ def test_the_library_s_own_refusal_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="a part of its path is a file"):
         save_weights(Tied(), tmp_path / "file" / "w.safetensors")
+
+
+def test_tensors_are_loaded_by_the_names_of_the_file(tmp_path: Path) -> None:
+    save_weights(Tied(), tmp_path / "w.safetensors")
+    found = load_file(tmp_path / "w.safetensors")
+    wanted = {name: torch.zeros_like(tensor) for name, tensor in found.items()}
+    load_tensors(wanted, tmp_path / "w.safetensors")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    with pytest.raises(InvalidInput, match=r"embedding\.weight is 6 x 4 in the file and absent in this model"):
+        load_tensors({"expert_bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+
+
+def test_shapes_are_read_off_the_header(tmp_path: Path) -> None:
+    save_weights(Tied(), tmp_path / "w.safetensors")
+    assert stored_shapes(tmp_path / "w.safetensors") == {"embedding.weight": (6, 4), "expert_bias": (3,)}
+    assert stored_shapes(tmp_path / "absent") == {} and stored_rows(tmp_path / "w.safetensors", "embedding.weight") == 6

@@ -37,7 +37,7 @@ FILES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in 
 # Options that fit one stage only.
 STAGE_OF = {"data/text": "pretrain", "data/grouped_rollouts": "grpo"}
 # Options that only another option has room for.
-GOES_WITH = {"rollout/paper": ["model=v3_671b"]}
+GOES_WITH = {"rollout/paper": ["model=v3_671b"], "model/hf_lora": ["stage.reference_refresh_steps=0"]}
 
 
 @pytest.fixture(autouse=True)

@@ -178,8 +178,8 @@ FAULTS = (
     Fault(
         "the expert bias weighs instead of only choosing",
         "model/router.py",
-        "gate_weights(scores_NE, chosen_NK, config.route_scale)",
-        "gate_weights(scores_NE + self.expert_bias, chosen_NK, config.route_scale)",
+        "gate_weights(scores_NE, chosen_NK, config.route_scale,",
+        "gate_weights(scores_NE + self.expert_bias, chosen_NK, config.route_scale,",
         (ROUTER,),
     ),
     Fault(

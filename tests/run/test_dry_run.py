@@ -13,6 +13,7 @@ from r1_lightning.run import probe
 from r1_lightning.run.probe import Speed
 from tests.run.conftest import REAL_CONFIGS, Command
 from tests.support.commands import folder, overrides, train
+from tests.support.hf_folders import dense_folder
 
 Captured = pytest.CaptureFixture[str]
 
@@ -87,6 +88,17 @@ def test_an_engine_that_is_not_installed_is_counted_and_not_probed(
         "time: not measured, rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'\n"
     )
     assert rows(outcome.out)["vLLM"] == "40%" and "latent cache" not in outcome.out
+
+
+@pytest.mark.parametrize("arguments", [["model=hf"], ["model=hf_lora", "stage.reference_refresh_steps=0"]])
+def test_a_model_of_transformers_is_not_counted(
+    command: Command, tmp_path: Path, arguments: list[str], capsys: Captured
+) -> None:
+    source = dense_folder(tmp_path / "source", "qwen2")
+    capsys.readouterr()  # the library's progress bars
+    outcome = command("stage=grpo", f"init_from={source}", "dry_run=true", *arguments, configs=REAL_CONFIGS)
+    assert outcome.error.startswith("dry_run=True is not allowed: what a step of model=hf takes is not known")
+    assert outcome.out == "" and [entry.name for entry in tmp_path.iterdir()] == ["source"]
 
 
 def test_what_is_drawn_again_is_at_most(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -12,15 +13,26 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1_lightning.artefacts.store import CONFIG
+import r1_lightning as r1
+from r1_lightning.artefacts.hf_folder import import_model
+from r1_lightning.artefacts.store import CONFIG, Artefact
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run import export
+from r1_lightning.run.compose import StageConfig
+from r1_lightning.run.evaluate import evaluate
+from r1_lightning.run.importing import with_model_of
+from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
 from tests.support.commands import folder, train
 from tests.support.hf_folders import VOCABULARY, dense_folder, write_tokenizer
 
 Captured = pytest.CaptureFixture[str]
+MODEL = f"{HFModelConfig.__module__}.HFModelConfig"
 SMALL = (
     "debug=fast",
     "rollout.row_tokens=160",
@@ -96,6 +108,69 @@ def test_an_artefact_of_a_dense_model_needs_its_folder_no_more(
     assert done.code == 0, done.err
     stored = yaml.safe_load((folder(tmp_path, "grpo") / CONFIG).read_text())
     assert stored["model"]["hf_config"]["model_type"] == "qwen2"
+
+
+# A reward that differs within groups gives so small a model something to learn.
+LORA = (
+    "model=hf_lora",
+    "model.lora.target_modules=[q_proj,v_proj]",
+    "stage.reference_refresh_steps=0",
+    "rollout.group_size=4",
+    "optim.lr=0.01",
+    "+reward.rewards.language={_target_: r1_lightning.rewards.language.LanguageConsistencyReward}",
+    "+reward.weights.language=1.0",
+)
+
+
+@pytest.mark.slow
+def test_a_policy_with_adapters_is_trained_measured_exported_and_trained_on(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = [tmp_path / "first", tmp_path / "second"]
+    measured = "stage.evaluation={problems: 4, samples: 2, max_new_tokens: 12}"
+    done = train(
+        ["stage=grpo", f"init_from={checkpoints['qwen2']}", *SMALL, *LORA, measured, f"paths.root={roots[0]}"], capsys
+    )
+    assert done.code == 0, done.err
+    run = folder(roots[0], "grpo")
+    assert not (run / "reference").exists()
+    learned = load_file(run / "weights.safetensors")
+    assert any(bool(tensor.any()) for name, tensor in learned.items() if ".lora_B." in name)
+    _, measures = evaluate(run, {})
+    stored = json.loads((run / "artefact.json").read_text())["metrics"]
+    assert {f"eval/arithmetic/{name}": found.value for name, found in measures.items()}.items() <= stored.items()
+    again = train(["stage=grpo", f"init_from={run}", *SMALL, *LORA, f"paths.root={roots[1]}"], capsys)
+    assert again.code == 0, again.err
+    assert "KL to the reference 0\n" in again.out  # to the policy that it starts from, not to the first base
+    other = train(
+        ["stage=grpo", f"init_from={run}", *SMALL, *LORA, "model.lora.rank=2", f"paths.root={roots[1]}"], capsys
+    )
+    assert re.search(r"model\.lora \(rank 2 on q_proj, v_proj\) is not allowed: .*rank 16, alpha 32", other.error)
+    for source, out in ((folder(roots[1], "grpo"), "a"), (run, "b")):
+        monkeypatch.setattr(sys, "argv", ["export_hf.py", f"artefact={source}", f"out={tmp_path / out}"])
+        assert export.main() == 0
+    ids = torch.arange(40)[None]
+    policy, _ = r1.load(run)
+    with torch.no_grad():
+        expected = policy(ids)
+        exported = AutoModelForCausalLM.from_pretrained(tmp_path / "b")
+        assert (exported(ids).logits - expected).abs().max() <= 1e-5
+        assert (exported(ids).logits - AutoModelForCausalLM.from_pretrained(checkpoints["qwen2"])(ids).logits).any()
+
+
+def test_adapters_of_an_input_are_not_left_out(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    stage = StageConfig("grpo", "train", OmegaConf.create({"model": {"_target_": MODEL, "hf_config": None}}), [], {})
+    lora = {"_target_": f"{LoraSettings.__module__}.LoraSettings", "rank": 2, "alpha": 4}
+    base = import_model(checkpoints["qwen2"])
+    with_lora = stage.config.copy()
+    with_lora.model.lora = lora
+    made = with_model_of(dataclasses.replace(stage, config=with_lora), base).config
+    assert made.model.lora == {**lora, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+    (tmp_path / CONFIG).write_text(OmegaConf.to_yaml(made))
+    artefact = Artefact(tmp_path, "grpo", "", complete=True)
+    with pytest.raises(InvalidInput, match=r"model\.lora \(null\) is not allowed: .* was made with rank 2, alpha 4"):
+        with_model_of(stage, artefact)
+    assert with_model_of(dataclasses.replace(stage, config=with_lora), artefact).config.model == made.model
 
 
 def _with_field(path: Path, **changes: object) -> Path:

@@ -14,13 +14,15 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_to_hf
+from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.hf_weights import state_to_hf
+from r1_lightning.model.lora import LoraSettings, is_adapter, without_adapters
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, tiny
-from tests.support.hf_folders import VOCABULARY, write_tokenizer
+from tests.support.hf_folders import DENSE, VOCABULARY, adapted, dense_folder, move_adapters, write_tokenizer
 from tests.support.memory import LiveTensors
 
 CONFIG = tiny(vocab_size=VOCABULARY, d_model=160)  # wider than a block of 128
@@ -96,3 +98,36 @@ def test_another_shape_is_named_and_nothing_is_loaded(tmp_path: Path) -> None:
         InvalidInput, match=r"holds model\.layers\.0\.self_attn\.q_a_proj\.weight as 12 x 160, this .* needs 20 x 160"
     ):
         make_backbone(tiny(vocab_size=VOCABULARY, d_model=160, q_lora_rank=20), PlainPrecision(), base)
+
+
+def dense(**changes: object) -> HFModelConfig:
+    return HFModelConfig({"model_type": "qwen2", **DENSE, "tie_word_embeddings": True}, **changes)
+
+
+def stored(folder: Path, model: torch.nn.Module) -> Artefact:
+    folder.mkdir()
+    base = Artefact(folder, "pretrain", "", complete=True)
+    save_weights(model, base.weights_path)
+    return base
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["a checkpoint in HuggingFace's form", "an artefact without adapters"])
+def test_weights_without_adapters_fill_the_base(tmp_path: Path, kind: str) -> None:
+    folder, ids = import_model(dense_folder(tmp_path / "hf", "qwen2")), torch.arange(20)[None]
+    plain = make_backbone(dense(), PlainPrecision(), folder)
+    base = folder if kind.startswith("a checkpoint") else stored(tmp_path / "artefact", plain)
+    model = make_backbone(dense(lora=LoraSettings(2, 8)), PlainPrecision(), base, seed=3)
+    assert torch.equal(model(ids), plain(ids))
+    with without_adapters(move_adapters(model)):
+        assert torch.equal(model(ids), plain(ids))
+
+
+def test_an_artefact_with_adapters_is_loaded_as_it_is(tmp_path: Path) -> None:
+    model = move_adapters(adapted(seed=5))
+    again = make_backbone(dense(lora=LoraSettings(2, 8)), PlainPrecision(), stored(tmp_path / "artefact", model))
+    expected = model.state_dict()
+    assert any(is_adapter(name) for name in expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+    with pytest.raises(InvalidInput, match="it was made by another architecture"):
+        make_backbone(dense(), PlainPrecision(), stored(tmp_path / "other", model))

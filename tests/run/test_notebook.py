@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import r1_lightning as r1
 from r1_lightning.model.config import ModelConfig, YarnConfig
+from r1_lightning.model.lora import LoraSettings, has_adapters, without_adapters
 from r1_lightning.run.export import ExportConfig, write_folder
 from r1_lightning.text.chat_template import R1_ZERO
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
-from tests.support.hf_folders import VOCABULARY, dense_folder, write_tokenizer
+from tests.support.hf_folders import VOCABULARY, adapted, dense_folder, move_adapters, write_tokenizer
 
 YARN = YarnConfig(factor=4.0, original_max_positions=24, beta_fast=2.0, beta_slow=0.1)
 WIDE = {"vocab_size": VOCABULARY, "max_positions": 128}
@@ -127,3 +128,23 @@ def test_a_failed_write_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ZeroDivisionError):
         r1.save(model, tokenizer, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapters_are_merged_and_the_model_stays(tmp_path: Path, tied: bool) -> None:
+    lora = LoraSettings(3, 8, target_modules=["q_proj", "o_proj", "down_proj"])
+    model = move_adapters(adapted(lora, tie_word_embeddings=tied)).eval()
+    _, tokenizer = r1.load(dense_folder(tmp_path / "dense", "qwen2"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ids = torch.randint(400, (2, 48), generator=torch.Generator().manual_seed(1))
+    r1.save(model, tokenizer, tmp_path / "out")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    again, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values()), info
+    with torch.no_grad():
+        expected = model(ids)
+        assert (again(ids).logits - expected).abs().max() <= 1e-5
+        with without_adapters(model):
+            assert (model(ids) - expected).abs().max() > 0.1
+    plain, _ = r1.load(tmp_path / "out")
+    assert not has_adapters(plain)

@@ -12,9 +12,17 @@ import torch
 from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
-from r1_lightning.stages.reference import ReferencePolicy
+from r1_lightning.callbacks.self_check import SelfCheck
+from r1_lightning.model.cost import tensor_bytes
+from r1_lightning.model.lora import is_adapter
+from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.scoring import reference_logprobs, score_completions
+from r1_lightning.stages.reference import BaseAsReference, ReferencePolicy, reference_of
 from r1_lightning.types.errors import InvalidInput
-from tests.support.miniature import Miniature, Spy, backbone, fingerprint, trainer
+from r1_lightning.types.tensors import GRPOBatch
+from tests.support.hf_folders import adapted, move_adapters
+from tests.support.memory import LiveTensors
+from tests.support.miniature import PAD, CharTokenizer, Miniature, Spy, Sums, backbone, fingerprint, trainer
 
 
 def test_a_copy_that_shares_nothing_and_never_trains() -> None:
@@ -156,3 +164,118 @@ def test_a_reference_that_is_not_the_cited_one_is_refused_in_one_line(tmp_path: 
     with pytest.raises(InvalidInput, match=r"reference .*step-0\.safetensors=.* the checkpoint cites") as error:
         run(tmp_path, 5, resume=True)
     assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------- the base of a policy with adapters
+
+
+def with_adapters(max_steps: int = 3, moved: bool = True, **settings: Any) -> Miniature:
+    policy: Any = adapted(vocab_size=CharTokenizer.vocab_size, **settings)
+    return Miniature(model=move_adapters(policy) if moved else policy, max_steps=max_steps)
+
+
+def sampled(miniature: Miniature) -> GRPOBatch:
+    rollout = miniature.maker()(0, 0, [Sums().train_problem(0, index) for index in range(3)])
+    return collate(rollout, torch.arange(12), miniature.rollout.row_tokens, PAD)
+
+
+def test_a_policy_with_adapters_takes_its_base() -> None:
+    assert isinstance(reference_of(with_adapters().model, 0), BaseAsReference)
+    assert isinstance(reference_of(backbone(), 3), ReferencePolicy)
+
+
+def test_its_log_probs_are_those_of_the_model_without_adapters() -> None:
+    miniature = with_adapters()
+    batch = sampled(miniature)
+    found = BaseAsReference(miniature.model, 0).logprobs(batch, 0.7)
+    expected = reference_logprobs(with_adapters(moved=False).model.eval(), batch, 0.7)
+    assert torch.equal(found, expected) and not found.requires_grad
+    assert (found - score_completions(miniature.model, batch, 0.7).logprobs).abs().max() > 0.01
+
+
+def test_dropout_and_modes_do_not_reach_it() -> None:
+    miniature = with_adapters(attention_dropout=0.5)
+    batch, policy = sampled(miniature), miniature.model.train()
+    policy.head.eval()  # a part in another mode than the whole
+    reference, modes = BaseAsReference(policy, 0), [part.training for part in policy.modules()]
+    assert torch.equal(reference.logprobs(batch, 1.0), reference.logprobs(batch, 1.0))
+    assert [part.training for part in policy.modules()] == modes and len(set(modes)) == 2
+
+
+def test_the_policy_is_as_before_also_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    miniature = with_adapters()
+    batch, policy = sampled(miniature), miniature.model.train()
+    before = score_completions(policy, batch, 1.0).logprobs
+    flags, reference = [p.requires_grad for p in policy.parameters()], BaseAsReference(policy, 0)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("inside")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "hidden", fails)
+        with pytest.raises(RuntimeError, match="inside"):
+            reference.logprobs(batch, 1.0)
+    assert all(part.training for part in policy.modules())
+    assert [p.requires_grad for p in policy.parameters()] == flags
+    assert torch.equal(score_completions(policy, batch, 1.0).logprobs, before)
+
+
+def test_a_step_s_gradients_are_those_with_a_frozen_copy() -> None:
+    """The reference's forward lies between the policy's forward and its backward."""
+
+    def gradients(reference: Any) -> dict[str, torch.Tensor]:
+        miniature = with_adapters()
+        module, batch = miniature.grpo(), sampled(miniature)
+        if reference is not None:
+            module.reference = reference
+        module.training_step(batch, 0).backward()
+        return {name: p.grad for name, p in module.backbone.named_parameters() if p.grad is not None}
+
+    shared, copied = gradients(None), gradients(ReferencePolicy(with_adapters(moved=False).model, 0))
+    assert shared.keys() == copied.keys() and {is_adapter(name) for name in shared} == {True}
+    assert all(torch.equal(gradient, copied[name]) for name, gradient in shared.items())
+    assert any(bool(gradient.any()) for gradient in shared.values())
+
+
+def test_it_takes_no_memory_and_has_no_place_in_the_stage() -> None:
+    miniature = with_adapters()
+    with LiveTensors() as live:
+        module = miniature.grpo()
+    assert live.peak == 0 and tensor_bytes(module) == tensor_bytes(miniature.model)
+    assert {name.split(".")[0] for name in module.state_dict()} == {"backbone"}
+    assert not list(module.reference.backbone.__dict__.keys() - {"policy"})
+
+
+def test_a_run_writes_no_reference_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    def finished(folder: Path, steps: int, resume: bool = False) -> Any:
+        miniature = with_adapters(max_steps=4, moved=False)
+        module = miniature.grpo()
+        stop = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= steps))
+        fit = trainer(4, folder, [ResumeCheckpoint(folder, 1), SelfCheck(prompts=2), stop])
+        path = folder / LAST if resume else None
+        fit.fit(module, datamodule=miniature.rollouts(), ckpt_path=path, weights_only=True if resume else None)
+        return module
+
+    start = fingerprint(with_adapters(moved=False).model)
+    whole = finished(tmp_path / "whole", 4)
+    finished(tmp_path / "parts", 2)
+    assert not (tmp_path / "parts" / "reference").exists()
+    assert "reference" not in torch.load(tmp_path / "parts" / LAST, weights_only=True)
+    assert fingerprint(finished(tmp_path / "parts", 4, resume=True).backbone) == fingerprint(whole.backbone) != start
+    base, after = with_adapters(moved=False).model.state_dict(), whole.backbone.state_dict()
+    assert all(torch.equal(tensor, after[name]) != is_adapter(name) for name, tensor in base.items())
+
+
+def test_the_kl_to_the_base_begins_at_exactly_zero_and_grows(tmp_path: Path) -> None:
+    kl: list[float] = []
+    miniature = with_adapters(max_steps=4, moved=False)
+    spy = Spy("on_train_batch_end", lambda fit, *_: kl.append(float(fit.callback_metrics["policy/kl_ref"])))
+    trainer(4, tmp_path, [spy]).fit(miniature.grpo(), datamodule=miniature.rollouts())
+    assert kl[0] == 0.0 and min(kl[1:]) > 1e-7
+
+
+def test_a_refresh_of_the_base_is_refused() -> None:
+    message = r"stage\.reference_refresh_steps=40 is not allowed: .*set stage\.reference_refresh_steps=0"
+    with pytest.raises(InvalidInput, match=message):
+        with_adapters().grpo(reference_refresh_steps=40)
+    assert not BaseAsReference(with_adapters().model, 0).refresh_if_due(40, with_adapters().model)

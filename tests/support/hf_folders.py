@@ -1,4 +1,4 @@
-"""Tiny checkpoints in HuggingFace's form, with random weights and a tokenizer, as `save_pretrained` writes them."""
+"""Tiny checkpoints in HuggingFace's form, with random weights and a tokenizer, as `save_pretrained` writes them; LoRA models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, processors
 
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
+from r1_lightning.model.lora import LoraSettings, is_adapter
+from r1_lightning.model.precision import Precision
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.text.tokenizer import BOS_TOKEN, TOKENIZER_FILE, TextTokenizer, train_tokenizer
 
@@ -54,3 +57,21 @@ def dense_folder(folder: Path, kind: str, max_shard_size: str = "60KB", **change
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     return folder
+
+
+def adapted(
+    settings: LoraSettings | None = None, precision: Precision | None = None, seed: int = 0, **changes: Any
+) -> HFBackbone:
+    """A tied Qwen2 with fresh adapters (rank 2, alpha 8, on q and v)."""
+    fields = {"model_type": "qwen2", **DENSE, "tie_word_embeddings": True, **changes}
+    return HFBackbone(HFModelConfig(fields, settings or LoraSettings(2, 8)), precision, seed)
+
+
+@torch.no_grad()
+def move_adapters(backbone: HFBackbone, seed: int = 1) -> HFBackbone:
+    """Adapters as if they had learned something: B is not 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in backbone.named_parameters():
+        if is_adapter(name):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator).mul(0.1))
+    return backbone
