@@ -56,16 +56,31 @@ def evaluate(
 
 def read_config(path: Path, trust_targets: bool) -> DictConfig:
     """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`."""
+    config = _loaded(path)
+    if not trust_targets:
+        refuse_foreign_targets(OmegaConf.to_container(config))
+    validate(config)
+    return config
+
+
+def read_model(path: Path) -> DictConfig:
+    """The same for whoever wants the model alone: a reward of somebody's own is neither imported nor in the way."""
+    config = _loaded(path)
+    model = config.get("model")
+    if not isinstance(model, DictConfig) or "_target_" not in model:
+        raise InvalidInput(f"config={str(path)!r} is not allowed: it describes no model")
+    refuse_foreign_targets({"model": OmegaConf.to_container(model)})
+    return config
+
+
+def _loaded(path: Path) -> DictConfig:
     try:
         config = OmegaConf.load(path)
-        plain = OmegaConf.to_container(config, resolve=True)
+        OmegaConf.resolve(config)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise InvalidInput(f"config={str(path)!r} is not allowed: it cannot be read ({error})") from error
     if not isinstance(config, DictConfig):
         raise InvalidInput(f"config={str(path)!r} is not allowed: it is no configuration of a stage")
-    if not trust_targets:
-        refuse_foreign_targets(plain)
-    validate(config)
     return config
 
 

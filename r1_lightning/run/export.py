@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from r1_lightning.artefacts import store
@@ -31,7 +32,7 @@ from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import Views, hf_views, joined
 from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
-from r1_lightning.run.evaluate import read_config
+from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
@@ -72,12 +73,14 @@ def export(settings: ExportConfig) -> Path:
     """Write the folder; returns it. Raises InvalidInput for a bad artefact, and where `out` exists already."""
     artefact = store.open_artefact(Path(settings.artefact))
     store.verify(artefact)
-    config = read_config(artefact.folder / store.CONFIG, trust_targets=False)
+    config = read_model(artefact.folder / store.CONFIG)
+    template = OmegaConf.select(config, "task.template")
+    require_choice("task.template", template, TEMPLATES)
     tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
     shape = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
     backbone = make_backbone(shape, PlainPrecision(), artefact)
-    temperature = (config.get("rollout") or {}).get("sampling_temperature", 1.0)
-    return write_folder(backbone, tokenizer, TEMPLATES[config.task.template], settings, temperature)
+    temperature = OmegaConf.select(config, "rollout.sampling_temperature") or 1.0
+    return write_folder(backbone, tokenizer, TEMPLATES[template], settings, temperature)
 
 
 def write_folder(

@@ -86,7 +86,9 @@ def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
         if node.get(FIELDS) is None:
             raise InvalidInput(f"model=hf is not allowed: {base.folder} holds a model of ours; leave model=hf out")
         _refuse_other_adapters(node.get("lora"), stage, base.folder)
-        return dict(_plain(node)[FIELDS])
+        fields = dict(_plain(node)[FIELDS])
+        refuse_directives(fields, f"init_from: {base.folder}/{store.CONFIG}")
+        return fields
     return HFModelConfig(_plain(stage.config.model).get(FIELDS)).fields()
 
 

@@ -21,7 +21,7 @@ from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.sampler import Sampler, SamplingConfig
-from r1_lightning.run.evaluate import read_config
+from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.export import ExportConfig, write_folder
 from r1_lightning.run.importing import DEEPSEEK, deepseek_config, refuse_directives
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
@@ -50,7 +50,7 @@ def _described(path: Path) -> tuple[store.Artefact, Any]:
     if not is_hf_folder(path):
         artefact = store.open_artefact(path)
         store.verify(artefact)
-        return artefact, read_config(path / store.CONFIG, trust_targets=False).model
+        return artefact, read_model(path / store.CONFIG).model
     source = open_hf_folder(path)
     base = ImportedModel(path, KIND, "", complete=True, source=source)
     if source.config.get("model_type") in DEEPSEEK:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from r1_lightning.artefacts.store import Artefact, complete
+from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.run import export
+from r1_lightning.types.errors import InvalidInput
+from tests.model.tiny import backbone, tiny
+from tests.support.hf_folders import VOCABULARY, write_tokenizer
 
 Captured = pytest.CaptureFixture[str]
 
@@ -49,3 +57,22 @@ def test_help_teaches(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None
 def test_sizes_of_files() -> None:
     sizes = {text: export.ExportConfig("a", "b", max_file=text).max_file_bytes for text in ("5GB", "40KB", "7MB")}
     assert sizes == {"5GB": 5_000_000_000, "40KB": 40_000, "7MB": 7_000_000}
+
+
+def test_a_reward_of_ones_own_is_not_in_the_way_and_not_imported(tmp_path: Path) -> None:
+    """Only the model's targets are read; those must be ours."""
+    folder = tmp_path / "run"
+    write_tokenizer(folder / "tokenizer")
+    config = tiny(vocab_size=VOCABULARY)
+    save_weights(backbone(config), folder / "weights.safetensors")
+    node = {"_target_": "r1_lightning.model.config.ModelConfig", **dataclasses.asdict(config)}
+    node = {name: value for name, value in node.items() if name != "vocab_size"}
+    settings = {"model": node, "task": {"template": "r1_zero"}, "reward": {"_target_": "no_such_module.Mine"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    complete(Artefact(folder, "grpo", "0" * 64), "c", {}, {}, {})
+    out = export.export(export.ExportConfig(str(folder), str(tmp_path / "out")))
+    assert json.loads((out / "config.json").read_text())["vocab_size"] == VOCABULARY
+    settings["model"] = {"_target_": "no_such_module.Model"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(InvalidInput, match="it is no class of r1_lightning"):
+        export.export(export.ExportConfig(str(folder), str(tmp_path / "again")))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -223,3 +224,11 @@ def test_the_folder_decides_the_model(checkpoints: dict[str, Path], tmp_path: Pa
     assert done.code == 2 and "model.d_model=64 is not allowed beside init_from=" in done.err
     done = train(["stage=pretrain", "model=hf", *common], capsys)
     assert done.code == 2 and "model=hf is not allowed without init_from=FOLDER" in done.err
+
+
+def test_directives_in_an_artefacts_fields_are_refused_too(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("model: {hf_config: {model_type: qwen2, x: {_target_: os.system, command: 'true'}}}")
+    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+        stage = compose_stage(["stage=grpo", "model=hf"])
+    with pytest.raises(InvalidInput, match=r"config\.yaml: the key '_target_' is not allowed"):
+        with_model_of(stage, Artefact(tmp_path, "grpo", "f"))
