@@ -1,8 +1,9 @@
 """Folders in HuggingFace's form: `config.json`, a tokenizer, and weights in one or several safetensors files.
 
-Such a folder comes from outside, so nothing in it is trusted: no pickle is opened, no code of its own is run, no file outside of it
-is read, and the names, shapes and types of all tensors are compared with what the model needs before the first number is
-copied. Files are read and written one after the other, so that beside the model never more than one of them is in memory.
+Such a folder comes from outside, so nothing in it is trusted: no pickle is opened, no code of its own is run, its index names no
+file elsewhere (links are followed, as HuggingFace's cache needs), and the names, shapes and types of all tensors are compared with
+what the model needs before the first number is copied. Files are read and written one after the other, so that beside the
+model never more than one of them is in memory.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class HFFolder:
         Raises InvalidInput, and copies nothing, where a tensor is missing, has another shape, is of a type that holds no weights,
         or belongs nowhere (unless `leave_out` says that its name may be passed over).
         """
-        self._check(targets, leave_out)
+        self.check(targets, leave_out)
         with torch.no_grad():
             for name, tensor in self._read(set(targets)):
                 views = targets[name]
@@ -79,7 +80,8 @@ class HFFolder:
                 for view, part in zip(views, parts, strict=True):
                     view.copy_(part)
 
-    def _check(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool]) -> None:
+    def check(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
+        """What `fill` compares; the views may be of the meta device."""
         for name, views in targets.items():
             wanted = (*views[0].shape[:-1], sum(view.shape[-1] for view in views))
             if name not in self.stored:
@@ -111,6 +113,10 @@ class HFFolder:
         if name + SCALE not in self.stored:
             raise self._refusal(f"{place.file} holds {name} in FP8, and no file holds its scales {name + SCALE}")
         scales = self.stored[name + SCALE]
+        if len(place.shape) != 2 or scales.dtype not in FLOATS:
+            raise self._refusal(
+                f"{place.file} holds {name} in FP8, which must be a matrix with scales of {', '.join(FLOATS)}"
+            )
         wanted = tuple(-(-size // block) for size, block in zip(place.shape, self._block(), strict=True))
         if scales.shape != wanted:
             found = f"{scales.file} holds {name + SCALE} as {_shown(scales.shape)}"
@@ -118,7 +124,8 @@ class HFFolder:
 
     def _block(self) -> tuple[int, int]:
         """Rows and columns that share a scale."""
-        settings = self.config.get("quantization_config") or {}
+        settings = self.config.get("quantization_config")
+        settings = settings if isinstance(settings, dict) else {}
         block: Any = settings.get("weight_block_size")
         is_known = settings.get("quant_method") == "fp8" and settings.get("fmt", "e4m3") == "e4m3"
         is_pair = isinstance(block, list) and len(block) == 2 and all(type(size) is int and size > 0 for size in block)
@@ -215,7 +222,7 @@ def _json_object(path: Path) -> dict[str, Any]:
     require(path.is_file(), "the folder", str(path.parent), f"it holds no {path.name}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} cannot be read: it is no JSON ({error})") from error
     require(isinstance(value, dict), str(path), type(value).__name__, "it must be a JSON object")
     return dict(value)

@@ -29,7 +29,7 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # Shape legend: B rows, T positions, R rows being sampled, S cached positions, D model width.
 
-NOT_OF_THE_MODEL = ("auto_map", "quantization_config", "torch_dtype", "dtype", "transformers_version", "_name_or_path")
+NOT_OF_THE_MODEL = ("auto_map", "quantization_config", "torch_dtype", "dtype", "transformers_version")
 CHECKED_TOKENS = 4
 MAX_HEAD_DIFFERENCE = 1e-4
 
@@ -53,7 +53,7 @@ class HFModelConfig:
         """What describes the model. Raises InvalidInput where no checkpoint has been named."""
         if self.hf_config is None:
             raise InvalidInput("model=hf is not allowed without init_from=FOLDER: a checkpoint says what the model is")
-        return {name: _plain(value) for name, value in self.hf_config.items() if name not in NOT_OF_THE_MODEL}
+        return {name: _plain(value) for name, value in self.hf_config.items() if is_of_the_model(name)}
 
     @property
     def max_positions(self) -> int:
@@ -195,6 +195,11 @@ def is_copy(backbone: HFBackbone, name: str) -> bool:
     return (is_tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq")
 
 
+def is_of_the_model(name: str) -> bool:
+    """Whether a field of `config.json` describes the model; the others are notes of the library that wrote it."""
+    return name not in NOT_OF_THE_MODEL and not name.startswith("_")
+
+
 def _plain(value: Any) -> Any:
     """Dictionaries and lists proper, whatever kind of mapping and sequence a configuration holds."""
     if isinstance(value, Mapping):
@@ -211,6 +216,7 @@ def _make(fields: dict[str, Any], seed: int) -> Any:
     kind = fields.get("model_type")
     try:
         config = AutoConfig.for_model(kind, **{name: value for name, value in fields.items() if name != "model_type"})
+        _still(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(
@@ -221,6 +227,23 @@ def _make(fields: dict[str, Any], seed: int) -> Any:
         raise InvalidInput(
             f"model_type={kind!r} is not allowed: transformers makes no causal language model of it ({line})"
         ) from error
-    windows = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-    require(not windows, "layer_types", windows, "only layers of full attention are supported")
+    _refuse_windows(config)
     return model
+
+
+def _still(config: Any) -> None:
+    """No dropout, whose draws sampler and trainer would not share; and no embedding that padding keeps from learning."""
+    for name, value in vars(config).items():
+        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    config.pad_token_id = None  # with one, `nn.Embedding` gives its row no gradient, and it may be that of the end
+
+
+def _refuse_windows(config: Any) -> None:
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    require(not kinds, "layer_types", kinds, "only layers of full attention are supported")
+    longest = getattr(config, "max_position_embeddings", 0)
+    for name in ("sliding_window", "attention_chunk_size"):
+        window = getattr(config, name, None)
+        is_used = window is not None and getattr(config, f"use_{name}", True) and window < longest
+        require(not is_used, name, window, f"only attention over all {longest} positions is supported")

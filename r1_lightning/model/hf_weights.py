@@ -15,6 +15,7 @@ The rotary pairs are interleaved on both sides, so no row of an attention matrix
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -107,11 +108,8 @@ def is_left_out(name: str, config: ModelConfig, with_mtp: bool) -> bool:
 
 def stored_mtp_depth(names: Iterator[str], n_layers: int) -> int:
     """How many MTP modules lie after layer `n_layers - 1` among the stored `names`."""
-    layers = {
-        int(name.split(".")[2])
-        for name in names
-        if name.startswith("model.layers.") and name.endswith(".eh_proj.weight")
-    }
+    found = (re.fullmatch(r"model\.layers\.(\d{1,6})\.eh_proj\.weight", name) for name in names)
+    layers = {int(match[1]) for match in found if match}
     return len([layer for layer in layers if layer >= n_layers])
 
 

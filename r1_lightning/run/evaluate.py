@@ -24,7 +24,7 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.run.parts import build_parts
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
-from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets
+from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
 from r1_lightning.types.errors import InvalidInput
 
@@ -81,6 +81,7 @@ def _loaded(path: Path) -> DictConfig:
         raise InvalidInput(f"config={str(path)!r} is not allowed: it cannot be read ({error})") from error
     if not isinstance(config, DictConfig):
         raise InvalidInput(f"config={str(path)!r} is not allowed: it is no configuration of a stage")
+    refuse_interpolations(OmegaConf.to_container(config), str(path))
     return config
 
 

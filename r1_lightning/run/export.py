@@ -46,6 +46,7 @@ USAGE = (
     "[max_file=5GB]"
 )
 BAD_INPUT = 2
+ROUTER_BIAS = ".e_score_correction_bias"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,15 +92,18 @@ def write_folder(
     sampling_temperature: float = 1.0,
 ) -> Path:
     """The folder of a model in memory, whole or not at all."""
-    out = Path(settings.out)
-    require(not out.exists(), "out", settings.out, "it exists already, and nothing is overwritten")
+    out = Path(settings.out).expanduser()
+    require(
+        not (out.exists() or out.is_symlink()), "out", settings.out, "it exists already, and nothing is overwritten"
+    )
     views, fields = _described(backbone, settings.mtp == "true")
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with output_folder(out.parent):
         partial.mkdir(parents=True)
         try:
-            write_json(partial / CONFIG, {**fields, **ids, "dtype": settings.dtype})
+            # As `padding_idx`, a pad id keeps its row of the embedding from learning: not for the end's, nor in general.
+            write_json(partial / CONFIG, {**fields, **ids, "pad_token_id": None, "dtype": settings.dtype})
             sampling = {"do_sample": True, "temperature": sampling_temperature, "top_k": 0, "top_p": 1.0}
             write_json(partial / "generation_config.json", {**ids, **sampling})
             tokenizer.save(partial, template)
@@ -132,12 +136,17 @@ def _write_weights(
 
     def maker(name: str, parts: Views) -> Callable[[], Tensor]:
         def make() -> Tensor:
-            tensor = made[name]() if name in made else joined(parts)
-            return tensor.detach().cpu().to(dtype, copy=True).contiguous()
+            tensor = (made[name]() if name in made else joined(parts)).detach().cpu()
+            cast = tensor.to(types[name], copy=True).contiguous()
+            overflown = bool(tensor.isfinite().all()) and not bool(cast.isfinite().all())
+            require(not overflown, "dtype", str(dtype), f"{name} has numbers that are too large for it")
+            return cast
 
         return make
 
-    sizes = {name: sum(view.numel() for view in parts) * dtype.itemsize for name, parts in views.items()}
+    # The router's bias decides which experts are chosen: it stays as fine as it is.
+    types = {name: torch.float32 if name.endswith(ROUTER_BIAS) else dtype for name in views}
+    sizes = {name: sum(view.numel() for view in parts) * types[name].itemsize for name, parts in views.items()}
     write_hf_weights(folder, {name: maker(name, parts) for name, parts in views.items()}, sizes, max_file_bytes)
 
 

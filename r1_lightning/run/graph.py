@@ -64,7 +64,9 @@ def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     path = (*below, stage.stage)
     inputs: dict[str, Node | Artefact] = {}
     given = None if stage.config.init_from is None else open_input(stage.config.init_from)
-    stage = with_model_of(stage, given)
+    if (with_model := with_model_of(stage, given)) is not stage:
+        stage = with_model
+        validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
     if given is not None:  # also where the stage would otherwise begin with nothing
         inputs[INIT_ROLE] = given
     for role, parent in stage.input_stages.items():

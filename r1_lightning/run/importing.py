@@ -22,10 +22,12 @@ from r1_lightning.artefacts.hf_folder import HFFolder, ImportedModel, import_mod
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_from_hf
-from r1_lightning.model.hf_model import NOT_OF_THE_MODEL, HFModelConfig
+from r1_lightning.model.hf_model import HFModelConfig, is_of_the_model
 from r1_lightning.model.hf_weights import stored_mtp_depth
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run.compose import StageConfig
+from r1_lightning.run.evaluate import read_model
+from r1_lightning.run.targets import refuse_interpolations
 from r1_lightning.types.errors import InvalidInput
 
 FIELDS = "hf_config"
@@ -35,8 +37,8 @@ DEEPSEEK = ("deepseek_v3", "deepseek_v2")
 def open_input(folder: str) -> Artefact:
     """The artefact, or the checkpoint in HuggingFace's form, that `init_from` names: whole and undamaged."""
     try:
-        if is_hf_folder(Path(folder)):
-            return import_model(Path(folder))
+        if is_hf_folder(Path(folder).expanduser()):
+            return import_model(Path(folder).expanduser())
         artefact = store.open_artefact(Path(folder))
         store.verify(artefact)
     except InvalidInput as error:
@@ -55,14 +57,25 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
         return _with_model(
             stage, {**_plain(stage.config.model), "lora": _lora_node(stage), FIELDS: _hf_fields(stage, base)}
         )
-    if not isinstance(base, ImportedModel) or target is not ModelConfig:
+    if base is None or target is not ModelConfig:
         return stage
     set_here = [override for override in stage.overrides if override.lstrip("+").startswith(("model=", "model."))]
+    if not isinstance(base, ImportedModel):
+        return stage if set_here else _with_model(stage, _stored_node(base))
     if set_here:
         raise InvalidInput(
             f"{set_here[0]} is not allowed beside init_from={base.folder}: its config.json says what the model is"
         )
-    return _with_model(stage, _deepseek_node(base))
+    named = dataclasses.replace(stage, choices={**stage.choices, "model": str(base.source.config.get("model_type"))})
+    return _with_model(named, _deepseek_node(base))
+
+
+def _stored_node(base: Artefact) -> dict[str, Any]:
+    """The `model` node of an artefact: what it began with may have been a folder, whose shape no option here has."""
+    node = read_model(base.folder / store.CONFIG).model
+    if _target(node) is HFModelConfig:
+        raise InvalidInput(f"init_from={base.folder} is not allowed without model=hf: it holds a model of transformers")
+    return _plain(node)
 
 
 def _target(node: DictConfig) -> Any:
@@ -78,11 +91,11 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
     """The fields of the base's `config.json`, from the folder itself or from the artefact that began with it."""
     if isinstance(base, ImportedModel):
-        fields = {name: value for name, value in base.source.config.items() if name not in NOT_OF_THE_MODEL}
+        fields = {name: value for name, value in base.source.config.items() if is_of_the_model(name)}
         refuse_directives(fields, f"init_from: {base.folder}/config.json")
         return fields
     if base is not None:
-        node = OmegaConf.load(base.folder / store.CONFIG).get("model") or {}
+        node = read_model(base.folder / store.CONFIG).model
         if node.get(FIELDS) is None:
             raise InvalidInput(f"model=hf is not allowed: {base.folder} holds a model of ours; leave model=hf out")
         _refuse_other_adapters(node.get("lora"), stage, base.folder)
@@ -118,7 +131,12 @@ def _one_line(lora: Mapping[str, Any]) -> str:
 
 def deepseek_config(source: HFFolder) -> ModelConfig:
     """The shape of a DeepSeek checkpoint, with no more MTP modules than its files hold."""
-    config = config_from_hf(source.config)
+    try:
+        config = config_from_hf(source.config)
+    except (TypeError, ValueError, AttributeError) as error:  # text where a number belongs, a list where an object does
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"{source.folder}/config.json is not allowed: {error}") from error
     depth = min(config.mtp_depth, stored_mtp_depth(iter(source.stored), config.n_layers))
     return dataclasses.replace(config, mtp_depth=depth)
 
@@ -152,13 +170,17 @@ def _with_model(stage: StageConfig, node: Mapping[str, Any]) -> StageConfig:
 
 
 def refuse_directives(value: Any, where: str) -> None:
+    """Raise `InvalidInput` where Hydra would act on what `config.json` holds: keys such as `_target_`, and interpolations."""
+    refuse_interpolations(value, where)
+    _refuse_private_keys(value, where)
+
+
+def _refuse_private_keys(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if str(key).startswith("_"):
                 raise InvalidInput(f"{where}: the key {key!r} is not allowed")
-            refuse_directives(item, where)
+            _refuse_private_keys(item, where)
     elif isinstance(value, list):
         for item in value:
-            refuse_directives(item, where)
-    elif isinstance(value, str) and "${" in value:
-        raise InvalidInput(f"{where}: the value {value!r} is not allowed")
+            _refuse_private_keys(item, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,11 +14,11 @@ from r1_lightning.artefacts.weights import load_tensors, load_weights, stored_ro
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig, hf_model_views, is_copy
-from r1_lightning.model.hf_weights import STACKED_EXPERTS, hf_views, is_left_out
+from r1_lightning.model.hf_weights import STACKED_EXPERTS, Views, hf_views, is_left_out
 from r1_lightning.model.lora import has_adapters, is_adapter
 from r1_lightning.model.precision import Precision
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import require
+from r1_lightning.types.errors import InvalidInput, require
 
 AnyBackbone = DeepSeekBackbone | HFBackbone
 # The network of each kind of shape.
@@ -32,11 +33,28 @@ def make_backbone(
     is_empty: bool = False,
 ) -> AnyBackbone:
     """The network, with weights drawn from `seed` or loaded from `base`; `is_empty` makes shapes only."""
+    if isinstance(base, ImportedModel):
+        _check_fits(config, precision, base)
     with torch.device("meta") if is_empty else nullcontext():
         backbone: AnyBackbone = BACKBONES[type(config)](config, precision, seed=seed)
     if base is not None and not is_empty:
         load_base(backbone, base)
     return backbone
+
+
+def _check_fits(config: ModelConfig | HFModelConfig, precision: Precision, base: ImportedModel) -> None:
+    """Compare a folder with the model that its `config.json` describes, before any memory is taken for it."""
+    layers = config.n_layers if isinstance(config, ModelConfig) else config.fields().get("num_hidden_layers")
+    stored = len(base.source.stored)
+    allowed = f"{base.folder} holds {stored} tensors in all, and each layer has some"
+    require(type(layers) is int and layers <= stored, "num_hidden_layers", layers, allowed)
+    try:
+        with torch.device("meta"):
+            backbone: AnyBackbone = BACKBONES[type(config)](config, precision)
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch's refusals of sizes that nothing can have
+        line = " ".join(str(error).split())[:200]
+        raise InvalidInput(f"{base.folder}/config.json is not allowed: no such model can be made ({line})") from error
+    base.source.check(*_targets(backbone, base))
 
 
 def vocab_size_of(tokenizer: TextTokenizer, base: Artefact | None) -> int:
@@ -62,10 +80,15 @@ def load_base(backbone: AnyBackbone, base: Artefact) -> None:
             load_tensors(wanted, base.weights_path)
         else:
             load_weights(backbone, base.weights_path)
-    elif isinstance(backbone, HFBackbone):
-        base.source.fill(hf_model_views(backbone), lambda name: is_copy(backbone, name))
     else:
-        config = backbone.config
-        is_stacked = any(name.endswith(STACKED_EXPERTS) for name in base.source.stored)
-        views = hf_views(backbone.state_dict(), config, config.mtp_depth > 0, is_stacked)
-        base.source.fill(views, lambda name: is_left_out(name, config, config.mtp_depth > 0))
+        base.source.fill(*_targets(backbone, base))
+
+
+def _targets(backbone: AnyBackbone, base: ImportedModel) -> tuple[dict[str, Views], Callable[[str], bool]]:
+    """What each stored tensor of `base` fills, and which names may be passed over."""
+    if isinstance(backbone, HFBackbone):
+        return hf_model_views(backbone), lambda name: is_copy(backbone, name)
+    config, with_mtp = backbone.config, backbone.config.mtp_depth > 0
+    is_stacked = any(name.endswith(STACKED_EXPERTS) for name in base.source.stored)
+    views = hf_views(backbone.state_dict(), config, with_mtp, is_stacked)
+    return views, lambda name: is_left_out(name, config, with_mtp)

@@ -28,6 +28,7 @@ from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import PLAIN, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require, require_int
 
 
 def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBackbone, TextTokenizer]:
@@ -37,7 +38,7 @@ def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBac
     B x T ids to B x T x V logits. Computes in FP32 unless `precision` says otherwise. Raises `InvalidInput` naming file, tensor and
     shape where the folder is wrong or damaged.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     base, shape = _described(path)
     tokenizer = TextTokenizer.load(base.tokenizer_folder)
     vocab_size = vocab_size_of(tokenizer, base)
@@ -69,10 +70,20 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[list[str]]:
-    """`copies` completions of each prompt, drawn from `seed`; prompts are taken as they are, without a template."""
+    """`copies` completions of each prompt, drawn from `seed`; prompts are taken as they are, without a template.
+
+    Raises `InvalidInput` for prompts that are no list, empty, or too long for the model together with `max_new_tokens`.
+    """
+    require(not isinstance(prompts, str), "prompts", prompts, "it must be a list of texts")
+    require_int("copies", copies, 1)
     sampling = SamplingConfig(sampling_temperature, top_p, max_new_tokens)
+    ids = tokenizer.encode_batch(prompts)
+    require(bool(ids) and all(ids), "prompts", list(prompts), "there must be at least one, and none empty")
+    longest = max(map(len, ids)) + max_new_tokens
+    allowed = f"with the longest prompt that is {longest} tokens, and the model takes {model.config.max_positions}"
+    require(longest <= model.config.max_positions, "max_new_tokens", max_new_tokens, allowed)
     sampler = Sampler(model, sampling, tokenizer.eos_id, tokenizer.pad_id, seed)
-    drawn = sampler(tokenizer.encode_batch(prompts), copies, rollout_keys(0, len(prompts), copies))
+    drawn = sampler(ids, copies, rollout_keys(0, len(prompts), copies))
     lengths = drawn.completion_mask.sum(1).tolist()
     texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
     return [texts[start : start + copies] for start in range(0, len(texts), copies)]
@@ -84,7 +95,12 @@ def save(
     folder: str | Path,
     template: ChatTemplate = PLAIN,
     dtype: str = "float32",
+    mtp: bool = False,
 ) -> Path:
-    """Write a folder that `transformers` (and `load`) reads; `template` becomes its chat template. Nothing is overwritten."""
+    """Write a folder that `transformers` (and `load`) reads; `template` becomes its chat template. Nothing is overwritten.
+
+    MTP modules are written with `mtp`; without it they are left out, as `transformers` has no place for them.
+    """
+    settings = ExportConfig("a model in memory", str(folder), dtype, "true" if mtp else "false")
     with torch.no_grad():
-        return write_folder(model, tokenizer, template, ExportConfig("a model in memory", str(folder), dtype=dtype))
+        return write_folder(model, tokenizer, template, settings)

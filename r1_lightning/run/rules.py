@@ -150,6 +150,7 @@ def _check_row_lengths(plain: Mapping[str, Any]) -> None:
         return
     parameter = inspect.signature(get_object(model["_target_"])).parameters.get("max_positions")
     longest = model.get("max_positions", parameter.default if parameter else None)
+    longest = (model.get("hf_config") or {}).get("max_position_embeddings", longest)
     for group in ("rollout", "data"):
         length = (plain.get(group) or {}).get("row_tokens")
         if isinstance(length, int) and isinstance(longest, int):
@@ -171,6 +172,8 @@ def _check_supervision(plain: Mapping[str, Any]) -> None:
 def _check_replay(plain: Mapping[str, Any]) -> None:
     """Another engine than our own sampler does not say which experts it chose."""
     router = (plain.get("stage") or {}).get("router")
+    if "hf_config" in (plain.get("model") or {}):
+        require(router != "replay", "stage.router", router, "model=hf has no routes to replay")
     if _sampler_target(plain) not in (None, MTPDrafts):
         require(
             router != "replay", "stage.router", router, "with rollout.sampler there is no record of the experts chosen"

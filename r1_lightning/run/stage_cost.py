@@ -182,6 +182,9 @@ class EmptyStage:
         ]
         return [line for line in lines if line.size]
 
+    def _mtp_cache(self, rows: int, length: int) -> int:
+        return self.backbone.new_mtp_cache(rows, length).bytes
+
     def sampling_memory(self) -> list[Memory]:
         """What sampling adds, a wave of `max_rows` at a time: nothing in pre-training."""
         if not self.prompts:
@@ -195,13 +198,17 @@ class EmptyStage:
         prompts = math.ceil(rows / rollout.group_size)
         if self.is_drafting:
             length += SPARE_COLUMNS
-        cache, own_cache = self.backbone.new_cache(rows, length), self.backbone.new_mtp_cache(rows, length)
+        cache = self.backbone.new_cache(rows, length)
         tables = cost.SAMPLER_TABLES * cost.FP32 * rows * config.vocab_size
         prefill = cost.prefill_bytes(config, prompts, longest, self.number)
         note = f"{rows:,} rows x {length:,} tokens"
         return [
             Memory("latent cache, sampling", cache.bytes, note),
-            *([Memory("MTP module's cache, sampling", own_cache.bytes, note)] if self.is_drafting else []),
+            *(
+                [Memory("MTP module's cache, sampling", self._mtp_cache(rows, length), note)]
+                if self.is_drafting
+                else []
+            ),
             Memory("prefill, sampling", prefill, f"{prompts:,} prompts x {longest:,} tokens"),
             Memory("logits, sampling", tables, f"{rows:,} rows x {config.vocab_size:,} entries"),
         ]

@@ -47,6 +47,20 @@ def refuse_foreign_targets(node: Any, path: str = "") -> None:
         refuse_foreign_targets(value, place)
 
 
+def refuse_interpolations(value: Any, where: str) -> None:
+    """Raise `InvalidInput` for text that Hydra would still replace: `\\${...}` loses its backslash when it is resolved, and would
+    act (`oc.create` makes a `_target_`) where a part of the configuration is read again."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            refuse_interpolations(key, where)
+            refuse_interpolations(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            refuse_interpolations(item, where)
+    elif isinstance(value, str) and "${" in value:
+        raise InvalidInput(f"{where}: the value {value!r} is not allowed")
+
+
 def _is_ours(dotted: Any) -> bool:
     if not isinstance(dotted, str) or not dotted.startswith(PACKAGE):
         return False

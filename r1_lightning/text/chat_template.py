@@ -46,14 +46,17 @@ class ChatTemplate:
         """The constant pieces, without outer white space, that a small tokenizer may hold as single tokens."""
         return tuple(piece for piece in (self.prefix.strip(), self.suffix.strip()) if piece)
 
-    def jinja(self) -> str:
+    def jinja(self, begins_with_bos: bool = False) -> str:
         """The same template in the language of HuggingFace's `apply_chat_template`.
 
         A user message becomes the prompt; an assistant message follows after a space and closes with the
         end-of-sequence token. The template has no place for a system message, so there one raises an error.
+        `begins_with_bos` writes the token that some tokenizers begin every text with, which `apply_chat_template` leaves out.
         """
+        begin = "{{- bos_token -}}" if begins_with_bos else ""
         prefix, suffix = _jinja_string(self.prefix), _jinja_string(self.suffix)
         return (
+            f"{begin}"
             "{%- for message in messages -%}"
             "{%- if message['role'] == 'user' -%}"
             f"{{{{- {prefix} + message['content'] + {suffix} -}}}}"

@@ -54,6 +54,19 @@ OUR_CONFIG: Mapping[str, Any] = {
 }
 
 
+# What of somebody else's settings is written again; others may name code (`auto_map`).
+KEPT_SETTINGS = (
+    *OUR_CONFIG,
+    "unk_token",
+    "additional_special_tokens",
+    "added_tokens_decoder",
+    "add_prefix_space",
+    "legacy",
+    "model_max_length",
+    "split_special_tokens",
+)
+
+
 class TextTokenizer:
     """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`.
 
@@ -77,13 +90,14 @@ class TextTokenizer:
         self.bos_id = ids["bos"]
         self.pad_id = eos_id if ids["pad"] is None else ids["pad"]
         around = tokenizer.encode("", add_special_tokens=True).ids
-        begins = around in ([], [self.bos_id])
-        require(begins, "tokenizer", around, "the tokens that it adds to a text must be none, or bos_token before it")
+        self.begins_with_bos = around == [self.bos_id]
+        allowed = "the tokens that it adds to a text must be none, or bos_token before it"
+        require(self.begins_with_bos or not around, "tokenizer", around, allowed)
 
     @property
     def vocab_size(self) -> int:
         """The number of ids, added tokens included: every id is below it."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values())) + 1  # ids may have holes
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a single token, for instance a tag, or None."""
@@ -121,7 +135,8 @@ class TextTokenizer:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         (path / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-        config = {**self._config, "chat_template": template.jinja()}
+        kept = {name: value for name, value in self._config.items() if name in KEPT_SETTINGS}
+        config = {**kept, "chat_template": template.jinja(self.begins_with_bos)}
         text = json.dumps(config, ensure_ascii=False, indent=2)
         (path / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -140,7 +155,7 @@ class TextTokenizer:
             raise InvalidInput(f"tokenizer={str(path)!r} is not allowed: the file is broken ({error})") from error
         try:
             config = json.loads((Path(folder) / CONFIG_FILE).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(
                 f"tokenizer={str(folder)!r} is not allowed: {CONFIG_FILE} is no JSON ({error})"
             ) from error

@@ -117,6 +117,10 @@ def test_a_tied_head_is_stored_once() -> None:
             {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
             r"layer_types=\['sliding_attention'\] is not allowed: only layers of full attention",
         ),
+        (
+            {"model_type": "mistral", "sliding_window": 8},
+            r"sliding_window=8 is not allowed: only attention over all 256 positions",
+        ),
         ({"model_type": "cohere", "logit_scale": 0.5}, r"its logits are more than its head's product"),
     ],
 )
@@ -135,3 +139,11 @@ def test_no_code_of_a_checkpoint_is_named() -> None:
         {"model_type": "qwen2", "auto_map": {"AutoModel": "evil.Model"}, "torch_dtype": "x"}
     ).fields()
     assert fields == {"model_type": "qwen2"}
+
+
+def test_nothing_is_dropped_and_padding_learns() -> None:
+    """Dropout of a checkpoint would differ between sampler and trainer; a pad id would freeze its row of the embedding."""
+    backbone = model("llama", attention_dropout=0.5, pad_token_id=1).train()
+    batch = pack([random_documents((12,), VOCABULARY, seed=0)])
+    assert torch.equal(backbone.hidden(batch).hidden, backbone.hidden(batch).hidden)
+    assert backbone.model.get_input_embeddings().padding_idx is None

@@ -163,3 +163,8 @@ def test_three_digits_and_a_prefix(number: float, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert module._duration(seconds) == text
+
+
+def test_a_model_without_mtp_is_counted(tmp_path: Path, capsys: Captured) -> None:
+    done = train([*overrides(tmp_path), "model.mtp_depth=0", "dry_run=true"], capsys)
+    assert done.code == 0 and "latent cache, sampling" in done.out and "MTP module's" not in done.out

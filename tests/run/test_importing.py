@@ -24,8 +24,8 @@ from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run import export
-from r1_lightning.run.compose import StageConfig
-from r1_lightning.run.evaluate import evaluate
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, StageConfig, compose_stage, config_folder
+from r1_lightning.run.evaluate import evaluate, read_model
 from r1_lightning.run.importing import with_model_of
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
@@ -226,9 +226,73 @@ def test_the_folder_decides_the_model(checkpoints: dict[str, Path], tmp_path: Pa
     assert done.code == 2 and "model=hf is not allowed without init_from=FOLDER" in done.err
 
 
-def test_directives_in_an_artefacts_fields_are_refused_too(tmp_path: Path) -> None:
-    (tmp_path / CONFIG).write_text("model: {hf_config: {model_type: qwen2, x: {_target_: os.system, command: 'true'}}}")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{_target_: os.system, command: 'true'}",
+        "'\\${oc.env:HOME}'",
+        "'\\\\\\${oc.create:{_target_: os.system}}'",
+        "'\\\\\\\\\\${oc.create:{_target_: os.system}}'",
+    ],
+)
+def test_what_hydra_would_act_on_in_an_artefact_is_refused(value: str, tmp_path: Path) -> None:
+    """A backslash is lost each time a configuration is resolved: what is harmless text now would act later."""
+    node = "_target_: r1_lightning.model.hf_model.HFModelConfig"
+    (tmp_path / CONFIG).write_text(f"model: {{{node}, hf_config: {{model_type: qwen2, x: {value}}}}}")
+    with pytest.raises(InvalidInput, match=r"is not allowed"):
+        read_model(tmp_path / CONFIG)
+    with pytest.raises(InvalidInput, match=r"is not allowed"):
+        with_model_of(_stage("model=hf"), Artefact(tmp_path, "grpo", "f"))
+
+
+def _stage(*overrides: str) -> StageConfig:
     with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        stage = compose_stage(["stage=grpo", "model=hf"])
-    with pytest.raises(InvalidInput, match=r"config\.yaml: the key '_target_' is not allowed"):
-        with_model_of(stage, Artefact(tmp_path, "grpo", "f"))
+        return compose_stage(["stage=grpo", *overrides])
+
+
+@pytest.mark.slow
+def test_a_deepseek_folders_artefact_is_the_input_of_the_next_stage(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: Captured
+) -> None:
+    common = [*SMALL, f"paths.root={tmp_path}"]
+    assert train(["stage=pretrain", f"init_from={checkpoints['deepseek_v3']}", *common], capsys).code == 0
+    base = folder(tmp_path, "pretrain")
+    assert base.name.startswith("pretrain-deepseek_v3-")
+    done = train(["stage=grpo", f"init_from={base}", *common], capsys)
+    assert done.code == 0, done.err
+    done = train(["stage=grpo", f"init_from={base}", "rollout.row_tokens=400", *common[2:]], capsys)
+    assert (
+        done.code == 2
+        and "rollout.row_tokens=400 is not allowed: it must be at most model.max_positions=256" in done.err
+    )
+
+
+def test_a_dense_artefact_asks_for_model_hf(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("model: {_target_: r1_lightning.model.hf_model.HFModelConfig, hf_config: {}}")
+    with pytest.raises(InvalidInput, match="is not allowed without model=hf: it holds a model of transformers"):
+        with_model_of(_stage(), Artefact(tmp_path, "grpo", "f"))
+
+
+def test_the_library_s_own_notes_are_no_obstacle(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    source = Path(shutil.copytree(checkpoints["qwen2"], tmp_path / "source"))
+    base = import_model(_with_field(source, _attn_implementation_autoset=True, transformers_version="4"))
+    fields = with_model_of(_stage("model=hf"), base).config.model.hf_config
+    assert "_attn_implementation_autoset" not in fields and fields.model_type == "qwen2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_parameters": {"rope_theta": "abc"}}, r"config\.json is not allowed"),
+        ({"rope_parameters": [1]}, r"config\.json is not allowed"),
+        ({"num_hidden_layers": 10**9}, r"num_hidden_layers=1000000000 is not allowed: .* holds \d+ tensors in all"),
+        ({"hidden_size": 2**50}, r"is not allowed"),
+        ({"vocab_size": 2**70}, r"is not allowed"),
+    ],
+)
+def test_absurd_numbers_are_one_line_and_take_no_memory(
+    checkpoints: dict[str, Path], changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(checkpoints["deepseek_v3"], tmp_path / "source"))
+    with pytest.raises(InvalidInput, match=message):
+        r1.load(_with_field(source, **changes))

@@ -108,6 +108,41 @@ def test_bfloat16_halves_the_files(tmp_path: Path) -> None:
     assert (again.head.weight - model.head.weight).abs().max() <= 2**-8 * model.head.weight.abs().max()
 
 
+def test_prompts_that_cannot_be_continued_are_named(tmp_path: Path) -> None:
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "qwen2"))
+    for prompts, changes, message in (
+        ("What", {}, "prompts='What' is not allowed: it must be a list"),
+        ([], {}, "there must be at least one, and none empty"),
+        ([""], {}, "there must be at least one, and none empty"),
+        (["1"], {"copies": 0}, "copies=0 is not allowed"),
+        (["1"], {"max_new_tokens": 256}, "that is 257 tokens, and the model takes 256"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            r1.generate(model, tokenizer, prompts, **changes)
+
+
+def test_the_exported_template_gives_the_ids_of_training(tmp_path: Path) -> None:
+    """Llama's texts begin with a token of their own, which `apply_chat_template` leaves to the template."""
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "llama"))
+    r1.save(model, tokenizer, tmp_path / "out", template=R1_ZERO)
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    found = theirs.apply_chat_template([{"role": "user", "content": "1+1"}], tokenize=True, return_dict=False)
+    assert found == tokenizer.encode(R1_ZERO.render("1+1")) and found[0] == tokenizer.bos_id
+
+
+def test_the_routers_bias_keeps_its_digits(tmp_path: Path) -> None:
+    model = backbone(tiny(**WIDE))
+    _, tokenizer = r1.load(dense_folder(tmp_path / "dense", "qwen2"))
+    r1.save(model, tokenizer, tmp_path / "half", dtype="bfloat16", mtp=True)
+    again, _ = r1.load(tmp_path / "half")
+    assert torch.equal(again.expert_bias(), model.expert_bias())
+    with torch.no_grad():
+        model.head.weight[0, 0] = 1e6
+    with pytest.raises(InvalidInput, match=r"lm_head\.weight has numbers that are too large for it"):
+        r1.save(model, tokenizer, tmp_path / "overflow", dtype="float16")
+    assert not (tmp_path / "overflow").exists()
+
+
 def test_generate_is_keyed(tmp_path: Path) -> None:
     model, tokenizer = r1.load(dense_folder(tmp_path / "in", "qwen2"))
     texts = r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=5)

@@ -205,3 +205,11 @@ def test_the_saved_config_names_the_special_tokens(tokenizer: TextTokenizer, tmp
     config = json.loads((tmp_path / CONFIG_FILE).read_text(encoding="utf-8"))
     assert (config["bos_token"], config["eos_token"], config["pad_token"]) == SPECIAL_TOKENS
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_of_somebody_elses_settings_only_known_ones_are_written_again(tmp_path, tokenizer):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": ["evil/x--t.T", None]}}))
+    TextTokenizer.load(tmp_path).save(tmp_path / "again")
+    assert "auto_map" not in json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
