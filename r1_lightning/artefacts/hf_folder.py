@@ -23,18 +23,17 @@ from r1_lightning.artefacts.files import input_folder, replacing, sha256_of, wri
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.functional.fp8_blocks import dequantise_blocks
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import Views
 
 KIND = "huggingface"  # what stands where an artefact has the name of its stage
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LFS_POINTER = b"version https://git-lfs"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 SCALE = "_scale_inv"  # beside a weight in FP8
 FP8 = "F8_E4M3"
 FLOATS = ("F64", "F32", "F16", "BF16")
-
-# What a stored tensor fills: views that lie side by side in it, along its last dimension.
-Views = tuple[Tensor, ...]
 
 
 class Stored(NamedTuple):
@@ -213,6 +212,11 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+        if is_pointer:
+            why = "it is a pointer of Git LFS, and `git lfs pull` brings the file"
+            raise InvalidInput(f"weights={str(path)!r} is not allowed: {why}") from error
         raise InvalidInput(
             f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
         ) from error

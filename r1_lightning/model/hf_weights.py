@@ -25,8 +25,8 @@ from torch import Tensor
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import check_expressible
 from r1_lightning.types.errors import require
+from r1_lightning.types.tensors import Views
 
-Views = tuple[Tensor, ...]
 TIED_HEAD = "lm_head.weight"
 # How a stored tensor's name ends where a folder keeps all experts of a layer in one.
 STACKED_EXPERTS = ".mlp.experts.gate_up_proj"

@@ -29,7 +29,7 @@ from r1_lightning.artefacts.files import output_folder, write_json
 from r1_lightning.artefacts.hf_folder import CONFIG, write_hf_weights
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_model import HFBackbone, hf_model_views
-from r1_lightning.model.hf_weights import Views, hf_views, joined
+from r1_lightning.model.hf_weights import hf_views, joined
 from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.evaluate import read_model
@@ -38,6 +38,7 @@ from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice
+from r1_lightning.types.tensors import Views
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}

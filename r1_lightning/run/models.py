@@ -14,11 +14,12 @@ from r1_lightning.artefacts.weights import load_tensors, load_weights, stored_ro
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig, hf_model_views, is_copy
-from r1_lightning.model.hf_weights import STACKED_EXPERTS, Views, hf_views, is_left_out
+from r1_lightning.model.hf_weights import STACKED_EXPERTS, hf_views, is_left_out
 from r1_lightning.model.lora import has_adapters, is_adapter
 from r1_lightning.model.precision import Precision
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import Views
 
 AnyBackbone = DeepSeekBackbone | HFBackbone
 # The network of each kind of shape.

@@ -39,14 +39,14 @@ def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBac
     shape where the folder is wrong or damaged.
     """
     path = Path(folder).expanduser()
-    base, shape = _described(path)
+    base, shape = _opened(path)
     tokenizer = TextTokenizer.load(base.tokenizer_folder)
     vocab_size = vocab_size_of(tokenizer, base)
     model_config = inject(shape, {"vocab_size": vocab_size}) if not isinstance(base, ImportedModel) else shape
     return make_backbone(model_config, precision or PlainPrecision(), base).eval(), tokenizer
 
 
-def _described(path: Path) -> tuple[store.Artefact, Any]:
+def _opened(path: Path) -> tuple[store.Artefact, Any]:
     """The folder, and the model's shape: as it is, or as the configuration of an artefact has it."""
     if not is_hf_folder(path):
         artefact = store.open_artefact(path)

@@ -54,6 +54,10 @@ class TokenBatch(_Movable):
         return self.document_ids > 0
 
 
+# Parts of weights that lie side by side, along the last dimension, in a tensor of a checkpoint.
+Views = tuple[Tensor, ...]
+
+
 @dataclass(frozen=True)
 class BackboneOutput:
     """What a backbone computes before the head.

@@ -84,6 +84,11 @@ def _damage(path: Path) -> None:
     (path / WEIGHTS).write_bytes(data[:-4])
 
 
+def _pointer(path: Path) -> None:
+    folder(path)
+    (path / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
 def _pickled(path: Path) -> None:
     (path / "config.json").write_text("{}")
     torch.save(TENSORS, path / "pytorch_model.bin")
@@ -112,6 +117,7 @@ def _quantised(path: Path, **changes: object) -> None:
         (lambda p: folder(p, TENSORS | {"d": torch.ones(4)}), r"model\.safetensors holds d, which belongs nowhere"),
         (lambda p: folder(p, TENSORS | {"c": torch.ones(5).long()}), r"holds c as I64; allowed are F64, F32"),
         (_damage, r"model\.safetensors' is not allowed: the file is truncated or damaged"),
+        (_pointer, r"it is a pointer of Git LFS, and `git lfs pull` brings the file"),
         (_pickled, r"pytorch_model\.bin, a pickle, which can run code when opened; convert it to safetensors"),
         (
             lambda p: (p / "config.json").write_text("{}"),
