@@ -12,23 +12,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_token_logprobs
+from r1_lightning.functional.logprobs import EAGER_TILES, Tiles
 from r1_lightning.model.block import ATTENTION, Block
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.init import init_weights
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.language_model import LanguageModel
 from r1_lightning.model.mla import step_mask
 from r1_lightning.model.moe import RoutingStats
 from r1_lightning.model.mtp import MTPModule, shift_left
 from r1_lightning.model.norm import RMSNorm
-from r1_lightning.model.precision import PlainPrecision, Precision, compute_type, in_compute_type
+from r1_lightning.model.precision import PlainPrecision, Precision, compute_type
 from r1_lightning.model.rope import rotary_tables
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # Shape legend: B rows, T positions, R rows being sampled, S cached positions, D model width, L layers with experts.
 
 
-class DeepSeekBackbone(nn.Module):
+class DeepSeekBackbone(LanguageModel):
     """MLA (or MLA and lightning attention) + DeepSeekMoE + MTP.
 
     Built with weights drawn from `seed`; load a checkpoint over them to continue from it.
@@ -82,24 +83,6 @@ class DeepSeekBackbone(nn.Module):
                 mtp.append(previous)
                 collected.append(stats)
         return self._output(x, tuple(mtp), [stats for stats in collected if stats is not None])
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """Rows of tokens without padding, B x T, to FP32 logits B x T x V."""
-        return self.unembed(self.hidden(TokenBatch.of_whole_rows(token_ids), with_mtp=False).hidden)
-
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """... x D to FP32 logits ... x V."""
-        with self.precision.autocast(hidden.device.type):
-            logits = self.head(hidden)
-        return logits.float()
-
-    def token_logprobs(
-        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`)."""
-        with self.precision.autocast(hidden_ND.device.type):
-            head_VD = in_compute_type(self.head.weight)
-        return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, self.tiles)
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.functional.logprobs import EAGER_TILES, linear_token_logprobs
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.language_model import LanguageModel
 from r1_lightning.model.lora import LoraSettings, add_adapters, base_state
-from r1_lightning.model.precision import PlainPrecision, Precision, compute_type, in_compute_type
+from r1_lightning.model.precision import PlainPrecision, Precision, compute_type
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
@@ -63,7 +63,7 @@ class HFModelConfig:
         return int(found or 0)
 
 
-class HFBackbone(nn.Module):
+class HFBackbone(LanguageModel):
     """A causal language model of `transformers` that fits the Protocols `Backbone` and `Balanced`; it has no experts to balance.
 
     Weights are drawn from `seed`; a checkpoint is loaded over them. Raises InvalidInput for a model that is not one of those above.
@@ -114,24 +114,6 @@ class HFBackbone(nn.Module):
                 use_cache=False,
             )
         return BackboneOutput.dense(output.last_hidden_state)
-
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """Rows of tokens without padding, B x T, to FP32 logits B x T x V."""
-        return self.unembed(self.hidden(TokenBatch.of_whole_rows(token_ids), with_mtp=False).hidden)
-
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """... x D to FP32 logits ... x V."""
-        with self.precision.autocast(hidden.device.type):
-            logits: Tensor = self.head(hidden)
-        return logits.float()
-
-    def token_logprobs(
-        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`)."""
-        with self.precision.autocast(hidden_ND.device.type):
-            head_VD = in_compute_type(self.head.weight)
-        return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, EAGER_TILES)
 
     def new_cache(self, rows: int, max_tokens: int) -> HFCache:
         """An empty cache for `rows` sequences of at most `max_tokens` tokens each."""

@@ -1,0 +1,45 @@
+"""What every backbone does with its hidden states: logits, and log-probs without ever making all logits.
+
+Both need the head alone, so they are the same for our own backbone and for the models of `transformers`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_token_logprobs
+from r1_lightning.model.precision import Precision, in_compute_type
+from r1_lightning.types.tensors import BackboneOutput, TokenBatch
+
+
+class LanguageModel(nn.Module, ABC):
+    """The part of a `Backbone` that follows from `hidden` and `head`, a V x D linear layer without bias."""
+
+    precision: Precision
+    head: Any
+    tiles: Tiles = EAGER_TILES
+
+    @abstractmethod
+    def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
+        """Packed rows to normed hidden states B x T x D."""
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Rows of tokens without padding, B x T, to FP32 logits B x T x V."""
+        return self.unembed(self.hidden(TokenBatch.of_whole_rows(token_ids), with_mtp=False).hidden)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """... x D to FP32 logits ... x V."""
+        with self.precision.autocast(hidden.device.type):
+            logits: Tensor = self.head(hidden)
+        return logits.float()
+
+    def token_logprobs(
+        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`)."""
+        with self.precision.autocast(hidden_ND.device.type):
+            head_VD = in_compute_type(self.head.weight)
+        return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, self.tiles)
