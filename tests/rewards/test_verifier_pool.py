@@ -157,6 +157,6 @@ def test_hostile_answers_finish(pool: VerifierPool) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_hostile_answers_finish(pool: VerifierPool) -> None:
-    """About five minutes on two busy cores; the rate stands in docs/log.md."""
+    """Half a minute on two busy cores; the rate stands in docs/log.md."""
     verdicts = hostile_verdicts(pool, 10_000)
     assert len(verdicts) == 10_000 and not any(verdict.same for verdict in verdicts) and CRASHED not in verdicts
