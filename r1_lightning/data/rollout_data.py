@@ -100,6 +100,7 @@ class RolloutDataset:
             "advantages": rollout.advantages,
             "drawn_groups": rollout.drawn_groups,
             "drafts": asdict(rollout.drafts),
+            "timeouts": rollout.timeouts,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -123,6 +124,7 @@ class RolloutDataset:
                 state["advantages"],
                 state["drawn_groups"],
                 Drafts(**state.get("drafts", {})),  # checkpoints made before there were drafts lack them
+                state.get("timeouts", 0),  # and those made before there was a verifier, these
             )
         )
 

@@ -49,22 +49,22 @@ class AccuracyReward:
         given = final_answer(completion.text) if self.strict else lenient_answer(completion.text)
         if given is None:
             return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
-        right = same_answer(given, problem.answer) if self.strict else _leniently_right(given, problem)
+        right = same_answer(given, problem.answer) if self.strict else leniently_right(given, problem)
         if right:
             return Verdict(1.0, "right")
-        return Verdict(0.0, f"answered {_shorten(given)}, expected {_shorten(problem.answer)}")
+        return wrong(given, problem)
 
 
 def grade(problem: Problem, completion: Completion, allow_empty_think: bool = False) -> Grade:
     """All counts of one completion at once. `allow_empty_think` is for prompts that force an empty think block."""
     strict_given, lenient_given = final_answer(completion.text), lenient_answer(completion.text)
     accurate = strict_given is not None and same_answer(strict_given, problem.answer)
-    lenient = lenient_given is not None and _leniently_right(lenient_given, problem)
+    lenient = lenient_given is not None and leniently_right(lenient_given, problem)
     well_formed = completion.finished and parse(completion.text, allow_empty_think).well_formed
     return Grade(strict=accurate and well_formed, lenient=lenient, well_formed=well_formed, accurate=accurate)
 
 
-def _leniently_right(given: str, problem: Problem) -> bool:
+def leniently_right(given: str, problem: Problem) -> bool:
     """`given` is the answer, or, where a number is asked for, ends in it: "it is 42 apples" answers 42."""
     if same_answer(given, problem.answer):
         return True
@@ -72,6 +72,11 @@ def _leniently_right(given: str, problem: Problem) -> bool:
         return False
     number = last_number(given)
     return number is not None and same_number(number, problem.answer)
+
+
+def wrong(given: str, problem: Problem) -> Verdict:
+    """The verdict on a wrong answer, with both answers in one short line."""
+    return Verdict(0.0, f"answered {_shorten(given)}, expected {_shorten(problem.answer)}")
 
 
 def _shorten(text: str) -> str:

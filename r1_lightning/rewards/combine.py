@@ -18,7 +18,14 @@ from numbers import Real
 from typing import Any
 
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
-from r1_lightning.types.text import Completion, Problem, RewardFunction, StepRewardFunction, Verdict
+from r1_lightning.types.text import (
+    BatchRewardFunction,
+    Completion,
+    Problem,
+    RewardFunction,
+    StepRewardFunction,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,11 @@ class CombinedVerdict:
     def scores(self) -> dict[str, float]:
         """The unweighted scores by name, as they are logged."""
         return {name: verdict.score for name, verdict in self.verdicts.items()}
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether any of the rewards ran out of time."""
+        return any(getattr(verdict, "timed_out", False) for verdict in self.verdicts.values())
 
 
 class WeightedSum:
@@ -76,8 +88,25 @@ class WeightedSum:
 
     def __call__(self, problem: Problem, completion: Completion, step: int = 0) -> CombinedVerdict:
         """`step` is the optimizer step; the total is NaN where a score is bad and its group is to be dropped."""
-        active = (reward for reward in self.rewards if step >= self.from_step.get(reward.name, 0))
-        verdicts = {reward.name: self._check(reward.name, reward(problem, completion)) for reward in active}
+        return self.judge_many([(problem, completion)], step)[0]
+
+    def judge_many(self, pairs: Sequence[tuple[Problem, Completion]], step: int = 0) -> list[CombinedVerdict]:
+        """The same for many completions, each with its problem; a reward with a `judge_many` of its own sees all at once."""
+        active = [reward for reward in self.rewards if step >= self.from_step.get(reward.name, 0)]
+        columns = {reward.name: self._column(reward, pairs) for reward in active}
+        return [self._combined({name: column[row] for name, column in columns.items()}) for row in range(len(pairs))]
+
+    def _column(self, reward: RewardFunction, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+        if isinstance(reward, BatchRewardFunction):
+            verdicts = list(reward.judge_many(pairs))
+            require(
+                len(verdicts) == len(pairs), f"reward {reward.name}", len(verdicts), f"{len(pairs)} verdicts are needed"
+            )
+        else:
+            verdicts = [reward(*pair) for pair in pairs]
+        return [self._check(reward.name, verdict) for verdict in verdicts]
+
+    def _combined(self, verdicts: Mapping[str, Verdict]) -> CombinedVerdict:
         total = math.fsum(self.weights[name] * verdict.score for name, verdict in verdicts.items())
         return CombinedVerdict(total, verdicts)
 

@@ -26,11 +26,12 @@ def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: i
     """The first `n_groups` groups that differ, of at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
     kept: list[Rollout] = []
     spare: list[Rollout] = []
-    drawn, drafts = 0, Drafts()
+    drawn, timeouts, drafts = 0, 0, Drafts()
     for attempt in range(attempts):
         rollout = draw(attempt)
         drawn += len(rollout.problems)
         drafts += rollout.drafts
+        timeouts += rollout.timeouts
         differs_P = rollout.rewards.isfinite().all(1) & ~zero_variance_groups(rollout.rewards)
         kept.append(select_groups(rollout, differs_P))
         spare.append(select_groups(rollout, ~differs_P))
@@ -38,7 +39,7 @@ def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: i
             break
     together = joined_rollouts([*kept, *spare], pad_id)
     first_P = torch.arange(len(together.problems)) < n_groups
-    return replace(select_groups(together, first_P), drawn_groups=drawn, drafts=drafts)
+    return replace(select_groups(together, first_P), drawn_groups=drawn, drafts=drafts, timeouts=timeouts)
 
 
 def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:

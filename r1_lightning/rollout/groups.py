@@ -128,6 +128,7 @@ class Rollout:
     advantages: Tensor
     drawn_groups: int
     drafts: Drafts = field(default_factory=Drafts)
+    timeouts: int = 0
 
     @property
     def zero_variance_fraction(self) -> float:
@@ -150,6 +151,8 @@ class Rollout:
             "rollout/zero_variance_fraction": self.zero_variance_fraction,
             "rollout/unjudged_fraction": float((~self.rewards.isfinite().all(1)).float().mean()),
             "rollout/drawn_groups": float(self.drawn_groups),
+            # Of all that were drawn: completions with a verdict of 0 because the verifier ran out of time.
+            "rollout/verifier_timeouts": self.timeouts / (self.drawn_groups * self.rewards.shape[1]),
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
             **self._draft_acceptance(),
         }
@@ -211,6 +214,7 @@ class RolloutMaker:
             judged.advantages,
             drawn_groups=len(problems),
             drafts=drafts_of(self.generate),
+            timeouts=judged.timeouts,
         )
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:

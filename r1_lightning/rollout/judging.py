@@ -27,11 +27,15 @@ from r1_lightning.types.text import Completion, Problem, StepRewardFunction
 
 @dataclass(frozen=True)
 class Judged:
-    """`rewards` and each of `parts` P x G (NaN where a reward gave no number and the group is dropped); advantages R x T."""
+    """`rewards` and each of `parts` P x G (NaN where a reward gave no number and the group is dropped); advantages R x T.
+
+    `timeouts` counts the completions of which a verdict is 0 because judging ran out of time.
+    """
 
     rewards: Tensor
     parts: Mapping[str, Tensor]
     advantages: Tensor
+    timeouts: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Judge:
         """Row r belongs to problem r // group_size; `step` is the optimizer step, for rewards that join later."""
         rows = [problem for problem in problems for _ in range(self.group_size)]
         completions = completions_of(texts, generation)
-        verdicts = [self.reward(*pair, step) for pair in zip(rows, completions, strict=True)]
+        verdicts = self.reward.judge_many(list(zip(rows, completions, strict=True)), step)
         shape = (len(problems), self.group_size)
         parts = {
             name: torch.tensor([float(verdict.verdicts[name].score) for verdict in verdicts]).view(shape)
@@ -64,7 +68,8 @@ class Judge:
         else:
             advantages = self._by_steps(self.reward.steps, rows, completions, generation, known)
         in_judged = judged.repeat_interleave(self.group_size).unsqueeze(1)
-        return Judged(rewards, parts, torch.where(in_judged & mask, advantages, 0.0))
+        timeouts = sum(verdict.timed_out for verdict in verdicts)
+        return Judged(rewards, parts, torch.where(in_judged & mask, advantages, 0.0), timeouts)
 
     def _by_steps(
         self,

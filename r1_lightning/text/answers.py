@@ -46,6 +46,11 @@ def lenient_answer(text: str) -> str | None:
     return _last_answer_block(text) or _last_boxed(text) or _after_last_hashes(text) or last_number(text)
 
 
+def marked_answer(answer: str) -> str:
+    """What stands in the last box of an answer, or after its last `####`; all of the answer where neither is there."""
+    return _last_boxed(answer) or _after_last_hashes(answer) or answer
+
+
 def last_number(text: str) -> str | None:
     """The last number written in the last 1,000 characters of `text`, in ASCII digits."""
     tail = text[-MAX_ANSWER_CHARS:].translate(_ASCII_FORMS)

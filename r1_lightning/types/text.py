@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Language = Literal["en", "zh"]
 
@@ -40,10 +40,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A reward function's judgement: a score (1.0 is right, 0.0 is wrong) and a short reason for people."""
+    """A reward function's judgement: a score (1.0 is right, 0.0 is wrong) and a short reason for people.
+
+    `timed_out`: the score stands for no judgement, because judging took longer than it may.
+    """
 
     score: float
     reason: str
+    timed_out: bool = False
 
 
 class RewardFunction(Protocol):
@@ -52,6 +56,13 @@ class RewardFunction(Protocol):
     name: str
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict: ...
+
+
+@runtime_checkable
+class BatchRewardFunction(RewardFunction, Protocol):
+    """A reward function that judges a whole rollout faster than one completion after another, with the same verdicts."""
+
+    def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> Sequence[Verdict]: ...
 
 
 @dataclass(frozen=True, slots=True)

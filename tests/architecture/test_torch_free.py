@@ -24,6 +24,7 @@ TORCH_FREE = {
     "types": [f"{PACKAGE}.types.errors", f"{PACKAGE}.types.text"],
     "text": _modules_of("text"),
     "tasks": _modules_of("tasks"),
+    "rewards": _modules_of("rewards"),  # verifier workers among them
 }
 
 

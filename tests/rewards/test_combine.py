@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -141,3 +142,25 @@ def test_a_bad_score_makes_the_total_nan_where_its_group_is_dropped(score: Any) 
 def test_bad_rules_are_named(settings: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
         WeightedSum([Fixed("a", 1.0)], **settings)
+
+
+def test_a_reward_that_judges_many_sees_all_at_once_and_the_sum_is_the_same() -> None:
+    class Lengths:
+        name = "lengths"
+        asked: list[int] = []
+
+        def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+            return self.judge_many([(problem, completion)])[0]
+
+        def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+            self.asked.append(len(pairs))
+            return [Verdict(float(len(c.text)), "", timed_out=not c.text) for _, c in pairs if c.text != "lost"]
+
+    reward = WeightedSum([Lengths()], weights=[2.0])
+    pairs = [(Problem("?", "1", "p"), Completion(text, 1, True)) for text in ("abc", "", "ab")]
+    together = reward.judge_many(pairs)
+    assert Lengths.asked == [3] and [verdict.total for verdict in together] == [6.0, 0.0, 4.0]
+    assert [verdict.timed_out for verdict in together] == [False, True, False]
+    assert [reward(*pair) for pair in pairs] == together
+    with pytest.raises(InvalidInput, match="reward lengths"):
+        reward.judge_many([*pairs, (pairs[0][0], Completion("lost", 1, True))])

@@ -109,6 +109,7 @@ def test_what_is_logged_by_hand() -> None:
             "rollout/zero_variance_fraction": 0.5,
             "rollout/unjudged_fraction": 0.0,
             "rollout/drawn_groups": 2.0,
+            "rollout/verifier_timeouts": 0.0,
             "rollout/mixed_language_fraction": 2 / 6,
         }
     )

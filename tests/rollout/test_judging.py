@@ -129,3 +129,18 @@ def test_the_token_at_which_a_step_ends() -> None:
     tokenizer: Any = Letters()
     assert [last_token([A, B, C, EOS], end, tokenizer) for end in (0, 1, 2, 3, 4)] == [0, 0, 1, 2, 3]
     assert last_token([A], 9, tokenizer) == 0
+
+
+def test_timeouts_are_counted_by_completion() -> None:
+    """Two of six completions have "b": both of its rewards ran out of time, which counts once each."""
+
+    @dataclass
+    class Late:
+        name: str
+
+        def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+            return Verdict(0.0, "timed out", timed_out=completion.text == "b")
+
+    expected = sum(text == "b" for text in TEXTS)
+    assert judge(WeightedSum([Late("one"), Late("two")])).timeouts == expected > 0
+    assert judge(WeightedSum([Matches()])).timeouts == 0

@@ -1,0 +1,94 @@
+r"""Is the mathematics right? The accuracy reward for answers that are more than numbers.
+
+Reward_acc of DeepSeek-R1 (arXiv:2501.12948, section 2.2): 1 if the answer in its place equals the reference by rule. The place
+is that of `rewards.accuracy`; within it, the last `\boxed{...}`, or what follows the last `####`, is the answer if there is one.
+An answer that text and exact fractions can decide (plain numbers, units, multiple choice, words) is judged here and at once; any
+other goes to the processes of `rewards.verifier_pool`, a whole rollout at a time.
+
+What the verifier cannot judge in its limits of time and memory scores 0, with the reason, and a timeout is counted
+(`rollout/verifier_timeouts`): it is the only verdict that another machine might give otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from r1_lightning.rewards.accuracy import leniently_right, wrong
+from r1_lightning.rewards.math_equality import quick_comparison
+from r1_lightning.rewards.verifier_pool import VerifierPool
+from r1_lightning.text.answers import final_answer, lenient_answer, marked_answer, parse_number, same_number
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+_RIGHT = Verdict(1.0, "right")
+
+
+class MathReward:
+    """1.0 if the answer is mathematically the reference, else 0.0.
+
+    Args:
+        name: the name of its metric.
+        strict: whether the answer must stand in the one, closed answer block, as `AccuracyReward` has it.
+        workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
+    """
+
+    def __init__(
+        self,
+        name: str = "accuracy",
+        strict: bool = True,
+        workers: int | None = None,
+        cpu_limit_s: float = 2.0,
+        memory_limit_mb: int = 1024,
+    ) -> None:
+        self.name = name
+        self.strict = strict
+        self.pool = VerifierPool(workers, cpu_limit_s, memory_limit_mb)
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return self.judge_many([(problem, completion)])[0]
+
+    def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+        """The verdicts in order; what needs the verifier is given to all of its processes together."""
+        given = [self._answer(completion) for _, completion in pairs]
+        verdicts = [self._at_once(answer, problem) for answer, (problem, _) in zip(given, pairs, strict=True)]
+        hard = [row for row, verdict in enumerate(verdicts) if verdict is None]
+        compared = self.pool.compare_many([(str(given[row]), pairs[row][0].answer) for row in hard])
+        judged = dict(zip(hard, compared, strict=True))
+        return [
+            verdict or self._verdict(str(given[row]), pairs[row][0], judged[row])
+            for row, verdict in enumerate(verdicts)
+        ]
+
+    def close(self) -> None:
+        """End the verifier's processes; they would also end with this one."""
+        self.pool.close()
+
+    def _answer(self, completion: Completion) -> str | None:
+        body = final_answer(completion.text) if self.strict else lenient_answer(completion.text)
+        return None if body is None else marked_answer(body)
+
+    def _at_once(self, given: str | None, problem: Problem) -> Verdict | None:
+        if given is None:
+            return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
+        if parse_number(given) is not None and parse_number(problem.answer) is not None:
+            return _RIGHT if same_number(given, problem.answer) else wrong(given, problem)
+        if not self.strict and leniently_right(given, problem):
+            return _RIGHT
+        quick = quick_comparison(given, problem.answer)
+        if quick is None:
+            return None
+        return _RIGHT if quick.same else wrong(given, problem)
+
+    def _verdict(self, given: str, problem: Problem, compared: Any) -> Verdict:
+        if compared.same:
+            return _RIGHT
+        reason = wrong(given, problem).reason
+        return Verdict(0.0, f"{reason} ({compared.why})", timed_out=compared.timed_out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has a pool of its own: processes cannot be copied."""
+        pool = self.pool
+        return {**self.__dict__, "pool": (pool.workers, pool.cpu_limit_s, pool.memory_limit_mb)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "pool": VerifierPool(*state["pool"])})
