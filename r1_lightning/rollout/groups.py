@@ -6,6 +6,7 @@ minibatches. `RolloutConfig` holds the same numbers for any size.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.language import is_mixed
+from r1_lightning.text.reasoning_format import FAULTS, parse
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation
@@ -154,8 +156,14 @@ class Rollout:
             # Of all that were drawn: completions with a verdict of 0 because the verifier ran out of time.
             "rollout/verifier_timeouts": self.timeouts / (self.drawn_groups * self.rewards.shape[1]),
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
+            **self._faults(),
             **self._draft_acceptance(),
         }
+
+    def _faults(self) -> dict[str, float]:
+        """The share of completions that break each rule of the form, so that a format reward of 0 explains itself."""
+        broken = Counter(fault for text in self.texts for fault in parse(text).faults)
+        return {f"format/{fault}": broken[fault] / len(self.texts) for fault in FAULTS}
 
     def _draft_acceptance(self) -> dict[str, float]:
         """The share of drafted tokens that the model drew itself, 0..1; nothing where nothing was drafted."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, rollout_keys
 from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.reasoning_format import FAULTS
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import Problem
@@ -94,7 +95,7 @@ def test_what_is_logged_by_hand() -> None:
     rollout = dataclasses.replace(
         rollout_of([[A], [B]], COMPLETIONS, rewards),
         generation=GENERATION,
-        texts=["我ok", "ok", "", "我", "1+1", "ok 好"],
+        texts=["我ok", "<think>ok</think><answer>1</answer>", "", "<think>我</think>", "1+1", "ok 好"],
         parts={"accuracy": rewards / 2, "format": torch.ones(2, 3)},
     )
     assert rollout.summary() == pytest.approx(
@@ -111,6 +112,10 @@ def test_what_is_logged_by_hand() -> None:
             "rollout/drawn_groups": 2.0,
             "rollout/verifier_timeouts": 0.0,
             "rollout/mixed_language_fraction": 2 / 6,
+            **dict.fromkeys((f"format/{fault}" for fault in FAULTS), 0.0),
+            "format/missing_think": 4 / 6,  # all but the second, which is well formed, and the fourth
+            "format/missing_answer": 5 / 6,
+            "format/text_outside": 3 / 6,  # the third is empty
         }
     )
 
