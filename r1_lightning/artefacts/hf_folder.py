@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from r1_lightning.artefacts.files import input_folder, replacing, sha256_of, write_json
+from r1_lightning.artefacts.fingerprint import fingerprint
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.weights import opened
 from r1_lightning.functional.fp8_blocks import dequantise_blocks
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import Views
@@ -29,7 +30,6 @@ KIND = "huggingface"  # what stands where an artefact has the name of its stage
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-LFS_POINTER = b"version https://git-lfs"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 SCALE = "_scale_inv"  # beside a weight in FP8
 FP8 = "F8_E4M3"
@@ -61,8 +61,6 @@ class HFFolder:
         """SHA-256 over every file that decides what the model is: configuration, tokenizer and weights."""
         names = [CONFIG, *(n for n in ("tokenizer.json", "tokenizer_config.json") if (self.folder / n).is_file())]
         digests = {name: sha256_of(self.folder / name) for name in (*names, *self.files)}
-        from r1_lightning.artefacts.fingerprint import fingerprint
-
         return fingerprint({"kind": "HuggingFace folder", "files": digests})
 
     def fill(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
@@ -102,7 +100,7 @@ class HFFolder:
 
     def _read(self, names: set[str]) -> Iterator[tuple[str, Tensor]]:
         for file in self.files:
-            with _opened(self.folder / file) as tensors:
+            with opened(self.folder / file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - no mapping
                     if name in names:
                         tensor = tensors.get_tensor(name)
@@ -133,7 +131,7 @@ class HFFolder:
         return block[0], block[1]
 
     def _dequantised(self, name: str, tensor: Tensor) -> Tensor:
-        with _opened(self.folder / self.stored[name + SCALE].file) as tensors:
+        with opened(self.folder / self.stored[name + SCALE].file) as tensors:
             return dequantise_blocks(tensor, tensors.get_tensor(name + SCALE), self._block())
 
     def _refusal(self, why: str) -> InvalidInput:
@@ -203,23 +201,9 @@ def _files(folder: Path) -> dict[str, list[str] | None]:
 
 
 def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    with _opened(path) as tensors:
+    with opened(path) as tensors:
         slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
         return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except SafetensorError as error:
-        with path.open("rb") as file:
-            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
-        if is_pointer:
-            why = "it is a pointer of Git LFS, and `git lfs pull` brings the file"
-            raise InvalidInput(f"weights={str(path)!r} is not allowed: {why}") from error
-        raise InvalidInput(
-            f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
-        ) from error
 
 
 def _json_object(path: Path) -> dict[str, Any]:
@@ -238,10 +222,10 @@ def _shown(shape: Sequence[int]) -> str:
 
 def write_hf_weights(
     folder: Path, tensors: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int], max_shard_bytes: int
-) -> list[str]:
+) -> None:
     """Write `tensors` (made one file at a time) as safetensors files of at most `max_shard_bytes`, with an index if several.
 
-    `sizes` are bytes per tensor; one that is larger than a file may be has a file of its own. Returns the files' names.
+    `sizes` are bytes per tensor; one that is larger than a file may be has a file of its own.
     """
     shards: list[list[str]] = [[]]
     room = max_shard_bytes
@@ -259,4 +243,3 @@ def write_hf_weights(
     if total > 1:
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
-    return files

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from r1_lightning.artefacts.files import FOLDER_ERRORS, replacing, unwritable
 from r1_lightning.types.errors import InvalidInput
+
+LFS_POINTER = b"version https://git-lfs"
 
 
 def _unique_state(module: nn.Module) -> dict[str, Tensor]:
@@ -63,12 +66,8 @@ def load_tensors(wanted: Mapping[str, Tensor], path: Path) -> None:
     """The same for tensors by the names that they have in the file; a shared one has one name."""
     if not path.is_file():
         raise InvalidInput(f"weights={str(path)!r} is not allowed: there is no such file")
-    try:
+    with opened(path):  # which says what is wrong with it
         found = load_file(path)
-    except SafetensorError as error:
-        raise InvalidInput(
-            f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
-        ) from error
     for name in sorted(wanted.keys() | found.keys()):
         here, there = _shape(wanted, name), _shape(found, name)
         if here != there:
@@ -91,13 +90,21 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors at `path` by name, off the file's header; none where there is no such file."""
     if not path.is_file():
         return {}
+    with opened(path) as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+
+
+def opened(path: Path) -> Any:
+    """A safetensors file whose header has been read, for a `with`; `InvalidInput` where it is truncated or damaged."""
     try:
-        with safe_open(path, framework="pt") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        return safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise InvalidInput(
-            f"weights={str(path)!r} is not allowed: the file is truncated or damaged ({error})"
-        ) from error
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+        why = f"the file is truncated or damaged ({error})"
+        if is_pointer:
+            why = "it is a pointer of Git LFS, and `git lfs pull` brings the file"
+        raise InvalidInput(f"weights={str(path)!r} is not allowed: {why}") from error
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> str:

@@ -55,6 +55,7 @@ _ROUTERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "deepseek_v2": ("softmax", {"norm_topk_prob": False, "scoring_func": "softmax", "topk_method": "greedy"}),
 }
+FAMILIES = tuple(_ROUTERS)
 _CLASSES = {"deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM"}
 _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 

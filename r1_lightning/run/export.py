@@ -32,6 +32,7 @@ from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import hf_views, joined
 from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.run.cli import BAD_INPUT
 from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
@@ -46,7 +47,6 @@ USAGE = (
     "usage: python scripts/export_hf.py artefact=RUN out=DIR [dtype=float32|bfloat16|float16] [mtp=false|true] "
     "[max_file=5GB]"
 )
-BAD_INPUT = 2
 ROUTER_BIAS = ".e_score_correction_bias"
 
 

@@ -21,7 +21,7 @@ from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import HFFolder, ImportedModel, import_model, is_hf_folder
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.hf_config import config_from_hf
+from r1_lightning.model.hf_config import FAMILIES, config_from_hf
 from r1_lightning.model.hf_model import HFModelConfig, is_of_the_model
 from r1_lightning.model.hf_weights import stored_mtp_depth
 from r1_lightning.model.lora import LoraSettings
@@ -31,15 +31,15 @@ from r1_lightning.run.targets import refuse_interpolations
 from r1_lightning.types.errors import InvalidInput
 
 FIELDS = "hf_config"
-DEEPSEEK = ("deepseek_v3", "deepseek_v2")
 
 
 def open_input(folder: str) -> Artefact:
     """The artefact, or the checkpoint in HuggingFace's form, that `init_from` names: whole and undamaged."""
+    path = Path(folder).expanduser()
     try:
-        if is_hf_folder(Path(folder).expanduser()):
-            return import_model(Path(folder).expanduser())
-        artefact = store.open_artefact(Path(folder))
+        if is_hf_folder(path):
+            return import_model(path)
+        artefact = store.open_artefact(path)
         store.verify(artefact)
     except InvalidInput as error:
         raise InvalidInput(f"init_from: {error}") from error
@@ -47,7 +47,7 @@ def open_input(folder: str) -> Artefact:
 
 
 def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
-    """`stage` with the model of the input it starts from, where that comes from HuggingFace.
+    """`stage` with the model of the input it starts from: of a HuggingFace folder, or of an artefact unless `model` is typed.
 
     Raises InvalidInput where the model is set on the command line beside a folder that decides it, where the folder's model is
     not one of ours and `model=hf` is missing, or where `model=hf` is asked for and nothing says what the model is.
@@ -144,10 +144,10 @@ def deepseek_config(source: HFFolder) -> ModelConfig:
 def _deepseek_node(base: ImportedModel) -> dict[str, Any]:
     """The `model` node of a DeepSeek checkpoint."""
     kind = base.source.config.get("model_type")
-    if kind not in DEEPSEEK:
+    if kind not in FAMILIES:
         raise InvalidInput(
             f"init_from={base.folder} is not allowed without model=hf: its model_type is {kind!r}, our backbone takes "
-            f"{' and '.join(DEEPSEEK)}"
+            f"{' and '.join(FAMILIES)}"
         )
     config = deepseek_config(base.source)
     node = dataclasses.asdict(config)

@@ -17,13 +17,14 @@ import torch
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
+from r1_lightning.model.hf_config import FAMILIES
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.sampler import Sampler, SamplingConfig
 from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.export import ExportConfig, write_folder
-from r1_lightning.run.importing import DEEPSEEK, deepseek_config, refuse_directives
+from r1_lightning.run.importing import deepseek_config, refuse_directives
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import PLAIN, ChatTemplate
@@ -54,7 +55,7 @@ def _opened(path: Path) -> tuple[store.Artefact, Any]:
         return artefact, read_model(path / store.CONFIG).model
     source = open_hf_folder(path)
     base = ImportedModel(path, KIND, "", complete=True, source=source)
-    if source.config.get("model_type") in DEEPSEEK:
+    if source.config.get("model_type") in FAMILIES:
         return base, deepseek_config(source)
     refuse_directives(dict(source.config), str(path / "config.json"))
     return base, HFModelConfig(source.config)

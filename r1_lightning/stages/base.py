@@ -152,8 +152,7 @@ class StageModule(L.LightningModule):
         """Move the expert biases by the whole step's load; once per optimizer step."""
         used = load.sum(-1) > 0  # MTP layers are idle where the stage trains without them
         self.log("moe/max_violation", max_violation(load[used]).mean())
-        bias = self.backbone.expert_bias()
-        if self.bias_update_speed > 0 and bias.numel():
+        if self.bias_update_speed > 0 and (bias := self.backbone.expert_bias()).numel():
             load = F.pad(self.all_reduce_sum(load), (0, 0, 0, len(bias) - len(load)))  # layers not run have no load
             self.backbone.set_expert_bias(updated_expert_bias(bias, load, self.bias_update_speed))
 

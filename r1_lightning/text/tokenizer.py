@@ -83,6 +83,7 @@ class TextTokenizer:
         tokenizer.encode_special_tokens = True  # their spelling inside a text is text, see the module's docstring
         self._tokenizer = tokenizer
         self._config = dict(config)
+        self._vocab_size = max(vocabulary.values()) + 1  # ids may have holes
         ids = {role: None if name is None else vocabulary[name] for role, name in names.items()}
         eos_id = ids["eos"]
         assert eos_id is not None
@@ -97,7 +98,7 @@ class TextTokenizer:
     @property
     def vocab_size(self) -> int:
         """The number of ids, added tokens included: every id is below it."""
-        return int(max(self._tokenizer.get_vocab(with_added_tokens=True).values())) + 1  # ids may have holes
+        return self._vocab_size
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a single token, for instance a tag, or None."""
