@@ -1,0 +1,87 @@
+"""How the tests of a programming problem are written down: as data in a problem's metadata, under `TESTS`.
+
+Three kinds, because published data sets come in three:
+
+- **stdin**: a whole program reads `given` from standard input and must print `expected` (LiveCodeBench, contests);
+- **call**: the function `entry_point` is called with the JSON array `given` and must return the JSON value `expected` (MBPP,
+  LiveCodeBench);
+- **assert**: a `script` of assertions, as HumanEval has it. It is the weaker kind: script and answer run in one process, so
+  that the expected values lie where the answer could read them.
+
+Every case whose `is_visible` is false is hidden: the question does not show it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from r1_lightning.types.errors import InvalidInput, require, require_choice
+
+TESTS = "tests"  # the key in a problem's metadata
+CodeTestKind = Literal["stdin", "call", "assert"]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCase:
+    """One test case: standard input and output as text, or arguments and return value as JSON."""
+
+    given: str
+    expected: str
+    is_visible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTests:
+    """All tests of one problem.
+
+    `setup` is put before the answer's own code (imports that the question promises). `entry_point` names the function that a
+    call needs, or that a script's `check` is given; `script` belongs to the kind "assert", `cases` to the other two.
+
+    Raises:
+        InvalidInput: an unknown kind, no case or script, a call without a name, arguments or a result that are not JSON.
+    """
+
+    kind: CodeTestKind
+    cases: tuple[CodeCase, ...] = ()
+    entry_point: str | None = None
+    setup: str = ""
+    script: str = ""
+
+    def __post_init__(self) -> None:
+        require_choice("tests.kind", self.kind, get_args(CodeTestKind))
+        if self.kind == "assert":
+            require(bool(self.script.strip()), "tests.script", self.script, "assertions are needed")
+            return
+        require(bool(self.cases), "tests.cases", self.cases, "at least one case is needed")
+        if self.kind == "call":
+            name = self.entry_point
+            require(bool(name) and str(name).isidentifier(), "tests.entry_point", name, "the name of a function")
+            for number, case in enumerate(self.cases):
+                given = _json(f"tests.cases[{number}].given", case.given)
+                require(
+                    isinstance(given, list), f"tests.cases[{number}].given", case.given, "a JSON array of arguments"
+                )
+                _json(f"tests.cases[{number}].expected", case.expected)
+
+    def to_json(self) -> str:
+        """One line for a problem's metadata."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> CodeTests:
+        """What `to_json` wrote. `InvalidInput` for anything else."""
+        data = _json("tests", text)
+        try:
+            cases = tuple(CodeCase(**case) for case in data.pop("cases", ()))
+            return cls(cases=cases, **data)
+        except (TypeError, AttributeError) as error:
+            raise InvalidInput(f"tests={text[:60]!r} is not allowed: {error}") from error
+
+
+def _json(field: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidInput(f"{field}={str(text)[:60]!r} is not allowed: it must be JSON ({error})") from error
