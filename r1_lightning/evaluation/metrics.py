@@ -14,6 +14,7 @@ import numpy as np
 
 from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, majority_vote_accuracy
 from r1_lightning.rewards.accuracy import grade
+from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
 from r1_lightning.text.answers import answer_key, lenient_answer
 from r1_lightning.text.language import is_mixed
 from r1_lightning.types.text import Completion, Problem
@@ -31,7 +32,7 @@ def measure_samples(
     problems: Sequence[Problem], completions: Sequence[Sequence[Completion]], allow_empty_think: bool = False
 ) -> dict[str, Measure]:
     """Measures by name, from k completions for each problem. Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate,
-    mixed_language_rate, completion_tokens_mean, finished_rate."""
+    completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate."""
     grades = [[grade(p, c, allow_empty_think) for c in row] for p, row in zip(problems, completions, strict=True)]
 
     def mean(value: Callable[[int, int], float]) -> Measure:
@@ -39,6 +40,7 @@ def measure_samples(
         clusters = np.repeat(np.arange(len(table)), table.shape[1])
         return Measure(float(table.mean()), bootstrap_mean_interval(table.ravel(), clusters))
 
+    consistency = LanguageConsistencyReward()
     votes = [[answer_key(lenient_answer(completion.text)) for completion in row] for row in completions]
     consensus = majority_vote_accuracy(votes, [answer_key(problem.answer) for problem in problems])
     n_samples = len(completions[0])
@@ -48,6 +50,8 @@ def measure_samples(
         f"cons_at_{n_samples}": Measure(consensus.estimate, consensus),
         "format_rate": mean(lambda i, j: grades[i][j].well_formed),
         "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
+        "language_consistency": mean(lambda i, j: consistency(problems[i], completions[i][j]).score),
+        "wordless_thinking_rate": mean(lambda i, j: thinking_words(completions[i][j]) == 0),
         "mixed_language_rate": mean(lambda i, j: is_mixed(completions[i][j].text)),
         "finished_rate": mean(lambda i, j: completions[i][j].finished),
     }

@@ -77,6 +77,7 @@ class Evaluator:
 # What a reader of the table has to know; the rest says it by its name.
 MEANINGS = {
     "pass_at_1": "share of samples that are right, in the form asked for; lenient: the right answer at the end, in any form",
+    "language_consistency": "share of the thinking's words that are in the question's language; 1 where it has none (wordless)",
     "cons_at_": "share of problems whose most frequent answer is right, any form counted: high where right answers agree",
 }
 

@@ -1,15 +1,20 @@
 """Does the model think in the language of the question? R1's answer to R1-Zero's mixing.
 
     Reward_language = Num(Words_target) / Num(Words)          (DeepSeek-R1, arXiv:2501.12948, eq 7)
-over the chain of thought. How words are counted is `text/language.py`'s choice; where a completion has no single think
-block, the whole of it is counted, so that leaving the tags out does not help. The paper adds it to the other rewards as it is.
+over the chain of thought, added to the other rewards as it is. The paper is silent on four points. We decided:
+
+- **Words** are counted as `text/language.py` does: a Chinese word is one Han character, digits and formulas are neutral.
+- **The target** is the language of the question (`Problem.language`: a generator knows it, an adaptor counts the question's words).
+- **A thinking without words** (pure calculation) is in no wrong language and scores 1. So a policy can earn the reward by
+  falling silent; `thinking_words` tells an evaluation whether it did.
+- **Where a completion has no single think block**, the whole of it is counted, so that leaving the tags out does not help.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r1_lightning.text.language import language_share
+from r1_lightning.text.language import count_words, language_share
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.text import Completion, Problem, Verdict
 
@@ -21,6 +26,16 @@ class LanguageConsistencyReward:
     name: str = "language"
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        thinking = parse(completion.text).think
-        share = language_share(completion.text if thinking is None else thinking, problem.language)
+        share = language_share(thinking_of(completion), problem.language)
         return Verdict(share, f"{share:.0%} of the words are {problem.language}")
+
+
+def thinking_of(completion: Completion) -> str:
+    """The think block's body, or the whole text where there is no single one."""
+    thinking = parse(completion.text).think
+    return completion.text if thinking is None else thinking
+
+
+def thinking_words(completion: Completion) -> int:
+    """How many words, of any language, the thinking holds."""
+    return sum(count_words(thinking_of(completion)).values())

@@ -38,6 +38,9 @@ BY_HAND = {
     "pass_at_1_lenient": [[1, 1, 0, 1], [1, 1, 1, 0]],
     "format_rate": [[1, 0, 1, 0], [0, 1, 0, 0]],
     "mixed_language_rate": [[0, 0, 0, 0], [0, 1, 0, 0]],
+    # No words but in "It is 5." (English, no think block: all of it counts) and "先算 well 9." (two Han characters of three words).
+    "language_consistency": [[1, 1, 1, 1], [1, 2 / 3, 1, 1]],
+    "wordless_thinking_rate": [[1, 0, 1, 1], [1, 0, 1, 1]],
     "finished_rate": [[1, 1, 1, 0], [1, 1, 1, 1]],
     "completion_tokens_mean": [[10, 10, 12, 64], [4, 20, 5, 1]],
 }

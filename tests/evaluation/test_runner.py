@@ -178,7 +178,7 @@ def test_the_table_by_hand() -> None:
 def test_the_table_of_a_real_evaluation_has_a_line_for_each_measure() -> None:
     measures = evaluator(samples=4)(backbone_that_says(*THINKER))
     table, legend = render_table("t", {"model": measures}).split("\n\n")
-    assert [line.split(":")[0] for line in legend.split("\n")] == ["pass_at_1", "cons_at_"]
+    assert [line.split(":")[0] for line in legend.split("\n")] == ["pass_at_1", "language_consistency", "cons_at_"]
     lines = table.split("\n")
     assert [line.split()[0] for line in lines[2:]] == list(measures)
     assert all("[" in line and "]" in line for line in lines[2:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r1_lightning.rewards.language import LanguageConsistencyReward
+from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_of, thinking_words
 from r1_lightning.types.text import Completion, Language, Problem
 
 
@@ -23,3 +23,18 @@ from r1_lightning.types.text import Completion, Language, Problem
 def test_by_hand(text: str, language: Language, expected: float) -> None:
     verdict = LanguageConsistencyReward()(Problem("", "", "", language), Completion(text, 1, True))
     assert verdict.score == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "thinking", "words"),
+    [
+        ("<think>先算 add 2+3</think><answer>five</answer>", "先算 add 2+3", 3),
+        ("<think>2+3=5</think><answer>five</answer>", "2+3=5", 0),
+        ("so five", "so five", 2),
+        ("<think>a b</think> then <think>so</think>", "<think>a b</think> then <think>so</think>", 2),  # then, so
+    ],
+)
+def test_the_thinking_and_its_words(text: str, thinking: str, words: int) -> None:
+    completion = Completion(text, 1, True)
+    assert thinking_of(completion) == thinking
+    assert thinking_words(completion) == words
