@@ -41,12 +41,17 @@ class RolloutLogger(L.Callback):
         shown = [place * group_size for place in range(min(SAMPLES_SHOWN, len(rollout.problems)))]
         text = "\n\n".join(
             f"**{rollout.problems[row // group_size].question}** (answer {rollout.problems[row // group_size].answer}, "
-            f"reward {rewards[row]:g})\n\n{as_code(rollout.texts[row])}"
+            f"reward {rewards[row]:g})\n\n{as_code(rollout.texts[row])}\n\n{as_code(_why(rollout, row))}"
             for row in shown
         )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("rollout/samples", text, trainer.global_step)
+
+
+def _why(rollout: Any, row: int) -> str:
+    """Each reward function's reason for its score of one completion, a line each."""
+    return "\n".join(f"{name}: {reasons[row]}" for name, reasons in rollout.reasons.items())
 
 
 def as_code(text: str) -> str:

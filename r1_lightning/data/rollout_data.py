@@ -101,6 +101,7 @@ class RolloutDataset:
             "drawn_groups": rollout.drawn_groups,
             "drafts": asdict(rollout.drafts),
             "timeouts": rollout.timeouts,
+            "reasons": {name: list(why) for name, why in rollout.reasons.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,6 +126,7 @@ class RolloutDataset:
                 state["drawn_groups"],
                 Drafts(**state.get("drafts", {})),  # checkpoints made before there were drafts lack them
                 state.get("timeouts", 0),  # and those made before there was a verifier, these
+                state.get("reasons", {}),
             )
         )
 

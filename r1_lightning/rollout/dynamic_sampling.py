@@ -57,6 +57,7 @@ def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:
         rewards=rollout.rewards[groups],
         parts={name: scores[groups] for name, scores in rollout.parts.items()},
         advantages=rollout.advantages[rows],
+        reasons={name: [why[row] for row in rows.tolist()] for name, why in rollout.reasons.items()},
     )
 
 
@@ -73,4 +74,5 @@ def joined_rollouts(parts: Sequence[Rollout], pad_id: int) -> Rollout:
         rewards=torch.cat([part.rewards for part in parts]),
         parts={name: torch.cat([part.parts[name] for part in parts]) for name in first.parts},
         advantages=torch.cat([pad(part.advantages, (0, width - part.advantages.shape[1])) for part in parts]),
+        reasons={name: [why for part in parts for why in part.reasons[name]] for name in first.reasons},
     )

@@ -116,7 +116,8 @@ class Rollout:
 
     `rewards` are P x G; `parts` holds each reward function's scores P x G under its name; `advantages` are per completion
     token, R x T, 0 elsewhere. `drawn_groups` counts the groups that were sampled to fill it, P without dynamic sampling.
-    `drafts` counts what was drafted while all of these were sampled: nothing, unless the sampler drafts.
+    `drafts` counts what was drafted while all of these were sampled: nothing, unless the sampler drafts. `reasons` says, by the
+    name of the reward function, why each of the R completions got its score.
     """
 
     number: int
@@ -131,6 +132,7 @@ class Rollout:
     drawn_groups: int
     drafts: Drafts = field(default_factory=Drafts)
     timeouts: int = 0
+    reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def zero_variance_fraction(self) -> float:
@@ -223,6 +225,7 @@ class RolloutMaker:
             drawn_groups=len(problems),
             drafts=drafts_of(self.generate),
             timeouts=judged.timeouts,
+            reasons=judged.reasons,
         )
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:

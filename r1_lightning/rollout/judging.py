@@ -11,7 +11,7 @@ A score that is None or no number stops the run; with `on_bad_score: drop_group`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,13 +29,15 @@ from r1_lightning.types.text import Completion, Problem, StepRewardFunction
 class Judged:
     """`rewards` and each of `parts` P x G (NaN where a reward gave no number and the group is dropped); advantages R x T.
 
-    `timeouts` counts the completions of which a verdict is 0 because judging ran out of time.
+    `timeouts` counts the completions of which a verdict is 0 because judging ran out of time. `reasons` holds, by the name of
+    the reward, why each of the R rows got its score.
     """
 
     rewards: Tensor
     parts: Mapping[str, Tensor]
     advantages: Tensor
     timeouts: int = 0
+    reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Judge:
             advantages = self._by_steps(self.reward.steps, rows, completions, generation, known)
         in_judged = judged.repeat_interleave(self.group_size).unsqueeze(1)
         timeouts = sum(verdict.timed_out for verdict in verdicts)
-        return Judged(rewards, parts, torch.where(in_judged & mask, advantages, 0.0), timeouts)
+        reasons = {name: [verdict.verdicts[name].reason for verdict in verdicts] for name in parts}
+        return Judged(rewards, parts, torch.where(in_judged & mask, advantages, 0.0), timeouts, reasons)
 
     def _by_steps(
         self,

@@ -138,6 +138,7 @@ def test_a_rollout_in_use_is_resumed_without_its_weights() -> None:
     assert again.rollout is not None and data.rollout is not None
     assert again.rollout.summary() == data.rollout.summary()
     assert list(again.rollout.texts) == list(data.rollout.texts)
+    assert again.rollout.reasons == data.rollout.reasons == {"accuracy": ["a hash"] * len(data.rollout.texts)}
 
 
 def test_resumed_between_rollouts_it_samples_the_next_one() -> None:

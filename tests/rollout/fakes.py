@@ -90,6 +90,8 @@ def rollout_of(
     problems = [Problem(f"q{i}", "0", f"p{i}") for i in range(len(prompts))]
     advantages = torch.arange(rewards.numel())[:, None] * generation.completion_mask.float()
     texts = [""] * len(completions)
+    why = {"accuracy": [f"row {row}" for row in range(len(completions))]}
+    parts = {"accuracy": rewards}
     return Rollout(
-        number, 3, problems, prompts, texts, generation, rewards, {"accuracy": rewards}, advantages, len(prompts)
+        number, 3, problems, prompts, texts, generation, rewards, parts, advantages, len(prompts), reasons=why
     )

@@ -56,7 +56,7 @@ class Short:
     name: str = "brevity"
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        return Verdict((10 - completion.n_tokens) / 10, "")
+        return Verdict((10 - completion.n_tokens) / 10, f"{completion.n_tokens} tokens")
 
 
 PROBLEMS = [Problem("x", "a", "p0"), Problem("yz", "bc", "p1")]

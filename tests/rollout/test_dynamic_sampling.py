@@ -68,10 +68,12 @@ def test_selecting_and_joining_keep_every_row_with_its_own_numbers() -> None:
     second = select_groups(whole, torch.tensor([False, True, False]))
     assert second.advantages.tolist() == [[2.0, 0.0], [3.0, 3.0]]
     assert second.parts["accuracy"].tolist() == [DIFFERENT]
+    assert second.reasons == {"accuracy": ["row 2", "row 3"]}
     torch.testing.assert_close(second.generation.policy_logprobs, whole.generation.policy_logprobs[2:4])
     again = joined_rollouts(
         [select_groups(whole, torch.tensor(keep)) for keep in ([True, True, False], [False, False, True])], PAD
     )
     assert starts(again) == starts(whole)
+    assert again.reasons == whole.reasons == {"accuracy": [f"row {row}" for row in range(6)]}
     assert torch.equal(again.advantages, whole.advantages) and torch.equal(again.rewards, whole.rewards)
     assert torch.equal(again.generation.completion_ids, whole.generation.completion_ids)

@@ -43,6 +43,7 @@ def test_judging_keeps_order_and_gives_each_completion_its_own_problem() -> None
     assert judged.parts["accuracy"].tolist() == [[1, 0, 0], [1, 1, 0]]
     torch.testing.assert_close(judged.parts["brevity"], torch.tensor([[0.8, 0.8, 0.7], [0.7, 0.7, 0.9]]))
     torch.testing.assert_close(judged.rewards, torch.tensor([[2.6, 1.6, 1.4], [2.4, 2.4, 1.8]]))
+    assert judged.reasons == {"accuracy": [""] * 6, "brevity": [f"{n} tokens" for n in (2, 2, 3, 3, 3, 1)]}
     assert [problem for problem, _ in accuracy.seen] == ["p0", "p0", "p0", "p1", "p1", "p1"]
     expected = [Completion(t, len(c), f) for t, c, f in zip(TEXTS, COMPLETIONS, FINISHED, strict=True)]
     assert [completion for _, completion in accuracy.seen] == expected
