@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, majority_vote_accuracy
-from r1_lightning.rewards.accuracy import grade
+from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
 from r1_lightning.text.answers import answer_key, lenient_answer
 from r1_lightning.text.language import is_mixed
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,19 @@ class Measure:
 
 
 def measure_samples(
-    problems: Sequence[Problem], completions: Sequence[Sequence[Completion]], allow_empty_think: bool = False
+    problems: Sequence[Problem],
+    completions: Sequence[Sequence[Completion]],
+    allow_empty_think: bool = False,
+    accuracy: RewardFunction | None = None,
 ) -> dict[str, Measure]:
-    """Measures by name, from k completions for each problem. Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate,
-    completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate."""
-    grades = [[grade(p, c, allow_empty_think) for c in row] for p, row in zip(problems, completions, strict=True)]
+    """Measures by name, from k completions for each problem; `accuracy` judges them, by default the exact rule.
+
+    Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate, completion_tokens_mean, language_consistency,
+    wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k compares answers as text and exact numbers.
+    """
+    pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
+    judged = iter(grades(pairs, accuracy or AccuracyReward(), allow_empty_think))
+    graded = [[next(judged) for _ in row] for row in completions]
 
     def mean(value: Callable[[int, int], float]) -> Measure:
         table = np.array([[value(i, j) for j in range(len(row))] for i, row in enumerate(completions)], dtype=float)
@@ -45,10 +53,10 @@ def measure_samples(
     consensus = majority_vote_accuracy(votes, [answer_key(problem.answer) for problem in problems])
     n_samples = len(completions[0])
     return {
-        "pass_at_1": mean(lambda i, j: grades[i][j].strict),
-        "pass_at_1_lenient": mean(lambda i, j: grades[i][j].lenient),
+        "pass_at_1": mean(lambda i, j: graded[i][j].strict),
+        "pass_at_1_lenient": mean(lambda i, j: graded[i][j].lenient),
         f"cons_at_{n_samples}": Measure(consensus.estimate, consensus),
-        "format_rate": mean(lambda i, j: grades[i][j].well_formed),
+        "format_rate": mean(lambda i, j: graded[i][j].well_formed),
         "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
         "language_consistency": mean(lambda i, j: consistency(problems[i], completions[i][j]).score),
         "wordless_thinking_rate": mean(lambda i, j: thinking_words(completions[i][j]) == 0),

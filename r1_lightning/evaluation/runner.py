@@ -12,7 +12,7 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_int, require_number
 from r1_lightning.types.tensors import Backbone
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 # Evaluation draws belong to no rollout; this number keeps their keys apart from those of any training rollout.
 EVALUATION_ROLLOUT = 2**31
@@ -47,7 +47,7 @@ class Evaluator:
     """Measures any backbone on the same problems with the same random numbers.
 
     `forced_prefix` is put after every prompt and counted as part of the completion: " <think></think><answer>" forces an
-    empty think, which tells reasoning from mere knowledge.
+    empty think, which tells reasoning from mere knowledge. `accuracy` says what is right; None is the exact rule.
     """
 
     problems: Sequence[Problem]
@@ -56,6 +56,7 @@ class Evaluator:
     config: EvaluationConfig
     seed: int
     forced_prefix: str = ""
+    accuracy: RewardFunction | None = None
 
     def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
         """`samples` completions for each problem; `progress` hears of every batch of completions done."""
@@ -71,7 +72,9 @@ class Evaluator:
 
     def __call__(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> dict[str, Measure]:
         """Measures by name (see `evaluation.metrics`)."""
-        return measure_samples(self.problems, self.completions(backbone, progress), bool(self.forced_prefix))
+        return measure_samples(
+            self.problems, self.completions(backbone, progress), bool(self.forced_prefix), self.accuracy
+        )
 
 
 # What a reader of the table has to know; the rest says it by its name.

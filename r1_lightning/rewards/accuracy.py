@@ -13,11 +13,13 @@ Numbers are compared exactly, other answers as normalised text; see `r1_lightnin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from r1_lightning.rewards.combine import judge_all
 from r1_lightning.text.answers import final_answer, last_number, lenient_answer, parse_number, same_answer, same_number
 from r1_lightning.text.reasoning_format import parse
-from r1_lightning.types.text import Completion, Problem, Verdict
+from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
 
 # Enough of a wrong answer for a person to see what it was, in one line of a log.
 _SHOWN_CHARS = 40
@@ -54,14 +56,27 @@ class AccuracyReward:
             return Verdict(1.0, "right")
         return wrong(given, problem)
 
+    def leniently(self) -> AccuracyReward:
+        return replace(self, strict=False)
 
-def grade(problem: Problem, completion: Completion, allow_empty_think: bool = False) -> Grade:
-    """All counts of one completion at once. `allow_empty_think` is for prompts that force an empty think block."""
-    strict_given, lenient_given = final_answer(completion.text), lenient_answer(completion.text)
-    accurate = strict_given is not None and same_answer(strict_given, problem.answer)
-    lenient = lenient_given is not None and leniently_right(lenient_given, problem)
+
+def grades(
+    pairs: Sequence[tuple[Problem, Completion]], accuracy: RewardFunction, allow_empty_think: bool = False
+) -> list[Grade]:
+    """All counts of each completion, judged by the reward function that training would ask.
+
+    A reward that knows no lenient form counts as itself. Partial credit is no accuracy. `allow_empty_think` is for prompts that
+    force an empty think block.
+    """
+    strictly = judge_all(accuracy, pairs)
+    leniently = judge_all(accuracy.leniently(), pairs) if isinstance(accuracy, AccuracyFunction) else strictly
+    rows = zip(pairs, strictly, leniently, strict=True)
+    return [_grade(completion, a.score >= 1, b.score >= 1, allow_empty_think) for (_, completion), a, b in rows]
+
+
+def _grade(completion: Completion, accurate: bool, leniently_accurate: bool, allow_empty_think: bool) -> Grade:
     well_formed = completion.finished and parse(completion.text, allow_empty_think).well_formed
-    return Grade(strict=accurate and well_formed, lenient=lenient, well_formed=well_formed, accurate=accurate)
+    return Grade(accurate and well_formed, accurate or leniently_accurate, well_formed, accurate)
 
 
 def leniently_right(given: str, problem: Problem) -> bool:

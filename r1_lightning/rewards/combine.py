@@ -97,18 +97,20 @@ class WeightedSum:
         return [self._combined({name: column[row] for name, column in columns.items()}) for row in range(len(pairs))]
 
     def _column(self, reward: RewardFunction, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        if isinstance(reward, BatchRewardFunction):
-            verdicts = list(reward.judge_many(pairs))
-            require(
-                len(verdicts) == len(pairs), f"reward {reward.name}", len(verdicts), f"{len(pairs)} verdicts are needed"
-            )
-        else:
-            verdicts = [reward(*pair) for pair in pairs]
-        return [self._check(reward.name, verdict) for verdict in verdicts]
+        return [self._check(reward.name, verdict) for verdict in judge_all(reward, pairs)]
 
     def _combined(self, verdicts: Mapping[str, Verdict]) -> CombinedVerdict:
         total = math.fsum(self.weights[name] * verdict.score for name, verdict in verdicts.items())
         return CombinedVerdict(total, verdicts)
+
+
+def judge_all(reward: RewardFunction, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+    """One reward's verdicts in order, all asked for at once where it can. `InvalidInput` where it gives too few or many."""
+    if not isinstance(reward, BatchRewardFunction):
+        return [reward(*pair) for pair in pairs]
+    verdicts = list(reward.judge_many(pairs))
+    require(len(verdicts) == len(pairs), f"reward {reward.name}", len(verdicts), f"{len(pairs)} verdicts are needed")
+    return verdicts
 
 
 def _weights_by_name(

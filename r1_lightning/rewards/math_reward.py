@@ -12,6 +12,7 @@ What the verifier cannot judge in its limits of time and memory scores 0, with t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from r1_lightning.rewards.accuracy import leniently_right, wrong
@@ -58,6 +59,12 @@ class MathReward:
             verdict or self._verdict(str(given[row]), pairs[row][0], judged[row])
             for row, verdict in enumerate(verdicts)
         ]
+
+    def leniently(self) -> MathReward:
+        """The lenient form, with the same pool of processes."""
+        lenient = copy(self)
+        lenient.strict, lenient.pool = False, self.pool
+        return lenient
 
     def close(self) -> None:
         """End the verifier's processes; they would also end with this one."""

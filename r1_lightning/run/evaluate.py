@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
@@ -22,22 +23,30 @@ from tqdm import tqdm
 from r1_lightning.artefacts import store
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
-from r1_lightning.run.parts import build_parts
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.run.compose import config_folder
+from r1_lightning.run.parts import accuracy_of, build_parts
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, require_choice
 
 EMPTY_THINK = " <think></think><answer>"  # put after the prompt, it leaves no room to reason
 
 
 def evaluate(
-    folder: Path, changes: Mapping[str, Any], forced_prefix: str = "", trust_targets: bool = False
+    folder: Path,
+    changes: Mapping[str, Any],
+    forced_prefix: str = "",
+    trust_targets: bool = False,
+    reward: str | None = None,
 ) -> tuple[str, dict[str, Measure]]:
     """Table and measures of the artefact in `folder` on held-out problems.
 
-    `changes` replaces fields of its own `EvaluationConfig`. Raises `InvalidInput` for a folder that is no complete
-    artefact, for bad values, and, without `trust_targets`, for a configuration that names code which is not ours.
+    `changes` replaces fields of its own `EvaluationConfig`. Answers are judged by the `accuracy` of the reward that it was
+    trained with, or of another option of configs/reward; by the exact rule where there is neither. Raises `InvalidInput` for a
+    folder that is no complete artefact, for bad values, and, without `trust_targets`, for a configuration that names code which
+    is not ours.
     """
     artefact = store.open_artefact(folder)
     store.verify(artefact)
@@ -46,12 +55,22 @@ def evaluate(
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights
     problems = parts["source"].held_out_problems(settings.problems)
-    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, forced_prefix)
+    accuracy = accuracy_of(parts.get("reward") if reward is None else named_reward(reward))
+    evaluator = Evaluator(
+        problems, parts["tokenizer"], parts["template"], settings, config.seed, forced_prefix, accuracy
+    )
     check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
     with tqdm(total=settings.problems * settings.samples, desc="evaluating", unit="completion") as bar:
         measures = evaluator(parts["backbone"].eval(), bar.update)
     title = f"{folder}: {settings.problems} held-out problems, {settings.samples} samples each, 95 % intervals"
     return render_table(title, {artefact.stage: measures}), measures
+
+
+def named_reward(option: str) -> WeightedSum:
+    """The reward that configs/reward/OPTION.yaml describes. `InvalidInput` where there is none of that name."""
+    folder = config_folder() / "reward"
+    require_choice("reward", option, sorted(path.stem for path in folder.glob("*.yaml")))
+    return instantiate(OmegaConf.load(folder / f"{option}.yaml"), _convert_="all")
 
 
 def read_config(path: Path, trust_targets: bool) -> DictConfig:
@@ -93,16 +112,17 @@ def main() -> int:
     parser.add_argument(
         "--trust-targets", action="store_true", help="also run code of others that the artefact's configuration names"
     )
+    parser.add_argument("--reward", help="judge answers by this option of configs/reward; default: as it was trained")
     for item in fields(EvaluationConfig):
         kind = type(item.default)
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, help="default: as in the artefact's config")
     values = vars(parser.parse_args())
     folder, prefix = values.pop("artefact"), EMPTY_THINK if values.pop("force_empty_think") else ""
-    trust_targets = values.pop("trust_targets")
+    trust_targets, reward = values.pop("trust_targets"), values.pop("reward")
     find_own_modules()
     changes = {name: value for name, value in values.items() if value is not None}
     try:
-        table, _ = evaluate(folder, changes, prefix, trust_targets)
+        table, _ = evaluate(folder, changes, prefix, trust_targets, reward)
     except InvalidInput as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

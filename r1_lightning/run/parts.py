@@ -19,11 +19,13 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.run.validate import GRAPH_KEYS, RUN_KEYS
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
+from r1_lightning.types.text import RewardFunction
 
 # Names of glibc's <malloc.h>, for `keep_freed_memory`.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -94,6 +96,11 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         # Plain lists and mappings: OmegaConf would turn rewards that are dataclasses back into configurations.
         parts["reward"] = instantiate(config.reward, _convert_="all")
     return parts
+
+
+def accuracy_of(reward: WeightedSum | None) -> RewardFunction | None:
+    """What an evaluation asks whether an answer is right: the reward's own `accuracy`, so that both count the same; or None."""
+    return next((part for part in reward.rewards if part.name == "accuracy"), None) if reward else None
 
 
 def set_up_torch(threads: int | None) -> None:

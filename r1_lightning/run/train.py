@@ -23,7 +23,7 @@ from r1_lightning.model.lora import fold_adapters
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone
-from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch, trainer_settings
+from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.types.errors import require
 
@@ -95,7 +95,8 @@ def _evaluator(config: DictConfig, parts: Mapping[str, Any]) -> Evaluator | None
     if settings is None:
         return None
     problems = parts["source"].held_out_problems(settings.problems)
-    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed)
+    accuracy = accuracy_of(parts.get("reward"))
+    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
     check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
     return evaluator
 

@@ -65,6 +65,13 @@ class BatchRewardFunction(RewardFunction, Protocol):
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> Sequence[Verdict]: ...
 
 
+@runtime_checkable
+class AccuracyFunction(RewardFunction, Protocol):
+    """A reward for right answers in their place, which knows its lenient form: right at the end, in any form."""
+
+    def leniently(self) -> RewardFunction: ...
+
+
 @dataclass(frozen=True, slots=True)
 class StepVerdict:
     """A judgement of one step of a completion: the step ends before character `end` of its text."""

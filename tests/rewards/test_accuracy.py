@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1_lightning.rewards.accuracy import AccuracyReward, Grade, grade
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.rewards.accuracy import AccuracyReward, Grade, grades
+from r1_lightning.types.text import Completion, Problem, Verdict
 
 PROBLEM = Problem("What is 1000+200?", "1200", "1000+200")
+
+
+def grade(problem: Problem, given: Completion, allow_empty_think: bool = False) -> Grade:
+    return grades([(problem, given)], AccuracyReward(), allow_empty_think)[0]
 
 
 def completion(text: str, finished: bool = True) -> Completion:
@@ -97,3 +101,18 @@ def test_only_the_right_number_is_right(given_number: int, reference: int) -> No
     problem = Problem("?", str(reference), "id")
     text = f"<think>a</think><answer>{given_number:,}</answer>"
     assert grade(problem, completion(text)).strict == (given_number == reference)
+
+
+class HalfRight:
+    """Partial credit, and no lenient form."""
+
+    name = "accuracy"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(1.0 if completion.text == "whole" else 0.5, "")
+
+
+def test_grades_ask_the_reward_and_partial_credit_is_no_accuracy() -> None:
+    half, whole = grades([(PROBLEM, completion("half")), (PROBLEM, completion("whole"))], HalfRight())
+    assert half == Grade(strict=False, lenient=False, well_formed=False, accurate=False)
+    assert whole == Grade(strict=False, lenient=True, well_formed=False, accurate=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.rewards.accuracy import AccuracyReward
+from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rewards.verifier_pool import TIMED_OUT, PoolVerdict
 from r1_lightning.types.text import BatchRewardFunction, Completion, Problem
@@ -69,6 +69,14 @@ def test_a_whole_rollout_at_once_gives_the_same_verdicts(reward: MathReward, mon
     assert [verdict.score for verdict in single] == [1, 0, 0, 1, 1, 1]
     assert asked == [[("1+x", "x+1"), ("x", "x+1"), ("1+x", "x+1")]]  # one call, with what is hard alone
     assert reward.judge_many([]) == []
+
+
+def test_an_evaluation_counts_by_the_same_rule_strictly_and_leniently(reward: MathReward) -> None:
+    problem = Problem("", "1/2", "p")
+    texts = ["<think>a</think><answer>0.5</answer>", r"\boxed{\frac{2}{4}}", "<think>a</think><answer>0.6</answer>"]
+    pairs = [(problem, Completion(text, 1, True)) for text in texts]
+    assert [(g.strict, g.lenient) for g in grades(pairs, reward)] == [(True, True), (False, True), (False, False)]
+    assert reward.leniently().pool is reward.pool and reward.strict
 
 
 def test_a_timeout_is_said(reward: MathReward, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1_lightning.artefacts import store
+from r1_lightning.rewards.accuracy import AccuracyReward
+from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.run import evaluate
+from r1_lightning.run.parts import accuracy_of
 from r1_lightning.run.train import run_stage
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import REAL_CONFIGS, Command
@@ -38,9 +42,31 @@ def test_evaluates_with_changed_settings_and_changes_nothing(
     assert {path: path.read_bytes() for path in artefact.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("option", ["math", "r1_zero"])
+def test_answers_are_judged_by_the_reward_that_is_named(option: str) -> None:
+    accuracy = accuracy_of(evaluate.named_reward(option))
+    assert isinstance(accuracy, {"math": MathReward, "r1_zero": AccuracyReward}[option])
+
+
+def test_the_evaluator_is_given_that_accuracy(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    made = evaluate.Evaluator
+
+    def spy(*arguments: Any, **settings: Any) -> Any:
+        asked.append(arguments[-1])
+        return made(*arguments, **settings)
+
+    monkeypatch.setattr(evaluate, "Evaluator", spy)
+    evaluate.evaluate(artefact, {"problems": 1, "samples": 1, "max_new_tokens": 2})
+    evaluate.evaluate(artefact, {"problems": 1, "samples": 1, "max_new_tokens": 2}, reward="math")
+    assert [type(accuracy).__name__ for accuracy in asked] == ["NoneType", "MathReward"]  # pre-training has no reward
+
+
 def test_bad_input_is_one_line(artefact: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(InvalidInput, match=r"stage\.evaluation\.problems=0"):
         evaluate.evaluate(artefact, {"problems": 0})
+    with pytest.raises(InvalidInput, match=r"reward='guess' is not allowed: it must be one of math, .*r1_zero"):
+        evaluate.evaluate(artefact, {}, reward="guess")
     (artefact / store.MARKER).unlink()
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(artefact)])
     assert evaluate.main() == 2

@@ -15,10 +15,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from r1_lightning.artefacts.store import TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.rewards.accuracy import AccuracyReward
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rewards.format import FormatReward
 from r1_lightning.rollout import vllm_engine
 from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
-from r1_lightning.run.parts import build_parts, inject, keep_freed_memory, set_up_torch, trainer_settings
+from r1_lightning.run.parts import accuracy_of, build_parts, inject, keep_freed_memory, set_up_torch, trainer_settings
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
 from r1_lightning.types.errors import InvalidInput, require_int
@@ -132,6 +135,13 @@ def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any
     spelled = config.copy()
     spelled.task.tokenizer.phrases_as_tokens = False
     assert len(build_parts(spelled, None)["tokenizer"].encode(R1_ZERO_PREAMBLE)) > 50
+
+
+def test_the_reward_called_accuracy_judges_evaluations() -> None:
+    accuracy = AccuracyReward()
+    assert accuracy_of(WeightedSum([FormatReward(), accuracy])) is accuracy
+    assert accuracy_of(WeightedSum([FormatReward()])) is None
+    assert accuracy_of(None) is None
 
 
 def test_the_seed_decides_the_weights(config: DictConfig, parts: dict[str, Any]) -> None:
