@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from r1_lightning.tasks.arithmetic_text import LANGUAGES, DocumentWriter, question_text
+from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
 from r1_lightning.tasks.chains import Chain, draw_chain, draw_training_chain, keyed_random, may_test_on
+from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 

@@ -13,10 +13,8 @@ import re
 
 from r1_lightning.tasks.chains import MAX_VALUE, Chain, draw_term, draw_training_chain, fact_value, may_train_on
 from r1_lightning.text.chat_template import r1_zero_prompt
-from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
-from r1_lightning.types.text import Language
-
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
+from r1_lightning.text.language import LANGUAGES
+from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, reasoned
 
 _QUESTIONS = {
     "en": ("What is {}", "Compute {}", "Calculate {}", "Find {}"),
@@ -128,7 +126,7 @@ class DocumentWriter:
 
     def _reasoned(self, rng: random.Random, chain: Chain, language: str) -> str:
         steps = [f"{left}={right}" for left, right in chain.facts()]
-        return _formatted(join_steps(rng, steps, self._thinking_language(rng, language)), chain.value())
+        return reasoned(join_steps(rng, steps, self._thinking_language(rng, language)), chain.value())
 
     def _thinking_language(self, rng: random.Random, language: str) -> str:
         """Mostly the question's language; now and then the other one, as people who know both write."""
@@ -153,14 +151,14 @@ class DocumentWriter:
         left, right = facts[wrong_at]
         steps = [f"{a}={b}" for a, b in facts]
         steps[wrong_at] = f"{left}={_near_miss(rng, right)}{_WAIT[language]}{left}={right}"
-        return _formatted(join_steps(rng, steps, language), chain.value())
+        return reasoned(join_steps(rng, steps, language), chain.value())
 
     def _slip_unnoticed(self, rng: random.Random, chain: Chain, language: str) -> str:
         wrong_at = rng.randrange(len(chain.facts()))
         for _ in range(20):
             steps, value = self._steps_with_slip(rng, chain, wrong_at)
             if steps:
-                return _formatted(join_steps(rng, steps, language), value)
+                return reasoned(join_steps(rng, steps, language), value)
         return self._reasoned(rng, chain, language)  # no slip leads on without leaving 0 .. 99 or the trained side
 
     def _steps_with_slip(self, rng: random.Random, chain: Chain, wrong_at: int) -> tuple[list[str], int]:
@@ -178,10 +176,6 @@ class DocumentWriter:
             if number == wrong_at and len(rest) >= 2 and not may_train_on(Chain((value,), rest)):
                 return [], 0
         return steps, value
-
-
-def _formatted(thinking: str, value: int) -> str:
-    return f" {THINK_OPEN}{thinking}{THINK_CLOSE}{ANSWER_OPEN}{value}{ANSWER_CLOSE}"
 
 
 def _near_miss(rng: random.Random, value: int) -> int:

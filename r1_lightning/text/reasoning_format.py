@@ -72,6 +72,11 @@ class _Block:
         return self.start >= 0
 
 
+def reasoned(thinking: str, answer: object) -> str:
+    """A well-formed completion, as it follows a prompt: after a space."""
+    return f" {THINK_OPEN}{thinking}{THINK_CLOSE}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
+
+
 def has_visible_text(text: str) -> bool:
     """True if any character of `text` would show on paper: not white space, not a control or zero-width character."""
     return any(not character.isspace() and character.isprintable() for character in text)
