@@ -3,7 +3,8 @@
 DeepSeek-R1 (arXiv:2501.12948v2, appendix B.6, figure 7) trains one model twice: without the language-consistency reward its
 consistency deteriorates over the steps, with it stays; mathematics comes out comparable, code slightly worse. Here every seed
 pre-trains one base, from which two runs start that differ in one number: the weight of that reward, 0 or 1 (at 0 it is
-measured all the same). The miniature has mathematics only. Rows are appended as they come, with commit and fingerprint.
+measured all the same). The base has read a corpus that thinks in words and mixes languages: one that often thinks without a
+word would give a policy nothing to mix. Rows are appended as they come, with commit and fingerprint.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ SHOWN = {
 
 def overrides(seed: int, weight: float) -> list[str]:
     """The arguments of `scripts/train.py` for one run."""
-    return [EXPERIMENT, "reward=r1_stage_1", f"reward.weights.language={weight}", f"seed={seed}"]
+    return [
+        EXPERIMENT,
+        "task=arithmetic_mixed",
+        "reward=r1_stage_1",
+        f"reward.weights.language={weight}",
+        f"seed={seed}",
+    ]
 
 
 def rows_of(seed: int, weight: float, artefact: Artefact) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
 from r1_lightning.tasks.chains import Chain, draw_chain, draw_training_chain, keyed_random, may_test_on
+from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.text.language import LANGUAGES
-from r1_lightning.types.errors import InvalidInput, require_int, require_number
+from r1_lightning.types.errors import InvalidInput, require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
 HELD_OUT_SEED = 20_260_101  # the held-out set is the same for every training seed
@@ -26,13 +27,14 @@ class ArithmeticTask:
     """The problem source (see `types/text.py`) of arithmetic chains with `min_operations` .. `max_operations` steps.
 
     `wrong_share` is how many of the corpus's unreasoned answers are wrong; `word_share` how many questions are put in
-    words rather than as an expression.
+    words rather than as an expression; `manner` how the corpus thinks aloud (`tasks/step_text.py`).
     """
 
     min_operations: int = 2
     max_operations: int = 3
     word_share: float = 0.2
     wrong_share: float = 0.35
+    manner: Manner = "sparing"
     content_version: ClassVar[str] = "arithmetic-3"
 
     def __post_init__(self) -> None:
@@ -40,6 +42,7 @@ class ArithmeticTask:
         require_int("task.max_operations", self.max_operations, self.min_operations, 8)
         require_number("task.word_share", self.word_share, 0.0, 1.0)
         require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
+        require_choice("task.manner", self.manner, MANNERS)
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem number `index` of the endless training stream of `seed`."""
@@ -67,6 +70,7 @@ class ArithmeticTask:
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
         """Pre-training documents (see `arithmetic_text.DocumentWriter`), numbered, each a function of (seed, number)."""
-        writer = DocumentWriter(self.min_operations, self.max_operations, self.word_share, self.wrong_share)
+        shares = (self.word_share, self.wrong_share, self.manner)
+        writer = DocumentWriter(self.min_operations, self.max_operations, *shares)
         for number in range(start, start + count):
             yield writer.document(keyed_random("document", seed, number))

@@ -12,6 +12,7 @@ import random
 import re
 
 from r1_lightning.tasks.chains import MAX_VALUE, Chain, draw_term, draw_training_chain, fact_value, may_train_on
+from r1_lightning.tasks.step_text import Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, reasoned
@@ -24,11 +25,6 @@ _QUESTIONS = {
 _WORDS = {
     "en": ("Start with {}", "{} times {}", ", add {}", ", take away {}", ". What is left"),
     "zh": ("从{}开始", "{}乘{}", "，加{}", "，减{}", "，结果是多少"),
-}
-# Opening of the first step, joint before a middle step, joint before the last step, end.
-_STEP_STYLES = {
-    "en": (("", ". ", ". ", "."), ("First ", ", then ", ", so ", "."), ("", ", ", ", ", ".")),
-    "zh": (("", "。", "。", "。"), ("先算", "，再算", "，所以", "。"), ("", "，", "，", "。")),
 }
 _WAIT = {"en": ". Wait, ", "zh": "。等等，"}
 _SAY = {"en": ("The answer is {}.", "It is {}.", "{}"), "zh": ("答案是{}。", "等于{}。", "{}")}
@@ -59,22 +55,21 @@ def question_text(rng: random.Random, expression: str, language: str, in_words: 
     return opening + "".join(parts) + closing
 
 
-def join_steps(rng: random.Random, steps: list[str], language: str) -> str:
-    """Steps such as `17+25=42` as one line of reasoning."""
-    opening, middle, last, end = rng.choice(_STEP_STYLES[language])
-    text = opening + steps[0]
-    for number, step in enumerate(steps[1:], start=1):
-        text += (last if number == len(steps) - 1 else middle) + step
-    return text + end
-
-
 class DocumentWriter:
     """Writes one document from one random generator; shares as in `ArithmeticTask`."""
 
-    def __init__(self, min_operations: int, max_operations: int, word_share: float, wrong_share: float) -> None:
+    def __init__(
+        self,
+        min_operations: int,
+        max_operations: int,
+        word_share: float,
+        wrong_share: float,
+        manner: Manner = "sparing",
+    ) -> None:
         self.operations = (min_operations, max_operations)
         self.word_share = word_share
         self.wrong_share = wrong_share
+        self.manner = manner
         self.kinds = {"facts": self._facts, "worked": self._worked}
         self.answers = {
             "straight": self._straight,
@@ -126,15 +121,13 @@ class DocumentWriter:
 
     def _reasoned(self, rng: random.Random, chain: Chain, language: str) -> str:
         steps = [f"{left}={right}" for left, right in chain.facts()]
-        return reasoned(join_steps(rng, steps, self._thinking_language(rng, language)), chain.value())
-
-    def _thinking_language(self, rng: random.Random, language: str) -> str:
-        """Mostly the question's language; now and then the other one, as people who know both write."""
-        return rng.choice(LANGUAGES) if rng.random() < 0.2 else language
+        return reasoned(
+            join_steps(rng, steps, thinking_language(rng, language, self.manner), self.manner), chain.value()
+        )
 
     def _half_formatted(self, rng: random.Random, chain: Chain, language: str) -> str:
         steps = [f"{left}={right}" for left, right in chain.facts()]
-        thinking, value = join_steps(rng, steps, language), chain.value()
+        thinking, value = join_steps(rng, steps, language, self.manner), chain.value()
         said = rng.choice(_SAY[language]).format(value)
         return rng.choice(
             (
@@ -151,14 +144,14 @@ class DocumentWriter:
         left, right = facts[wrong_at]
         steps = [f"{a}={b}" for a, b in facts]
         steps[wrong_at] = f"{left}={_near_miss(rng, right)}{_WAIT[language]}{left}={right}"
-        return reasoned(join_steps(rng, steps, language), chain.value())
+        return reasoned(join_steps(rng, steps, language, self.manner), chain.value())
 
     def _slip_unnoticed(self, rng: random.Random, chain: Chain, language: str) -> str:
         wrong_at = rng.randrange(len(chain.facts()))
         for _ in range(20):
             steps, value = self._steps_with_slip(rng, chain, wrong_at)
             if steps:
-                return reasoned(join_steps(rng, steps, language), value)
+                return reasoned(join_steps(rng, steps, language, self.manner), value)
         return self._reasoned(rng, chain, language)  # no slip leads on without leaving 0 .. 99 or the trained side
 
     def _steps_with_slip(self, rng: random.Random, chain: Chain, wrong_at: int) -> tuple[list[str], int]:

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.arithmetic_text import join_steps
 from r1_lightning.tasks.chains import is_held_out_key, keyed_random
+from r1_lightning.tasks.step_text import MANNERS, Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, reasoned
-from r1_lightning.types.errors import InvalidInput, require_int, require_number
+from r1_lightning.types.errors import InvalidInput, require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
 HELD_OUT_SEED = 20_261_121
@@ -135,18 +135,20 @@ def tests_of(line: Line) -> CodeTests:
 class ProgramsTask:
     """The problem source (see `types/text.py`) of functions of `min_steps` .. `max_steps` steps.
 
-    `wrong_share` is how many of the corpus's unreasoned answers are wrong.
+    `wrong_share` is how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
     min_steps: int = 2
     max_steps: int = 3
     wrong_share: float = 0.35
+    manner: Manner = "mixed"
     content_version: ClassVar[str] = "programs-1"
 
     def __post_init__(self) -> None:
         require_int("task.min_steps", self.min_steps, 2)
         require_int("task.max_steps", self.max_steps, self.min_steps, 5)
         require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
+        require_choice("task.manner", self.manner, MANNERS)
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem number `index` of the endless training stream of `seed`."""
@@ -186,7 +188,7 @@ class ProgramsTask:
             return "\n".join(_snippet(rng, self.max_steps) for _ in range(6))
         steps = self._training_steps(rng)
         write = {"reasoned": _reasoned, "half_formatted": _half_formatted, "slip_noticed": _slip_noticed}.get(kind)
-        answer = write(rng, steps, language) if write else self._straight(rng, steps, language)
+        answer = write(rng, steps, language, self.manner) if write else self._straight(rng, steps, language)
         return r1_zero_prompt(question_text(steps, language)) + answer
 
     def _straight(self, rng: random.Random, steps: Sequence[Step], language: str) -> str:
@@ -225,18 +227,13 @@ def _steps_of(steps: Sequence[Step]) -> list[str]:
     return [str(line) for line in lines(steps)]
 
 
-def _thinking_language(rng: random.Random, language: str) -> str:
-    """Mostly the question's language; now and then the other one, as people who know both write."""
-    return rng.choice(LANGUAGES) if rng.random() < 0.2 else language
-
-
-def _reasoned(rng: random.Random, steps: Sequence[Step], language: str) -> str:
-    thinking = join_steps(rng, _steps_of(steps), _thinking_language(rng, language))
+def _reasoned(rng: random.Random, steps: Sequence[Step], language: str, manner: Manner) -> str:
+    thinking = join_steps(rng, _steps_of(steps), thinking_language(rng, language, manner), manner)
     return reasoned(thinking, program(lines(steps)[-1]))
 
 
-def _half_formatted(rng: random.Random, steps: Sequence[Step], language: str) -> str:
-    thinking, code = join_steps(rng, _steps_of(steps), language), program(lines(steps)[-1])
+def _half_formatted(rng: random.Random, steps: Sequence[Step], language: str, manner: Manner) -> str:
+    thinking, code = join_steps(rng, _steps_of(steps), language, manner), program(lines(steps)[-1])
     return rng.choice(
         (
             f" {thinking} {_SAY[language].format(code)}",
@@ -246,12 +243,12 @@ def _half_formatted(rng: random.Random, steps: Sequence[Step], language: str) ->
     )
 
 
-def _slip_noticed(rng: random.Random, steps: Sequence[Step], language: str) -> str:
+def _slip_noticed(rng: random.Random, steps: Sequence[Step], language: str, manner: Manner) -> str:
     passed = lines(steps)
     texts = _steps_of(steps)
     at = rng.randrange(len(passed))
     texts[at] = f"{_near_miss(rng, passed[at])}{_WAIT[language]}{texts[at]}"
-    return reasoned(join_steps(rng, texts, language), program(passed[-1]))
+    return reasoned(join_steps(rng, texts, language, manner), program(passed[-1]))
 
 
 def _near_miss(rng: random.Random, line: Line) -> Line:

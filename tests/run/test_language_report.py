@@ -72,10 +72,10 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     ran: list[str] = []
 
     def train(arguments: list[str]) -> tuple[Artefact, float]:
-        ran.append(arguments[2])
+        ran.append(arguments[3])
         (tmp_path / METRICS).parent.mkdir(exist_ok=True)
         (tmp_path / METRICS).write_text(CURVE)
-        digits = planned_fingerprint(*arguments[:4])
+        digits = planned_fingerprint(*arguments[:5])
         return Artefact(tmp_path, "grpo", digits, metrics={"eval/arithmetic/pass_at_1": 0.5}), 1.0
 
     monkeypatch.setattr(language_report, "train", train)

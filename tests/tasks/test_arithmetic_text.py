@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
-from r1_lightning.tasks.arithmetic_text import DocumentWriter, join_steps, question_text
+from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
 from r1_lightning.tasks.chains import Chain
 from r1_lightning.text.chat_template import R1_ZERO
 from r1_lightning.text.reasoning_format import parse
@@ -235,18 +235,6 @@ def test_questions_as_expressions() -> None:
     chinese = {question_text(rng, "1+2+3", "zh", False) for _ in range(100)}
     assert english == {"What is 1+2+3", "Compute 1+2+3", "Calculate 1+2+3", "Find 1+2+3"}
     assert chinese == {"1+2+3等于多少", "计算1+2+3", "求1+2+3", "请算1+2+3"}
-
-
-def test_steps_are_joined_in_three_styles() -> None:
-    rng = random.Random(0)
-    english = {join_steps(rng, ["1+2=3", "3+4=7", "7+1=8"], "en") for _ in range(100)}
-    assert english == {
-        "1+2=3. 3+4=7. 7+1=8.",
-        "First 1+2=3, then 3+4=7, so 7+1=8.",
-        "1+2=3, 3+4=7, 7+1=8.",
-    }
-    chinese = {join_steps(rng, ["1+2=3", "3+4=7"], "zh") for _ in range(100)}
-    assert chinese == {"1+2=3。3+4=7。", "先算1+2=3，所以3+4=7。", "1+2=3，3+4=7。"}
 
 
 def test_a_slip_without_a_way_on_becomes_plain_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
