@@ -43,7 +43,7 @@ class TaskScorer:
     ) -> None:
         self.name = name
         self.graded = graded
-        self.pool = VerifierPool(workers, cpu_limit_s, memory_limit_mb, PROGRAM)
+        self.pool = make_pool(workers, cpu_limit_s, memory_limit_mb)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
         return self.judge_many([(problem, completion)])[0]
@@ -73,7 +73,12 @@ class TaskScorer:
         return {**self.__dict__, "pool": (pool.workers, pool.cpu_limit_s, pool.memory_limit_mb)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "pool": VerifierPool(*state["pool"], program=PROGRAM)})
+        self.__dict__.update({**state, "pool": make_pool(*state["pool"])})
+
+
+def make_pool(workers: int | None, cpu_limit_s: float, memory_limit_mb: int) -> VerifierPool:
+    """Processes that score instead of comparing."""
+    return VerifierPool(workers, cpu_limit_s, memory_limit_mb, program=PROGRAM)
 
 
 def _recipe(problem: Problem) -> str:

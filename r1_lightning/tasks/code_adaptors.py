@@ -4,7 +4,7 @@ No program is run here. Where they depart from what is published:
 
 - **MBPP** shows a model all of its assertions; here the first is shown, so that there is something left to test
   (`visible_tests: 3` gives the published form). Assertions of the plain form `assert f(1, "a") == [2]` become calls, so that
-  expected values stay outside of the process that runs the answer; a row with any other assertion (tuples, sets, tolerances) stays a script.
+  expected values stay outside of the process that runs the answer; with any other assertion (tuples, sets) a row stays a script.
 - **HumanEval**'s tests are a script with a function `check`. Imports and helpers that the prompt has before the function are put
   before the answer, which therefore may hold the function alone.
 - **LiveCodeBench** asks for a method of a class `Solution`; here for a plain function of the same name and arguments, because that

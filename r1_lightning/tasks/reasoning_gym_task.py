@@ -49,6 +49,7 @@ EXCLUDED: Mapping[str, str] = {
     "puzzle24": "its scorer, which evaluates the model's text, never looks at the numbers that were given",
     "isomorphic_strings": _HASH,
     "knight_swap": _HASH,
+    "list_functions": _HASH,
     "ransom_note": _HASH,
     "word_ladder": _HASH,
     "boxnet": _NO_ANSWER,
@@ -129,7 +130,7 @@ class ReasoningGymTask:
         for attempt in range(_TRIES):
             seed = 2 * (_keyed_number(f"{key}/{attempt}") % _SEEDS) + parity
             problem = _problem(name, json.dumps(self.parameters[name], sort_keys=True), seed)
-            if problem.problem_id not in taken:
+            if problem.answer and problem.problem_id not in taken:
                 return problem
         raise InvalidInput(
             f"held_out={self.held_out!r} is not allowed: {name} repeats itself, {_TRIES} draws gave nothing new; "
@@ -164,7 +165,7 @@ def _problem(name: str, parameters: str, seed: int) -> Problem:
     problem_id = question_id(name, entry["question"])
     recipe = {"generator": name, "parameters": parameters, "seed": seed, "problem_id": problem_id}
     metadata = {ENTRY: json.dumps(recipe), "generator": name, "subject": str(generator.category)}
-    return Problem(entry["question"].strip(), str(entry["answer"]), problem_id, metadata=metadata)
+    return Problem(entry["question"].strip(), "" if entry["answer"] is None else str(entry["answer"]), problem_id, metadata=metadata)
 
 
 @lru_cache(maxsize=64)  # the completions of one group ask for the same entry
