@@ -165,7 +165,8 @@ def _problem(name: str, parameters: str, seed: int) -> Problem:
     problem_id = question_id(name, entry["question"])
     recipe = {"generator": name, "parameters": parameters, "seed": seed, "problem_id": problem_id}
     metadata = {ENTRY: json.dumps(recipe), "generator": name, "subject": str(generator.category)}
-    return Problem(entry["question"].strip(), "" if entry["answer"] is None else str(entry["answer"]), problem_id, metadata=metadata)
+    answer = "" if entry["answer"] is None else str(entry["answer"])
+    return Problem(entry["question"].strip(), answer, problem_id, metadata=metadata)
 
 
 @lru_cache(maxsize=64)  # the completions of one group ask for the same entry
