@@ -64,7 +64,7 @@ class TaskScorer:
     def _verdict(self, scored: PoolVerdict | None) -> Verdict:
         if scored is None:
             return Verdict(0.0, "no answer in its place")
-        score = scored.score if self.graded else float(scored.same)
+        score = (scored.score or 0.0) if self.graded else float(scored.same)
         return Verdict(score, scored.why, timed_out=scored.timed_out)
 
     def __getstate__(self) -> dict[str, Any]:

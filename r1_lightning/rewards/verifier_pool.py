@@ -45,13 +45,13 @@ _MIB = 2**20
 class PoolVerdict:
     """Whether two answers are the same, why, and whether the reason is that a limit of time was met.
 
-    `score`: what a worker gave that scores in steps; of one that compares it is 1.0 for the same, otherwise 0.0.
+    `score`: what a worker gave that scores instead of comparing; then 1.0 is the same. None where there is no score.
     """
 
     same: bool
     why: str
     timed_out: bool = False
-    score: float = 0.0
+    score: float | None = None
 
 
 TIMED_OUT = PoolVerdict(False, "timed out", timed_out=True)
@@ -196,8 +196,8 @@ class VerifierPool:
             worker.ready = message == "ready"
             return
         if worker.task is not None:
-            score = float(message[0])  # of a bool 1.0 or 0.0
-            verdicts[worker.task] = PoolVerdict(score == 1.0, str(message[1]), score=score)
+            score = None if isinstance(message[0], bool) else float(message[0])
+            verdicts[worker.task] = PoolVerdict(message[0] in (True, 1.0), str(message[1]), score=score)
         worker.task = None
         worker.tasks_done += 1
         if worker.tasks_done >= TASKS_PER_WORKER:

@@ -75,7 +75,7 @@ def test_what_a_task_does_not_have_is_said(tmp_path: Path, task: DatasetTask) ->
         next(iter(benchmark.documents(0, 0, 1)))
     without_steps = DatasetTask(Plain(), task.test)
     assert without_steps.train_problem(0, 0).answer in "56789"
-    with pytest.raises(InvalidInput, match="plain has no worked solutions to pre-train on: .*init_from"):
+    with pytest.raises(InvalidInput, match=r"plain has no worked solutions to pre-train on: .*init_from"):
         next(iter(without_steps.documents(0, 0, 1)))
     with pytest.raises(InvalidInput, match="plain has no test rows"):
         without_steps.held_out_problems(1)

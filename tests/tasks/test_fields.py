@@ -8,7 +8,9 @@ from r1_lightning.tasks.fields import Row, is_unicode, question_id
 from r1_lightning.text.answers import MAX_ANSWER_CHARS
 from r1_lightning.types.errors import InvalidInput
 
-ROW = Row({"text": " a ", "n": 7, "f": 1.5, "list": ["x", "y"], "inner": {"k": "v"}, "none": None, "no": ""}, "file, line 3")
+ROW = Row(
+    {"text": " a ", "n": 7, "f": 1.5, "list": ["x", "y"], "inner": {"k": "v"}, "none": None, "no": ""}, "file, line 3"
+)
 
 REFUSED = {
     "missing": (lambda row: row.text("gone"), "file, line 3: the field 'gone' is missing"),
@@ -21,7 +23,10 @@ REFUSED = {
     "answer that is a truth value": (lambda row: Row({"a": True}, "w").answer("a"), "a=True"),
     "answer that is infinite": (lambda row: Row({"a": float("inf")}, "w").answer("a"), "a=inf"),
     "long answer": (lambda row: Row({"a": "x" * 1001}, "w").answer("a"), "1 to 1000 characters"),
-    "whole: a fraction": (lambda row: row.whole("f", 0, 9), "f=1.5 is not allowed: it must be a whole number from 0 to 9"),
+    "whole: a fraction": (
+        lambda row: row.whole("f", 0, 9),
+        "f=1.5 is not allowed: it must be a whole number from 0 to 9",
+    ),
     "whole: too large": (lambda row: row.whole("n", 0, 6), "n=7"),
     "whole: words": (lambda row: row.whole("text", 0, 6), "text=' a '"),
     "whole: truth value": (lambda row: Row({"a": True}, "w").whole("a", 0, 6), "a=True"),

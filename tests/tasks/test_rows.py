@@ -38,7 +38,9 @@ def write(folder: Path, name: str, values: list[dict[str, Any]] = VALUES) -> Pat
     return path
 
 
-@pytest.mark.parametrize(("suffix", "place"), [("jsonl", "line 3"), ("json", "row 2"), ("parquet", "row 2"), ("csv", "row 2")])
+@pytest.mark.parametrize(
+    ("suffix", "place"), [("jsonl", "line 3"), ("json", "row 2"), ("parquet", "row 2"), ("csv", "row 2")]
+)
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str, place: str) -> None:
     path = write(tmp_path, f"x.{suffix}")
     values, places, _ = read(Rows(str(path), hub="owner/name"))  # the file is there: the hub is not asked
@@ -59,7 +61,12 @@ def test_text_that_looks_like_a_date_or_a_number_stays_text(tmp_path: Path) -> N
 
 
 def test_a_folder_is_its_files_of_the_split_in_order(tmp_path: Path) -> None:
-    for name, value in (("test-00001-of-00002", 2), ("test-00000-of-00002", 1), ("train-00000-of-00001", 3), ("testing", 4)):
+    for name, value in (
+        ("test-00001-of-00002", 2),
+        ("test-00000-of-00002", 1),
+        ("train-00000-of-00001", 3),
+        ("testing", 4),
+    ):
         write(tmp_path, f"{name}.jsonl", [{"a": value}])
     (tmp_path / "test.txt").write_text("no rows")
     assert read(Rows(str(tmp_path), split="test"))[0] == [{"a": 1}, {"a": 2}]
@@ -84,7 +91,10 @@ BAD_FILES = {
     "x.jsonl": (b'{"a": 1}\n[1]\n', "x.jsonl, line 2: a JSON object is needed, not list"),
     "y.jsonl": (b'{"a": 1}\n{"a": \xff}\n', r"y.jsonl: the file is not valid UTF-8 \(line 2, byte 6\)"),
     "z.jsonl": (b" \n\n", "z.jsonl is empty"),
-    "w.jsonl": (b'{"a": "' + b"x" * 100 + b'"}\n', "w.jsonl, line 1: 109 characters are not allowed: a line has at most 99"),
+    "w.jsonl": (
+        b'{"a": "' + b"x" * 100 + b'"}\n',
+        "w.jsonl, line 1: 109 characters are not allowed: a line has at most 99",
+    ),
     "x.json": (b'{"a": 1}', "x.json: a JSON array of objects is needed, not dict"),
     "y.json": (b"[1]", "y.json, row 1: a JSON object is needed, not int"),
     "x.csv": (b"a,b\n1,2\n1,2,3\n", "x.csv, row 2: 3 values, but the first line names 2"),
