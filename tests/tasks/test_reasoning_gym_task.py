@@ -137,6 +137,7 @@ for name in sys.argv[1:] or sorted(set(_library().factory.DATASETS) - set(EXCLUD
     except Exception:
         pass
     found[name] = [hashlib.sha256("".join(texts).encode()).hexdigest(), scores, junk]
+print()  # some generators print dots
 print(json.dumps(found))
 """
 
