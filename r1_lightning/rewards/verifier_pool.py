@@ -43,11 +43,15 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class PoolVerdict:
-    """Whether two answers are the same, why, and whether the reason is that a limit of time was met."""
+    """Whether two answers are the same, why, and whether the reason is that a limit of time was met.
+
+    `score`: what a worker gave that scores instead of comparing; then 1.0 is the same. None where there is no score.
+    """
 
     same: bool
     why: str
     timed_out: bool = False
+    score: float | None = None
 
 
 TIMED_OUT = PoolVerdict(False, "timed out", timed_out=True)
@@ -75,15 +79,23 @@ class VerifierPool:
         workers: how many processes; None is one per processor this process may use.
         cpu_limit_s: seconds of CPU time that one comparison may take.
         memory_limit_mb: address space of one worker in MiB; sympy itself takes about 100.
+        program: the module that a worker runs; it serves tasks by `verifier_worker.serve`.
     """
 
-    def __init__(self, workers: int | None = None, cpu_limit_s: float = 2.0, memory_limit_mb: int = 1024) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        cpu_limit_s: float = 2.0,
+        memory_limit_mb: int = 1024,
+        program: str = "r1_lightning.rewards.verifier_worker",
+    ) -> None:
         self.workers = available_processors() if workers is None else workers
         require_int("workers", self.workers, 1)
         require(cpu_limit_s > 0, "cpu_limit_s", cpu_limit_s, "it must be positive")
         require_int("memory_limit_mb", memory_limit_mb, 256)
         self.cpu_limit_s = float(cpu_limit_s)
         self.memory_limit_mb = memory_limit_mb
+        self.program = program
         self._lock = threading.Lock()
         self._alive: list[_Worker] = []
         self._owner = os.getpid()
@@ -133,7 +145,7 @@ class VerifierPool:
         folder = str(Path(r1_lightning.__file__).resolve().parents[1])
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         # -P: no file of the working directory may take the place of sympy.
-        command = [sys.executable, "-P", "-m", "r1_lightning.rewards.verifier_worker"]
+        command = [sys.executable, "-P", "-m", self.program]
         process = subprocess.Popen(
             [*command, str(self.memory_limit_mb * _MIB), str(self.cpu_limit_s)],
             stdin=subprocess.PIPE,
@@ -184,7 +196,8 @@ class VerifierPool:
             worker.ready = message == "ready"
             return
         if worker.task is not None:
-            verdicts[worker.task] = PoolVerdict(bool(message[0]), str(message[1]))
+            score = None if isinstance(message[0], bool) else float(message[0])
+            verdicts[worker.task] = PoolVerdict(message[0] in (True, 1.0), str(message[1]), score=score)
         worker.task = None
         worker.tasks_done += 1
         if worker.tasks_done >= TASKS_PER_WORKER:
@@ -197,7 +210,7 @@ class VerifierPool:
         if not worker.ready:
             raise RuntimeError(
                 f"a verifier process ended with exit code {worker.process.returncode} before its first task; "
-                f"try: python -m r1_lightning.rewards.verifier_worker 1073741824 2"
+                f"try: python -m {self.program} 1073741824 2"
             )
         if worker.task is not None:
             verdicts[worker.task] = CRASHED

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from typing import BinaryIO
 
 ORPHAN_CHECK_S = 5.0  # how often an idle worker looks whether its parent is still there
@@ -25,7 +26,16 @@ _WARM_UP = (("x^2+2x+1", "(x+1)^2"), (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}
 
 
 def main() -> None:
-    """Serve tasks until the input ends. Arguments: the memory limit in bytes, the CPU limit of a task in seconds."""
+    """Compare answers until the input ends."""
+    serve(_warm_up, judge)
+
+
+def serve(warm_up: Callable[[], None], judge: Callable[[str, str], tuple[float, str, bool]]) -> None:
+    """Serve tasks until the input ends. Arguments: the memory limit in bytes, the CPU limit of a task in seconds.
+
+    `warm_up` loads what tasks need, within the memory limit. `judge` gives a score (or whether they are the same), why, and
+    whether this process may go on.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     memory_bytes, cpu_limit_s = int(sys.argv[1]), float(sys.argv[2])
     # Whatever prints must not print into the answers.
@@ -33,17 +43,21 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     parent = os.getppid()
     _limit_memory(memory_bytes)
+    warm_up()
+    _write(answers, "ready")
+    while (line := _next_line(sys.stdin.buffer, parent)) is not None:
+        _limit_cpu(cpu_limit_s)
+        score, why, healthy = judge(*json.loads(line))
+        _write(answers, [score, why])
+        if not healthy:
+            return
+
+
+def _warm_up() -> None:
     from r1_lightning.rewards.math_equality import compare
 
     for pair in _WARM_UP:
         compare(*pair)
-    _write(answers, "ready")
-    while (line := _next_line(sys.stdin.buffer, parent)) is not None:
-        _limit_cpu(cpu_limit_s)
-        same, why, healthy = judge(*json.loads(line))
-        _write(answers, [same, why])
-        if not healthy:
-            return
 
 
 def judge(given: str, reference: str) -> tuple[bool, str, bool]:

@@ -24,7 +24,7 @@ from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import StageConfig, compose_parent, resolved
 from r1_lightning.run.importing import open_input, with_model_of
-from r1_lightning.run.rules import check_held_out, check_installed
+from r1_lightning.run.rules import check_installed, check_task
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.validate import GRAPH_KEYS, validate
 from r1_lightning.types.errors import InvalidInput, require
@@ -60,7 +60,7 @@ def plan(target: StageConfig) -> Node:
 
 def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     validate(stage.config)
-    check_held_out(stage.config)
+    check_task(stage.config)
     path = (*below, stage.stage)
     inputs: dict[str, Node | Artefact] = {}
     given = None if stage.config.init_from is None else open_input(stage.config.init_from)

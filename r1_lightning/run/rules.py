@@ -226,8 +226,16 @@ def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:
     return settings
 
 
-def check_held_out(config: DictConfig) -> None:
-    """Raise `InvalidInput` where the task has fewer held-out problems than the evaluation of the stage asks for."""
+def check_task(config: DictConfig) -> None:
+    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
+
+    This is the first time that rows are read: files that are missing or broken end here, before any input is made.
+    """
+    source = instantiate(config.task.source)
+    if config.get("rollout"):
+        source.train_problem(config.seed, 0)
+    else:
+        next(iter(source.documents(config.seed, 0, 1)), None)
     settings = evaluation_settings(config)
     if settings is None:
         return
@@ -235,7 +243,7 @@ def check_held_out(config: DictConfig) -> None:
         settings.problems <= MAX_HELD_OUT, "stage.evaluation.problems", settings.problems, f"at most {MAX_HELD_OUT}"
     )
     try:
-        instantiate(config.task.source).held_out_problems(settings.problems)
+        source.held_out_problems(settings.problems)
     except InvalidInput as error:
         raise InvalidInput(f"stage.evaluation.problems: {error}") from error
 

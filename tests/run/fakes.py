@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from torch import nn
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.types.errors import require_int
+from r1_lightning.types.text import Problem
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class FakeTask:
 
     def __init__(self, folder: str = "") -> None:
         self.folder = folder
+
+    def train_problem(self, seed: int, index: int) -> Problem:
+        return Problem(f"{seed}+{index}", str(seed + index), f"{seed}/{index}")
+
+    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
+        return iter([f"{seed} {start + number}" for number in range(count)])
 
 
 class FakeReward:

@@ -160,3 +160,21 @@ def test_an_evaluation_too_long_for_the_model_is_refused_before_training(
     assert refused.code == 2
     assert "error: stage.evaluation.max_new_tokens=512 is not allowed: the longest held-out prompt has" in refused.err
     assert list((tmp_path / "runs").iterdir()) == [], "a stage that never began leaves no folder"
+
+
+def test_a_task_without_what_the_stage_trains_on_is_noticed_before_anything_is_made(
+    command: Command, tmp_path: Path
+) -> None:
+    """A benchmark has nothing to train on; rows without worked solutions have nothing to pre-train on."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem": "p", "answer": 1}\n{"problem": "q", "answer": 2}\n', encoding="utf-8")
+    aime = ["stage=grpo", "task=aime24", f"task.source.test.file={rows}", "stage.evaluation.problems=2"]
+    benchmark = command(*aime, configs=REAL_CONFIGS).error
+    assert benchmark.startswith("aime has no training rows here")
+    train = f"task.source.train={{_target_: r1_lightning.tasks.rows.Rows, file: {tmp_path / 'train.jsonl'}}}"
+    assert command(*aime, train, configs=REAL_CONFIGS).error.endswith(
+        "train.jsonl is not readable: No such file or directory"
+    )
+    (tmp_path / "train.jsonl").write_text('{"problem": "r", "answer": 3}\n', encoding="utf-8")
+    assert command(*aime, train, configs=REAL_CONFIGS).error.startswith("aime has no worked solutions to pre-train on")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "train.jsonl"]

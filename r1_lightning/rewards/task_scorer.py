@@ -1,0 +1,89 @@
+"""Is the answer right, by the problem's own scorer? The accuracy reward for reasoning-gym's problems.
+
+The answer is what stands in the one, closed answer block, as `AccuracyReward` has it (DeepSeek-R1, arXiv:2501.12948, section 2.2).
+It goes to the generator's `score_answer`, in processes that can be killed (`verifier_pool`), a whole rollout at a time.
+
+Those scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 for a right one with words around it. R1's accuracy is
+1 or 0, so only 1.0 counts as right; with `graded` the score is passed on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from r1_lightning.rewards.verifier_pool import PoolVerdict, VerifierPool
+from r1_lightning.tasks.reasoning_gym_task import ENTRY
+from r1_lightning.text.answers import final_answer
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+PROGRAM = "r1_lightning.rewards.task_worker"
+
+
+class TaskScorer:
+    """1.0 if the generator's scorer gives 1.0, else 0.0; with `graded` what it gives, in 0 .. 1.
+
+    Args:
+        name: the name of its metric.
+        graded: whether parts of a score count.
+        workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
+
+    Raises:
+        InvalidInput: when judging, a problem that does not come from `ReasoningGymTask`.
+    """
+
+    def __init__(
+        self,
+        name: str = "accuracy",
+        graded: bool = False,
+        workers: int | None = None,
+        cpu_limit_s: float = 5.0,
+        memory_limit_mb: int = 1024,
+    ) -> None:
+        self.name = name
+        self.graded = graded
+        self.pool = make_pool(workers, cpu_limit_s, memory_limit_mb)
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return self.judge_many([(problem, completion)])[0]
+
+    def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+        """The verdicts in order; all answers are given to all of the pool's processes together."""
+        recipes = [_recipe(problem) for problem, _ in pairs]
+        given = [final_answer(completion.text) for _, completion in pairs]
+        answered = [row for row, answer in enumerate(given) if answer is not None]
+        scored = self.pool.compare_many([(str(given[row]), recipes[row]) for row in answered])
+        judged = dict(zip(answered, scored, strict=True))
+        return [self._verdict(judged.get(row)) for row in range(len(pairs))]
+
+    def close(self) -> None:
+        """End the processes; they would also end with this one."""
+        self.pool.close()
+
+    def _verdict(self, scored: PoolVerdict | None) -> Verdict:
+        if scored is None:
+            return Verdict(0.0, "no answer in its place")
+        score = (scored.score or 0.0) if self.graded else float(scored.same)
+        return Verdict(score, scored.why, timed_out=scored.timed_out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has a pool of its own: processes cannot be copied."""
+        pool = self.pool
+        return {**self.__dict__, "pool": (pool.workers, pool.cpu_limit_s, pool.memory_limit_mb)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "pool": make_pool(*state["pool"])})
+
+
+def make_pool(workers: int | None, cpu_limit_s: float, memory_limit_mb: int) -> VerifierPool:
+    """Processes that score instead of comparing."""
+    return VerifierPool(workers, cpu_limit_s, memory_limit_mb, program=PROGRAM)
+
+
+def _recipe(problem: Problem) -> str:
+    if ENTRY not in problem.metadata:
+        raise InvalidInput(
+            f"problem={problem.problem_id!r} is not allowed: this reward judges problems of task=reasoning_gym only"
+        )
+    return problem.metadata[ENTRY]

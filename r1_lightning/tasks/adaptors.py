@@ -1,0 +1,149 @@
+r"""Readers of published formats whose answers are judged by text or mathematics: MATH, AIME, GPQA and CMATH.
+
+Each adaptor is a frozen dataclass with `to_problem(row)`; `DatasetTask` does the rest. Programs are in `code_adaptors`, chat rows
+(TRL, verl) in `chat_adaptors`, GSM8K in `gsm8k`.
+
+Where they depart from the rows:
+- GPQA lists the right option first. Here their order depends on the row alone, so that the answer is not always A.
+- AIME's "042" and 42 are one answer, written 42.
+- MATH has rows without an answer of its own; it is what stands in the last box of the solution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from r1_lightning.tasks.dataset_task import STEPS
+from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.types.errors import require_int
+from r1_lightning.types.text import Problem
+
+OPTIONS = "options"  # the key in a GPQA problem's metadata: the options' texts in the order shown, as JSON
+LETTERS = "ABCD"
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+_MATH_LEVEL = re.compile(r"Level ([1-5?])")
+_MAX_AIME, _MAX_GRADE = 999, 12
+
+
+@dataclass(frozen=True)
+class Math:
+    """MATH and MATH-500 (Hendrycks et al. 2021, arXiv:2103.03874): `problem`, `solution`, `level`, and an `answer` or a box.
+
+    "Level ?", which a few rows have, counts as 1. The subject (`subject`, or `type`) goes into the metadata.
+    """
+
+    name: ClassVar[str] = "math"
+    version: ClassVar[int] = 1
+
+    def to_problem(self, row: Row) -> Problem:
+        question, solution = row.text("problem"), row.text("solution")
+        if row.fields.get("answer") is not None:
+            answer = row.answer("answer")
+        else:
+            answer = row.checked_answer("solution", boxed_answer(solution) or "")
+        metadata = {STEPS: solution.strip(), "subject": row.optional_text("subject") or row.optional_text("type")}
+        return Problem(
+            question.strip(), answer, question_id(self.name, question), level=_math_level(row), metadata=metadata
+        )
+
+
+@dataclass(frozen=True)
+class Aime:
+    """AIME: `problem`, an `answer` from 0 to 999, and sometimes a worked `solution`."""
+
+    name: ClassVar[str] = "aime"
+    version: ClassVar[int] = 1
+
+    def to_problem(self, row: Row) -> Problem:
+        question = row.text("problem")
+        answer = str(row.whole("answer", 0, _MAX_AIME))
+        solution = row.optional_text("solution").strip()
+        return Problem(
+            question.strip(), answer, question_id(self.name, question), metadata={STEPS: solution} if solution else {}
+        )
+
+
+@dataclass(frozen=True)
+class CMath:
+    """CMATH (Wei et al. 2023, arXiv:2306.16636): Chinese, `question` and `answer` (on the hub `golden`); `grade` is the level."""
+
+    name: ClassVar[str] = "cmath"
+    version: ClassVar[int] = 1
+
+    def to_problem(self, row: Row) -> Problem:
+        question = row.text("question")
+        answer = row.answer("golden" if "answer" not in row.fields and "golden" in row.fields else "answer")
+        grade = row.whole("grade", 1, _MAX_GRADE)
+        return Problem(question.strip(), answer, question_id(self.name, question), language="zh", level=grade)
+
+
+@dataclass(frozen=True)
+class GPQA:
+    """GPQA (Rein et al. 2023, arXiv:2311.12022): a `Question`, its `Correct Answer` and three wrong ones; the answer is a letter.
+
+    The order of the options depends on the row and `options_seed`, not on the row's place. A row whose right option is also a
+    wrong one is refused.
+    """
+
+    options_seed: int = 0
+
+    name: ClassVar[str] = "gpqa"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        require_int("options_seed", self.options_seed, 0)
+
+    def to_problem(self, row: Row) -> Problem:
+        question = row.text("Question").strip()
+        right = row.text("Correct Answer").strip()
+        wrong = [row.text(f"Incorrect Answer {number}").strip() for number in (1, 2, 3)]
+        if right in wrong:
+            row.refuse("Correct Answer", right, "it also stands among the wrong ones")
+        problem_id = question_id(self.name, question, *sorted([right, *wrong]))
+        keys = [
+            (_order(f"{self.options_seed}/{problem_id}/{number}"), text) for number, text in enumerate([right, *wrong])
+        ]
+        options = [text for _, text in sorted(keys)]
+        shown = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=True))
+        subject = row.optional_text("High-level domain")
+        return Problem(
+            f"{question}\n\n{shown}\n\nAnswer with the letter of the right option.",
+            LETTERS[options.index(right)],
+            problem_id,
+            metadata={OPTIONS: json.dumps(options, ensure_ascii=False), "subject": subject},
+        )
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` or `\fbox{...}`, braces within it included, or, as in `\boxed 5$`, after it.
+
+    None where there is no box, or its brace is never closed.
+    """
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return None
+    rest = text[boxes[-1].end() :]
+    if not rest.startswith("{"):
+        return re.split(r"[\s$]", rest, maxsplit=1)[0] or None
+    depth = 0
+    for position, character in enumerate(rest):
+        escaped = position > 0 and rest[position - 1] == "\\"  # \{ is a brace that is shown, and closes nothing
+        depth += 0 if escaped else {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[1:position].strip() or None
+    return None
+
+
+def _math_level(row: Row) -> int:
+    value = row.value("level")
+    if isinstance(value, str) and (match := _MATH_LEVEL.fullmatch(value.strip())):
+        return 1 if match[1] == "?" else int(match[1])
+    return row.whole("level", 1, 5)
+
+
+def _order(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,225 @@
+"""Where rows come from: files of one's own, or a data set of the hub.
+
+`file` is a .jsonl, .json, .csv or .parquet file, or a folder that holds such files named after the split
+(`test-00000-of-00001.parquet`). If it is not there, and `hub` names a data set, `datasets` fetches and caches that one. Whoever
+gives a file therefore needs no network, and both ways lead to the same problems.
+
+Rows are data and nothing else: no pickles, no loading scripts, no code of a data set's author. JSON lines are read one by one by
+Python's own `json`, so that a bad line is named by its number and text stays text (`datasets` would infer dates from strings).
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.tasks.fields import Row
+from r1_lightning.types.errors import InvalidInput, require, require_int
+
+MAX_ROW_CHARS = 2**28  # one row of LiveCodeBench holds up to some 10 MB of tests
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REASON_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split.
+
+    Args:
+        file: a file, or a folder of files named after the split; taken if it is there.
+        hub: the data set's name, "owner/name", taken otherwise; None: only the file will do.
+        config: which of the data set's configurations, where it has several.
+        split: which split of the hub's data set, or of the folder.
+        revision: a commit or tag of the hub's data set; None is its newest.
+        hub_files: these files of the hub's data set, for one that only a loading script could open.
+        max_row_chars: a longer line of JSON is refused.
+
+    Raises:
+        InvalidInput: neither is given, or a value is not what it should be.
+    """
+
+    file: str | None = None
+    hub: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    hub_files: Sequence[str] = ()
+    max_row_chars: int = MAX_ROW_CHARS
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.file) or bool(self.hub), "file", self.file, "a file or the name of a data set (hub) is needed"
+        )
+        named = self.hub is None or _HUB_NAME.fullmatch(self.hub) is not None
+        require(named, "hub", self.hub, "it must be owner/name")
+        require(bool(self.split), "split", self.split, "it must be the name of a split")
+        require_int("max_row_chars", self.max_row_chars, 2)
+        object.__setattr__(self, "hub_files", tuple(self.hub_files))
+        for name in self.hub_files:
+            plain = name.endswith(SUFFIXES[:2]) and not name.startswith("/") and ".." not in name
+            require(plain, "hub_files", name, f"it must be a file within the data set that ends in {SUFFIXES[:2]}")
+
+    def read(self, digest: hashlib._Hash) -> list[Row]:
+        """All rows, in order. What they are goes into `digest`: the bytes of files, the values of a hub's rows.
+
+        Raises `InvalidInput` where nothing is there, or the files are empty, of another kind, or broken.
+        """
+        path = Path(self.file) if self.file else None
+        if path is not None and (path.exists() or self.hub is None):
+            rows = [row for part in self._files(path) for row in self._read_file(part, digest)]
+            if not rows:
+                raise InvalidInput(f"{path} is empty: it needs one JSON object per line, or rows of another kind")
+            return rows
+        return self._read_hub(digest)
+
+    def _files(self, path: Path) -> list[Path]:
+        if not path.is_dir():
+            return [path]
+        named = re.compile(rf"{re.escape(self.split)}(?![a-z0-9])", re.IGNORECASE)
+        found = sorted(part for part in path.iterdir() if part.suffix in SUFFIXES and named.match(part.name))
+        if not found:
+            raise InvalidInput(
+                f"{path} has no file named {self.split}*: one that ends in {', '.join(SUFFIXES)} is needed"
+            )
+        if len({part.suffix for part in found}) > 1:
+            kinds = ", ".join(part.name for part in found)
+            raise InvalidInput(f"{path} holds split {self.split!r} in several kinds ({kinds}): name one as the file")
+        return found
+
+    def _read_file(self, path: Path, digest: hashlib._Hash) -> Iterator[Row]:
+        if path.suffix not in SUFFIXES:
+            raise InvalidInput(f"{path} is not allowed: rows come from files that end in {', '.join(SUFFIXES)}")
+        try:
+            size = path.stat().st_size
+            digest.update(size.to_bytes(8, "big"))
+            if path.suffix == ".jsonl":
+                yield from self._json_lines(path, digest)
+                return
+            content = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"{path} is not readable: {error.strerror}") from error
+        digest.update(content)
+        if path.suffix == ".parquet":
+            values = _parquet(path)
+        elif path.suffix == ".csv":
+            values = _csv(_decoded(content, str(path)), path)
+        else:
+            values = _json_array(_decoded(content, str(path)), path)
+        for number, value in enumerate(values, start=1):
+            yield _row(value, f"{path}, row {number}")
+
+    def _json_lines(self, path: Path, digest: hashlib._Hash) -> Iterator[Row]:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                digest.update(line)
+                where = f"{path}, line {number}"
+                text = _decoded(line, str(path), f"line {number}, ").rstrip("\n")
+                if len(text) > self.max_row_chars:
+                    allowed = f"a line has at most {self.max_row_chars}"
+                    raise InvalidInput(f"{where}: {len(text)} characters are not allowed: {allowed}")
+                if text.strip():
+                    yield _row(_parsed(text, where), where)
+
+    def _read_hub(self, digest: hashlib._Hash) -> list[Row]:
+        """Everything that `datasets` can raise is a reason why there are no rows; its first line is passed on."""
+        assert self.hub is not None, "a file that is missing was refused before"
+        require(not Path(self.hub).exists(), "hub", self.hub, "a folder of that name is here; give it as the file")
+        try:
+            values = [_plain(value) for value in self._load()]
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            reason = f"{type(error).__name__}: {lines[0][:_REASON_CHARS]}"
+            beside = f"{self.file} is not there, and " if self.file else ""
+            raise InvalidInput(
+                f"{beside}the data set {self.hub!r} cannot be had from the hub ({reason}); "
+                f"give a file of yours as `file` ({', '.join(SUFFIXES)}, or a folder); gated data sets need a login"
+            ) from error
+        if not values:
+            raise InvalidInput(f"{self.hub}: the split {self.split!r} is empty")
+        for value in values:
+            digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+        return [_row(value, f"{self.hub}, {self.split}, row {number}") for number, value in enumerate(values, start=1)]
+
+    def _load(self) -> Iterable[Any]:
+        import datasets  # takes a second, and only the hub needs it
+
+        if not self.hub_files:
+            rows: Iterable[Any] = datasets.load_dataset(self.hub, self.config, split=self.split, revision=self.revision)
+            return rows
+        place = f"hf://datasets/{self.hub}@{self.revision or 'main'}"
+        files = [f"{place}/{name}" for name in self.hub_files]
+        rows = datasets.load_dataset("json", data_files=files, split="train")
+        return rows
+
+
+def _decoded(content: bytes, path: str, place: str = "") -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: the file is not valid UTF-8 ({place}byte {error.start})") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: not valid JSON ({error})") from error
+
+
+def _json_array(text: str, path: Path) -> list[Any]:
+    values = _parsed(text, str(path))
+    if not isinstance(values, list):
+        raise InvalidInput(f"{path}: a JSON array of objects is needed, not {type(values).__name__}")
+    return values
+
+
+def _csv(text: str, path: Path) -> list[Any]:
+    """A first line with the fields' names, then rows of as many values; all values are text."""
+    try:
+        lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True))
+    except csv.Error as error:
+        raise InvalidInput(f"{path}: not valid CSV ({error})") from error
+    names = lines[0] if lines else []
+    for number, values in enumerate(lines[1:], start=1):
+        if len(values) != len(names):
+            raise InvalidInput(f"{path}, row {number}: {len(values)} values, but the first line names {len(names)}")
+    return [dict(zip(names, values, strict=True)) for values in lines[1:]]
+
+
+def _parquet(path: Path) -> list[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        values: list[Any] = pq.ParquetFile(path).read().to_pylist()
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:_REASON_CHARS]})"
+        ) from error
+    return [_plain(value) for value in values]
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them; dates, which column formats infer or keep, become text again."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    return value if value is None or isinstance(value, (str, int, float)) else repr(value)
+
+
+def _row(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{where}: a JSON object is needed, not {type(value).__name__}")
+    return Row(value, where)

@@ -1,0 +1,73 @@
+"""The reward over reasoning-gym's scorers: what counts as right, and what happens to what cannot be judged."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+
+import pytest
+
+from r1_lightning.rewards.task_scorer import TaskScorer
+from r1_lightning.rewards.verifier_pool import CRASHED, TIMED_OUT, PoolVerdict
+from r1_lightning.tasks.reasoning_gym_task import ENTRY, ReasoningGymTask
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import Completion, Problem, Verdict
+
+PROBLEM = Problem("q", "5", "id", metadata={ENTRY: "{}"})
+
+
+def answering(answer: str) -> Completion:
+    return Completion(f"<think> so </think> <answer> {answer} </answer>", 9, True)
+
+
+@pytest.fixture
+def scorer() -> Iterator[TaskScorer]:
+    scorer = TaskScorer(workers=1)
+    yield scorer
+    scorer.close()
+
+
+def test_only_a_whole_point_is_right_unless_graded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    scored = [PoolVerdict(True, "one", score=1.0), PoolVerdict(False, "some", score=0.3), TIMED_OUT, CRASHED]
+
+    def judged(pairs: list[tuple[str, str]]) -> list[PoolVerdict]:
+        asked.extend(pairs)
+        return scored
+
+    completions = [answering("1"), answering("2"), Completion("no block", 2, True), answering("3"), answering("4")]
+    found = {}
+    for graded in (False, True):
+        scorer = TaskScorer(graded=graded)
+        monkeypatch.setattr(scorer.pool, "compare_many", judged)
+        found[graded] = scorer.judge_many([(PROBLEM, completion) for completion in completions])
+    assert asked[:4] == [(answer, "{}") for answer in "1234"]  # nothing is asked for a completion without an answer
+    assert [verdict.score for verdict in found[False]] == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert [verdict.score for verdict in found[True]] == [1.0, 0.3, 0.0, 0.0, 0.0]
+    assert [verdict.timed_out for verdict in found[False]] == [False, False, False, True, False]
+    assert found[False][2] == Verdict(0.0, "no answer in its place")
+
+
+def test_problems_of_other_tasks_are_refused(scorer: TaskScorer) -> None:
+    with pytest.raises(InvalidInput, match="judges problems of task=reasoning_gym only"):
+        scorer(Problem("q", "5", "id"), answering("5"))
+    assert scorer.pool.process_ids() == []
+
+
+def test_a_copy_has_processes_of_its_own() -> None:
+    scorer = TaskScorer(workers=3, cpu_limit_s=1.0, memory_limit_mb=512, graded=True)
+    copy = pickle.loads(pickle.dumps(scorer))
+    assert copy.pool is not scorer.pool and copy.graded and copy.name == "accuracy"
+    assert (copy.pool.workers, copy.pool.cpu_limit_s, copy.pool.memory_limit_mb) == (3, 1.0, 512)
+    assert copy.pool.program == scorer.pool.program == "r1_lightning.rewards.task_worker"
+
+
+def test_real_problems_in_real_processes(scorer: TaskScorer) -> None:
+    pytest.importorskip("reasoning_gym", reason="needs the extra `tasks`")
+    task = ReasoningGymTask({"chain_sum": 1.0, "countdown": 1.0, "prime_factorization": 1.0}, held_out=6)
+    problems = task.held_out_problems(6)
+    right = [(problem, answering(problem.answer)) for problem in problems]
+    wrong = [(problem, answering("nothing")) for problem in problems]
+    verdicts = scorer.judge_many([*right, *wrong])
+    assert [verdict.score for verdict in verdicts] == [1.0] * 6 + [0.0] * 6
+    assert scorer.judge_many(wrong[::-1] + right[::-1]) == verdicts[::-1]

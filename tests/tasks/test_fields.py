@@ -1,0 +1,64 @@
+"""One row, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from r1_lightning.tasks.fields import Row, is_unicode, question_id
+from r1_lightning.text.answers import MAX_ANSWER_CHARS
+from r1_lightning.types.errors import InvalidInput
+
+ROW = Row(
+    {"text": " a ", "n": 7, "f": 1.5, "list": ["x", "y"], "inner": {"k": "v"}, "none": None, "no": ""}, "file, line 3"
+)
+
+REFUSED = {
+    "missing": (lambda row: row.text("gone"), "file, line 3: the field 'gone' is missing"),
+    "type": (lambda row: row.text("n"), "file, line 3: n=7 is not allowed: it must be a non-empty string"),
+    "null": (lambda row: row.text("none"), "none=None is not allowed"),
+    "blank": (lambda row: Row({"a": " \n"}, "w").text("a"), "w: a=' .n' is not allowed"),
+    "surrogate": (lambda row: Row({"a": "\ud800"}, "w").text("a"), "valid Unicode"),
+    "optional of another type": (lambda row: row.optional_text("n"), "n=7 is not allowed"),
+    "answer that is a list": (lambda row: row.answer("list"), "list=.* non-empty string"),
+    "answer that is a truth value": (lambda row: Row({"a": True}, "w").answer("a"), "a=True"),
+    "answer that is infinite": (lambda row: Row({"a": float("inf")}, "w").answer("a"), "a=inf"),
+    "long answer": (lambda row: Row({"a": "x" * 1001}, "w").answer("a"), "1 to 1000 characters"),
+    "whole: a fraction": (
+        lambda row: row.whole("f", 0, 9),
+        "f=1.5 is not allowed: it must be a whole number from 0 to 9",
+    ),
+    "whole: too large": (lambda row: row.whole("n", 0, 6), "n=7"),
+    "whole: words": (lambda row: row.whole("text", 0, 6), "text=' a '"),
+    "whole: truth value": (lambda row: Row({"a": True}, "w").whole("a", 0, 6), "a=True"),
+    "list of others": (lambda row: Row({"a": ["x", 1]}, "w").texts("a"), "w: a=1"),
+    "no list": (lambda row: row.texts("text"), "it must be a list of strings"),
+    "no object": (lambda row: row.inner("text"), "it must be an object with fields"),
+    "inside": (lambda row: row.inner("inner").text("z"), "file, line 3, inner: the field 'z' is missing"),
+}
+
+
+@pytest.mark.parametrize(("look", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_names_place_field_and_value(look, message):
+    with pytest.raises(InvalidInput, match=message) as error:
+        look(ROW)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_what_is_accepted():
+    assert ROW.text("text") == " a "
+    assert ROW.optional_text("gone") == ROW.optional_text("none") == ROW.optional_text("no") == ""
+    assert (ROW.answer("text"), ROW.answer("n"), ROW.answer("f")) == ("a", "7", "1.5")
+    assert Row({"a": "x" * MAX_ANSWER_CHARS}, "w").answer("a") == "x" * 1000
+    assert [Row({"a": value}, "w").whole("a", 0, 999) for value in (42, "042", "42.0", " 42 ")] == [42] * 4
+    assert ROW.texts("list") == ["x", "y"] and ROW.inner("inner").text("k") == "v"
+
+
+def test_ids_forget_case_and_spacing_and_nothing_else():
+    assert question_id("a", " How  MANY?\n") == question_id("a", "how many?")
+    assert len({question_id("a", "how many?"), question_id("b", "how many?"), question_id("a", "how much?")}) == 3
+    assert question_id("a", "x", "y") != question_id("a", "x y")
+    assert question_id("gsm8k", "q") == "gsm8k-8e35c2cd3bf6641b"  # sha256("q") begins 8e35c2cd3bf6641b
+
+
+def test_half_a_pair_is_no_unicode():
+    assert is_unicode("\U0001f600 芳") and not is_unicode("x\udc00")

@@ -1,0 +1,190 @@
+"""Rows from files of every kind, and, with a stand-in for the network, from the hub."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from r1_lightning.tasks.rows import Rows
+from r1_lightning.types.errors import InvalidInput
+
+VALUES = [{"question": "How, many?\nTwo", "answer": "2", "list": None}, {"question": "芳", "answer": "3", "list": None}]
+
+
+def read(rows: Rows) -> tuple[list[dict[str, Any]], list[str], str]:
+    digest = hashlib.sha256()
+    found = rows.read(digest)
+    return [dict(row.fields) for row in found], [row.where for row in found], digest.hexdigest()
+
+
+def write(folder: Path, name: str, values: list[dict[str, Any]] = VALUES) -> Path:
+    path = folder / name
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(value) + "\n\n" for value in values), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(values), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(values), path)
+    else:
+        lines = ['question,answer,list\r\n"How, many?\nTwo",2,\r\n芳,3,\r\n']
+        path.write_text("\ufeff" + "".join(lines), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "place"), [("jsonl", "line 3"), ("json", "row 2"), ("parquet", "row 2"), ("csv", "row 2")]
+)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str, place: str) -> None:
+    path = write(tmp_path, f"x.{suffix}")
+    values, places, _ = read(Rows(str(path), hub="owner/name"))  # the file is there: the hub is not asked
+    empty = "" if suffix == "csv" else None  # CSV knows text only
+    assert values == [{**value, "list": empty} for value in VALUES]
+    assert places[1] == f"{path}, {place}"
+
+
+def test_parquet_keeps_nested_values_and_writes_dates_as_text(tmp_path: Path) -> None:
+    nested = {"prompt": [{"role": "user", "content": "q"}], "n": {"x": 1}, "day": datetime.datetime(2024, 8, 1, 12)}
+    values, _, _ = read(Rows(str(write(tmp_path, "x.parquet", [nested]))))
+    assert values == [{**nested, "day": "2024-08-01T12:00:00"}]
+
+
+def test_text_that_looks_like_a_date_or_a_number_stays_text(tmp_path: Path) -> None:
+    row = {"contest_date": "2024-08-01T00:00:00", "answer": "042"}
+    assert read(Rows(str(write(tmp_path, "x.jsonl", [row]))))[0] == [row]
+
+
+def test_a_folder_is_its_files_of_the_split_in_order(tmp_path: Path) -> None:
+    for name, value in (
+        ("test-00001-of-00002", 2),
+        ("test-00000-of-00002", 1),
+        ("train-00000-of-00001", 3),
+        ("testing", 4),
+    ):
+        write(tmp_path, f"{name}.jsonl", [{"a": value}])
+    (tmp_path / "test.txt").write_text("no rows")
+    assert read(Rows(str(tmp_path), split="test"))[0] == [{"a": 1}, {"a": 2}]
+    with pytest.raises(InvalidInput, match=r"has no file named validation\*"):
+        read(Rows(str(tmp_path), split="validation"))
+    write(tmp_path, "test.json", [{"a": 5}])
+    with pytest.raises(InvalidInput, match=r"several kinds \(test-00000-of-00002.jsonl, .*test.json\)"):
+        read(Rows(str(tmp_path), split="test"))
+
+
+def test_the_digest_is_of_the_bytes_and_of_where_files_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n')
+    assert read(Rows(str(path)))[2] == hashlib.sha256((9).to_bytes(8, "big") + b'{"a": 1}\n').hexdigest()
+    path.write_bytes(b'{"a":  1}\n')
+    assert read(Rows(str(path)))[2] != hashlib.sha256((9).to_bytes(8, "big") + b'{"a": 1}\n').hexdigest()
+
+
+BAD_FILES = {
+    "x.pkl": (b"\x80\x04.", "rows come from files that end in .jsonl, .json, .csv, .parquet"),
+    "x.py": (b"print()", "x.py is not allowed"),
+    "x.jsonl": (b'{"a": 1}\n[1]\n', "x.jsonl, line 2: a JSON object is needed, not list"),
+    "y.jsonl": (b'{"a": 1}\n{"a": \xff}\n', r"y.jsonl: the file is not valid UTF-8 \(line 2, byte 6\)"),
+    "z.jsonl": (b" \n\n", "z.jsonl is empty"),
+    "w.jsonl": (
+        b'{"a": "' + b"x" * 100 + b'"}\n',
+        "w.jsonl, line 1: 109 characters are not allowed: a line has at most 99",
+    ),
+    "x.json": (b'{"a": 1}', "x.json: a JSON array of objects is needed, not dict"),
+    "y.json": (b"[1]", "y.json, row 1: a JSON object is needed, not int"),
+    "x.csv": (b"a,b\n1,2\n1,2,3\n", "x.csv, row 2: 3 values, but the first line names 2"),
+    "y.csv": (b'a,b\n"1"x,2\n', "y.csv: not valid CSV"),
+    "z.csv": (b"", "z.csv is empty"),
+    "x.parquet": (b"PAR1 no", "x.parquet: not a readable Parquet file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_one_line(tmp_path: Path, name: str) -> None:
+    content, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInput, match=message) as error:
+        read(Rows(str(tmp_path / name), max_row_chars=99))
+    assert "\n" not in str(error.value)
+
+
+BAD_ARGUMENTS = {
+    "nothing": ({}, "a file or the name of a data set"),
+    "path": ({"hub": "../x"}, "hub='../x' is not allowed: it must be owner/name"),
+    "builder": ({"hub": "json"}, "it must be owner/name"),
+    "url": ({"hub": "https://host/x"}, "it must be owner/name"),
+    "split": ({"hub": "a/b", "split": ""}, "split=''"),
+    "script": ({"hub": "a/b", "hub_files": ["x.py"]}, "hub_files='x.py'"),
+    "above": ({"hub": "a/b", "hub_files": ["../x.jsonl"]}, "hub_files"),
+    "length": ({"file": "x", "max_row_chars": 0}, "max_row_chars=0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments_are_named(name: str) -> None:
+    arguments, message = BAD_ARGUMENTS[name]
+    with pytest.raises(InvalidInput, match=message):
+        Rows(**arguments)
+
+
+def test_without_file_and_network_both_ways_are_named(tmp_path: Path) -> None:
+    """The real library, told to stay offline."""
+    missing = str(tmp_path / "gone.jsonl")
+    with pytest.raises(InvalidInput) as error:
+        read(Rows(missing, hub="owner-of-nothing/no-data", split="test"))
+    message = str(error.value)
+    assert missing in message and "'owner-of-nothing/no-data' cannot be had from the hub" in message
+    assert "give a file of yours" in message and "\n" not in message and len(message) < 600
+    with pytest.raises(InvalidInput, match=r"gone.jsonl is not readable: No such file"):
+        read(Rows(missing))
+
+
+class FakeHub:
+    """In place of `datasets.load_dataset`: remembers what it was asked."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer, self.calls = answer, []
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.calls.append((arguments, named))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
+    fake = FakeHub([{"a": "1", "day": datetime.date(2024, 8, 1)}])
+    monkeypatch.setattr("datasets.load_dataset", fake)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+def test_what_the_hub_is_asked_for(hub: FakeHub) -> None:
+    values, places, digest = read(Rows(None, "a/b", "main", "test", "v1"))
+    assert values == [{"a": "1", "day": "2024-08-01"}] and places == ["a/b, test, row 1"]
+    assert hub.calls == [(("a/b", "main"), {"split": "test", "revision": "v1"})]  # and no trust_remote_code
+    assert digest == hashlib.sha256(b'{"a": "1", "day": "2024-08-01"}\n').hexdigest()
+    read(Rows(None, "a/b", revision="v1", hub_files=["x.jsonl"]))
+    assert hub.calls[1] == (("json",), {"data_files": ["hf://datasets/a/b@v1/x.jsonl"], "split": "train"})
+
+
+def test_what_the_hub_cannot_give_is_one_line(hub: FakeHub) -> None:
+    hub.answer = RuntimeError("Dataset scripts are no longer supported\nand more")
+    with pytest.raises(InvalidInput, match=r"'a/b' .*\(RuntimeError: Dataset scripts are no longer supported\)"):
+        read(Rows(hub="a/b"))
+    hub.answer = []
+    with pytest.raises(InvalidInput, match="the split 'train' is empty"):
+        read(Rows(hub="a/b"))
+
+
+def test_a_folder_of_the_hubs_name_is_not_taken_for_it(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(InvalidInput, match="a folder of that name is here"):
+        read(Rows(hub="a/b"))
+    assert hub.calls == []
