@@ -1,12 +1,14 @@
 """Is what a program printed or returned what was expected? Plain comparison of data, outside of the sandbox.
 
-What is compared was written by a hostile process: it is text, and is at most parsed as JSON. Conventions, where papers print none:
+What is compared was written by a hostile process: it is text, and is at most parsed as JSON. Conventions, where papers print
+none:
 
-- **Printed** (stdin tests): white space at the ends, at the ends of lines and between tokens does not count, line breaks do. A token equals
-  another as text, or as a number (1.0 is 1). This is LiveCodeBench's rule and the next one.
-- **Numbers**: equal, or, where the expected one is written with a decimal point or exponent, within a relative 1e-6. Whole numbers are
-  compared exactly whatever their length. true is not 1, and NaN equals nothing, itself included.
-- **Returned** (call tests): equal as JSON. So a tuple is a list, and a dictionary's keys are text; a set is no JSON and is wrong.
+- **Printed** (stdin tests): white space at the ends, at the ends of lines and between tokens does not count, line breaks do. A
+  token equals another as text, or as a number (1.0 is 1). This is LiveCodeBench's rule and the next one.
+- **Numbers**: equal, or, where the expected one is written with a decimal point or exponent, within a relative 1e-6. Whole
+  numbers are compared exactly whatever their length. true is not 1, and NaN equals nothing, itself included.
+- **Returned** (call tests): equal as JSON. So a tuple is a list, and a dictionary's keys are text; a set is no JSON and is
+  wrong.
 """
 
 from __future__ import annotations

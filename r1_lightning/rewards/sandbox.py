@@ -1,15 +1,17 @@
 """Runs programs that a model wrote, as if they were written by an enemy.
 
-A sandbox is one process tree that the operating system holds apart (`sandbox_walls`, `sandbox_seccomp`): no file but Python's own library, no
-network, no other process, no rights; limits on CPU time, memory, output, files, threads and the clock; killed whole when a limit is met, when its
-user is done, and when its user dies. Per case there is one process, or two for a test script (one has the script, the other the answer),
-and no other can be made, so that what a case can take is `memory_mb` for each, `tmp_mb` of files (in memory) and what pipes hold.
+A sandbox is one process tree that the operating system holds apart (`sandbox_walls`, `sandbox_seccomp`): no file but Python's
+own library, no network, no other process, no rights; limits on CPU time, memory, output, files, threads and the clock; killed
+whole when a limit is met, when its user is done, and when its user dies. Per case there is one process, or two for a test
+script (one has the script, the other the answer), and no other can be made, so that what a case can take is `memory_mb` for
+each, `tmp_mb` of files (in memory) and what pipes hold.
 
-What stays outside: expected values. `Sandbox.run` takes what a case is given and returns what came out; whether that is right is decided by
-`rewards.code_equality`, in this process.
+What stays outside: expected values. `Sandbox.run` takes what a case is given and returns what came out; whether that is right
+is decided by `rewards.code_equality`, in this process.
 
-`isolation()` tries it once. Where the system has not what is needed (another system than Linux, no user namespaces, a container that forbids them)
-it says what is missing, and nothing runs unless a person allows it: then there are limits and a process group only.
+`isolation()` tries it once. Where the system has not what is needed (another system than Linux, no user namespaces, a container
+that forbids them) it says what is missing, and nothing runs unless a person allows it: then there are limits and a process
+group only.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from r1_lightning.text.code_tests import CodeTestKind
 from r1_lightning.types.errors import require, require_int
 
 START_LIMIT_S = 120.0  # for an interpreter on a machine that is busy
-CLOCK_FACTOR = 4  # so many times the CPU limit may pass on the clock: four busy processes per core, or a program that sleeps
+CLOCK_FACTOR = (
+    4  # so many times the CPU limit may pass on the clock: four busy processes per core, or a program that sleeps
+)
 CPU, CLOCK, OUTPUT, DIED = "cpu", "clock", "output", "died"  # ways to end: limits met, and the sandbox itself gone
 _READ_BYTES = 2**20
 
@@ -70,8 +74,8 @@ class Program:
 class Outcome:
     """What came out of one case. All of it is the word of a hostile process.
 
-    `ended`: "" in order, one of CPU, CLOCK, OUTPUT, DIED, or words such as "signal 11"; `stdout` as text; `report` is what the answer's
-    process reported: JSON if all is well, the token of a script, else anything.
+    `ended`: "" in order, one of CPU, CLOCK, OUTPUT, DIED, or words such as "signal 11"; `stdout` as text; `report` is what the
+    answer's process reported: JSON if all is well, the token of a script, else anything.
     """
 
     ended: str
@@ -140,7 +144,9 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         self.close()
 
     def _await_start(self, isolated: bool) -> None:
@@ -216,18 +222,26 @@ print(input(), [name for name, action in TRIED.items() if can(action)], end="")
 def require_isolation(allow_unsandboxed: bool) -> bool:
     """Whether programs will run isolated. `InvalidInput` where they would not and nobody has allowed it."""
     found = isolation()
-    allowed = f"model-written programs need a sandbox, and {found.missing}; true runs them with limits only, with your rights"
+    allowed = (
+        f"model-written programs need a sandbox, and {found.missing}; true runs them with limits only, with your rights"
+    )
     require(found.available or allow_unsandboxed, "allow_unsandboxed", allow_unsandboxed, allowed)
     return found.available
 
 
 def _start(isolated: bool, folder: str) -> subprocess.Popen[bytes]:
     project = str(Path(r1_lightning.__file__).resolve().parents[1])
+    python = os.path.realpath(sys.executable)  # not that of a virtual environment: its packages are not for answers
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return subprocess.Popen(
         # -s -S -P: no packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
-        [os.path.realpath(sys.executable), "-s", "-S", "-P", "-X", "utf8", "-m", "r1_lightning.rewards.sandbox_init"]
-        + [str(os.getpid()), str(int(isolated)), folder],
+        [
+            python,
+            *"-s -S -P -X utf8 -m r1_lightning.rewards.sandbox_init".split(),
+            str(os.getpid()),
+            str(int(isolated)),
+            folder,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

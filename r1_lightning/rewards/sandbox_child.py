@@ -1,13 +1,14 @@
 """What runs in a sandbox's innermost processes: the answer itself, and the script that tests an answer.
 
-Each function here is the whole life of one process, forked by `sandbox_init` and already without rights. A process with an answer in it
-is hostile from its first line: it may forge whatever it reports. What it cannot do is know the expected values, because they were
-never in this process or in one that it was forked from.
+Each function here is the whole life of one process, forked by `sandbox_init` and already without rights. A process with an
+answer in it is hostile from its first line: it may forge whatever it reports. What it cannot do is know the expected values,
+because they were never in this process or in one that it was forked from.
 
 - `answer_stdin`: the answer is a program; it reads its input and prints. What it printed is judged outside.
 - `answer_call`: one function is called; its value is reported as JSON and judged outside.
-- `answer_calls` and `check_script`: a test script with its expected values runs in one process, the answer in another, and calls pass
-  between them as data (`sandbox_values`). The script's process reports a token that nobody else has once it has come to its end.
+- `answer_calls` and `check_script`: a test script with its expected values runs in one process, the answer in another, and
+  calls pass between them as data (`sandbox_values`). The script's process reports a token that nobody else has once it has come
+  to its end.
 
 Standard library only.
 """

@@ -1,15 +1,17 @@
-"""The first process of a sandbox: it makes the walls, runs one case after another in a process of its own, and says how each ended.
+"""The first process of a sandbox: it makes the walls, runs one case after another in a process of its own, and says how each
+ended.
 
-Started by `rewards.sandbox` as a program. It takes namespaces of its own (user, mounts, processes, network, IPC, host name, cgroups),
-asks the parent for its user ids, and forks *init*, process 1 of the new process namespace: when init ends, the kernel kills everything in
-the sandbox; init ends when its requests end; and both are killed with the thread that started them (PR_SET_PDEATHSIG). Init builds a root
-folder of read-only binds (the standard library and the folders of the shared libraries that are loaded) and a small /tmp that is new for
-every case; there is no /proc, no /dev and no other file, and the old root is unmounted.
+Started by `rewards.sandbox` as a program. It takes namespaces of its own (user, mounts, processes, network, IPC, host name,
+cgroups), asks the parent for its user ids, and forks *init*, process 1 of the new process namespace: when init ends, the kernel
+kills everything in the sandbox; init ends when its requests end; and both are killed with the thread that started them
+(PR_SET_PDEATHSIG). Init builds a root folder of read-only binds (the standard library and the folders of the shared libraries
+that are loaded) and a small /tmp that is new for every case; there is no /proc, no /dev and no other file, and the old root is
+unmounted.
 
-A case is a fork of init, not a new interpreter: a few milliseconds. The fork gives up its ids and capabilities, takes its limits,
-closes every file but its own pipes, and installs the filter of system calls; only then does it see the answer. Init reads its output up to a
-limit, watches the clock, and kills whatever is left. Messages are JSON with a length before it, read to the byte: nothing of a later
-message, such as the script of a test, can lie in a buffer that a fork inherits.
+A case is a fork of init, not a new interpreter: a few milliseconds. The fork gives up its ids and capabilities, takes its
+limits, closes every file but its own pipes, and installs the filter of system calls; only then does it see the answer. Init
+reads its output up to a limit, watches the clock, and kills whatever is left. Messages are JSON with a length before it, read
+to the byte: nothing of a later message, such as the script of a test, can lie in a buffer that a fork inherits.
 
 Without `isolated` (a person allowed it) there are only limits, a process group and, where the kernel has it, the filter.
 
@@ -248,7 +250,7 @@ def _ended(pids: list[int]) -> dict[int, tuple[int, float]]:
 
 
 def _why(status: int, cpu_s: float, request: Mapping[str, Any]) -> str:
-    """"" for an end in order, "cpu", or words."""
+    """ "" for an end in order, "cpu", or words."""
     code = os.waitstatus_to_exitcode(status)
     if code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu_s >= request["cpu_s"] - 0.1:
         return "cpu"

@@ -1,12 +1,12 @@
 """The system calls that a sandboxed program may not make, as a filter that the kernel applies (seccomp, classic BPF).
 
-Namespaces and limits decide what a program sees; the filter takes away the calls with which sandboxes are left or memory is taken
-that no limit counts. A refused call fails with EPERM and the program goes on, so that an answer which asks for something harmless
-by accident is judged by what it prints.
+Namespaces and limits decide what a program sees; the filter takes away the calls with which sandboxes are left or memory is
+taken that no limit counts. A refused call fails with EPERM and the program goes on, so that an answer which asks for something
+harmless by accident is judged by what it prints.
 
-- **No other process**: fork, vfork, clone without CLONE_THREAD, exec. Threads are allowed. So the memory limit of the one process is the
-  limit of the program, a fork bomb is one failed call, and nobody can be left behind. clone3, whose flags lie in memory where a filter
-  cannot look, is answered ENOSYS, after which C libraries use clone.
+- **No other process**: fork, vfork, clone without CLONE_THREAD, exec. Threads are allowed. So the memory limit of the one
+  process is the limit of the program, a fork bomb is one failed call, and nobody can be left behind. clone3, whose flags lie in
+  memory where a filter cannot look, is answered ENOSYS, after which C libraries use clone.
 - **No sockets** at all: the network namespace is empty, but AF_VSOCK (from a virtual machine to its host) knows no namespaces.
 - **No memory beside the address space**: memfd, System V and POSIX message queues, semaphores and shared memory.
 - Tracing and reading other processes, mounts, namespaces, keys, BPF, perf, io_uring, userfaultfd, kernel modules and the like.

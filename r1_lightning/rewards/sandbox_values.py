@@ -1,8 +1,8 @@
 """Python values as lines of text, so that they can pass between a test script and the answer it tests.
 
-Only data passes: None, booleans, numbers, text, bytes, lists, tuples, sets and dictionaries of these. JSON with one addition, because
-scripts tell (1, 2) from [1, 2]: whatever JSON has not is an object with one key, the name of the type. An object that equals everything
-cannot pass, nor can code. Subclasses pass as what they extend (a Counter as a dict).
+Only data passes: None, booleans, numbers, text, bytes, lists, tuples, sets and dictionaries of these. JSON with one addition,
+because scripts tell (1, 2) from [1, 2]: whatever JSON has not is an object with one key, the name of the type. An object that
+equals everything cannot pass, nor can code. Subclasses pass as what they extend (a Counter as a dict).
 
 Standard library only: this runs inside the sandbox.
 """

@@ -1,7 +1,9 @@
-"""The walls of a sandbox: namespaces, a root folder of its own, no rights. Linux calls through ctypes, in the order they are needed.
+"""The walls of a sandbox: namespaces, a root folder of its own, no rights. Linux calls through ctypes, in the order they are
+needed.
 
-Why not bubblewrap: it would have to be installed, it knows no filter of system calls without a compiled program from us, and it starts a new
-interpreter for every case. What is here needs nothing but Python and a kernel of 5.12 or newer that lets this user make user namespaces.
+Why not bubblewrap: it would have to be installed, it knows no filter of system calls without a compiled program from us, and it
+starts a new interpreter for every case. What is here needs nothing but Python and a kernel of 5.12 or newer that lets this user
+make user namespaces.
 
 Standard library only: this runs inside, before the answer does. Every failure is an `OSError` whose text names the step.
 """
@@ -44,7 +46,7 @@ def die_with_parent(parent: int | None) -> None:
 
 
 def leave_namespaces() -> None:
-    """New namespaces of every kind; the process namespace is that of children. The user ids are still to be written, from outside."""
+    """New namespaces of every kind; the process namespace is that of children. User ids are still to be written, from outside."""
     if os.geteuid() == 0:
         os.setgroups([])
     _call("unshare", sum(_CLONE_NEW.values()), step=f"unshare ({', '.join(_CLONE_NEW)})")
@@ -77,10 +79,11 @@ def build() -> None:
 
 
 def python_folders() -> tuple[list[str], dict[str, str], list[str]]:
-    """What the interpreter needs of the file system: folders (no one inside another), symbolic links at the root, folders to hide.
+    """What the interpreter needs of the file system: folders (no one inside another), symbolic links at the root, folders to
+    hide.
 
-    The folders are the standard library's and those of every shared library loaded now; hidden are installed packages, so that verdicts
-    do not depend on what a machine has.
+    The folders are the standard library's and those of every shared library loaded now; hidden are installed packages, so that
+    verdicts do not depend on what a machine has.
     """
     library = os.path.dirname(os.path.realpath(os.__file__))
     found = {library}
@@ -96,7 +99,13 @@ def python_folders() -> tuple[list[str], dict[str, str], list[str]]:
 
 def fresh_tmp(megabytes: int) -> str:
     """An empty /tmp of its own size, for one case; the folder to work in."""
-    _mount("tmpfs", TMP, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, f"size={megabytes}m,nr_inodes={MOST_FILES},mode=1777")
+    _mount(
+        "tmpfs",
+        TMP,
+        "tmpfs",
+        _MS_NOSUID | _MS_NODEV | _MS_NOEXEC,
+        f"size={megabytes}m,nr_inodes={MOST_FILES},mode=1777",
+    )
     return TMP
 
 

@@ -1,10 +1,10 @@
 """Which program a completion gives: the last fenced Python block in its place, or all of the place where nothing is fenced.
 
-As with other answers (`text.answers`), two readings are kept apart: *strict*, the place is the body of the one, closed answer block; *lenient*,
-the program at the end in any form: the last answer block, closed or not, else the last fenced block anywhere.
+As with other answers (`text.answers`), two readings are kept apart: *strict*, the place is the body of the one, closed answer
+block; *lenient*, the program at the end in any form: the last answer block, closed or not, else the last fenced block anywhere.
 
-A fence is a line that begins with three backticks; it counts as Python where it says `python`, `py`, `python3` or nothing. A block that is not
-closed is no block. Nothing is compiled here.
+A fence is a line that begins with three backticks; it counts as Python where it says `python`, `py`, `python3` or nothing. A
+block that is not closed is no block. Nothing is compiled here.
 """
 
 from __future__ import annotations
