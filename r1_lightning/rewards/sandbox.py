@@ -43,6 +43,8 @@ CLOCK_FACTOR = (
 )
 CPU, CLOCK, OUTPUT, DIED = "cpu", "clock", "output", "died"  # ways to end: limits met, and the sandbox itself gone
 _READ_BYTES = 2**20
+# No packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
+_OPTIONS = ("-s", "-S", "-P", "-X", "utf8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ def _start(isolated: bool, folder: str) -> subprocess.Popen[bytes]:
         # -s -S -P: no packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
         [
             python,
-            *"-s -S -P -X utf8 -m r1_lightning.rewards.sandbox_init".split(),
+            *["-s", "-S", "-P", "-X", "utf8", "-m", "r1_lightning.rewards.sandbox_init"],
             str(os.getpid()),
             str(int(isolated)),
             folder,

@@ -1,5 +1,4 @@
-"""The first process of a sandbox: it makes the walls, runs one case after another in a process of its own, and says how each
-ended.
+"""The first process of a sandbox: it makes the walls, runs one case after another in a process of its own.
 
 Started by `rewards.sandbox` as a program. It takes namespaces of its own (user, mounts, processes, network, IPC, host name,
 cgroups), asks the parent for its user ids, and forks *init*, process 1 of the new process namespace: when init ends, the kernel
@@ -15,38 +14,30 @@ to the byte: nothing of a later message, such as the script of a test, can lie i
 
 Without `isolated` (a person allowed it) there are only limits, a process group and, where the kernel has it, the filter.
 
-Standard library only. What is imported here is there for every case, for nothing.
+Standard library only.
 """
 
 from __future__ import annotations
 
-import bisect  # noqa: F401 - what answers import most, loaded once
-import collections  # noqa: F401
-import copy  # noqa: F401
 import functools
-import heapq  # noqa: F401
-import itertools  # noqa: F401
+import importlib
 import json
-import math  # noqa: F401
 import os
-import re  # noqa: F401
 import resource
-import select
 import signal
-import string  # noqa: F401
 import struct
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from r1_lightning.rewards import sandbox_child, sandbox_seccomp, sandbox_walls
+from r1_lightning.rewards.sandbox_watch import Reply, watch
 
 FIRST_FREE_FD = 10  # below it lie the places of a case's own pipes
 MOST_FDS = 64
-_POLL_S = 0.001
-Reply = dict[str, Any]
+# What answers import most, loaded once and for all cases.
+LOADED = ("bisect", "collections", "copy", "heapq", "itertools", "math", "operator", "re", "string")
 
 
 class _Pipe(NamedTuple):
@@ -58,6 +49,8 @@ def main() -> None:
     """Arguments: the parent's process id, "1" for isolation, a folder to work in where there is none."""
     parent, isolated, folder = int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3]
     sys.path[:] = [entry for entry in sys.path if entry.startswith(sys.base_prefix)]
+    for name in LOADED:
+        importlib.import_module(name)
     link = Link(*_high_fds())
     try:
         if sys.platform == "linux":
@@ -139,14 +132,14 @@ def _run_stdin(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], 
     given = _file_of(case["given"].encode("utf-8", "surrogatepass"))
     pid = _fork(lambda: sandbox_child.answer_stdin(request), enter, {0: given, 1: output.write, 3: report.write})
     _close(output.write, report.write, given)
-    return _watch([pid], {"stdout": output.read, "report": report.read}, request)
+    return watch([pid], {"stdout": output.read, "report": report.read}, request)
 
 
 def _run_call(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
     report = _Pipe(*os.pipe())
     pid = _fork(lambda: sandbox_child.answer_call(request, case["given"]), enter, {3: report.write})
     _close(report.write)
-    return _watch([pid], {"report": report.read}, request)
+    return watch([pid], {"report": report.read}, request)
 
 
 def _run_script(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
@@ -159,7 +152,7 @@ def _run_script(link: Link, request: Mapping[str, Any], case: Mapping[str, Any],
         {3: report.write, 4: calls.write, 5: returns.read},
     )
     _close(calls.read, calls.write, returns.read, returns.write, report.write)
-    return _watch([answer, checker], {"report": report.read}, request)
+    return watch([answer, checker], {"report": report.read}, request)
 
 
 def _fork(body: Callable[[], None], enter: Callable[[], None], files: Mapping[int, int]) -> int:
@@ -203,72 +196,6 @@ def _enter(request: Mapping[str, Any], isolated: bool, home: str) -> None:
     else:
         with suppress(OSError, AttributeError):
             sandbox_seccomp.install()
-
-
-def _watch(pids: list[int], pipes: Mapping[str, int], request: Mapping[str, Any]) -> Reply:
-    """Read `pipes` until the last of `pids` has ended or met a limit, kill them all, and say what was read and how it ended."""
-    deadline_s = time.monotonic() + request["clock_s"]
-    read = {name: bytearray() for name in pipes}
-    names = {fd: name for name, fd in pipes.items()}
-    poll = select.poll()
-    for fd in names:
-        poll.register(fd, select.POLLIN)
-    limit = ""
-    ended: dict[int, tuple[int, float]] = {}
-    while not limit and pids[-1] not in ended:
-        wait_s = deadline_s - time.monotonic()
-        limit = "clock" if wait_s <= 0 else ""
-        if names:
-            for fd, _ in poll.poll(max(wait_s, 0) * 1000):
-                piece = os.read(fd, 65_536)
-                read[names[fd]] += piece
-                limit = "output" if sum(map(len, read.values())) > request["output_bytes"] else limit
-                if not piece:
-                    poll.unregister(fd)
-                    del names[fd]
-        else:
-            time.sleep(_POLL_S)
-        if not names:
-            ended |= _ended([pid for pid in pids if pid not in ended])
-    ended |= _ended([pid for pid in pids if pid not in ended])
-    _kill(pids)
-    _close(*pipes.values())
-    return {
-        "ended": limit or next((why for pid in pids if (why := _why(*ended.get(pid, (0, 0.0)), request))), ""),
-        **{name: bytes(content).decode("utf-8", "replace") for name, content in read.items()},
-    }
-
-
-def _ended(pids: list[int]) -> dict[int, tuple[int, float]]:
-    """Status and CPU seconds of those that are no more."""
-    found = {}
-    for pid in pids:
-        gone, status, usage = os.wait4(pid, os.WNOHANG)
-        if gone:
-            found[pid] = (status, usage.ru_utime + usage.ru_stime)
-    return found
-
-
-def _why(status: int, cpu_s: float, request: Mapping[str, Any]) -> str:
-    """ "" for an end in order, "cpu", or words."""
-    code = os.waitstatus_to_exitcode(status)
-    if code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu_s >= request["cpu_s"] - 0.1:
-        return "cpu"
-    return "" if code == 0 else f"status {code}" if code > 0 else f"signal {-code}"
-
-
-def _kill(pids: list[int]) -> None:
-    if os.getpid() == 1:  # of this namespace: everything in it but init
-        with suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-    else:
-        for pid in pids:
-            for kill in (os.killpg, os.kill):
-                with suppress(ProcessLookupError, PermissionError):
-                    kill(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
 
 
 def _file_of(content: bytes) -> int:
