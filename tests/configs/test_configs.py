@@ -62,8 +62,10 @@ def test_every_group_is_shared_or_a_stage_s_own() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_option_composes_and_fits_its_target(file: str, shared_dir: Path) -> None:
+def test_every_option_composes_and_fits_its_target(file: str, shared_dir: Path, request: pytest.FixtureRequest) -> None:
     group, option = file.split("/")
+    if file == "reward/code":  # refused where programs cannot be isolated
+        request.getfixturevalue("isolated")
     stage = [f"stage={STAGE_OF[file]}"] if file in STAGE_OF else []
     config = compose_stage([f"{group}={option}", f"paths.data={shared_dir / 'data'}", *stage, *GOES_WITH.get(file, [])])
     validate(config.config)  # raises for a leaf that its target does not take
