@@ -195,6 +195,7 @@ def _enter(request: Mapping[str, Any], isolated: bool, home: str) -> None:
         sandbox_seccomp.install()
     else:
         with suppress(OSError, AttributeError):
+            sandbox_walls.die_with_parent(None)
             sandbox_seccomp.install()
 
 

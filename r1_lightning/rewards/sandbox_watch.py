@@ -43,7 +43,7 @@ def watch(pids: list[int], pipes: Mapping[str, int], request: Mapping[str, Any])
         if not names:
             ended |= _ended([pid for pid in pids if pid not in ended])
     ended |= _ended([pid for pid in pids if pid not in ended])
-    _kill(pids)
+    _kill(pids, set(ended))
     for fd in pipes.values():
         os.close(fd)
     return {
@@ -70,15 +70,13 @@ def _why(status: int, cpu_s: float, request: Mapping[str, Any]) -> str:
     return "" if code == 0 else f"status {code}" if code > 0 else f"signal {-code}"
 
 
-def _kill(pids: list[int]) -> None:
+def _kill(pids: list[int], ended: set[int]) -> None:
     if os.getpid() == 1:  # we are init of a namespace of our own, and this is everything in it but us
         with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-    else:
-        for pid in pids:
-            for kill in (os.killpg, os.kill):
-                with suppress(ProcessLookupError, PermissionError):
-                    kill(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)
+    for pid in pids:
+        for kill in (os.killpg,) if pid in ended else (os.killpg, os.kill):  # not yet in a group of its own
+            with suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+        if pid not in ended:
+            os.waitpid(pid, 0)

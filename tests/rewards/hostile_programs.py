@@ -1,8 +1,9 @@
-"""Programs that mean harm. Each is *armed*: it gives the right answer only where its attack has worked, so that a score of 0 says that
-it was contained, and a hole in the sandbox turns a test red.
+"""Programs that mean harm. Each is *armed*: it gives the right answer only where its attack has worked, so that a score of 0
+says that it was contained, and a hole in the sandbox turns a test red.
 
-All are asked to double a number: on standard input (visible case 4, hidden case 21), as a function `double`, or by a test script. `@SECRET@`
-stands for the path of a file that is private to this user, `@PYTHON@` for the folder of the standard library.
+All are asked to double a number: on standard input (visible case 4, hidden case 21), as a function `double`, or by a test
+script. `@SECRET@` stands for the path of a file that is private to this user, `@PYTHON@` for the folder of the standard
+library.
 """
 
 from __future__ import annotations
@@ -138,128 +139,414 @@ ATTEMPTS = _tries(
     kill_a_group="os.killpg(os.getpgid(os.getppid()), signal.SIGKILL) or False",
 )  # fmt: skip
 
-# What is no single expression.
-STDIN = [
-    Hostile("fork_bomb", _ARMS + "while True:\n    if os.fork() == 0:\n        win()\n"),
-    Hostile(
-        "double_fork",
-        _ARMS
-        + "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        win()\n        time.sleep(1000)\n    os._exit(0)\n",
-    ),
-    Hostile("canary", f"import os\nif {CANARY!r} in os.environ or os.environ:\n    print(2 * int(input()))"),
-    Hostile(
-        "canary_in_memory",
-        "import ctypes\nvalue = ctypes.CDLL(None).getenv\nvalue.restype = ctypes.c_char_p\n"
-        f"if value({CANARY.encode()!r}):\n    print(2 * int(input()))",
-    ),
-    Hostile("exit_at_once", "import sys\nsys.exit(0)"),
-    Hostile("vanish_at_once", "import os\nos._exit(0)"),
-    Hostile("visible_example", "print(8)"),
-    Hostile("all_that_was_seen", "import sys\nprint(8 if sys.stdin.read() == '4\\n' else 0)"),
-    Hostile("remember_earlier_cases", "import os\nopen('seen', 'a').write(input())\nprint(2 * int(open('seen').read()[:1]))"),
-    Hostile(
-        "find_the_expected_value",
-        "import gc, sys\nframe, found = sys._getframe(), []\nwhile frame:\n    found.append(str(frame.f_locals))\n    frame = frame.f_back\n"
-        "found += [str(o)[:10_000] for o in gc.get_objects() if isinstance(o, (dict, list, tuple)) and len(o) < 100]\n"
-        "if any('is_vis' + 'ible' in text or 'expec' + 'ted' + chr(39) in text for text in found):\n    print(2 * int(input()))",
-    ),
-    Hostile(
-        "search_every_file",
-        "import os\nfor folder, _, names in os.walk('/tmp'):\n    for name in names:\n        print(open(os.path.join(folder, name)).read())",
-    ),
-    Hostile("endless_lines", "while True:\n    print('42')", is_slow=True),
-    Hostile("endless_line", "import sys\nprint('42', end=' ')\nwhile True:\n    sys.stdout.write('42' * 10_000)", is_slow=True),
-    Hostile("endless_errors", "import sys\nwhile True:\n    sys.stderr.write('42' * 10_000)", is_slow=True),
-    Hostile("nul_after_the_answer", "print(str(2 * int(input())) + chr(0))"),
-    Hostile("bytes_that_are_no_text", "import os\nos.write(1, str(2 * int(input())).encode() + bytes([0xff, 0xfe]))"),
-    Hostile("right_to_left_and_invisible", "print(chr(0x202e) + str(2 * int(input())) + chr(0x200b))"),
-    Hostile("answer_then_fail", "print(2 * int(input()))\nraise ValueError('late')"),
-    Hostile("answer_then_exit_badly", "print(2 * int(input()), flush=True)\nimport os\nos._exit(3)"),
-    Hostile("answer_then_loop", "print(2 * int(input()), flush=True)\nwhile True:\n    pass", is_slow=True),
-    Hostile(
-        "answer_then_a_thread_loops",
-        "import threading\nprint(2 * int(input()), flush=True)\ndef spin():\n    while True:\n        pass\nthreading.Thread(target=spin).start()",
-        is_slow=True,
-    ),
-    Hostile("loop", "while True:\n    pass", is_slow=True),
-    Hostile(
-        "loop_that_ignores_signals",
-        "import signal\nfor number in set(signal.Signals) - {9, 19}:\n    signal.signal(number, signal.SIG_IGN)\nwhile True:\n    pass",
-        is_slow=True,
-    ),
-    Hostile("sleep", "import time\nprint(2 * int(input()), flush=True)\ntime.sleep(10**6)", is_slow=True),
-    Hostile("close_everything_and_loop", "import os\nos.closerange(0, 100)\nwhile True:\n    pass", is_slow=True),
-    Hostile("stop_itself", "import os\nos.kill(os.getpid(), 19)", is_slow=True),
+# What is no single expression: each begins with its name, and with "(slow)" where it goes on until a limit of time stops it.
+_STDIN = r"""
+### fork_bomb
+@ARMS@
+while True:
+    if os.fork() == 0:
+        win()
+
+### double_fork
+@ARMS@
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        win()
+        time.sleep(1000)
+    os._exit(0)
+
+### canary
+import os
+if 'R1_CANARY' in os.environ or os.environ:
+    print(2 * int(input()))
+
+### canary_in_memory
+import ctypes
+value = ctypes.CDLL(None).getenv
+value.restype = ctypes.c_char_p
+if value(b'R1_CANARY'):
+    print(2 * int(input()))
+
+### exit_at_once
+import sys
+sys.exit(0)
+
+### vanish_at_once
+import os
+os._exit(0)
+
+### visible_example
+print(8)
+
+### all_that_was_seen
+import sys
+print(8 if sys.stdin.read() == '4\n' else 0)
+
+### files_stay_between_cases
+import os
+print(42 if os.path.exists('seen') else 8)
+open('seen', 'w').close()
+
+### find_the_expected_value
+import gc, sys
+frame, found = sys._getframe(), []
+while frame:
+    found.append(str(frame.f_locals))
+    frame = frame.f_back
+found += [str(o)[:10_000] for o in gc.get_objects() if isinstance(o, (dict, list, tuple)) and len(o) < 100]
+needles = ''.join(['is_vis', 'ible']), ''.join(['expec', 'ted', chr(39)])  # not in one piece in this text
+if any(needle in text for text in found for needle in needles):
+    print(2 * int(input()))
+
+### search_every_file
+import os
+for folder, _, names in os.walk('/tmp'):
+    for name in names:
+        print(open(os.path.join(folder, name)).read())
+
+### endless_lines (slow)
+while True:
+    print('42')
+
+### endless_line (slow)
+import sys
+print('42', end=' ')
+while True:
+    sys.stdout.write('42' * 10_000)
+
+### endless_errors (slow)
+import sys
+while True:
+    sys.stderr.write('42' * 10_000)
+
+### nul_after_the_answer
+print(str(2 * int(input())) + chr(0))
+
+### bytes_that_are_no_text
+import os
+os.write(1, str(2 * int(input())).encode() + bytes([0xff, 0xfe]))
+
+### right_to_left_and_invisible
+print(chr(0x202e) + str(2 * int(input())) + chr(0x200b))
+
+### answer_then_fail
+print(2 * int(input()))
+raise ValueError('late')
+
+### answer_then_exit_badly
+print(2 * int(input()), flush=True)
+import os
+os._exit(3)
+
+### answer_then_loop (slow)
+print(2 * int(input()), flush=True)
+while True:
+    pass
+
+### answer_then_a_thread_loops (slow)
+import threading
+print(2 * int(input()), flush=True)
+def spin():
+    while True:
+        pass
+threading.Thread(target=spin).start()
+
+### loop (slow)
+while True:
+    pass
+
+### loop_that_ignores_signals (slow)
+import signal
+for number in set(signal.Signals) - {9, 19}:
+    signal.signal(number, signal.SIG_IGN)
+while True:
+    pass
+
+### sleep (slow)
+import time
+print(2 * int(input()), flush=True)
+time.sleep(10**6)
+
+### close_everything_and_loop (slow)
+import os
+os.closerange(0, 100)
+while True:
+    pass
+
+### stop_itself (slow)
+import os
+os.kill(os.getpid(), 19)
+
+### import_hook
+import sys
+class Hook:
+    def find_spec(self, *_):
+        raise SystemExit(0)
+sys.meta_path.insert(0, Hook())
+import cmath
+
+### no_more_printing
+import builtins
+builtins.print = lambda *_: None
+print(2 * int(input()))
+
+### exit_from_an_exit_function
+import atexit, os
+atexit.register(os._exit, 0)
+print(2 * int(input()), end='')
+
+### an_error_that_never_speaks (slow)
+class Silent(Exception):
+    def __str__(self):
+        while True:
+            pass
+raise Silent
+"""
+
+_CALL = r"""
+### call_exit
+import sys
+def double(n):
+    sys.exit(0)
+
+### call_vanish
+import os
+def double(n):
+    os._exit(0)
+
+### call_constant
+def double(n):
+    return 8
+
+### call_forged_at_once
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'{"result": 8}')
+    except OSError:
+        pass
+os._exit(0)
+
+### call_forged_for_all_cases
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'{"result": 8}\n{"result": 42}\n')
+    except OSError:
+        pass
+os._exit(0)
+
+### call_patched_json
+import json
+json.dumps = lambda v: '{"result": 8}'
+def double(n):
+    return 0
+
+### call_equal_to_all
+class Same(int):
+    def __eq__(self, other):
+        return True
+    __hash__ = int.__hash__
+def double(n):
+    return Same(0)
+
+### call_object_equal_to_all
+class Same:
+    def __eq__(self, other):
+        return True
+def double(n):
+    return Same()
+
+### call_as_text
+def double(n):
+    return str(2 * n)
+
+### call_true_for_one
+def double(n):
+    return [2 * n]
+
+### call_deep_result
+def double(n):
+    v = []
+    for _ in range(10**5):
+        v = [v]
+    return v
+
+### call_forged_depth
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'{"result":' + b'[' * 60_000)
+    except OSError:
+        pass
+os._exit(0)
+
+### call_giant_result
+def double(n):
+    return 'x' * (8 << 20)
+
+### call_giant_number
+def double(n):
+    return 10 ** 40_000
+
+### call_nan
+def double(n):
+    return float('nan')
+
+### call_no_function
+double = 42
+
+### call_class_as_function
+class double:
+    def __init__(self, n): self.n = 2 * n
+
+### call_patched_checker
+import sys
+for module in list(sys.modules.values()):
+    for name in ('same_value', 'same_result', 'same_output', '_why'):
+        setattr(module, name, lambda *_: True)
+def double(n):
+    return 0
+"""
+
+_ASSERT = r"""
+### script_exit
+import sys
+sys.exit(0)
+
+### script_exit_when_called
+import os
+def double(n):
+    os._exit(0)
+
+### script_system_exit
+def double(n):
+    raise SystemExit(0)
+
+### script_equal_to_all
+class Same(int):
+    def __eq__(self, other):
+        return True
+    __hash__ = int.__hash__
+def double(n):
+    return Same(0)
+
+### script_object_equal_to_all
+class Same:
+    def __eq__(self, other):
+        return True
+def double(n):
+    return Same()
+
+### script_other_builtins
+import builtins
+builtins.AssertionError = type('E', (SystemExit,), {})
+def double(n):
+    return 0
+
+### script_own_check
+def check(candidate):
+    pass
+def double(n):
+    return 0
+
+### script_no_asserts
+import ast, sys
+ast.Assert = ast.Pass
+sys.flags = None
+def double(n):
+    return 0
+
+### script_prints_tokens
+import gc, re, sys
+found = set()
+frame = sys._getframe()
+texts = []
+while frame:
+    texts.append(str(frame.f_locals))
+    frame = frame.f_back
+texts += [str(o)[:5_000] for o in gc.get_objects() if isinstance(o, (dict, list, tuple)) and len(o) < 100]
+tokens = sorted(set(re.findall('[0-9a-f]{32}', ' '.join(texts)))) or ['0' * 32]
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, tokens[0].encode())
+    except OSError:
+        pass
+os._exit(0)
+
+### script_prints_token
+print('token')
+print('0' * 32)
+def double(n):
+    print('token')
+
+### script_forged_values
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'[8]\n[8]\n')
+    except OSError:
+        pass
+os._exit(0)
+
+### script_forged_objects
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'[{"object": "Same"}]\n' * 2)
+    except OSError:
+        pass
+os._exit(0)
+
+### script_forged_error
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b'["SystemExit", ""]\n')
+    except OSError:
+        pass
+os._exit(0)
+
+### script_endless_value
+def double(n):
+    return 'x' * (8 << 20)
+
+### script_kills_its_checker
+import os, signal
+def double(n):
+    os.kill(-1, signal.SIGKILL)
+
+### script_loop (slow)
+def double(n):
+    while True:
+        pass
+
+### script_read_the_script
+import gc
+def double(n):
+    held = [str(o)[:2_000] for o in gc.get_objects() if isinstance(o, dict) and len(o) < 50]
+    return 2 * n if any(''.join(['candi', 'date(']) in text for text in held) else 0
+
+"""
+
+
+def _sections(text: str, kind: CodeTestKind) -> list[Hostile]:
+    found = []
+    for section in text.split("### ")[1:]:
+        title, _, source = section.partition("\n")
+        name, slow, _ = title.partition(" (slow)")
+        found.append(Hostile(name, source.replace("@ARMS@\n", _ARMS), kind, bool(slow)))
+    return found
+
+
+ALL = [
+    *ATTEMPTS,
+    *_sections(_STDIN, "stdin"),
     Hostile("endless_compilation", "(" * 50_000),
     Hostile("nul_in_the_source", "print(2 * int(input()))\n\0"),
     Hostile("half_a_character_in_the_source", "print(2 * int(input()))  # \ud800"),
-    Hostile("import_hook", "import sys\nclass Hook:\n    def find_spec(self, *_):\n        raise SystemExit(0)\nsys.meta_path.insert(0, Hook())\nimport cmath"),
-    Hostile("no_more_printing", "import builtins\nbuiltins.print = lambda *_: None\nprint(2 * int(input()))"),
-    Hostile("exit_from_an_exit_function", "import atexit, os\natexit.register(os._exit, 0)\nprint(2 * int(input()), end='')"),
-    Hostile(
-        "an_error_that_never_speaks",
-        "class Silent(Exception):\n    def __str__(self):\n        while True:\n            pass\nraise Silent",
-        is_slow=True,
-    ),
-]  # fmt: skip
-
-_FORGE = "import os\nfor fd in range(3, 64):\n    try:\n        os.write(fd, {text})\n    except OSError:\n        pass\nos._exit(0)"
-_EQUAL = (
-    "class Same(int):\n    def __eq__(self, other):\n        return True\n    __hash__ = int.__hash__\n"
-    "def double(n):\n    return Same(0)"
-)
-_OBJECT = "class Same:\n    def __eq__(self, other):\n        return True\ndef double(n):\n    return Same()"
-
-CALL = [
-    Hostile("call_exit", "import sys\ndef double(n):\n    sys.exit(0)", "call"),
-    Hostile("call_vanish", "import os\ndef double(n):\n    os._exit(0)", "call"),
-    Hostile("call_constant", "def double(n):\n    return 8", "call"),
-    Hostile("call_forged_at_once", _FORGE.format(text="b'{\"result\": 8}'"), "call"),
-    Hostile("call_forged_for_all_cases", _FORGE.format(text="b'{\"result\": 8}\\n{\"result\": 42}\\n'"), "call"),
-    Hostile("call_patched_json", "import json\njson.dumps = lambda v: '{\"result\": 8}'\ndef double(n):\n    return 0", "call"),
-    Hostile("call_equal_to_all", _EQUAL, "call"),
-    Hostile("call_object_equal_to_all", _OBJECT, "call"),
-    Hostile("call_as_text", "def double(n):\n    return str(2 * n)", "call"),
-    Hostile("call_true_for_one", "def double(n):\n    return [2 * n]", "call"),
-    Hostile("call_deep_result", "def double(n):\n    v = []\n    for _ in range(10**5):\n        v = [v]\n    return v", "call"),
-    Hostile("call_forged_depth", _FORGE.format(text="b'{\"result\":' + b'[' * 60_000"), "call"),
-    Hostile("call_giant_result", "def double(n):\n    return 'x' * (8 << 20)", "call"),
-    Hostile("call_giant_number", "def double(n):\n    return 10 ** 40_000", "call"),
-    Hostile("call_nan", "def double(n):\n    return float('nan')", "call"),
-    Hostile("call_no_function", "double = 42", "call"),
-    Hostile("call_class_as_function", "class double:\n    def __init__(self, n): self.n = 2 * n", "call"),
-    Hostile(
-        "call_patched_checker",
-        "import sys\nfor module in list(sys.modules.values()):\n    for name in ('same_value', 'same_result', 'same_output', '_why'):\n"
-        "        setattr(module, name, lambda *_: True)\ndef double(n):\n    return 0",
-        "call",
-    ),
-]  # fmt: skip
-
-ASSERT = [
-    Hostile("script_exit", "import sys\nsys.exit(0)", "assert"),
-    Hostile("script_exit_when_called", "import os\ndef double(n):\n    os._exit(0)", "assert"),
-    Hostile("script_system_exit", "def double(n):\n    raise SystemExit(0)", "assert"),
-    Hostile("script_equal_to_all", _EQUAL, "assert"),
-    Hostile("script_object_equal_to_all", _OBJECT, "assert"),
-    Hostile("script_other_builtins", "import builtins\nbuiltins.AssertionError = type('E', (SystemExit,), {})\ndef double(n):\n    return 0", "assert"),
-    Hostile("script_own_check", "def check(candidate):\n    pass\ndef double(n):\n    return 0", "assert"),
-    Hostile("script_no_asserts", "import ast, sys\nast.Assert = ast.Pass\nsys.flags = None\ndef double(n):\n    return 0", "assert"),
-    Hostile(
-        "script_prints_tokens",
-        "import gc, re, sys\nfound = set()\nframe = sys._getframe()\ntexts = []\nwhile frame:\n    texts.append(str(frame.f_locals))\n"
-        "    frame = frame.f_back\ntexts += [str(o)[:5_000] for o in gc.get_objects() if isinstance(o, (dict, list, tuple)) and len(o) < 100]\n"
-        "tokens = sorted(set(re.findall('[0-9a-f]{32}', ' '.join(texts)))) or ['0' * 32]\n" + _FORGE.format(text="tokens[0].encode()"),
-        "assert",
-    ),
-    Hostile("script_prints_token", "print('token')\nprint('0' * 32)\ndef double(n):\n    print('token')", "assert"),
-    Hostile("script_forged_values", _FORGE.format(text="b'[8]\\n[8]\\n'"), "assert"),
-    Hostile("script_forged_objects", _FORGE.format(text="b'[{\"object\": \"Same\"}]\\n' * 2"), "assert"),
-    Hostile("script_forged_error", _FORGE.format(text="b'[\"SystemExit\", \"\"]\\n'"), "assert"),
-    Hostile("script_endless_value", "def double(n):\n    return 'x' * (8 << 20)", "assert"),
-    Hostile("script_kills_its_checker", "import os, signal\ndef double(n):\n    os.kill(-1, signal.SIGKILL)", "assert"),
-    Hostile("script_loop", "def double(n):\n    while True:\n        pass", "assert", is_slow=True),
-    Hostile("script_read_the_script", "import gc\ndef double(n):\n    return 2 * n if any('candi' + 'date(' in str(o)[:2_000] for o in gc.get_objects() if isinstance(o, dict) and len(o) < 50) else 0", "assert"),
-]  # fmt: skip
-
-ALL = [*ATTEMPTS, *STDIN, *CALL, *ASSERT]
+    *_sections(_CALL, "call"),
+    *_sections(_ASSERT, "assert"),
+]

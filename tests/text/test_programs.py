@@ -36,7 +36,7 @@ def test_last_fenced_block(text: str, program: str | None) -> None:
         (f"<think>a</think><answer>{BLOCK}</answer>", "print(1)\n", "print(1)\n"),
         ("<think>a</think><answer>\nprint(1)\n</answer>", "print(1)", "print(1)"),
         (f"<think>{BLOCK}</think><answer>\n  x</answer>", "  x", "  x"),  # indentation is kept
-        (f"<think>a</think> {BLOCK}", None, "print(1)\n"),
+        (f"<think>a</think>\n{BLOCK}", None, "print(1)\n"),
         (f"<answer>{BLOCK}", None, "print(1)\n"),
         ("<answer>a</answer><answer>b</answer>", None, "b"),
         ("<answer> </answer>", None, None),
