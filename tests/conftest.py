@@ -23,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from r1_lightning.rewards.sandbox import isolation  # noqa: E402
+
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,3 +53,18 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("needs the real data in ../shared/data, beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def isolated() -> None:
+    """Tests of the sandbox run where programs can be isolated; elsewhere they skip, or fail where `.ci/run` asks for them."""
+    found = isolation()
+    if not found.available:
+        without_isolation(found.missing)
+
+
+def without_isolation(missing: str) -> None:
+    """Skip with the reason; fail under R1_REQUIRE_SANDBOX=1, because a CI that never ran these tests has shown nothing."""
+    if os.environ.get("R1_REQUIRE_SANDBOX") == "1":
+        pytest.fail(f"R1_REQUIRE_SANDBOX=1, and programs cannot be isolated: {missing}", pytrace=False)
+    pytest.skip(f"programs cannot be isolated here: {missing}")

@@ -1,0 +1,176 @@
+"""What runs in a sandbox's innermost processes: the answer itself, and the script that tests an answer.
+
+Each function here is the whole life of one process, forked by `sandbox_init` and already without rights. A process with an
+answer in it is hostile from its first line: it may forge whatever it reports. What it cannot do is know the expected values,
+because they were never in this process or in one that it was forked from.
+
+- `answer_stdin`: the answer is a program; it reads its input and prints. What it printed is judged outside.
+- `answer_call`: one function is called; its value is reported as JSON and judged outside.
+- `answer_calls` and `check_script`: a test script with its expected values runs in one process, the answer in another, and
+  calls pass between them as data (`sandbox_values`). The script's process reports a token that nobody else has once it has come
+  to its end.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import builtins
+import json
+import os
+import random
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+from r1_lightning.rewards import sandbox_values
+
+REPORT_FD, CALLS_FD, RETURNS_FD = 3, 4, 5  # where a process finds its pipes; 0, 1 and 2 are the usual three
+LINE_BYTES = 4 * 2**20  # one call's arguments or value
+INT_DIGITS = 50_000  # how long a number may be as text (Python's own limit is 4,300)
+_SHOWN_CHARS = 200
+
+
+def answer_stdin(request: Mapping[str, Any]) -> None:
+    """Run the answer as a program."""
+
+    def run() -> None:
+        _load(request, "__main__")
+
+    _report_errors(run)
+
+
+def answer_call(request: Mapping[str, Any], given: str) -> None:
+    """Call the entry point with the JSON array `given` and report {"result": value}."""
+
+    def call() -> str:
+        function = _function(_load(request, "answer"), request["entry_point"])
+        return json.dumps({"result": function(*json.loads(given))})
+
+    _report_errors(call)
+
+
+def answer_calls(request: Mapping[str, Any]) -> None:
+    """Answer calls until there are no more: a line [name, arguments, keywords] in, a line [value] or [error, text] out."""
+    calls, returns = os.fdopen(CALLS_FD, "rb"), os.fdopen(RETURNS_FD, "wb", buffering=0)
+    problem: BaseException | None = None
+    namespace: dict[str, Any] = {}
+    try:
+        namespace = _load(request, "answer")
+    except BaseException as error:
+        problem = error
+    while line := calls.readline():
+        try:
+            if problem is not None:
+                raise problem
+            name, arguments, keywords = sandbox_values.load(line)
+            reply = sandbox_values.dump([_function(namespace, name)(*arguments, **keywords)])
+        except BaseException as error:
+            reply = sandbox_values.dump([type(error).__name__, _one_line(error)])
+        returns.write(reply.encode("ascii") + b"\n")
+    os._exit(0)
+
+
+def check_script(request: Mapping[str, Any], script: str, token: str) -> None:
+    """Run the setup, then the script, then its `check` if it has one and there is an entry point; then report the token."""
+
+    def check() -> str:
+        calls, returns = os.fdopen(CALLS_FD, "wb", buffering=0), os.fdopen(RETURNS_FD, "rb")
+        namespace: dict[str, Any] = {"__name__": "tests"}
+        exec(compile(request["setup"], "setup.py", "exec"), namespace)
+        entry_point = request["entry_point"]
+        tree = ast.parse(script, "tests.py")
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        # A name of the answer can neither hide a builtin nor what the setup promised.
+        for name in sorted(used - set(dir(builtins)) - set(namespace)) + [entry_point] * bool(entry_point):
+            namespace[name] = _Remote(name, calls, returns)
+        exec(compile(tree, "tests.py", "exec"), namespace)
+        if entry_point and "check" in namespace:
+            namespace["check"](namespace[entry_point])
+        return token
+
+    _report_errors(check)
+
+
+class _Remote:
+    """A function of the answer, as the script sees it."""
+
+    def __init__(self, name: str, calls: IO[bytes], returns: IO[bytes]) -> None:
+        self._name, self._calls, self._returns = name, calls, returns
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        self._calls.write(sandbox_values.dump([self._name, arguments, keywords]).encode("ascii") + b"\n")
+        line = self._returns.readline(LINE_BYTES)
+        if not line.endswith(b"\n"):
+            raise RuntimeError("the answer ended, or returned too much" if line else "the answer ended")
+        reply = sandbox_values.load(line)
+        if isinstance(reply, list) and len(reply) == 1:
+            return reply[0]
+        kind, text = reply
+        known = getattr(builtins, str(kind), RuntimeError)
+        is_error = isinstance(known, type) and issubclass(known, Exception)
+        raise (known if is_error else RuntimeError)(text)
+
+
+def _load(request: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Execute setup and answer as the module `name`, in surroundings that tell nothing and are the same each time."""
+    os.environ.clear()
+    sys.argv[:] = ["answer.py"]
+    sys.set_int_max_str_digits(INT_DIGITS)
+    random.seed(0)
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    for part in ("setup", "answer"):
+        exec(compile(request[part], f"{part}.py", "exec"), module.__dict__)
+    return module.__dict__
+
+
+def _function(namespace: Mapping[str, Any], name: str) -> Callable[..., Any]:
+    """The function `name`, or that method of a class `Solution` (LiveCodeBench's form)."""
+    if name in namespace:
+        function = namespace[name]
+    else:
+        function = getattr(namespace["Solution"](), name, None) if "Solution" in namespace else None
+    if not callable(function):
+        raise NameError(f"the answer defines no function {name}")
+    return function
+
+
+def _report_errors(body: Callable[[], str | None]) -> None:
+    """Run `body`, then what an interpreter does at its end, report, and end this process."""
+    code, report = 0, None
+    try:
+        report = body()
+        _finish()
+    except SystemExit as ending:
+        code, report = _exit_code(ending.code), None
+        _finish()
+    except BaseException as error:
+        code, report = 1, json.dumps({"error": _one_line(error)})
+    unsent = memoryview((report or "").encode("ascii", "replace"))
+    while unsent:
+        unsent = unsent[os.write(REPORT_FD, unsent) :]
+    os._exit(code)
+
+
+def _finish() -> None:
+    """Wait for threads, run what was registered with atexit, flush."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+
+
+def _exit_code(code: Any) -> int:
+    return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error)[:_SHOWN_CHARS].split())
+    except BaseException:
+        text = "?"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

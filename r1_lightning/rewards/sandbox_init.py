@@ -1,0 +1,237 @@
+"""The first process of a sandbox: it makes the walls, runs one case after another in a process of its own.
+
+Started by `rewards.sandbox` as a program. It takes namespaces of its own (user, mounts, processes, network, IPC, host name,
+cgroups), asks the parent for its user ids, and forks *init*, process 1 of the new process namespace: when init ends, the kernel
+kills everything in the sandbox; init ends when its requests end; and both are killed with the thread that started them
+(PR_SET_PDEATHSIG). Init builds a root folder of read-only binds (the standard library and the folders of the shared libraries
+that are loaded) and a small /tmp that is new for every case; there is no /proc, no /dev and no other file, and the old root is
+unmounted.
+
+A case is a fork of init, not a new interpreter: a few milliseconds. The fork gives up its ids and capabilities, takes its
+limits, closes every file but its own pipes, and installs the filter of system calls; only then does it see the answer. Init
+reads its output up to a limit, watches the clock, and kills whatever is left. Messages are JSON with a length before it, read
+to the byte: nothing of a later message, such as the script of a test, can lie in a buffer that a fork inherits.
+
+Without `isolated` (a person allowed it) there are only limits, a process group and, where the kernel has it, the filter.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from r1_lightning.rewards import sandbox_child, sandbox_seccomp, sandbox_walls
+from r1_lightning.rewards.sandbox_watch import Reply, watch
+
+FIRST_FREE_FD = 10  # below it lie the places of a case's own pipes
+MOST_FDS = 64
+# What answers import most, loaded once and for all cases.
+LOADED = ("bisect", "collections", "copy", "heapq", "itertools", "math", "operator", "re", "string")
+
+
+class _Pipe(NamedTuple):
+    read: int
+    write: int
+
+
+def main() -> None:
+    """Arguments: the parent's process id, "1" for isolation, a folder to work in where there is none."""
+    parent, isolated, folder = int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3]
+    sys.path[:] = [entry for entry in sys.path if entry.startswith(sys.base_prefix)]
+    for name in LOADED:
+        importlib.import_module(name)
+    link = Link(*_high_fds())
+    try:
+        if sys.platform == "linux":
+            sandbox_walls.die_with_parent(parent)
+        if isolated:
+            sandbox_walls.leave_namespaces()
+            link.send({"unshared": True})
+            link.receive()  # the parent has written our user ids
+            sandbox_walls.die_with_parent(parent)  # again: a new user namespace forgets it
+            pid = os.fork()
+            if pid:
+                link.close()
+                os.waitpid(pid, 0)
+                return
+            sandbox_walls.die_with_parent(None)
+            sandbox_walls.build()
+        link.send({"ready": True})
+    except OSError as error:
+        link.send({"failed": f"{error.strerror or error}"})
+        return
+    serve(link, isolated, folder)
+
+
+class Link:
+    """The pipes to the parent: JSON objects, each with its length before it."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self.source, self.sink = source, sink
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        body = json.dumps(message).encode("ascii")
+        unsent = memoryview(struct.pack(">I", len(body)) + body)
+        while unsent:
+            unsent = unsent[os.write(self.sink, unsent) :]
+
+    def receive(self) -> dict[str, Any]:
+        """The next message; ends this process where there will be none."""
+        (length,) = struct.unpack(">I", self._exactly(4))
+        message: dict[str, Any] = json.loads(self._exactly(length))
+        return message
+
+    def close(self) -> None:
+        os.close(self.source)
+        os.close(self.sink)
+
+    def _exactly(self, length: int) -> bytes:
+        pieces = []
+        while length:
+            piece = os.read(self.source, min(length, 2**20))
+            if not piece:
+                os._exit(0)
+            pieces.append(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+
+def serve(link: Link, isolated: bool, folder: str) -> None:
+    """One answer: its request, then its cases until the parent has seen enough."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing that an answer sends may end init
+    request = link.receive()
+    number = 0
+    while True:
+        case = link.receive()
+        if isolated:
+            home = sandbox_walls.fresh_tmp(request["tmp_mb"])
+        else:
+            home = os.path.join(folder, str(number))
+            os.mkdir(home)
+        enter = functools.partial(_enter, request, isolated, home)
+        run = {"stdin": _run_stdin, "call": _run_call, "assert": _run_script}[request["kind"]]
+        link.send(run(link, request, case, enter))
+        if isolated:
+            sandbox_walls.drop_tmp()
+        number += 1
+
+
+def _run_stdin(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
+    output, report = _Pipe(*os.pipe()), _Pipe(*os.pipe())
+    given = _file_of(case["given"].encode("utf-8", "surrogatepass"))
+    pid = _fork(lambda: sandbox_child.answer_stdin(request), enter, {0: given, 1: output.write, 3: report.write})
+    _close(output.write, report.write, given)
+    return watch([pid], {"stdout": output.read, "report": report.read}, request)
+
+
+def _run_call(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
+    report = _Pipe(*os.pipe())
+    pid = _fork(lambda: sandbox_child.answer_call(request, case["given"]), enter, {3: report.write})
+    _close(report.write)
+    return watch([pid], {"report": report.read}, request)
+
+
+def _run_script(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
+    calls, returns, report = _Pipe(*os.pipe()), _Pipe(*os.pipe()), _Pipe(*os.pipe())
+    answer = _fork(lambda: sandbox_child.answer_calls(request), enter, {4: calls.read, 5: returns.write})
+    secret = link.receive()  # only now, so that the answer's process is no copy of one that has read it
+    checker = _fork(
+        lambda: sandbox_child.check_script(request, secret["script"], secret["token"]),
+        enter,
+        {3: report.write, 4: calls.write, 5: returns.read},
+    )
+    _close(calls.read, calls.write, returns.read, returns.write, report.write)
+    return watch([answer, checker], {"report": report.read}, request)
+
+
+def _fork(body: Callable[[], None], enter: Callable[[], None], files: Mapping[int, int]) -> int:
+    """A process without rights, with `files` (its own number -> ours) and no other, which runs `body` and ends."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for own, ours in files.items():
+            os.dup2(ours, own)
+        for unused in set(range(FIRST_FREE_FD)) - {0, 1, 2, *files}:
+            os.close(unused)
+        os.closerange(FIRST_FREE_FD, 2**20)
+        enter()
+        body()
+    finally:
+        os._exit(71)
+
+
+def _enter(request: Mapping[str, Any], isolated: bool, home: str) -> None:
+    """What a process gives up before it sees an answer. Raises `OSError`, and the process ends, where any of it fails."""
+    os.setsid()
+    os.chdir(home)
+    cpu_s, megabyte = request["cpu_s"], 2**20
+    limits = {
+        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # SIGXCPU, and SIGKILL for who ignores it
+        resource.RLIMIT_AS: (request["memory_mb"] * megabyte,) * 2,
+        resource.RLIMIT_FSIZE: (request["tmp_mb"] * megabyte,) * 2,
+        resource.RLIMIT_NOFILE: (MOST_FDS, MOST_FDS),
+        resource.RLIMIT_CORE: (0, 0),
+    }
+    if isolated:  # counted per user: in its own user namespace, that is per sandbox
+        limits[resource.RLIMIT_NPROC] = (request["threads"],) * 2
+        limits[resource.RLIMIT_MEMLOCK] = (0, 0)
+        limits[resource.RLIMIT_MSGQUEUE] = (0, 0)
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, limit)
+    if isolated:
+        sandbox_walls.drop_rights()
+        sandbox_seccomp.install()
+    else:
+        with suppress(OSError, AttributeError):
+            sandbox_walls.die_with_parent(None)
+            sandbox_seccomp.install()
+
+
+def _file_of(content: bytes) -> int:
+    """A file with `content`, at its beginning, that has no name."""
+    file = os.memfd_create("given") if hasattr(os, "memfd_create") else _unnamed_file()
+    unsent = memoryview(content)
+    while unsent:
+        unsent = unsent[os.write(file, unsent) :]
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def _unnamed_file() -> int:
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _high_fds() -> tuple[int, int]:
+    """Move the pipes to the parent out of the way and fill the low numbers with /dev/null, for good."""
+    import fcntl
+
+    source, sink = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD) for fd in (0, 1))
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(FIRST_FREE_FD):
+        if fd != null:
+            os.dup2(null, fd)
+    return source, sink
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Python values as lines of text, so that they can pass between a test script and the answer it tests.
+
+Only data passes: None, booleans, numbers, text, bytes, lists, tuples, sets and dictionaries of these. JSON with one addition,
+because scripts tell (1, 2) from [1, 2]: whatever JSON has not is an object with one key, the name of the type. An object that
+equals everything cannot pass, nor can code. Subclasses pass as what they extend (a Counter as a dict).
+
+Standard library only: this runs inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+_SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+
+
+def dump(value: Any) -> str:
+    """`value` as one line of ASCII. `TypeError` for what is not data."""
+    return json.dumps(_packed(value))
+
+
+def load(line: str | bytes) -> Any:
+    """What `dump` wrote. `ValueError` or `TypeError` for anything else; nothing is ever executed."""
+    return _unpacked(json.loads(line))
+
+
+def _packed(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [_packed(item) for item in value]
+    if isinstance(value, dict):
+        return {"dict": [[_packed(key), _packed(item)] for key, item in value.items()]}
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    for name, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
+        if isinstance(value, kind):
+            return {name: [_packed(item) for item in value]}
+    raise TypeError(f"a value of type {type(value).__name__} is not data")
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise ValueError("an object must have one key, the name of a type")
+    ((name, content),) = value.items()
+    if name == "dict":
+        return {_unpacked(key): _unpacked(item) for key, item in content}
+    if name == "bytes":
+        return bytes.fromhex(content)
+    if name == "complex":
+        return complex(*content)
+    if name in _SEQUENCES:
+        return _SEQUENCES[name](_unpacked(content))
+    raise ValueError(f"unknown type {name[:40]!r}")

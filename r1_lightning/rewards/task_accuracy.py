@@ -1,0 +1,40 @@
+"""One accuracy reward for tasks that mix code with everything else.
+
+DeepSeek-R1's RL stages mix mathematics, code, science and logic in one batch, each judged by its own rule (arXiv:2501.12948,
+section B.3.1). A problem with tests in its metadata goes to the code reward, any other to the reward for answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r1_lightning.rewards.combine import judge_all
+from r1_lightning.text.code_tests import TESTS
+from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
+
+
+class TaskAccuracy:
+    """Asks `code` about problems with tests and `other` about the rest, each about all of its own at once."""
+
+    def __init__(self, code: RewardFunction, other: RewardFunction, name: str = "accuracy") -> None:
+        self.code, self.other, self.name = code, other, name
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return self.judge_many([(problem, completion)])[0]
+
+    def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+        """The verdicts in order."""
+        is_code = [TESTS in problem.metadata for problem, _ in pairs]
+        of = {
+            kind: iter(judge_all(reward, [pair for pair, this in zip(pairs, is_code, strict=True) if this is kind]))
+            for kind, reward in ((True, self.code), (False, self.other))
+        }
+        return [next(of[kind]) for kind in is_code]
+
+    def leniently(self) -> TaskAccuracy:
+        """Of both what they know of a lenient form."""
+        return TaskAccuracy(_lenient(self.code), _lenient(self.other), self.name)
+
+
+def _lenient(reward: RewardFunction) -> RewardFunction:
+    return reward.leniently() if isinstance(reward, AccuracyFunction) else reward

@@ -1,0 +1,154 @@
+"""The sandbox from outside: what comes out, what a killed parent leaves, what a machine without isolation says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.rewards import sandbox
+from r1_lightning.rewards.sandbox import CLOCK, CPU, DIED, OUTPUT, Limits, Outcome, Program, Sandbox
+from r1_lightning.types.errors import InvalidInput
+from tests.conftest import without_isolation
+from tests.rewards.test_code_reward import all_gone, sandboxes
+
+pytestmark = pytest.mark.usefixtures("isolated")
+
+# What an answer can find out about where it is.
+SURROUNDINGS = """
+import os, sys
+status = os.getresuid() + os.getresgid()
+print(sorted(os.listdir('/')), dict(os.environ), os.getcwd(), os.listdir('.'), os.getpid(), os.getppid(), status, os.getgroups())
+print(os.uname().nodename, sys.argv, [os.path.exists(p) for p in ('/proc', '/dev', '/etc', '/sys', '/home', '/var')])
+"""
+
+
+def one(program: Program, *given: str, limits: Limits | None = None, isolated: bool = True) -> list[Outcome]:
+    with Sandbox(program, limits, isolated) as box:
+        return [box.run(text) for text in given]
+
+
+def test_isolation_is_there() -> None:
+    assert sandbox.isolation() == sandbox.Isolation(True, "")
+
+
+def test_surroundings() -> None:
+    (outcome,) = one(Program("stdin", SURROUNDINGS), "")
+    first, second = outcome.stdout.splitlines()
+    top = set(eval(first.split("]")[0] + "]"))
+    library = Path(os.path.realpath(os.__file__)).parts[1]
+    assert "tmp" in top and top <= {"tmp", "lib", "lib32", "lib64", "usr", "nix", library}
+    assert first.split("] ", 1)[1] == "{} /tmp [] 2 1 (1, 1, 1, 1, 1, 1) []"
+    assert second == "sandbox ['answer.py'] [False, False, False, False, False, False]"
+
+
+def test_outcomes_of_each_kind() -> None:
+    right, wrong = one(Program("stdin", "print(2 * int(input()))"), "4", "x")
+    assert right == Outcome("", "8\n", "") and wrong.ended == "status 1" and "ValueError" in wrong.report
+    call = Program("call", "def f(a, b):\n    print('noise')\n    return a, b", entry_point="f")
+    assert one(call, "[1, [2]]") == [Outcome("", "", '{"result": [1, [2]]}')]
+    with Sandbox(Program("assert", "def f(a):\n    return a", entry_point="f")) as box:
+        assert box.run(script="assert f(1) == 1", token="abc") == Outcome("", "", "abc")
+        assert box.run(script="assert f(1) == 2", token="abc").report == '{"error": "AssertionError"}'
+        assert box.run(script="raise SystemExit", token="abc") == Outcome("", "", "")  # no token without the end
+
+
+def test_limits() -> None:
+    limits = Limits(cpu_s=1, output_bytes=1_000)
+    program = Program(
+        "stdin",
+        "import time\nwork = {'cpu': 'while 1: 0', 'out': 'print(9 * 10**999)', 'clock': 'time.sleep(99)'}\nexec(work[input()])",
+    )
+    start_s = time.monotonic()
+    outcomes = one(program, "cpu", "out", "clock", limits=limits)
+    assert [outcome.ended for outcome in outcomes] == [CPU, OUTPUT, CLOCK]
+    assert time.monotonic() - start_s < 60
+    enough = "x = bytearray(120 << 20)\nprint(len(x))"
+    assert one(Program("stdin", enough), "") == [Outcome("", f"{120 << 20}\n", "")]
+    (outcome,) = one(Program("stdin", enough), "", limits=Limits(memory_mb=128))
+    assert "MemoryError" in outcome.report
+
+
+def test_a_dead_sandbox_is_said_and_stays_dead() -> None:
+    with Sandbox(Program("stdin", "print(1)")) as box:
+        os.killpg(box._process.pid, signal.SIGKILL)
+        assert [box.run(""), box.run("")] == [Outcome(DIED), Outcome(DIED)]
+
+
+def test_closing_ends_a_case_that_runs() -> None:
+    with Sandbox(Program("stdin", "while True: pass")) as box:
+        box._send({"given": ""})
+        while len(sandboxes()) < 3:  # the starter, init, the answer
+            time.sleep(0.01)
+    assert all_gone()
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_killed_parent_leaves_nothing_behind(repo_root: Path, isolated: bool) -> None:
+    code = (
+        "from r1_lightning.rewards.sandbox import *\n"
+        f"box = Sandbox(Program('stdin', 'while True: pass'), Limits(cpu_s=3000), {isolated})\n"
+        "box._send({'given': ''})\nprint('running', flush=True)\nimport time\ntime.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=repo_root, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None and parent.stdout.readline() == "running\n"
+    name = str(parent.pid).encode()
+
+    def alive() -> list[str]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"r1_lightning.rewards.sandbox_init" in words and name in words:
+                found.append(folder.name)
+        return found
+
+    whole = 3 if isolated else 2
+    deadline_s = time.monotonic() + 60
+    while len(alive()) < whole and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert len(alive()) == whole
+    parent.kill()
+    parent.communicate()
+    while alive() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert alive() == []
+
+
+def test_what_is_missing_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = sandbox.isolation.__wrapped__
+
+    def refuse(process_id: int) -> None:
+        raise PermissionError(1, "user namespaces are forbidden\nhere")
+
+    monkeypatch.setattr(sandbox.sandbox_walls, "write_ids", refuse)
+    found = fresh()
+    assert not found.available and "user namespaces are forbidden here" in found.missing and "\n" not in found.missing
+    monkeypatch.undo()
+    monkeypatch.setattr(sandbox, "_LOOK_OUT", "print('here [1]', end='')")
+    assert "let a program out" in fresh().missing
+    monkeypatch.setattr(sandbox.sys, "platform", "darwin")
+    assert fresh() == sandbox.Isolation(False, "programs can only be isolated on Linux, and this is darwin")
+
+
+@pytest.mark.parametrize(("field", "value"), [("cpu_s", 0), ("cpu_s", 1.5), ("cpu_s", True), ("memory_mb", 100)])
+def test_limits_are_checked(field: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match="limit"):
+        Limits(**{field: value})
+
+
+def test_ci_fails_where_a_person_only_sees_a_skip(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 'if [ "$(uname)" = Linux ]; then export R1_REQUIRE_SANDBOX=1; fi' in (repo_root / ".ci/run").read_text()
+    monkeypatch.delenv("R1_REQUIRE_SANDBOX", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no walls"):
+        without_isolation("no walls")
+    monkeypatch.setenv("R1_REQUIRE_SANDBOX", "1")
+    with pytest.raises(pytest.fail.Exception, match="no walls"):
+        without_isolation("no walls")

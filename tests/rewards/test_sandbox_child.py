@@ -1,0 +1,116 @@
+"""What runs inside, run in a fork here: reports of each kind, names that a script may ask for, and how a program ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from r1_lightning.rewards import sandbox_child
+from r1_lightning.rewards.sandbox_child import CALLS_FD, REPORT_FD, RETURNS_FD
+
+REQUEST = {"setup": "", "answer": "", "entry_point": "f"}
+
+
+def fork(body: Callable[[], None], files: Mapping[int, int]) -> int:
+    """A process that runs `body` with `files` (its own number -> ours)."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            high = {own: os.dup(os.dup(os.dup(os.dup(ours)))) for own, ours in files.items()}
+            high = {own: __import__("fcntl").fcntl(fd, 0, 50) for own, fd in high.items()}  # F_DUPFD: out of the way
+            for own, ours in high.items():
+                os.dup2(ours, own)
+            os.closerange(max(files) + 1, 300)
+            body()
+        finally:
+            os._exit(99)
+    return pid
+
+
+def reported(body: Callable[[], None], files: Mapping[int, int] | None = None) -> tuple[int, str]:
+    """Exit code and report of a process that runs `body`."""
+    read, write = os.pipe()
+    pid = fork(body, {REPORT_FD: write, **(files or {})})
+    os.close(write)
+    report = b"".join(iter(lambda: os.read(read, 65_536), b"")).decode()
+    os.close(read)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), report
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    return {**REQUEST, **changes}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "report"),
+    [
+        ("x = 1", 0, ""),
+        ("raise SystemExit", 0, ""),
+        ("raise SystemExit(256 + 7)", 7, ""),
+        ("raise SystemExit('sorry')", 1, ""),
+        ("import os\nos._exit(4)", 4, ""),
+        ("1 / 0", 1, '{"error": "ZeroDivisionError: division by zero"}'),
+        ("raise ValueError('a\\n  b' * 300)", 1, None),
+        ("assert __name__ == '__main__' and KNOWN == 3", 0, ""),
+        ("from __future__ import annotations\nx: nothing = 1", 0, ""),
+        ("class E(Exception):\n    def __str__(self):\n        raise self\nraise E", 1, '{"error": "E: ?"}'),
+        ("(", 1, None),
+        ("import atexit\natexit.register(print)", 0, ""),
+        ("import threading, os, time\nthreading.Thread(target=lambda: (time.sleep(0.1), os._exit(5))).start()", 5, ""),
+    ],
+)
+def test_programs_end_as_python_programs_do(answer: str, code: int, report: str | None) -> None:
+    found = reported(lambda: sandbox_child.answer_stdin(request(answer=answer, setup="KNOWN = 3")))
+    assert found[0] == code
+    if report is None:
+        assert len(found[1]) < 300 and "\n" not in found[1] and "Error: " in json.loads(found[1])["error"]
+    else:
+        assert found[1] == report
+
+
+@pytest.mark.parametrize(
+    ("answer", "given", "report"),
+    [
+        ("def f(a, b): return a + b", "[1, 2]", '{"result": 3}'),
+        ("class Solution:\n    def f(self, a): return {a: (a,)}", "[1]", '{"result": {"1": [1]}}'),
+        ("f = lambda: 10 ** 5000", "[]", '{"result": 1' + "0" * 5000 + "}"),
+        ("def f(): return {1}", "[]", '{"error": "TypeError: Object of type set is not JSON serializable"}'),
+        ("g = 1", "[]", '{"error": "NameError: the answer defines no function f"}'),
+        ("if __name__ == '__main__':\n    1 / 0\ndef f(): return 1", "[]", '{"result": 1}'),
+    ],
+)
+def test_calls_report_their_value(answer: str, given: str, report: str) -> None:
+    assert reported(lambda: sandbox_child.answer_call(request(answer=answer), given))[1] == report
+
+
+@pytest.mark.parametrize(
+    ("answer", "script", "report"),
+    [
+        ("def f(a): return a", "assert f((1, {2})) == (1, {2})", "token"),
+        ("def f(a): return a", "def check(c):\n    assert c(1) == 2", '{"error": "AssertionError"}'),
+        ("def f(a, *, b): return a + b\ndef g(): return 5", "assert f(1, b=2) == 3 and g() == 5", "token"),
+        ("def f(): raise KeyError('k')", "try:\n    f()\nexcept KeyError:\n    pass", "token"),
+        ("class E(Exception): pass\ndef f(): raise E('k')", "try:\n    f()\nexcept RuntimeError:\n    pass", "token"),
+        ("1 / 0", "f()", '{"error": "ZeroDivisionError: ZeroDivisionError: division by zero"}'),
+        ("def f(): return f", "f()", '{"error": "TypeError: TypeError: a value of type function is not data"}'),
+        ("def g(): pass", "f()", '{"error": "NameError: NameError: the answer defines no function f"}'),
+        ("KNOWN = 9\ndef len(x): return 1", "assert KNOWN == 3 and len('ab') == 2", "token"),
+    ],
+)
+def test_scripts_ask_and_report_their_token(answer: str, script: str, report: str) -> None:
+    given = request(answer=answer, setup="KNOWN = 3")
+    calls, returns = os.pipe(), os.pipe()
+    other = fork(lambda: sandbox_child.answer_calls(given), {CALLS_FD: calls[0], RETURNS_FD: returns[1]})
+    os.close(calls[0])
+    os.close(returns[1])
+    code, found = reported(
+        lambda: sandbox_child.check_script(given, script, "token"), {CALLS_FD: calls[1], RETURNS_FD: returns[0]}
+    )
+    os.close(calls[1])
+    os.close(returns[0])
+    os.waitpid(other, 0)
+    assert found == report and code == int(report != "token")

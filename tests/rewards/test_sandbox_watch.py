@@ -1,0 +1,59 @@
+"""Watching processes: what was read, which limit was met, and nobody left. In this process, without a sandbox around it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from r1_lightning.rewards.sandbox_watch import Reply, watch
+
+LIMITS = {"clock_s": 30.0, "cpu_s": 1, "output_bytes": 1_000}
+
+
+def run(*bodies: Callable[[int], None], **limits: float) -> Reply:
+    """Fork each body with the write end of a pipe that all share, and watch the last."""
+    read, write = os.pipe()
+    pids = []
+    for body in bodies:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                os.close(read)
+                body(write)
+            finally:
+                os._exit(0)
+        pids.append(pid)
+    os.close(write)
+    reply = watch(pids, {"stdout": read}, {**LIMITS, **limits})
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    return reply
+
+
+def test_ends_of_every_kind() -> None:
+    assert run(lambda fd: os.write(fd, b"42\xff")) == {"ended": "", "stdout": "42\ufffd"}
+    assert run(lambda fd: os._exit(3))["ended"] == "status 3"
+    assert run(lambda fd: os.kill(os.getpid(), signal.SIGTERM))["ended"] == "signal 15"
+    assert run(lambda fd: os.kill(os.getpid(), signal.SIGKILL))["ended"] == "signal 9"  # without the CPU time: no limit
+
+
+def test_limits_of_the_clock_and_of_output() -> None:
+    assert run(lambda fd: time.sleep(99), clock_s=0.2) == {"ended": "clock", "stdout": ""}
+    assert run(lambda fd: (os.close(fd), time.sleep(99)), clock_s=0.2)["ended"] == "clock"
+    # 1,000 bytes are allowed, 1,001 are not.
+    assert run(lambda fd: os.write(fd, b"x" * 1_000)) == {"ended": "", "stdout": "x" * 1_000}
+    assert run(lambda fd: (os.write(fd, b"x" * 1_001), time.sleep(99)))["ended"] == "output"
+
+
+def test_a_helper_that_fails_first_is_the_reason() -> None:
+    reply = run(lambda fd: os._exit(5), lambda fd: (time.sleep(0.5), os._exit(1)))
+    assert reply["ended"] == "status 5"
+    assert (
+        run(lambda fd: (os.close(fd), time.sleep(99)), lambda fd: None)["ended"] == ""
+    )  # and one that is not done does not count
