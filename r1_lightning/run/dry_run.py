@@ -17,8 +17,8 @@ from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
-from r1_lightning.run.compose import resolved
-from r1_lightning.run.graph import INIT_ROLE, Node
+from r1_lightning.run.compose import BASE, resolved
+from r1_lightning.run.graph import Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
 from r1_lightning.run.rules import check_installed, evaluation_settings
@@ -73,7 +73,7 @@ def _inputs(node: Node) -> Iterator[str]:
 
 def _base(node: Node) -> Artefact | None:
     """The input from which the stage would start, where it is there already."""
-    source = node.inputs.get(INIT_ROLE)
+    source = node.inputs.get(BASE)
     if source is None or isinstance(source, Artefact):
         return source
     found = store.find(source.root, source.stage.stage, source.fingerprint)
@@ -153,7 +153,7 @@ def _time(node: Node, stage: EmptyStage) -> list[str]:
         lines.append(_row("evaluation, once", "-", "not measured: this stage samples nothing else"))
     elif settings is not None and new_tokens is not None:
         sampled = settings.problems * settings.samples * min(new_tokens, settings.max_new_tokens)
-        models = 1 + (INIT_ROLE in node.inputs)  # this one, and the one it started from
+        models = 1 + (BASE in node.inputs)  # this one, and the one it started from
         evaluation_s = models * sampled * speed.sampling_s
         lines.append(_row("evaluation, once", _duration(evaluation_s), f"models compared: {models}"))
         total_s += evaluation_s

@@ -23,7 +23,7 @@ from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import GRPOBatch, TokenBatch
+from r1_lightning.types.tensors import GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
     "model",
@@ -75,6 +75,8 @@ MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many
 BATCH_OF = {
     "r1_lightning.data.pretrain_data.PretrainDataModule": TokenBatch,
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
+    "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
+    "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
 }
 
 
@@ -93,6 +95,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_batches(plain)
     _check_row_lengths(plain)
     _check_supervision(plain)
+    _check_models("reward", plain.get("reward"), (plain.get("stage") or {}).get("inputs") or {})
     _check_replay(plain)
     _check_drafts(plain)
     _check_lora(plain)
@@ -169,6 +172,18 @@ def _check_supervision(plain: Mapping[str, Any]) -> None:
         require(level == "token", "stage.objective._target_", target, allowed)
 
 
+def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
+    """A reward that asks a trained model is named after the input of the stage which that model is."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        _check_models(f"{path}.{key}", value, roles)
+    if isinstance(node, Mapping) and "name" in node and hasattr(get_object(node.get("_target_", "")), "part_of_model"):
+        allowed = (
+            f"it asks a model, and stage.inputs names {', '.join(roles) or 'nothing'}; add stage.inputs.{node['name']}"
+        )
+        require(node["name"] in roles, f"{path}.name", node["name"], allowed)
+
+
 def _check_replay(plain: Mapping[str, Any]) -> None:
     """Another engine than our own sampler does not say which experts it chose."""
     router = (plain.get("stage") or {}).get("router")
@@ -218,12 +233,16 @@ def check_installed(config: DictConfig) -> None:
 
 def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:
     """The stage's `EvaluationConfig`, also where `stage.evaluation` does not name it; None where there is none."""
+    settings = stage_evaluation(config)
+    return settings if isinstance(settings, EvaluationConfig) else None
+
+
+def stage_evaluation(config: DictConfig) -> Any:
+    """How the stage's result is measured, of whatever kind: an `EvaluationConfig`, a `PreferenceEvaluationConfig`, or None."""
     node = config.stage.get("evaluation")
     if node is None:
         return None
-    settings = instantiate(node) if "_target_" in node else EvaluationConfig(**node)
-    assert isinstance(settings, EvaluationConfig)
-    return settings
+    return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
 
 
 def check_held_out(config: DictConfig) -> None:

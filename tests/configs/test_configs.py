@@ -35,9 +35,21 @@ GROUPS = (
 )
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*.yaml"))
 # Options that fit one stage only.
-STAGE_OF = {"data/text": "pretrain", "data/grouped_rollouts": "grpo"}
+STAGE_OF = {
+    "data/text": "pretrain",
+    "data/grouped_rollouts": "grpo",
+    "data/preference_pairs": "reward_model",
+    "data/preference_file": "reward_model",
+    "data/preference_samples": "reward_model",
+    "objective/helpful": "reward_model",
+    "objective/safety": "reward_model",
+}
 # Options that only another option has room for.
-GOES_WITH = {"rollout/paper": ["model=v3_671b"], "model/hf_lora": ["stage.reference_refresh_steps=0"]}
+GOES_WITH = {
+    "rollout/paper": ["model=v3_671b"],
+    "model/hf_lora": ["stage.reference_refresh_steps=0"],
+    "data/preference_samples": ["rollout=default", "reward=r1_zero"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +80,10 @@ def test_every_option_composes_and_fits_its_target(file: str, shared_dir: Path) 
     config = compose_stage([f"{group}={option}", f"paths.data={shared_dir / 'data'}", *stage, *GOES_WITH.get(file, [])])
     validate(config.config)  # raises for a leaf that its target does not take
     assert config.choices[group] == option
-    for role, maker in config.input_stages.items():
-        parent = compose_parent(config, maker)
+    for role, spec in config.inputs.items():
+        parent = compose_parent(config, role)
         validate(parent.config)
-        assert parent.stage == maker, role
+        assert parent.stage == spec.stage, role
 
 
 @pytest.mark.parametrize("stage", [file.split("/")[1] for file in FILES if file.startswith("stage/")])

@@ -18,7 +18,7 @@ Parent = Callable[..., StageConfig]
 def parent() -> Iterator[Parent]:
     """`parent(overrides)`: the base model of the GRPO stage that these overrides ask for."""
     with initialize_config_dir(str(FAKE_CONFIGS), version_base=HYDRA_VERSION_BASE):
-        yield lambda *overrides: compose_parent(compose_stage(overrides), "pretrain")
+        yield lambda *overrides: compose_parent(compose_stage(overrides), "base")
 
 
 def test_shared_values_come_from_the_child(parent: Parent) -> None:
