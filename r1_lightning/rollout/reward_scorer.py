@@ -1,9 +1,9 @@
 """A trained reward model as a `Scorer`: questions and responses in, a number each out.
 
-Texts are read exactly as in training (`rollout/preference_rows.py`), without gradients, in evaluation mode, sorted by length, so
-that rows that are packed together waste little. The paper sets no limit on length at inference; positions do: of a text that is
-longer than the model's positions the beginning is left out, so that its end, where the score is read, is always there. How texts are
-batched changes scores by rounding only.
+Texts are read exactly as in training (`rollout/preference_rows.py`), without gradients, in evaluation mode, sorted by length,
+so that rows that are packed together waste little. The paper sets no limit on length at inference; positions do: of a text
+that is longer than the model's positions the beginning is left out, so that its end, where the score is read, is always
+there. How texts are batched changes scores by rounding only.
 """
 
 from __future__ import annotations
