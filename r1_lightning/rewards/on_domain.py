@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.types.errors import require
 from r1_lightning.types.text import (
     BatchRewardFunction,
@@ -24,7 +25,6 @@ from r1_lightning.types.text import (
     Verdict,
 )
 
-DOMAIN = "domain"  # the key in a problem's metadata
 REASONING = "reasoning"
 
 

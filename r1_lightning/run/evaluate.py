@@ -20,13 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
+from r1_lightning.model.reward_head import HEAD
 from r1_lightning.run.parts import build_parts
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, require
 
 EMPTY_THINK = " <think></think><answer>"  # put after the prompt, it leaves no room to reason
 
@@ -42,6 +44,8 @@ def evaluate(
     artefact = store.open_artefact(folder)
     store.verify(artefact)
     config = read_config(folder / store.CONFIG, trust_targets)
+    is_language_model = HEAD not in stored_shapes(artefact.weights_path)
+    require(is_language_model, "artefact", str(folder), f"a reward model writes nothing to measure; see its {store.TABLE}")
     stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights

@@ -115,7 +115,7 @@ def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
             target = get_object(node["_target_"])
             version = getattr(target, "content_version", None)
             if isinstance(version, property) or (path.startswith("task.") and not isinstance(version, str)):
-                version = getattr(instantiate(node), "content_version", None)
+                version = getattr(instantiate(node, _convert_="all"), "content_version", None)
             if version is None and not node["_target_"].startswith(PACKAGE):
                 version = source_digest(target)
             if version is not None:

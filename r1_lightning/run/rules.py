@@ -254,7 +254,7 @@ def check_held_out(config: DictConfig) -> None:
         settings.problems <= MAX_HELD_OUT, "stage.evaluation.problems", settings.problems, f"at most {MAX_HELD_OUT}"
     )
     try:
-        instantiate(config.task.source).held_out_problems(settings.problems)
+        instantiate(config.task.source, _convert_="all").held_out_problems(settings.problems)
     except InvalidInput as error:
         raise InvalidInput(f"stage.evaluation.problems: {error}") from error
 

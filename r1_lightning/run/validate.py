@@ -180,7 +180,9 @@ def _hints(target: Any) -> dict[str, Any]:
 
 def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """Make the target once, for the sake of its own checks."""
-    convert = "all" if path.split(".")[0] == "reward" else node.get("_convert_", "none")  # as `run.parts` makes them
+    convert = (
+        "all" if path.split(".")[0] in ("reward", "task") else node.get("_convert_", "none")
+    )  # as `run.parts` does
     try:
         instantiate({**leaves, "_target_": node["_target_"], "_convert_": convert}, **extra)
     except InstantiationException as error:

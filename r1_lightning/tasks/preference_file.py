@@ -30,14 +30,14 @@ _SHOWN_CHARS = 60
 
 
 class PreferenceFile:
-    """A `PreferenceSource` of one file, which is read when it is first asked.
+    """A `PreferenceSource` of the file `name` in `folder`, which is read when it is first asked.
 
     Raises InvalidInput, when asked, for a file that cannot be read and a line that is not what it should be, by file and line.
     """
 
-    def __init__(self, path: str, held_out_one_in: int = 10) -> None:
+    def __init__(self, folder: str, name: str, held_out_one_in: int = 10) -> None:
         require_int("data.preferences.held_out_one_in", held_out_one_in, 2)
-        self.path = Path(path)
+        self.path = Path(folder) / name
         self.held_out_one_in = held_out_one_in
 
     @property
@@ -48,14 +48,14 @@ class PreferenceFile:
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
         """Every item that is not held out; shuffling is the data module's business."""
         found = [item for item in self._items if not self._is_held_out(item.question)]
-        require(bool(found), "data.preferences.path", str(self.path), "every prompt of it is held out, none is left")
+        require(bool(found), "data.preferences.name", str(self.path), "every prompt of it is held out, none is left")
         return found
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
         """The first `count` held-out items, or all where there are fewer. InvalidInput where there is none."""
         found = [item for item in self._items if self._is_held_out(item.question)][:count]
         allowed = f"of its prompts, by a hash 1 in {self.held_out_one_in} is held out, and none of these few is"
-        require(bool(found), "data.preferences.path", str(self.path), allowed)
+        require(bool(found), "data.preferences.name", str(self.path), allowed)
         return found
 
     def _is_held_out(self, question: str) -> bool:
@@ -69,7 +69,7 @@ class PreferenceFile:
     def _items(self) -> list[PreferenceItem]:
         items = [_item(row, where) for row, where in _rows(self._content, self.path)]
         kinds = {type(item) for item in items}
-        require(len(kinds) == 1, "data.preferences.path", str(self.path), "its lines must be all pairs, or all single")
+        require(len(kinds) == 1, "data.preferences.name", str(self.path), "its lines must be all pairs, or all single")
         return items
 
 
@@ -79,8 +79,8 @@ class PromptFile:
     There is nothing to test on, and no text to pre-train on: both raise InvalidInput.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, folder: str, name: str) -> None:
+        self.path = Path(folder) / name
 
     @property
     def content_version(self) -> str:

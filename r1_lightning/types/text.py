@@ -149,7 +149,8 @@ class ProblemSource(Protocol):
     `content_version` changes whenever the same arguments would make other text; it is part of the fingerprint.
     """
 
-    content_version: str
+    @property
+    def content_version(self) -> str: ...
 
     def train_problem(self, seed: int, index: int) -> Problem: ...
 

@@ -7,7 +7,8 @@ import pytest
 from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.model_score import ModelScoreReward
-from r1_lightning.rewards.on_domain import DOMAIN, OnDomain, domain_of
+from r1_lightning.rewards.on_domain import OnDomain, domain_of
+from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem
 from tests.rewards.test_model_score import Constant, LengthScorer
