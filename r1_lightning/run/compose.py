@@ -6,7 +6,8 @@ values set on the command line or by an experiment included; everything else (da
 its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model.
 
 `stage.inputs` names for each role the stage that makes it (`base: pretrain`), or settings for that stage besides
-(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a finished artefact (`helpful: {folder: FOLDER}`).
+(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a finished artefact (`helpful: {folder: FOLDER}`; a folder
+wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
 `stage.parent_overrides=["optim.lr=0.002"]` are settings for the maker of the base. Other inputs begin with the same base: what
 decides it (`parent_overrides`, `init_from`) is passed on to their makers, which may be told otherwise.
 """
@@ -53,7 +54,8 @@ class InputSpec:
         if isinstance(node, str):
             return cls(node)
         allowed = "it must be the name of a stage, {stage: NAME, overrides: [...]}, or {folder: FOLDER}"
-        if not isinstance(node, dict) or set(node) not in ({"stage"}, {"stage", "overrides"}, {"folder"}):
+        known = isinstance(node, dict) and set(node) <= {"stage", "overrides", "folder"}
+        if not isinstance(node, dict) or not known or not node.keys() & {"stage", "folder"}:
             raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
         overrides = _overrides(f"{path}.overrides", node.get("overrides"))
         if not all(isinstance(node[key], str) for key in node if key != "overrides"):

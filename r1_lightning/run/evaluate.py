@@ -45,7 +45,9 @@ def evaluate(
     store.verify(artefact)
     config = read_config(folder / store.CONFIG, trust_targets)
     is_language_model = HEAD not in stored_shapes(artefact.weights_path)
-    require(is_language_model, "artefact", str(folder), f"a reward model writes nothing to measure; see its {store.TABLE}")
+    require(
+        is_language_model, "artefact", str(folder), f"a reward model writes nothing to measure; see its {store.TABLE}"
+    )
     stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights

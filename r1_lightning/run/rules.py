@@ -178,10 +178,9 @@ def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
     for key, value in items:
         _check_models(f"{path}.{key}", value, roles)
     if isinstance(node, Mapping) and "name" in node and hasattr(get_object(node.get("_target_", "")), "part_of_model"):
-        allowed = (
-            f"it asks a model, and stage.inputs names {', '.join(roles) or 'nothing'}; add stage.inputs.{node['name']}"
-        )
-        require(node["name"] in roles, f"{path}.name", node["name"], allowed)
+        name, known = node["name"], ", ".join(sorted(roles)) or "nothing"
+        allowed = f"it asks a model, and stage.inputs names {known}; add stage.inputs.{name}"
+        require(name in roles, f"{path}.name", name, allowed)
 
 
 def _check_replay(plain: Mapping[str, Any]) -> None:

@@ -29,7 +29,6 @@ from r1_lightning.run.parts import build_parts, inject
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
 
-
 COUNTED_DATA = (PretrainDataModule, GroupedRolloutsDataModule)
 
 

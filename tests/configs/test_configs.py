@@ -140,6 +140,26 @@ def test_the_papers_schedules_are_not_mixed_up(experiment: str) -> None:
     assert ("language" in config.reward.rewards) == (experiment != "paper_r1_zero")
 
 
+def test_general_data_and_preference_rewards_are_there_in_the_last_400_steps() -> None:
+    """R1v2 section 3.2.2 and equations 8 to 10."""
+    config = compose_stage(["experiment=paper_r1_stage_2"]).config
+    first = config.stage.max_steps - 400
+    assert dict(config.reward.from_step) == {"helpful": first, "safety": first}
+    parts = config.task.source.parts
+    assert {name: part.from_step for name, part in parts.items()} == {"reasoning": 0, "general": first, "safety": first}
+    judged = {name: list(node.domains) for name, node in config.reward.rewards.items() if "domains" in node}
+    assert judged == {"accuracy": ["reasoning"], "helpful": ["general"], "safety": ["safety"]}
+    assert {node.domain for node in parts.values()} == {domain for domains in judged.values() for domain in domains}
+    assert set(config.reward.weights.values()) == {1.0}
+    makers = {
+        role: compose_parent(compose_stage(["experiment=paper_r1_stage_2"]), role).config
+        for role in ("helpful", "safety")
+    }
+    assert [makers[role].data.part for role in makers] == ["summary", "whole"]
+    targets = [makers[role].stage.objective["_target_"].rpartition(".")[2] for role in makers]
+    assert targets == ["BradleyTerry", "PointWise"]
+
+
 @pytest.mark.parametrize("experiment", SCHEDULES)
 def test_the_papers_schedules_are_those_of_the_table(experiment: str, shared_dir: Path) -> None:
     table = shared_dir / "facts" / "paper_tables" / "r1v2_hyperparameters.csv"

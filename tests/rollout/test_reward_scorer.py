@@ -18,17 +18,13 @@ from tests.support.miniature import PAD, CharTokenizer
 PAIRS = [("12+30=", " 42"), ("1+1=", " 2"), ("7-5=", " 2 ? ? ? ?"), ("90-81=", " 9 or 8".replace("or", "??"))]
 
 
-class Characters(CharTokenizer):
-    begins_with_bos = False
-
-
 def scorer(**settings: Any) -> RewardScorer:
-    tokenizer: Any = Characters()
+    tokenizer: Any = CharTokenizer()
     return RewardScorer(with_head(), tokenizer, PLAIN, **{"max_positions": 64, **settings})
 
 
 def test_scores_are_those_of_training_rows() -> None:
-    tokenizer: Any = Characters()
+    tokenizer: Any = CharTokenizer()
     items = [LabelledResponse(question, response, True) for question, response in PAIRS]
     rows = [row for row in preference_rows(items, tokenizer, PLAIN, "whole") if row is not None]
     batch = collate_preferences(rows, 64, PAD)
