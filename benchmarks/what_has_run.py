@@ -38,7 +38,7 @@ def table(reports: Path = REPORTS) -> str:
 
 
 def on_cpu(reports: Path) -> Found:
-    """The learning report, if its runs were on a CPU, the one on mixtures of experts, and the killed runs."""
+    """The learning report, if its runs were on a CPU, those on mixtures and on reward hacking, and the killed runs."""
     found: Found = []
     learnt, config = reports / "r1_zero_tiny" / "results.csv", reports / "r1_zero_tiny" / "config.yaml"
     if learnt.is_file() and config.is_file():
@@ -51,6 +51,10 @@ def on_cpu(reports: Path) -> Found:
     if mixtures.is_file():
         runs = {(row["seed"], row["router"], row["mtp_loss_weight"]) for row in _rows(mixtures)}
         found.append((f"{len(runs)} runs of the miniature with other routers and MTP losses in RL", "moe_in_rl"))
+    hacked = reports / "reward_hacking" / "results.csv"
+    if hacked.is_file():
+        runs = {(row["seed"], row["run"]) for row in _rows(hacked)}
+        found.append((f"{len(runs)} long runs of RL against a reward model or the rule beside it", "reward_hacking"))
     killed = reports / "kill_9" / "results.csv"
     if killed.is_file() and (rows := _rows(killed)):
         kills = sum(int(value) for row in rows for name, value in row.items() if name not in ("seed", "result"))

@@ -177,7 +177,8 @@ def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         _check_models(f"{path}.{key}", value, roles)
-    if isinstance(node, Mapping) and "name" in node and hasattr(get_object(node.get("_target_", "")), "part_of_model"):
+    named = isinstance(node, Mapping) and "_target_" in node and "name" in node
+    if named and hasattr(get_object(node["_target_"]), "part_of_model"):
         name, known = node["name"], ", ".join(sorted(roles)) or "nothing"
         allowed = f"it asks a model, and stage.inputs names {known}; add stage.inputs.{name}"
         require(name in roles, f"{path}.name", name, allowed)

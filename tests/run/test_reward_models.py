@@ -20,8 +20,10 @@ from r1_lightning.run.reward_models import load_scorer
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.types.errors import InvalidInput
+from tests.model.tiny import backbone, hf_twin, tiny
 from tests.run.test_train import Fault, metrics_rows
 from tests.support.commands import SMALL_MODEL, folder, overrides, train, weights
+from tests.support.hf_folders import VOCABULARY, dense_folder, write_tokenizer
 
 Captured = pytest.CaptureFixture[str]
 MODEL = "[stage.max_steps=5,data.items_per_batch=4,data.part=whole,optim.warmup_steps=1,stage.evaluation.items=6]"
@@ -83,7 +85,7 @@ def test_alone_it_is_the_same_artefact(finished: Path, capsys: Captured) -> None
     assert again.code == 0 and again.out.startswith(f"reward_model: reusing {folder(finished, 'reward_model')} ")
 
 
-@pytest.mark.parametrize(("module", "step"), [(RewardModelModule, 1), (RewardModelModule, 3), (GRPOModule, 3)])
+@pytest.mark.parametrize(("module", "step"), [(RewardModelModule, 3), (GRPOModule, 3)])
 def test_interrupted_and_resumed_the_bits_are_the_same(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, module: type, step: int
 ) -> None:
@@ -237,3 +239,30 @@ def test_the_second_stage_of_rl(finished: Path, tmp_path: Path, capsys: Captured
     assert all(float(row["safety"]) > 0 for row in asked[2:]), "safety problems are there, and judged as a whole"
     assert len(list((tmp_path / "runs").glob("reward_model-*"))) == 2
     assert len(list((tmp_path / "runs").glob("pretrain-*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "deepseek_v3"])
+def test_a_published_checkpoint_is_the_base_of_both(kind: str, tmp_path: Path, capsys: Captured) -> None:
+    """`model=hf` and the DeepSeek family: the reward model begins with the folder as well, and has its shape."""
+    source = tmp_path / "checkpoint"
+    if kind == "qwen2":
+        dense_folder(source, kind)
+    else:
+        write_tokenizer(source)
+        hf_twin(backbone(tiny(vocab_size=VOCABULARY, max_positions=256))).save_pretrained(source)
+    small = '["stage.max_steps=2","data.items_per_batch=4","data.row_tokens=160","data.part=whole"]'
+    arguments = [
+        "stage=grpo",
+        "reward=model_score",
+        "debug=fast",
+        "rollout.row_tokens=160",
+        "rollout.max_new_tokens=12",
+    ]
+    arguments += [f"stage.inputs.score={{stage: reward_model, overrides: {small}}}", f"init_from={source}"]
+    arguments += ["+callbacks.self_check.prompts=2", "logger=none", f"paths.root={tmp_path / 'runs'}"]
+    done = train([*arguments, *(["model=hf"] if kind == "qwen2" else [])], capsys)
+    assert done.code == 0, done.err
+    model = folder(tmp_path / "runs", "reward_model")
+    assert HEAD in stored_shapes(model / "weights.safetensors")
+    assert open_artefact(model).inputs["base"]["folder"].endswith("checkpoint")
+    assert not list((tmp_path / "runs").glob("pretrain-*"))
