@@ -22,6 +22,15 @@ NOT_RUN = "not run"
 SHORT_COMMIT = 10
 # What else a reader should know of a place where nothing has run.
 FAKE_VLLM = "`rollout=vllm` is tested against a fake of vLLM's interface only (`tests/rollout/test_vllm_sampler.py`)"
+# Reports over seeds on the CPU: what tells one run from another in their rows, and what the runs are.
+RUNS = {
+    "moe_in_rl": (
+        ("seed", "router", "mtp_loss_weight"),
+        "runs of the miniature with other routers and MTP losses in RL",
+    ),
+    "reward_hacking": (("seed", "run"), "long runs of RL against a reward model or the rule beside it"),
+    "language_consistency": (("seed", "weight"), "models before and after RL without or with a language reward"),
+}
 
 Found = list[tuple[str, str]]  # what has run, and the folder that shows it
 
@@ -38,7 +47,7 @@ def table(reports: Path = REPORTS) -> str:
 
 
 def on_cpu(reports: Path) -> Found:
-    """The learning report, if its runs were on a CPU, the one on mixtures of experts, and the killed runs."""
+    """The learning report, if its runs were on a CPU, those of `RUNS`, and the killed runs."""
     found: Found = []
     learnt, config = reports / "r1_zero_tiny" / "results.csv", reports / "r1_zero_tiny" / "config.yaml"
     if learnt.is_file() and config.is_file():
@@ -47,10 +56,10 @@ def on_cpu(reports: Path) -> Found:
         if accelerator == "cpu" and seeds:
             text = f"the miniature R1-Zero (pre-training, GRPO, evaluation) with {len(seeds)} seeds"
             found.append((text, "r1_zero_tiny"))
-    mixtures = reports / "moe_in_rl" / "results.csv"
-    if mixtures.is_file():
-        runs = {(row["seed"], row["router"], row["mtp_loss_weight"]) for row in _rows(mixtures)}
-        found.append((f"{len(runs)} runs of the miniature with other routers and MTP losses in RL", "moe_in_rl"))
+    for name, (run_is, what) in RUNS.items():
+        if (results := reports / name / "results.csv").is_file():
+            runs = {tuple(row[field] for field in run_is) for row in _rows(results)}
+            found.append((f"{len(runs)} {what}", name))
     killed = reports / "kill_9" / "results.csv"
     if killed.is_file() and (rows := _rows(killed)):
         kills = sum(int(value) for row in rows for name, value in row.items() if name not in ("seed", "result"))

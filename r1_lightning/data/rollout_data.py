@@ -23,7 +23,7 @@ from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, co
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
-from r1_lightning.types.text import Problem, ProblemSource
+from r1_lightning.types.text import Problem, ProblemSource, ScheduledSource
 
 
 class RolloutDataset:
@@ -77,9 +77,16 @@ class RolloutDataset:
         return until_informative(draw, config.prompts_per_rollout, attempts, self.maker.tokenizer.pad_id)
 
     def problems(self, drawn: int) -> list[Problem]:
-        """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream."""
-        count = self.maker.config.prompts_per_rollout
-        return [self.source.train_problem(self.seed, drawn * count + i) for i in range(count)]
+        """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream.
+
+        A source that changes with the optimizer step gives those of the step at which the rollout begins.
+        """
+        config, source = self.maker.config, self.source
+        if isinstance(source, ScheduledSource):
+            rollout = drawn // config.dynamic_sampling_attempts
+            source = source.at_step(rollout * config.minibatches_per_rollout)
+        count = config.prompts_per_rollout
+        return [source.train_problem(self.seed, drawn * count + i) for i in range(count)]
 
     def _use(self, rollout: Rollout) -> None:
         self.rollout = rollout

@@ -11,6 +11,7 @@ A reward may join late: R1's second RL stage adds preference rewards in the last
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from r1_lightning.types.errors import InvalidInput, require, require_choice, req
 from r1_lightning.types.text import (
     BatchRewardFunction,
     Completion,
+    ModelReward,
     Problem,
     RewardFunction,
+    Scorer,
     StepRewardFunction,
     Verdict,
 )
@@ -85,6 +88,18 @@ class WeightedSum:
         require_choice("reward.on_bad_score", on_bad_score, ("stop", "drop_group"))
         self._check = _checked if on_bad_score == "stop" else _checked_or_nan
         self.steps = steps
+
+    @property
+    def part_of_model(self) -> dict[str, str]:
+        """The role of each trained model that a reward asks -> the part of a completion that it is shown."""
+        asking = [reward for reward in self.rewards if isinstance(reward, ModelReward)]
+        return {role: part for reward in asking for role, part in reward.part_of_model.items()}
+
+    def with_scorers(self, scorers: Mapping[str, Scorer]) -> WeightedSum:
+        """The same sum, whose rewards have the models that they ask."""
+        made = copy.copy(self)
+        made.rewards = tuple(r.with_scorers(scorers) if isinstance(r, ModelReward) else r for r in self.rewards)
+        return made
 
     def __call__(self, problem: Problem, completion: Completion, step: int = 0) -> CombinedVerdict:
         """`step` is the optimizer step; the total is NaN where a score is bad and its group is to be dropped."""

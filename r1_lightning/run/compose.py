@@ -3,8 +3,13 @@
 One command line describes a whole graph. The stage it names is composed by Hydra as usual. A stage that makes one of
 its inputs shares with it everything in `SHARED` (the model, the task, the precision, the trainer, the seed, ...),
 values set on the command line or by an experiment included; everything else (data, rollout, reward, optim, stage) is
-its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model. Settings for the
-makers of inputs are given as `stage.parent_overrides=["optim.lr=0.002"]`.
+its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model.
+
+`stage.inputs` names for each role the stage that makes it (`base: pretrain`), or settings for that stage besides
+(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a finished artefact (`helpful: {folder: FOLDER}`; a folder
+wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
+`stage.parent_overrides=["optim.lr=0.002"]` are settings for the maker of the base. Other inputs begin with the same base: what
+decides it (`parent_overrides`, `init_from`) is passed on to their makers, which may be told otherwise.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hydra
@@ -32,6 +37,32 @@ SHARED = (*SHARED_GROUPS, "seed")
 PASSED_ON = (*SHARED_GROUPS, "debug")
 
 
+BASE = "base"  # the input that a stage begins with, and that `init_from` replaces
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One of `stage`, which makes the input, with `overrides` of its own, or `folder`, where it lies already."""
+
+    stage: str | None = None
+    overrides: tuple[str, ...] = ()
+    folder: str | None = None
+
+    @classmethod
+    def of(cls, path: str, node: object) -> InputSpec:
+        """As `stage.inputs` writes it (see the module's docstring)."""
+        if isinstance(node, str):
+            return cls(node)
+        allowed = "it must be the name of a stage, {stage: NAME, overrides: [...]}, or {folder: FOLDER}"
+        known = isinstance(node, dict) and set(node) <= {"stage", "overrides", "folder"}
+        if not isinstance(node, dict) or not known or not node.keys() & {"stage", "folder"}:
+            raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
+        overrides = _overrides(f"{path}.overrides", node.get("overrides"))
+        if not all(isinstance(node[key], str) for key in node if key != "overrides"):
+            raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
+        return cls(node.get("stage"), tuple(overrides), node.get("folder"))
+
+
 @dataclass(frozen=True)
 class StageConfig:
     """One stage's configuration: its name, the option chosen in each group, the composed values, what was typed."""
@@ -43,9 +74,10 @@ class StageConfig:
     overrides: tuple[str, ...] = ()
 
     @property
-    def input_stages(self) -> dict[str, str]:
-        """Role of each input -> the stage that makes it."""
-        return dict(self.config.stage.inputs)
+    def inputs(self) -> dict[str, InputSpec]:
+        """Role of each input -> where it comes from. InvalidInput for one that says nothing, or too much."""
+        inputs = OmegaConf.to_container(self.config.stage, resolve=True)["inputs"]
+        return {str(role): InputSpec.of(f"stage.inputs.{role}", node) for role, node in inputs.items()}
 
 
 def from_hydra(config: DictConfig) -> StageConfig:
@@ -81,33 +113,47 @@ def _stage_config(
     return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides))
 
 
-def compose_parent(child: StageConfig, stage: str) -> StageConfig:
-    """The configuration of `stage` as the maker of one of `child`'s inputs (see the module's docstring).
+def compose_parent(child: StageConfig, role: str) -> StageConfig:
+    """The configuration of the stage that makes `child`'s input `role` (see the module's docstring).
 
-    A shared group that `stage.parent_overrides` names is taken as composed there, not from the child: a student's
-    teacher may be another model.
+    A shared group that the overrides name is taken as composed there, not from the child: a student's teacher may be another model.
     """
-    extra = _parent_overrides(child)
-    chosen = [f"{group}={child.choices[group]}" for group in PASSED_ON if child.choices.get(group) is not None]
+    spec = child.inputs[role]
+    stage, for_base = str(spec.stage), _parent_overrides(child)
+    extra = [*for_base, *spec.overrides] if role == BASE else list(spec.overrides)
+    choices = {group: child.choices.get(group) for group in PASSED_ON}
+    if choices["model"] not in options("model"):  # a folder's own, which init_from says once more
+        choices["model"] = None
+    chosen = [f"{group}={choice}" for group, choice in choices.items() if choice is not None]
     parent = compose_stage([f"stage={stage}", *chosen, *extra], child.config_name)
     own = {re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0] for override in extra}
+    own_keys = {override.lstrip("+~").partition("=")[0] for override in extra}
     resolved = OmegaConf.to_container(child.config, resolve=False)
     assert isinstance(resolved, dict)
     OmegaConf.set_struct(parent.config, False)
     for key in SHARED:
         if key not in own and key in resolved:
             parent.config[key] = resolved[key]
+    if role != BASE and BASE in parent.config.stage.inputs:
+        if "stage.parent_overrides" not in own_keys:
+            parent.config.stage.parent_overrides = for_base
+        if "init_from" not in own_keys:
+            parent.config.init_from = child.config.init_from
     OmegaConf.set_struct(parent.config, True)
-    return parent
+    return replace(parent, overrides=tuple(extra))  # what was typed for it; the groups passed on were not
 
 
 def _parent_overrides(child: StageConfig) -> list[str]:
-    overrides = OmegaConf.to_container(child.config, resolve=True)["stage"].get("parent_overrides") or []
-    if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
-        raise InvalidInput(
-            f'stage.parent_overrides={overrides!r} is not allowed: it must be a list such as ["optim.lr=0.002"]'
-        )
-    return overrides
+    plain = OmegaConf.to_container(child.config, resolve=True)
+    assert isinstance(plain, dict)
+    return _overrides("stage.parent_overrides", plain["stage"].get("parent_overrides"))
+
+
+def _overrides(path: str, overrides: object) -> list[str]:
+    given = [] if overrides is None else overrides
+    if not isinstance(given, list) or not all(isinstance(override, str) for override in given):
+        raise InvalidInput(f'{path}={overrides!r} is not allowed: it must be a list such as ["optim.lr=0.002"]')
+    return given
 
 
 def options(group: str) -> list[str]:

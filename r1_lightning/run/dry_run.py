@@ -17,12 +17,12 @@ from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
-from r1_lightning.run.compose import resolved
-from r1_lightning.run.graph import INIT_ROLE, Node
+from r1_lightning.run.compose import BASE, resolved
+from r1_lightning.run.graph import Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
 from r1_lightning.run.rules import check_installed, evaluation_settings
-from r1_lightning.run.stage_cost import EmptyStage
+from r1_lightning.run.stage_cost import COUNTED_DATA, EmptyStage
 from r1_lightning.types.errors import InvalidInput, require
 
 # Tensors are estimated to within 25 %, and glibc was seen to keep up to 45 % more than they take (docs/log.md).
@@ -56,7 +56,7 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
 def _inputs(node: Node) -> Iterator[str]:
     for role, source in node.inputs.items():
         if isinstance(source, Artefact):
-            yield f"{role}: taking {source.folder} (init_from)"
+            yield f"{role}: taking {source.folder} ({'init_from' if role == BASE else f'stage.inputs.{role}'})"
             continue
         found = store.find(source.root, source.stage.stage, source.fingerprint)
         if found is not None and found.complete:
@@ -67,13 +67,14 @@ def _inputs(node: Node) -> Iterator[str]:
             "missing, would be built first" if found is None else f"incomplete, {found.folder} would be resumed first"
         )
         steps = source.stage.config.stage.max_steps
-        *_, whole = _time(source, _empty(source))
+        is_counted = get_object(source.stage.config.data["_target_"]) in COUNTED_DATA
+        *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]
         yield f"{role}: {state} (stage {source.stage.stage}, {steps:,} optimizer steps, {' '.join(whole.split())})"
 
 
 def _base(node: Node) -> Artefact | None:
     """The input from which the stage would start, where it is there already."""
-    source = node.inputs.get(INIT_ROLE)
+    source = node.inputs.get(BASE)
     if source is None or isinstance(source, Artefact):
         return source
     found = store.find(source.root, source.stage.stage, source.fingerprint)
@@ -153,7 +154,7 @@ def _time(node: Node, stage: EmptyStage) -> list[str]:
         lines.append(_row("evaluation, once", "-", "not measured: this stage samples nothing else"))
     elif settings is not None and new_tokens is not None:
         sampled = settings.problems * settings.samples * min(new_tokens, settings.max_new_tokens)
-        models = 1 + (INIT_ROLE in node.inputs)  # this one, and the one it started from
+        models = 1 + (BASE in node.inputs)  # this one, and the one it started from
         evaluation_s = models * sampled * speed.sampling_s
         lines.append(_row("evaluation, once", _duration(evaluation_s), f"models compared: {models}"))
         total_s += evaluation_s
@@ -166,6 +167,9 @@ def _obstacle(stage: EmptyStage) -> str:
         check_installed(stage.config)
     except InvalidInput as error:
         return str(error)
+    models = getattr(stage.parts.get("reward"), "part_of_model", {})
+    if models:
+        return f"a probe has no reward model to ask ({', '.join(models)})"
     if stage.device_type == "cpu":
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     elif torch.cuda.is_available():

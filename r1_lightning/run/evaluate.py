@@ -21,15 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
+from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.compose import config_folder
 from r1_lightning.run.parts import accuracy_of, build_parts
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
-from r1_lightning.types.errors import InvalidInput, require_choice
+from r1_lightning.types.errors import InvalidInput, require, require_choice
 
 EMPTY_THINK = " <think></think><answer>"  # put after the prompt, it leaves no room to reason
 
@@ -51,6 +53,10 @@ def evaluate(
     artefact = store.open_artefact(folder)
     store.verify(artefact)
     config = read_config(folder / store.CONFIG, trust_targets)
+    is_language_model = HEAD not in stored_shapes(artefact.weights_path)
+    require(
+        is_language_model, "artefact", str(folder), f"a reward model writes nothing to measure; see its {store.TABLE}"
+    )
     stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights
@@ -70,7 +76,8 @@ def named_reward(option: str) -> WeightedSum:
     """The reward that configs/reward/OPTION.yaml describes. `InvalidInput` where there is none of that name."""
     folder = config_folder() / "reward"
     require_choice("reward", option, sorted(path.stem for path in folder.glob("*.yaml")))
-    return instantiate(OmegaConf.load(folder / f"{option}.yaml"), _convert_="all")
+    node = OmegaConf.load(folder / f"{option}.yaml")
+    return instantiate(node.get("reward", node), _convert_="all")  # an option may set more than the reward
 
 
 def read_config(path: Path, trust_targets: bool) -> DictConfig:

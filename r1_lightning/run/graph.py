@@ -1,6 +1,7 @@
 """The stage graph: what a command needs, what of it is there already, and making the rest in order.
 
     pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
+        └─ base ──► reward_model ── helpful ──► grpo, where `inputs` names a second role
 
 A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the
 parts in `COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.compose import StageConfig, compose_parent, resolved
+from r1_lightning.run.compose import BASE, StageConfig, compose_parent, resolved
 from r1_lightning.run.importing import open_input, with_model_of
 from r1_lightning.run.rules import check_installed, check_task
 from r1_lightning.run.targets import PACKAGE, source_digest
@@ -34,7 +35,6 @@ RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, f
 
 FORMAT_VERSION = 1  # of the fingerprint itself; changing it makes every artefact anew
 COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
-INIT_ROLE = "base"  # the input that `init_from` replaces
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,16 @@ def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
         stage = with_model
         validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
     if given is not None:  # also where the stage would otherwise begin with nothing
-        inputs[INIT_ROLE] = given
-    for role, parent in stage.input_stages.items():
+        inputs[BASE] = given
+    for role, spec in stage.inputs.items():
         if role in inputs:
             continue
+        if spec.folder is not None:
+            inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
+            continue
+        parent = spec.stage
         require(parent not in path, f"stage.inputs.{role}", parent, f"it would need itself ({' <- '.join(path)})")
-        inputs[role] = _plan(compose_parent(stage, parent), path)
+        inputs[role] = _plan(compose_parent(stage, role), path)
     digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
     return Node(stage, digest, inputs)
 
@@ -101,7 +105,7 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
 def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
     """(where, version) for every target with a `content_version`: another one makes other content from equal values.
 
-    A problem source's may depend on its files: then it is made and asked. Code that is not ours and names no version is
+    That of a source may depend on its files: then it is made and asked. Code that is not ours and names no version is
     counted by its text, so that an edited reward is another reward.
     """
     if isinstance(node, dict):
@@ -110,8 +114,8 @@ def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
         if "_target_" in node:
             target = get_object(node["_target_"])
             version = getattr(target, "content_version", None)
-            if path.startswith("task.") and not isinstance(version, str):
-                version = getattr(instantiate(node), "content_version", None)
+            if isinstance(version, property) or (path.startswith("task.") and not isinstance(version, str)):
+                version = getattr(instantiate(node, _convert_="all"), "content_version", None)
             if version is None and not node["_target_"].startswith(PACKAGE):
                 version = source_digest(target)
             if version is not None:
@@ -157,7 +161,8 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     inputs = {}
     for name, source in node.inputs.items():
         if isinstance(source, Artefact):
-            say(f"{name}: taking {source.folder} (init_from, fingerprint {source.fingerprint[:SHORT_DIGITS]})")
+            given = "init_from" if name == BASE else f"stage.inputs.{name}"
+            say(f"{name}: taking {source.folder} ({given}, fingerprint {source.fingerprint[:SHORT_DIGITS]})")
             inputs[name] = source
         else:
             inputs[name] = _have(source, name, maker, False)

@@ -33,8 +33,8 @@ from r1_lightning.types.errors import InvalidInput
 FIELDS = "hf_config"
 
 
-def open_input(folder: str) -> Artefact:
-    """The artefact, or the checkpoint in HuggingFace's form, that `init_from` names: whole and undamaged."""
+def open_input(folder: str, field: str = "init_from") -> Artefact:
+    """The artefact, or the checkpoint in HuggingFace's form, that `field` names: whole and undamaged."""
     path = Path(folder).expanduser()
     try:
         if is_hf_folder(path):
@@ -42,7 +42,7 @@ def open_input(folder: str) -> Artefact:
         artefact = store.open_artefact(path)
         store.verify(artefact)
     except InvalidInput as error:
-        raise InvalidInput(f"init_from: {error}") from error
+        raise InvalidInput(f"{field}: {error}") from error
     return artefact
 
 

@@ -65,7 +65,7 @@ def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> T
 def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = False) -> dict[str, Any]:
     """Every part that a stage, its data module or its callbacks may ask for, by name; the model as in `build_backbone`."""
     require_choice("task.template", config.task.template, TEMPLATES)
-    source = instantiate(config.task.source)
+    source = instantiate(config.task.source, _convert_="all")
     tokenizer = build_tokenizer(config, source, base)
     model_config = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, base)})
     backbone = make_backbone(model_config, instantiate(config.precision), base, config.seed, is_empty)

@@ -16,6 +16,7 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
+from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
@@ -23,7 +24,7 @@ from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import GRPOBatch, TokenBatch
+from r1_lightning.types.tensors import GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
     "model",
@@ -75,6 +76,8 @@ MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many
 BATCH_OF = {
     "r1_lightning.data.pretrain_data.PretrainDataModule": TokenBatch,
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
+    "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
+    "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
 }
 
 
@@ -93,6 +96,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_batches(plain)
     _check_row_lengths(plain)
     _check_supervision(plain)
+    _check_models("reward", plain.get("reward"), (plain.get("stage") or {}).get("inputs") or {})
     _check_replay(plain)
     _check_drafts(plain)
     _check_lora(plain)
@@ -169,6 +173,18 @@ def _check_supervision(plain: Mapping[str, Any]) -> None:
         require(level == "token", "stage.objective._target_", target, allowed)
 
 
+def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
+    """A reward that asks a trained model is named after the input of the stage which that model is."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        _check_models(f"{path}.{key}", value, roles)
+    named = isinstance(node, Mapping) and "_target_" in node and "name" in node
+    if named and hasattr(get_object(node["_target_"]), "part_of_model"):
+        name, known = node["name"], ", ".join(sorted(roles)) or "nothing"
+        allowed = f"it asks a model, and stage.inputs names {known}; add stage.inputs.{name}"
+        require(name in roles, f"{path}.name", name, allowed)
+
+
 def _check_replay(plain: Mapping[str, Any]) -> None:
     """Another engine than our own sampler does not say which experts it chose."""
     router = (plain.get("stage") or {}).get("router")
@@ -218,12 +234,16 @@ def check_installed(config: DictConfig) -> None:
 
 def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:
     """The stage's `EvaluationConfig`, also where `stage.evaluation` does not name it; None where there is none."""
+    settings = stage_evaluation(config)
+    return settings if isinstance(settings, EvaluationConfig) else None
+
+
+def stage_evaluation(config: DictConfig) -> Any:
+    """How the stage's result is measured, of whatever kind: an `EvaluationConfig`, a `PreferenceEvaluationConfig`, or None."""
     node = config.stage.get("evaluation")
     if node is None:
         return None
-    settings = instantiate(node) if "_target_" in node else EvaluationConfig(**node)
-    assert isinstance(settings, EvaluationConfig)
-    return settings
+    return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
 
 
 def check_task(config: DictConfig) -> None:
@@ -231,10 +251,10 @@ def check_task(config: DictConfig) -> None:
 
     This is the first time that rows are read: files that are missing or broken end here, before any input is made.
     """
-    source = instantiate(config.task.source)
+    source = instantiate(config.task.source, _convert_="all")
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
-    else:
+    elif get_object(config.data["_target_"]) is PretrainDataModule:
         next(iter(source.documents(config.seed, 0, 1)), None)
     settings = evaluation_settings(config)
     if settings is None:

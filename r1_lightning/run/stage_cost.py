@@ -29,6 +29,8 @@ from r1_lightning.run.parts import build_parts, inject
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
 
+COUNTED_DATA = (PretrainDataModule, GroupedRolloutsDataModule)
+
 
 @dataclass(frozen=True)
 class StepLoad:
@@ -84,7 +86,7 @@ class EmptyStage:
         """Build from a resolved configuration. `InvalidInput` for a data module of somebody's own, or too short a row."""
         parts = build_parts(config, base, is_empty=True)
         data = inject(config.data, parts)
-        known = isinstance(data, (PretrainDataModule, GroupedRolloutsDataModule))
+        known = isinstance(data, COUNTED_DATA)
         require(known, "dry_run", True, f"what a step of {config.data['_target_']} takes is not known")
         prompts = [] if isinstance(data, PretrainDataModule) else data.dataset.maker.prompts(data.dataset.problems(0))
         return cls(config, parts, inject(config.stage, parts), data, prompts)

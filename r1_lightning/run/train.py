@@ -18,13 +18,16 @@ from r1_lightning.artefacts.store import TABLE, TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
+from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
-from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
+from r1_lightning.run.reward_models import with_models
+from r1_lightning.run.rules import check_prompt_lengths, stage_evaluation
 from r1_lightning.types.errors import require
 
 CHECKPOINTS = "checkpoints"
@@ -41,16 +44,21 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
     fold_adapters(parts["backbone"], config.seed)
-    evaluator = _evaluator(config, parts)  # before training, so that what it refuses has cost nothing
-    parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    if isinstance(parts.get("reward"), WeightedSum):
+        parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"])
     module = inject(config.stage, parts)
     datamodule = inject(config.data, parts)
+    evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
+    parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     trainer = _trainer(config, folder, getattr(datamodule, "micro_batches", 1))
     _fit(trainer, module, datamodule, folder)
     save_weights(module.backbone, folder / WEIGHTS)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if evaluator is not None:
-        measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
+        if isinstance(evaluator, PreferenceEvaluator):
+            measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder)
+        else:
+            measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
         _log(measured, trainer)
         metrics.update(measured)
     return metrics
@@ -89,11 +97,18 @@ def _fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningD
     require(trainer.global_step == trainer.max_steps, "stage.max_steps", trainer.max_steps, early)
 
 
-def _evaluator(config: DictConfig, parts: Mapping[str, Any]) -> Evaluator | None:
+def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evaluator | PreferenceEvaluator | None:
     """What will measure the model, made and checked; None where the stage has no evaluation."""
-    settings = evaluation_settings(config)
+    settings = stage_evaluation(config)
     if settings is None:
         return None
+    if isinstance(settings, PreferenceEvaluationConfig):
+        require(
+            hasattr(data, "held_out_rows"), "stage.evaluation", type(settings).__name__, "it needs preferences as data"
+        )
+        return PreferenceEvaluator(
+            data.held_out_rows(settings.items), settings, data.row_tokens, parts["tokenizer"].pad_id
+        )
     problems = parts["source"].held_out_problems(settings.problems)
     accuracy = accuracy_of(parts.get("reward"))
     evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
@@ -131,6 +146,17 @@ def _evaluate(
         for name, measures in columns.items()
         for measure, value in measures.items()
     }
+
+
+def _evaluate_reward_model(
+    evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path
+) -> dict[str, float]:
+    """Measure a reward model on held-out preferences, and write the table."""
+    with tqdm(total=len(evaluator.rows), desc=f"evaluating {stage_name}", unit="item") as bar:
+        measures = evaluator(model, bar.update)
+    title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
+    write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")
+    return {f"eval/preferences/{name}": measure.value for name, measure in measures.items()}
 
 
 def _log(metrics: Mapping[str, float], trainer: L.Trainer) -> None:

@@ -41,7 +41,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "vocab_size": lambda: 512,
     "seed": lambda: 0,
     "max_steps": lambda: 1,
-    "backbone": lambda: nn.Linear(1, 1),
+    "backbone": lambda: _Backbone(),
 }
 EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
@@ -57,6 +57,14 @@ WORDS = {
     list: "a list",
     dict: "a mapping",
 }
+
+
+class _Backbone(nn.Module):
+    """As much of a backbone as constructors look at: something to train, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(1, 1)
 
 
 def validate(config: DictConfig) -> None:
@@ -172,7 +180,9 @@ def _hints(target: Any) -> dict[str, Any]:
 
 def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """Make the target once, for the sake of its own checks."""
-    convert = "all" if path.split(".")[0] == "reward" else node.get("_convert_", "none")  # as `run.parts` makes them
+    convert = (
+        "all" if path.split(".")[0] in ("reward", "task") else node.get("_convert_", "none")
+    )  # as `run.parts` does
     try:
         instantiate({**leaves, "_target_": node["_target_"], "_convert_": convert}, **extra)
     except InstantiationException as error:

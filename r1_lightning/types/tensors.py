@@ -116,6 +116,20 @@ class GRPOBatch(_Movable):
 
 
 @dataclass(frozen=True)
+class PreferenceBatch(_Movable):
+    """S prompts with their responses as documents of packed rows, for a reward model.
+
+    `ends` S is the flat place (row * T + column) of each document's last token, EOS, where its score is read; `labels` S is 1.0
+    for a good response, else 0.0. Where `is_paired`, sequences 2i and 2i + 1 answer one question, the chosen one first.
+    """
+
+    tokens: TokenBatch
+    ends: Tensor
+    labels: Tensor
+    is_paired: bool
+
+
+@dataclass(frozen=True)
 class Generation(_Movable):
     """Completions of R rows, right-padded to the longest.
 

@@ -81,10 +81,73 @@ class StepVerdict:
     reason: str
 
 
+class Scorer(Protocol):
+    """A model that gives (question, response) pairs a number each, higher for the better: a trained reward model."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]: ...
+
+
+@runtime_checkable
+class ModelReward(RewardFunction, Protocol):
+    """A reward that asks trained models. Each is an input of the stage: `part_of_model` maps its role to what it is shown.
+
+    A configuration makes the reward without a model, because a model cannot stand in YAML; `with_scorers` gives one that has it.
+    """
+
+    @property
+    def part_of_model(self) -> Mapping[str, str]: ...
+
+    def with_scorers(self, scorers: Mapping[str, Scorer]) -> RewardFunction: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two responses to one question; `chosen` is the better one. `score_gap`: by how much a judge said so, None if it did not."""
+
+    question: str
+    chosen: str
+    rejected: str
+    score_gap: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledResponse:
+    """One response to a question, and whether it is good (safe)."""
+
+    question: str
+    response: str
+    is_good: bool
+
+
+PreferenceItem = Preference | LabelledResponse
+
+
+class PreferenceSource(Protocol):
+    """Where a reward model's data come from; deterministic, and `content_version` as in `ProblemSource`."""
+
+    @property
+    def content_version(self) -> str: ...
+
+    def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
+        """All there are, or the first `wanted` of an endless sequence; all of one kind."""
+        ...
+
+    def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
+        """`count` items on questions that are never trained on."""
+        ...
+
+
 class StepRewardFunction(Protocol):
     """Judges the steps of one completion, in the order in which they end (process supervision)."""
 
     def __call__(self, problem: Problem, completion: Completion) -> Sequence[StepVerdict]: ...
+
+
+@runtime_checkable
+class ScheduledSource(Protocol):
+    """A problem source whose training stream depends on the optimizer step: `at_step` gives the source for one step."""
+
+    def at_step(self, step: int) -> ProblemSource: ...
 
 
 class ProblemSource(Protocol):
@@ -93,7 +156,8 @@ class ProblemSource(Protocol):
     `content_version` changes whenever the same arguments would make other text; it is part of the fingerprint.
     """
 
-    content_version: str
+    @property
+    def content_version(self) -> str: ...
 
     def train_problem(self, seed: int, index: int) -> Problem: ...
 

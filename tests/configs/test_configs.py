@@ -35,9 +35,21 @@ GROUPS = (
 )
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*.yaml"))
 # Options that fit one stage only.
-STAGE_OF = {"data/text": "pretrain", "data/grouped_rollouts": "grpo"}
+STAGE_OF = {
+    "data/text": "pretrain",
+    "data/grouped_rollouts": "grpo",
+    "data/preference_pairs": "reward_model",
+    "data/preference_file": "reward_model",
+    "data/preference_samples": "reward_model",
+    "objective/helpful": "reward_model",
+    "objective/safety": "reward_model",
+}
 # Options that only another option has room for.
-GOES_WITH = {"rollout/paper": ["model=v3_671b"], "model/hf_lora": ["stage.reference_refresh_steps=0"]}
+GOES_WITH = {
+    "rollout/paper": ["model=v3_671b"],
+    "model/hf_lora": ["stage.reference_refresh_steps=0"],
+    "data/preference_samples": ["rollout=default", "reward=r1_zero"],
+}
 
 # Options whose task reads its files when it is made; the others read rows when they are first asked for one.
 READ_AT_ONCE = ("task/gsm8k", "experiment/gsm8k_smoke")
@@ -74,10 +86,10 @@ def test_every_option_composes_and_fits_its_target(file: str, request: pytest.Fi
     config = compose_stage([f"{group}={option}", f"paths.data={data}", *stage, *GOES_WITH.get(file, [])])
     validate(config.config)  # raises for a leaf that its target does not take
     assert config.choices[group] == option
-    for role, maker in config.input_stages.items():
-        parent = compose_parent(config, maker)
+    for role, spec in config.inputs.items():
+        parent = compose_parent(config, role)
         validate(parent.config)
-        assert parent.stage == maker, role
+        assert parent.stage == spec.stage, role
 
 
 @pytest.mark.parametrize("stage", [file.split("/")[1] for file in FILES if file.startswith("stage/")])
@@ -132,6 +144,26 @@ def test_the_papers_schedules_are_not_mixed_up(experiment: str) -> None:
     assert own["steps"] in (None, stage.max_steps) and own["clip"] in (None, stage.objective.clip_eps)
     assert (rollout.longer_from_step, rollout.longer_max_new_tokens) == own["longer"]
     assert ("language" in config.reward.rewards) == (experiment != "paper_r1_zero")
+
+
+def test_general_data_and_preference_rewards_are_there_in_the_last_400_steps() -> None:
+    """R1v2 section 3.2.2 and equations 8 to 10."""
+    config = compose_stage(["experiment=paper_r1_stage_2"]).config
+    first = config.stage.max_steps - 400
+    assert dict(config.reward.from_step) == {"helpful": first, "safety": first}
+    parts = config.task.source.parts
+    assert {name: part.from_step for name, part in parts.items()} == {"reasoning": 0, "general": first, "safety": first}
+    judged = {name: list(node.domains) for name, node in config.reward.rewards.items() if "domains" in node}
+    assert judged == {"accuracy": ["reasoning"], "helpful": ["general"], "safety": ["safety"]}
+    assert {node.domain for node in parts.values()} == {domain for domains in judged.values() for domain in domains}
+    assert set(config.reward.weights.values()) == {1.0}
+    makers = {
+        role: compose_parent(compose_stage(["experiment=paper_r1_stage_2"]), role).config
+        for role in ("helpful", "safety")
+    }
+    assert [makers[role].data.part for role in makers] == ["summary", "whole"]
+    targets = [makers[role].stage.objective["_target_"].rpartition(".")[2] for role in makers]
+    assert targets == ["BradleyTerry", "PointWise"]
 
 
 @pytest.mark.parametrize("experiment", SCHEDULES)

@@ -208,3 +208,18 @@ def test_a_minibatch_computed_in_parts_is_the_same_step(tmp_path: Path, parts: i
     )
     for expected, found in zip(rows, split_rows, strict=True):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_a_source_that_changes_is_asked_for_the_step_at_which_the_rollout_begins() -> None:
+    """Two minibatches per rollout and three attempts: draw 7 is the second attempt of rollout 2, which begins at step 4."""
+
+    class Stepwise(Sums):
+        def at_step(self, step: int) -> Sums:
+            steps.append(step)
+            return Sums()
+
+    steps: list[int] = []
+    miniature = Miniature(rollout=rollout_config(dynamic_sampling_attempts=3))
+    data = RolloutDataset(miniature.maker(refuses), Stepwise(), 5, 8, lambda: 0)
+    assert [data.problems(drawn) for drawn in (0, 2, 3, 7)][1] == [Sums().train_problem(5, i) for i in (6, 7, 8)]
+    assert steps == [0, 0, 2, 4]

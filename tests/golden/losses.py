@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ STEPS = 10
 COLUMNS = {
     "pretrain": ("loss", "train/mtp_loss", "train/grad_norm"),
     "grpo": ("loss", "policy/kl_ref", "train/grad_norm"),
+    "reward_model": ("loss", "train/margin", "train/grad_norm"),
 }
 
 
@@ -39,11 +42,14 @@ def steps(stage: str) -> list[tuple[float, ...]]:
         Spy("on_before_backward", lambda _, __, loss: losses.append(float(loss.detach()))),
         Spy("on_train_batch_end", end),
     ]
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    # Data modules print what they found; losses.txt is written from this process's output.
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         fit = trainer(STEPS, Path(folder), spies)
         if stage == "pretrain":
             fit.fit(miniature.pretrain(bias_update_speed=0.01), datamodule=miniature.text())
+        elif stage == "reward_model":
+            fit.fit(miniature.reward_model(), datamodule=miniature.preferences())
         else:
             fit.fit(miniature.grpo(reference_refresh_steps=4), datamodule=miniature.rollouts())
     return rows

@@ -378,4 +378,32 @@ FAULTS = (
         "start = 0",
         (MTP, DRAFTS),
     ),
+    Fault(
+        "the rejected response is preferred",
+        "functional/preference_loss.py",
+        "return chosen_P - rejected_P",
+        "return rejected_P - chosen_P",
+        ("tests/functional/test_preference_loss.py", "tests/stages/test_reward_model.py"),
+    ),
+    Fault(
+        "the score is read one token too early",
+        "rollout/preference_rows.py",
+        "column + len(d) - 1 for",
+        "column + len(d) - 2 for",
+        ("tests/rollout/test_preference_rows.py", "tests/stages/test_reward_model.py"),
+    ),
+    Fault(
+        "RL shows a reward model another text than training",
+        "rollout/reward_scorer.py",
+        "documents = [ids[-self.max_positions :] for",
+        "documents = [ids[: self.max_positions][:-1] for",
+        ("tests/rollout/test_reward_scorer.py",),
+    ),
+    Fault(
+        "general data is there from the first step",
+        "tasks/mixture.py",
+        "for part in self.parts if part.from_step <= step",
+        "for part in self.parts if part.from_step >= 0",
+        ("tests/tasks/test_mixture.py",),
+    ),
 )

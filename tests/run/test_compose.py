@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hydra import initialize_config_dir
 
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, StageConfig, compose_parent, compose_stage, options
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, InputSpec, StageConfig, compose_parent, compose_stage, options
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import FAKE_CONFIGS
 
@@ -18,7 +18,7 @@ Parent = Callable[..., StageConfig]
 def parent() -> Iterator[Parent]:
     """`parent(overrides)`: the base model of the GRPO stage that these overrides ask for."""
     with initialize_config_dir(str(FAKE_CONFIGS), version_base=HYDRA_VERSION_BASE):
-        yield lambda *overrides: compose_parent(compose_stage(overrides), "pretrain")
+        yield lambda *overrides: compose_parent(compose_stage(overrides), "base")
 
 
 def test_shared_values_come_from_the_child(parent: Parent) -> None:
@@ -59,3 +59,63 @@ def test_options_are_listed(parent: Parent) -> None:
         InvalidInput, match=r"stage=None is not allowed: it must be one of grpo, loop, misspelt, pretrain"
     ):
         parent("~stage")
+
+
+SCORER = '+stage.inputs.score={stage: scorer, overrides: ["optim.lr=0.5","rollout.group_size=9"]}'
+
+
+@pytest.fixture
+def scorer() -> Iterator[Parent]:
+    """`scorer(overrides)`: the maker of GRPO's second input, which begins with a base as well."""
+    with initialize_config_dir(str(FAKE_CONFIGS), version_base=HYDRA_VERSION_BASE):
+        yield lambda *overrides: compose_parent(compose_stage(["stage=grpo", *overrides]), "score")
+
+
+def test_an_input_has_overrides_of_its_own(scorer: Parent) -> None:
+    made = scorer(SCORER, "model=wide", "optim.lr=0.7", 'stage.parent_overrides=["optim.lr=0.02"]')
+    assert (made.stage, made.config.optim.lr, made.config.rollout.group_size) == ("scorer", 0.5, 9)
+    assert made.config.model.d_model == 16, "shared values are shared with it, too"
+
+
+def test_another_input_begins_with_the_same_base(scorer: Parent) -> None:
+    """What is said of the base holds for the base of every input, and for that base only."""
+    child = ("+stage.inputs.score=scorer", 'stage.parent_overrides=["optim.lr=0.02"]', "init_from=somewhere")
+    made = scorer(*child)
+    assert made.config.init_from == "somewhere" and list(made.config.stage.parent_overrides) == ["optim.lr=0.02"]
+    assert made.config.optim.lr != 0.02
+    own = (
+        "+stage.inputs.score={stage: scorer, overrides: ['init_from=elsewhere', 'stage.parent_overrides=[\"seed=3\"]']}"
+    )
+    told = scorer(own, *child[1:])
+    assert told.config.init_from == "elsewhere" and list(told.config.stage.parent_overrides) == ["seed=3"]
+    without_base = scorer("+stage.inputs.score=pretrain", *child[1:])
+    assert without_base.config.init_from is None, "what begins with nothing is given nothing to begin with"
+
+
+def test_a_group_that_is_passed_on_was_not_typed(scorer: Parent) -> None:
+    """A folder's model beside a typed one is refused; passing the child's choice on is no typing."""
+    assert scorer(SCORER, "model=wide").overrides == ("optim.lr=0.5", "rollout.group_size=9")
+
+
+@pytest.mark.parametrize(
+    ("node", "spec"),
+    [
+        ("pretrain", InputSpec("pretrain")),
+        ({"stage": "scorer"}, InputSpec("scorer")),
+        ({"stage": "scorer", "overrides": ["a=1"]}, InputSpec("scorer", ("a=1",))),
+        ({"folder": "runs/x"}, InputSpec(folder="runs/x")),
+        ({"stage": "scorer", "overrides": [], "folder": "runs/x"}, InputSpec("scorer", (), "runs/x")),
+    ],
+)
+def test_where_an_input_comes_from(node: object, spec: InputSpec) -> None:
+    assert InputSpec.of("stage.inputs.score", node) == spec
+
+
+@pytest.mark.parametrize(
+    "node", [{}, {"overrides": []}, {"stage": 3}, {"stage": "x", "more": 1}, 5, None, ["pretrain"]]
+)
+def test_what_says_nothing_or_too_much_is_refused(node: object) -> None:
+    with pytest.raises(InvalidInput, match=r"stage\.inputs\.score=.* is not allowed: it must be the name of a stage, "):
+        InputSpec.of("stage.inputs.score", node)
+    with pytest.raises(InvalidInput, match=r"stage\.inputs\.score\.overrides=\[1\] is not allowed: it must be a list"):
+        InputSpec.of("stage.inputs.score", {"stage": "x", "overrides": [1]})

@@ -11,6 +11,7 @@ import pytest
 from r1_lightning.artefacts import store
 from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.math_reward import MathReward
+from r1_lightning.rewards.on_domain import OnDomain
 from r1_lightning.run import evaluate
 from r1_lightning.run.parts import accuracy_of
 from r1_lightning.run.train import run_stage
@@ -42,10 +43,10 @@ def test_evaluates_with_changed_settings_and_changes_nothing(
     assert {path: path.read_bytes() for path in artefact.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("option", ["math", "r1_zero"])
+@pytest.mark.parametrize("option", ["math", "r1_zero", "r1_stage_2"])
 def test_answers_are_judged_by_the_reward_that_is_named(option: str) -> None:
     accuracy = accuracy_of(evaluate.named_reward(option))
-    assert isinstance(accuracy, {"math": MathReward, "r1_zero": AccuracyReward}[option])
+    assert isinstance(accuracy, {"math": MathReward, "r1_zero": AccuracyReward, "r1_stage_2": OnDomain}[option])
 
 
 def test_the_evaluator_is_given_that_accuracy(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

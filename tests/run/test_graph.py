@@ -213,3 +213,45 @@ def test_a_result_of_other_code_is_shown_with_a_line_that_says_so(
     again = command("stage=grpo")
     assert again.recorder.stages == []
     assert "made by commit aaaaaaaaaa, the code here is aaaaaaaaaa-dirty; fresh=true makes it anew" in again.out
+
+
+SCORER = "+stage.inputs.score=scorer"
+
+
+def test_a_stage_may_have_several_inputs(command: Command) -> None:
+    """The base is made once and serves both; what made the second input counts; a folder is the same input as a made one."""
+    made = command("stage=grpo", SCORER)
+    assert made.recorder.stages == ["pretrain", "scorer", "grpo"]
+    base, score, final = (_folder(made, stage) for stage in ("pretrain", "scorer", "grpo"))
+    record = store.open_artefact(final)
+    assert {role: source["stage"] for role, source in record.inputs.items()} == {"base": "pretrain", "score": "scorer"}
+    given = command("stage=grpo", f"+stage.inputs.score={{folder: {score}}}")
+    assert given.recorder.stages == [] and str(final) in given.out
+    other = command("stage=grpo", '+stage.inputs.score={stage: scorer, overrides: ["optim.lr=0.5"]}')
+    assert other.recorder.stages == ["scorer", "grpo"] and _folder(other, "grpo") != final
+    assert f"base: reusing {base}" in other.out
+
+
+def test_init_from_is_the_base_of_every_input(command: Command) -> None:
+    made = command("stage=grpo", SCORER)
+    base = _folder(made, "pretrain")
+    again = command("stage=grpo", SCORER, f"init_from={base}")
+    assert again.recorder.stages == [], "the same artefacts, given or made"
+    other = command("stage=grpo", SCORER, f"init_from={base}", "seed=5")
+    assert other.recorder.stages == ["scorer", "grpo"]
+
+
+def test_a_bad_folder_of_an_input_is_one_line(command: Command) -> None:
+    error = command("stage=grpo", "+stage.inputs.score={folder: absent}").error
+    assert error.startswith("stage.inputs.score.folder: artefact='absent' is not allowed: there is no such folder")
+
+
+def test_the_version_of_a_property_is_asked_of_what_the_node_makes(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data source outside of the task, whose version depends on its files."""
+    digests = []
+    for version in ("1", "2"):
+        monkeypatch.setattr(fakes.FakeReward, "content_version", property(lambda self, v=version: v), raising=False)
+        digests.append(_fingerprint(command("stage=pretrain")))
+    assert digests[0] != digests[1]

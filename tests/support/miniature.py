@@ -16,9 +16,11 @@ import lightning as L
 import torch
 from torch import nn
 
+from r1_lightning.data.preference_data import PreferenceDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
+from r1_lightning.functional.preference_loss import BradleyTerry
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker
@@ -26,8 +28,9 @@ from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
+from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.text.chat_template import PLAIN
-from r1_lightning.types.text import Completion, Problem, Verdict
+from r1_lightning.types.text import Completion, Preference, Problem, Verdict
 from tests.model.tiny import randomise, tiny
 
 ALPHABET = "0123456789+-=? "
@@ -38,6 +41,7 @@ class CharTokenizer:
     """One token per character of `ALPHABET`, then EOS and padding: what the parts use of a `TextTokenizer`."""
 
     eos_id, pad_id, vocab_size = EOS, PAD, len(ALPHABET) + 2
+    begins_with_bos = False
 
     def encode(self, text: str) -> list[int]:
         return [ALPHABET.index(character) for character in text]
@@ -67,6 +71,22 @@ class Sums:
         for index in range(start, start + count):
             problem = self.train_problem(seed, index)
             yield problem.question + problem.answer + " ?" * (index % 4)
+
+
+@dataclass(frozen=True)
+class SumPairs:
+    """A `PreferenceSource`: the right sum is better than one that is off by one."""
+
+    content_version: str = "sum-pairs-1"
+
+    def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
+        return [self._pair(Sums().train_problem(seed, index)) for index in range(wanted)]
+
+    def held_out_items(self, count: int) -> Sequence[Preference]:
+        return [self._pair(problem) for problem in Sums().held_out_problems(count)]
+
+    def _pair(self, problem: Problem) -> Preference:
+        return Preference(problem.question, problem.answer, str(int(problem.answer) + 1))
 
 
 @dataclass(frozen=True)
@@ -130,6 +150,14 @@ class Miniature:
 
     def pretrain(self, **settings: Any) -> PretrainModule:
         return PretrainModule(self.model, self.optim, max_steps=self.max_steps, **settings)
+
+    def reward_model(self, objective: Any = None) -> RewardModelModule:
+        return RewardModelModule(self.model, self.optim, objective or BradleyTerry(), max_steps=self.max_steps)
+
+    def preferences(self, items_per_batch: int = 4, row_tokens: int = 24) -> PreferenceDataModule:
+        tokenizer: Any = CharTokenizer()
+        sizes = {"items_per_batch": items_per_batch, "row_tokens": row_tokens}
+        return PreferenceDataModule(SumPairs(), tokenizer, PLAIN, self.seed, self.max_steps, "whole", **sizes)
 
     def text(self, row_tokens: int = 24, rows_per_batch: int = 4) -> PretrainDataModule:
         tokenizer: Any = CharTokenizer()

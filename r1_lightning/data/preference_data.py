@@ -1,0 +1,213 @@
+"""Data of a reward model: preferences as token ids, filtered with a count of what is left out, ordered by (seed, pass).
+
+An item is left out where it is longer than a row (R1v2 section 3.1 trains with at most 8,192 tokens), where a response lacks the
+part that is to be scored, where a judge's scores differ by no more than `min_score_gap`, and, if asked for, where one response of
+a pair is much longer than the other: the paper keeps the lengths of chosen and rejected responses comparable, so that the model
+does not learn length. Their means are printed, and stand in the artefact's table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+
+from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, preference_rows
+from r1_lightning.rollout.sampled_preferences import SampledPreferences
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.response_parts import PARTS
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
+from r1_lightning.types.tensors import GenerateFn, PreferenceBatch
+from r1_lightning.types.text import Preference, PreferenceItem, PreferenceSource, ProblemSource
+
+Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and how many were left out for which reason
+
+
+class PreferenceDataset:
+    """Batches of `items_per_batch` items for steps 0 .. max_steps - 1, each in `micro_batches` equal parts.
+
+    A step takes the next items of pass after pass; each pass has an order of its own.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[PreferenceRow],
+        seed: int,
+        max_steps: int,
+        items_per_batch: int,
+        micro_batches: int,
+        row_tokens: int,
+        pad_id: int,
+    ) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.length = max_steps * micro_batches
+        self.items = items_per_batch // micro_batches
+        self.row_tokens, self.pad_id = row_tokens, pad_id
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, item: int) -> PreferenceBatch:
+        places = range(item * self.items, (item + 1) * self.items)
+        return collate_preferences([self.rows[self.row_of(place)] for place in places], self.row_tokens, self.pad_id)
+
+    def row_of(self, place: int) -> int:
+        """Which row comes as number `place` of the endless sequence of passes."""
+        turn, number = divmod(place, len(self.rows))
+        return _order(self.seed, turn, len(self.rows))[number]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: the order is made again from the seed."""
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
+    return tuple(sorted(range(size), key=lambda number: hashlib.blake2b(f"{seed}/{turn}/{number}".encode()).digest()))
+
+
+class PreferenceDataModule(L.LightningDataModule):
+    """Serves items of `preferences`, of which `part` of each response is scored (see `text.response_parts`).
+
+    `row_tokens` is the longest prompt with its response, and the width of a packed row; `micro_batches` parts make a batch.
+    """
+
+    def __init__(
+        self,
+        preferences: PreferenceSource,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        seed: int,
+        max_steps: int,
+        part: str = "summary",
+        items_per_batch: int = 32,
+        micro_batches: int = 1,
+        row_tokens: int = 128,
+        min_score_gap: float = 1.0,
+        max_length_ratio: float | None = None,
+    ) -> None:
+        super().__init__()
+        require_choice("data.part", part, PARTS)
+        require_int("data.items_per_batch", items_per_batch, 1)
+        require_int("data.micro_batches", micro_batches, 1)
+        divides = items_per_batch % micro_batches == 0
+        require(divides, "data.micro_batches", micro_batches, f"it must divide items_per_batch = {items_per_batch}")
+        require_int("data.row_tokens", row_tokens, 2)
+        require_number("data.min_score_gap", min_score_gap, 0.0)
+        if max_length_ratio is not None:
+            require_number("data.max_length_ratio", max_length_ratio, 1.0)
+        self.preferences = preferences
+        self.tokenizer, self.template = tokenizer, template
+        self.seed, self.max_steps = seed, max_steps
+        self.part, self.row_tokens = part, row_tokens
+        self.items_per_batch, self.micro_batches = items_per_batch, micro_batches
+        self.min_score_gap, self.max_length_ratio = min_score_gap, max_length_ratio
+        self.dataset: PreferenceDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        items = self.preferences.training_items(self.seed, self.max_steps * self.items_per_batch)
+        rows, left_out = self.keep(items)
+        rank_zero_only(print)(f"preferences: {describe(rows, left_out)}", flush=True)
+        sizes = (self.items_per_batch, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
+        self.dataset = PreferenceDataset(rows, self.seed, self.max_steps, *sizes)
+
+    def train_dataloader(self) -> StepLoader:
+        assert self.dataset is not None, "setup comes first"
+        return StepLoader(self.dataset)
+
+    def held_out_rows(self, count: int) -> list[PreferenceRow]:
+        """Held-out items as rows, filtered like those trained on. To be asked before training: a model's own samples change."""
+        return self.keep(self.preferences.held_out_items(count))[0]
+
+    def keep(self, items: Sequence[PreferenceItem]) -> Kept:
+        """The items that can be used, as rows. InvalidInput where none is left."""
+        left_out: Counter[str] = Counter()
+        rows = []
+        for item, row in zip(items, preference_rows(items, self.tokenizer, self.template, self.part), strict=True):
+            reason = self._reason(item, row)
+            if reason:
+                left_out[reason] += 1
+            elif row is not None:
+                rows.append(row)
+        if not rows:
+            raise InvalidInput(f"data: no preference can be used; left out: {_counts(left_out)}")
+        return rows, left_out
+
+    def _reason(self, item: PreferenceItem, row: PreferenceRow | None) -> str:
+        """Why an item is left out; empty where it is not."""
+        if row is None:
+            return f"a response without a {self.part}" if self.part == "summary" else "a response without text"
+        if row.longest > self.row_tokens:
+            return f"longer than row_tokens = {self.row_tokens}"
+        if isinstance(item, Preference):
+            if item.score_gap is not None and not item.score_gap > self.min_score_gap:
+                return f"the judge's scores differ by no more than {self.min_score_gap:g}"
+            lengths = [len(document) for document in row.documents]
+            if self.max_length_ratio is not None and max(lengths) > self.max_length_ratio * min(lengths):
+                return "one response is much longer than the other"
+        return ""
+
+
+def describe(rows: Sequence[PreferenceRow], left_out: Counter[str]) -> str:
+    """How many items there are, how long good and bad responses are (tokens with the prompt), and what was left out."""
+    lengths: dict[float, list[int]] = {1.0: [], 0.0: []}
+    for row in rows:
+        for document, label in zip(row.documents, row.labels, strict=True):
+            lengths[label].append(len(document))
+    means = [f"{sum(found) / len(found):.1f}" if found else "-" for found in lengths.values()]
+    kind = "pairs" if len(rows[0].documents) == 2 else "responses"
+    return f"{len(rows)} {kind}, good ones {means[0]} tokens long, others {means[1]}; left out: {_counts(left_out)}"
+
+
+def _counts(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count} ({reason})" for reason, count in sorted(left_out.items())) or "none"
+
+
+class SampledPreferenceDataModule(PreferenceDataModule):
+    """The same with pairs of the model's own completions (`rollout.sampled_preferences`), `samples` of each problem.
+
+    They are sampled with the weights that the stage starts from, also when it resumes.
+    """
+
+    content_version = SampledPreferences.content_version
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        generate: GenerateFn,
+        reward: WeightedSum,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        seed: int,
+        max_steps: int,
+        samples: int = 4,
+        part: str = "summary",
+        items_per_batch: int = 32,
+        micro_batches: int = 1,
+        row_tokens: int = 128,
+        max_length_ratio: float | None = None,
+    ) -> None:
+        require_int("data.samples", samples, 2)
+        super().__init__(
+            SampledPreferences(source, generate, tokenizer, template, reward, samples),
+            tokenizer,
+            template,
+            seed,
+            max_steps,
+            part,
+            items_per_batch,
+            micro_batches,
+            row_tokens,
+            max_length_ratio=max_length_ratio,
+        )

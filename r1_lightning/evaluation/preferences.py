@@ -1,0 +1,76 @@
+"""Evaluation of a reward model: how often it prefers the better of two held-out responses, with a 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.functional.intervals import bootstrap_mean_interval
+from r1_lightning.functional.preference_loss import margins, wins
+from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences
+from r1_lightning.rollout.sampler import device_of
+from r1_lightning.types.errors import require_int
+
+
+@dataclass(frozen=True)
+class PreferenceEvaluationConfig:
+    """`items` held-out pairs or labelled responses, at most; `items_per_batch` at a time."""
+
+    items: int = 500
+    items_per_batch: int = 64
+
+    def __post_init__(self) -> None:
+        require_int("stage.evaluation.items", self.items, 1)
+        require_int("stage.evaluation.items_per_batch", self.items_per_batch, 1)
+
+
+@dataclass(frozen=True)
+class PreferenceEvaluator:
+    """Measures a reward model on `rows`, all of one kind."""
+
+    rows: Sequence[PreferenceRow]
+    config: PreferenceEvaluationConfig
+    row_tokens: int
+    pad_id: int
+
+    def __call__(self, model: Any, progress: Callable[[int], Any] | None = None) -> dict[str, Measure]:
+        """Measures by name. Pairs: pair_accuracy (a tie counts half), margin; else accuracy (above 0 is good), score_mean; and the
+        lengths of good and other responses in tokens, prompt included."""
+        scores_S = self.scores(model, progress)
+        labels_S = torch.tensor([label for row in self.rows for label in row.labels])
+        if len(self.rows[0].documents) == 2:
+            margins_P = margins(scores_S)
+            measures = {"pair_accuracy": _mean(wins(margins_P)), "margin": _mean(margins_P)}
+        else:
+            right_S = (scores_S > 0) == (labels_S > 0.5)
+            measures = {"accuracy": _mean(right_S.float()), "score_mean": _mean(scores_S)}
+        lengths_S = torch.tensor([float(len(document)) for row in self.rows for document in row.documents])
+        for name, label in (("good_tokens_mean", 1.0), ("other_tokens_mean", 0.0)):
+            chosen = lengths_S[labels_S == label]
+            if len(chosen):
+                measures[name] = _mean(chosen)
+        return measures
+
+    @torch.no_grad()
+    def scores(self, model: Any, progress: Callable[[int], Any] | None = None) -> Tensor:
+        """Scores S of all documents, row after row, in evaluation mode."""
+        was_training, found = model.training, []
+        model.eval()
+        for start in range(0, len(self.rows), self.config.items_per_batch):
+            rows = self.rows[start : start + self.config.items_per_batch]
+            batch = collate_preferences(rows, self.row_tokens, self.pad_id).to(device_of(model))
+            found.append(model.scores(batch.tokens, batch.ends)[0].cpu())
+            if progress:
+                progress(len(rows))
+        model.train(was_training)
+        return torch.cat(found)
+
+
+def _mean(values: Tensor) -> Measure:
+    numbers = values.double().numpy()
+    return Measure(float(numbers.mean()), bootstrap_mean_interval(numbers))

@@ -1,0 +1,73 @@
+"""How a reward model learns: from pairs (Bradley and Terry 1952), or from single responses with a label.
+
+R1's helpful reward model is trained pairwise, its safety one point-wise (R1v2 section 3.1). The paper prints neither loss; these
+are the usual ones:
+
+    pairwise     L = -mean log sigmoid(s_chosen - s_rejected)
+    point-wise   L = -mean [y log sigmoid(s) + (1 - y) log(1 - sigmoid(s))],    y = 1 for a good (safe) response
+
+With the first only differences of scores mean anything; with the second a score of 0 means "as likely good as bad".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from r1_lightning.types.tensors import LossOutput
+
+# Shape legend: S sequences, P pairs.
+
+
+class PreferenceObjective(Protocol):
+    """Scores and labels, S each, to a loss; `is_paired` says whether it needs pairs (see `PreferenceBatch`)."""
+
+    is_paired: ClassVar[bool]
+
+    def __call__(self, scores_S: Tensor, labels_S: Tensor) -> LossOutput: ...
+
+
+def margins(scores_S: Float[Tensor, "S"]) -> Float[Tensor, "_"]:
+    """s_chosen - s_rejected of each pair, P: scores come as chosen, rejected, chosen, rejected, ..."""
+    chosen_P, rejected_P = scores_S.view(-1, 2).unbind(1)
+    return chosen_P - rejected_P
+
+
+def wins(margins_P: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+    """1 where the chosen response has the higher score, 1/2 where both are equal, else 0."""
+    return (margins_P.sign() + 1) / 2
+
+
+def bradley_terry_loss(margins_P: Float[Tensor, "P"]) -> Float[Tensor, ""]:
+    """-mean log sigmoid(s_chosen - s_rejected), nats; ln 2 where the model cannot tell."""
+    return -F.logsigmoid(margins_P).mean()
+
+
+@dataclass(frozen=True)
+class BradleyTerry:
+    """The pairwise objective."""
+
+    is_paired: ClassVar[bool] = True
+
+    def __call__(self, scores_S: Tensor, labels_S: Tensor) -> LossOutput:
+        """Loss, and the metrics `train/pair_accuracy` and `train/margin`; the labels are not looked at."""
+        margins_P = margins(scores_S)
+        metrics = {"train/pair_accuracy": wins(margins_P.detach()).mean(), "train/margin": margins_P.detach().mean()}
+        return LossOutput(bradley_terry_loss(margins_P), metrics)
+
+
+@dataclass(frozen=True)
+class PointWise:
+    """The point-wise objective: binary cross-entropy of sigmoid(score). Pairs serve it as two labelled responses each."""
+
+    is_paired: ClassVar[bool] = False
+
+    def __call__(self, scores_S: Tensor, labels_S: Tensor) -> LossOutput:
+        """Loss, and the metrics `train/accuracy` (a score above 0 says good) and `train/score_mean`."""
+        right_S = (scores_S.detach() > 0) == (labels_S > 0.5)
+        metrics = {"train/accuracy": right_S.float().mean(), "train/score_mean": scores_S.detach().mean()}
+        return LossOutput(F.binary_cross_entropy_with_logits(scores_S, labels_S), metrics)

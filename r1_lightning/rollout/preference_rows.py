@@ -1,0 +1,80 @@
+"""Questions and responses as a reward model reads them, in training and in RL alike: template, response, EOS.
+
+One function makes the token ids for both, so that what is scored later looks exactly like what was learned. EOS is put after every
+response, also after one that the length limit cut off: the score is read there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from r1_lightning.rollout.packing import PackedRows
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.response_parts import part_of
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.tensors import PreferenceBatch
+from r1_lightning.types.text import Preference, PreferenceItem
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """An item as token ids: the chosen and the rejected document of a pair, or one; `labels` are 1.0 for good, else 0.0."""
+
+    documents: tuple[tuple[int, ...], ...]
+    labels: tuple[float, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document, prompt and EOS included."""
+        return max(map(len, self.documents))
+
+
+def encode_responses(
+    pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate
+) -> list[list[int]]:
+    """Token ids of each (question, response): the question in its template, the response as it stands, EOS."""
+    prompts = tokenizer.encode_batch([template.render(question) for question, _ in pairs])
+    responses = tokenizer.encode_batch([response for _, response in pairs])
+    if tokenizer.begins_with_bos:  # once, before the prompt
+        responses = [ids[1:] for ids in responses]
+    return [[*prompt, *response, tokenizer.eos_id] for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def preference_rows(
+    items: Sequence[PreferenceItem], tokenizer: TextTokenizer, template: ChatTemplate, part: str
+) -> list[PreferenceRow | None]:
+    """Each item as token ids, of its responses that `part` which is to be scored; None where one of them lacks it."""
+    responses: list[tuple[str, str]] = []
+    shapes: list[int] = []
+    for item in items:
+        is_pair = isinstance(item, Preference)
+        texts = (item.chosen, item.rejected) if isinstance(item, Preference) else (item.response,)
+        parts = [found for text in texts if (found := part_of(text, part)) is not None]
+        shapes.append(len(parts) if len(parts) == 1 + is_pair else 0)
+        if shapes[-1]:
+            responses += [(item.question, text) for text in parts]
+    ids = iter(encode_responses(responses, tokenizer, template))
+    rows: list[PreferenceRow | None] = []
+    for item, size in zip(items, shapes, strict=True):
+        documents = tuple(tuple(next(ids)) for _ in range(size))
+        labels = (1.0, 0.0) if isinstance(item, Preference) else (float(item.is_good),)
+        rows.append(PreferenceRow(documents, labels) if size else None)
+    return rows
+
+
+def collate_preferences(rows: Sequence[PreferenceRow], row_tokens: int, pad_id: int) -> PreferenceBatch:
+    """`rows` packed into rows of at most `row_tokens`, and cut to what is used. ValueError where a document is longer."""
+    documents = [document for row in rows for document in row.documents]
+    packed = PackedRows(documents, row_tokens, pad_id)
+    used = int((packed.document_ids > 0).sum(1).max())
+    ends = [line * used + column + len(d) - 1 for (line, column), d in zip(packed.spans, documents, strict=True)]
+    tokens = packed.batch(slice(None))
+    return PreferenceBatch(
+        tokens=type(tokens)(*(x[:, :used] for x in (tokens.token_ids, tokens.position_ids, tokens.document_ids))),
+        ends=torch.tensor(ends),
+        labels=torch.tensor([label for row in rows for label in row.labels]),
+        is_paired=len(rows[0].documents) == 2,
+    )

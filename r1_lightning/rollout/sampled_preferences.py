@@ -1,0 +1,83 @@
+"""Preferences among a model's own completions: sampled, judged by a reward, and paired (the best with the worst of a group).
+
+R1 lets another model judge pairs of responses; here any reward does, for instance the accuracy rule, so that the reward model is
+a learned copy of a rule that is known, and can be compared with it (`reports/reward_hacking`). One pair per problem whose
+completions got different rewards; among equals a hash of the problem's number decides. Everything is a function of (seed, problem)
+and of the weights at the time of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.judging import completions_of
+from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import GenerateFn
+from r1_lightning.types.text import Preference, Problem, ProblemSource
+
+# Keys of draws that belong to no rollout of RL: training pairs and held-out pairs.
+TRAINING_ROLLOUT, HELD_OUT_ROLLOUT = 2**31 + 2, 2**31 + 3
+PROBLEMS_PER_CALL = 128
+PROBLEMS_PER_PAIR = 20  # a model that gives a pair less often is right, or wrong, nearly always
+
+
+@dataclass(frozen=True)
+class SampledPreferences:
+    """A `PreferenceSource`: `samples` completions of each problem of `source`, judged by `reward`."""
+
+    source: ProblemSource
+    generate: GenerateFn
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    reward: WeightedSum
+    samples: int
+    content_version: ClassVar[str] = "sampled-preferences-1"
+
+    def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
+        """The first `wanted` pairs along the training stream of `seed`. InvalidInput where rewards hardly ever differ."""
+        pairs: list[Preference] = []
+        start, limit = 0, max(PROBLEMS_PER_CALL, PROBLEMS_PER_PAIR * wanted)
+        while len(pairs) < wanted:
+            if start >= limit:
+                raise InvalidInput(
+                    f"data: {start} problems with {self.samples} samples each gave {len(pairs)} pairs of the {wanted} wanted: "
+                    "the rewards of one problem's samples hardly ever differ; try another model, another reward, or more samples"
+                )
+            problems = [self.source.train_problem(seed, start + place) for place in range(PROBLEMS_PER_CALL)]
+            pairs += self._pairs(problems, TRAINING_ROLLOUT, start)
+            start += len(problems)
+        return pairs[:wanted]
+
+    def held_out_items(self, count: int) -> Sequence[Preference]:
+        """The pairs that the first `count` held-out problems give: fewer than `count`."""
+        pairs = self._pairs(self.source.held_out_problems(count), HELD_OUT_ROLLOUT, 0)
+        if not pairs:
+            raise InvalidInput(
+                f"data: {count} held-out problems gave no pair: the rewards of one problem's samples never differ"
+            )
+        return pairs
+
+    def _pairs(self, problems: Sequence[Problem], rollout: int, start: int) -> list[Preference]:
+        prompts = self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
+        keys = rollout_keys(rollout, len(prompts), self.samples)
+        keys[:, 1] += start
+        generation = self.generate(prompts, self.samples, keys)
+        completions = completions_of(completion_texts(generation, self.tokenizer), generation)
+        rows = [problem for problem in problems for _ in range(self.samples)]
+        totals = [verdict.total for verdict in self.reward.judge_many(list(zip(rows, completions, strict=True)))]
+        pairs = []
+        for number, problem in enumerate(problems):
+            own = range(number * self.samples, (number + 1) * self.samples)
+            high, low = max(totals[row] for row in own), min(totals[row] for row in own)
+            if high > low:
+                rng = keyed_random("pair", rollout, start + number)
+                best, worst = (rng.choice([row for row in own if totals[row] == value]) for value in (high, low))
+                pairs.append(Preference(problem.question, completions[best].text, completions[worst].text))
+        return pairs

@@ -1,0 +1,43 @@
+"""Training a reward model (R1v2 section 3.1): the backbone and a scalar head learn which responses people or rules prefer.
+
+R1's settings: batch 256, learning rate 6e-6, one epoch; helpful pairwise on the final summary, safety point-wise on the whole
+response. The load of the experts is kept in balance by `bias_update_speed`; 0 (the default) leaves the biases as they came.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from r1_lightning.functional.preference_loss import PreferenceObjective
+from r1_lightning.model.reward_head import RewardModel
+from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.types.errors import require
+from r1_lightning.types.tensors import PreferenceBatch
+
+
+class RewardModelModule(StageModule):
+    """Trains on `PreferenceBatch`es; `backbone` becomes part of a `RewardModel`, which is what the artefact holds."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        optim: AdamWConfig,
+        objective: PreferenceObjective,
+        max_steps: int,
+        bias_update_speed: float = 0.0,
+        on_nonfinite: str = "stop",
+    ) -> None:
+        super().__init__(RewardModel(backbone), optim, max_steps, bias_update_speed, on_nonfinite)
+        self.objective = objective
+
+    def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
+        name = type(self.objective).__name__
+        fits = batch.is_paired or not self.objective.is_paired
+        require(fits, "stage.objective", name, "it needs pairs, and the data are single responses with a label")
+        scores, output = self.backbone.scores(batch.tokens, batch.ends)
+        self.count_load(output)
+        result = self.objective(scores, batch.labels)
+        share = 1 / self.micro_batches  # all micro-batches of a step are of one size, so its mean is theirs
+        metrics = {"train/loss": result.loss.detach(), **result.metrics}
+        self.add_metrics({key: value * share for key, value in metrics.items()})
+        return result.loss

@@ -1,0 +1,61 @@
+"""Preferences that need no judge: of two worked solutions of one chain, the one without a slip is better.
+
+Both are texts of the miniature's corpus (`tasks/arithmetic_text.py`): reasoned, well formatted, of like length; the rejected one
+has a slip that goes unnoticed and is carried on to a wrong answer. Nothing but the arithmetic tells them apart, so that a reward
+model which does better than chance has looked at it. Pairs of what a model really writes: `rollout/sampled_preferences.py`.
+
+Training pairs are on chains that may be trained on, held-out ones on chains that are tested on: the wall of `tasks/chains.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from r1_lightning.tasks.arithmetic import HELD_OUT_SEED
+from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
+from r1_lightning.tasks.chains import Chain, draw_chain, keyed_random, may_test_on, may_train_on
+from r1_lightning.text.answers import final_answer
+from r1_lightning.text.language import LANGUAGES
+from r1_lightning.types.errors import InvalidInput, require_int
+from r1_lightning.types.text import Preference
+
+DRAWS_PER_PAIR = 5_000  # of chains with two or three operations 1 in 8 or 64 is held out, and most take a slip
+
+
+@dataclass(frozen=True)
+class ArithmeticPreferences:
+    """A `PreferenceSource` of endless pairs on chains with `min_operations` .. `max_operations` steps."""
+
+    min_operations: int = 2
+    max_operations: int = 3
+    content_version: ClassVar[str] = "arithmetic-preferences-1"
+
+    def __post_init__(self) -> None:
+        require_int("data.preferences.min_operations", self.min_operations, 2)
+        require_int("data.preferences.max_operations", self.max_operations, self.min_operations, 8)
+
+    def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
+        """Pairs 0 .. `wanted` - 1 of `seed`."""
+        return [self._pair(f"preference/{seed}/{index}", may_train_on) for index in range(wanted)]
+
+    def held_out_items(self, count: int) -> Sequence[Preference]:
+        """The first `count` held-out pairs, the same for every seed."""
+        return [self._pair(f"held-out-preference/{HELD_OUT_SEED}/{index}", may_test_on) for index in range(count)]
+
+    def _pair(self, key: str, allowed: Callable[[Chain], bool]) -> Preference:
+        rng = keyed_random(key)
+        writer = DocumentWriter(self.min_operations, self.max_operations, word_share=0.2, wrong_share=0.0)
+        for _ in range(DRAWS_PER_PAIR):
+            chain = draw_chain(rng, self.min_operations, self.max_operations)
+            if not allowed(chain):
+                continue
+            language = rng.choice(LANGUAGES)
+            question = question_text(rng, chain.expression(), language, in_words=rng.random() < writer.word_share)
+            chosen, rejected = (writer.answers[kind](rng, chain, language) for kind in ("reasoned", "slip_unnoticed"))
+            if final_answer(rejected) != str(chain.value()):  # else no slip could be carried on, or two made good
+                return Preference(question, chosen, rejected)
+        raise InvalidInput(
+            f"data.preferences: {DRAWS_PER_PAIR} draws gave no pair with {self.max_operations} operations"
+        )

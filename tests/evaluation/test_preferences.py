@@ -1,0 +1,73 @@
+"""Held-out pairs: accuracies and margins by hand, intervals, and a model that is left as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
+from r1_lightning.rollout.preference_rows import PreferenceRow
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import TokenBatch
+
+
+class FirstToken(nn.Module):
+    """Scores a text by the id of its last token but one, minus 10: EOS is 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.modes: list[bool] = []
+
+    def scores(self, tokens: TokenBatch, ends_S: Tensor) -> tuple[Tensor, None]:
+        self.modes.append(self.training)
+        return tokens.token_ids.flatten()[ends_S - 1].float() - 10, None
+
+
+def pair(chosen: int, rejected: int) -> PreferenceRow:
+    return PreferenceRow(((3, chosen, 1), (3, 3, rejected, 1)), (1.0, 0.0))
+
+
+def evaluator(rows: list[PreferenceRow], **settings: Any) -> PreferenceEvaluator:
+    return PreferenceEvaluator(rows, PreferenceEvaluationConfig(**settings), row_tokens=16, pad_id=0)
+
+
+def test_pairs_by_hand() -> None:
+    # Margins 5, -2, 0, 1: two wins, a loss and a tie of four: 2.5 / 4; mean margin 1.
+    rows = [pair(15, 10), pair(10, 12), pair(11, 11), pair(13, 12)]
+    measures = evaluator(rows)(FirstToken())
+    assert {name: measure.value for name, measure in measures.items()} == {
+        "pair_accuracy": 0.625,
+        "margin": 1.0,
+        "good_tokens_mean": 3.0,
+        "other_tokens_mean": 4.0,
+    }
+    interval = measures["pair_accuracy"].interval
+    assert 0.0 <= interval.low < 0.625 < interval.high <= 1.0
+
+
+def test_single_responses_by_hand() -> None:
+    # Scores 5, 0, -3, 2 with labels good, good, bad, bad: above 0 is called good, so right, wrong, right, wrong.
+    rows = [PreferenceRow(((3, token, 1),), (label,)) for token, label in ((15, 1.0), (10, 1.0), (7, 0.0), (12, 0.0))]
+    measures = evaluator(rows)(FirstToken())
+    assert measures["accuracy"].value == 0.5 and measures["score_mean"].value == 1.0
+    assert "other_tokens_mean" not in evaluator(rows[:2])(FirstToken())
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_in_any_number_of_calls(size: int) -> None:
+    rows = [pair(10 + number, 12) for number in range(7)]
+    model, told = FirstToken(), []
+    made = evaluator(rows, items_per_batch=size)
+    assert made.scores(model, told.append).tolist() == [value for n in range(7) for value in (float(n), 2.0)]
+    assert sum(told) == 7 and len(told) == -(-7 // size)
+    assert set(model.modes) == {False} and model.training, "evaluation mode, and back"
+
+
+@pytest.mark.parametrize("name", ["items", "items_per_batch"])
+def test_bad_settings(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"stage.evaluation.{name}=0"):
+        PreferenceEvaluationConfig(**{name: 0})

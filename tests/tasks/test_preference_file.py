@@ -1,0 +1,132 @@
+"""Preference files: both kinds of lines, the split by prompt, and every way in which a line can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1_lightning.tasks.preference_file import PreferenceFile, PromptFile
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import LabelledResponse, Preference
+
+PAIR = {"prompt": "Say hello", "chosen": "Hello!", "rejected": "No."}
+SINGLE = {"prompt": "Say hello", "response": "Hello!", "label": True}
+
+
+def write(folder: Path, *rows: Any) -> Path:
+    """rows.jsonl: objects as JSON, text as it stands."""
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def source(folder: Path, *rows: Any, held_out_one_in: int = 10**9) -> PreferenceFile:
+    write(folder, *rows)
+    return PreferenceFile(str(folder), "rows.jsonl", held_out_one_in)
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    return [{**PAIR, "prompt": f"Question {number // 2}", "chosen": f"{number}"} for number in range(count)]
+
+
+def test_pairs(tmp_path: Path) -> None:
+    judged = {**PAIR, "chosen_score": 8, "rejected_score": 6.5, "more": ["whatever"]}
+    found = source(tmp_path, PAIR, "", judged).training_items(0, 1)
+    assert found == [Preference("Say hello", "Hello!", "No."), Preference("Say hello", "Hello!", "No.", 1.5)]
+
+
+@pytest.mark.parametrize(("label", "is_good"), [(True, True), (False, False), ("safe", True), ("unsafe", False)])
+def test_labelled_responses(tmp_path: Path, label: object, is_good: bool) -> None:
+    (found,) = source(tmp_path, {**SINGLE, "label": label}).training_items(0, 5)
+    assert found == LabelledResponse("Say hello", "Hello!", is_good)
+
+
+def test_held_out_prompts_are_never_trained_on(tmp_path: Path) -> None:
+    made = source(tmp_path, *many(400), held_out_one_in=10)
+    trained, held_out = made.training_items(0, 0), made.held_out_items(1000)
+    assert len(trained) + len(held_out) == 400
+    assert not {item.question for item in trained} & {item.question for item in held_out}
+    assert 20 <= len(held_out) <= 64, "about one prompt in ten, two rows each"
+    assert list(made.held_out_items(3)) == list(held_out)[:3]
+    # By the prompt alone: without half of the rows, the others stay on their side.
+    half = source(tmp_path, *many(400)[::2], held_out_one_in=10)
+    assert {i.question for i in half.held_out_items(999)} == {i.question for i in held_out}
+
+
+def test_a_side_without_a_prompt_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="none of these few is"):
+        source(tmp_path, PAIR).held_out_items(5)
+    made = source(tmp_path, *many(8), held_out_one_in=2)
+    held_out = [json.dumps({**PAIR, "prompt": item.question}) for item in made.held_out_items(8)]
+    with pytest.raises(InvalidInput, match="every prompt of it is held out"):
+        source(tmp_path, *held_out, held_out_one_in=2).training_items(0, 1)
+
+
+def test_the_version_is_that_of_the_bytes(tmp_path: Path) -> None:
+    first = source(tmp_path, PAIR).content_version
+    assert source(tmp_path, PAIR).content_version == first
+    assert source(tmp_path, {**PAIR, "chosen": "Hello"}).content_version != first
+
+
+def test_nothing_is_read_before_it_is_asked(tmp_path: Path) -> None:
+    made = PreferenceFile(str(tmp_path), "absent.jsonl")
+    with pytest.raises(InvalidInput, match=r"absent.jsonl is not readable: No such file"):
+        made.training_items(0, 1)
+    with pytest.raises(InvalidInput, match=r"absent.jsonl is not readable"):
+        _ = made.content_version
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"half": ', "line 2: not valid JSON"),
+        ("[1]", "line 2: a JSON object is needed, not list"),
+        ({"prompt": "a", "chosen": "b"}, r"line 2: the field 'rejected' is missing \(prompt, chosen, rejected; or"),
+        ({**PAIR, "prompt": " "}, "line 2: prompt=' ' is not allowed: it must be a non-empty string"),
+        ({**PAIR, "chosen": [{"role": "user"}]}, r"line 2: chosen=\[\{'role': 'user'\}\] is not allowed"),
+        ({**PAIR, "rejected": "Hello!"}, "line 2: rejected='Hello!' is not allowed: it must differ from chosen"),
+        ('{"prompt": "\\ud800", "chosen": "a", "rejected": "b"}', "line 2: prompt=.* valid Unicode"),
+        ({**PAIR, "chosen_score": 5}, "line 2: rejected_score=None is not allowed: a judge's scores are two"),
+        ({**PAIR, "chosen_score": "5", "rejected_score": 1}, "line 2: chosen_score='5'"),
+        ({**PAIR, "chosen_score": True, "rejected_score": 1}, "line 2: chosen_score=True"),
+        (
+            '{"prompt": "a", "chosen": "b", "rejected": "c", "chosen_score": NaN, "rejected_score": 1}',
+            "chosen_score=nan",
+        ),
+        ({**SINGLE, "label": 2}, "line 2: label=2 is not allowed: it must be true, false, safe or unsafe"),
+        ({**SINGLE, "label": None}, "line 2: label=None"),
+        ({**SINGLE, "response": ""}, "line 2: response=''"),
+        (SINGLE, "its lines must be all pairs, or all single"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as error:
+        source(tmp_path, PAIR, row).training_items(0, 1)
+    assert "\n" not in str(error.value)
+
+
+def test_empty_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is empty"):
+        source(tmp_path, "", " ").training_items(0, 1)
+    (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match=r"not valid UTF-8 \(byte 0\)"):
+        PreferenceFile(str(tmp_path), "rows.jsonl").training_items(0, 1)
+    with pytest.raises(InvalidInput, match="held_out_one_in=1 "):
+        PreferenceFile(str(tmp_path), "rows.jsonl", held_out_one_in=1)
+
+
+def test_prompts_as_problems(tmp_path: Path) -> None:
+    write(tmp_path, *many(10))  # five prompts, twice each
+    made = PromptFile(str(tmp_path), "rows.jsonl")
+    passes = [[made.train_problem(0, turn * 5 + place).question for place in range(5)] for turn in range(3)]
+    assert all(sorted(turn) == [f"Question {n}" for n in range(5)] for turn in passes)
+    assert passes[0] != passes[1], "each pass has its own order"
+    assert [made.train_problem(1, place).question for place in range(5)] != passes[0]
+    assert made.train_problem(0, 0).answer == "" and made.train_problem(0, 7) == made.train_problem(0, 7)
+    assert made.content_version.startswith("prompts-1-")
+    for asked in (lambda: made.held_out_problems(1), lambda: made.documents(0, 0, 1)):
+        with pytest.raises(InvalidInput, match="prompts without answers"):
+            asked()
