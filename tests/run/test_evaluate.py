@@ -66,7 +66,7 @@ def test_the_evaluator_is_given_that_accuracy(artefact: Path, monkeypatch: pytes
 def test_bad_input_is_one_line(artefact: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(InvalidInput, match=r"stage\.evaluation\.problems=0"):
         evaluate.evaluate(artefact, {"problems": 0})
-    with pytest.raises(InvalidInput, match=r"reward='guess' is not allowed: it must be one of math, .*r1_zero"):
+    with pytest.raises(InvalidInput, match=r"reward='guess' is not allowed: it must be one of code, math, .*r1_zero"):
         evaluate.evaluate(artefact, {}, reward="guess")
     (artefact / store.MARKER).unlink()
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(artefact)])
