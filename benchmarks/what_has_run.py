@@ -29,7 +29,10 @@ RUNS = {
         "runs of the miniature with other routers and MTP losses in RL",
     ),
     "reward_hacking": (("seed", "run"), "long runs of RL against a reward model or the rule beside it"),
-    "language_consistency": (("seed", "weight"), "models before and after RL without or with a language reward"),
+    "language_consistency": (
+        ("task", "seed", "weight"),
+        "models before and after RL without or with a language reward",
+    ),
 }
 
 Found = list[tuple[str, str]]  # what has run, and the folder that shows it

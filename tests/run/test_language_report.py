@@ -20,7 +20,7 @@ CURVE = (
 
 
 def row(seed: int, weight: float | str, value: float, measure: str = "language_consistency") -> dict[str, str]:
-    return {"seed": str(seed), "weight": str(weight), "measure": measure, "value": str(value)}
+    return {"task": "mathematics", "seed": str(seed), "weight": str(weight), "measure": measure, "value": str(value)}
 
 
 def test_the_table_by_hand() -> None:
@@ -37,6 +37,7 @@ def test_the_table_by_hand() -> None:
     cells = "0.850 [0.800, 0.900] | 0.725 [0.700, 0.750] | 0.975 [0.950, 1.000] | +0.250 [+0.200, +0.300]"
     assert line == f"| language consistency (eq 7) | {cells} |"
     assert "not run" in render(rows).splitlines()[5]
+    assert "**Code**, held-out problems; seeds none yet" in render(rows)
 
 
 def artefact(folder: Path, **metrics: float | None) -> Artefact:
@@ -46,7 +47,9 @@ def artefact(folder: Path, **metrics: float | None) -> Artefact:
 
 def test_rows_name_the_run_and_its_base_once(tmp_path: Path) -> None:
     run = artefact(tmp_path, eval__arithmetic__pass_at_1=0.5, eval_base__arithmetic__pass_at_1=0.25, train__loss=1.0)
-    without, with_it = ([(r["weight"], r["measure"], r["value"]) for r in rows_of(3, w, run)] for w in WEIGHTS)
+    without, with_it = (
+        [(r["weight"], r["measure"], r["value"]) for r in rows_of("mathematics", 3, w, run)] for w in WEIGHTS
+    )
     assert without == [(0.0, "pass_at_1", "0.5"), ("base", "pass_at_1", "0.25")]
     assert with_it == [(1.0, "pass_at_1", "0.5")]
 
@@ -54,16 +57,18 @@ def test_rows_name_the_run_and_its_base_once(tmp_path: Path) -> None:
 def test_the_curve_is_that_of_the_rollouts_and_can_be_drawn(tmp_path: Path) -> None:
     (tmp_path / METRICS).parent.mkdir()
     (tmp_path / METRICS).write_text(CURVE)
-    points = list(curve_of(1, 1.0, artefact(tmp_path)))
+    points = list(curve_of("code", 1, 1.0, artefact(tmp_path)))
     expected = {"language_mean": "0.9000", "accuracy_mean": "0.5000", "completion_tokens_mean": "30.0000"}
-    assert points == [{"seed": 1, "weight": 1.0, "step": "0", **expected}]
+    assert points == [{"task": "code", "seed": 1, "weight": 1.0, "step": "0", **expected}]
     draw([{key: str(value) for key, value in point.items()} for point in points], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_runs_differ_in_the_weight_alone_and_share_their_base() -> None:
-    assert [a for a in overrides(1, 0.0) if a not in overrides(1, 1.0)] == ["reward.weights.language=0.0"]
-    assert planned_fingerprint(*overrides(1, 0.0)) != planned_fingerprint(*overrides(1, 1.0))
+    assert [a for a in overrides("code", 1, 0.0) if a not in overrides("code", 1, 1.0)] == [
+        "reward.weights.language=0.0"
+    ]
+    assert planned_fingerprint(*overrides("code", 1, 0.0)) != planned_fingerprint(*overrides("code", 1, 1.0))
 
 
 def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
@@ -79,7 +84,7 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
         return Artefact(tmp_path, "grpo", digits, metrics={"eval/arithmetic/pass_at_1": 0.5}), 1.0
 
     monkeypatch.setattr(language_report, "train", train)
-    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "1", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["report", "--tasks", "mathematics", "--seeds", "1", "--out", str(tmp_path)])
     assert language_report.main() == 0
     assert language_report.main() == 0
     assert ran == ["reward.weights.language=0.0", "reward.weights.language=1.0"]
@@ -87,4 +92,7 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     old: dict[str, Any] = {**row(2, 1.0, 0.5), "fingerprint": "0123456789", "commit": "c"}
     append(tmp_path / "results.csv", language_report.FIELDS, [old])
     assert language_report.main() == 2
-    assert "seed 2, language weight 1.0 has fingerprint 0123456789 and would now have" in capsys.readouterr().err
+    assert (
+        "mathematics, seed 2, language weight 1.0 has fingerprint 0123456789 and would now have"
+        in capsys.readouterr().err
+    )
