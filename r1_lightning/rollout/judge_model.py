@@ -1,7 +1,7 @@
 """A generative judge: a model reads question, reference answer and candidate, and writes a verdict.
 
-R1 has DeepSeek-V3 judge where no rule can: "feeding the ground-truth and model predictions into DeepSeek-V3" (R1v2 appendix
-B.3), when it collects samples for its 800,000 examples. The paper prints no parsing rule. Ours: the judge's last line that is not
+R1 has DeepSeek-V3 judge where no rule can, given the reference answer beside the model's, when it collects samples for its 800,000
+examples (R1v1 section 2.3.3, R1v2 appendix B.3). The paper prints no parsing rule. Ours: the judge's last line that is not
 empty must be `Verdict: correct` or `Verdict: incorrect`, and nothing else counts; `votes` samples are drawn, and more than half of
 those that can be read must agree. Otherwise the candidate is *not judged*: score 0, with the reason, so that rejection sampling
 drops it.
