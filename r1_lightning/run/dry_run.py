@@ -18,7 +18,7 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.run.compose import BASE, resolved
-from r1_lightning.run.graph import Node
+from r1_lightning.run.nodes import Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
 from r1_lightning.run.rules import check_installed, evaluation_settings

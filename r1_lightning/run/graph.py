@@ -3,6 +3,8 @@
     pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
         └─ base ──► reward_model ── helpful ──► grpo, where `inputs` names a second role
 
+An input may be a whole experiment, so that experiments compose: `experiment=r1_tiny` is a stage whose base is another's result.
+
 A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the
 parts in `COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A
 complete artefact of that fingerprint is used as it is, an incomplete one is resumed, and a missing one is made after
@@ -25,7 +27,9 @@ from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, resolved
 from r1_lightning.run.importing import open_input, with_model_of
+from r1_lightning.run.nodes import Node
 from r1_lightning.run.rules import check_installed, check_task
+from r1_lightning.run.stage_tree import measured_stages, stage_table, tree
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.validate import GRAPH_KEYS, validate
 from r1_lightning.types.errors import InvalidInput, require
@@ -35,19 +39,6 @@ RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, f
 
 FORMAT_VERSION = 1  # of the fingerprint itself; changing it makes every artefact anew
 COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
-
-
-@dataclass(frozen=True)
-class Node:
-    """A stage to be had: its configuration, its fingerprint, its inputs as nodes or (from `init_from`) as artefacts."""
-
-    stage: StageConfig
-    fingerprint: str
-    inputs: Mapping[str, Node | Artefact]
-
-    @property
-    def root(self) -> Path:
-        return Path(self.stage.config.paths.root)
 
 
 def plan(target: StageConfig) -> Node:
@@ -61,7 +52,7 @@ def plan(target: StageConfig) -> Node:
 def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     validate(stage.config)
     check_task(stage.config)
-    path = (*below, stage.stage)
+    path = (*below, stage.name)
     inputs: dict[str, Node | Artefact] = {}
     given = None if stage.config.init_from is None else open_input(stage.config.init_from)
     if (with_model := with_model_of(stage, given)) is not stage:
@@ -75,8 +66,8 @@ def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
         if spec.folder is not None:
             inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
             continue
-        parent = spec.stage
-        require(parent not in path, f"stage.inputs.{role}", parent, f"it would need itself ({' <- '.join(path)})")
+        maker = spec.experiment or spec.stage
+        require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")
         inputs[role] = _plan(compose_parent(stage, role), path)
     digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
     return Node(stage, digest, inputs)
@@ -132,8 +123,13 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
     written, when another process is at it, or when a stage refuses its input.
     """
     commit = lineage.commit()  # now: a checkout may change while a run that it began goes on
-    artefact = _have(target, target.stage.stage, _Maker(run_stage, say, commit), fresh)
+    is_deep = any(isinstance(source, Node) and source.inputs for source in target.inputs.values())
+    if is_deep:  # a stage and its base need no picture
+        say(tree(target))
+    artefact = _have(target, target.stage.name, _Maker(run_stage, say, commit), fresh)
     say(table(artefact))
+    if is_deep:
+        say(stage_table(measured_stages(target)))
     return artefact
 
 
@@ -148,7 +144,7 @@ class _Maker:
 
 def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     say = maker.say
-    found = None if fresh else store.find(node.root, node.stage.stage, node.fingerprint)
+    found = None if fresh else node.found()
     if found is not None and found.complete:
         store.verify(found)
         say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
@@ -171,11 +167,16 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
         return _run(node, found, inputs, maker)
     choices = node.stage.choices
     made = store.create(node.root, node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
-    if role == node.stage.stage:
+    if role == node.stage.name:
         say(f"{role}: running -> {made.folder}")
     else:
-        say(f"{role}: missing, building it first (stage {node.stage.stage}) -> {made.folder}")
+        say(f"{role}: missing, building it first (stage {_what(node)}) -> {made.folder}")
     return _run(node, made, inputs, maker)
+
+
+def _what(node: Node) -> str:
+    stage = node.stage
+    return stage.stage if stage.name == stage.stage else f"{stage.stage}, experiment {stage.name}"
 
 
 def _short(commit: str) -> str:
