@@ -33,7 +33,7 @@ MAX_LEVEL = 3
 MAX_SLOPE, MAX_X, MAX_VALUE = 9, 20, 99  # of any line on the way; MAX_VALUE bounds the numbers that stand alone
 MAX_OFFSET, MAX_INNER = 19, 9  # of a plain side, and within brackets
 FACTS_SHARE = 0.30  # of documents
-FACTS_PER_DOCUMENT = 6
+FACTS_PER_DOCUMENT = 4  # some 100 tokens
 
 _QUESTIONS = {
     "en": ("Solve {}", "Find x: {}", "What is x if {}"),
