@@ -34,7 +34,7 @@ WEATHER: Words = {
     "en": ("sunny", "windy", "rainy", "cold", "warm", "foggy"),
     "zh": ("晴朗", "有风", "下雨", "寒冷", "温暖", "有雾"),
 }
-# What can be listed: a name for the kind, and its members. No Chinese one is part of another word here.
+# What can be listed: a name for the kind, and its members. No Chinese one is part of another of its kind.
 KINDS: Words = {
     "en": ("colours", "animals", "fruits", "tools", "drinks"),
     "zh": ("颜色", "动物", "水果", "工具", "饮料"),
