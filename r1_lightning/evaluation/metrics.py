@@ -39,7 +39,7 @@ def measure_samples(
 
     Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate, completion_tokens_mean, language_consistency,
     wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k compares answers as text and exact numbers.
-    Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by its name.
+    Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by name.
     """
     pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
     judged = iter(grades(pairs, accuracy or AccuracyReward(), allow_empty_think))

@@ -2,8 +2,8 @@
 
 Nobody has this for real requests, which is why R1 learns preferences from judgements and stops following them before they are
 hacked (R1v2 section 3.2.2, B.5). Here the rule that ordered the reward models' data is known (`tasks/general_text.py`,
-`tasks/safety.py`), so that a score that rises while this falls can be seen. Shipped rewards give it the weight 0: to follow it would
-be to train on the test.
+`tasks/safety.py`), so that a score that rises while this falls can be seen. Shipped rewards give it the weight 0: to follow it
+would be to train on the test.
 """
 
 from __future__ import annotations
