@@ -41,6 +41,8 @@ STAGE_OF = {
     "data/preference_pairs": "reward_model",
     "data/preference_file": "reward_model",
     "data/preference_samples": "reward_model",
+    "data/general_preferences": "reward_model",
+    "data/safety_labels": "reward_model",
     "objective/helpful": "reward_model",
     "objective/safety": "reward_model",
 }
@@ -49,6 +51,7 @@ GOES_WITH = {
     "rollout/paper": ["model=v3_671b"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
     "data/preference_samples": ["rollout=default", "reward=r1_zero"],
+    "data/safety_labels": ["objective=safety"],
 }
 
 # Options whose task reads its files when it is made; the others read rows when they are first asked for one.

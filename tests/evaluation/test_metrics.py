@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -109,3 +110,21 @@ def test_a_measure_is_a_value_with_its_interval() -> None:
         assert isinstance(measure, Measure)
         assert measure.interval.low <= measure.value <= measure.interval.high
         assert measure.interval.estimate == pytest.approx(measure.value)
+
+
+def test_a_family_s_tasks_are_also_measured_one_by_one() -> None:
+    problems = [
+        replace(problem, metadata={"task": name}) for problem, name in zip(PROBLEMS, ("sums", "words"), strict=True)
+    ]
+    # 2 + 3: strict 1 of 4 (another is right and cut off), lenient 3 of 4.
+    samples = [SAMPLES[0], [done(RIGHT_5)] * 4]
+    together = measure_samples(problems, samples)
+    apart = [measure_samples([problem], [row]) for problem, row in zip(PROBLEMS, samples, strict=True)]
+    for name, alone in zip(("sums", "words"), apart, strict=True):
+        for measure in ("pass_at_1", "pass_at_1_lenient"):
+            assert together[f"{measure}_{name}"] == alone[measure]
+    assert together["pass_at_1_sums"].value == 0.25 and together["pass_at_1_lenient_sums"].value == 0.75
+    assert together["pass_at_1_words"].value == 0.0
+    assert list(apart[0]) == [
+        name for name in together if not name.endswith(("_sums", "_words"))
+    ]  # one task alone adds nothing
