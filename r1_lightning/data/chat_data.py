@@ -1,8 +1,8 @@
 """Data of supervised fine-tuning: worked examples as token ids, a batch of whole documents per optimizer step.
 
 A step takes the next `examples_per_batch` examples of pass after pass; each pass has an order of its own, keyed by (seed, pass), so
-that batch number i is a function of (seed, i) and nothing has to be stored to resume. The documents of a batch are packed into rows:
-none crosses a row's border, positions and attention begin anew with each.
+that batch number i is a function of (seed, i) and nothing has to be stored to resume. The documents of a batch are packed into
+rows: none crosses a row's border, positions and attention begin anew with each.
 
 How long it takes is said in steps (`stage.max_steps`) or in passes (`epochs`); the last step of the last pass is filled up from the
 next one. The examples come from a file, the hub, or the stage's input `data`, an artefact that holds a data set.

@@ -1,7 +1,7 @@
 """Questions and completions as a language model reads them: template, completion, EOS, packed, with a mask for the loss.
 
-Prompt and completion are tokenised apart, as they are when the model is asked: no merge of a byte-level tokenizer can reach over the
-border between them, so the mask is exact, and the first token of a completion follows the very prompt that sampling will give.
+Prompt and completion are tokenised apart, as they are when the model is asked: no merge of a byte-level tokenizer can reach over
+the border between them, so the mask is exact, and the first token of a completion follows the very prompt that sampling gives.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ def check_length(plain: Mapping[str, Any]) -> None:
 
 
 def check_examples(config: DictConfig) -> None:
-    """Raise InvalidInput where examples for fine-tuning come from nowhere, or from two places; a file is read by the fingerprint."""
+    """Raise InvalidInput where examples for fine-tuning come from nowhere, or from two places; a file is read by the fingerprint,
+    before anything is made."""
     examples = instantiate(config.data.examples, _convert_="all")
     given = DATA in config.stage.inputs
     place = config.data.examples.get("file") or config.data.examples.get("hub")

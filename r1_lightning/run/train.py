@@ -68,7 +68,7 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
 
 
 def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, L.LightningDataModule | None]:
-    """Where `stage.max_steps` is null, the data say how many steps there are: they are made now, and the number put in its place."""
+    """Where `stage.max_steps` is null, the data say how many steps there are: they are made now, the number is put in its place."""
     if config.stage.max_steps is not None:
         return config, None
     datamodule = inject(config.data, parts)

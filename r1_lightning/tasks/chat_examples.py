@@ -4,8 +4,9 @@
     {"prompt": "..." or [messages], "completion": "..." or [messages]}   TRL's prompt-completion
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}   TRL's conversations
 
-Ours may say `language` ("en" or "zh"), `domain`, `problem_id` and `level` besides; other fields are not looked at. A system message
-is kept beside the example and not shown to the model: our templates have no place for it. Conversations of several turns are refused.
+Ours may say `language` ("en" or "zh"), `domain`, `problem_id` and `level` besides; other fields are not looked at. A system
+message is kept beside the example and not shown to the model: our templates have no place for it. Conversations of several turns
+are refused.
 
 R1 learned from thousands of such examples at its cold start, and from some 800,000 in its second fine-tuning, which its students
 learned from, too (R1v2 sections 3.1 and B.3.3).

@@ -6,7 +6,8 @@ template fixes the structure and nothing about the content, so that what the mod
 its own. In the paper the word `prompt` stands where the question goes.
 
 R1 is asked with no instruction: its cold-start data have taught it the form. Its published prompt is built of special tokens,
-<｜User｜> and <｜Assistant｜>; ours says the same in plain ASCII, so that a student of any family can read it with its own tokenizer.
+<｜User｜> and <｜Assistant｜>; ours says the same in plain ASCII, so that a student of any family can read it with its own
+tokenizer.
 
 A completion follows its prompt after one space. Which form it should have (`text/reasoning_format.py`) belongs to the template.
 

@@ -1,7 +1,8 @@
 """Which program a completion gives: the last fenced Python block in its place, or all of the place where nothing is fenced.
 
 As with other answers (`text.answers`), two readings are kept apart: *strict*, the place is the body of the one, closed answer
-block, in R1's form the summary; *lenient*, the program at the end in any form: the last answer block, closed or not, else the last fenced block anywhere.
+block, in R1's form the summary; *lenient*, the program at the end in any form: the last answer block, closed or not, else the last
+fenced block anywhere.
 
 A fence is a line that begins with three backticks; it counts as Python where it says `python`, `py`, `python3` or nothing. A
 block that is not closed is no block. Nothing is compiled here.
@@ -20,7 +21,7 @@ _PYTHON = ("python", "python3", "py", "")
 
 
 def final_program(text: str, form: str = R1_ZERO_FORM) -> str | None:
-    """The strict program, or None if nothing stands in its place, or not exactly one thing; in R1's form only fenced code counts."""
+    """The strict program, or None if nothing stands in its place, or not exactly one thing; in R1's form it must be fenced."""
     parsed = FORMS[form].parse(text)
     return _program_in(parsed.summary, all_of_it=form == R1_ZERO_FORM)
 

@@ -14,9 +14,9 @@ A well-formed completion of R1-Zero is: optional white space, exactly one think 
 block, optional white space. Both bodies hold at least one visible character and no tag. Zero-width characters are not
 visible.
 
-In R1's form the answer block is replaced by a summary, all that follows the thinking, with something visible and no tag in it. The
-paper writes |special_token|<reasoning_process>|special_token|<summary> and names no place for the answer. Ours is the summary's last
-box, as B.3.1 asks for; a summary of one line without a box is an answer itself, one of several lines gives none.
+In R1's form the answer block is replaced by a summary, all that follows the thinking, with something visible and no tag in it.
+The paper writes |special_token|<reasoning_process>|special_token|<summary> and names no place for the answer. Ours is the
+summary's last box, as B.3.1 asks for; a summary of one line without a box is an answer itself, one of several lines gives none.
 
 The scan looks for four fixed strings and never backtracks: its time is linear in the length of the text.
 """
@@ -76,8 +76,8 @@ class ParsedReasoning:
 
     `think` and `answer` are the bodies as written, white space included. A body is given where its block stands exactly
     once, closed, with no tag inside and not inside another block, even if other rules are broken; otherwise None.
-    `faults` are keys of `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is what is said to the reader: the answer's body, or
-    in R1's form all that follows the thinking; a program is looked for there.
+    `faults` are keys of `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is what is said to the reader: the answer's body,
+    or in R1's form all that follows the thinking; a program is looked for there.
     """
 
     think: str | None
