@@ -219,16 +219,14 @@ def test_the_students_are_trained_as_the_paper_says(experiment: str) -> None:
     assert (config.optim.lr, config.optim.final_lr_factor) == (STUDENTS[experiment][1], 0.1)
     assert (config.data.row_tokens, config.data.examples_per_batch) == (32768, 64)
     assert config.data.epochs in (2, 3) and config.stage.max_steps is None
-    assert config.task.template == "r1" and config.reward is None
+    assert config.task.template == "r1" and not config.get("reward")
 
 
 def test_the_students_are_those_of_the_table(shared_dir: Path) -> None:
     table = shared_dir / "facts" / "paper_tables" / "r1v2_table6_distill_lr.csv"
     lines = [line for line in table.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     printed = {row["student"]: row for row in csv.DictReader(lines)}
-    assert {student: rate for student, rate in STUDENTS.values()} == {
-        student: float(row["initial_lr"]) for student, row in printed.items()
-    }
+    assert dict(STUDENTS.values()) == {student: float(row["initial_lr"]) for student, row in printed.items()}
     for experiment, (student, _) in STUDENTS.items():
         text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
         assert f"{student} as published" in text and f"of {printed[student]['base_model']}," in text

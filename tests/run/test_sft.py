@@ -138,12 +138,13 @@ def test_evaluation_speaks_of_one_form(finished: Path) -> None:
     changes = {"problems": 2, "samples": 1, "max_new_tokens": 4}
     made, prefixes = evaluate.Evaluator, []
 
-    class Spy(made):  # type: ignore[valid-type, misc]
-        def __post_init__(self) -> None:
-            prefixes.append(self.forced_prefix)
+    def spy(*given: Any) -> Any:
+        evaluator = made(*given)
+        prefixes.append(evaluator.forced_prefix)
+        return evaluator
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "Evaluator", Spy)
+        patch.setattr(evaluate, "Evaluator", spy)
         evaluate.evaluate(artefact, changes, evaluate.EMPTY_THINK)
         evaluate.evaluate(artefact, changes, reward="r1")
     assert prefixes == [evaluate.R1_EMPTY_THINK, ""]

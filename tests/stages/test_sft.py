@@ -64,7 +64,7 @@ def alone(model: Any, row: ChatRow) -> list[list[tuple[float, bool]]]:
 
 
 def test_the_loss_by_loops_over_single_texts(tmp_path: Path) -> None:
-    """Main head: 2 + 5 + 1 + 3 = 11 tokens; MTP, two ahead: 2 + 4 + 1 + 3 = 10, the second text's first has nobody to predict it."""
+    """Main head: 2 + 5 + 1 + 3 = 11 tokens; MTP, two ahead: 2 + 4 + 1 + 3 = 10, nothing predicts the second text's first."""
     made = module()
     depths = [[item for row in ROWS for item in alone(made.backbone, row)[depth]] for depth in (0, 1)]
     assert [len(items) for items in depths] == [11, 10]
