@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from r1_lightning.data.step_loader import StepLoader
-from r1_lightning.rollout.chat_rows import ChatRow, chat_rows, collate_chat
+from r1_lightning.rollout.chat_rows import ChatRow, ChatRows, chat_rows, collate_chat
 from r1_lightning.tasks.chat_adaptors import SYSTEM
 from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.text.chat_template import ChatTemplate
@@ -41,7 +41,7 @@ class ChatDataset:
 
     def __init__(
         self,
-        rows: Sequence[ChatRow],
+        rows: ChatRows,
         seed: int,
         max_steps: int,
         examples_per_batch: int,
@@ -124,7 +124,7 @@ class ChatDataModule(L.LightningDataModule):
         self.max_steps, self.epochs = max_steps, epochs
         self.examples_per_batch, self.micro_batches = examples_per_batch, micro_batches
         self.row_tokens, self.too_long = row_tokens, too_long
-        self.rows: list[ChatRow] | None = None
+        self.rows: ChatRows | None = None
 
     def setup(self, stage: str) -> None:
         self._kept_rows()
@@ -140,44 +140,40 @@ class ChatDataModule(L.LightningDataModule):
         sizes = (self.examples_per_batch, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
         return StepLoader(ChatDataset(self._kept_rows(), self.seed, self.steps(), *sizes))
 
-    def _kept_rows(self) -> list[ChatRow]:
+    def _kept_rows(self) -> ChatRows:
         """The examples as token ids, read and described once."""
         if self.rows is None:
             examples = self.examples.read()
-            rows = self._encode(examples)
-            kept = [number for number, row in enumerate(rows) if len(row) <= self.row_tokens]
-            if self.too_long == "refuse" and len(kept) < len(rows):
-                self._refuse(examples, rows)
-            require(bool(kept), "data.row_tokens", self.row_tokens, f"all {len(rows)} examples are longer")
-            self.rows = [rows[number] for number in kept]
-            text = describe([examples[number] for number in kept], self.rows, self.template)
-            left_out = f"{len(rows) - len(kept)} (longer than row_tokens = {self.row_tokens})"
-            rank_zero_only(print)(
-                f"examples: {text}; left out: {left_out if len(kept) < len(rows) else 'none'}", flush=True
-            )
+            kept: list[ChatExample] = []
+            self.rows = ChatRows(self._encoded(examples, kept))
+            require(len(self.rows) > 0, "data.row_tokens", self.row_tokens, f"all {len(examples)} examples are longer")
+            dropped = len(examples) - len(kept)
+            left_out = f"{dropped} (longer than row_tokens = {self.row_tokens})" if dropped else "none"
+            text = describe(kept, self.rows, self.template)
+            rank_zero_only(print)(f"examples: {text}; left out: {left_out}", flush=True)
         return self.rows
 
-    def _encode(self, examples: Sequence[ChatExample]) -> list[ChatRow]:
-        pairs = [(example.question, example.completion) for example in examples]
-        starts = range(0, len(pairs), DOCUMENTS_PER_CALL)
-        calls = (
-            chat_rows(pairs[start : start + DOCUMENTS_PER_CALL], self.tokenizer, self.template) for start in starts
-        )
-        return [row for rows in calls for row in rows]
+    def _encoded(self, examples: Sequence[ChatExample], kept: list[ChatExample]) -> Iterator[ChatRow]:
+        """The examples that are not too long as token ids; they themselves go into `kept`."""
+        for start in range(0, len(examples), DOCUMENTS_PER_CALL):
+            some = examples[start : start + DOCUMENTS_PER_CALL]
+            pairs = [(example.question, example.completion) for example in some]
+            for example, row in zip(some, chat_rows(pairs, self.tokenizer, self.template), strict=True):
+                if len(row) <= self.row_tokens:
+                    kept.append(example)
+                    yield row
+                elif self.too_long == "refuse":
+                    raise InvalidInput(
+                        f"{example.where}: {len(row)} tokens with the prompt are not allowed: a row has data.row_tokens="
+                        f"{self.row_tokens} (data.too_long=drop leaves such examples out)"
+                    )
 
-    def _refuse(self, examples: Sequence[ChatExample], rows: Sequence[ChatRow]) -> None:
-        place = next(number for number, row in enumerate(rows) if len(row) > self.row_tokens)
-        raise InvalidInput(
-            f"{examples[place].where}: {len(rows[place])} tokens with the prompt are not allowed: a row has data.row_tokens="
-            f"{self.row_tokens} (data.too_long=drop leaves such examples out)"
-        )
 
-
-def describe(examples: Sequence[ChatExample], rows: Sequence[ChatRow], template: ChatTemplate) -> str:
+def describe(examples: Sequence[ChatExample], rows: ChatRows, template: ChatTemplate) -> str:
     """How many there are, of which domains, how long on average, and how many have the form that the template asks for."""
     parse = FORMS[template.form].parse
     formed = sum(parse(example.completion).well_formed for example in examples)
-    prompts, completions = (sum(len(getattr(row, part)) for row in rows) for part in ("prompt", "completion"))
+    prompts, completions = rows.prompt_tokens, len(rows.ids) - rows.prompt_tokens
     text = (
         f"{len(rows)}, {formed} of them in the form {template.form}; prompts of {prompts / len(rows):.1f} tokens on average, "
         f"completions of {completions / len(rows):.1f}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.rollout.chat_rows import ChatRow, chat_rows, collate_chat, encode_pairs
+from r1_lightning.rollout.chat_rows import ChatRow, ChatRows, chat_rows, collate_chat, encode_pairs
 from r1_lightning.text.chat_template import R1, R1_ZERO, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.tensors import ChatBatch
@@ -120,6 +120,13 @@ def test_the_spelling_of_eos_in_a_completion_ends_nothing(tokenizer: TextTokeniz
 
 
 ROWS = [ChatRow((5, 6), (7, 1)), ChatRow((8,), (9, 10, 1)), ChatRow((11,), (1,)), ChatRow((12, 13, 14, 15), (16, 1))]
+
+
+def test_many_documents_in_one_array() -> None:
+    rows = ChatRows(iter(ROWS))
+    assert [rows[number] for number in range(len(rows))] == ROWS
+    assert rows.prompt_tokens == 2 + 1 + 1 + 4 and len(rows.ids) == 4 + 4 + 2 + 6
+    assert rows.ids.itemsize == 4 and len(ChatRows([])) == 0
 
 
 def test_a_batch_by_hand() -> None:
