@@ -18,6 +18,7 @@ from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_wo
 from r1_lightning.tasks.family import TASK
 from r1_lightning.text.answers import answer_key, lenient_answer
 from r1_lightning.text.language import is_mixed
+from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 
@@ -34,15 +35,16 @@ def measure_samples(
     completions: Sequence[Sequence[Completion]],
     allow_empty_think: bool = False,
     accuracy: RewardFunction | None = None,
+    form: FormName = R1_ZERO_FORM,
 ) -> dict[str, Measure]:
-    """Measures by name, from k completions for each problem; `accuracy` judges them, by default the exact rule.
+    """Measures by name, from k completions of a `form` for each problem; `accuracy` judges them, by default the exact rule.
 
     Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate, completion_tokens_mean, language_consistency,
     wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k compares answers as text and exact numbers.
     Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by name.
     """
     pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
-    judged = iter(grades(pairs, accuracy or AccuracyReward(), allow_empty_think))
+    judged = iter(grades(pairs, accuracy or AccuracyReward(form=form), allow_empty_think, form))
     graded = [[next(judged) for _ in row] for row in completions]
 
     def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:

@@ -69,7 +69,8 @@ def _inputs(node: Node) -> Iterator[str]:
         steps = source.stage.config.stage.max_steps
         is_counted = get_object(source.stage.config.data["_target_"]) in COUNTED_DATA
         *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]
-        yield f"{role}: {state} (stage {source.stage.stage}, {steps:,} optimizer steps, {' '.join(whole.split())})"
+        length = "as many optimizer steps as its data need" if steps is None else f"{steps:,} optimizer steps"
+        yield f"{role}: {state} (stage {source.stage.stage}, {length}, {' '.join(whole.split())})"
 
 
 def _base(node: Node) -> Artefact | None:

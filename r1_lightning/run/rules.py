@@ -16,15 +16,17 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
+from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
 from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
+from r1_lightning.run.chat_rules import check_examples, check_forms, check_length
 from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import GRPOBatch, PreferenceBatch, TokenBatch
+from r1_lightning.types.tensors import ChatBatch, GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
     "model",
@@ -65,6 +67,7 @@ PART_FROM = {
     "backbone": "model",
     "seed": "seed",
     "max_steps": "stage.max_steps",
+    "data_folder": "stage.inputs.data",
     "optim": "optim",
     "rollout": "rollout",
     "sampling_temperature": "rollout.sampling_temperature",
@@ -75,6 +78,7 @@ OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout",
 MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
 BATCH_OF = {
     "r1_lightning.data.pretrain_data.PretrainDataModule": TokenBatch,
+    "r1_lightning.data.chat_data.ChatDataModule": ChatBatch,
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
     "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
     "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
@@ -94,6 +98,8 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     for group in ("stage", "data"):
         _check_needs(group, plain)
     _check_batches(plain)
+    check_length(plain)
+    check_forms(plain)
     _check_row_lengths(plain)
     _check_supervision(plain)
     _check_models("reward", plain.get("reward"), (plain.get("stage") or {}).get("inputs") or {})
@@ -252,6 +258,8 @@ def check_task(config: DictConfig) -> None:
     This is the first time that rows are read: files that are missing or broken end here, before any input is made.
     """
     source = instantiate(config.task.source, _convert_="all")
+    if get_object(config.data["_target_"]) is ChatDataModule:
+        check_examples(config)
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
     elif get_object(config.data["_target_"]) is PretrainDataModule:

@@ -46,8 +46,11 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     fold_adapters(parts["backbone"], config.seed)
     if isinstance(parts.get("reward"), WeightedSum):
         parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"])
+    if "data" in inputs:
+        parts["data_folder"] = inputs["data"].folder
+    config, datamodule = _with_steps(config, parts)
     module = inject(config.stage, parts)
-    datamodule = inject(config.data, parts)
+    datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     trainer = _trainer(config, folder, getattr(datamodule, "micro_batches", 1))
@@ -62,6 +65,16 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
         _log(measured, trainer)
         metrics.update(measured)
     return metrics
+
+
+def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, L.LightningDataModule | None]:
+    """Where `stage.max_steps` is null, the data say how many steps there are: they are made now, the number is put in its place."""
+    if config.stage.max_steps is not None:
+        return config, None
+    datamodule = inject(config.data, parts)
+    config = config.copy()
+    config.stage.max_steps = parts["max_steps"] = datamodule.steps()
+    return config, datamodule
 
 
 def _trainer(config: DictConfig, folder: Path, micro_batches: int) -> L.Trainer:

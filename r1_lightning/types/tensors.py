@@ -116,6 +116,24 @@ class GRPOBatch(_Movable):
 
 
 @dataclass(frozen=True)
+class ChatBatch(_Movable):
+    """Questions with their completions as documents of packed rows, for supervised fine-tuning.
+
+    `completion_mask` B x T is True on completion tokens, EOS included. `step_lengths` S x 2 are the tokens of the prompt and of the
+    whole of each document of the optimizer step, over all of its micro-batches: the denominators of means.
+    """
+
+    tokens: TokenBatch
+    completion_mask: Tensor
+    step_lengths: Tensor
+
+    def n_targets(self, places: int) -> Tensor:
+        """How many completion tokens of the step stand `places` or more tokens behind the start of their document (a scalar)."""
+        prompt_S, whole_S = self.step_lengths.unbind(1)
+        return (whole_S - prompt_S.clamp(min=places)).clamp(min=0).sum()
+
+
+@dataclass(frozen=True)
 class PreferenceBatch(_Movable):
     """S prompts with their responses as documents of packed rows, for a reward model.
 

@@ -122,6 +122,16 @@ class LabelledResponse:
 PreferenceItem = Preference | LabelledResponse
 
 
+@dataclass(frozen=True, slots=True)
+class ChatExample:
+    """A question and the completion to be learned; `where` it was read ("train.jsonl, line 7"), and what else is known of it."""
+
+    question: str
+    completion: str
+    where: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 class PreferenceSource(Protocol):
     """Where a reward model's data come from; deterministic, and `content_version` as in `ProblemSource`."""
 

@@ -128,3 +128,16 @@ def test_a_family_s_tasks_are_also_measured_one_by_one() -> None:
     assert list(apart[0]) == [
         name for name in together if not name.endswith(("_sums", "_words"))
     ]  # one task alone adds nothing
+
+
+def test_the_form_that_is_asked_for_decides() -> None:
+    """Of a summary, an answer block and a bare box the first is right in R1's form, the second in R1-Zero's."""
+    texts = ["<think>2+3</think>It is \\boxed{5}.", RIGHT_5, "\\boxed{5}"]
+    measured = {
+        form: measure_samples(PROBLEMS[:1], [[done(text) for text in texts]], form=form) for form in ("r1", "r1_zero")
+    }
+    for form in measured:
+        assert measured[form]["pass_at_1"].value == measured[form]["format_rate"].value == pytest.approx(1 / 3)
+        assert measured[form]["pass_at_1_lenient"].value == 1.0
+    assert measure_samples(PROBLEMS[:1], [[done(texts[0])]], form="r1")["pass_at_1"].value == 1.0
+    assert measure_samples(PROBLEMS[:1], [[done(texts[0])]])["pass_at_1"].value == 0.0

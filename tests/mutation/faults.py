@@ -15,6 +15,7 @@ PRETRAIN, ROUTER, SELF_CHECK = (
     "tests/model/test_router.py",
     "tests/callbacks/test_self_check.py",
 )
+SFT, CHAT_ROWS = "tests/stages/test_sft.py", "tests/rollout/test_chat_rows.py"
 ROLLOUT_DATA = "tests/data/test_rollout_data.py"
 LINEAR_ATTENTION, LIGHTNING_ATTENTION = (
     "tests/functional/test_linear_attention.py",
@@ -55,6 +56,34 @@ FAULTS = (
         "mask[line, start:end] = trained[sequence]",
         "mask[line, start - 1 : end - 1] = trained[sequence]",
         (GRPO,),
+    ),
+    Fault(
+        "fine-tuning learns prompts",
+        "stages/mtp.py",
+        "has_target = has_target & wanted.bool()",
+        "has_target = has_target | wanted.bool()",
+        (SFT,),
+    ),
+    Fault(
+        "fine-tuning's mean is that of a micro-batch",
+        "stages/sft.py",
+        "batch.completion_mask, batch.n_targets(places)",
+        "batch.completion_mask",
+        (SFT,),
+    ),
+    Fault(
+        "fine-tuning does not learn the end",
+        "rollout/chat_rows.py",
+        "column + len(row)] = True",
+        "column + len(row) - 1] = True",
+        (SFT, CHAT_ROWS),
+    ),
+    Fault(
+        "fine-tuning tokenises prompt and completion together",
+        "rollout/chat_rows.py",
+        "responses = tokenizer.encode_batch([response for _, response in pairs])",
+        "responses = [tokenizer.encode_batch([template.render(q) + r])[0][len(p) :] for (q, r), p in zip(pairs, prompts)]",
+        (CHAT_ROWS,),
     ),
     Fault(
         "prompt tokens are in the loss",

@@ -23,7 +23,7 @@ from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, keep_freed_memory, set_up_torch, trainer_settings
 from r1_lightning.stages.grpo import GRPOModule
-from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
+from r1_lightning.text.chat_template import R1, R1_ZERO_PREAMBLE
 from r1_lightning.types.errors import InvalidInput, require_int
 from tests.support.commands import CONFIGS, overrides
 from tests.support.miniature import fingerprint
@@ -135,6 +135,15 @@ def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any
     spelled = config.copy()
     spelled.task.tokenizer.phrases_as_tokens = False
     assert len(build_parts(spelled, None)["tokenizer"].encode(R1_ZERO_PREAMBLE)) > 50
+
+
+def test_a_tokenizer_for_r1_holds_the_sentences_of_both_templates(config: DictConfig) -> None:
+    """The generator's documents are in R1-Zero's template, and a row of 96 tokens has no room to spell it out."""
+    other = config.copy()
+    other.task.template = "r1"
+    other.reward = None
+    tokenizer = build_parts(other, None)["tokenizer"]
+    assert [len(tokenizer.encode(phrase)) for phrase in (R1_ZERO_PREAMBLE, *R1.phrases())] == [1, 1, 1]
 
 
 def test_the_reward_called_accuracy_judges_evaluations() -> None:

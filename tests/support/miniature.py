@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from torch import nn
 
+from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.preference_data import PreferenceDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
@@ -29,8 +30,9 @@ from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.stages.reward_model import RewardModelModule
+from r1_lightning.stages.sft import SFTModule
 from r1_lightning.text.chat_template import PLAIN
-from r1_lightning.types.text import Completion, Preference, Problem, Verdict
+from r1_lightning.types.text import ChatExample, Completion, Preference, Problem, Verdict
 from tests.model.tiny import randomise, tiny
 
 ALPHABET = "0123456789+-=? "
@@ -87,6 +89,15 @@ class SumPairs:
 
     def _pair(self, problem: Problem) -> Preference:
         return Preference(problem.question, problem.answer, str(int(problem.answer) + 1))
+
+
+@dataclass(frozen=True)
+class SumExamples:
+    """What a `ChatExamples` is asked for: 20 sums with their answers."""
+
+    def read(self) -> Sequence[ChatExample]:
+        problems = [Sums().train_problem(0, index) for index in range(20)]
+        return [ChatExample(problem.question, problem.answer, f"sum {problem.problem_id}") for problem in problems]
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,15 @@ class Miniature:
         tokenizer: Any = CharTokenizer()
         sizes = {"items_per_batch": items_per_batch, "row_tokens": row_tokens}
         return PreferenceDataModule(SumPairs(), tokenizer, PLAIN, self.seed, self.max_steps, "whole", **sizes)
+
+    def sft(self, **settings: Any) -> SFTModule:
+        return SFTModule(self.model, self.optim, max_steps=self.max_steps, **settings)
+
+    def examples(self, examples_per_batch: int = 6, row_tokens: int = 24) -> ChatDataModule:
+        tokenizer: Any = CharTokenizer()
+        source: Any = SumExamples()
+        sizes = {"examples_per_batch": examples_per_batch, "row_tokens": row_tokens}
+        return ChatDataModule(source, tokenizer, PLAIN, self.seed, self.max_steps, **sizes)
 
     def text(self, row_tokens: int = 24, rows_per_batch: int = 4) -> PretrainDataModule:
         tokenizer: Any = CharTokenizer()
