@@ -43,6 +43,7 @@ __all__ = [
     "Artefact",
     "complete",
     "create",
+    "digits_of",
     "find",
     "in_turn",
     "is_complete",
@@ -223,6 +224,12 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> A
                 number += 1
 
 
+def digits_of(folder: Path) -> str:
+    """The digits of the fingerprint in the name of an artefact's folder; empty where it has none."""
+    match = re.search(rf"-([0-9a-f]{{{SHORT_DIGITS}}})(?:-\d+)?$", folder.name)
+    return match[1] if match else ""
+
+
 def note_commit(folder: Path, commit: str) -> None:
     """Write down that the code of `commit` begins or goes on with this artefact; equal ones in a row count once."""
     noted = noted_commits(folder)
@@ -257,7 +264,9 @@ def complete(
         content: dict[str, Any] = {"files": files}
     else:
         path = artefact.weights_path
-        require(path.is_file(), "artefact", str(artefact.folder), f"the stage wrote no {WEIGHTS}, and no data set either")
+        require(
+            path.is_file(), "artefact", str(artefact.folder), f"the stage wrote no {WEIGHTS}, and no data set either"
+        )
         content = {"weights": {"bytes": path.stat().st_size, "sha256": sha256_of(path)}}
     write_json(
         artefact.folder / MARKER,

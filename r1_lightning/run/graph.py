@@ -141,7 +141,9 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
         say(table(artefact))
     else:
         share, of = _share(target)
-        say(f"{artefact.stage}: share {share} of 0..{of - 1} is done, others are not; the last to end completes {artefact.folder}")
+        say(
+            f"{artefact.stage}: share {share} of 0..{of - 1} is done, others are not; the last to end completes {artefact.folder}"
+        )
     return artefact
 
 

@@ -45,9 +45,7 @@ class AnsweredFile:
         return rows, digest.hexdigest()[:16]
 
 
-def answered_rows(
-    paths: Sequence[Path], domain: str, digest: hashlib._Hash | None = None
-) -> Iterator[dict[str, Any]]:
+def answered_rows(paths: Sequence[Path], domain: str, digest: hashlib._Hash | None = None) -> Iterator[dict[str, Any]]:
     """The rows of several files of JSON lines, one file after the other."""
     for path in paths:
         for row in Rows(str(path)).read(digest or hashlib.sha256()):

@@ -14,8 +14,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SIGNS = str.maketrans({"×": "*", "⋅": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "∕": "/", "$": "", "€": "", "£": "", "¥": ""})
-_LATEX = ((r"\times", "*"), (r"\cdot", "*"), (r"\div", "/"), (r"\left", ""), (r"\right", ""), (r"\$", ""), (r"\,", ""), (r"\(", " "), (r"\)", " "))
+_SIGNS = str.maketrans(
+    {"×": "*", "⋅": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "∕": "/", "$": "", "€": "", "£": "", "¥": ""}
+)
+_LATEX = (
+    (r"\times", "*"),
+    (r"\cdot", "*"),
+    (r"\div", "/"),
+    (r"\left", ""),
+    (r"\right", ""),
+    (r"\$", ""),
+    (r"\,", ""),
+    (r"\(", " "),
+    (r"\)", " "),
+)
 _BULLET = re.compile(r"^[ \t]*[-*+•][ \t]+", re.MULTILINE)
 _NOTE = re.compile(r"<<[^<>\n]*>>")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
