@@ -2,7 +2,7 @@
 
 R1's 800k set is about 600k rows of reasoning and 200k of other kinds (arXiv:2501.12948, section 2.3.3): `shares` of 3 and 1.
 The set is as large as the scarcest source allows with exactly these shares (rounded down for each source); no row is ever repeated.
-Which rows of a source are taken is decided by a hash of their number, so that it is a sample of all of them and the same every time.
+Which rows of a source are taken is decided by a hash of their number: a sample of all of them, and the same every time.
 """
 
 from __future__ import annotations

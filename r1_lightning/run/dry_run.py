@@ -17,6 +17,7 @@ from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.rollout.rejection_sampling import RejectionSampling
 from r1_lightning.run.compose import BASE, resolved
 from r1_lightning.run.graph import Node
 from r1_lightning.run.parts import quieten
@@ -42,6 +43,8 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
 
     `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
     """
+    target_of = get_object(target.stage.config.stage["_target_"])
+    require(target_of is not RejectionSampling, "dry_run", True, "what sampling takes is not known, only what training does")
     is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
     require(
         not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"

@@ -3,8 +3,8 @@
     pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
         └─ base ──► reward_model ── helpful ──► grpo, where `inputs` names a second role
 
-A stage may leave its work to several processes (`stage.shard` of `stage.shards`, each started by itself): they share one folder, and the
-one that finds all of the work done completes the artefact.
+A stage may leave its work to several processes (`stage.shard` of `stage.shards`, each started by itself): they share one folder,
+and the one that finds all of the work done completes the artefact.
 
 A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the
 parts in `COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A

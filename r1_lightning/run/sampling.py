@@ -4,9 +4,9 @@
     <artefact>/data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
     <artefact>/data_card.md, counts.json  counts per domain, pass rates, lengths, what was dropped and why
 
-A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks of
-one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: `stage=sample` has the
-input `base`, the model that is asked, and may itself be an input.
+A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks
+of one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: it has the input
+`base`, the model that is asked, and may itself be an input.
 """
 
 from __future__ import annotations
@@ -161,6 +161,9 @@ def _write_data_set(
         counts.add(record)
     others, leaked = _other_rows(settings, decontaminator, inputs)
     available = {REASONING: counts.fates[KEPT], **{name: len(rows) for name, rows in others.items()}}
+    if not sum(available.values()):
+        fates = ", ".join(f"{fate}: {number}" for fate, number in counts.fates.items() if number) or "none was drawn"
+        raise InvalidInput(f"stage.rules keep none of {counts.total['samples']} samples ({fates}); is the model trained?")
     wanted = sizes(available, settings.shares)
     taken = {name: chosen(name, available[name], wanted[name], config.seed) for name in available}
 
@@ -213,7 +216,7 @@ def write_parts(folder: Path, rows: Iterator[Row], rows_per_part: int = ROWS_PER
 def _other_rows(
     settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
 ) -> tuple[dict[str, list[Row]], dict[str, int]]:
-    """Rows of files (`stage.sources`) and of data sets that are inputs of the stage, by name, and how many no benchmark let pass."""
+    """Rows of files (`stage.sources`) and of inputs that are data sets, by name, and how many were left out as contaminated."""
     given: dict[str, Any] = {name: source.rows for name, source in settings.sources.items()}
     for role, artefact in inputs.items():
         if artefact.files:

@@ -1,6 +1,8 @@
 """Questions with their answers from a file, to be mixed into a data set: one JSON object per line.
 
-    {"question": "...", "completion": "..."}       and, where known, "answer", "problem_id", "language", "domain", "level", "metadata"
+    {"question": "...", "completion": "..."}
+
+and, where known, "answer", "problem_id", "language", "domain", "level" and "metadata".
 
 R1's 800k set is 600k sampled rows and 200k of other kinds, writing, facts, translation, that were not sampled but taken over
 (arXiv:2501.12948, section 2.3.3). The parts of a data set that this program made (`data/part-00000.jsonl`) have the same form. A

@@ -1,9 +1,8 @@
 """Keeping benchmarks out of training data: no text may share ten words in a row with a question that is tested on.
 
-R1 filters its data against its benchmarks by 10-grams (arXiv:2501.12948v2, B.3 and D.1: "any ... containing a 10-gram sequence that
-matches"). Units are words, in Chinese characters (`text.ngrams`). A question with fewer than ten has no such run: it is found only
-where a whole text says the same, case, spacing, full-width forms and the punctuation at its end aside; its signs count then, because
-`12-3` and `12+3` are the same words.
+R1 filters its data against its benchmarks by 10-grams (arXiv:2501.12948v2, B.3). Units are words, in Chinese characters
+(`text.ngrams`). A question with fewer than ten has no such run: it is found only where a whole text says the same, case, spacing,
+full-width forms and the punctuation at its end aside; its signs count then, because `12-3` and `12+3` are the same words.
 
 All runs of all benchmarks are in one dictionary, so that looking a text up takes time in proportion to its length alone.
 """
@@ -31,14 +30,14 @@ class Decontaminator:
         self._runs: dict[tuple[str, ...], str] = {}
         self._short: dict[str, str] = {}
         for name, texts in questions.items():
-            count = 0
-            for count, text in enumerate(texts, start=1):
+            self.n_questions[name] = 0
+            for text in texts:
+                self.n_questions[name] += 1
                 words = units(text)
                 if len(words) < n:
                     self._short.setdefault(_whole(text), name)
                 for run in ngrams(words, n):
                     self._runs.setdefault(run, name)
-            self.n_questions[name] = count
 
     def leak(self, text: str) -> str | None:
         """The benchmark of which `text` holds a run, or which it repeats as a whole; None for a clean text."""

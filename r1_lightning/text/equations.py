@@ -4,7 +4,7 @@ Rejection-sampling fine-tuning (Yuan et al. 2023, arXiv:2308.01825, section 3.3 
 of equations. There the equations are GSM8K's calculator notes (`<<48/2=24>>`); here they are read off the text, notes or not:
 an *equation* is a calculation of numbers and the number that it is said to equal. `12*3+5=36+5=41` holds two, 12*3+5=41 and
 36+5=41, and `12*3=36=36.0` holds one. Normalised are spaces, signs (× ÷ − and their LaTeX names), full-width forms, commas between
-thousands, currency, and zeros after a decimal point; the order of operands is part of the path, as it is there.
+thousands, dollar signs, and zeros after a decimal point; the order of operands is part of the path, as it is there.
 
 Equations between letters (x+y=3) are no calculation and do not count. The scan is linear in the text.
 """
@@ -14,20 +14,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SIGNS = str.maketrans(
-    {"×": "*", "⋅": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "∕": "/", "$": "", "€": "", "£": "", "¥": ""}
-)
-_LATEX = (
-    (r"\times", "*"),
-    (r"\cdot", "*"),
-    (r"\div", "/"),
-    (r"\left", ""),
-    (r"\right", ""),
-    (r"\$", ""),
-    (r"\,", ""),
-    (r"\(", " "),
-    (r"\)", " "),
-)
+_SIGNS = str.maketrans({**dict.fromkeys("×⋅·", "*"), **dict.fromkeys("÷∕", "/"), **dict.fromkeys("−–", "-"), "$": ""})
+_LATEX = {
+    **{r"\times": "*", r"\cdot": "*", r"\div": "/"},
+    **{r"\left": "", r"\right": "", r"\,": "", r"\(": " ", r"\)": " ", "\\ ": " "},
+}
 _BULLET = re.compile(r"^[ \t]*[-*+•][ \t]+", re.MULTILINE)
 _NOTE = re.compile(r"<<[^<>\n]*>>")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -55,8 +46,8 @@ def equations(text: str) -> tuple[str, ...]:
 
 
 def _plain(text: str) -> str:
-    plain = _BULLET.sub("", _NOTE.sub("", unicodedata.normalize("NFKC", text))).translate(_SIGNS)
-    for name, sign in _LATEX:
+    plain = _BULLET.sub("", _NOTE.sub("", unicodedata.normalize("NFKC", text))).replace("\\$", "").translate(_SIGNS)
+    for name, sign in _LATEX.items():
         plain = plain.replace(name, sign)
     plain = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), plain)
     return _GAP.sub("", plain)
