@@ -44,7 +44,9 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
     `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
     """
     target_of = get_object(target.stage.config.stage["_target_"])
-    require(target_of is not RejectionSampling, "dry_run", True, "what sampling takes is not known, only what training does")
+    require(
+        target_of is not RejectionSampling, "dry_run", True, "what sampling takes is not known, only what training does"
+    )
     is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
     require(
         not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
@@ -69,6 +71,9 @@ def _inputs(node: Node) -> Iterator[str]:
         state = (
             "missing, would be built first" if found is None else f"incomplete, {found.folder} would be resumed first"
         )
+        if get_object(source.stage.config.stage["_target_"]) is RejectionSampling:
+            yield f"{role}: {state} (stage {source.stage.stage}, time not measured)"
+            continue
         steps = source.stage.config.stage.max_steps
         is_counted = get_object(source.stage.config.data["_target_"]) in COUNTED_DATA
         *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]

@@ -72,7 +72,9 @@ PART_FROM = {
     "generate": "rollout",
     "reward": "reward",
 }
-NEEDS = {"r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")}  # beside what signatures name
+NEEDS = {
+    "r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")
+}  # beside what signatures name
 OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
 MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
 BATCH_OF = {

@@ -163,7 +163,9 @@ def _write_data_set(
     available = {REASONING: counts.fates[KEPT], **{name: len(rows) for name, rows in others.items()}}
     if not sum(available.values()):
         fates = ", ".join(f"{fate}: {number}" for fate, number in counts.fates.items() if number) or "none was drawn"
-        raise InvalidInput(f"stage.rules keep none of {counts.total['samples']} samples ({fates}); is the model trained?")
+        raise InvalidInput(
+            f"stage.rules keep none of {counts.total['samples']} samples ({fates}); is the model trained?"
+        )
     wanted = sizes(available, settings.shares)
     taken = {name: chosen(name, available[name], wanted[name], config.seed) for name in available}
 
