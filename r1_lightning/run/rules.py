@@ -21,6 +21,7 @@ from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
+from r1_lightning.rollout.rejection_sampling import accuracy_and_form
 from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.run.chat_rules import check_examples, check_forms, check_length
@@ -74,6 +75,9 @@ PART_FROM = {
     "generate": "rollout",
     "reward": "reward",
 }
+NEEDS = {
+    "r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")
+}  # beside what signatures name
 OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
 MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
 BATCH_OF = {
@@ -132,6 +136,8 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
     target = (plain.get(group) or {}).get("_target_")
     if target is None:
         return
+    for needed in NEEDS.get(target, ()):
+        require(bool(plain.get(needed)), needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
@@ -258,11 +264,15 @@ def check_task(config: DictConfig) -> None:
     This is the first time that rows are read: files that are missing or broken end here, before any input is made.
     """
     source = instantiate(config.task.source, _convert_="all")
-    if get_object(config.data["_target_"]) is ChatDataModule:
+    data = (config.get("data") or {}).get("_target_")
+    module = None if data is None else get_object(data)
+    if module is ChatDataModule:
         check_examples(config)
+    if config.stage.get("_target_") in NEEDS:
+        accuracy_and_form(instantiate(config.reward, _convert_="all"))
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
-    elif get_object(config.data["_target_"]) is PretrainDataModule:
+    elif module is PretrainDataModule:
         next(iter(source.documents(config.seed, 0, 1)), None)
     settings = evaluation_settings(config)
     if settings is None:

@@ -28,17 +28,24 @@ from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
 from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.rules import check_prompt_lengths, stage_evaluation
+from r1_lightning.run.sampling import is_sampling, run_sampling
 from r1_lightning.types.errors import require
 
 CHECKPOINTS = "checkpoints"
 LOGS = "tensorboard"
 
 
-def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]) -> Mapping[str, float]:
+def run_stage(
+    config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]
+) -> Mapping[str, float] | None:
     """Train `stage_name` in `folder` from `inputs`, resuming from its last checkpoint; returns the final metrics.
+
+    A stage that samples makes a data set instead (`run.sampling`).
 
     Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
     """
+    if is_sampling(config):
+        return run_sampling(config, stage_name, folder, inputs)
     quieten()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)

@@ -28,6 +28,7 @@ from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
+SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
 # Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
