@@ -20,7 +20,7 @@ from r1_lightning.rewards.combine import WeightedSum, judge_all
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
 from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, KeepRules
-from r1_lightning.tasks.answered_file import AnsweredFile
+from r1_lightning.tasks.answered_file import RowSource
 from r1_lightning.tasks.decontaminate import Decontaminator
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -55,7 +55,7 @@ class RejectionSampling:
     held_out_questions: int = 500
     rules: KeepRules = field(default_factory=KeepRules)
     benchmarks: Mapping[str, Any] = field(default_factory=dict)
-    sources: Mapping[str, AnsweredFile] = field(default_factory=dict)
+    sources: Mapping[str, RowSource] = field(default_factory=dict)
     shares: Mapping[str, float] | None = None
     shard: int = 0
     shards: int = 1

@@ -15,13 +15,23 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from r1_lightning.tasks.fields import Row, question_id
 from r1_lightning.tasks.rows import Rows
 from r1_lightning.text.language import LANGUAGES, language_of
 
 FORMAT_VERSION = 1  # goes up when the same file would give other rows
+
+
+class RowSource(Protocol):
+    """Rows to be mixed into a data set, in a fixed order; `content_version` changes with them."""
+
+    @property
+    def content_version(self) -> str: ...
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]: ...
 
 
 class AnsweredFile:

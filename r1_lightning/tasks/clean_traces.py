@@ -25,11 +25,33 @@ from r1_lightning.types.errors import require_choice, require_int
 
 Form = Literal["r1", "r1_zero"]
 FORMS: tuple[str, ...] = get_args(Form)
+FORMAT_VERSION = 1  # goes up when the same task would give other rows
 
 _SUMMARIES = {
     "en": ("The answer is \\boxed{{{}}}.", "So we get \\boxed{{{}}}.", "Answer: \\boxed{{{}}}."),
     "zh": ("答案是\\boxed{{{}}}。", "所以得到\\boxed{{{}}}。", "答案：\\boxed{{{}}}。"),
 }
+
+
+class CleanTraces:
+    """The first `count` rows of `source` for `seed`, as a source of rows beside sampled ones; `domain` where the source names none."""
+
+    def __init__(
+        self, source: SolvedSource, count: int, domain: str = "reasoning", form: str = "r1", seed: int = 0
+    ) -> None:
+        require_choice("form", form, FORMS)
+        require_int("count", count, 1)
+        self.source, self.count, self.domain, self.form, self.seed = source, count, domain, form, seed
+
+    @property
+    def content_version(self) -> str:
+        return f"clean-{FORMAT_VERSION}-{self.source.content_version}"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        form: Form = "r1_zero" if self.form == "r1_zero" else "r1"
+        made = clean_rows(self.source, self.seed, 0, self.count, form)
+        return [row | {"domain": self.domain} for row in made]
 
 
 def clean_rows(source: SolvedSource, seed: int, start: int, count: int, form: Form = "r1") -> Iterator[dict[str, Any]]:

@@ -50,6 +50,9 @@ class Solved:
 class SolvedSource(Protocol):
     """A problem source that can say how its training problem number `index` is solved."""
 
+    @property
+    def content_version(self) -> str: ...
+
     def solved_problem(self, seed: int, index: int) -> Solved: ...
 
 
