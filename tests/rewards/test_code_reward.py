@@ -83,6 +83,8 @@ def test_hostile_programs_are_contained_and_score_nothing(
     reward: CodeReward, secret: Path, hostile: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CANARY, "42")
+    if not hostile.is_slow:  # it must not need the clock to be stopped, however busy the machine is
+        monkeypatch.setattr(sandbox, "CLOCK_FACTOR", 100)
     source = hostile.source.replace("@SECRET@", str(secret))
     source = source.replace("@PYTHON@", os.path.dirname(os.path.realpath(os.__file__)))
     verdict = reward._judge(TESTS_OF[hostile.kind], source)  # not through a fence, which no NUL would survive
