@@ -136,8 +136,8 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
     target = (plain.get(group) or {}).get("_target_")
     if target is None:
         return
-    for needed in NEEDS.get(target, ()):
-        require(bool(plain.get(needed)), needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
+    for part in NEEDS.get(target, ()):
+        require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):

@@ -1,8 +1,8 @@
 """`stage=sample`: rejection sampling from a model, leaving a data set in place of weights.
 
-    <artefact>/blocks/block-00000.jsonl   what became of every sample of a block of problems; written when the block is done
-    <artefact>/data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
-    <artefact>/data_card.md, counts.json  counts per domain, pass rates, lengths, what was dropped and why
+    blocks/block-00000.jsonl   what became of every sample of a block of problems; written when the block is done
+    data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
+    data_card.md, counts.json  counts per domain, pass rates, lengths, what was dropped and why
 
 A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks
 of one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: it has the input
@@ -97,20 +97,20 @@ def _make_blocks(
     inputs: Mapping[str, Artefact],
 ) -> None:
     """Make those of this process's blocks that are not there, with a bar that counts samples."""
-    todo = [number for number in settings.own_blocks if not block_path(folder, number).is_file()]
-    if not todo:
+    missing = [number for number in settings.own_blocks if not block_path(folder, number).is_file()]
+    if not missing:
         return
     require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
     make = _block_maker(config, settings, decontaminator, inputs)
-    problems = range(settings.blocks[0].start, settings.blocks[todo[-1]].stop)
+    problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
     first_of: dict[str, int] = {}
     for index in problems:
         first_of.setdefault(make.source.train_problem(config.seed, index).problem_id, index)
-    done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in todo)
+    done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
     total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
     copies = settings.samples
     with tqdm(total=total * copies, initial=done * copies, desc="sampling", unit="completion") as bar:
-        for number in todo:
+        for number in missing:
             data_set.write_lines(block_path(folder, number), make(settings.blocks[number], first_of))
             bar.update(len(settings.blocks[number]) * copies)
 

@@ -32,7 +32,7 @@ _CALCULATION = re.compile(r"[\d)%]\s*[+*/^-]")
 
 def equations(text: str) -> tuple[str, ...]:
     """The equations of `text` in order, as often as they stand there: ("12*3=36", "36+5=41")."""
-    found = []
+    found: list[str] = []
     for chain in _CHAIN.findall(_plain(text)):
         sides = [side.strip(".") for side in chain.split("=")]
         value, own = None, []

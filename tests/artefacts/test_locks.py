@@ -32,5 +32,6 @@ def test_processes_that_take_turns_lose_nothing(tmp_path: Path) -> None:
 
 def test_locks_of_two_names_do_not_exclude_each_other(tmp_path: Path) -> None:
     with locked(tmp_path, ".lock-0-of-2"), locked(tmp_path, ".lock-1-of-2"), in_turn(tmp_path):
-        with pytest.raises(InvalidInput, match="another process"), locked(tmp_path, ".lock-0-of-2"):
-            pass
+        again = locked(tmp_path, ".lock-0-of-2")
+        with pytest.raises(InvalidInput, match="another process"):
+            again.__enter__()

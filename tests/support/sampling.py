@@ -1,6 +1,6 @@
 """`stage=sample` over the miniature of 16 characters: completions that end at all lengths, right or wrong by a hash.
 
-As a program (`python -m tests.support.sampling OVERRIDE ...`) it is `scripts/sample.py` with that model, for tests that need processes.
+As a program (`python -m tests.support.sampling OVERRIDE ...`) it is `scripts/sample.py` with that model, in a process.
 """
 
 from __future__ import annotations
