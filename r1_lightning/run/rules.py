@@ -24,7 +24,7 @@ from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import GRPOBatch, PreferenceBatch, TokenBatch
+from r1_lightning.types.tensors import DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
     "model",
@@ -70,6 +70,7 @@ PART_FROM = {
     "sampling_temperature": "rollout.sampling_temperature",
     "generate": "rollout",
     "reward": "reward",
+    "teacher": "stage.inputs.teacher",
 }
 OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
 MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
@@ -78,6 +79,9 @@ BATCH_OF = {
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
     "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
     "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
+    "r1_lightning.data.teacher_data.TeacherTracesDataModule": DistillBatch,
+    "r1_lightning.data.teacher_data.CachedTeacherDataModule": DistillBatch,
+    "r1_lightning.data.on_policy_data.OnPolicyDataModule": DistillBatch,
 }
 
 
@@ -128,6 +132,10 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
         return
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
+        if name == "teacher":
+            roles = (plain.get("stage") or {}).get("inputs") or {}
+            allowed = f"{group} {target.rpartition('.')[2]} needs it: {{stage: NAME}} or {{folder: FOLDER}}"
+            require(name in roles, "stage.inputs.teacher", None, allowed)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
             require(False, needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
 
@@ -246,6 +254,10 @@ def stage_evaluation(config: DictConfig) -> Any:
     return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
 
 
+def _learns_from_documents(data: DictConfig) -> bool:
+    return "traces" in data and data.get("on_policy_fraction") != 1
+
+
 def check_task(config: DictConfig) -> None:
     """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
 
@@ -254,7 +266,9 @@ def check_task(config: DictConfig) -> None:
     source = instantiate(config.task.source, _convert_="all")
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
-    elif get_object(config.data["_target_"]) is PretrainDataModule:
+    if config.data.get("traces"):
+        instantiate(config.data.traces).traces()
+    elif get_object(config.data["_target_"]) is PretrainDataModule or _learns_from_documents(config.data):
         next(iter(source.documents(config.seed, 0, 1)), None)
     settings = evaluation_settings(config)
     if settings is None:
