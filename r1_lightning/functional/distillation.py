@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ from r1_lightning.types.tensors import LossOutput
 CHUNK_LOGITS = 2**24  # entries of a chunk's logits: 64 MB in FP32 (see `functional.logprobs`)
 
 
+@runtime_checkable
 class Divergence(Protocol):
     """Log-probs of teacher and student over the same categories, N x C each and finite, to D per token, N (nats)."""
 
@@ -112,6 +113,7 @@ def top_k_logprobs(
     return ids_NK, lumped((logits_NV.float() / distill_temperature).log_softmax(-1), ids_NK)
 
 
+@runtime_checkable
 class TeacherTokens(Protocol):
     """What is known of a teacher at the N tokens."""
 
