@@ -104,9 +104,7 @@ def test_the_likeliest_in_the_order_of_their_ids() -> None:
     # Logits 0, 3, 1, 2 with k = 2: tokens 1 and 3. At T = 2 e^(z/2) = 1, 4.4817, 1.6487, 2.7183, sum 9.8487.
     ids, logprobs = top_k_logprobs(torch.tensor([[0.0, 3.0, 1.0, 2.0]]), 2, 2.0)
     assert ids.tolist() == [[1, 3]]
-    torch.testing.assert_close(
-        logprobs.exp(), torch.tensor([[4.4817, 2.7183, 2.6487]]) / 9.8487, rtol=1e-4, atol=1e-6
-    )
+    torch.testing.assert_close(logprobs.exp(), torch.tensor([[4.4817, 2.7183, 2.6487]]) / 9.8487, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=NAMES)
@@ -165,8 +163,12 @@ def test_the_mixed_loss_by_loops(alpha: float, t: float, divergence: Any, beta: 
     student, teacher, _ = case()
     found = Distillation(divergence, alpha, t)(student, teacher)
     assert found.loss.item() == pytest.approx(by_loops(student, teacher, alpha, t, beta), rel=1e-5)
-    assert float(found.metrics["train/divergence"]) == pytest.approx(by_loops(student, teacher, 1, t, beta) / t**2, rel=1e-5)
-    assert float(found.metrics["train/cross_entropy"]) == pytest.approx(by_loops(student, teacher, 0, t, beta), rel=1e-5)
+    assert float(found.metrics["train/divergence"]) == pytest.approx(
+        by_loops(student, teacher, 1, t, beta) / t**2, rel=1e-5
+    )
+    assert float(found.metrics["train/cross_entropy"]) == pytest.approx(
+        by_loops(student, teacher, 0, t, beta), rel=1e-5
+    )
 
 
 def gradients(loss: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -77,10 +77,16 @@ class Words:
 @pytest.mark.parametrize(
     ("theirs", "line"),
     [
-        (Words("a", "c", "b"), "teacher: token 1='c' is not allowed: teacher and student must share one tokenizer; the student has 'b' "),
+        (
+            Words("a", "c", "b"),
+            "teacher: token 1='c' is not allowed: teacher and student must share one tokenizer; the student has 'b' ",
+        ),
         (Words("a", "b"), "teacher: token 2=None is not allowed: .*the student has 'c' there"),
         (Words("a", "b", "c", "d"), "teacher: token 3='d' is not allowed: .*the student has None there"),
-        (Words("a", "b", "c", eos_id=2), "teacher is not allowed: the teacher ends its text with id 2, the student with 0"),
+        (
+            Words("a", "b", "c", eos_id=2),
+            "teacher is not allowed: the teacher ends its text with id 2, the student with 0",
+        ),
     ],
 )
 def test_another_vocabulary_is_refused_in_one_line(theirs: Any, line: str) -> None:
