@@ -88,7 +88,7 @@ def test_a_row_too_short_is_refused_before_anything_is_sampled() -> None:
 
 
 def test_the_fraction_is_checked() -> None:
-    with pytest.raises(InvalidInput, match="data.on_policy_fraction=1.5 is not allowed"):
+    with pytest.raises(InvalidInput, match=r"data.on_policy_fraction=1.5 is not allowed"):
         Miniature().on_policy(1.5)
 
 

@@ -100,7 +100,7 @@ def test_long_traces_are_left_out_and_counted(capsys: pytest.CaptureFixture[str]
     assert len(texts_of(found[0])) == 2
     assert "traces: 1; left out: 1 (longer than row_tokens = 24)" in capsys.readouterr().out
     with pytest.raises(
-        InvalidInput, match="data.row_tokens=24 is not allowed: no trace fits into a row; the longest takes 35"
+        InvalidInput, match=r"data.row_tokens=24 is not allowed: no trace fits into a row; the longest takes 35"
     ):
         data(traces=Given(long))
 
@@ -174,7 +174,7 @@ def test_a_second_run_does_not_load_the_teacher(tmp_path: Path, capsys: pytest.C
 
 
 def test_bad_settings_of_the_cache_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="data.top_k=0 is not allowed"):
+    with pytest.raises(InvalidInput, match=r"data.top_k=0 is not allowed"):
         Miniature().cached(tmp_path, top_k=0)
-    with pytest.raises(InvalidInput, match="data.top_k=18 is not allowed: there are 17 tokens"):
+    with pytest.raises(InvalidInput, match=r"data.top_k=18 is not allowed: there are 17 tokens"):
         Miniature().cached(tmp_path, top_k=18).setup("fit")

@@ -51,8 +51,8 @@ def steps(stage: str) -> list[tuple[float, ...]]:
             fit.fit(miniature.pretrain(bias_update_speed=0.01), datamodule=miniature.text())
         elif stage == "reward_model":
             fit.fit(miniature.reward_model(), datamodule=miniature.preferences())
-        elif stage == "distill":  # half of the steps on its own text
-            fit.fit(miniature.distill(), datamodule=miniature.on_policy(0.5))
+        elif stage == "distill":  # some of the steps on its own text
+            fit.fit(miniature.distill(), datamodule=miniature.on_policy(0.3))
         else:
             fit.fit(miniature.grpo(reference_refresh_steps=4), datamodule=miniature.rollouts())
     return rows

@@ -43,7 +43,7 @@ def test_a_token_that_begins_texts_comes_once() -> None:
 
 
 def test_packed_by_hand() -> None:
-    # Rows of 6: the first holds 4 tokens of which the last 2 are learned, then 2 of which the second is; the other row is cut off at 3.
+    # Rows of 6: the first holds 4 tokens of which the last 2 are learned, then 2 of which the second is; the other row ends at 3.
     rows = [DistillRow((1, 2, 3, EOS), 2), DistillRow((4, 5, EOS), 1), DistillRow((6, EOS), 1)]
     batch = collate_distill(rows, 6, PAD, n_tokens=5)
     assert batch.tokens.token_ids.tolist() == [[1, 2, 3, EOS, 6, EOS], [4, 5, EOS, PAD, PAD, PAD]]

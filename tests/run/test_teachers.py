@@ -174,7 +174,7 @@ def test_what_cannot_teach(finished: Path, tmp_path: Path) -> None:
     teacher = teacher_of(artefact, tokenizer, student, 512)
     assert not teacher.is_loaded and teacher.fingerprint == artefact.fingerprint and teacher.vocabulary == 300
     assert teacher.model.config.d_model == 24
-    with pytest.raises(InvalidInput, match="data.row_tokens=513 is not allowed: the teacher reads at most 512 tokens"):
+    with pytest.raises(InvalidInput, match=r"data.row_tokens=513 is not allowed: the teacher reads at most 512 tokens"):
         teacher_of(artefact, tokenizer, student, 513)
     copied = Path(shutil.copytree(artefact.folder, tmp_path / "scored"))
     from safetensors.torch import load_file, save_file

@@ -44,7 +44,7 @@ def test_the_version_is_of_the_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InvalidInput, match="traces.jsonl") as caught:
+    with pytest.raises(InvalidInput, match=r"traces.jsonl") as caught:
         written(tmp_path, text).traces()
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
