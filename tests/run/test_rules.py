@@ -64,7 +64,7 @@ REFUSED = [
         ["stage=distill", "data=text"],
         "DistillModule trains on DistillBatch, which comes from r1_lightning.data.teacher_d",
     ),
-    (["stage=distill", "stage.objective.alpha=2"], "stage.objective.alpha=2 is not allowed: it must be a number"),
+    (["stage=distill", "stage.objective.alpha=2.0"], "stage.objective.alpha=2.0 is not allowed: it must be a number"),
     (
         ["objective=js", "stage=distill", "stage.objective.divergence.beta=0"],
         "stage.objective.divergence.beta=0 is not",
