@@ -27,7 +27,7 @@ from r1_lightning.rollout.vllm_sampler import VLLM
 from r1_lightning.run.chat_rules import check_examples, check_forms, check_length
 from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import ChatBatch, GRPOBatch, PreferenceBatch, TokenBatch
+from r1_lightning.types.tensors import ChatBatch, DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
     "model",
@@ -74,6 +74,7 @@ PART_FROM = {
     "sampling_temperature": "rollout.sampling_temperature",
     "generate": "rollout",
     "reward": "reward",
+    "teacher": "stage.inputs.teacher",
 }
 NEEDS = {
     "r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")
@@ -86,6 +87,9 @@ BATCH_OF = {
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
     "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
     "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
+    "r1_lightning.data.teacher_data.TeacherTracesDataModule": DistillBatch,
+    "r1_lightning.data.teacher_data.CachedTeacherDataModule": DistillBatch,
+    "r1_lightning.data.on_policy_data.OnPolicyDataModule": DistillBatch,
 }
 
 
@@ -140,6 +144,10 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
         require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
+        if name == "teacher":
+            roles = (plain.get("stage") or {}).get("inputs") or {}
+            allowed = f"{group} {target.rpartition('.')[2]} needs it: {{stage: NAME}} or {{folder: FOLDER}}"
+            require(name in roles, "stage.inputs.teacher", None, allowed)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
             require(False, needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
 
@@ -258,6 +266,10 @@ def stage_evaluation(config: DictConfig) -> Any:
     return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
 
 
+def _learns_from_documents(data: Mapping[str, Any]) -> bool:
+    return "traces" in data and data.get("on_policy_fraction") != 1
+
+
 def check_task(config: DictConfig) -> None:
     """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
 
@@ -272,7 +284,10 @@ def check_task(config: DictConfig) -> None:
         accuracy_and_form(instantiate(config.reward, _convert_="all"))
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
-    elif module is PretrainDataModule:
+    node = config.get("data") or {}
+    if node.get("traces"):
+        instantiate(node.traces).traces()
+    elif module is PretrainDataModule or _learns_from_documents(node):
         next(iter(source.documents(config.seed, 0, 1)), None)
     settings = evaluation_settings(config)
     if settings is None:

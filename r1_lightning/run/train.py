@@ -29,6 +29,7 @@ from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, se
 from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.rules import check_prompt_lengths, stage_evaluation
 from r1_lightning.run.sampling import is_sampling, run_sampling
+from r1_lightning.run.teachers import TEACHER, with_teacher
 from r1_lightning.types.errors import require
 
 CHECKPOINTS = "checkpoints"
@@ -56,6 +57,7 @@ def run_stage(
     if "data" in inputs:
         parts["data_folder"] = inputs["data"].folder
     config, datamodule = _with_steps(config, parts)
+    parts = with_teacher(parts, inputs, config.data.get("row_tokens"))
     module = inject(config.stage, parts)
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
@@ -150,6 +152,8 @@ def _evaluate(
     if "base" in inputs:
         shape, precision = parts["backbone"].config, parts["backbone"].precision
         models = {"base": lambda: make_backbone(shape, precision, inputs["base"]), **models}
+    if TEACHER in parts:
+        models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
         with tqdm(total=settings.problems * settings.samples, desc=f"evaluating {name}", unit="completion") as bar:
@@ -162,7 +166,7 @@ def _evaluate(
     write_text(folder / TABLE, render_table(title, columns) + "\n")
     kind = task.removesuffix("Task").lower()
     return {
-        f"{'eval_base' if name == 'base' else 'eval'}/{kind}/{measure}": value.value
+        f"{'eval' if name == stage_name else f'eval_{name}'}/{kind}/{measure}": value.value
         for name, measures in columns.items()
         for measure, value in measures.items()
     }

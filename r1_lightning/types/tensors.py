@@ -148,6 +148,25 @@ class PreferenceBatch(_Movable):
 
 
 @dataclass(frozen=True)
+class DistillBatch(_Movable):
+    """Text that a student learns from a teacher, in packed rows.
+
+    `target_mask` B x T is True at the C tokens that are to be predicted, never at a document's first: nothing stands before it.
+    `n_tokens` counts those of the whole optimizer step, over all micro-batches: the denominator of means. `is_text` is False where
+    the student wrote the text itself. `top_ids` C x K and `top_logprobs` C x (K + 1) (C x K where K is the vocabulary) are what a
+    cache knows of the teacher at those tokens, in the order of the rows: its likeliest tokens with their log-probs, and that of
+    all others together (`functional.distillation.lumped`); None where the teacher itself is asked.
+    """
+
+    tokens: TokenBatch
+    target_mask: Tensor
+    n_tokens: int
+    is_text: bool = True
+    top_ids: Tensor | None = None
+    top_logprobs: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Generation(_Movable):
     """Completions of R rows, right-padded to the longest.
 

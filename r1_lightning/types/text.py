@@ -147,6 +147,35 @@ class PreferenceSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A question with the whole completion that a teacher wrote to it."""
+
+    question: str
+    completion: str
+
+
+class SharedVocabulary(Protocol):
+    """As much of a tokenizer as says whether two of them are the same."""
+
+    eos_id: int
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Each token's spelling with its id."""
+        ...
+
+
+class TraceSource(Protocol):
+    """Where a student's text comes from; `content_version` as in `ProblemSource`."""
+
+    @property
+    def content_version(self) -> str: ...
+
+    def traces(self) -> Sequence[Trace]:
+        """All there are, in an order of their own."""
+        ...
+
+
 class StepRewardFunction(Protocol):
     """Judges the steps of one completion, in the order in which they end (process supervision)."""
 

@@ -44,6 +44,12 @@ STAGE_OF = {
     "data/preference_samples": "reward_model",
     "data/general_preferences": "reward_model",
     "data/safety_labels": "reward_model",
+    "data/teacher_traces": "distill",
+    "data/teacher_cache": "distill",
+    "data/on_policy": "distill",
+    "objective/forward_kl": "distill",
+    "objective/reverse_kl": "distill",
+    "objective/js": "distill",
     "objective/helpful": "reward_model",
     "objective/safety": "reward_model",
 }
@@ -54,6 +60,7 @@ GOES_WITH = {
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
     "data/preference_samples": ["rollout=default", "reward=r1_zero"],
     "data/safety_labels": ["objective=safety"],
+    "data/on_policy": ["rollout=default"],
 }
 
 # Options whose task reads its files when it is made; the others read rows when they are first asked for one.

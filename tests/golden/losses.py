@@ -25,6 +25,7 @@ COLUMNS = {
     "grpo": ("loss", "policy/kl_ref", "train/grad_norm"),
     "sft": ("loss", "train/mtp_loss", "train/grad_norm"),
     "reward_model": ("loss", "train/margin", "train/grad_norm"),
+    "distill": ("loss", "train/divergence", "train/grad_norm"),
 }
 
 
@@ -53,6 +54,8 @@ def steps(stage: str) -> list[tuple[float, ...]]:
             fit.fit(miniature.sft(bias_update_speed=0.01), datamodule=miniature.examples())
         elif stage == "reward_model":
             fit.fit(miniature.reward_model(), datamodule=miniature.preferences())
+        elif stage == "distill":  # some of the steps on its own text
+            fit.fit(miniature.distill(), datamodule=miniature.on_policy(0.3))
         else:
             fit.fit(miniature.grpo(reference_refresh_steps=4), datamodule=miniature.rollouts())
     return rows

@@ -435,4 +435,32 @@ FAULTS = (
         "for part in self.parts if part.from_step >= 0",
         ("tests/tasks/test_mixture.py",),
     ),
+    Fault(
+        "the two sides of the divergence change places",
+        "functional/distillation.py",
+        "return kl_divergence(teacher_NC, student_NC)",
+        "return kl_divergence(student_NC, teacher_NC)",
+        ("tests/functional/test_distillation.py", "tests/stages/test_distill.py"),
+    ),
+    Fault(
+        "the soft loss shrinks with its temperature",
+        "functional/distillation.py",
+        "self.alpha * self.distill_temperature**2",
+        "self.alpha * 1",
+        ("tests/functional/test_distillation.py",),
+    ),
+    Fault(
+        "what the cache leaves out counts for nothing",
+        "functional/distillation.py",
+        "return torch.cat([chosen_NK, rest_N1], dim=-1)",
+        "return torch.cat([chosen_NK, rest_N1 * 0 - 50], dim=-1)",
+        ("tests/functional/test_distillation.py",),
+    ),
+    Fault(
+        "the teacher scores one place too late",
+        "rollout/teacher.py",
+        "index_select(0, target_index(batch) - 1)",
+        "index_select(0, target_index(batch))",
+        ("tests/rollout/test_teacher.py", "tests/stages/test_distill.py"),
+    ),
 )

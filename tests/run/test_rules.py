@@ -53,6 +53,23 @@ REFUSED = [
         "PretrainModule trains on TokenBatch, which comes from r1_lightning.data.pretrain_data.PretrainDataModule",
     ),
     (["~reward"], "reward=None is not allowed: data GroupedRolloutsDataModule needs it"),
+    # a student without its teacher, its sampler or its data
+    (
+        ["stage=distill", "~stage.inputs.teacher"],
+        "stage.inputs.teacher=None is not allowed: stage DistillModule needs it",
+    ),
+    (["stage=distill", "data=on_policy"], "rollout=None is not allowed: data OnPolicyDataModule needs it"),
+    (
+        ["stage=distill", "data=text"],
+        "DistillModule trains on DistillBatch, which comes from r1_lightning.data.teacher_d",
+    ),
+    (["stage=distill", "stage.objective.alpha=2.0"], "stage.objective.alpha=2.0 is not allowed: it must be a number"),
+    (
+        ["objective=js", "stage=distill", "stage.objective.divergence.beta=0.0"],
+        "stage.objective.divergence.beta=0.0 is not",
+    ),
+    (["stage=distill", "data.row_tokens=513"], "data.row_tokens=513 is not allowed: it must be at most model.max_pos"),
+    (["stage=distill", "data=teacher_cache", "data.top_k=0"], "data.top_k=0 is not allowed"),
     # steps that an objective has no use for
     (
         ["objective=gspo", "+reward.steps={_target_: r1_lightning.rewards.steps.EquationSteps}"],
@@ -178,3 +195,16 @@ def test_a_task_without_what_the_stage_trains_on_is_noticed_before_anything_is_m
     (tmp_path / "train.jsonl").write_text('{"problem": "r", "answer": 3}\n', encoding="utf-8")
     assert command(*aime, train, configs=REAL_CONFIGS).error.startswith("aime has no worked solutions to pre-train on")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "train.jsonl"]
+
+
+def test_text_that_a_student_cannot_learn_is_noticed_before_anything_is_made(command: Command, tmp_path: Path) -> None:
+    """Documents are asked for where there are no traces; a file of traces is read to its end."""
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text('{"question": "p", "completion": "q"}\n{"question": "p"}\n', encoding="utf-8")
+    named = f"data.traces={{_target_: r1_lightning.tasks.traces.TraceFile, folder: {tmp_path}, name: traces.jsonl}}"
+    assert "traces.jsonl, line 2: completion=None" in command("stage=distill", named, configs=REAL_CONFIGS).error
+    for name, problem in (("test", "p"), ("train", "r")):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"problem": "{problem}", "answer": 1}}\n', encoding="utf-8")
+    aime = ["stage=distill", "task=aime24", f"task.source.test.file={tmp_path / 'test.jsonl'}", "stage.evaluation=null"]
+    aime += [f"task.source.train={{_target_: r1_lightning.tasks.rows.Rows, file: {tmp_path / 'train.jsonl'}}}"]
+    assert command(*aime, configs=REAL_CONFIGS).error.startswith("aime has no worked solutions to pre-train on")
