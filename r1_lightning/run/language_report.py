@@ -85,11 +85,13 @@ def render(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _table(task: str, rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return f"**{task.capitalize()}**: not run.\n"
     values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in rows:
         values[row["measure"], row["weight"]][row["seed"]] = float(row["value"])
     without, with_it = map(str, WEIGHTS)
-    seeds = ", ".join(sorted({row["seed"] for row in rows}, key=int)) or "none yet"
+    seeds = ", ".join(sorted({row["seed"] for row in rows}, key=int))
     lines = [
         f"**{task.capitalize()}**, held-out problems; seeds {seeds}; mean [smallest, largest].",
         "",
