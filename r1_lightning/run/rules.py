@@ -16,17 +16,14 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from r1_lightning.data.chat_data import ChatDataModule
-from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
-from r1_lightning.rollout.rejection_sampling import accuracy_and_form
 from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
-from r1_lightning.run.chat_rules import check_examples, check_forms, check_length
+from r1_lightning.run.chat_rules import check_forms, check_length
 from r1_lightning.stages.reference import refuse_refresh
-from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import ChatBatch, DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
@@ -264,41 +261,6 @@ def stage_evaluation(config: DictConfig) -> Any:
     if node is None:
         return None
     return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
-
-
-def _learns_from_documents(data: Mapping[str, Any]) -> bool:
-    return "traces" in data and data.get("on_policy_fraction") != 1
-
-
-def check_task(config: DictConfig) -> None:
-    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
-
-    This is the first time that rows are read: files that are missing or broken end here, before any input is made.
-    """
-    source = instantiate(config.task.source, _convert_="all")
-    data = (config.get("data") or {}).get("_target_")
-    module = None if data is None else get_object(data)
-    if module is ChatDataModule:
-        check_examples(config)
-    if config.stage.get("_target_") in NEEDS:
-        accuracy_and_form(instantiate(config.reward, _convert_="all"))
-    if config.get("rollout"):
-        source.train_problem(config.seed, 0)
-    node = config.get("data") or {}
-    if node.get("traces"):
-        instantiate(node.traces).traces()
-    elif module is PretrainDataModule or _learns_from_documents(node):
-        next(iter(source.documents(config.seed, 0, 1)), None)
-    settings = evaluation_settings(config)
-    if settings is None:
-        return
-    require(
-        settings.problems <= MAX_HELD_OUT, "stage.evaluation.problems", settings.problems, f"at most {MAX_HELD_OUT}"
-    )
-    try:
-        source.held_out_problems(settings.problems)
-    except InvalidInput as error:
-        raise InvalidInput(f"stage.evaluation.problems: {error}") from error
 
 
 def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:

@@ -34,7 +34,7 @@ _SUMMARIES = {
 
 
 class CleanTraces:
-    """The first `count` rows of `source` for `seed`, as a source of rows beside sampled ones; `domain` where the source names none."""
+    """The first `count` rows of `source` for `seed`, all of one `domain`: a source of rows beside sampled ones."""
 
     def __init__(
         self, source: SolvedSource, count: int, domain: str = "reasoning", form: str = "r1", seed: int = 0

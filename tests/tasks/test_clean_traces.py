@@ -7,7 +7,7 @@ import re
 import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
-from r1_lightning.tasks.clean_traces import FORMS, clean_completion, clean_rows
+from r1_lightning.tasks.clean_traces import FORMS, CleanTraces, clean_completion, clean_rows
 from r1_lightning.tasks.comparison import ComparisonTask
 from r1_lightning.tasks.equations import EquationsTask
 from r1_lightning.tasks.family import FamilyPart, FamilyTask
@@ -95,3 +95,15 @@ def test_bad_values() -> None:
     for arguments, message in (((0, 0, 1, "r2"), "form='r2'"), ((0, -1, 1), "start=-1"), ((0, 0, -1), "count=-1")):
         with pytest.raises(InvalidInput, match=message):
             list(clean_rows(SOURCES["equations"], *arguments))  # type: ignore[arg-type]
+
+
+def test_a_source_of_rows_beside_sampled_ones() -> None:
+    """All of one domain, the same every time; its version changes with the task's."""
+    source = CleanTraces(GeneralTask(), count=5, domain="general", form="r1_zero")
+    assert source.rows == [row | {"domain": "general"} for row in clean_rows(GeneralTask(), 0, 0, 5, "r1_zero")]
+    assert source.content_version.endswith(GeneralTask.content_version)
+    assert CleanTraces(EquationsTask(), count=5).content_version != source.content_version
+    with pytest.raises(InvalidInput, match="form='loud' is not allowed"):
+        CleanTraces(GeneralTask(), count=5, form="loud")
+    with pytest.raises(InvalidInput, match="count=0"):
+        CleanTraces(GeneralTask(), count=0)
