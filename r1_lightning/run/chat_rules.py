@@ -42,7 +42,7 @@ def _check_form(path: str, node: Any, template: str) -> None:
 def check_length(plain: Mapping[str, Any]) -> None:
     """Raise InvalidInput where neither steps nor passes over the data say how long to train."""
     stage, data = plain.get("stage") or {}, plain.get("data") or {}
-    if "max_steps" in stage and stage["max_steps"] is None:
+    if data and "max_steps" in stage and stage["max_steps"] is None:  # a stage without data trains nothing
         allowed = "it must be a whole number" + (", or set data.epochs" if "epochs" in data else "")
         require(data.get("epochs") is not None, "stage.max_steps", None, allowed)
 

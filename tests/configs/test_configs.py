@@ -101,7 +101,7 @@ def test_every_option_composes_and_fits_its_target(file: str, request: pytest.Fi
     for role, spec in config.inputs.items():
         parent = compose_parent(config, role)
         validate(parent.config)
-        assert parent.stage == spec.stage, role
+        assert parent.name == (spec.experiment or spec.stage), role
 
 
 @pytest.mark.parametrize("stage", [file.split("/")[1] for file in FILES if file.startswith("stage/")])

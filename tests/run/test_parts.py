@@ -190,7 +190,7 @@ def test_an_unknown_template_is_named(config: DictConfig) -> None:
     wrong = config.copy()
     wrong.task.template = "r2_zero"
     with pytest.raises(
-        InvalidInput, match=r"task\.template='r2_zero' is not allowed: it must be one of r1_zero, plain"
+        InvalidInput, match=r"task\.template='r2_zero' is not allowed: it must be one of r1_zero, r1, plain"
     ):
         build_parts(wrong, None)
 
