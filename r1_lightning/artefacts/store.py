@@ -3,6 +3,7 @@
     <root>/<stage>-<model>-<task>-<first 10 digits of the fingerprint>[-2, -3, ...]/
         artefact.json        written last: an artefact is complete if and only if this file is there
         weights.safetensors  the weights        tokenizer/   HuggingFace format
+        data/part-*.jsonl    in place of both, where a stage makes a data set (`artefacts.data_set`)
         config.yaml          the resolved configuration      table.txt    what a person reads at the end
         commits.txt          of the code that worked on it, in order
         checkpoints/         what an interrupted run resumes from         .lock  held while a process works here
@@ -14,32 +15,37 @@ whole fingerprint in its marker.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.files import input_folder, output_folder, sha256_of, unwritable, write_json, write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.locks import LOCK, TURN, in_turn, locked
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.types.errors import InvalidInput, require
 
 __all__ = [
     "COMMITS",
     "CONFIG",
+    "LOCK",
     "MARKER",
     "TABLE",
     "TOKENIZER",
+    "TURN",
     "WEIGHTS",
     "Artefact",
     "complete",
     "create",
+    "digits_of",
     "find",
+    "in_turn",
     "is_complete",
     "load_weights",
     "locked",
@@ -58,7 +64,6 @@ WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer"
 TABLE = "table.txt"
 CONFIG = "config.yaml"
-LOCK = ".lock"
 COMMITS = "commits.txt"
 
 
@@ -70,7 +75,8 @@ class Artefact:
     can be moved as a whole); `metrics` maps a metric's name to its value, None where it was not a finite number;
     `commits` are those of the code that worked on it, in order (more than one if a run was resumed after a change) and
     `commit` is the last; `created` is UTC in ISO 8601;
-    `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written.
+    `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written; a data set has none, but `files`: the
+    "bytes" and "sha256" of each by its name.
     """
 
     folder: Path
@@ -85,14 +91,22 @@ class Artefact:
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def weights_path(self) -> Path:
+        """`InvalidInput` for a data set, which has none."""
+        self._require_model()
         return self.folder / WEIGHTS
 
     @property
     def tokenizer_folder(self) -> Path:
+        """`InvalidInput` for a data set, which has none."""
+        self._require_model()
         return self.folder / TOKENIZER
+
+    def _require_model(self) -> None:
+        require(not self.files, "artefact", str(self.folder), "it holds a data set, and a model is needed")
 
 
 def is_complete(folder: Path) -> bool:
@@ -114,6 +128,9 @@ def open_artefact(folder: Path) -> Artefact:
         text = (folder / MARKER).read_bytes()
     try:
         record = json.loads(text)
+        weights, files = record.get("weights", {"bytes": 0, "sha256": ""}), dict(record.get("files", {}))
+        if "weights" not in record and not files:
+            raise KeyError("weights")
         return Artefact(
             folder=folder,
             stage=record["stage"],
@@ -122,20 +139,24 @@ def open_artefact(folder: Path) -> Artefact:
             commit=record["commit"],
             commits=tuple(record.get("commits", [record["commit"]])),
             created=record["created"],
-            weights_bytes=record["weights"]["bytes"],
-            weights_sha256=record["weights"]["sha256"],
+            weights_bytes=weights["bytes"],
+            weights_sha256=weights["sha256"],
             inputs=record["inputs"],
             metrics=record["metrics"],
             environment=record["environment"],
+            files=files,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"artefact={str(folder)!r} is not allowed: {MARKER} cannot be read ({error!r})") from error
 
 
 def verify(artefact: Artefact) -> None:
-    """Compare the weights with what was recorded when they were written; `InvalidInput` says how they differ."""
+    """Compare the weights, or a data set's files, with what was recorded of them; `InvalidInput` says how they differ."""
     with input_folder(artefact.folder):
-        _verify(artefact)
+        if artefact.files:
+            data_set.verify_files(artefact.folder, artefact.files)
+        else:
+            _verify(artefact)
 
 
 def _verify(artefact: Artefact) -> None:
@@ -203,6 +224,12 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> A
                 number += 1
 
 
+def digits_of(folder: Path) -> str:
+    """The digits of the fingerprint in the name of an artefact's folder; empty where it has none."""
+    match = re.search(rf"-([0-9a-f]{{{SHORT_DIGITS}}})(?:-\d+)?$", folder.name)
+    return match[1] if match else ""
+
+
 def note_commit(folder: Path, commit: str) -> None:
     """Write down that the code of `commit` begins or goes on with this artefact; equal ones in a row count once."""
     noted = noted_commits(folder)
@@ -227,12 +254,20 @@ def complete(
 
     `commit` is that of the code which did the work, as it was when the process began; earlier ones are in `commits.txt`.
 
-    Raises `InvalidInput` if it is complete already, or if the stage left no weights.
+    Raises `InvalidInput` if it is complete already, or if the stage left neither weights nor a data set.
     """
     require(
         not is_complete(artefact.folder), "artefact", str(artefact.folder), "it is complete, and is never overwritten"
     )
-    require(artefact.weights_path.is_file(), "artefact", str(artefact.folder), f"the stage wrote no {WEIGHTS}")
+    files = data_set.describe_files(artefact.folder)
+    if files:
+        content: dict[str, Any] = {"files": files}
+    else:
+        path = artefact.weights_path
+        require(
+            path.is_file(), "artefact", str(artefact.folder), f"the stage wrote no {WEIGHTS}, and no data set either"
+        )
+        content = {"weights": {"bytes": path.stat().st_size, "sha256": sha256_of(path)}}
     write_json(
         artefact.folder / MARKER,
         {
@@ -241,7 +276,7 @@ def complete(
             "commit": commit,
             "commits": noted_commits(artefact.folder) or [commit],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "weights": {"bytes": artefact.weights_path.stat().st_size, "sha256": sha256_of(artefact.weights_path)},
+            **content,
             "inputs": {role: _record(artefact, source) for role, source in inputs.items()},
             "metrics": dict(metrics),
             "environment": dict(environment),
@@ -253,26 +288,3 @@ def complete(
 def _record(artefact: Artefact, source: Artefact) -> dict[str, str]:
     folder = os.path.relpath(source.folder.resolve(), artefact.folder.resolve())
     return {"stage": source.stage, "fingerprint": source.fingerprint, "folder": folder}
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two processes never work on one artefact at once.
-
-    The second gets `InvalidInput` at once. The lock is the kernel's (flock), so a killed process leaves none behind.
-    """
-    with output_folder(folder):
-        (folder / LOCK).touch()
-    with open(folder / LOCK, "r+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidInput(
-                f"artefact={str(folder)!r} is not allowed: another process (pid {file.read().strip()}) "
-                "is training it right now; wait for it, or stop it"
-            ) from error
-        with output_folder(folder):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        yield

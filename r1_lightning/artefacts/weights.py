@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from r1_lightning.artefacts.files import FOLDER_ERRORS, replacing, unwritable
 from r1_lightning.types.errors import InvalidInput
 
+FORMAT: Mapping[str, str] = {"format": "pt"}  # what every file of ours says
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -42,10 +43,14 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
     Raises `InvalidInput` naming the folder where it is full or read-only; then nothing at `path` has changed.
     """
-    state = {name: tensor.cpu().contiguous().clone() for name, tensor in _unique_state(module).items()}
+    save_tensors({name: tensor.cpu().contiguous().clone() for name, tensor in _unique_state(module).items()}, path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] = FORMAT) -> None:
+    """The same for tensors on the CPU, contiguous and without shared memory, with some text in the file's header."""
     with replacing(path) as temporary:
         try:
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file(dict(tensors), temporary, metadata={**FORMAT, **metadata})
         except SafetensorError as error:  # the library wraps the system's error and keeps only its number, as text
             code = re.search(r"os error (\d+)", str(error))
             if code is None or int(code[1]) not in FOLDER_ERRORS:

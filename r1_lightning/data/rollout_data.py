@@ -134,6 +134,7 @@ class RolloutDataset:
                 Drafts(**state.get("drafts", {})),  # checkpoints made before there were drafts lack them
                 state.get("timeouts", 0),  # and those made before there was a verifier, these
                 state.get("reasons", {}),
+                maker.template.form,
             )
         )
 

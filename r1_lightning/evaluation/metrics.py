@@ -15,8 +15,10 @@ import numpy as np
 from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, majority_vote_accuracy
 from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
+from r1_lightning.tasks.family import TASK
 from r1_lightning.text.answers import answer_key, lenient_answer
 from r1_lightning.text.language import is_mixed
+from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 
@@ -33,18 +35,20 @@ def measure_samples(
     completions: Sequence[Sequence[Completion]],
     allow_empty_think: bool = False,
     accuracy: RewardFunction | None = None,
+    form: FormName = R1_ZERO_FORM,
 ) -> dict[str, Measure]:
-    """Measures by name, from k completions for each problem; `accuracy` judges them, by default the exact rule.
+    """Measures by name, from k completions of a `form` for each problem; `accuracy` judges them, by default the exact rule.
 
     Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate, completion_tokens_mean, language_consistency,
     wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k compares answers as text and exact numbers.
+    Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by name.
     """
     pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
-    judged = iter(grades(pairs, accuracy or AccuracyReward(), allow_empty_think))
+    judged = iter(grades(pairs, accuracy or AccuracyReward(form=form), allow_empty_think, form))
     graded = [[next(judged) for _ in row] for row in completions]
 
-    def mean(value: Callable[[int, int], float]) -> Measure:
-        table = np.array([[value(i, j) for j in range(len(row))] for i, row in enumerate(completions)], dtype=float)
+    def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:
+        table = np.array([[value(i, j) for j in range(len(completions[i]))] for i in rows], dtype=float)
         clusters = np.repeat(np.arange(len(table)), table.shape[1])
         return Measure(float(table.mean()), bootstrap_mean_interval(table.ravel(), clusters))
 
@@ -52,6 +56,10 @@ def measure_samples(
     votes = [[answer_key(lenient_answer(completion.text)) for completion in row] for row in completions]
     consensus = majority_vote_accuracy(votes, [answer_key(problem.answer) for problem in problems])
     n_samples = len(completions[0])
+    of_tasks = {}
+    for task, rows in _rows_of_tasks(problems).items():
+        of_tasks[f"pass_at_1_{task}"] = mean(lambda i, j: graded[i][j].strict, rows)
+        of_tasks[f"pass_at_1_lenient_{task}"] = mean(lambda i, j: graded[i][j].lenient, rows)
     return {
         "pass_at_1": mean(lambda i, j: graded[i][j].strict),
         "pass_at_1_lenient": mean(lambda i, j: graded[i][j].lenient),
@@ -62,4 +70,14 @@ def measure_samples(
         "wordless_thinking_rate": mean(lambda i, j: thinking_words(completions[i][j]) == 0),
         "mixed_language_rate": mean(lambda i, j: is_mixed(completions[i][j].text)),
         "finished_rate": mean(lambda i, j: completions[i][j].finished),
+        **of_tasks,
     }
+
+
+def _rows_of_tasks(problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """Which problems belong to which task; empty where they do not come from several."""
+    rows: dict[str, list[int]] = {}
+    for number, problem in enumerate(problems):
+        if TASK in problem.metadata:
+            rows.setdefault(problem.metadata[TASK], []).append(number)
+    return rows if len(rows) > 1 else {}

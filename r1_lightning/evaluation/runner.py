@@ -72,9 +72,8 @@ class Evaluator:
 
     def __call__(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> dict[str, Measure]:
         """Measures by name (see `evaluation.metrics`)."""
-        return measure_samples(
-            self.problems, self.completions(backbone, progress), bool(self.forced_prefix), self.accuracy
-        )
+        completions = self.completions(backbone, progress)
+        return measure_samples(self.problems, completions, bool(self.forced_prefix), self.accuracy, self.template.form)
 
 
 # What a reader of the table has to know; the rest says it by its name.

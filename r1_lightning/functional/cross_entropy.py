@@ -12,16 +12,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Shape legend: N tokens.
 
 
-def masked_cross_entropy(logprobs_N: Float[Tensor, "N"], mask_N: Bool[Tensor, "N"]) -> Float[Tensor, ""]:
-    """Mean of minus the targets' log-probs over the tokens where `mask` is True; 0 where there is none (nats)."""
+def masked_cross_entropy(
+    logprobs_N: Float[Tensor, "N"], mask_N: Bool[Tensor, "N"], n_tokens: Int[Tensor, ""] | None = None
+) -> Float[Tensor, ""]:
+    """Mean of minus the targets' log-probs over the tokens where `mask` is True; 0 where there is none (nats).
+
+    `n_tokens` divides instead of their number: with that of the whole step, its micro-batches' results add up to its mean.
+    """
     mask_N = mask_N.to(logprobs_N.dtype)
-    return -(logprobs_N * mask_N).sum() / mask_N.sum().clamp(min=1)
+    return -(logprobs_N * mask_N).sum() / (mask_N.sum() if n_tokens is None else n_tokens).clamp(min=1)
 
 
 def mtp_loss(depth_losses: Sequence[Float[Tensor, ""]], mtp_loss_weight: float) -> Float[Tensor, ""]:

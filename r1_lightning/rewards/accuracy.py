@@ -1,7 +1,8 @@
 """Is the answer right? The accuracy reward of R1-Zero, and the three counts that an evaluation keeps apart.
 
 Reward_acc is 1 if the answer in the specified place equals the reference by rule, else 0 (DeepSeek-R1,
-arXiv:2501.12948, section 2.2 and B.3.1). The specified place is the one, closed answer block. Two decisions of ours:
+arXiv:2501.12948, section 2.2 and B.3.1). The specified place is the one, closed answer block, or in R1's form (`form: r1`) that of
+`text.reasoning_format.parse_r1`. Two decisions of ours:
 
 - **The think block is not asked for.** Form is the format reward's business; were it demanded here as well, the two
   rewards of equation 4 would not be separate.
@@ -18,7 +19,8 @@ from dataclasses import dataclass, replace
 
 from r1_lightning.rewards.combine import judge_all
 from r1_lightning.text.answers import final_answer, last_number, lenient_answer, parse_number, same_answer, same_number
-from r1_lightning.text.reasoning_format import parse
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
 
 # Enough of a wrong answer for a person to see what it was, in one line of a log.
@@ -46,9 +48,13 @@ class AccuracyReward:
 
     name: str = "accuracy"
     strict: bool = True
+    form: FormName = R1_ZERO_FORM
+
+    def __post_init__(self) -> None:
+        require_choice("form", self.form, FORMS)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        given = final_answer(completion.text) if self.strict else lenient_answer(completion.text)
+        given = final_answer(completion.text, self.form) if self.strict else lenient_answer(completion.text)
         if given is None:
             return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
         right = same_answer(given, problem.answer) if self.strict else leniently_right(given, problem)
@@ -61,21 +67,25 @@ class AccuracyReward:
 
 
 def grades(
-    pairs: Sequence[tuple[Problem, Completion]], accuracy: RewardFunction, allow_empty_think: bool = False
+    pairs: Sequence[tuple[Problem, Completion]],
+    accuracy: RewardFunction,
+    allow_empty_think: bool = False,
+    form: str = R1_ZERO_FORM,
 ) -> list[Grade]:
     """All counts of each completion, judged by the reward function that training would ask.
 
     A reward that knows no lenient form counts as itself. Partial credit is no accuracy. `allow_empty_think` is for prompts that
-    force an empty think block.
+    force an empty think block; `form` is the form asked for.
     """
     strictly = judge_all(accuracy, pairs)
     leniently = judge_all(accuracy.leniently(), pairs) if isinstance(accuracy, AccuracyFunction) else strictly
-    rows = zip(pairs, strictly, leniently, strict=True)
-    return [_grade(completion, a.score >= 1, b.score >= 1, allow_empty_think) for (_, completion), a, b in rows]
+    parse = FORMS[form].parse
+    formed = [sample.finished and parse(sample.text, allow_empty_think).well_formed for _, sample in pairs]
+    rows = zip(formed, strictly, leniently, strict=True)
+    return [_grade(well_formed, a.score >= 1, b.score >= 1) for well_formed, a, b in rows]
 
 
-def _grade(completion: Completion, accurate: bool, leniently_accurate: bool, allow_empty_think: bool) -> Grade:
-    well_formed = completion.finished and parse(completion.text, allow_empty_think).well_formed
+def _grade(well_formed: bool, accurate: bool, leniently_accurate: bool) -> Grade:
     return Grade(accurate and well_formed, accurate or leniently_accurate, well_formed, accurate)
 
 

@@ -44,7 +44,8 @@ from r1_lightning.rewards.sandbox import (
 from r1_lightning.rewards.verifier_pool import available_processors
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.text.programs import final_program, lenient_program
-from r1_lightning.types.errors import require, require_int
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 _SHOWN_CHARS = 60
@@ -61,6 +62,7 @@ class CodeReward:
         memory_limit_mb: address space of one process in MiB; there are two for a test script, else one.
         partial_credit: a share of the hidden cases instead of 0.0.
         allow_unsandboxed: run programs with limits only where this machine cannot isolate them.
+        form: of the completions, which says where the program stands (`text.reasoning_format.FORMS`).
 
     Raises:
         InvalidInput: no isolation and `allow_unsandboxed` false; when called, a problem without tests.
@@ -76,9 +78,12 @@ class CodeReward:
         memory_limit_mb: int = 512,
         partial_credit: bool = False,
         allow_unsandboxed: bool = False,
+        form: FormName = R1_ZERO_FORM,
     ) -> None:
+        require_choice("form", form, FORMS)
         self.name = name
         self.strict = strict
+        self.form = form
         self.workers = available_processors() if workers is None else workers
         require_int("workers", self.workers, 1)
         self.limits = Limits(cpu_limit_s, memory_limit_mb)
@@ -93,14 +98,16 @@ class CodeReward:
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
         """The verdicts in order; `workers` programs run at a time, and equal programs of a problem run once."""
         tests = {text: CodeTests.from_json(text) for text in map(_tests_of, (problem for problem, _ in pairs))}
-        read = final_program if self.strict else lenient_program
-        asked = [(_tests_of(problem), read(completion.text)) for problem, completion in pairs]
+        asked = [(_tests_of(problem), self._read(completion.text)) for problem, completion in pairs]
         different = [key for key in dict.fromkeys(asked) if key[1] is not None]
         with ThreadPoolExecutor(self.workers) as pool:
             judged = pool.map(lambda key: self._judge(tests[key[0]], str(key[1])), different)
             verdicts = dict(zip(different, judged, strict=True))
         missing = Verdict(0.0, "no program in its place" if self.strict else "no program")
         return [verdicts.get(key, missing) for key in asked]
+
+    def _read(self, text: str) -> str | None:
+        return final_program(text, self.form) if self.strict else lenient_program(text)
 
     def leniently(self) -> CodeReward:
         """The same, for a program at the end in any form."""

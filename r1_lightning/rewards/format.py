@@ -1,4 +1,4 @@
-"""Is the form right? The format reward of R1-Zero.
+"""Is the form right? The format reward, of R1-Zero by default, or of R1 (`form: r1`).
 
 Reward_format asks that the thinking stands between <think> and </think> (DeepSeek-R1, arXiv:2501.12948, section 2.2);
 the template asks for <answer> tags as well, and neither version of the paper prints the value. Ours is 1.0 for a
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r1_lightning.text.reasoning_format import FAULTS, parse
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 
@@ -21,10 +22,15 @@ class FormatReward:
 
     name: str = "format"
     allow_empty_think: bool = False
+    form: FormName = R1_ZERO_FORM
+
+    def __post_init__(self) -> None:
+        require_choice("form", self.form, FORMS)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
         del problem  # the form is the same for every question
-        reasons = [FAULTS[fault] for fault in parse(completion.text, self.allow_empty_think).faults]
+        form = FORMS[self.form]
+        reasons = [form.faults[fault] for fault in form.parse(completion.text, self.allow_empty_think).faults]
         if not completion.finished:
             reasons.append("cut off by the length limit")
         return Verdict(0.0, "; ".join(reasons)) if reasons else Verdict(1.0, "well formed")

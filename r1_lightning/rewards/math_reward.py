@@ -19,6 +19,8 @@ from r1_lightning.rewards.accuracy import leniently_right, wrong
 from r1_lightning.rewards.math_equality import quick_comparison
 from r1_lightning.rewards.verifier_pool import VerifierPool
 from r1_lightning.text.answers import final_answer, lenient_answer, marked_answer, parse_number, same_number
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 _RIGHT = Verdict(1.0, "right")
@@ -31,6 +33,7 @@ class MathReward:
         name: the name of its metric.
         strict: whether the answer must stand in the one, closed answer block, as `AccuracyReward` has it.
         workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
+        form: of the completions, which says where the answer stands (`text.reasoning_format.FORMS`).
     """
 
     def __init__(
@@ -40,9 +43,12 @@ class MathReward:
         workers: int | None = None,
         cpu_limit_s: float = 2.0,
         memory_limit_mb: int = 1024,
+        form: FormName = R1_ZERO_FORM,
     ) -> None:
+        require_choice("form", form, FORMS)
         self.name = name
         self.strict = strict
+        self.form = form
         self.pool = VerifierPool(workers, cpu_limit_s, memory_limit_mb)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
@@ -71,7 +77,7 @@ class MathReward:
         self.pool.close()
 
     def _answer(self, completion: Completion) -> str | None:
-        body = final_answer(completion.text) if self.strict else lenient_answer(completion.text)
+        body = final_answer(completion.text, self.form) if self.strict else lenient_answer(completion.text)
         return None if body is None else marked_answer(body)
 
     def _at_once(self, given: str | None, problem: Problem) -> Verdict | None:

@@ -15,7 +15,8 @@ from typing import Any
 from r1_lightning.rewards.verifier_pool import PoolVerdict, VerifierPool
 from r1_lightning.tasks.reasoning_gym_task import ENTRY
 from r1_lightning.text.answers import final_answer
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 PROGRAM = "r1_lightning.rewards.task_worker"
@@ -28,6 +29,7 @@ class TaskScorer:
         name: the name of its metric.
         graded: whether parts of a score count.
         workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
+        form: of the completions, which says where the answer stands (`text.reasoning_format.FORMS`).
 
     Raises:
         InvalidInput: when judging, a problem that does not come from `ReasoningGymTask`.
@@ -40,7 +42,10 @@ class TaskScorer:
         workers: int | None = None,
         cpu_limit_s: float = 5.0,
         memory_limit_mb: int = 1024,
+        form: FormName = R1_ZERO_FORM,
     ) -> None:
+        require_choice("form", form, FORMS)
+        self.form = form
         self.name = name
         self.graded = graded
         self.pool = make_pool(workers, cpu_limit_s, memory_limit_mb)
@@ -51,7 +56,7 @@ class TaskScorer:
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
         """The verdicts in order; all answers are given to all of the pool's processes together."""
         recipes = [_recipe(problem) for problem, _ in pairs]
-        given = [final_answer(completion.text) for _, completion in pairs]
+        given = [final_answer(completion.text, self.form) for _, completion in pairs]
         answered = [row for row, answer in enumerate(given) if answer is not None]
         scored = self.pool.compare_many([(str(given[row]), recipes[row]) for row in answered])
         judged = dict(zip(answered, scored, strict=True))

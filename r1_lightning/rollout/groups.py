@@ -20,7 +20,7 @@ from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.language import is_mixed
-from r1_lightning.text.reasoning_format import FAULTS, parse
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation
@@ -117,7 +117,7 @@ class Rollout:
     `rewards` are P x G; `parts` holds each reward function's scores P x G under its name; `advantages` are per completion
     token, R x T, 0 elsewhere. `drawn_groups` counts the groups that were sampled to fill it, P without dynamic sampling.
     `drafts` counts what was drafted while all of these were sampled: nothing, unless the sampler drafts. `reasons` says, by the
-    name of the reward function, why each of the R completions got its score.
+    name of the reward function, why each of the R completions got its score. `form` is the form that the template asks for.
     """
 
     number: int
@@ -133,6 +133,7 @@ class Rollout:
     drafts: Drafts = field(default_factory=Drafts)
     timeouts: int = 0
     reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    form: str = R1_ZERO_FORM
 
     @property
     def zero_variance_fraction(self) -> float:
@@ -164,8 +165,9 @@ class Rollout:
 
     def _faults(self) -> dict[str, float]:
         """The share of completions that break each rule of the form, so that a format reward of 0 explains itself."""
-        broken = Counter(fault for text in self.texts for fault in parse(text).faults)
-        return {f"format/{fault}": broken[fault] / len(self.texts) for fault in FAULTS}
+        form = FORMS[self.form]
+        broken = Counter(fault for text in self.texts for fault in form.parse(text).faults)
+        return {f"format/{fault}": broken[fault] / len(self.texts) for fault in form.faults}
 
     def _draft_acceptance(self) -> dict[str, float]:
         """The share of drafted tokens that the model drew itself, 0..1; nothing where nothing was drafted."""
@@ -226,6 +228,7 @@ class RolloutMaker:
             drafts=drafts_of(self.generate),
             timeouts=judged.timeouts,
             reasons=judged.reasons,
+            form=self.template.form,
         )
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from r1_lightning.rollout.chat_rows import encode_pairs
 from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import part_of
@@ -36,11 +37,7 @@ def encode_responses(
     pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate
 ) -> list[list[int]]:
     """Token ids of each (question, response): the question in its template, the response as it stands, EOS."""
-    prompts = tokenizer.encode_batch([template.render(question) for question, _ in pairs])
-    responses = tokenizer.encode_batch([response for _, response in pairs])
-    if tokenizer.begins_with_bos:  # once, before the prompt
-        responses = [ids[1:] for ids in responses]
-    return [[*prompt, *response, tokenizer.eos_id] for prompt, response in zip(prompts, responses, strict=True)]
+    return [[*prompt, *response] for prompt, response in encode_pairs(pairs, tokenizer, template)]
 
 
 def preference_rows(

@@ -6,8 +6,9 @@ values set on the command line or by an experiment included; everything else (da
 its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model.
 
 `stage.inputs` names for each role the stage that makes it (`base: pretrain`), or settings for that stage besides
-(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a finished artefact (`helpful: {folder: FOLDER}`; a folder
-wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
+(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a whole experiment (`base: {experiment: r1_dev2_tiny}`: a
+stage with all its settings and inputs, so that experiments compose into a graph), or a finished artefact
+(`helpful: {folder: FOLDER}`; a folder wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
 `stage.parent_overrides=["optim.lr=0.002"]` are settings for the maker of the base. Other inputs begin with the same base: what
 decides it (`parent_overrides`, `init_from`) is passed on to their makers, which may be told otherwise.
 """
@@ -42,25 +43,35 @@ BASE = "base"  # the input that a stage begins with, and that `init_from` replac
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One of `stage`, which makes the input, with `overrides` of its own, or `folder`, where it lies already."""
+    """One of `stage` or `experiment`, which makes the input, with `overrides` of its own, or `folder`, where it lies already."""
 
     stage: str | None = None
     overrides: tuple[str, ...] = ()
     folder: str | None = None
+    experiment: str | None = None
 
     @classmethod
     def of(cls, path: str, node: object) -> InputSpec:
         """As `stage.inputs` writes it (see the module's docstring)."""
         if isinstance(node, str):
             return cls(node)
-        allowed = "it must be the name of a stage, {stage: NAME, overrides: [...]}, or {folder: FOLDER}"
-        known = isinstance(node, dict) and set(node) <= {"stage", "overrides", "folder"}
-        if not isinstance(node, dict) or not known or not node.keys() & {"stage", "folder"}:
+        allowed = (
+            "it must be the name of a stage, {stage: NAME, overrides: [...]}, {experiment: NAME, overrides: [...]}, "
+            "or {folder: FOLDER}"
+        )
+        known = isinstance(node, dict) and set(node) <= {"stage", "overrides", "folder", "experiment"}
+        makers = set(node) & {"stage", "experiment"} if isinstance(node, dict) else set()
+        if not isinstance(node, dict) or not known or len(makers) > 1 or not (makers or "folder" in node):
             raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
         overrides = _overrides(f"{path}.overrides", node.get("overrides"))
         if not all(isinstance(node[key], str) for key in node if key != "overrides"):
             raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
-        return cls(node.get("stage"), tuple(overrides), node.get("folder"))
+        return cls(node.get("stage"), tuple(overrides), node.get("folder"), node.get("experiment"))
+
+    @property
+    def maker(self) -> str:
+        """The choice of Hydra's that makes it."""
+        return f"stage={self.stage}" if self.experiment is None else f"experiment={self.experiment}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,11 @@ class StageConfig:
     config: DictConfig
     config_name: str
     overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What people call it: its experiment, or its stage where there is none."""
+        return self.choices.get("experiment") or self.stage
 
     @property
     def inputs(self) -> dict[str, InputSpec]:
@@ -119,13 +135,13 @@ def compose_parent(child: StageConfig, role: str) -> StageConfig:
     A shared group that the overrides name is taken as composed there, not from the child: a student's teacher may be another model.
     """
     spec = child.inputs[role]
-    stage, for_base = str(spec.stage), _parent_overrides(child)
+    for_base = _parent_overrides(child)
     extra = [*for_base, *spec.overrides] if role == BASE else list(spec.overrides)
     choices = {group: child.choices.get(group) for group in PASSED_ON}
     if choices["model"] not in options("model"):  # a folder's own, which init_from says once more
         choices["model"] = None
     chosen = [f"{group}={choice}" for group, choice in choices.items() if choice is not None]
-    parent = compose_stage([f"stage={stage}", *chosen, *extra], child.config_name)
+    parent = compose_stage([spec.maker, *chosen, *extra], child.config_name)
     own = {re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0] for override in extra}
     own_keys = {override.lstrip("+~").partition("=")[0] for override in extra}
     resolved = OmegaConf.to_container(child.config, resolve=False)

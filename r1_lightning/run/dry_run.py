@@ -17,8 +17,9 @@ from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.rollout.rejection_sampling import RejectionSampling
 from r1_lightning.run.compose import BASE, resolved
-from r1_lightning.run.graph import Node
+from r1_lightning.run.nodes import Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
 from r1_lightning.run.rules import check_installed, evaluation_settings
@@ -42,6 +43,10 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
 
     `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
     """
+    target_of = get_object(target.stage.config.stage["_target_"])
+    require(
+        target_of is not RejectionSampling, "dry_run", True, "what sampling takes is not known, only what training does"
+    )
     is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
     require(
         not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
@@ -66,10 +71,14 @@ def _inputs(node: Node) -> Iterator[str]:
         state = (
             "missing, would be built first" if found is None else f"incomplete, {found.folder} would be resumed first"
         )
+        if get_object(source.stage.config.stage["_target_"]) is RejectionSampling:
+            yield f"{role}: {state} (stage {source.stage.stage}, time not measured)"
+            continue
         steps = source.stage.config.stage.max_steps
         is_counted = get_object(source.stage.config.data["_target_"]) in COUNTED_DATA
         *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]
-        yield f"{role}: {state} (stage {source.stage.stage}, {steps:,} optimizer steps, {' '.join(whole.split())})"
+        length = "as many optimizer steps as its data need" if steps is None else f"{steps:,} optimizer steps"
+        yield f"{role}: {state} (stage {source.stage.stage}, {length}, {' '.join(whole.split())})"
 
 
 def _base(node: Node) -> Artefact | None:

@@ -26,14 +26,18 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.run.chat_rules import check_forms
 from r1_lightning.run.compose import config_folder
 from r1_lightning.run.parts import accuracy_of, build_parts
 from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
+from r1_lightning.text.reasoning_format import R1_FORM
 from r1_lightning.types.errors import InvalidInput, require, require_choice
 
-EMPTY_THINK = " <think></think><answer>"  # put after the prompt, it leaves no room to reason
+# Put after the prompt, it leaves no room to reason; by the form that the template asks for.
+EMPTY_THINK = " <think></think><answer>"
+R1_EMPTY_THINK = " <think></think>"
 
 
 def evaluate(
@@ -61,10 +65,13 @@ def evaluate(
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights
     problems = parts["source"].held_out_problems(settings.problems)
+    template = parts["template"]
+    if reward is not None:
+        check_forms({"task": {"template": template.name}, "reward": OmegaConf.to_container(_reward_node(reward))})
     accuracy = accuracy_of(parts.get("reward") if reward is None else named_reward(reward))
-    evaluator = Evaluator(
-        problems, parts["tokenizer"], parts["template"], settings, config.seed, forced_prefix, accuracy
-    )
+    if forced_prefix == EMPTY_THINK and template.form == R1_FORM:
+        forced_prefix = R1_EMPTY_THINK
+    evaluator = Evaluator(problems, parts["tokenizer"], template, settings, config.seed, forced_prefix, accuracy)
     check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
     with tqdm(total=settings.problems * settings.samples, desc="evaluating", unit="completion") as bar:
         measures = evaluator(parts["backbone"].eval(), bar.update)
@@ -74,10 +81,14 @@ def evaluate(
 
 def named_reward(option: str) -> WeightedSum:
     """The reward that configs/reward/OPTION.yaml describes. `InvalidInput` where there is none of that name."""
+    return instantiate(_reward_node(option), _convert_="all")
+
+
+def _reward_node(option: str) -> DictConfig:
     folder = config_folder() / "reward"
     require_choice("reward", option, sorted(path.stem for path in folder.glob("*.yaml")))
     node = OmegaConf.load(folder / f"{option}.yaml")
-    return instantiate(node.get("reward", node), _convert_="all")  # an option may set more than the reward
+    return node.get("reward", node)  # an option may set more than the reward
 
 
 def read_config(path: Path, trust_targets: bool) -> DictConfig:

@@ -3,6 +3,11 @@
     pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
         └─ base ──► reward_model ── helpful ──► grpo, where `inputs` names a second role
 
+An input may be a whole experiment, so that experiments compose: `experiment=r1_tiny` is a stage whose base is another's result.
+
+A stage may leave its work to several processes (`stage.shard` of `stage.shards`, each started by itself): they share one folder,
+and the one that finds all of the work done completes the artefact.
+
 A stage is asked for by its configuration. Its fingerprint covers everything that changes what it would learn: the
 parts in `COUNTED`, the seed, the content versions of the code behind them, and the fingerprints of its inputs. A
 complete artefact of that fingerprint is used as it is, an incomplete one is resumed, and a missing one is made after
@@ -25,29 +30,20 @@ from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, resolved
 from r1_lightning.run.importing import open_input, with_model_of
-from r1_lightning.run.rules import check_installed, check_task
+from r1_lightning.run.nodes import Node
+from r1_lightning.run.rules import check_installed
+from r1_lightning.run.stage_tree import measured_stages, stage_table, tree
 from r1_lightning.run.targets import PACKAGE, source_digest
-from r1_lightning.run.validate import GRAPH_KEYS, validate
+from r1_lightning.run.task_rules import check_task
+from r1_lightning.run.validate import GRAPH_KEYS, SHARE_KEYS, validate
 from r1_lightning.types.errors import InvalidInput, require
 
-# Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there.
-RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float]]
+# Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there. None: its
+# share of the work is done, and that of other processes is not.
+RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float] | None]
 
 FORMAT_VERSION = 1  # of the fingerprint itself; changing it makes every artefact anew
 COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
-
-
-@dataclass(frozen=True)
-class Node:
-    """A stage to be had: its configuration, its fingerprint, its inputs as nodes or (from `init_from`) as artefacts."""
-
-    stage: StageConfig
-    fingerprint: str
-    inputs: Mapping[str, Node | Artefact]
-
-    @property
-    def root(self) -> Path:
-        return Path(self.stage.config.paths.root)
 
 
 def plan(target: StageConfig) -> Node:
@@ -61,7 +57,7 @@ def plan(target: StageConfig) -> Node:
 def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
     validate(stage.config)
     check_task(stage.config)
-    path = (*below, stage.stage)
+    path = (*below, stage.name)
     inputs: dict[str, Node | Artefact] = {}
     given = None if stage.config.init_from is None else open_input(stage.config.init_from)
     if (with_model := with_model_of(stage, given)) is not stage:
@@ -75,8 +71,8 @@ def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
         if spec.folder is not None:
             inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
             continue
-        parent = spec.stage
-        require(parent not in path, f"stage.inputs.{role}", parent, f"it would need itself ({' <- '.join(path)})")
+        maker = spec.experiment or spec.stage
+        require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")
         inputs[role] = _plan(compose_parent(stage, role), path)
     digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
     return Node(stage, digest, inputs)
@@ -93,7 +89,7 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     parts = {key: values[key] for key in COUNTED if values.get(key) is not None}
-    parts["stage"] = {key: value for key, value in parts["stage"].items() if key not in GRAPH_KEYS}
+    parts["stage"] = {key: value for key, value in parts["stage"].items() if key not in (*GRAPH_KEYS, *SHARE_KEYS)}
     plain = OmegaConf.to_container(stage.config, resolve=True)
     assert isinstance(plain, dict)
     versions = {path: version for key in COUNTED for path, version in _content_versions(key, plain.get(key))}
@@ -132,8 +128,19 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
     written, when another process is at it, or when a stage refuses its input.
     """
     commit = lineage.commit()  # now: a checkout may change while a run that it began goes on
-    artefact = _have(target, target.stage.stage, _Maker(run_stage, say, commit), fresh)
+    is_deep = any(isinstance(source, Node) and source.inputs for source in target.inputs.values())
+    if is_deep:  # a stage and its base need no picture
+        say(tree(target))
+    artefact = _have(target, target.stage.name, _Maker(run_stage, say, commit), fresh)
+    if not artefact.complete:
+        share, of = _share(target)
+        say(
+            f"{artefact.stage}: share {share} of 0..{of - 1} is done, others are not; the last to end completes {artefact.folder}"
+        )
+        return artefact
     say(table(artefact))
+    if is_deep:
+        say(stage_table(measured_stages(target)))
     return artefact
 
 
@@ -148,7 +155,7 @@ class _Maker:
 
 def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     say = maker.say
-    found = None if fresh else store.find(node.root, node.stage.stage, node.fingerprint)
+    found = None if fresh else node.found()
     if found is not None and found.complete:
         store.verify(found)
         say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
@@ -166,16 +173,41 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
             inputs[name] = source
         else:
             inputs[name] = _have(source, name, maker, False)
+            done = inputs[name].complete
+            require(done, f"stage.inputs.{name}", str(inputs[name].folder), "other processes are still at work on it")
     if found is not None:
         say(f"{role}: resuming {found.folder}")
         return _run(node, found, inputs, maker)
-    choices = node.stage.choices
-    made = store.create(node.root, node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
-    if role == node.stage.stage:
+    made = _new_folder(node, fresh)
+    if made.complete:
+        return made
+    if role == node.stage.name:
         say(f"{role}: running -> {made.folder}")
     else:
-        say(f"{role}: missing, building it first (stage {node.stage.stage}) -> {made.folder}")
+        say(f"{role}: missing, building it first (stage {_what(node)}) -> {made.folder}")
     return _run(node, made, inputs, maker)
+
+
+def _what(node: Node) -> str:
+    stage = node.stage
+    return stage.stage if stage.name == stage.stage else f"{stage.stage}, experiment {stage.name}"
+
+
+def _share(node: Node) -> tuple[int, int]:
+    """Which share of the stage's work is this process's, and of how many."""
+    stage = node.stage.config.stage
+    return stage.get("shard", 0), stage.get("shards", 1)
+
+
+def _new_folder(node: Node, fresh: bool) -> Artefact:
+    """A folder of the stage's own; for processes that share the work, the one that the first of them made."""
+    choices = node.stage.choices
+    names = (node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
+    if _share(node)[1] == 1:
+        return store.create(node.root, *names)
+    require(not fresh, "fresh", True, "with stage.shards above 1 each process would make a folder of its own")
+    with store.in_turn(node.root):
+        return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)
 
 
 def _short(commit: str) -> str:
@@ -184,25 +216,33 @@ def _short(commit: str) -> str:
 
 
 def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker) -> Artefact:
-    """Run the stage in its folder, under its lock, and complete the artefact."""
-    folder = artefact.folder
-    with store.locked(folder), store.output_folder(folder):
+    """Run the stage in its folder, under its lock, and complete the artefact unless other processes have shares left to do."""
+    folder, (share, of) = artefact.folder, _share(node)
+    lock = store.locked(folder) if of == 1 else store.locked(folder, f"{store.LOCK}-{share}-of-{of}")
+    with lock, store.output_folder(folder):
         if store.is_complete(folder):  # another process finished it while this one waited for its inputs
             return store.open_artefact(folder)
-        if not (folder / store.CONFIG).exists():
-            store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
-        store.note_commit(folder, maker.commit)
+        with store.in_turn(folder):
+            if not (folder / store.CONFIG).exists():
+                store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
+            store.note_commit(folder, maker.commit)
         try:
             metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
         except InvalidInput:
-            _remove_if_untouched(folder)
+            if of == 1:
+                _remove_if_untouched(folder)
             raise
-        return store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
+        if metrics is None:
+            return artefact
+        with store.in_turn(folder):
+            if store.is_complete(folder):
+                return store.open_artefact(folder)
+            return store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
 
 
 def _remove_if_untouched(folder: Path) -> None:
     """A stage that refused its input before it did anything leaves no folder behind."""
-    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.COMMITS, store.LOCK}:
+    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.COMMITS, store.LOCK, store.TURN}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

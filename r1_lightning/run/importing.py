@@ -70,6 +70,17 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
     return _with_model(named, _deepseek_node(base))
 
 
+def model_node_of(artefact: Artefact, field: str) -> dict[str, Any]:
+    """The `model` node of any artefact or folder, for who wants its model beside another; errors speak of `field`."""
+    if not isinstance(artefact, ImportedModel):
+        return _plain(read_model(artefact.folder / store.CONFIG).model)
+    if artefact.source.config.get("model_type") in FAMILIES:
+        return _deepseek_node(artefact)
+    fields = {name: value for name, value in artefact.source.config.items() if is_of_the_model(name)}
+    refuse_directives(fields, f"{field}: {artefact.folder}/config.json")
+    return {"_target_": _path(HFModelConfig), FIELDS: fields}
+
+
 def _stored_node(base: Artefact) -> dict[str, Any]:
     """The `model` node of an artefact: what it began with may have been a folder, whose shape no option here has."""
     node = read_model(base.folder / store.CONFIG).model

@@ -22,7 +22,7 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.run.validate import GRAPH_KEYS, RUN_KEYS
-from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import RewardFunction
@@ -57,7 +57,10 @@ def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> T
         return TextTokenizer.load(base.tokenizer_folder)
     settings = config.task.tokenizer
     template = TEMPLATES[config.task.template]
-    phrases = template.phrases() if settings.phrases_as_tokens else ()
+    # The documents of our generators are written in R1-Zero's template, whatever the stage's own is.
+    phrases = (
+        (*template.phrases(), *(R1_ZERO.phrases() if template is R1 else ())) if settings.phrases_as_tokens else ()
+    )
     texts = source.documents(config.seed, 0, settings.training_documents)
     return train_tokenizer(texts, settings.vocab_size, phrases)
 

@@ -16,15 +16,15 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
 
-from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
 from r1_lightning.rollout.vllm_engine import require_vllm
 from r1_lightning.rollout.vllm_sampler import VLLM
+from r1_lightning.run.chat_rules import check_forms, check_length
 from r1_lightning.stages.reference import refuse_refresh
-from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import GRPOBatch, PreferenceBatch, TokenBatch
+from r1_lightning.types.errors import require
+from r1_lightning.types.tensors import ChatBatch, DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
     "model",
@@ -65,19 +65,28 @@ PART_FROM = {
     "backbone": "model",
     "seed": "seed",
     "max_steps": "stage.max_steps",
+    "data_folder": "stage.inputs.data",
     "optim": "optim",
     "rollout": "rollout",
     "sampling_temperature": "rollout.sampling_temperature",
     "generate": "rollout",
     "reward": "reward",
+    "teacher": "stage.inputs.teacher",
 }
+NEEDS = {
+    "r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")
+}  # beside what signatures name
 OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
 MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
 BATCH_OF = {
     "r1_lightning.data.pretrain_data.PretrainDataModule": TokenBatch,
+    "r1_lightning.data.chat_data.ChatDataModule": ChatBatch,
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
     "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
     "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
+    "r1_lightning.data.teacher_data.TeacherTracesDataModule": DistillBatch,
+    "r1_lightning.data.teacher_data.CachedTeacherDataModule": DistillBatch,
+    "r1_lightning.data.on_policy_data.OnPolicyDataModule": DistillBatch,
 }
 
 
@@ -94,6 +103,8 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     for group in ("stage", "data"):
         _check_needs(group, plain)
     _check_batches(plain)
+    check_length(plain)
+    check_forms(plain)
     _check_row_lengths(plain)
     _check_supervision(plain)
     _check_models("reward", plain.get("reward"), (plain.get("stage") or {}).get("inputs") or {})
@@ -126,8 +137,14 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
     target = (plain.get(group) or {}).get("_target_")
     if target is None:
         return
+    for part in NEEDS.get(target, ()):
+        require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
+        if name == "teacher":
+            roles = (plain.get("stage") or {}).get("inputs") or {}
+            allowed = f"{group} {target.rpartition('.')[2]} needs it: {{stage: NAME}} or {{folder: FOLDER}}"
+            require(name in roles, "stage.inputs.teacher", None, allowed)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
             require(False, needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
 
@@ -244,28 +261,6 @@ def stage_evaluation(config: DictConfig) -> Any:
     if node is None:
         return None
     return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
-
-
-def check_task(config: DictConfig) -> None:
-    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
-
-    This is the first time that rows are read: files that are missing or broken end here, before any input is made.
-    """
-    source = instantiate(config.task.source, _convert_="all")
-    if config.get("rollout"):
-        source.train_problem(config.seed, 0)
-    elif get_object(config.data["_target_"]) is PretrainDataModule:
-        next(iter(source.documents(config.seed, 0, 1)), None)
-    settings = evaluation_settings(config)
-    if settings is None:
-        return
-    require(
-        settings.problems <= MAX_HELD_OUT, "stage.evaluation.problems", settings.problems, f"at most {MAX_HELD_OUT}"
-    )
-    try:
-        source.held_out_problems(settings.problems)
-    except InvalidInput as error:
-        raise InvalidInput(f"stage.evaluation.problems: {error}") from error
 
 
 def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:

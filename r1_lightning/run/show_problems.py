@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from r1_lightning.run.cli import BAD_INPUT
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
@@ -53,7 +52,7 @@ def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
     with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
         config = compose_stage(overrides).config
         validate(config)
-        source, seed = instantiate(OmegaConf.to_container(config.task.source, resolve=True)), config.seed
+        source, seed = instantiate(config.task.source, _convert_="all"), config.seed
     if own["from"] == "train":
         return [source.train_problem(seed, index) for index in range(int(count))], TEMPLATES[config.task.template]
     return list(source.held_out_problems(int(count))), TEMPLATES[config.task.template]

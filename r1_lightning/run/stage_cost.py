@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts.store import Artefact
@@ -84,10 +85,11 @@ class EmptyStage:
     @classmethod
     def of(cls, config: DictConfig, base: Artefact | None) -> EmptyStage:
         """Build from a resolved configuration. `InvalidInput` for a data module of somebody's own, or too short a row."""
+        target = config.data["_target_"]  # looked at before it is made: others may need parts that are not here
+        known = issubclass(get_object(target), COUNTED_DATA)
+        require(known, "dry_run", True, f"what a step of {target} takes is not known")
         parts = build_parts(config, base, is_empty=True)
         data = inject(config.data, parts)
-        known = isinstance(data, COUNTED_DATA)
-        require(known, "dry_run", True, f"what a step of {config.data['_target_']} takes is not known")
         prompts = [] if isinstance(data, PretrainDataModule) else data.dataset.maker.prompts(data.dataset.problems(0))
         return cls(config, parts, inject(config.stage, parts), data, prompts)
 

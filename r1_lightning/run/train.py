@@ -28,17 +28,25 @@ from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
 from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.rules import check_prompt_lengths, stage_evaluation
+from r1_lightning.run.sampling import is_sampling, run_sampling
+from r1_lightning.run.teachers import TEACHER, with_teacher
 from r1_lightning.types.errors import require
 
 CHECKPOINTS = "checkpoints"
 LOGS = "tensorboard"
 
 
-def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]) -> Mapping[str, float]:
+def run_stage(
+    config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]
+) -> Mapping[str, float] | None:
     """Train `stage_name` in `folder` from `inputs`, resuming from its last checkpoint; returns the final metrics.
+
+    A stage that samples makes a data set instead (`run.sampling`).
 
     Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
     """
+    if is_sampling(config):
+        return run_sampling(config, stage_name, folder, inputs)
     quieten()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
@@ -46,8 +54,12 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
     fold_adapters(parts["backbone"], config.seed)
     if isinstance(parts.get("reward"), WeightedSum):
         parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"])
+    if "data" in inputs:
+        parts["data_folder"] = inputs["data"].folder
+    config, datamodule = _with_steps(config, parts)
+    parts = with_teacher(parts, inputs, config.data.get("row_tokens"))
     module = inject(config.stage, parts)
-    datamodule = inject(config.data, parts)
+    datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     trainer = _trainer(config, folder, getattr(datamodule, "micro_batches", 1))
@@ -62,6 +74,16 @@ def run_stage(config: DictConfig, stage_name: str, folder: Path, inputs: dict[st
         _log(measured, trainer)
         metrics.update(measured)
     return metrics
+
+
+def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, L.LightningDataModule | None]:
+    """Where `stage.max_steps` is null, the data say how many steps there are: they are made now, the number is put in its place."""
+    if config.stage.max_steps is not None:
+        return config, None
+    datamodule = inject(config.data, parts)
+    config = config.copy()
+    config.stage.max_steps = parts["max_steps"] = datamodule.steps()
+    return config, datamodule
 
 
 def _trainer(config: DictConfig, folder: Path, micro_batches: int) -> L.Trainer:
@@ -130,6 +152,8 @@ def _evaluate(
     if "base" in inputs:
         shape, precision = parts["backbone"].config, parts["backbone"].precision
         models = {"base": lambda: make_backbone(shape, precision, inputs["base"]), **models}
+    if TEACHER in parts:
+        models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
         with tqdm(total=settings.problems * settings.samples, desc=f"evaluating {name}", unit="completion") as bar:
@@ -142,7 +166,7 @@ def _evaluate(
     write_text(folder / TABLE, render_table(title, columns) + "\n")
     kind = task.removesuffix("Task").lower()
     return {
-        f"{'eval_base' if name == 'base' else 'eval'}/{kind}/{measure}": value.value
+        f"{'eval' if name == stage_name else f'eval_{name}'}/{kind}/{measure}": value.value
         for name, measures in columns.items()
         for measure, value in measures.items()
     }

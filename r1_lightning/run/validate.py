@@ -28,6 +28,7 @@ from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
+SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
 # Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
@@ -43,6 +44,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "max_steps": lambda: 1,
     "backbone": lambda: _Backbone(),
 }
+SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.chat_rules`)
 EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
@@ -140,13 +142,18 @@ def _check_target(path: str, node: Mapping[str, Any]) -> None:
     parameters = inspect.signature(target).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     hints = _hints(target)
+    leaves = {key: value for key, value in leaves.items() if value is not None or key not in SETTLED_LATER}
     for key, value in leaves.items():
         if key not in parameters and not takes_any:
             _refuse_key(path, key, value, name, parameters)
         if key in hints:
             require(accepts(value, hints[key]), f"{path}.{key}", value, f"it must be {describe(hints[key])}")
     if node["_target_"].startswith(OURS) or dataclasses.is_dataclass(target):
-        missing = [key for key, parameter in parameters.items() if _is_required(parameter) and key not in node]
+        missing = [
+            key
+            for key, parameter in parameters.items()
+            if _is_required(parameter) and node.get(key) is None and key not in leaves
+        ]
         absent = [key for key in missing if dataclasses.is_dataclass(target) and key not in STAND_INS]
         if absent:
             raise InvalidInput(f"{path}.{absent[0]} is missing: {name} needs it")

@@ -1,4 +1,4 @@
-"""The MTP modules' losses (V3 eq 23-24), as pre-training and, on request, RL have them."""
+"""The losses of the main head and the MTP modules (V3 eq 23-24), as pre-training, fine-tuning and, on request, RL have them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from r1_lightning.types.tensors import TokenBatch
 
 
 def loss_ahead(
-    backbone: Any, hidden_BTD: Tensor, batch: TokenBatch, places: int, only_targets_BT: Tensor | None = None
+    backbone: Any,
+    hidden_BTD: Tensor,
+    batch: TokenBatch,
+    places: int,
+    only_targets_BT: Tensor | None = None,
+    n_targets: Tensor | None = None,
 ) -> Tensor:
     """Mean loss of predicting the token `places` ahead (nats); 0 where nothing has a target.
 
     Positions without a target are computed and left out of the mean: picking them out would cost more than they do.
 
-    `only_targets_BT` leaves out targets where it is False: in RL, the prompts.
+    `only_targets_BT` leaves out targets where it is False: the prompts. `n_targets` is what the sum is divided by, where it is not
+    the number of targets found here.
     """
     targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, places)
     if only_targets_BT is not None:
         wanted, _ = targets_ahead(only_targets_BT.long(), batch.document_ids, places)
         has_target = has_target & wanted.bool()
     logprobs, _ = backbone.token_logprobs(hidden_BTD.flatten(0, 1), targets.flatten())
-    return masked_cross_entropy(logprobs, has_target.flatten())
+    return masked_cross_entropy(logprobs, has_target.flatten(), n_targets)

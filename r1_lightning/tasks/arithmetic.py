@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
 from r1_lightning.tasks.chains import Chain, draw_chain, draw_training_chain, keyed_random, may_test_on
+from r1_lightning.tasks.solved import Solved
 from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput, require_choice, require_int, require_number
@@ -46,8 +47,13 @@ class ArithmeticTask:
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem number `index` of the endless training stream of `seed`."""
+        return self.solved_problem(seed, index).problem
+
+    def solved_problem(self, seed: int, index: int) -> Solved:
+        """The same with the steps of its left-to-right solution."""
         rng = keyed_random("train", seed, index)
-        return self._problem(rng, draw_training_chain(rng, self.min_operations, self.max_operations))
+        chain = draw_training_chain(rng, self.min_operations, self.max_operations)
+        return Solved(self._problem(rng, chain), tuple(f"{left}={right}" for left, right in chain.facts()))
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
         """The first `count` distinct held-out problems, the same for every seed, languages alternating."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from r1_lightning.tasks.chains import is_held_out_key, keyed_random
+from r1_lightning.tasks.solved import Solved
 from r1_lightning.tasks.step_text import MANNERS, Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
@@ -152,8 +153,13 @@ class ProgramsTask:
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem number `index` of the endless training stream of `seed`."""
+        return self.solved_problem(seed, index).problem
+
+    def solved_problem(self, seed: int, index: int) -> Solved:
+        """The same with the function after each step."""
         rng = keyed_random("programs", "train", seed, index)
-        return _problem(self._training_steps(rng), rng.choice(LANGUAGES))
+        steps = self._training_steps(rng)
+        return Solved(_problem(steps, rng.choice(LANGUAGES)), tuple(_steps_of(steps)))
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
         """The first `count` distinct held-out functions, the same for every seed, languages alternating."""

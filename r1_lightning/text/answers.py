@@ -3,7 +3,8 @@
 Two readings of one completion are kept apart everywhere, because their difference is the difference between learning
 the form and learning to reason:
 
-- *strict*: the body of the one, closed answer block (`final_answer`);
+- *strict*: what stands in the place that the form of the completion gives it, by default the one, closed answer block
+  (`final_answer`);
 - *lenient*: the answer at the end in any form (`lenient_answer`): the last answer block even if it is not closed, else
   the last `\\boxed{...}`, else what follows the last `####`, else the last number.
 
@@ -16,7 +17,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from r1_lightning.text.reasoning_format import ANSWER_OPEN, TAGS, has_visible_text, parse
+from r1_lightning.text.boxed import last_boxed
+from r1_lightning.text.reasoning_format import ANSWER_OPEN, FORMS, R1_ZERO_FORM, TAGS, has_visible_text
 
 MAX_ANSWER_CHARS = 1_000
 
@@ -30,15 +32,16 @@ _NUMBER_IN_TEXT = re.compile(
     r"(?:(?<![\w).])[+-])?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?"
 )
 _ANY_TAG = re.compile("|".join(map(re.escape, TAGS)))
-_BOXED, _HASHES = "\\boxed{", "####"
+_HASHES = "####"
 
 
-def final_answer(text: str) -> str | None:
-    """The strict answer: the stripped body of the only answer block; None if there is not exactly one or it is empty.
+def final_answer(text: str, form: str = R1_ZERO_FORM) -> str | None:
+    """The strict answer, stripped; None if nothing stands in its place, or not exactly one thing.
 
-    The think block is not asked for here: whether the whole form is right is the format reward's question.
+    The place is that of the `form` (`reasoning_format.FORMS`): the only answer block, or in R1's form the summary's last box. The
+    think block is not asked for here: whether the whole form is right is the format reward's question.
     """
-    return _usable(parse(text).answer)
+    return _usable(FORMS[form].parse(text).answer)
 
 
 def lenient_answer(text: str) -> str | None:
@@ -136,16 +139,7 @@ def _last_answer_block(text: str) -> str | None:
 
 
 def _last_boxed(text: str) -> str | None:
-    start = text.rfind(_BOXED)
-    if start < 0:
-        return None
-    start += len(_BOXED)
-    depth = 1
-    for position in range(start, min(len(text), start + MAX_ANSWER_CHARS + 1)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return _usable(text[start:position])
-    return None
+    return _usable(last_boxed(text))
 
 
 def _after_last_hashes(text: str) -> str | None:

@@ -1,9 +1,15 @@
-"""How a question becomes a prompt: the template of R1-Zero, word for word.
+"""How a question becomes a prompt, and what may follow it: the template of R1-Zero, word for word, and one for R1.
 
 R1-Zero starts from a *base* model, so its prompt is plain text: no system role, no worked example, only a sentence that
 asks for `<think> ... </think> <answer> ... </answer>` (DeepSeek-R1, arXiv:2501.12948, table 1 in both versions). The
 template fixes the structure and nothing about the content, so that what the model learns to write between the tags is
 its own. In the paper the word `prompt` stands where the question goes.
+
+R1 is asked with no instruction: its cold-start data have taught it the form. Its published prompt is built of special tokens,
+<｜User｜> and <｜Assistant｜>; ours says the same in plain ASCII, so that a student of any family can read it with its own
+tokenizer.
+
+A completion follows its prompt after one space. Which form it should have (`text/reasoning_format.py`) belongs to the template.
 
 The constant parts of a template are given by `phrases()`; a miniature tokenizer holds each of them as one token, so
 that the true sentence of some seventy words costs a 64-token model one position.
@@ -16,7 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from r1_lightning.types.errors import require
+from r1_lightning.text.reasoning_format import FORMS, R1_FORM, R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import require, require_choice
 
 R1_ZERO_PREAMBLE = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
@@ -29,18 +36,27 @@ R1_ZERO_SUFFIX = ". Assistant:"
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A prompt is `prefix`, the question, `suffix`. Both may be empty; the completion follows the suffix directly."""
+    """A prompt is `prefix`, the question, `suffix`. Both may be empty; the completion follows the suffix directly.
+
+    `form` is the form of completions that the template asks for.
+    """
 
     name: str
     prefix: str
     suffix: str
+    form: FormName = R1_ZERO_FORM
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a template needs a name")
+        require_choice("form", self.form, FORMS)
 
     def render(self, question: str) -> str:
         """The prompt for `question`. Nothing is stripped or escaped: the model sees exactly this text."""
         return self.prefix + question + self.suffix
+
+    def respond(self, completion: str) -> str:
+        """`completion` as it follows a prompt: without outer white space, after one space. The end of sequence is not in it."""
+        return f" {completion.strip()}"
 
     def phrases(self) -> tuple[str, ...]:
         """The constant pieces, without outer white space, that a small tokenizer may hold as single tokens."""
@@ -76,10 +92,12 @@ def _jinja_string(text: str) -> str:
 
 R1_ZERO = ChatTemplate("r1_zero", R1_ZERO_PREAMBLE + " ", R1_ZERO_SUFFIX)
 
+R1 = ChatTemplate("r1", "User: ", "\n\nAssistant:", R1_FORM)
+
 # The question and nothing else: for documents that are already whole prompts, and for tests.
 PLAIN = ChatTemplate("plain", "", "")
 
-TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType({template.name: template for template in (R1_ZERO, PLAIN)})
+TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType({template.name: template for template in (R1_ZERO, R1, PLAIN)})
 
 
 def r1_zero_prompt(question: str) -> str:

@@ -22,12 +22,12 @@ from r1_lightning.types.text import Language
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 _LATIN = r"[A-Za-z\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u024F]"
-_HAN = r"[\u3005\u3007\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U000323AF]"
+HAN = r"[\u3005\u3007\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U000323AF]"
 _WORDS = re.compile(
     rf"(?P<neutral>{'|'.join(map(re.escape, TAGS))}|\\[A-Za-z]+)"
-    rf"|(?P<zh>{_HAN})"
+    rf"|(?P<zh>{HAN})"
     rf"|(?P<en>{_LATIN}+(?:['’]{_LATIN}+)*)"
-    rf"|(?P<other>(?:(?!{_LATIN}|{_HAN})[^\W\d_])+)"
+    rf"|(?P<other>(?:(?!{_LATIN}|{HAN})[^\W\d_])+)"
 )
 
 

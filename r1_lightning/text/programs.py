@@ -1,7 +1,8 @@
 """Which program a completion gives: the last fenced Python block in its place, or all of the place where nothing is fenced.
 
 As with other answers (`text.answers`), two readings are kept apart: *strict*, the place is the body of the one, closed answer
-block; *lenient*, the program at the end in any form: the last answer block, closed or not, else the last fenced block anywhere.
+block, in R1's form the summary; *lenient*, the program at the end in any form: the last answer block, closed or not, else the last
+fenced block anywhere.
 
 A fence is a line that begins with three backticks; it counts as Python where it says `python`, `py`, `python3` or nothing. A
 block that is not closed is no block. Nothing is compiled here.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, has_visible_text, parse
+from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, FORMS, R1_ZERO_FORM, has_visible_text
 
 MAX_PROGRAM_CHARS = 65_536  # longer than what contests accept; the rest of a long answer is not code
 
@@ -19,9 +20,10 @@ _FENCE = re.compile(r"^[ \t]*```[ \t]*(\S*)[^\n]*$", re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
 
 
-def final_program(text: str) -> str | None:
-    """The strict program, or None if there is not exactly one answer block or nothing in it."""
-    return _program_in(parse(text).answer)
+def final_program(text: str, form: str = R1_ZERO_FORM) -> str | None:
+    """The strict program, or None if nothing stands in its place, or not exactly one thing; in R1's form it must be fenced."""
+    parsed = FORMS[form].parse(text)
+    return _program_in(parsed.summary, all_of_it=form == R1_ZERO_FORM)
 
 
 def lenient_program(text: str) -> str | None:
@@ -45,11 +47,12 @@ def last_fenced(text: str) -> str | None:
     return found
 
 
-def _program_in(body: str | None) -> str | None:
+def _program_in(body: str | None, all_of_it: bool = True) -> str | None:
+    """The last fenced block of `body`; without one all of it, if that may be a program."""
     if body is None:
         return None
     fenced = last_fenced(body)
-    return _usable(body.strip("\n") if fenced is None else fenced)
+    return _usable(body.strip("\n") if fenced is None and all_of_it else fenced)
 
 
 def _usable(program: str | None) -> str | None:

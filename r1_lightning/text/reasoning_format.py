@@ -1,13 +1,22 @@
-"""The form of a reasoned answer: `<think> ... </think> <answer> ... </answer>`, once, and nothing else.
+"""The form of a reasoned answer, in two kinds: R1-Zero's, with an answer block, and R1's, with a summary.
+
+    r1_zero   <think> ... </think> <answer> ... </answer>     once, and nothing else
+    r1        <think> ... </think> a summary without tags     what a cold-started model writes (R1v1 section 2.3.1)
+
+`FORMS` holds both; a template, the rewards and the metrics of one run go by one of them.
 
 DeepSeek-R1 rewards the form separately from the content (section 2.2, equation 4). The paper describes it in one
 sentence, so the rule is ours and it is strict, because every gap in it is something that training will find: an empty
 answer, two answers of which one is right, text after the last tag, a tag inside another. `parse` says *which* rule is
 broken, so that a person reading samples sees what the model does, and so that a reward may be graded.
 
-A well-formed completion is: optional white space, exactly one think block, optional white space, exactly one answer
+A well-formed completion of R1-Zero is: optional white space, exactly one think block, optional white space, exactly one answer
 block, optional white space. Both bodies hold at least one visible character and no tag. Zero-width characters are not
 visible.
+
+In R1's form the answer block is replaced by a summary, all that follows the thinking, with something visible and no tag in it.
+The paper writes |special_token|<reasoning_process>|special_token|<summary> and names no place for the answer. Ours is the
+summary's last box, as B.3.1 asks for; a summary of one line without a box is an answer itself, one of several lines gives none.
 
 The scan looks for four fixed strings and never backtracks: its time is linear in the length of the text.
 """
@@ -15,11 +24,20 @@ The scan looks for four fixed strings and never backtracks: its time is linear i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from r1_lightning.text.boxed import BOXED, last_boxed
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+
+FormName = Literal["r1_zero", "r1"]
+R1_ZERO_FORM: FormName = "r1_zero"
+R1_FORM: FormName = "r1"
 
 # Every fault that `parse` can report, with what it means to a person.
 FAULTS = {
@@ -38,6 +56,17 @@ FAULTS = {
     "text_outside": "text before, between or after the blocks",
 }
 
+# The same for `parse_r1`.
+_OF_THINKING = ("missing_think", "unopened_think", "unclosed_think", "several_think", "empty_think")
+R1_FAULTS = {
+    **{fault: FAULTS[fault] for fault in _OF_THINKING},
+    "nested": "a tag inside the think block",
+    "wrong_order": "the think block closes before it opens",
+    "missing_summary": "nothing visible after the think block",
+    "tag_in_summary": "a tag in the summary",
+    "text_outside": "text before the think block",
+}
+
 _TAG = re.compile("|".join(map(re.escape, TAGS)))
 
 
@@ -47,12 +76,14 @@ class ParsedReasoning:
 
     `think` and `answer` are the bodies as written, white space included. A body is given where its block stands exactly
     once, closed, with no tag inside and not inside another block, even if other rules are broken; otherwise None.
-    `faults` are keys of `FAULTS`, without repetition.
+    `faults` are keys of `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is what is said to the reader: the answer's body,
+    or in R1's form all that follows the thinking; a program is looked for there.
     """
 
     think: str | None
     answer: str | None
     faults: tuple[str, ...]
+    summary: str | None = None
 
     @property
     def well_formed(self) -> bool:
@@ -109,7 +140,48 @@ def parse(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
         faults.append("empty_answer")
     if _has_text_outside(text, tags):
         faults.append("text_outside")
-    return ParsedReasoning(think_body, answer_body, tuple(dict.fromkeys(faults)))
+    return ParsedReasoning(think_body, answer_body, tuple(dict.fromkeys(faults)), answer_body)
+
+
+def parse_r1(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
+    """The same for R1's form: one think block, then a summary.
+
+    A text without any think tag is summary as a whole (and lacks its think block); one that does not come to an end of its
+    thinking has none.
+    """
+    tags = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
+    think = _find_block(tags, "think")
+    faults = list(think.faults)
+    think_body = text[think.start : think.end] if think.exists else None
+    if _has_nested_tag(think, tags):
+        faults.append("nested")
+        think_body = None
+    if think_body is not None and not allow_empty_think and not has_visible_text(think_body):
+        faults.append("empty_think")
+    if think.exists and has_visible_text(text[: think.start - len(THINK_OPEN)]):
+        faults.append("text_outside")
+    start, summary = _summary_start(think, tags), None
+    if start is not None:
+        summary = text[start:]
+        if any(begin >= start for _, begin, _ in tags):
+            faults.append("tag_in_summary")
+            summary = None
+        elif not has_visible_text(summary):
+            faults.append("missing_summary")
+    return ParsedReasoning(think_body, _answer_in(summary), tuple(faults), summary)
+
+
+def _summary_start(think: _Block, tags: list[tuple[str, int, int]]) -> int | None:
+    if "missing_think" in think.faults:
+        return 0
+    closes = [end for tag, _, end in tags if tag == THINK_CLOSE]
+    return closes[0] if think.exists or "unopened_think" in think.faults else None
+
+
+def _answer_in(summary: str | None) -> str | None:
+    if summary is None or BOXED in summary:
+        return None if summary is None else last_boxed(summary)
+    return None if "\n" in summary.strip() else summary
 
 
 def _find_block(tags: list[tuple[str, int, int]], kind: str) -> _Block:
@@ -140,3 +212,17 @@ def _has_text_outside(text: str, tags: list[tuple[str, int, int]]) -> bool:
             return True
         position, outside = end, tag.startswith("</")
     return outside and has_visible_text(text[position:])
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One kind of form: `parse` takes a completion and whether an empty think is allowed; `faults` are all it can report."""
+
+    name: FormName
+    parse: Callable[..., ParsedReasoning]
+    faults: Mapping[str, str]
+
+
+FORMS: Mapping[str, Form] = MappingProxyType(
+    {form.name: form for form in (Form(R1_ZERO_FORM, parse, FAULTS), Form(R1_FORM, parse_r1, R1_FAULTS))}
+)

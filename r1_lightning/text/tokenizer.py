@@ -100,6 +100,11 @@ class TextTokenizer:
         """The number of ids, added tokens included: every id is below it."""
         return self._vocab_size
 
+    def vocabulary(self) -> dict[str, int]:
+        """Each token's spelling with its id, added tokens included."""
+        tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return tokens
+
     def token_to_id(self, token: str) -> int | None:
         """The id of a single token, for instance a tag, or None."""
         token_id: int | None = self._tokenizer.token_to_id(token)

@@ -116,6 +116,24 @@ class GRPOBatch(_Movable):
 
 
 @dataclass(frozen=True)
+class ChatBatch(_Movable):
+    """Questions with their completions as documents of packed rows, for supervised fine-tuning.
+
+    `completion_mask` B x T is True on completion tokens, EOS included. `step_lengths` S x 2 are the tokens of the prompt and of the
+    whole of each document of the optimizer step, over all of its micro-batches: the denominators of means.
+    """
+
+    tokens: TokenBatch
+    completion_mask: Tensor
+    step_lengths: Tensor
+
+    def n_targets(self, places: int) -> Tensor:
+        """How many completion tokens of the step stand `places` or more tokens behind the start of their document (a scalar)."""
+        prompt_S, whole_S = self.step_lengths.unbind(1)
+        return (whole_S - prompt_S.clamp(min=places)).clamp(min=0).sum()
+
+
+@dataclass(frozen=True)
 class PreferenceBatch(_Movable):
     """S prompts with their responses as documents of packed rows, for a reward model.
 
@@ -127,6 +145,25 @@ class PreferenceBatch(_Movable):
     ends: Tensor
     labels: Tensor
     is_paired: bool
+
+
+@dataclass(frozen=True)
+class DistillBatch(_Movable):
+    """Text that a student learns from a teacher, in packed rows.
+
+    `target_mask` B x T is True at the C tokens that are to be predicted, never at a document's first: nothing stands before it.
+    `n_tokens` counts those of the whole optimizer step, over all micro-batches: the denominator of means. `is_text` is False where
+    the student wrote the text itself. `top_ids` C x K and `top_logprobs` C x (K + 1) (C x K where K is the vocabulary) are what a
+    cache knows of the teacher at those tokens, in the order of the rows: its likeliest tokens with their log-probs, and that of
+    all others together (`functional.distillation.lumped`); None where the teacher itself is asked.
+    """
+
+    tokens: TokenBatch
+    target_mask: Tensor
+    n_tokens: int
+    is_text: bool = True
+    top_ids: Tensor | None = None
+    top_logprobs: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,16 @@ class LabelledResponse:
 PreferenceItem = Preference | LabelledResponse
 
 
+@dataclass(frozen=True, slots=True)
+class ChatExample:
+    """A question and the completion to be learned; `where` it was read ("train.jsonl, line 7"), and what else is known of it."""
+
+    question: str
+    completion: str
+    where: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 class PreferenceSource(Protocol):
     """Where a reward model's data come from; deterministic, and `content_version` as in `ProblemSource`."""
 
@@ -134,6 +144,35 @@ class PreferenceSource(Protocol):
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
         """`count` items on questions that are never trained on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A question with the whole completion that a teacher wrote to it."""
+
+    question: str
+    completion: str
+
+
+class SharedVocabulary(Protocol):
+    """As much of a tokenizer as says whether two of them are the same."""
+
+    eos_id: int
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Each token's spelling with its id."""
+        ...
+
+
+class TraceSource(Protocol):
+    """Where a student's text comes from; `content_version` as in `ProblemSource`."""
+
+    @property
+    def content_version(self) -> str: ...
+
+    def traces(self) -> Sequence[Trace]:
+        """All there are, in an order of their own."""
         ...
 
 

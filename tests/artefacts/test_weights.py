@@ -10,7 +10,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import r1_lightning.artefacts.weights as weights
-from r1_lightning.artefacts.weights import load_tensors, load_weights, save_weights, stored_rows, stored_shapes
+from r1_lightning.artefacts.weights import (
+    load_tensors,
+    load_weights,
+    opened,
+    save_tensors,
+    save_weights,
+    stored_rows,
+    stored_shapes,
+)
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -106,6 +114,12 @@ def test_tensors_are_loaded_by_the_names_of_the_file(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
     with pytest.raises(InvalidInput, match=r"embedding\.weight is 6 x 4 in the file and absent in this model"):
         load_tensors({"expert_bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+
+
+def test_text_in_the_header_comes_back_beside_the_format(tmp_path: Path) -> None:
+    save_tensors({"x": torch.arange(3)}, tmp_path / "t.safetensors", {"sha256": "abc"})
+    with opened(tmp_path / "t.safetensors") as file:
+        assert file.metadata() == {"format": "pt", "sha256": "abc"} and file.get_tensor("x").tolist() == [0, 1, 2]
 
 
 def test_shapes_are_read_off_the_header(tmp_path: Path) -> None:

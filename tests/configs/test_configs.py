@@ -36,19 +36,31 @@ GROUPS = (
 FILES = sorted(path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.glob("*/*.yaml"))
 # Options that fit one stage only.
 STAGE_OF = {
+    "data/chat": "sft",
     "data/text": "pretrain",
     "data/grouped_rollouts": "grpo",
     "data/preference_pairs": "reward_model",
     "data/preference_file": "reward_model",
     "data/preference_samples": "reward_model",
+    "data/general_preferences": "reward_model",
+    "data/safety_labels": "reward_model",
+    "data/teacher_traces": "distill",
+    "data/teacher_cache": "distill",
+    "data/on_policy": "distill",
+    "objective/forward_kl": "distill",
+    "objective/reverse_kl": "distill",
+    "objective/js": "distill",
     "objective/helpful": "reward_model",
     "objective/safety": "reward_model",
 }
 # Options that only another option has room for.
 GOES_WITH = {
     "rollout/paper": ["model=v3_671b"],
+    "reward/r1": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
     "data/preference_samples": ["rollout=default", "reward=r1_zero"],
+    "data/safety_labels": ["objective=safety"],
+    "data/on_policy": ["rollout=default"],
 }
 
 # Options whose task reads its files when it is made; the others read rows when they are first asked for one.
@@ -89,7 +101,7 @@ def test_every_option_composes_and_fits_its_target(file: str, request: pytest.Fi
     for role, spec in config.inputs.items():
         parent = compose_parent(config, role)
         validate(parent.config)
-        assert parent.stage == spec.stage, role
+        assert parent.name == (spec.experiment or spec.stage), role
 
 
 @pytest.mark.parametrize("stage", [file.split("/")[1] for file in FILES if file.startswith("stage/")])
@@ -192,3 +204,46 @@ def test_the_papers_schedules_are_those_of_the_table(experiment: str, shared_dir
             assert float(text) == value, name
             compared += 1
     assert compared >= 8
+
+
+# --------------------------------------------------------------------------------------------------- the paper's students
+
+# experiment -> (student in r1v2_table6_distill_lr.csv, its learning rate), R1v2 table 6
+STUDENTS = {
+    "distill_qwen_1_5b": ("DeepSeek-R1-Distill-Qwen-1.5B", 1e-4),
+    "distill_qwen_7b": ("DeepSeek-R1-Distill-Qwen-7B", 8e-5),
+    "distill_qwen_14b": ("DeepSeek-R1-Distill-Qwen-14B", 7e-5),
+    "distill_qwen_32b": ("DeepSeek-R1-Distill-Qwen-32B", 6e-5),
+    "distill_llama_8b": ("DeepSeek-R1-Distill-Llama-8B", 5e-5),
+    "distill_llama_70b": ("DeepSeek-R1-Distill-Llama-70B", 2e-5),
+}
+
+
+@pytest.mark.parametrize("experiment", STUDENTS)
+def test_the_students_are_trained_as_the_paper_says(experiment: str) -> None:
+    """R1v2 B.4.3: 2 to 3 passes, a cosine to a tenth of the first learning rate, 32,768 tokens, batches of 64; SFT only."""
+    composed = compose_stage([f"experiment={experiment}"])
+    config = composed.config
+    validate(config)
+    assert composed.stage == "sft" and config.model["_target_"].endswith("HFModelConfig")
+    assert (config.optim.lr, config.optim.final_lr_factor) == (STUDENTS[experiment][1], 0.1)
+    assert (config.data.row_tokens, config.data.examples_per_batch) == (32768, 64)
+    assert config.data.epochs in (2, 3) and config.stage.max_steps is None
+    assert config.task.template == "r1" and not config.get("reward")
+
+
+def test_the_students_are_those_of_the_table(shared_dir: Path) -> None:
+    table = shared_dir / "facts" / "paper_tables" / "r1v2_table6_distill_lr.csv"
+    lines = [line for line in table.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    printed = {row["student"]: row for row in csv.DictReader(lines)}
+    assert dict(STUDENTS.values()) == {student: float(row["initial_lr"]) for student, row in printed.items()}
+    for experiment, (student, _) in STUDENTS.items():
+        text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+        assert f"{student} as published" in text and f"of {printed[student]['base_model']}," in text
+
+
+def test_fine_tuning_by_default_is_that_of_r1() -> None:
+    """R1v2 B.4.2: a cosine from 5e-5 to 5e-6, 2 to 3 passes."""
+    config = compose_stage(["stage=sft"]).config
+    assert (config.optim.lr, config.optim.lr * config.optim.final_lr_factor) == (5e-5, pytest.approx(5e-6))
+    assert config.data.epochs in (2, 3) and config.stage.mtp_loss_weight > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -109,3 +110,34 @@ def test_a_measure_is_a_value_with_its_interval() -> None:
         assert isinstance(measure, Measure)
         assert measure.interval.low <= measure.value <= measure.interval.high
         assert measure.interval.estimate == pytest.approx(measure.value)
+
+
+def test_a_family_s_tasks_are_also_measured_one_by_one() -> None:
+    problems = [
+        replace(problem, metadata={"task": name}) for problem, name in zip(PROBLEMS, ("sums", "words"), strict=True)
+    ]
+    # 2 + 3: strict 1 of 4 (another is right and cut off), lenient 3 of 4.
+    samples = [SAMPLES[0], [done(RIGHT_5)] * 4]
+    together = measure_samples(problems, samples)
+    apart = [measure_samples([problem], [row]) for problem, row in zip(PROBLEMS, samples, strict=True)]
+    for name, alone in zip(("sums", "words"), apart, strict=True):
+        for measure in ("pass_at_1", "pass_at_1_lenient"):
+            assert together[f"{measure}_{name}"] == alone[measure]
+    assert together["pass_at_1_sums"].value == 0.25 and together["pass_at_1_lenient_sums"].value == 0.75
+    assert together["pass_at_1_words"].value == 0.0
+    assert list(apart[0]) == [
+        name for name in together if not name.endswith(("_sums", "_words"))
+    ]  # one task alone adds nothing
+
+
+def test_the_form_that_is_asked_for_decides() -> None:
+    """Of a summary, an answer block and a bare box the first is right in R1's form, the second in R1-Zero's."""
+    texts = ["<think>2+3</think>It is \\boxed{5}.", RIGHT_5, "\\boxed{5}"]
+    measured = {
+        form: measure_samples(PROBLEMS[:1], [[done(text) for text in texts]], form=form) for form in ("r1", "r1_zero")
+    }
+    for form in measured:
+        assert measured[form]["pass_at_1"].value == measured[form]["format_rate"].value == pytest.approx(1 / 3)
+        assert measured[form]["pass_at_1_lenient"].value == 1.0
+    assert measure_samples(PROBLEMS[:1], [[done(texts[0])]], form="r1")["pass_at_1"].value == 1.0
+    assert measure_samples(PROBLEMS[:1], [[done(texts[0])]])["pass_at_1"].value == 0.0

@@ -98,3 +98,12 @@ def test_mtp_gradient_reaches_every_depth_equally():
     depths = [torch.tensor(float(i), requires_grad=True) for i in range(3)]
     mtp_loss(depths, 0.3).backward()
     assert [depth.grad.item() for depth in depths] == pytest.approx([0.1, 0.1, 0.1], abs=1e-7)
+
+
+def test_parts_of_a_step_add_up_to_its_mean() -> None:
+    """Log-probs -1, -2 | -6 and a masked one; 3 tokens in the whole step: (1 + 2) / 3 + 6 / 3 = 9 / 3."""
+    three = torch.tensor(3)
+    first = masked_cross_entropy(torch.tensor([-1.0, -2.0]), torch.tensor([True, True]), three)
+    second = masked_cross_entropy(torch.tensor([-6.0, -100.0]), torch.tensor([True, False]), three)
+    assert (float(first), float(second)) == (1.0, 2.0)
+    assert float(masked_cross_entropy(torch.tensor([-1.0]), torch.tensor([False]), torch.tensor(0))) == 0.0

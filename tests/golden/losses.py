@@ -23,7 +23,9 @@ STEPS = 10
 COLUMNS = {
     "pretrain": ("loss", "train/mtp_loss", "train/grad_norm"),
     "grpo": ("loss", "policy/kl_ref", "train/grad_norm"),
+    "sft": ("loss", "train/mtp_loss", "train/grad_norm"),
     "reward_model": ("loss", "train/margin", "train/grad_norm"),
+    "distill": ("loss", "train/divergence", "train/grad_norm"),
 }
 
 
@@ -48,8 +50,12 @@ def steps(stage: str) -> list[tuple[float, ...]]:
         fit = trainer(STEPS, Path(folder), spies)
         if stage == "pretrain":
             fit.fit(miniature.pretrain(bias_update_speed=0.01), datamodule=miniature.text())
+        elif stage == "sft":
+            fit.fit(miniature.sft(bias_update_speed=0.01), datamodule=miniature.examples())
         elif stage == "reward_model":
             fit.fit(miniature.reward_model(), datamodule=miniature.preferences())
+        elif stage == "distill":  # some of the steps on its own text
+            fit.fit(miniature.distill(), datamodule=miniature.on_policy(0.3))
         else:
             fit.fit(miniature.grpo(reference_refresh_steps=4), datamodule=miniature.rollouts())
     return rows

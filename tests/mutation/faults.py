@@ -15,6 +15,7 @@ PRETRAIN, ROUTER, SELF_CHECK = (
     "tests/model/test_router.py",
     "tests/callbacks/test_self_check.py",
 )
+SFT, CHAT_ROWS = "tests/stages/test_sft.py", "tests/rollout/test_chat_rows.py"
 ROLLOUT_DATA = "tests/data/test_rollout_data.py"
 LINEAR_ATTENTION, LIGHTNING_ATTENTION = (
     "tests/functional/test_linear_attention.py",
@@ -55,6 +56,34 @@ FAULTS = (
         "mask[line, start:end] = trained[sequence]",
         "mask[line, start - 1 : end - 1] = trained[sequence]",
         (GRPO,),
+    ),
+    Fault(
+        "fine-tuning learns prompts",
+        "stages/mtp.py",
+        "has_target = has_target & wanted.bool()",
+        "has_target = has_target | wanted.bool()",
+        (SFT,),
+    ),
+    Fault(
+        "fine-tuning's mean is that of a micro-batch",
+        "stages/sft.py",
+        "batch.completion_mask, batch.n_targets(places)",
+        "batch.completion_mask",
+        (SFT,),
+    ),
+    Fault(
+        "fine-tuning does not learn the end",
+        "rollout/chat_rows.py",
+        "column + len(row)] = True",
+        "column + len(row) - 1] = True",
+        (SFT, CHAT_ROWS),
+    ),
+    Fault(
+        "fine-tuning tokenises prompt and completion together",
+        "rollout/chat_rows.py",
+        "responses = tokenizer.encode_batch([response for _, response in pairs])",
+        "responses = [tokenizer.encode_batch([template.render(q) + r])[0][len(p) :] for (q, r), p in zip(pairs, prompts)]",
+        (CHAT_ROWS,),
     ),
     Fault(
         "prompt tokens are in the loss",
@@ -405,5 +434,33 @@ FAULTS = (
         "for part in self.parts if part.from_step <= step",
         "for part in self.parts if part.from_step >= 0",
         ("tests/tasks/test_mixture.py",),
+    ),
+    Fault(
+        "the two sides of the divergence change places",
+        "functional/distillation.py",
+        "return kl_divergence(teacher_NC, student_NC)",
+        "return kl_divergence(student_NC, teacher_NC)",
+        ("tests/functional/test_distillation.py", "tests/stages/test_distill.py"),
+    ),
+    Fault(
+        "the soft loss shrinks with its temperature",
+        "functional/distillation.py",
+        "self.alpha * self.distill_temperature**2",
+        "self.alpha * 1",
+        ("tests/functional/test_distillation.py",),
+    ),
+    Fault(
+        "what the cache leaves out counts for nothing",
+        "functional/distillation.py",
+        "return torch.cat([chosen_NK, rest_N1], dim=-1)",
+        "return torch.cat([chosen_NK, rest_N1 * 0 - 50], dim=-1)",
+        ("tests/functional/test_distillation.py",),
+    ),
+    Fault(
+        "the teacher scores one place too late",
+        "rollout/teacher.py",
+        "index_select(0, target_index(batch) - 1)",
+        "index_select(0, target_index(batch))",
+        ("tests/rollout/test_teacher.py", "tests/stages/test_distill.py"),
     ),
 )

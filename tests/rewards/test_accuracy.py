@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1_lightning.rewards.accuracy import AccuracyReward, Grade, grades
+from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 PROBLEM = Problem("What is 1000+200?", "1200", "1000+200")
@@ -116,3 +117,23 @@ def test_grades_ask_the_reward_and_partial_credit_is_no_accuracy() -> None:
     half, whole = grades([(PROBLEM, completion("half")), (PROBLEM, completion("whole"))], HalfRight())
     assert half == Grade(strict=False, lenient=False, well_formed=False, accurate=False)
     assert whole == Grade(strict=False, lenient=True, well_formed=False, accurate=True)
+
+
+def test_r1_s_form_on_request() -> None:
+    reward = AccuracyReward(form="r1")
+    boxed, bare = completion("<think>a</think>So \\boxed{1,200}."), completion("<think>a</think> 1200")
+    block = completion("<think>a</think><answer>1200</answer>")
+    assert [reward(PROBLEM, given).score for given in (boxed, bare, block)] == [1.0, 1.0, 0.0]
+    assert [AccuracyReward()(PROBLEM, given).score for given in (boxed, bare, block)] == [0.0, 0.0, 1.0]
+    assert reward(PROBLEM, completion("<think>a</think>It is 1200, I think")).score == 0.0  # not nothing but the answer
+    assert reward.leniently().form == "r1" and reward.leniently()(PROBLEM, block).score == 1.0
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed"):
+        AccuracyReward(form="r2")  # type: ignore[arg-type]
+
+
+def test_grades_by_form() -> None:
+    pairs = [(PROBLEM, completion("<think>a</think>So \\boxed{1200}.")), (PROBLEM, completion("So \\boxed{1200}."))]
+    formed, bare = grades(pairs, AccuracyReward(form="r1"), form="r1")
+    assert formed == Grade(strict=True, lenient=True, well_formed=True, accurate=True)
+    assert bare == Grade(strict=False, lenient=True, well_formed=False, accurate=True)
+    assert not grades(pairs, AccuracyReward())[0].well_formed

@@ -240,3 +240,19 @@ def test_without_isolation_it_refuses_or_warns_once(monkeypatch: pytest.MonkeyPa
         assert judge(reward, program, TESTS_OF[kind]).score == 1.0
     for program in ("print(8)", "while True: pass", "x = bytearray(1 << 31)\nprint(2 * int(input()))"):
         assert judge(reward, program, TESTS_OF["stdin"]).score == 0.0
+
+
+def test_r1_s_form_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = CodeTests("call", (CodeCase("[2]", "4"),), entry_point="double")
+    block = "```python\ndef double(x): return 2 * x\n```"
+    summary, answer = (
+        Completion(text, 9, True) for text in (f"<think>so</think>\n{block}", f"<answer>{block}</answer>")
+    )
+    reward = CodeReward(form="r1", workers=1)
+    assert [verdict.score for verdict in reward.judge_many([(problem(tests), summary), (problem(tests), answer)])] == [
+        1,
+        0,
+    ]
+    assert CodeReward(workers=1)(problem(tests), summary).reason == "no program in its place"
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed"):
+        CodeReward(form="r2")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1_lightning.rewards.format import FormatReward
+from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem
 
 PROBLEM = Problem("What is 2+3?", "5", "2+3")
@@ -66,3 +67,16 @@ def test_only_zero_or_one_and_never_for_text_without_all_four_tags(text: str) ->
 
 def test_the_name_is_the_metric() -> None:
     assert FormatReward().name == "format"
+
+
+def test_r1_s_form_on_request() -> None:
+    summary, reward = "<think>2+3</think>It is 5.", FormatReward(form="r1")
+    assert reward(PROBLEM, Completion(summary, 1, True)).score == 1.0
+    assert reward(PROBLEM, Completion(summary, 1, False)).reason == "cut off by the length limit"
+    assert reward(PROBLEM, Completion(GOOD, 1, True)).reason == "a tag in the summary"
+    assert reward(PROBLEM, Completion("<think></think>", 1, True)).reason == (
+        "nothing visible between the think tags; nothing visible after the think block"
+    )
+    assert score(summary) == 0.0
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed"):
+        FormatReward(form="r2")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import pytest
 from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rewards.verifier_pool import TIMED_OUT, PoolVerdict
+from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import BatchRewardFunction, Completion, Problem
 from tests.rewards.test_accuracy import CASES, PROBLEM
 
@@ -110,3 +111,14 @@ def test_every_solution_of_gsm8k_is_right_and_its_neighbours_are_not(file: str, 
             assert strict(problem, written(str(other))).score == 0.0
             assert free(problem, Completion(f"{solution}#### {other:,}", 9, True)).score == 0.0
     assert strict.pool.process_ids() == free.pool.process_ids() == []
+
+
+def test_r1_s_form_on_request() -> None:
+    """Numbers and words are decided at once, so no process is started."""
+    reward = MathReward(form="r1")
+    texts = ["<think>a</think>So \\boxed{24}.", "<think>a</think>24", "<think>a</think><answer>24</answer>"]
+    problem = Problem("q", "24", "id")
+    assert [reward(problem, Completion(text, 9, True)).score for text in texts] == [1.0, 1.0, 0.0]
+    assert reward.leniently().form == "r1" and copy.deepcopy(reward).form == "r1"
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed"):
+        MathReward(form="r2")  # type: ignore[arg-type]

@@ -71,3 +71,19 @@ def test_real_problems_in_real_processes(scorer: TaskScorer) -> None:
     verdicts = scorer.judge_many([*right, *wrong])
     assert [verdict.score for verdict in verdicts] == [1.0] * 6 + [0.0] * 6
     assert scorer.judge_many(wrong[::-1] + right[::-1]) == verdicts[::-1]
+
+
+def test_r1_s_form_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    scorer = TaskScorer(form="r1")
+
+    def judged(pairs: list[tuple[str, str]]) -> list[PoolVerdict]:
+        asked.extend(pairs)
+        return [PoolVerdict(True, "one", score=1.0)] * len(pairs)
+
+    monkeypatch.setattr(scorer.pool, "compare_many", judged)
+    texts = ["<think>so</think>It is \\boxed{5}.", "<think>so</think><answer>5</answer>"]
+    verdicts = scorer.judge_many([(PROBLEM, Completion(text, 9, True)) for text in texts])
+    assert asked == [("5", "{}")] and [verdict.score for verdict in verdicts] == [1.0, 0.0]
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed"):
+        TaskScorer(form="r2")  # type: ignore[arg-type]

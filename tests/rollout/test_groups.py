@@ -12,7 +12,7 @@ from torch import Tensor
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, rollout_keys
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.text.reasoning_format import FAULTS
+from r1_lightning.text.reasoning_format import FAULTS, R1_FAULTS
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import Problem
@@ -179,3 +179,16 @@ def test_a_longer_limit_from_a_step_on() -> None:
         RolloutConfig(longer_from_step=8)
     with pytest.raises(InvalidInput, match="longer_max_new_tokens=2"):
         dataclasses.replace(config, longer_max_new_tokens=2)
+
+
+def test_faults_are_those_of_the_template_s_form() -> None:
+    rewards = torch.zeros(1, 2)
+    rollout = dataclasses.replace(
+        rollout_of([[A]], COMPLETIONS[:2], rewards), texts=["<think>a</think>5", "<answer>5</answer>"], form="r1"
+    )
+    found = {name: value for name, value in rollout.summary().items() if name.startswith("format/")}
+    assert found == {
+        **dict.fromkeys((f"format/{fault}" for fault in R1_FAULTS), 0.0),
+        "format/missing_think": 0.5,
+        "format/tag_in_summary": 0.5,
+    }

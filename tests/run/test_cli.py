@@ -21,7 +21,10 @@ BAD_INPUT = [
     # Hydra's composition errors
     (["stage=pretrian"], "stage='pretrian' is not allowed: it must be one of grpo, loop, misspelt, pretrain"),
     (["model=big"], "model='big' is not allowed: it must be one of tiny, wide"),
-    (["experiment=none_such"], "experiment='none_such' is not allowed: it must be one of wide_run"),
+    (
+        ["experiment=none_such"],
+        "experiment='none_such' is not allowed: it must be one of first, loop, second, wide_run",
+    ),
     (["optim.lrr=1"], "optim.lrr=1 is not allowed: there is no such key; did you mean optim.lr"),
     (["lr=1"], "lr=1 is not allowed: there is no such key; did you mean optim.lr?"),
     (["stge=grpo"], "stge=grpo is not allowed: there is no such key; did you mean stage"),

@@ -168,3 +168,15 @@ def test_durations(seconds: float, text: str) -> None:
 def test_a_model_without_mtp_is_counted(tmp_path: Path, capsys: Captured) -> None:
     done = train([*overrides(tmp_path), "model.mtp_depth=0", "dry_run=true"], capsys)
     assert done.code == 0 and "latent cache, sampling" in done.out and "MTP module's" not in done.out
+
+
+def test_an_input_whose_data_decide_its_steps(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "x.jsonl").write_text('{"question": "1+1?", "completion": "2"}\n')
+    plain = [item for item in overrides(tmp_path / "runs") if not item.startswith("stage.parent_overrides")]
+    sft = f'stage.inputs.base={{stage: sft, overrides: ["data.examples.file={tmp_path}/x.jsonl"]}}'
+    result = train([*plain, sft, "dry_run=true"], capsys)
+    assert result.code == 0, result.err
+    assert (
+        "base: missing, would be built first (stage sft, as many optimizer steps as its data need, time not"
+        in result.out
+    )

@@ -23,7 +23,7 @@ from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, keep_freed_memory, set_up_torch, trainer_settings
 from r1_lightning.stages.grpo import GRPOModule
-from r1_lightning.text.chat_template import R1_ZERO_PREAMBLE
+from r1_lightning.text.chat_template import R1, R1_ZERO_PREAMBLE
 from r1_lightning.types.errors import InvalidInput, require_int
 from tests.support.commands import CONFIGS, overrides
 from tests.support.miniature import fingerprint
@@ -137,6 +137,15 @@ def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any
     assert len(build_parts(spelled, None)["tokenizer"].encode(R1_ZERO_PREAMBLE)) > 50
 
 
+def test_a_tokenizer_for_r1_holds_the_sentences_of_both_templates(config: DictConfig) -> None:
+    """The generator's documents are in R1-Zero's template, and a row of 96 tokens has no room to spell it out."""
+    other = config.copy()
+    other.task.template = "r1"
+    other.reward = None
+    tokenizer = build_parts(other, None)["tokenizer"]
+    assert [len(tokenizer.encode(phrase)) for phrase in (R1_ZERO_PREAMBLE, *R1.phrases())] == [1, 1, 1]
+
+
 def test_the_reward_called_accuracy_judges_evaluations() -> None:
     accuracy = AccuracyReward()
     assert accuracy_of(WeightedSum([FormatReward(), accuracy])) is accuracy
@@ -181,7 +190,7 @@ def test_an_unknown_template_is_named(config: DictConfig) -> None:
     wrong = config.copy()
     wrong.task.template = "r2_zero"
     with pytest.raises(
-        InvalidInput, match=r"task\.template='r2_zero' is not allowed: it must be one of r1_zero, plain"
+        InvalidInput, match=r"task\.template='r2_zero' is not allowed: it must be one of r1_zero, r1, plain"
     ):
         build_parts(wrong, None)
 

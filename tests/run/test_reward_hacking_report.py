@@ -60,7 +60,8 @@ def test_two_runs_are_two_models_on_one_base_and_one_reward_model() -> None:
     import hydra
 
     from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
-    from r1_lightning.run.graph import Node, plan
+    from r1_lightning.run.graph import plan
+    from r1_lightning.run.nodes import Node
 
     nodes = []
     with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):

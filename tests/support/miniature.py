@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,28 @@ import lightning as L
 import torch
 from torch import nn
 
+from r1_lightning.data.chat_data import ChatDataModule
+from r1_lightning.data.on_policy_data import OnPolicyDataModule
 from r1_lightning.data.preference_data import PreferenceDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.data.teacher_data import CachedTeacherDataModule, TeacherTracesDataModule
+from r1_lightning.functional.distillation import Distillation, GeneralisedJS
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.preference_loss import BradleyTerry
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker
 from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.distill import DistillModule
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.stages.reward_model import RewardModelModule
+from r1_lightning.stages.sft import SFTModule
 from r1_lightning.text.chat_template import PLAIN
-from r1_lightning.types.text import Completion, Preference, Problem, Verdict
+from r1_lightning.types.text import ChatExample, Completion, Preference, Problem, Verdict
 from tests.model.tiny import randomise, tiny
 
 ALPHABET = "0123456789+-=? "
@@ -42,6 +50,9 @@ class CharTokenizer:
 
     eos_id, pad_id, vocab_size = EOS, PAD, len(ALPHABET) + 2
     begins_with_bos = False
+
+    def vocabulary(self) -> dict[str, int]:
+        return {token: number for number, token in enumerate((*ALPHABET, "<eos>", "<pad>"))}
 
     def encode(self, text: str) -> list[int]:
         return [ALPHABET.index(character) for character in text]
@@ -87,6 +98,15 @@ class SumPairs:
 
     def _pair(self, problem: Problem) -> Preference:
         return Preference(problem.question, problem.answer, str(int(problem.answer) + 1))
+
+
+@dataclass(frozen=True)
+class SumExamples:
+    """What a `ChatExamples` is asked for: 20 sums with their answers."""
+
+    def read(self) -> Sequence[ChatExample]:
+        problems = [Sums().train_problem(0, index) for index in range(20)]
+        return [ChatExample(problem.question, problem.answer, f"sum {problem.problem_id}") for problem in problems]
 
 
 @dataclass(frozen=True)
@@ -159,9 +179,46 @@ class Miniature:
         sizes = {"items_per_batch": items_per_batch, "row_tokens": row_tokens}
         return PreferenceDataModule(SumPairs(), tokenizer, PLAIN, self.seed, self.max_steps, "whole", **sizes)
 
+    def sft(self, **settings: Any) -> SFTModule:
+        return SFTModule(self.model, self.optim, max_steps=self.max_steps, **settings)
+
+    def examples(self, examples_per_batch: int = 6, row_tokens: int = 24) -> ChatDataModule:
+        tokenizer: Any = CharTokenizer()
+        source: Any = SumExamples()
+        sizes = {"examples_per_batch": examples_per_batch, "row_tokens": row_tokens}
+        return ChatDataModule(source, tokenizer, PLAIN, self.seed, self.max_steps, **sizes)
+
     def text(self, row_tokens: int = 24, rows_per_batch: int = 4) -> PretrainDataModule:
         tokenizer: Any = CharTokenizer()
         return PretrainDataModule(Sums(), tokenizer, self.seed, self.max_steps, row_tokens, rows_per_batch)
+
+    def teacher(self) -> Teacher:
+        """Wider and deeper than the student, and of another kind: without experts."""
+        make = partial(backbone, 7, d_model=24, n_layers=3, n_dense_layers=3)
+        return Teacher(make, "teacher-1", CharTokenizer.vocab_size)
+
+    def distill(self, objective: Any = None, teacher: Teacher | None = None, **settings: Any) -> DistillModule:
+        objective = objective or Distillation(GeneralisedJS(0.3), 0.7, 2.0)
+        return DistillModule(
+            self.model, teacher or self.teacher(), self.optim, objective, max_steps=self.max_steps, **settings
+        )
+
+    def traces(self, **settings: Any) -> TeacherTracesDataModule:
+        tokenizer: Any = CharTokenizer()
+        sizes = {"items_per_batch": 6, "row_tokens": 24, **settings}
+        return TeacherTracesDataModule(Sums(), tokenizer, PLAIN, self.seed, self.max_steps, **sizes)
+
+    def cached(self, folder: Path, teacher: Teacher | None = None, **settings: Any) -> CachedTeacherDataModule:
+        tokenizer: Any = CharTokenizer()
+        sizes = {"items_per_batch": 6, "row_tokens": 24, "top_k": 4, "distill_temperature": 2.0, **settings}
+        given = (Sums(), tokenizer, PLAIN, teacher or self.teacher(), self.seed, self.max_steps, str(folder))
+        return CachedTeacherDataModule(*given, **sizes)
+
+    def on_policy(self, fraction: float = 1.0, **settings: Any) -> OnPolicyDataModule:
+        tokenizer: Any = CharTokenizer()
+        sizes = {"items_per_batch": 6, "row_tokens": 24, **settings}
+        given = (Sums(), tokenizer, PLAIN, self.sampler(), self.rollout, self.seed, self.max_steps, fraction)
+        return OnPolicyDataModule(*given, **sizes)
 
 
 def rollout_config(**changes: Any) -> RolloutConfig:

@@ -200,3 +200,11 @@ def test_hostile_megabytes_take_linear_time(text: str) -> None:
     lenient_answer(text)
     assert not same_answer(text, "42")
     assert time.perf_counter() - start_s < 10  # quadratic time would take hours
+
+
+def test_the_place_of_an_answer_is_that_of_the_form() -> None:
+    boxed = "<think>4</think>It is \\boxed{ 5 }."
+    assert (final_answer(boxed, "r1"), final_answer(boxed), final_answer(boxed, "r1_zero")) == ("5", None, None)
+    block = "<think>4</think><answer>5</answer>"
+    assert (final_answer(block, "r1"), final_answer(block)) == (None, "5")
+    assert final_answer("<think>4</think> 5 ", "r1") == "5" and final_answer("<think>4</think>\\boxed{}", "r1") is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from r1_lightning.text.chat_template import (
     PLAIN,
+    R1,
     R1_ZERO,
     R1_ZERO_PREAMBLE,
     R1_ZERO_SUFFIX,
@@ -81,3 +82,28 @@ def test_jinja_refuses_a_system_message() -> None:
 def test_template_needs_a_name() -> None:
     with pytest.raises(InvalidInput, match="name=''"):
         ChatTemplate("", "a", "b")
+
+
+# ------------------------------------------------------------------------------------------------------------------- R1
+
+
+def test_r1_asks_without_instruction() -> None:
+    assert TEMPLATES["r1"] is R1 and R1.render("What is 2+3?") == "User: What is 2+3?\n\nAssistant:"
+    assert R1.phrases() == ("User:", "Assistant:")
+    assert R1.render("x").isascii()  # the published one has special tokens, <｜User｜> and <｜Assistant｜>
+
+
+def test_each_template_names_its_form() -> None:
+    assert {name: template.form for name, template in TEMPLATES.items()} == {
+        "r1_zero": "r1_zero",
+        "r1": "r1",
+        "plain": "r1_zero",
+    }
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed: it must be one of r1_zero, r1"):
+        ChatTemplate("t", "a", "b", "r2")  # type: ignore[arg-type]
+
+
+@given(st.sampled_from([R1, R1_ZERO]), st.text(min_size=1).filter(lambda text: text == text.strip()))
+def test_a_completion_follows_as_the_jinja_form_has_it(template: ChatTemplate, text: str) -> None:
+    messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": text}]
+    assert render_jinja(template, messages) == template.render("1+1?") + template.respond(f"\n {text} ") + "<EOS>"

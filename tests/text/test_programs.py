@@ -49,3 +49,16 @@ def test_last_fenced_block(text: str, program: str | None) -> None:
 def test_strict_and_lenient(text: str, strict: str | None, lenient: str | None) -> None:
     assert final_program(text) == strict
     assert lenient_program(text) == lenient
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        (f"<think>a</think>\nHere:\n{BLOCK}\nIt prints 1.", "print(1)\n"),
+        (f"<think>{BLOCK}</think>print(2)", None),  # code in a summary is fenced, and the thinking is not looked at
+        (f"<think>a</think><answer>{BLOCK}</answer>", None),
+        (f"<think>a\n{BLOCK}", None),
+    ],
+)
+def test_in_r1_s_form_the_program_stands_in_the_summary(text: str, program: str | None) -> None:
+    assert final_program(text, "r1") == program

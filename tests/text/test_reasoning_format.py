@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1_lightning.text.reasoning_format import FAULTS, TAGS, has_visible_text, parse
+from r1_lightning.text.reasoning_format import FAULTS, FORMS, R1_FAULTS, TAGS, has_visible_text, parse, parse_r1
 
 BODY = st.text(min_size=1).filter(lambda text: has_visible_text(text) and not any(tag in text for tag in TAGS))
 BLANK = st.text(alphabet=" \t\n\u3000", max_size=4)
@@ -124,3 +124,86 @@ def test_hostile_megabytes_take_linear_time(text: str) -> None:
     assert not parse(text).well_formed
     # A scan of quadratic time would take hours for a million characters; a linear one takes a fraction of a second.
     assert time.perf_counter() - start_s < 10
+
+
+# ------------------------------------------------------------------------------------------------------------- R1's form
+
+# text, think body, summary, answer, faults
+R1_TEXTS = [
+    ("<think> 2+3=5 </think>The sum is \\boxed{5}.", " 2+3=5 ", "The sum is \\boxed{5}.", "5", ()),
+    (
+        " <think>a</think>\n\nFirst,\nso \\boxed{4} or \\boxed{5}.",
+        "a",
+        "\n\nFirst,\nso \\boxed{4} or \\boxed{5}.",
+        "5",
+        (),
+    ),
+    ("<think>a</think> 5", "a", " 5", " 5", ()),  # nothing but the answer
+    ("<think>a</think>\n5\n", "a", "\n5\n", "\n5\n", ()),
+    ("<think>a</think>It is\n5", "a", "It is\n5", None, ()),  # several lines, no box: no place for an answer
+    (
+        "<think>\\boxed{4}</think>5 it is",
+        "\\boxed{4}",
+        "5 it is",
+        "5 it is",
+        (),
+    ),  # a box in the thinking is none of the summary
+    ("<think>a</think>\\boxed{5", "a", "\\boxed{5", None, ()),
+    ("", None, "", "", ("missing_think", "missing_summary")),
+    ("5", None, "5", "5", ("missing_think",)),
+    ("<answer>5</answer>", None, None, None, ("missing_think", "tag_in_summary")),
+    ("<think>a", None, None, None, ("unclosed_think",)),
+    ("a</think>5", None, "5", "5", ("unopened_think",)),
+    ("<think>a</think>", "a", "", "", ("missing_summary",)),
+    ("<think>a</think>\u200b", "a", "\u200b", "\u200b", ("missing_summary",)),
+    ("<think> </think>5", " ", "5", "5", ("empty_think",)),
+    ("So: <think>a</think>5", "a", "5", "5", ("text_outside",)),
+    ("<think>a</think><answer>5</answer>", "a", None, None, ("tag_in_summary",)),
+    ("<think>a</think>5<think>b</think>6", None, None, None, ("several_think",)),
+    ("<think>a</think>5</think>6", None, None, None, ("several_think",)),
+    ("</think>5<think>", None, None, None, ("wrong_order",)),
+    ("<think><answer>4</answer></think>5", None, "5", "5", ("nested",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "summary", "answer", "faults"), R1_TEXTS, ids=[repr(row[0]) for row in R1_TEXTS]
+)
+def test_r1_by_hand(
+    text: str, think: str | None, summary: str | None, answer: str | None, faults: tuple[str, ...]
+) -> None:
+    parsed = FORMS["r1"].parse(text)
+    assert (parsed.think, parsed.summary, parsed.answer, parsed.faults) == (think, summary, answer, faults)
+
+
+def test_every_fault_of_r1_is_shown_above_and_has_a_description() -> None:
+    assert {fault for row in R1_TEXTS for fault in row[4]} == set(R1_FAULTS) == set(FORMS["r1"].faults)
+    assert FORMS["r1_zero"].faults is FAULTS and FORMS["r1_zero"].parse is parse
+
+
+def test_r1_allows_an_empty_think_on_request() -> None:
+    assert parse_r1("<think></think>5", allow_empty_think=True).well_formed
+    assert not parse_r1("<think></think>", allow_empty_think=True).well_formed
+
+
+@given(BODY, BLANK, BODY)
+def test_no_text_is_well_formed_in_both_forms(think: str, between: str, answer: str) -> None:
+    r1_zero = f"<think>{think}</think>{between}<answer>{answer}</answer>"
+    r1 = f"<think>{think}</think>{between}{answer}"
+    assert parse(r1_zero).well_formed and not parse_r1(r1_zero).well_formed
+    assert parse_r1(r1).well_formed and not parse(r1).well_formed
+
+
+@given(PIECES)
+def test_any_text_gives_known_faults_of_r1_and_bodies_without_tags(text: str) -> None:
+    parsed = parse_r1(text)
+    assert set(parsed.faults) <= set(R1_FAULTS) and len(parsed.faults) == len(set(parsed.faults))
+    for body in (parsed.think, parsed.summary, parsed.answer):
+        assert body is None or not any(tag in body for tag in TAGS)
+    if parsed.well_formed:
+        assert text.strip().startswith("<think>") and text.endswith(f"{parsed.think}</think>{parsed.summary}")
+
+
+@given(PIECES)
+def test_the_summary_of_r1_zero_is_its_answer(text: str) -> None:
+    assert parse(text).summary == parse(text).answer

@@ -82,6 +82,12 @@ def test_vocabulary_size_counts_everything(tokenizer: TextTokenizer) -> None:
     assert smallest.decode(smallest.encode("bytes alone: 字")) == "bytes alone: 字"
 
 
+def test_the_vocabulary_spells_every_id_once(tokenizer: TextTokenizer) -> None:
+    vocabulary = tokenizer.vocabulary()
+    assert sorted(vocabulary.values()) == list(range(VOCAB_SIZE))
+    assert all(tokenizer.token_to_id(token) == token_id for token, token_id in vocabulary.items())
+
+
 def test_special_tokens_have_their_own_ids_and_vanish_when_skipped(tokenizer: TextTokenizer) -> None:
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (0, 1, 2)
     ids = [*tokenizer.encode("ab"), tokenizer.eos_id, tokenizer.pad_id]

@@ -17,6 +17,7 @@ from r1_lightning.types.tensors import (
     Backbone,
     BackboneOutput,
     Balanced,
+    ChatBatch,
     DraftingBackbone,
     Drafts,
     GenerateFn,
@@ -141,3 +142,14 @@ def test_whole_rows_are_documents_from_position_0() -> None:
 
 def test_drafts_add_up() -> None:
     assert Drafts(3, 1) + Drafts(4, 4) == Drafts(7, 5)
+
+
+def test_targets_of_a_step_by_hand() -> None:
+    """Prompts of 3, 1 and 0 tokens in documents of 5, 2 and 2: tokens 3, 4 | 1 | 0, 1 are completion.
+
+    One place ahead all but the last document's first have a token to be predicted from: 2 + 1 + 1. Two places ahead: 3, 4 | none |
+    none. Four: 4. Five: none.
+    """
+    lengths = torch.tensor([[3, 5], [1, 2], [0, 2]])
+    batch = ChatBatch(token_batch(), torch.zeros(1, 4, dtype=torch.bool), lengths)
+    assert [int(batch.n_targets(places)) for places in (1, 2, 3, 4, 5, 6)] == [4, 2, 2, 1, 0, 0]

@@ -1,0 +1,100 @@
+"""Text that the student writes itself, for its teacher to score (GKD, Agarwal et al. 2023, arXiv:2306.13649, Algorithm 1).
+
+With probability `on_policy_fraction` (their lambda), drawn from (seed, step), a step learns from one completion of the student to
+each of the next `items_per_batch` problems; otherwise from text, as `data.teacher_data` serves it. No gradient flows through
+sampling. Completions are written at the very step that learns from them, with the weights of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from r1_lightning.data.teacher_data import StepRows, Steps, TeacherTracesDataModule
+from r1_lightning.rollout.distill_rows import DistillRow
+from r1_lightning.rollout.groups import RolloutConfig, rollout_keys
+from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require, require_number
+from r1_lightning.types.tensors import GenerateFn
+from r1_lightning.types.text import ProblemSource, TraceSource
+
+
+class OnPolicySteps:
+    """The student's completions at a share of all steps, and `text` at the others."""
+
+    def __init__(
+        self,
+        text: Steps,
+        prompts: Callable[[int], list[list[int]]],
+        generate: GenerateFn,
+        seed: int,
+        fraction: float,
+        optimizer_steps: Callable[[], int],
+    ) -> None:
+        self.text, self.prompts, self.generate = text, prompts, generate
+        self.seed, self.fraction = seed, fraction
+        self.optimizer_steps = optimizer_steps
+
+    def is_on_policy(self, step: int) -> bool:
+        return keyed_random("on-policy", self.seed, step).random() < self.fraction
+
+    def __call__(self, step: int) -> StepRows:
+        if not self.is_on_policy(step):
+            return self.text(step)
+        taken = self.optimizer_steps()
+        if taken != step:
+            raise RuntimeError(f"text for step {step} asked for after {taken} optimizer steps: it would be stale")
+        prompts = self.prompts(step)
+        generation = self.generate(prompts, 1, rollout_keys(step, len(prompts), 1))
+        lengths = generation.completion_mask.sum(1).tolist()
+        completions = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
+        rows = [DistillRow((*p, *c), len(p)) for p, c in zip(prompts, completions, strict=True)]
+        return StepRows(rows, is_text=False)
+
+
+class OnPolicyDataModule(TeacherTracesDataModule):
+    """`TeacherTracesDataModule` with a share of the student's own completions, sampled as `rollout` says."""
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        generate: GenerateFn,
+        rollout: RolloutConfig,
+        seed: int,
+        max_steps: int,
+        on_policy_fraction: float = 1.0,
+        traces: TraceSource | None = None,
+        items_per_batch: int = 64,
+        micro_batches: int = 1,
+        row_tokens: int = 128,
+        first_document: int = 0,
+    ) -> None:
+        sizes = (items_per_batch, micro_batches, row_tokens, first_document)
+        super().__init__(source, tokenizer, template, seed, max_steps, traces, *sizes)
+        require_number("data.on_policy_fraction", on_policy_fraction, 0.0, 1.0)
+        self.generate, self.rollout, self.fraction = generate, rollout, on_policy_fraction
+
+    def setup(self, stage: str) -> None:
+        steps = OnPolicySteps(self.text(), self.prompts, self.generate, self.seed, self.fraction, self._optimizer_steps)
+        self._check_prompts([step for step in range(self.max_steps) if steps.is_on_policy(step)])
+        self.dataset = self.dataset_of(steps)
+
+    def prompts(self, step: int) -> list[list[int]]:
+        """The prompts of a step's problems: the next `items_per_batch` of the training stream."""
+        places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
+        problems = [self.source.train_problem(self.seed, place) for place in places]
+        return self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
+
+    def _check_prompts(self, steps: Sequence[int]) -> None:
+        """Raise `InvalidInput`, before anything is sampled, where a prompt leaves no room for its completion in a row."""
+        longest = max((len(prompt) for step in steps for prompt in self.prompts(step)), default=0)
+        new = self.rollout.max_new_tokens
+        allowed = f"a prompt of {longest} tokens with max_new_tokens = {new} needs a row of {longest + new}"
+        require(longest + new <= self.row_tokens or not steps, "data.row_tokens", self.row_tokens, allowed)
+
+    def _optimizer_steps(self) -> int:
+        assert self.trainer is not None, "the data module is not attached to a Trainer yet"
+        return self.trainer.global_step

@@ -1,0 +1,247 @@
+"""Text for a student, and what its teacher says of it: asked at every step (`data=teacher_traces`) or once, kept on disk
+(`data=teacher_cache`).
+
+The text is the task's documents, or, where `traces` names a source, questions with completions (then the loss is on completions).
+Step s takes the next `items_per_batch` of them; everything is a function of (seed, step), and a resumed run makes the same rows
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
+
+from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
+from r1_lightning.rollout.teacher import Teacher
+from r1_lightning.rollout.teacher_cache import TeacherCache
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+from r1_lightning.types.tensors import DistillBatch
+from r1_lightning.types.text import ProblemSource, TraceSource
+
+
+class StepRows(NamedTuple):
+    """What is learned at a step; `is_text` is False where the student wrote it."""
+
+    rows: Sequence[DistillRow]
+    is_text: bool = True
+
+
+class Steps(Protocol):
+    """Where the rows of a step come from: at least `items_per_batch` of them."""
+
+    def __call__(self, step: int) -> StepRows: ...
+
+
+class DocumentSteps:
+    """The task's documents from number `first_document` on, longer ones in pieces."""
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        seed: int,
+        items_per_batch: int,
+        row_tokens: int,
+        first_document: int,
+    ) -> None:
+        self.source, self.tokenizer, self.seed = source, tokenizer, seed
+        self.items_per_batch, self.row_tokens, self.first_document = items_per_batch, row_tokens, first_document
+
+    def __call__(self, step: int) -> StepRows:
+        start = self.first_document + step * self.items_per_batch
+        texts = list(self.source.documents(self.seed, start, self.items_per_batch))
+        if len(texts) < self.items_per_batch:
+            raise InvalidInput(f"task: the problem source has no documents from number {start + len(texts)} on")
+        return StepRows(document_rows(texts, self.tokenizer, self.row_tokens))
+
+
+class TraceSteps:
+    """Traces, pass after pass, each pass in an order of its own drawn from (seed, pass)."""
+
+    def __init__(self, rows: Sequence[DistillRow], seed: int, items_per_batch: int) -> None:
+        self.rows, self.seed, self.items_per_batch = rows, seed, items_per_batch
+
+    def __call__(self, step: int) -> StepRows:
+        places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
+        turns = [divmod(place, len(self.rows)) for place in places]
+        return StepRows([self.rows[_order(self.seed, turn, len(self.rows))[number]] for turn, number in turns])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
+    return tuple(sorted(range(size), key=lambda number: hashlib.blake2b(f"{seed}/{turn}/{number}".encode()).digest()))
+
+
+class DistillDataset:
+    """The micro-batches of steps 0 .. max_steps - 1: number i is part i mod `micro_batches` of its step.
+
+    `finish` is applied to each: what brings the teacher's log-probs from a cache.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        max_steps: int,
+        micro_batches: int,
+        row_tokens: int,
+        pad_id: int,
+        finish: Callable[[DistillBatch], DistillBatch] = lambda batch: batch,
+    ) -> None:
+        self.steps, self.max_steps, self.micro_batches = steps, max_steps, micro_batches
+        self.row_tokens, self.pad_id = row_tokens, pad_id
+        self.finish = finish
+        self.newest: tuple[int, list[DistillBatch]] | None = None
+
+    def __len__(self) -> int:
+        return self.max_steps * self.micro_batches
+
+    def __getitem__(self, item: int) -> DistillBatch:
+        step, part = divmod(item, self.micro_batches)
+        if self.newest is None or self.newest[0] != step:  # the student's own text is written once per step
+            self.newest = (step, self.batches(step))
+        return self.finish(self.newest[1][part])
+
+    def batches(self, step: int) -> list[DistillBatch]:
+        """All micro-batches of a step, as they come from the text."""
+        rows, is_text = self.steps(step)
+        n_tokens = sum(row.n_targets for row in rows)
+        parts = [rows[start :: self.micro_batches] for start in range(self.micro_batches)]
+        return [collate_distill(part, self.row_tokens, self.pad_id, n_tokens, is_text) for part in parts]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore: text is made again from the seed, and the student's own at the step that learns from it."""
+
+
+class TeacherTracesDataModule(L.LightningDataModule):
+    """`items_per_batch` documents or traces per optimizer step, in `micro_batches` parts, packed in rows of `row_tokens`.
+
+    `traces` None takes the task's documents from number `first_document` on. Traces longer than a row are left out, and counted.
+    """
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        seed: int,
+        max_steps: int,
+        traces: TraceSource | None = None,
+        items_per_batch: int = 64,
+        micro_batches: int = 1,
+        row_tokens: int = 128,
+        first_document: int = 0,
+    ) -> None:
+        super().__init__()
+        require_int("data.items_per_batch", items_per_batch, 1)
+        require_int("data.micro_batches", micro_batches, 1)
+        allowed = f"it must be at most items_per_batch = {items_per_batch}"
+        require(micro_batches <= items_per_batch, "data.micro_batches", micro_batches, allowed)
+        require_int("data.row_tokens", row_tokens, 2)
+        require_int("data.first_document", first_document, 0)
+        self.source, self.tokenizer, self.template, self.seed = source, tokenizer, template, seed
+        self.max_steps, self.traces, self.first_document = max_steps, traces, first_document
+        self.items_per_batch, self.micro_batches, self.row_tokens = items_per_batch, micro_batches, row_tokens
+        self.dataset: DistillDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        self.dataset = self.dataset_of(self.text())
+
+    def dataset_of(self, steps: Steps) -> DistillDataset:
+        return DistillDataset(steps, self.max_steps, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
+
+    def text(self) -> Steps:
+        """The text itself, whoever scores it. InvalidInput where no trace fits into a row."""
+        if self.traces is None:
+            sizes = (self.items_per_batch, self.row_tokens, self.first_document)
+            return DocumentSteps(self.source, self.tokenizer, self.seed, *sizes)
+        rows = trace_rows(self.traces.traces(), self.tokenizer, self.template)
+        kept = [row for row in rows if len(row.ids) <= self.row_tokens]
+        longest = max(len(row.ids) for row in rows)
+        allowed = f"no trace fits into a row; the longest takes {longest} tokens"
+        require(bool(kept), "data.row_tokens", self.row_tokens, allowed)
+        left_out = len(rows) - len(kept)
+        rank_zero_only(print)(
+            f"traces: {len(kept)}; left out: {left_out} (longer than row_tokens = {self.row_tokens})", flush=True
+        )
+        return TraceSteps(kept, self.seed, self.items_per_batch)
+
+    def train_dataloader(self) -> StepLoader:
+        assert self.dataset is not None, "setup comes first"
+        return StepLoader(self.dataset)
+
+
+class CachedTeacherDataModule(TeacherTracesDataModule):
+    """The same, scored before training: the teacher's `top_k` likeliest tokens under `distill_temperature`, in `cache_folder`.
+
+    The size is printed before anything is computed. Shards that are there are not made again; when all are, the teacher is not even
+    loaded.
+    """
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        teacher: Teacher,
+        seed: int,
+        max_steps: int,
+        cache_folder: str,
+        top_k: int,
+        distill_temperature: float,
+        traces: TraceSource | None = None,
+        items_per_batch: int = 64,
+        micro_batches: int = 1,
+        row_tokens: int = 128,
+        first_document: int = 0,
+    ) -> None:
+        sizes = (items_per_batch, micro_batches, row_tokens, first_document)
+        super().__init__(source, tokenizer, template, seed, max_steps, traces, *sizes)
+        require_int("data.top_k", top_k, 1)
+        require_number("data.distill_temperature", distill_temperature, 0.0, open_minimum=True)
+        self.teacher, self.folder, self.top_k = teacher, Path(cache_folder), top_k
+        self.distill_temperature = distill_temperature
+
+    def setup(self, stage: str) -> None:
+        cache = TeacherCache(self.folder, self.teacher, self.top_k, self.distill_temperature)
+        dataset = self.dataset_of(self.text())
+        self._fill(cache, dataset)
+        dataset.finish = cache.read
+        self.dataset = dataset
+
+    def _fill(self, cache: TeacherCache, dataset: DistillDataset) -> None:
+        """Write the shards that are missing, after saying how large they will be."""
+        shards, tokens, missing, missing_tokens = 0, 0, 0, 0
+        for batch in self._batches(dataset):
+            count = int(batch.target_mask.sum())
+            shards, tokens = shards + 1, tokens + count
+            for _ in cache.missing([batch]):
+                missing, missing_tokens = missing + 1, missing_tokens + count
+        sizes = [cache.bytes_of(n) / 1e6 for n in (tokens, missing_tokens)]
+        say = rank_zero_only(print)
+        say(
+            f"teacher cache: {tokens:,} tokens x {self.top_k} of {self.teacher.vocabulary:,}, {sizes[0]:,.1f} MB in {shards} "
+            f"shards, of which {missing} ({sizes[1]:,.1f} MB) are to be written to {self.folder}",
+            flush=True,
+        )
+        if missing:
+            with tqdm(total=missing, desc="asking the teacher", unit="shard") as bar:
+                for batch in cache.missing(self._batches(dataset)):
+                    cache.write(batch)
+                    bar.update()
+            self.teacher.release()
+
+    def _batches(self, dataset: DistillDataset) -> Any:
+        return (batch for step in range(self.max_steps) for batch in dataset.batches(step))

@@ -1,0 +1,92 @@
+"""Questions and completions as a language model reads them: template, completion, EOS, packed, with a mask for the loss.
+
+Prompt and completion are tokenised apart, as they are when the model is asked: no merge of a byte-level tokenizer can reach over
+the border between them, so the mask is exact, and the first token of a completion follows the very prompt that sampling gives.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from r1_lightning.rollout.packing import PackedRows
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.tensors import ChatBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow:
+    """One document as token ids: the prompt, and the completion with EOS at its end."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+class ChatRows:
+    """Many documents in one flat array: four bytes for each token, where lists of Python's numbers take nine times as much."""
+
+    def __init__(self, rows: Iterable[ChatRow]) -> None:
+        self.ids = array("i")
+        self.prompt_ends, self.ends = array("q"), array("q")
+        for row in rows:
+            self.ids.extend(row.prompt)
+            self.prompt_ends.append(len(self.ids))
+            self.ids.extend(row.completion)
+            self.ends.append(len(self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, number: int) -> ChatRow:
+        start = self.ends[number - 1] if number > 0 else 0
+        border = self.prompt_ends[number]
+        return ChatRow(tuple(self.ids[start:border]), tuple(self.ids[border : self.ends[number]]))
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts; the rest of `ids` are completions."""
+        return sum(self.prompt_ends) - sum(self.ends) + len(self.ids)
+
+
+def encode_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids of each (question, response): the question in its template; the response as it stands, and EOS."""
+    prompts = tokenizer.encode_batch([template.render(question) for question, _ in pairs])
+    responses = tokenizer.encode_batch([response for _, response in pairs])
+    if tokenizer.begins_with_bos:  # once, before the prompt
+        responses = [ids[1:] for ids in responses]
+    return [(prompt, [*response, tokenizer.eos_id]) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def chat_rows(pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate) -> list[ChatRow]:
+    """Each (question, completion) as token ids, the completion as the template has it follow a prompt."""
+    responses = [(question, template.respond(completion)) for question, completion in pairs]
+    encoded = encode_pairs(responses, tokenizer, template)
+    return [ChatRow(tuple(prompt), tuple(completion)) for prompt, completion in encoded]
+
+
+def collate_chat(parts: Sequence[Sequence[ChatRow]], part: int, row_tokens: int, pad_id: int) -> ChatBatch:
+    """Micro-batch number `part` of a step whose documents are `parts`, in rows of at most `row_tokens`, cut to what is used.
+
+    The documents of the other micro-batches only count in its denominators. ValueError where a document is longer than a row.
+    """
+    rows = parts[part]
+    packed = PackedRows([(*row.prompt, *row.completion) for row in rows], row_tokens, pad_id)
+    used = int((packed.document_ids > 0).sum(1).max())
+    tokens = packed.batch(slice(None))
+    mask = torch.zeros(tokens.token_ids.shape, dtype=torch.bool)
+    for row, (line, column) in zip(rows, packed.spans, strict=True):
+        mask[line, column + len(row.prompt) : column + len(row)] = True
+    return ChatBatch(
+        tokens=type(tokens)(*(x[:, :used] for x in (tokens.token_ids, tokens.position_ids, tokens.document_ids))),
+        completion_mask=mask[:, :used],
+        step_lengths=torch.tensor([[len(row.prompt), len(row)] for step_rows in parts for row in step_rows]),
+    )

@@ -1,0 +1,65 @@
+"""Text that a student learns, as token ids and as packed rows: pre-training documents, or questions with a teacher's completion.
+
+Of a document every token but the first is learned (nothing stands before that one), of a completion all tokens and the EOS, of a
+question none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from r1_lightning.rollout.packing import PackedRows, cut_long
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.tensors import DistillBatch
+from r1_lightning.types.text import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class DistillRow:
+    """Token ids, of which number `first_target` (at least 1) and all after it are learned."""
+
+    ids: tuple[int, ...]
+    first_target: int = 1
+
+    @property
+    def n_targets(self) -> int:
+        return max(0, len(self.ids) - self.first_target)
+
+
+def document_rows(texts: Sequence[str], tokenizer: TextTokenizer, row_tokens: int) -> list[DistillRow]:
+    """Each text with its EOS, in pieces of at most `row_tokens`."""
+    encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
+    return [DistillRow(tuple(piece)) for piece in cut_long(encoded, row_tokens)]
+
+
+def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: ChatTemplate) -> list[DistillRow]:
+    """Each trace as the question in its template, the completion as it stands, EOS."""
+    prompts = tokenizer.encode_batch([template.render(trace.question) for trace in traces])
+    completions = tokenizer.encode_batch([trace.completion for trace in traces])
+    if tokenizer.begins_with_bos:  # once, before the prompt
+        completions = [ids[1:] for ids in completions]
+    return [
+        DistillRow((*prompt, *completion, tokenizer.eos_id), len(prompt))
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
+def collate_distill(
+    rows: Sequence[DistillRow], row_tokens: int, pad_id: int, n_tokens: int, is_text: bool = True
+) -> DistillBatch:
+    """`rows` packed into rows of at most `row_tokens`, and cut to what is used. ValueError where one is longer.
+
+    `n_tokens` are those learned in the whole optimizer step.
+    """
+    packed = PackedRows([row.ids for row in rows], row_tokens, pad_id)
+    used = int((packed.document_ids > 0).sum(1).max())
+    mask = torch.zeros(packed.token_ids.shape, dtype=torch.bool)
+    for row, (line, column) in zip(rows, packed.spans, strict=True):
+        mask[line, column + row.first_target : column + len(row.ids)] = True
+    whole = packed.batch(slice(None))
+    tokens = type(whole)(*(x[:, :used] for x in (whole.token_ids, whole.position_ids, whole.document_ids)))
+    return DistillBatch(tokens, mask[:, :used], n_tokens, is_text)

@@ -1,0 +1,164 @@
+"""Rejection sampling block by block: problems in, for each a record of its samples and of what became of them.
+
+DeepSeek-R1 draws several responses per prompt from its RL checkpoint and keeps the correct and readable ones (arXiv:2501.12948v1,
+section 2.3.3); the rules are in `rollout.rejecting`. Here the problems come in blocks. A block is a function of the configuration
+and the weights: problem number i is that of the task's training stream, its draws are keyed by (seed, i, sample), and the rows that
+are decoded together are those of the block. So blocks can be made in any order, by any number of processes, again after a kill,
+and have the same bytes.
+
+Not sampled at all is a problem that came before under the same `problem_id`, one that is contaminated, and one whose prompt leaves
+no room for an answer; the record says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from r1_lightning.rewards.combine import WeightedSum, judge_all
+from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.judging import completions_of
+from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, KeepRules
+from r1_lightning.tasks.answered_file import RowSource
+from r1_lightning.tasks.decontaminate import Decontaminator
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require, require_int, require_number
+from r1_lightning.types.tensors import GenerateFn
+from r1_lightning.types.text import Completion, Problem, ProblemSource, RewardFunction
+
+SAMPLED_ROLLOUT = 2**31 + 4  # keys of draws that belong to no rollout of RL
+REASONING = "reasoning"  # the share of what is sampled here, beside those of other sources
+REPEATED, NO_ROOM = "asked before", "prompt too long"
+SKIPPED = (REPEATED, CONTAMINATED, NO_ROOM)  # why a problem is not sampled
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RejectionSampling:
+    """What `stage=sample` does.
+
+    `problems` problems of the training stream from number `first_problem` on, `samples` completions each, in blocks of
+    `problems_per_block` (at most `max_steps` blocks; null: all). `benchmarks` are tasks by name whose held-out questions are kept
+    out, beside the first `held_out_questions` of the task's own. `sources` are rows from elsewhere by name, and `shares` what part
+    of the data set each source is to be, `reasoning` being what is sampled; null: everything there is. `shard` of `shards` says
+    which blocks are this process's: every `shards`-th.
+    """
+
+    problems: int
+    samples: int
+    first_problem: int = 0
+    problems_per_block: int = 32
+    max_steps: int | None = None
+    held_out_questions: int = 500
+    rules: KeepRules = field(default_factory=KeepRules)
+    benchmarks: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, RowSource] = field(default_factory=dict)
+    shares: Mapping[str, float] | None = None
+    shard: int = 0
+    shards: int = 1
+    content_version: ClassVar[str] = "rejection-sampling-1"
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "samples", "problems_per_block", "shards"):
+            require_int(name, getattr(self, name), 1)
+        require_int("first_problem", self.first_problem, 0)
+        require_int("held_out_questions", self.held_out_questions, 0)
+        if self.max_steps is not None:
+            require_int("max_steps", self.max_steps, 1)
+        require_int("shard", self.shard, 0, self.shards - 1)
+        require(
+            REASONING not in self.sources, "sources", REASONING, f"{REASONING} is what is sampled; take another name"
+        )
+        for name, share in (self.shares or {}).items():
+            require_number(f"shares.{name}", share, 0.0)
+        if self.shares is not None:
+            require(sum(self.shares.values()) > 0, "shares", dict(self.shares), "one of them must be above 0")
+
+    @property
+    def blocks(self) -> list[range]:
+        """The problem numbers of each block."""
+        end, size = self.first_problem + self.problems, self.problems_per_block
+        found = [range(start, min(start + size, end)) for start in range(self.first_problem, end, size)]
+        return found[: self.max_steps]
+
+    @property
+    def own_blocks(self) -> range:
+        """The numbers of the blocks that this process makes."""
+        return range(self.shard, len(self.blocks), self.shards)
+
+
+@dataclass(frozen=True)
+class BlockMaker:
+    """Samples, judges and sorts out the problems of one block. `max_prompt_tokens` is the longest prompt that is sampled."""
+
+    settings: RejectionSampling
+    source: ProblemSource
+    generate: GenerateFn
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    accuracy: RewardFunction
+    form: RewardFunction | None
+    decontaminator: Decontaminator
+    seed: int
+    max_prompt_tokens: int
+
+    def __call__(self, block: range, first_of: Mapping[str, int]) -> list[Record]:
+        """One record per problem, in order. `first_of` maps the id of each problem to the number under which it first came."""
+        problems = {index: self.source.train_problem(self.seed, index) for index in block}
+        skipped = {index: self._skipped(index, problem, first_of) for index, problem in problems.items()}
+        asked = [index for index in block if skipped[index] is None]
+        samples = iter(self._samples(asked, [problems[index] for index in asked]))
+        return [self._record(i, problems[i], skipped[i], [] if skipped[i] else next(samples)) for i in block]
+
+    def _skipped(self, index: int, problem: Problem, first_of: Mapping[str, int]) -> str | None:
+        if first_of[problem.problem_id] < index:
+            return REPEATED
+        if self.decontaminator.leak(problem.question) is not None:
+            return CONTAMINATED
+        return NO_ROOM if len(self._prompt(problem)) > self.max_prompt_tokens else None
+
+    def _prompt(self, problem: Problem) -> list[int]:
+        return self.tokenizer.encode(self.template.render(problem.question))
+
+    def _samples(self, numbers: Sequence[int], problems: Sequence[Problem]) -> Iterator[list[JudgedSample]]:
+        if not problems:
+            return
+        copies = self.settings.samples
+        keys = rollout_keys(SAMPLED_ROLLOUT, len(problems), copies)
+        keys[:, 1] = keys.new_tensor(numbers).repeat_interleave(copies)
+        generation = self.generate([self._prompt(problem) for problem in problems], copies, keys)
+        completions = completions_of(completion_texts(generation, self.tokenizer), generation)
+        rows = [problem for problem in problems for _ in range(copies)]
+        judged = self._judged(list(zip(rows, completions, strict=True)))
+        for start in range(0, len(judged), copies):
+            yield judged[start : start + copies]
+
+    def _judged(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[JudgedSample]:
+        right = judge_all(self.accuracy, pairs)
+        formed = [verdict.score >= 1 for verdict in judge_all(self.form, pairs)] if self.form else [True] * len(pairs)
+        return [
+            JudgedSample(completion, verdict.score >= 1, is_well_formed, not verdict.timed_out)
+            for (_, completion), verdict, is_well_formed in zip(pairs, right, formed, strict=True)
+        ]
+
+    def _record(self, index: int, problem: Problem, skipped: str | None, samples: Sequence[JudgedSample]) -> Record:
+        fates = self.settings.rules.decide(problem, samples, self.decontaminator.leak)
+        told = []
+        for sample, fate in zip(samples, fates, strict=True):
+            told.append({"tokens": sample.completion.n_tokens, "right": sample.is_right, "fate": fate})
+            if fate == KEPT:
+                told[-1]["completion"] = sample.completion.text
+        leak = self.decontaminator.leak(problem.question) if skipped == CONTAMINATED else None
+        plain = {**asdict(problem), "metadata": dict(problem.metadata)}
+        return {"index": index, "problem": plain, "skipped": skipped, "benchmark": leak, "samples": told}
+
+
+def accuracy_and_form(reward: WeightedSum) -> tuple[RewardFunction, RewardFunction | None]:
+    """The parts of a reward that say whether an answer is right, and whether it has the form asked for (None: none is)."""
+    parts = {part.name: part for part in reward.rewards}
+    allowed = "rejection sampling needs a reward named accuracy, which says what is right"
+    require("accuracy" in parts, "reward.rewards", sorted(parts), allowed)
+    return parts["accuracy"], parts.get("format")

@@ -1,0 +1,164 @@
+"""From the records of rejection sampling, and rows of other sources, to the rows of a data set and their counts.
+
+R1's 800k set is about 600k rows of reasoning and 200k of other kinds (arXiv:2501.12948, section 2.3.3): `shares` of 3 and 1.
+The set is as large as the scarcest source allows with exactly these shares (rounded down for each source); no row is ever repeated.
+Which rows of a source are taken is decided by a hash of their number: a sample of all of them, and the same every time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from r1_lightning.rollout.rejecting import KEPT, REASONS
+from r1_lightning.rollout.rejection_sampling import REASONING, SKIPPED, Record
+from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.types.errors import InvalidInput, require
+
+Row = dict[str, Any]
+KEYS = ("domain", "language", "level")  # by which counts are kept
+
+
+def rows_of(record: Record) -> Iterator[Row]:
+    """The rows that one record gives: the problem with each of its kept samples."""
+    problem = record["problem"]
+    for number, sample in enumerate(record["samples"]):
+        if sample["fate"] == KEPT:
+            names = ("answer", "problem_id", "language")
+            yield {
+                "question": problem["question"],
+                "completion": sample["completion"],
+                **{name: problem[name] for name in names},
+                "domain": domain_of(problem),
+                "level": problem["level"],
+                "metadata": problem["metadata"],
+                "source": REASONING,
+                "index": record["index"],
+                "sample": number,
+                "tokens": sample["tokens"],
+            }
+
+
+def domain_of(problem: Mapping[str, Any]) -> str:
+    return str(problem["metadata"].get(DOMAIN, REASONING))
+
+
+def clean_rows(
+    name: str, rows: Iterable[Mapping[str, Any]], leak: Callable[[str], str | None]
+) -> tuple[list[Row], int]:
+    """The rows of another source that no benchmark holds, marked with its `name`, and how many were left out."""
+    given = list(rows)
+    clean = [
+        {**row, "source": name} for row in given if leak(row["question"]) is None and leak(row["completion"]) is None
+    ]
+    return clean, len(given) - len(clean)
+
+
+def sizes(available: Mapping[str, int], shares: Mapping[str, float] | None) -> dict[str, int]:
+    """How many rows of each source make the largest set with these shares; all of them where `shares` is None.
+
+    Raises InvalidInput for a share of a source that there is not, or for a set without rows.
+    """
+    if shares is None:
+        wanted = dict(available)
+    else:
+        for name in shares:
+            known = f"the sources are {', '.join(available)}"
+            require(name in available, f"stage.shares.{name}", shares[name], known)
+        total = sum(shares.values())
+        parts = {name: shares.get(name, 0.0) / total for name in available}
+        whole = min(available[name] / part for name, part in parts.items() if part > 0)
+        # The least above a whole number is rounding: 3 / (3 / 4) is 4.
+        wanted = {name: min(available[name], int(whole * part + 1e-9)) for name, part in parts.items()}
+    if not sum(wanted.values()):
+        have = ", ".join(f"{name}: {count}" for name, count in available.items())
+        raise InvalidInput(
+            f"stage.shares={shares!r} leaves no row ({have}): sample more, train the model longer, or relax stage.rules"
+        )
+    return wanted
+
+
+def chosen(name: str, available: int, wanted: int, seed: int) -> set[int]:
+    """The numbers of the `wanted` rows that are taken of a source's `available` ones."""
+
+    def key(number: int) -> bytes:
+        return hashlib.blake2b(f"{name}/{seed}/{number}".encode(), digest_size=8).digest()
+
+    return set(range(available)) if wanted == available else set(sorted(range(available), key=key)[:wanted])
+
+
+class Counts:
+    """Counts over records: problems, samples, right and kept ones, by domain, language and level; fates; lengths in tokens."""
+
+    def __init__(self) -> None:
+        self.skipped: Counter[str] = Counter(dict.fromkeys(SKIPPED, 0))
+        self.leaks: Counter[str] = Counter()
+        self.fates: Counter[str] = Counter(dict.fromkeys((KEPT, *REASONS), 0))
+        self.groups: dict[str, dict[str, Counter[str]]] = {key: defaultdict(Counter) for key in KEYS}
+        self.total: Counter[str] = Counter()
+        self.tokens: dict[str, list[int]] = {"sampled": [], "right": [], "kept": []}
+
+    def add(self, record: Record) -> None:
+        """Count one problem."""
+        self.total["problems"] += 1
+        if record["skipped"] is not None:
+            self.skipped[record["skipped"]] += 1
+            if record["benchmark"] is not None:
+                self.leaks[record["benchmark"]] += 1
+            return
+        samples = record["samples"]
+        right, kept = sum(s["right"] for s in samples), sum(s["fate"] == KEPT for s in samples)
+        own = Counter(
+            problems=1,
+            samples=len(samples),
+            right=right,
+            kept=kept,
+            solved=int(right > 0),
+            always=int(right == len(samples)),
+        )
+        self.total += Counter({**own, "problems": 0, "sampled_problems": 1})
+        problem = record["problem"]
+        values = {"domain": domain_of(problem), "language": problem["language"], "level": problem["level"]}
+        for key, value in values.items():
+            self.groups[key][str(value)] += own
+        for sample in samples:
+            self.fates[sample["fate"]] += 1
+            self.tokens["sampled"].append(sample["tokens"])
+            if sample["right"]:
+                self.tokens["right"].append(sample["tokens"])
+            if sample["fate"] == KEPT:
+                self.tokens["kept"].append(sample["tokens"])
+
+    def summary(self) -> dict[str, Any]:
+        """Everything as plain values, for `counts.json` and the card."""
+        names = ("problems", "sampled_problems", "samples", "right", "kept", "solved", "always")
+        return {
+            **{name: self.total[name] for name in names},
+            "pass_rate": _share(self.total),
+            "not_sampled": dict(self.skipped),
+            "contaminated_by": dict(self.leaks),
+            "samples_by_fate": dict(self.fates),
+            "by": {key: _groups(self.groups[key]) for key in KEYS},
+            "tokens": {name: _lengths(lengths) for name, lengths in self.tokens.items()},
+        }
+
+
+def _groups(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, float | None]]:
+    names = ("problems", "samples", "right", "kept", "solved")
+    return {
+        value: {**{name: groups[value][name] for name in names}, "pass_rate": _share(groups[value])}
+        for value in sorted(groups)
+    }
+
+
+def _share(counts: Counter[str]) -> float | None:
+    return counts["right"] / counts["samples"] if counts["samples"] else None
+
+
+def _lengths(lengths: Sequence[int]) -> dict[str, float] | None:
+    if not lengths:
+        return None
+    return {"mean": sum(lengths) / len(lengths), "median": median(lengths), "max": max(lengths)}

@@ -1,0 +1,89 @@
+"""The teacher of a distillation: a frozen model beside the student, that is loaded when it is first asked.
+
+It is not a module of the stage: it gets no gradients, no optimizer state, and no place in checkpoints or in the student's weights.
+A run whose text is all in the cache (`rollout.teacher_cache`) never loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from r1_lightning.functional.distillation import FullTeacher, TeacherTokens, TopKTeacher
+from r1_lightning.rollout.sampler import device_of
+from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import DistillBatch
+from r1_lightning.types.text import SharedVocabulary
+
+# Shape legend: C tokens to be predicted, in the order of the packed rows, D the teacher's width, V vocabulary.
+
+
+class Teacher:
+    """A model made by `make` (an nn.Module that fits `Backbone`), of the artefact with this `fingerprint`.
+
+    `vocabulary` is the number of tokens that student and teacher share; embeddings may have more rows.
+    """
+
+    def __init__(self, make: Callable[[], Any], fingerprint: str, vocabulary: int) -> None:
+        self.make = make
+        self.fingerprint = fingerprint
+        self.vocabulary = vocabulary
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        """Frozen and in evaluation mode: its forwards must not count expert load."""
+        if self._model is None:
+            self._model = self.make().requires_grad_(False).eval()
+        return self._model
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._model is not None
+
+    def release(self) -> None:
+        """Give its memory back; asked again, it is made again."""
+        self._model = None
+
+    @torch.no_grad()
+    def hidden(self, batch: DistillBatch) -> Tensor:
+        """The hidden states that predict the C tokens, C x D, computed where the batch lies."""
+        device = batch.tokens.token_ids.device
+        if device_of(self.model) != device:
+            self.model.to(device)
+        hidden: Tensor = self.model.hidden(batch.tokens, with_mtp=False).hidden
+        return hidden.flatten(0, 1).index_select(0, target_index(batch) - 1)
+
+    @torch.no_grad()
+    def unembed(self, hidden_ND: Tensor) -> Tensor:
+        """Hidden states to logits N x (at least V), FP32."""
+        logits: Tensor = self.model.unembed(hidden_ND)
+        return logits
+
+    def tokens(self, batch: DistillBatch) -> TeacherTokens:
+        """What it says of the C tokens: what the batch brings from a cache, else what the model says now."""
+        if batch.top_ids is not None and batch.top_logprobs is not None:
+            return TopKTeacher(batch.top_ids, batch.top_logprobs)
+        return FullTeacher(self.hidden(batch), self.unembed)
+
+
+def target_index(batch: DistillBatch) -> Tensor:
+    """Flat places (row * T + column) of the tokens to be predicted, C. The one before each is in the same document."""
+    return batch.target_mask.flatten().nonzero().squeeze(1)
+
+
+def check_same_vocabulary(teacher: SharedVocabulary, student: SharedVocabulary, where: str) -> None:
+    """Raise `InvalidInput`, naming the first id that differs, unless both tokenizers spell every token alike."""
+    theirs, ours = teacher.vocabulary(), student.vocabulary()
+    if theirs == ours and teacher.eos_id == student.eos_id:
+        return
+    names = [{token_id: token for token, token_id in found.items()} for found in (theirs, ours)]
+    first = next((i for i in range(max(map(len, names)) + 1) if names[0].get(i) != names[1].get(i)), None)
+    if first is None:
+        ends = f"ends its text with id {teacher.eos_id}, the student with {student.eos_id}"
+        raise InvalidInput(f"{where} is not allowed: the teacher {ends}")
+    allowed = f"teacher and student must share one tokenizer; the student has {names[1].get(first)!r} there"
+    require(False, f"{where}: token {first}", names[0].get(first), allowed)

@@ -1,0 +1,93 @@
+"""The card of a sampled data set: what is in it, what was dropped and why, and how it came to be, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from r1_lightning.rollout.rejection_sampling import RejectionSampling
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a data set came to be: what was typed, the artefact's first digits, the code, and where each input comes from."""
+
+    command: str
+    fingerprint: str
+    commit: str
+    inputs: Mapping[str, str]
+
+
+def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: Origin) -> str:
+    """The whole card; `counts` are those of `counts.json`."""
+    rules = {**asdict(settings.rules), **asdict(settings.rules)["readable"]}
+    del rules["readable"]
+    sections = [
+        "# Data card",
+        f"{counts['rows']} rows; {counts['samples']} samples of {counts['sampled_problems']} problems, of which "
+        f"{counts['right']} are right ({_percent(counts['pass_rate'])}) and {counts['kept']} were kept.",
+        "## Rows by source",
+        _table(
+            ("source", "available", "left out: contaminated", "rows"),
+            ((name, s["available"], s["contaminated"], s["rows"]) for name, s in counts["sources"].items()),
+        ),
+        *(_by(key, groups) for key, groups in counts["by"].items()),
+        "## Samples: kept, or dropped and why",
+        "The first reason counts, in this order.",
+        _table(("samples that are", "number"), counts["samples_by_fate"].items()),
+        "## Problems that were not sampled",
+        _table(("why", "number"), counts["not_sampled"].items()),
+        "## Decontamination",
+        "No row shares ten words in a row (in Chinese: characters) with a question of these, or is such a question.",
+        _table(
+            ("benchmark", "questions", "problems found"),
+            ((name, n, counts["contaminated_by"].get(name, 0)) for name, n in counts["benchmarks"].items()),
+        ),
+        "## Lengths in tokens",
+        _table(("samples", "mean", "median", "max"), _lengths(counts["tokens"])),
+        "## Rules",
+        _table(("rule", "value"), rules.items()),
+        "## Origin",
+        f"    {origin.command}",
+        f"Fingerprint {origin.fingerprint}, commit {origin.commit}. `python scripts/lineage.py FOLDER` prints the tree.",
+        *(f"Input `{role}`:\n\n{_indented(tree)}" for role, tree in origin.inputs.items()),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def render_table(counts: Mapping[str, Any]) -> str:
+    """What a person reads at the end: rows, pass rate, and what became of the samples."""
+    lines = [
+        ("rows of the data set", counts["rows"]),
+        ("samples", counts["samples"]),
+        ("share that is right", _percent(counts["pass_rate"])),
+        *((f"  {fate}", number) for fate, number in counts["samples_by_fate"].items() if number),
+        *((f"problems not sampled: {why}", number) for why, number in counts["not_sampled"].items() if number),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def _by(key: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
+    names = ("problems", "samples", "right", "kept")
+    rows = ((value, *(g[name] for name in names), _percent(g["pass_rate"])) for value, g in groups.items())
+    return f"## Sampled, by {key}\n\n{_table((key, *names, 'pass rate'), rows)}"
+
+
+def _lengths(tokens: Mapping[str, Mapping[str, float] | None]) -> Iterable[Sequence[Any]]:
+    for name, lengths in tokens.items():
+        yield (name, *("-" if lengths is None else f"{lengths[column]:.1f}" for column in ("mean", "median", "max")))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

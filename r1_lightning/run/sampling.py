@@ -1,0 +1,240 @@
+"""`stage=sample`: rejection sampling from a model, leaving a data set in place of weights.
+
+    blocks/block-00000.jsonl   what became of every sample of a block of problems; written when the block is done
+    data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
+    data_card.md, counts.json  counts per domain, pass rates, lengths, what was dropped and why
+
+A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks
+of one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: it has the input
+`base`, the model that is asked, and may itself be an input.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from r1_lightning.artefacts import data_set, lineage, store
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.rollout.rejecting import KEPT
+from r1_lightning.rollout.rejection_sampling import (
+    REASONING,
+    BlockMaker,
+    Record,
+    RejectionSampling,
+    accuracy_and_form,
+)
+from r1_lightning.rollout.sampled_rows import Counts, Row, chosen, clean_rows, rows_of, sizes
+from r1_lightning.run.data_card import Origin, render_card, render_table
+from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
+from r1_lightning.run.reward_models import with_models
+from r1_lightning.tasks.answered_file import answered_rows
+from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
+from r1_lightning.types.errors import InvalidInput, require
+
+BLOCKS = "blocks"
+OWN_TASK = "held-out problems of the task"
+ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
+
+
+def is_sampling(config: DictConfig) -> bool:
+    """Whether the stage of this configuration makes a data set by sampling."""
+    return get_object(config.stage["_target_"]) is RejectionSampling
+
+
+def run_sampling(
+    config: DictConfig, stage_name: str, folder: Path, inputs: Mapping[str, Artefact]
+) -> Mapping[str, float] | None:
+    """Make this process's blocks in `folder`, then, where no block is missing, the data set; None where some are.
+
+    Raises `InvalidInput` for an input that is no model, a reward without accuracy, shares that cannot be had, and a damaged block.
+    """
+    quieten()
+    set_up_torch(config.trainer.get("threads"))
+    settings: RejectionSampling = inject(config.stage, {})
+    decontaminator = _decontaminator(config, settings)
+    _make_blocks(config, settings, decontaminator, folder, inputs)
+    missing = [number for number in range(len(settings.blocks)) if not block_path(folder, number).is_file()]
+    if missing:
+        print(f"{stage_name}: {len(missing)} of {len(settings.blocks)} blocks are left to other processes")
+        return None
+    with store.in_turn(folder):
+        if not (folder / data_set.COUNTS).is_file():  # the last of its files: another process has just written it
+            _write_data_set(config, settings, decontaminator, folder, inputs)
+    counts = json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))
+    return _metrics(counts)
+
+
+def block_path(folder: Path, number: int) -> Path:
+    return folder / BLOCKS / f"block-{number:05d}.jsonl"
+
+
+def _decontaminator(config: DictConfig, settings: RejectionSampling) -> Decontaminator:
+    """Of all benchmarks: the stage's own list, and what the task itself holds out."""
+    source = instantiate(config.task.source, _convert_="all")
+    questions = {OWN_TASK: held_out_questions(source, settings.held_out_questions)}
+    for name, task in settings.benchmarks.items():
+        require(
+            isinstance(task, Mapping) and "source" in task, f"stage.benchmarks.{name}", task, "a task with a source"
+        )
+        questions[name] = held_out_questions(task["source"], settings.held_out_questions)
+    return Decontaminator(questions)
+
+
+def _make_blocks(
+    config: DictConfig,
+    settings: RejectionSampling,
+    decontaminator: Decontaminator,
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+) -> None:
+    """Make those of this process's blocks that are not there, with a bar that counts samples."""
+    missing = [number for number in settings.own_blocks if not block_path(folder, number).is_file()]
+    if not missing:
+        return
+    require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
+    make = _block_maker(config, settings, decontaminator, inputs)
+    problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
+    first_of: dict[str, int] = {}
+    for index in problems:
+        first_of.setdefault(make.source.train_problem(config.seed, index).problem_id, index)
+    done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
+    total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
+    copies = settings.samples
+    with tqdm(total=total * copies, initial=done * copies, desc="sampling", unit="completion") as bar:
+        for number in missing:
+            data_set.write_lines(block_path(folder, number), make(settings.blocks[number], first_of))
+            bar.update(len(settings.blocks[number]) * copies)
+
+
+def _block_maker(
+    config: DictConfig, settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
+) -> BlockMaker:
+    parts = build_parts(config, inputs["base"])
+    accuracy, form = accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"]))
+    parts["backbone"].eval()
+    room = parts["backbone"].config.max_positions - parts["rollout"].max_new_tokens
+    return BlockMaker(
+        settings,
+        parts["source"],
+        parts["generate"],
+        parts["tokenizer"],
+        parts["template"],
+        accuracy,
+        form,
+        decontaminator,
+        config.seed,
+        room,
+    )
+
+
+def records(settings: RejectionSampling, folder: Path) -> Iterator[Record]:
+    """All records, problem by problem. `InvalidInput` names a block that is not whole."""
+    for number, block in enumerate(settings.blocks):
+        path = block_path(folder, number)
+        found = list(data_set.read_lines(path))
+        if [record.get("index") for record in found] != list(block):
+            raise InvalidInput(
+                f"{path} is damaged: it should hold problems {block.start} to {block.stop - 1}; remove it"
+            )
+        yield from found
+
+
+def _write_data_set(
+    config: DictConfig,
+    settings: RejectionSampling,
+    decontaminator: Decontaminator,
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+) -> None:
+    """The parts, the card and, last, the counts. What a killed run left of them is written again."""
+    counts = Counts()
+    for record in records(settings, folder):
+        counts.add(record)
+    others, leaked = _other_rows(settings, decontaminator, inputs)
+    available = {REASONING: counts.fates[KEPT], **{name: len(rows) for name, rows in others.items()}}
+    if not sum(available.values()):
+        fates = ", ".join(f"{fate}: {number}" for fate, number in counts.fates.items() if number) or "none was drawn"
+        raise InvalidInput(
+            f"stage.rules keep none of {counts.total['samples']} samples ({fates}); is the model trained?"
+        )
+    wanted = sizes(available, settings.shares)
+    taken = {name: chosen(name, available[name], wanted[name], config.seed) for name in available}
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        for record in records(settings, folder):
+            for row in rows_of(record):
+                if number in taken[REASONING]:
+                    yield row
+                number += 1
+        for name, given in others.items():
+            yield from (row for number, row in enumerate(given) if number in taken[name])
+
+    for path in data_set.parts_of(folder):
+        path.unlink()
+    write_parts(folder, rows())
+    summary = {
+        **counts.summary(),
+        "sources": {
+            name: {"available": available[name], "contaminated": leaked.get(name, 0), "rows": wanted[name]}
+            for name in available
+        },
+        "rows": sum(wanted.values()),
+        "benchmarks": decontaminator.n_questions,
+    }
+    origin = Origin(
+        command=f"python {shlex.join(sys.argv)}",
+        fingerprint=store.digits_of(folder),
+        commit=lineage.commit(),
+        inputs={role: lineage.render(source) for role, source in inputs.items()},
+    )
+    store.write_text(folder / data_set.CARD, render_card(summary, settings, origin))
+    store.write_text(folder / store.TABLE, render_table(summary) + "\n")
+    store.write_json(folder / data_set.COUNTS, summary)
+
+
+def write_parts(folder: Path, rows: Iterator[Row], rows_per_part: int = ROWS_PER_PART) -> None:
+    """`rows` as parts of at most `rows_per_part` rows each."""
+    part: list[Row] = []
+    number = 0
+    for row in rows:
+        part.append(row)
+        if len(part) == rows_per_part:
+            data_set.write_lines(data_set.part_path(folder, number), part)
+            part, number = [], number + 1
+    if part:
+        data_set.write_lines(data_set.part_path(folder, number), part)
+
+
+def _other_rows(
+    settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
+) -> tuple[dict[str, list[Row]], dict[str, int]]:
+    """Rows of files (`stage.sources`) and of inputs that are data sets, by name, and how many were left out as contaminated."""
+    given: dict[str, Any] = {name: source.rows for name, source in settings.sources.items()}
+    for role, artefact in inputs.items():
+        if artefact.files:
+            require(
+                role not in given and role != REASONING, f"stage.inputs.{role}", role, "another source has this name"
+            )
+            given[role] = list(answered_rows(data_set.parts_of(artefact.folder), role))
+    cleaned = {name: clean_rows(name, rows, decontaminator.leak) for name, rows in given.items()}
+    return {name: rows for name, (rows, _) in cleaned.items()}, {
+        name: left_out for name, (_, left_out) in cleaned.items()
+    }
+
+
+def _metrics(counts: Mapping[str, Any]) -> dict[str, float]:
+    names = ("rows", "problems", "samples", "right", "kept")
+    return {
+        **{f"sample/{name}": float(counts[name]) for name in names},
+        **({} if counts["pass_rate"] is None else {"sample/pass_rate": counts["pass_rate"]}),
+    }

@@ -1,0 +1,75 @@
+"""A graph of stages for people: the tree of what a command needs, and the table of what its stages are worth.
+
+The table is the paper's table of stages (Nature table 2, R1v2 table 3) for whatever graph was built: a column per stage in the
+order of making, a line per held-out measure. A stage that was measured on nothing has no column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.nodes import Node
+
+MEASURED = "eval/"  # how the metrics begin that were measured on held-out problems
+
+
+def tree(node: Node, role: str = "", indent: str = "") -> str:
+    """One line per stage, the last made first, with what is there of it; a stage that is needed twice is shown once whole."""
+    return "\n".join(_lines(node, role, indent, set()))
+
+
+def _lines(node: Node | Artefact, role: str, indent: str, seen: set[str]) -> Iterator[str]:
+    label = f"{indent}{role + ': ' if role else ''}"
+    short = node.fingerprint[:SHORT_DIGITS]
+    if isinstance(node, Artefact):
+        yield f"{label}{node.stage} {short} given: {node.folder}"
+        return
+    if short in seen:
+        yield f"{label}{node.stage.name} {short} (as above)"
+        return
+    seen.add(short)
+    yield f"{label}{node.stage.name} {short} {status(node)}"
+    for name, source in node.inputs.items():
+        yield from _lines(source, name, indent + "  ", seen)
+
+
+def status(node: Node) -> str:
+    """What is there of a stage: all of it, a part, or nothing."""
+    found = node.found()
+    if found is None:
+        return "to be made"
+    return f"there: {found.folder}" if found.complete else f"to be resumed: {found.folder}"
+
+
+def measured_stages(node: Node) -> dict[str, dict[str, float]]:
+    """Held-out measures of every finished stage of the graph that has any, by name, in the order of making."""
+    results: dict[str, dict[str, float]] = {}
+    for source in node.inputs.values():
+        if isinstance(source, Node):
+            results.update({name: row for name, row in measured_stages(source).items() if name not in results})
+    found = node.found()
+    if found is not None and found.complete:
+        row = {
+            key[len(MEASURED) :]: value
+            for key, value in found.metrics.items()
+            if key.startswith(MEASURED) and value is not None
+        }
+        if row:
+            results[node.stage.name] = row
+    return results
+
+
+def stage_table(results: dict[str, dict[str, float]]) -> str:
+    """Markdown: a column per stage, a line per measure; a dash where a stage was not measured so."""
+    measures = list(dict.fromkeys(name for row in results.values() for name in row))
+    lines = ["| held out | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    for name in measures:
+        cells = [_cell(row.get(name)) for row in results.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}" if value > 1.5 else f"{value:.3f}"

@@ -1,0 +1,55 @@
+"""Distillation: a student learns what a frozen teacher says of every token (Hinton et al. 2015; GKD, Agarwal et al. 2023).
+
+Which text the two look at is the data module's business: given text scored by the teacher beside the student or from a cache
+(`data.teacher_data`), or text that the student writes itself (`data.on_policy_data`). How they are compared is the objective's
+(`functional.distillation`). R1 distilled by plain SFT on its own samples (section 4): that is `alpha` 0, and needs no teacher.
+
+The MTP modules are left as they are; the load of the experts is kept in balance by `bias_update_speed` (0, the default, leaves the
+biases as they came).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from r1_lightning.functional.distillation import Distillation, StudentTokens
+from r1_lightning.rollout.teacher import Teacher, target_index
+from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.types.tensors import DistillBatch
+
+
+class DistillModule(StageModule):
+    """Trains on `DistillBatch`es. The `teacher` is no part of the module: neither trained, nor saved, nor in checkpoints."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        teacher: Teacher,
+        optim: AdamWConfig,
+        objective: Distillation,
+        max_steps: int,
+        bias_update_speed: float = 0.0,
+        on_nonfinite: str = "stop",
+    ) -> None:
+        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
+        self.teacher = teacher
+        self.objective = objective
+
+    def training_step(self, batch: DistillBatch, batch_idx: int) -> Tensor:
+        output = self.backbone.hidden(batch.tokens, with_mtp=False)
+        self.count_load(output)
+        index_C = target_index(batch)
+        student = StudentTokens(
+            hidden_ND=output.hidden.flatten(0, 1).index_select(0, index_C - 1),
+            targets_N=batch.tokens.token_ids.flatten().index_select(0, index_C),
+            unembed=self.backbone.unembed,
+            vocabulary=self.teacher.vocabulary,
+            n_tokens=batch.n_tokens,
+            is_text=batch.is_text,
+        )
+        result = self.objective(student, self.teacher.tokens(batch))
+        share = 1 / self.micro_batches
+        self.add_metrics({"train/loss": result.loss.detach(), **result.metrics})
+        self.add_metrics({"train/on_policy": result.loss.new_tensor(not batch.is_text).detach() * share})
+        # Lightning divides by the number of micro-batches; the batch's own denominator has divided already.
+        return result.loss * self.micro_batches

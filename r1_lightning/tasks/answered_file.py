@@ -1,0 +1,86 @@
+"""Questions with their answers from a file, to be mixed into a data set: one JSON object per line.
+
+    {"question": "...", "completion": "..."}
+
+and, where known, "answer", "problem_id", "language", "domain", "level" and "metadata".
+
+R1's 800k set is 600k sampled rows and 200k of other kinds, writing, facts, translation, that were not sampled but taken over
+(arXiv:2501.12948, section 2.3.3). The parts of a data set that this program made (`data/part-00000.jsonl`) have the same form. A
+line that is not what it should be is refused by file, line and field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.tasks.rows import Rows
+from r1_lightning.text.language import LANGUAGES, language_of
+
+FORMAT_VERSION = 1  # goes up when the same file would give other rows
+
+
+class RowSource(Protocol):
+    """Rows to be mixed into a data set, in a fixed order; `content_version` changes with them."""
+
+    @property
+    def content_version(self) -> str: ...
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+class AnsweredFile:
+    """The rows of the file `name` in `folder`, read when they are first asked for; `domain` is that of rows that name none."""
+
+    def __init__(self, folder: str, name: str, domain: str = "general") -> None:
+        self.path = Path(folder) / name
+        self.domain = domain
+
+    @property
+    def content_version(self) -> str:
+        return f"answered-{FORMAT_VERSION}-{self._content[1]}"
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """All rows, in their order, with every field. Raises `InvalidInput`."""
+        return self._content[0]
+
+    @cached_property
+    def _content(self) -> tuple[list[dict[str, Any]], str]:
+        digest = hashlib.sha256()
+        rows = list(answered_rows([self.path], self.domain, digest))
+        return rows, digest.hexdigest()[:16]
+
+
+def answered_rows(paths: Sequence[Path], domain: str, digest: hashlib._Hash | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of several files of JSON lines, one file after the other."""
+    for path in paths:
+        for row in Rows(str(path)).read(digest or hashlib.sha256()):
+            yield _answered(row, domain)
+
+
+def _answered(row: Row, domain: str) -> dict[str, Any]:
+    question, completion = row.text("question"), row.text("completion")
+    language = row.optional_text("language") or language_of(question) or LANGUAGES[0]
+    if language not in LANGUAGES:
+        row.refuse("language", language, f"it must be one of {', '.join(LANGUAGES)}")
+    level, metadata = row.fields.get("level", 1), row.fields.get("metadata", {})
+    if type(level) is not int:
+        row.refuse("level", level, "it must be a whole number")
+    if not isinstance(metadata, dict):
+        row.refuse("metadata", metadata, "it must be an object")
+    return {
+        "question": question,
+        "completion": completion,
+        "answer": row.optional_text("answer"),
+        "problem_id": row.optional_text("problem_id") or question_id("row", question),
+        "language": language,
+        "domain": row.optional_text("domain") or domain,
+        "level": level,
+        "metadata": metadata,
+    }

@@ -1,0 +1,88 @@
+r"""Clean traces for a cold start: solved training problems as rows (question, completion), readable and in one language.
+
+R1 begins with some thousand long chains of thought that people can read, because what R1-Zero writes mixes languages and is hard to
+follow (R1v1 section 2.3.1). Here each row is written out from the task's own solution: every step, with words between the
+steps, all in the language of the question. Two forms:
+
+    r1_zero    <think>...</think><answer>79</answer>
+    r1         <think>...</think> The answer is \boxed{79}.        a summary for the reader after the thinking (R1v1 2.3.1)
+
+A program stands in R1's summary twice, in the box and as a block of code, because programs are run from such blocks. A completion
+begins with the space that stands between a prompt and what follows. Nothing here is ever on a held-out problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.tasks.solved import Solved, SolvedSource
+from r1_lightning.text.code_tests import TESTS
+from r1_lightning.text.reasoning_format import THINK_CLOSE, THINK_OPEN, reasoned
+from r1_lightning.types.errors import require_choice, require_int
+
+Form = Literal["r1", "r1_zero"]
+FORMS: tuple[str, ...] = get_args(Form)
+FORMAT_VERSION = 1  # goes up when the same task would give other rows
+
+_SUMMARIES = {
+    "en": ("The answer is \\boxed{{{}}}.", "So we get \\boxed{{{}}}.", "Answer: \\boxed{{{}}}."),
+    "zh": ("答案是\\boxed{{{}}}。", "所以得到\\boxed{{{}}}。", "答案：\\boxed{{{}}}。"),
+}
+
+
+class CleanTraces:
+    """The first `count` rows of `source` for `seed`, all of one `domain`: a source of rows beside sampled ones."""
+
+    def __init__(
+        self, source: SolvedSource, count: int, domain: str = "reasoning", form: str = "r1", seed: int = 0
+    ) -> None:
+        require_choice("form", form, FORMS)
+        require_int("count", count, 1)
+        self.source, self.count, self.domain, self.form, self.seed = source, count, domain, form, seed
+
+    @property
+    def content_version(self) -> str:
+        return f"clean-{FORMAT_VERSION}-{self.source.content_version}"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        form: Form = "r1_zero" if self.form == "r1_zero" else "r1"
+        made = clean_rows(self.source, self.seed, 0, self.count, form)
+        return [row | {"domain": self.domain} for row in made]
+
+
+def clean_rows(source: SolvedSource, seed: int, start: int, count: int, form: Form = "r1") -> Iterator[dict[str, Any]]:
+    """Rows number `start` .. `start` + `count` - 1, each a function of (seed, number).
+
+    Fields: question, completion, answer, problem_id, language, domain, level. InvalidInput for an unknown form.
+    """
+    require_choice("form", form, FORMS)
+    require_int("start", start, 0)
+    require_int("count", count, 0)
+    for number in range(start, start + count):
+        solved = source.solved_problem(seed, number)
+        problem = solved.problem
+        yield {
+            "question": problem.question,
+            "completion": clean_completion(solved, f"{seed}/{number}", form),
+            "answer": problem.answer,
+            "problem_id": problem.problem_id,
+            "language": problem.language,
+            "domain": problem.metadata.get(DOMAIN, "reasoning"),
+            "level": problem.level,
+        }
+
+
+def clean_completion(solved: Solved, key: str, form: Form) -> str:
+    """The solution as a completion in `form`; how it is worded depends on `key` alone."""
+    rng = keyed_random("clean-trace", key)
+    problem = solved.problem
+    thinking = solved.thinking(rng, problem.language, "clean")
+    if form == "r1_zero":
+        return reasoned(thinking, problem.answer)
+    summary = solved.summary or rng.choice(_SUMMARIES[problem.language]).format(problem.answer)
+    code = f"\n```python\n{problem.answer}\n```" if TESTS in problem.metadata else ""
+    return f" {THINK_OPEN}{thinking}{THINK_CLOSE} {summary}{code}"

@@ -1,0 +1,87 @@
+"""Is a response fit to be read? The filters of DeepSeek-R1's rejection sampling, each with a name and a number.
+
+R1 keeps, of its correct samples, those that a person can read: "we have filtered out chain-of-thought with mixed languages, long
+paragraphs, and code blocks" (arXiv:2501.12948v1, section 2.3.3; v2, B.3), and for its cold start those that do not repeat
+themselves. The paper gives no numbers, so these are ours:
+
+- *mixed languages*: more than a share of the words is outside the main language (`text.language`);
+- *endless paragraph*: more characters than allowed without an empty line; fenced code is no paragraph;
+- *stray code*: a code fence anywhere but in the answer to a question that asks for code;
+- *repeats itself*: too large a share of the runs of 8 words (or Chinese characters) have come before in the same response.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from r1_lightning.text.language import is_mixed
+from r1_lightning.text.ngrams import ngrams, units, without_tags
+from r1_lightning.text.response_parts import final_summary
+from r1_lightning.types.errors import require_int, require_number
+
+MIXED_LANGUAGES = "mixed languages"
+ENDLESS_PARAGRAPH = "endless paragraph"
+STRAY_CODE = "stray code"
+REPEATS_ITSELF = "repeats itself"
+FAULTS = (MIXED_LANGUAGES, ENDLESS_PARAGRAPH, STRAY_CODE, REPEATS_ITSELF)
+
+REPEATED_RUN = 8  # units: shorter runs come again in honest work ("the sum of the first two")
+
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
+_BREAK = re.compile(r"\n[^\S\n]*\n")
+
+
+@dataclass(frozen=True)
+class Readability:
+    """How much of each fault is too much.
+
+    `mixed_tolerance` and `max_repeated_share` are shares in 0..1 that may be reached but not passed, `max_paragraph_chars` is in
+    characters.
+    """
+
+    mixed_tolerance: float = 0.01
+    max_paragraph_chars: int = 2_000
+    max_repeated_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        require_number("mixed_tolerance", self.mixed_tolerance, 0.0, 1.0)
+        require_int("max_paragraph_chars", self.max_paragraph_chars, 1)
+        require_number("max_repeated_share", self.max_repeated_share, 0.0, 1.0)
+
+    def fault(self, text: str, asks_for_code: bool = False) -> str | None:
+        """The first of `FAULTS` that `text` has, or None. `asks_for_code`: its final part may hold code."""
+        if is_mixed(prose(text), self.mixed_tolerance):
+            return MIXED_LANGUAGES
+        if longest_paragraph(text) > self.max_paragraph_chars:
+            return ENDLESS_PARAGRAPH
+        if has_stray_code(text, asks_for_code):
+            return STRAY_CODE
+        if repeated_share(text) > self.max_repeated_share:
+            return REPEATS_ITSELF
+        return None
+
+
+def prose(text: str) -> str:
+    """`text` without fenced code: names in a program are in no language."""
+    return _FENCED.sub("\n\n", text)
+
+
+def longest_paragraph(text: str) -> int:
+    """Characters of the longest run of prose without an empty line; tags and white space at its ends do not count."""
+    return max(len(paragraph.strip()) for paragraph in _BREAK.split(without_tags(prose(text))))
+
+
+def has_stray_code(text: str, asks_for_code: bool = False) -> bool:
+    """Whether there is a code fence, closed or not, outside of the final part of an answer that is to be code."""
+    if asks_for_code:
+        summary = final_summary(text)
+        text = text if summary is None else text[: text.rindex(summary)]
+    return _FENCE.search(text) is not None
+
+
+def repeated_share(text: str, n: int = REPEATED_RUN) -> float:
+    """The share of the runs of `n` units that have come before, 0..1; 0 where there are none."""
+    runs = list(ngrams(units(text), n))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -1,0 +1,53 @@
+"""Rows that cannot give what a stage trains on are noticed before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.tasks.arithmetic import ArithmeticTask
+from r1_lightning.types.errors import InvalidInput
+from tests.run.conftest import REAL_CONFIGS, Command
+
+
+def test_too_few_held_out_problems_are_noticed_before_the_base_is_trained(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_few(self: ArithmeticTask, count: int) -> None:
+        raise InvalidInput(f"held_out_problems={count} is not allowed: there are only 3")
+
+    monkeypatch.setattr(ArithmeticTask, "held_out_problems", too_few)
+    error = command("stage=grpo", configs=REAL_CONFIGS).error
+    assert error == "stage.evaluation.problems: held_out_problems=500 is not allowed: there are only 3"
+
+
+def test_a_task_without_what_the_stage_trains_on_is_noticed_before_anything_is_made(
+    command: Command, tmp_path: Path
+) -> None:
+    """A benchmark has nothing to train on; rows without worked solutions have nothing to pre-train on."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem": "p", "answer": 1}\n{"problem": "q", "answer": 2}\n', encoding="utf-8")
+    aime = ["stage=grpo", "task=aime24", f"task.source.test.file={rows}", "stage.evaluation.problems=2"]
+    benchmark = command(*aime, configs=REAL_CONFIGS).error
+    assert benchmark.startswith("aime has no training rows here")
+    train = f"task.source.train={{_target_: r1_lightning.tasks.rows.Rows, file: {tmp_path / 'train.jsonl'}}}"
+    assert command(*aime, train, configs=REAL_CONFIGS).error.endswith(
+        "train.jsonl is not readable: No such file or directory"
+    )
+    (tmp_path / "train.jsonl").write_text('{"problem": "r", "answer": 3}\n', encoding="utf-8")
+    assert command(*aime, train, configs=REAL_CONFIGS).error.startswith("aime has no worked solutions to pre-train on")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "train.jsonl"]
+
+
+def test_text_that_a_student_cannot_learn_is_noticed_before_anything_is_made(command: Command, tmp_path: Path) -> None:
+    """Documents are asked for where there are no traces; a file of traces is read to its end."""
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text('{"question": "p", "completion": "q"}\n{"question": "p"}\n', encoding="utf-8")
+    named = f"data.traces={{_target_: r1_lightning.tasks.traces.TraceFile, folder: {tmp_path}, name: traces.jsonl}}"
+    assert "traces.jsonl, line 2: completion=None" in command("stage=distill", named, configs=REAL_CONFIGS).error
+    for name, problem in (("test", "p"), ("train", "r")):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"problem": "{problem}", "answer": 1}}\n', encoding="utf-8")
+    aime = ["stage=distill", "task=aime24", f"task.source.test.file={tmp_path / 'test.jsonl'}", "stage.evaluation=null"]
+    aime += [f"task.source.train={{_target_: r1_lightning.tasks.rows.Rows, file: {tmp_path / 'train.jsonl'}}}"]
+    assert command(*aime, configs=REAL_CONFIGS).error.startswith("aime has no worked solutions to pre-train on")

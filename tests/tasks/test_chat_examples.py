@@ -1,0 +1,190 @@
+"""Examples for fine-tuning: three formats, files and data-set artefacts, and every way in which a file can be broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from r1_lightning.tasks import rows as rows_module
+from r1_lightning.tasks.chat_adaptors import SYSTEM
+from r1_lightning.tasks.chat_examples import (
+    MAX_LINE_CHARS,
+    AnyFormat,
+    ChatExamples,
+    Messages,
+    PromptCompletion,
+    QuestionCompletion,
+)
+from r1_lightning.tasks.fields import Row
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import ChatExample
+
+USER, ASSISTANT = {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "<think>a</think>2"}
+SYSTEM_MESSAGE = {"role": "system", "content": "Be brief."}
+OURS = {"question": "1+1?", "completion": "<think>a</think>2"}
+
+
+def example(adaptor: Any, values: dict[str, Any]) -> ChatExample:
+    return adaptor.to_example(Row(values, "file, line 1"))
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "values"),
+    [
+        (QuestionCompletion(), OURS),
+        (PromptCompletion(), {"prompt": "1+1?", "completion": "<think>a</think>2"}),
+        (PromptCompletion(), {"prompt": [USER], "completion": [ASSISTANT]}),
+        (PromptCompletion(), {"prompt": "1+1?", "completion": [ASSISTANT]}),
+        (Messages(), {"messages": [USER, ASSISTANT]}),
+    ],
+    ids=["ours", "prompt-completion", "its messages", "mixed", "conversation"],
+)
+def test_every_format_gives_the_same_example(adaptor: Any, values: dict[str, Any]) -> None:
+    expected = ChatExample("1+1?", "<think>a</think>2", "file, line 1")
+    assert example(adaptor, values) == example(AnyFormat(), values) == expected
+
+
+def test_what_is_known_besides() -> None:
+    known = {"language": "zh", "domain": "math", "problem_id": "p-1", "level": 3}
+    found = example(QuestionCompletion(), {**OURS, **known, "answer": "2", "metadata": {"a": 1}})
+    assert found.metadata == {"language": "zh", "domain": "math", "problem_id": "p-1", "level": "3"}
+    assert example(QuestionCompletion(), {**OURS, "domain": None, "level": None}).metadata == {}
+
+
+def test_a_system_message_is_kept_and_is_no_part_of_the_question() -> None:
+    for values in (
+        {"messages": [SYSTEM_MESSAGE, USER, ASSISTANT]},
+        {"prompt": [SYSTEM_MESSAGE, USER], "completion": "2"},
+    ):
+        found = example(AnyFormat(), values)
+        assert found.question == "1+1?" and found.metadata == {SYSTEM: "Be brief."}
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"completion": "x"},
+        "the field 'question' is missing (a row has messages, or prompt and completion, or question and",
+    ),
+    ({"question": "q"}, "the field 'completion' is missing"),
+    ({"question": 7, "completion": "x"}, "question=7 is not allowed: it must be a non-empty string"),
+    ({"question": "q", "completion": " "}, "completion=' ' is not allowed: it must be a non-empty string"),
+    ({"question": "q", "completion": "\ud800"}, "completion='\\ud800' is not allowed: it must be valid Unicode"),
+    ({**OURS, "language": "fr"}, "language='fr' is not allowed: it must be one of en, zh, or left out"),
+    ({**OURS, "domain": 3}, "domain=3 is not allowed"),
+    ({**OURS, "level": "hard"}, "level='hard' is not allowed: it must be a whole number"),
+    ({"prompt": "q"}, "the field 'completion' is missing"),
+    ({"prompt": "q", "completion": 3}, "completion=3 is not allowed: it must be a list of messages"),
+    (
+        {"prompt": "q", "completion": [USER]},
+        "completion=['user'] is not allowed: text, or one message of the assistant",
+    ),
+    ({"prompt": [USER, USER], "completion": "x"}, "prompt=['user', 'user'] is not allowed"),
+    ({"messages": "q"}, "messages='q' is not allowed: it must be a list of messages"),
+    ({"messages": [USER]}, "messages=['user'] is not allowed: one message of the user and one of the assistant"),
+    ({"messages": [USER, ASSISTANT, USER, ASSISTANT]}, "messages=['user', 'assistant', 'user', 'assistant'] is not"),
+    ({"messages": [USER, {"role": "assistant"}]}, "file, line 1, messages[1]: the field 'content' is missing"),
+    ({"messages": []}, "messages=[] is not allowed"),
+    ({**OURS, "completion": "x" * (MAX_LINE_CHARS + 1)}, "it has 1048577 characters, and at most 1048576 are read"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_a_broken_row_is_one_line_with_file_line_and_field(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        example(AnyFormat(), values)
+    assert message in str(refused.value) and str(refused.value).startswith("file, line 1")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+
+
+GOOD = json.dumps(OURS).encode()
+BAD_FILES = [
+    (GOOD + b"\n{broken\n", ", line 2: not valid JSON"),
+    (GOOD + b"\n" + GOOD[:-1] + b"\n", ", line 2: not valid JSON"),  # cut off
+    (GOOD + b'\n{"question": "q"}\n', ", line 2: the field 'completion' is missing"),
+    (GOOD + b'\n\n{"question": ["q"], "completion": "c"}\n', ", line 3: question=['q'] is not allowed"),
+    (b"", " is empty"),
+    (b"\n \n", " is empty"),
+    (
+        GOOD + b'\n{"question": "' + "ü".encode("latin-1") + b'", "completion": "c"}\n',
+        "not valid UTF-8 (line 2, byte 14)",
+    ),
+    (GOOD.decode().encode("utf-16"), "not valid UTF-8 (line 1, byte 0)"),
+    (
+        GOOD + b'\n{"question": "q", "completion": "' + b"x" * 10_000_000 + b'"}\n',
+        ", line 2: 10000035 characters are not allowed: a line has at most 1048576",
+    ),
+    (GOOD + b'\n["question"]\n', ", line 2: a JSON object is needed, not list"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES, ids=[message[:30] for _, message in BAD_FILES])
+def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput) as refused:
+        ChatExamples(str(path)).read()
+    assert str(refused.value).startswith(str(path)) and message in str(refused.value)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+def test_lines_of_several_formats_and_where_they_stand(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [OURS, {"messages": [USER, ASSISTANT]}])
+    assert [item.where for item in ChatExamples(path).read()] == [f"{path}, line 1", f"{path}, line 2"]
+
+
+def test_parquet_and_the_hub_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"messages": [USER, ASSISTANT]}, {"messages": [USER, {"role": "assistant", "content": "3"}]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    assert [item.completion for item in ChatExamples(str(tmp_path / "x.parquet")).read()] == ["<think>a</think>2", "3"]
+    monkeypatch.setattr(rows_module.Rows, "_load", lambda self: rows)
+    found = ChatExamples(hub="owner/name", split="train").read()
+    assert [(item.completion, item.where) for item in found] == [
+        ("<think>a</think>2", "owner/name, train, row 1"),
+        ("3", "owner/name, train, row 2"),
+    ]
+
+
+def test_the_folder_of_an_artefact_is_shards_or_one_file(tmp_path: Path) -> None:
+    second = {**OURS, "question": "second"}
+    write(tmp_path / "a" / "data" / "part-00001.jsonl", [second])
+    write(tmp_path / "a" / "data" / "part-00000.jsonl", [OURS])
+    write(tmp_path / "a" / "data" / "other.jsonl", [{"broken": 1}])  # no shard
+    write(tmp_path / "b" / "data.jsonl", [OURS, second])
+    for name in ("a", "b"):
+        assert [item.question for item in ChatExamples.of_folder(tmp_path / name).read()] == ["1+1?", "second"]
+    with pytest.raises(InvalidInput, match=r"c/data\.jsonl is not readable"):
+        ChatExamples.of_folder(tmp_path / "c").read()
+
+
+def test_the_content_version_is_that_of_what_was_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [OURS])
+    first = ChatExamples(path).content_version
+    assert first == ChatExamples(path).content_version and first.startswith("chat-1-")
+    write(tmp_path / "x.jsonl", [{**OURS, "question": "1+2?"}])
+    assert ChatExamples(path).content_version != first
+
+
+def test_nothing_named_is_one_line() -> None:
+    examples = ChatExamples()
+    assert not examples.is_named and examples.content_version == "none"
+    with pytest.raises(InvalidInput, match=r"data\.examples\.file=None is not allowed: give a file"):
+        examples.read()
+
+
+def test_an_adaptor_of_somebody_s_own(tmp_path: Path) -> None:
+    class Pairs:
+        def to_example(self, row: Row) -> ChatExample:
+            return ChatExample(row.text("a"), row.text("b"), row.where)
+
+    found = ChatExamples(write(tmp_path / "x.jsonl", [{"a": "x", "b": "y"}]), adaptor=Pairs()).read()
+    assert [(item.question, item.completion) for item in found] == [("x", "y")]

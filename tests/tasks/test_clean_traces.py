@@ -1,0 +1,109 @@
+"""Clean traces: right, readable, in one language, in both forms, never on a held-out problem."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from r1_lightning.tasks.arithmetic import ArithmeticTask
+from r1_lightning.tasks.clean_traces import FORMS, CleanTraces, clean_completion, clean_rows
+from r1_lightning.tasks.comparison import ComparisonTask
+from r1_lightning.tasks.equations import EquationsTask
+from r1_lightning.tasks.family import FamilyPart, FamilyTask
+from r1_lightning.tasks.general import GeneralTask
+from r1_lightning.tasks.programs import ProgramsTask
+from r1_lightning.tasks.safety import SafetyTask
+from r1_lightning.tasks.solved import Solved
+from r1_lightning.text.answers import final_answer, lenient_answer
+from r1_lightning.text.language import count_words, is_mixed, language_of
+from r1_lightning.text.programs import last_fenced
+from r1_lightning.text.reasoning_format import parse
+from r1_lightning.text.response_parts import final_summary
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import Problem
+
+SOURCES = {
+    "arithmetic": ArithmeticTask(),
+    "equations": EquationsTask(),
+    "comparison": ComparisonTask(),
+    "programs": ProgramsTask(),
+    "general": GeneralTask(),
+    "safety": SafetyTask(),
+}
+REASONING = ("arithmetic", "equations", "comparison", "programs")
+FIELDS = ["question", "completion", "answer", "problem_id", "language", "domain", "level"]
+CODE_WORDS = re.compile(r"def f\(x\): return [x\d*+-]+|```\w*|\\boxed")  # Python and LaTeX are in no language
+
+
+def test_both_forms_by_hand() -> None:
+    solved = Solved(Problem("3*x=21，x是多少", "7", "e", "zh"), ("3*x=21", "x=7"))
+    assert clean_completion(solved, "0", "r1_zero") in (
+        " <think>先算3*x=21，所以x=7。</think><answer>7</answer>",
+        " <think>得到3*x=21，最后x=7。</think><answer>7</answer>",
+    )
+    thinking, summary = clean_completion(solved, "0", "r1").split("</think> ")
+    assert thinking in (" <think>先算3*x=21，所以x=7。", " <think>得到3*x=21，最后x=7。")
+    assert summary in ("答案是\\boxed{7}。", "所以得到\\boxed{7}。", "答案：\\boxed{7}。")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SOURCES)
+def test_rows_are_right_readable_and_in_one_language(name: str, form: str) -> None:
+    for row in clean_rows(SOURCES[name], 0, 0, 120, form):  # type: ignore[arg-type]
+        assert list(row) == FIELDS and row["domain"] == "reasoning"  # a part's domain is the family's to say
+        completion = row["completion"]
+        words = CODE_WORDS.sub("", row["question"] + completion)
+        assert not is_mixed(words) and language_of(row["question"]) == row["language"] == language_of(words), row
+        thinking = completion[completion.index("<think>") + 7 : completion.index("</think>")]
+        assert sum(count_words(thinking).values()) > 0, "calculation alone is not readable"
+        if form == "r1_zero":
+            assert parse(completion).well_formed and final_answer(completion) == row["answer"]
+        else:
+            assert (
+                completion.startswith(" <think>") and completion.count("<") - thinking.count("<") == 2
+            )  # no other tag
+            assert final_summary(completion)
+            if name in REASONING:
+                assert lenient_answer(completion) == row["answer"]
+                assert completion.count("\\boxed{") == 1
+            else:
+                assert final_summary(completion) == row["answer"]
+
+
+def test_programs_stand_in_a_block_of_code_as_well() -> None:
+    for row in clean_rows(SOURCES["programs"], 0, 0, 20, "r1"):
+        assert (last_fenced(row["completion"]) or "").strip() == row["answer"]
+    assert "```" not in next(clean_rows(SOURCES["programs"], 0, 0, 1, "r1_zero"))["completion"]
+
+
+def test_rows_are_functions_of_seed_and_number() -> None:
+    family = FamilyTask({name: FamilyPart(SOURCES[name], "reasoning") for name in REASONING})
+    rows = list(clean_rows(family, 0, 0, 12))
+    assert list(clean_rows(family, 0, 5, 4)) == rows[5:9]
+    assert list(clean_rows(family, 1, 0, 12)) != rows
+    assert [row["problem_id"] for row in rows] == [family.train_problem(0, number).problem_id for number in range(12)]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_row_is_on_a_held_out_problem(name: str) -> None:
+    tested = {problem.problem_id for problem in SOURCES[name].held_out_problems(60)}
+    assert not tested & {row["problem_id"] for row in clean_rows(SOURCES[name], 0, 0, 1_000)}
+
+
+def test_bad_values() -> None:
+    for arguments, message in (((0, 0, 1, "r2"), "form='r2'"), ((0, -1, 1), "start=-1"), ((0, 0, -1), "count=-1")):
+        with pytest.raises(InvalidInput, match=message):
+            list(clean_rows(SOURCES["equations"], *arguments))  # type: ignore[arg-type]
+
+
+def test_a_source_of_rows_beside_sampled_ones() -> None:
+    """All of one domain, the same every time; its version changes with the task's."""
+    source = CleanTraces(GeneralTask(), count=5, domain="general", form="r1_zero")
+    assert source.rows == [row | {"domain": "general"} for row in clean_rows(GeneralTask(), 0, 0, 5, "r1_zero")]
+    assert source.content_version.endswith(GeneralTask.content_version)
+    assert CleanTraces(EquationsTask(), count=5).content_version != source.content_version
+    with pytest.raises(InvalidInput, match="form='loud' is not allowed"):
+        CleanTraces(GeneralTask(), count=5, form="loud")
+    with pytest.raises(InvalidInput, match="count=0"):
+        CleanTraces(GeneralTask(), count=0)
