@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from r1_lightning.tasks.chains import keyed_random
 from r1_lightning.tasks.mixture import DOMAIN
-from r1_lightning.tasks.solved import Solved, SolvedSource
+from r1_lightning.tasks.solved import Solved, SolvedSource, VersionedSolvedSource
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.reasoning_format import THINK_CLOSE, THINK_OPEN, reasoned
 from r1_lightning.types.errors import require_choice, require_int
@@ -37,7 +37,7 @@ class CleanTraces:
     """The first `count` rows of `source` for `seed`, all of one `domain`: a source of rows beside sampled ones."""
 
     def __init__(
-        self, source: SolvedSource, count: int, domain: str = "reasoning", form: str = "r1", seed: int = 0
+        self, source: VersionedSolvedSource, count: int, domain: str = "reasoning", form: str = "r1", seed: int = 0
     ) -> None:
         require_choice("form", form, FORMS)
         require_int("count", count, 1)

@@ -50,10 +50,14 @@ class Solved:
 class SolvedSource(Protocol):
     """A problem source that can say how its training problem number `index` is solved."""
 
+    def solved_problem(self, seed: int, index: int) -> Solved: ...
+
+
+class VersionedSolvedSource(SolvedSource, Protocol):
+    """The same, which says when it would make other problems (see `ProblemSource`)."""
+
     @property
     def content_version(self) -> str: ...
-
-    def solved_problem(self, seed: int, index: int) -> Solved: ...
 
 
 def question_document(rng: random.Random, solved: Solved, manner: Manner, wrong_share: float) -> str:
