@@ -5,7 +5,7 @@
         weights.safetensors  the weights        tokenizer/   HuggingFace format
         data/part-*.jsonl    in place of both, where a stage makes a data set (`artefacts.data_set`)
         config.yaml          the resolved configuration      table.txt    what a person reads at the end
-        commits.txt          of the code that worked on it, in order
+        commits.txt          of the code that worked on it, in order    work.txt      how long (`artefacts.work`)
         checkpoints/         what an interrupted run resumes from         .lock  held while a process works here
 
 The folder's name is for people and for finding candidates; whether a finished one is the right one is decided by the

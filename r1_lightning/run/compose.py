@@ -7,7 +7,8 @@ its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not re
 
 `stage.inputs` names for each role the stage that makes it (`base: pretrain`), or settings for that stage besides
 (`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a whole experiment (`base: {experiment: r1_dev2_tiny}`: a
-stage with all its settings and inputs, so that experiments compose into a graph), or a finished artefact
+stage with all its settings and inputs, so that experiments compose into a graph; it shares with the child only what was typed for
+the whole graph, not what the child's own experiment says), or a finished artefact
 (`helpful: {folder: FOLDER}`; a folder wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
 `stage.parent_overrides=["optim.lr=0.002"]` are settings for the maker of the base. Other inputs begin with the same base: what
 decides it (`parent_overrides`, `init_from`) is passed on to their makers, which may be told otherwise.
@@ -83,6 +84,7 @@ class StageConfig:
     config: DictConfig
     config_name: str
     overrides: tuple[str, ...] = ()
+    typed: tuple[str, ...] = ()  # for the whole graph: what of the command line concerns `PASSED_ON`
 
     @property
     def name(self) -> str:
@@ -126,7 +128,13 @@ def _stage_config(
     chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     if chosen.get("stage") is None:
         raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
-    return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides))
+    typed = tuple(override for override in overrides if _key(override) in (*PASSED_ON, "seed"))
+    return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides), typed)
+
+
+def _key(override: str) -> str:
+    """What an override sets first: the group or the top of the path."""
+    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 def compose_parent(child: StageConfig, role: str) -> StageConfig:
@@ -137,12 +145,15 @@ def compose_parent(child: StageConfig, role: str) -> StageConfig:
     spec = child.inputs[role]
     for_base = _parent_overrides(child)
     extra = [*for_base, *spec.overrides] if role == BASE else list(spec.overrides)
+    if spec.experiment is not None:
+        parent = compose_stage([spec.maker, *child.typed, *extra], child.config_name)
+        return replace(parent, overrides=tuple(extra), typed=child.typed)
     choices = {group: child.choices.get(group) for group in PASSED_ON}
     if choices["model"] not in options("model"):  # a folder's own, which init_from says once more
         choices["model"] = None
     chosen = [f"{group}={choice}" for group, choice in choices.items() if choice is not None]
     parent = compose_stage([spec.maker, *chosen, *extra], child.config_name)
-    own = {re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0] for override in extra}
+    own = {_key(override) for override in extra}
     own_keys = {override.lstrip("+~").partition("=")[0] for override in extra}
     resolved = OmegaConf.to_container(child.config, resolve=False)
     assert isinstance(resolved, dict)
@@ -156,7 +167,8 @@ def compose_parent(child: StageConfig, role: str) -> StageConfig:
         if "init_from" not in own_keys:
             parent.config.init_from = child.config.init_from
     OmegaConf.set_struct(parent.config, True)
-    return replace(parent, overrides=tuple(extra))  # what was typed for it; the groups passed on were not
+    # What was typed for it; the groups passed on were not.
+    return replace(parent, overrides=tuple(extra), typed=child.typed)
 
 
 def _parent_overrides(child: StageConfig) -> list[str]:

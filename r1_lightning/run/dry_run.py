@@ -15,6 +15,7 @@ from hydra.utils import get_object
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.rollout.rejection_sampling import RejectionSampling
@@ -28,6 +29,7 @@ from r1_lightning.types.errors import InvalidInput, require
 
 # Tensors are estimated to within 25 %, and glibc was seen to keep up to 45 % more than they take (docs/log.md).
 HEADROOM = 1.5
+TRAIN_NOTHING = (RejectionSampling, Comparison)
 ACCURACY = {  # of the most memory at one time: what the tests measure, and what nobody has measured
     "cpu": "tensors, to within 25 %; libraries and the allocator on top",
     "cuda": "tensors, an estimate that was compared with runs on the CPU only",
@@ -44,9 +46,8 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
     `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
     """
     target_of = get_object(target.stage.config.stage["_target_"])
-    require(
-        target_of is not RejectionSampling, "dry_run", True, "what sampling takes is not known, only what training does"
-    )
+    trains = target_of not in TRAIN_NOTHING
+    require(trains, "dry_run", True, "what sampling and comparing take is not known, only what training does")
     is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
     require(
         not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
@@ -71,7 +72,7 @@ def _inputs(node: Node) -> Iterator[str]:
         state = (
             "missing, would be built first" if found is None else f"incomplete, {found.folder} would be resumed first"
         )
-        if get_object(source.stage.config.stage["_target_"]) is RejectionSampling:
+        if get_object(source.stage.config.stage["_target_"]) in TRAIN_NOTHING:
             yield f"{role}: {state} (stage {source.stage.stage}, time not measured)"
             continue
         steps = source.stage.config.stage.max_steps

@@ -25,14 +25,14 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from r1_lightning.artefacts import lineage, store
+from r1_lightning.artefacts import lineage, store, work
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, resolved
 from r1_lightning.run.importing import open_input, with_model_of
 from r1_lightning.run.nodes import Node
 from r1_lightning.run.rules import check_installed
-from r1_lightning.run.stage_tree import measured_stages, stage_table, tree
+from r1_lightning.run.stage_tree import measured_stages, stage_table, time_table, tree
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.task_rules import check_task
 from r1_lightning.run.validate import GRAPH_KEYS, SHARE_KEYS, validate
@@ -140,7 +140,9 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
         return artefact
     say(table(artefact))
     if is_deep:
-        say(stage_table(measured_stages(target)))
+        for text in (stage_table(measured_stages(target)), time_table(target)):
+            if text:
+                say(f"\n{text}")
     return artefact
 
 
@@ -227,7 +229,8 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
                 store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
             store.note_commit(folder, maker.commit)
         try:
-            metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
+            with work.timed(folder):
+                metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
         except InvalidInput:
             if of == 1:
                 _remove_if_untouched(folder)
@@ -242,7 +245,7 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
 
 def _remove_if_untouched(folder: Path) -> None:
     """A stage that refused its input before it did anything leaves no folder behind."""
-    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.COMMITS, store.LOCK, store.TURN}:
+    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.COMMITS, store.LOCK, store.TURN, work.WORK}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""A graph of stages for people: the tree of what a command needs, and the table of what its stages are worth.
+"""A graph of stages for people: the tree of what a command needs, the table of what its stages are worth, and what each took.
 
 The table is the paper's table of stages (Nature table 2, R1v2 table 3) for whatever graph was built: a column per stage in the
 order of making, a line per held-out measure. A stage that was measured on nothing has no column.
@@ -7,9 +7,11 @@ order of making, a line per held-out measure. A stage that was measured on nothi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.work import Work, work_in
 from r1_lightning.run.nodes import Node
 
 MEASURED = "eval/"  # how the metrics begin that were measured on held-out problems
@@ -61,8 +63,39 @@ def measured_stages(node: Node) -> dict[str, dict[str, float]]:
     return results
 
 
+def time_table(node: Node) -> str:
+    """Markdown: the time on the clock that each stage of the graph took when it was made, and its share of the whole.
+
+    What a killed process did is not known; such a time begins with "over".
+    """
+    taken = {name: work for name, folder in _folders(node).items() if (work := work_in(folder)) is not None}
+    total = sum(work.seconds for work in taken.values())
+    if not total:
+        return ""
+    whole = Work(total, sum(work.n_unknown for work in taken.values()))
+    lines = ["| stage | minutes | share |", "|---|---|---|"]
+    for name, work in [*taken.items(), ("together", whole)]:
+        over = "over " if work.n_unknown else ""
+        lines.append(f"| {name} | {over}{work.seconds / 60:.1f} | {100 * work.seconds / total:.0f} % |")
+    return "\n".join(lines)
+
+
+def _folders(node: Node) -> dict[str, Path]:
+    """Where every stage of the graph lies that is there, by name, in the order of making."""
+    folders: dict[str, Path] = {}
+    for source in node.inputs.values():
+        if isinstance(source, Node):
+            folders.update({name: folder for name, folder in _folders(source).items() if name not in folders})
+    found = node.found()
+    if found is not None:
+        folders[node.stage.name] = found.folder
+    return folders
+
+
 def stage_table(results: dict[str, dict[str, float]]) -> str:
-    """Markdown: a column per stage, a line per measure; a dash where a stage was not measured so."""
+    """Markdown: a column per stage, a line per measure; a dash where a stage was not measured so. Empty where none was."""
+    if not results:
+        return ""
     measures = list(dict.fromkeys(name for row in results.values() for name in row))
     lines = ["| held out | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for name in measures:

@@ -23,6 +23,7 @@ from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.cli import TERMINATED
+from r1_lightning.run.comparing import is_comparing, run_comparison
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
@@ -41,12 +42,14 @@ def run_stage(
 ) -> Mapping[str, float] | None:
     """Train `stage_name` in `folder` from `inputs`, resuming from its last checkpoint; returns the final metrics.
 
-    A stage that samples makes a data set instead (`run.sampling`).
+    A stage that samples makes a data set instead (`run.sampling`), and so does one that compares (`run.comparing`).
 
     Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
     """
     if is_sampling(config):
         return run_sampling(config, stage_name, folder, inputs)
+    if is_comparing(config):
+        return run_comparison(config, folder, inputs)
     quieten()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)

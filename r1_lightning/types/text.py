@@ -53,7 +53,8 @@ class Verdict:
 class RewardFunction(Protocol):
     """Judges one completion of one problem; its `name` is the name of its metric."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict: ...
 

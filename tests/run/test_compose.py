@@ -42,6 +42,25 @@ def test_of_an_experiment_only_the_shared_part_is_passed_on(parent: Parent) -> N
     assert made.choices["experiment"] is None
 
 
+def test_an_experiment_as_input_takes_what_was_typed_and_not_what_the_childs_experiment_says(parent: Parent) -> None:
+    """`wide_run` has a wide model and seed 3 for itself; the experiment it begins with says nothing of either."""
+    begun = "stage.inputs.base={experiment: first}"
+    own = parent("experiment=wide_run", begun)
+    assert (own.config.model.d_model, own.config.seed, own.config.stage.max_steps) == (8, 0, 11)
+    typed = parent("experiment=wide_run", begun, "seed=9", "model.rank=7", "paths.root=x", "optim.lr=0.7", "model=wide")
+    assert (typed.config.seed, typed.config.model.d_model, typed.config.model.rank) == (9, 16, 7)
+    assert typed.config.paths.root == "x" and typed.config.optim.lr != 0.7
+    told = parent("experiment=wide_run", "stage.inputs.base={experiment: first, overrides: ['seed=5']}", "seed=9")
+    assert told.config.seed == 5, "what the input says has the last word"
+
+
+def test_what_was_typed_reaches_the_experiments_below(parent: Parent) -> None:
+    second = parent("stage=grpo", "stage.inputs.base={experiment: second}", "seed=9", "stage.max_steps=3")
+    first = compose_parent(second, "base")
+    assert (second.config.seed, first.config.seed, first.config.stage.max_steps) == (9, 9, 11)
+    assert compose_parent(first, "base").config.seed == 9
+
+
 def test_debug_holds_for_the_whole_graph(parent: Parent) -> None:
     assert parent("debug=fast").config.stage.max_steps == 1
 

@@ -6,8 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from r1_lightning.run.stage_tree import stage_table
+from r1_lightning.artefacts.work import WORK
+from r1_lightning.run.compose import StageConfig
+from r1_lightning.run.nodes import Node
+from r1_lightning.run.stage_tree import stage_table, time_table
 from tests.run.conftest import Command
 from tests.run.fakes import Recorder
 
@@ -49,12 +53,11 @@ def test_a_command_that_was_broken_off_shows_what_it_will_go_on_with(command: Co
 
 def test_the_table_has_a_column_for_each_stage_that_was_measured(command: Command) -> None:
     made = command("experiment=second")
-    table = made.out.splitlines()[-3:]
-    assert table == [
-        "| held out | pretrain | first | second |",
-        "|---|---|---|---|",
-        "| pass_at_1 | 0.500 | 0.500 | 0.500 |",
-    ]
+    lines = made.out.splitlines()
+    start = lines.index("| held out | pretrain | first | second |")
+    assert lines[start + 1 : start + 3] == ["|---|---|---|---|", "| pass_at_1 | 0.500 | 0.500 | 0.500 |"]
+    times = lines[lines.index("| stage | minutes | share |") + 2 :]
+    assert [line.split(" |")[0] for line in times] == ["| pretrain", "| first", "| second", "| together"]
 
 
 def test_an_experiment_that_needs_itself_is_refused(command: Command) -> None:
@@ -83,3 +86,26 @@ def test_the_table_by_hand() -> None:
         "| sums/pass_at_1 | 0.250 | 0.500 |",
         "| tokens | 31.0 | - |",
     ]
+    assert stage_table({}) == ""
+
+
+def test_the_times_by_hand(tmp_path: Path) -> None:
+    """90 s and 270 s are 25 % and 75 % of 6 minutes; the second had a process that was killed."""
+    config = OmegaConf.create({"paths": {"root": str(tmp_path)}})
+
+    def node(name: str, digits: str, work: str, **inputs: Node) -> Node:
+        if work:
+            (tmp_path / f"{name}-m-t-{digits * 10}").mkdir()
+            (tmp_path / f"{name}-m-t-{digits * 10}" / WORK).write_text(work, encoding="utf-8")
+        return Node(StageConfig(name, {}, config, "train"), digits * 64, inputs)
+
+    base = node("pretrain", "a", "begin\nend 90.0\n")
+    last = node("grpo", "b", "begin\nbegin\nend 270.0\n", base=base, unmade=node("sft", "c", "", base=base))
+    assert time_table(last).splitlines() == [
+        "| stage | minutes | share |",
+        "|---|---|---|",
+        "| pretrain | 1.5 | 25 % |",
+        "| grpo | over 4.5 | 75 % |",
+        "| together | over 6.0 | 100 % |",
+    ]
+    assert time_table(node("sample", "d", "")) == ""
