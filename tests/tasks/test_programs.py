@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import pytest
 import sympy
 
 from r1_lightning.tasks import programs
+from r1_lightning.tasks.chains import keyed_random
 from r1_lightning.tasks.programs import Line, ProgramsTask, Step, draw_steps, lines, may_test_on, may_train_on, program
 from r1_lightning.text.code_tests import TESTS, CodeTests
 from r1_lightning.text.reasoning_format import parse
@@ -79,18 +79,11 @@ def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_train_and_test_sides_do_not_meet_and_facts_are_shared() -> None:
-    rng = programs.keyed_random("test")
+    rng = keyed_random("test")
     drawn = [draw_steps(rng, 2, 3) for _ in range(2_000)]
     assert not any(may_train_on(steps) and may_test_on(steps) for steps in drawn)
     assert not any(programs.is_held_out(Line(1, offset)) for offset in range(-199, 200))
     assert not any(programs.is_held_out(Line(slope, 0)) for slope in range(2, 82))
-
-
-def test_everything_is_a_function_of_seed_and_number() -> None:
-    assert list(TASK.documents(3, 5, 4)) == list(TASK.documents(3, 0, 9))[5:]
-    assert TASK.train_problem(1, 7) == TASK.train_problem(1, 7) != TASK.train_problem(2, 7)
-    assert TASK.held_out_problems(20)[:10] == TASK.held_out_problems(10)
-    assert Counter(p.language for p in TASK.held_out_problems(20)) == {"en": 10, "zh": 10}
 
 
 def test_the_corpus_knows_every_form_and_well_formed_reasoning_is_a_minority() -> None:
@@ -118,11 +111,3 @@ def test_the_corpus_knows_every_form_and_well_formed_reasoning_is_a_minority() -
 def test_bad_settings_are_named(settings: dict, field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
         ProgramsTask(**settings)
-
-
-def test_too_many_held_out_problems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "DRAWS_PER_HELD_OUT_PROBLEM", 1)  # among five draws, fewer than five are held out
-    with pytest.raises(
-        InvalidInput, match=r"held_out_problems=5 is not allowed: these programs give only [0-4] of them"
-    ):
-        TASK.held_out_problems(5)

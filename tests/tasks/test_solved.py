@@ -1,4 +1,4 @@
-"""What is said about one solved problem, and how held-out problems are found."""
+"""What is said about one solved problem."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import pytest
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.tasks.chains import keyed_random
 from r1_lightning.tasks.programs import ProgramsTask
-from r1_lightning.tasks.solved import ANSWER_SHARES, Solved, distinct_held_out, question_document
+from r1_lightning.tasks.solved import ANSWER_SHARES, Solved, question_document
 from r1_lightning.text.answers import lenient_answer
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.reasoning_format import parse
-from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
 
 SUM = Solved(Problem("What is 1+2+3", "6", "1,2,3"), ("1+2=3", "3+3=6"), ("5", "7"), ((0, "1+2=4"),))
@@ -60,18 +59,3 @@ def test_older_tasks_say_how_they_are_solved(task) -> None:
         assert solved.problem == task.train_problem(4, index)
         last = solved.steps[-1].rsplit("=", 1)[-1]
         assert solved.problem.answer.removeprefix("def f(x): return ") == last
-
-
-def test_held_out_problems_are_distinct_and_alternate() -> None:
-    given = iter([None, "a", "a", None, "b", "c"])
-
-    def draw(language):
-        key = next(given)
-        return key and Problem(key, "", key, language)
-
-    found = distinct_held_out(draw, 3, 2, "tries")
-    assert [(p.problem_id, p.language) for p in found] == [("a", "en"), ("b", "zh"), ("c", "en")]
-    with pytest.raises(InvalidInput, match="held_out_problems=2 is not allowed: these tries give only 1 of them"):
-        distinct_held_out(lambda language: Problem("a", "", "a", language), 2, 10, "tries")
-    with pytest.raises(InvalidInput, match="held_out_problems=0"):
-        distinct_held_out(draw, 0, 1, "tries")
