@@ -23,13 +23,12 @@ from typing import Protocol
 
 from r1_lightning.tasks.chat_adaptors import SYSTEM, question_of
 from r1_lightning.tasks.fields import Row
-from r1_lightning.tasks.rows import Rows
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import ChatExample
 
 FORMAT_VERSION = 1  # goes up when the same rows would give other examples
-MAX_LINE_CHARS = 2**20  # several times 32,768 tokens of text; a longer line is no example but an accident
 MAX_LEVEL = 1_000
 SHARDS, ONE_FILE = "data", "data.jsonl"  # where the artefact of a data set holds its rows
 
@@ -125,7 +124,7 @@ class ChatExamples:
         adaptor: ExampleAdaptor | None = None,
     ) -> None:
         self.adaptor = adaptor or AnyFormat()
-        self.rows = Rows(file, hub, config, split, revision, max_row_chars=MAX_LINE_CHARS) if file or hub else None
+        self.rows = Rows(file, hub, config, split, revision, max_row_chars=MAX_TEXT_CHARS) if file or hub else None
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> ChatExamples:
@@ -176,6 +175,6 @@ def _messages(row: Row, name: str, roles: Sequence[str], allowed: str) -> list[s
 
 def _example(row: Row, question: str, completion: str, known: Mapping[str, str]) -> ChatExample:
     for name, text in (("question", question), ("completion", completion)):
-        if len(text) > MAX_LINE_CHARS:  # rows that are no lines
-            row.refuse(name, text, f"it has {len(text)} characters, and at most {MAX_LINE_CHARS} are read")
+        if len(text) > MAX_TEXT_CHARS:  # rows that are no lines
+            row.refuse(name, text, f"it has {len(text)} characters, and at most {MAX_TEXT_CHARS} are read")
     return ChatExample(question, completion, row.where, {name: value for name, value in known.items() if value})

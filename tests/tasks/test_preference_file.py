@@ -112,7 +112,7 @@ def test_empty_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is empty"):
         source(tmp_path, "", " ").training_items(0, 1)
     (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidInput, match=r"not valid UTF-8 \(byte 0\)"):
+    with pytest.raises(InvalidInput, match=r"not valid UTF-8 \(line 1, byte 0\)"):
         PreferenceFile(str(tmp_path), "rows.jsonl").training_items(0, 1)
     with pytest.raises(InvalidInput, match="held_out_one_in=1 "):
         PreferenceFile(str(tmp_path), "rows.jsonl", held_out_one_in=1)

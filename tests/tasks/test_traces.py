@@ -39,8 +39,8 @@ def test_the_version_is_of_the_bytes(tmp_path: Path) -> None:
         ("[1]", "line 1: a JSON object is needed, not list"),
         (line(question=" "), "line 1: question=' ' is not allowed: it must be a non-empty string"),
         (line(completion=3), "line 1: completion=3 is not allowed"),
-        ('{"question": "1+1"}', "line 1: completion=None is not allowed"),
-        (line(completion="\ud800"), "line 1: completion is not valid Unicode"),
+        ('{"question": "1+1"}', "line 1: the field 'completion' is missing"),
+        (line(completion="\ud800"), "is not allowed: it must be valid Unicode"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None:
