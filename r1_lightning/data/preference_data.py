@@ -8,10 +8,8 @@ does not learn length. Their means are printed, and stand in the artefact's tabl
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import lightning as L
@@ -21,6 +19,7 @@ from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, preference_rows
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
+from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import PARTS
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -62,19 +61,13 @@ class PreferenceDataset:
 
     def row_of(self, place: int) -> int:
         """Which row comes as number `place` of the endless sequence of passes."""
-        turn, number = divmod(place, len(self.rows))
-        return _order(self.seed, turn, len(self.rows))[number]
+        return row_of_passes(f"{self.seed}", place, len(self.rows), digest_size=64)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore: the order is made again from the seed."""
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
-    return tuple(sorted(range(size), key=lambda number: hashlib.blake2b(f"{seed}/{turn}/{number}".encode()).digest()))
 
 
 class PreferenceDataModule(L.LightningDataModule):

@@ -8,9 +8,7 @@ again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +20,7 @@ from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.teacher_cache import TeacherCache
+from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
@@ -73,13 +72,8 @@ class TraceSteps:
 
     def __call__(self, step: int) -> StepRows:
         places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
-        turns = [divmod(place, len(self.rows)) for place in places]
-        return StepRows([self.rows[_order(self.seed, turn, len(self.rows))[number]] for turn, number in turns])
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
-    return tuple(sorted(range(size), key=lambda number: hashlib.blake2b(f"{seed}/{turn}/{number}".encode()).digest()))
+        n_rows = len(self.rows)
+        return StepRows([self.rows[row_of_passes(f"{self.seed}", place, n_rows, digest_size=64)] for place in places])
 
 
 class DistillDataset:

@@ -11,7 +11,6 @@ Where they depart from the rows:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import ClassVar
 
 from r1_lightning.tasks.dataset_task import STEPS
 from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.tasks.keyed import keyed_number
 from r1_lightning.types.errors import require_int
 from r1_lightning.types.text import Problem
 
@@ -105,7 +105,8 @@ class GPQA:
             row.refuse("Correct Answer", right, "it also stands among the wrong ones")
         problem_id = question_id(self.name, question, *sorted([right, *wrong]))
         keys = [
-            (_order(f"{self.options_seed}/{problem_id}/{number}"), text) for number, text in enumerate([right, *wrong])
+            (keyed_number(f"{self.options_seed}/{problem_id}/{number}"), text)
+            for number, text in enumerate([right, *wrong])
         ]
         options = [text for _, text in sorted(keys)]
         shown = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=True))
@@ -143,7 +144,3 @@ def _math_level(row: Row) -> int:
     if isinstance(value, str) and (match := _MATH_LEVEL.fullmatch(value.strip())):
         return 1 if match[1] == "?" else int(match[1])
     return row.whole("level", 1, 5)
-
-
-def _order(key: str) -> str:
-    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

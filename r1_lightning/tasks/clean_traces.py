@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.tasks.solved import Solved, SolvedSource, VersionedSolvedSource
 from r1_lightning.text.code_tests import TESTS

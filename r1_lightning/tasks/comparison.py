@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import draw_term, fact_value, is_held_out_key
+from r1_lightning.tasks.chains import draw_term, fact_value
 from r1_lightning.tasks.generated import GeneratedTask
+from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.tasks.words import CLASSES, PEOPLE

@@ -19,8 +19,8 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import is_held_out_key
 from r1_lightning.tasks.generated import GeneratedTask
+from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.types.errors import require_choice, require_int, require_number

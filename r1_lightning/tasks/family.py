@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.tasks.solved import Solved, SolvedSource
 from r1_lightning.tasks.step_text import Manner

@@ -14,9 +14,9 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from r1_lightning.tasks.chains import is_held_out_key
 from r1_lightning.tasks.general_text import FAULTS, Needs, Request, care, draw_request, quality, write_reply
 from r1_lightning.tasks.generated import GeneratedPreferences, GeneratedTask
+from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, reply_document
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.text.reasoning_format import reasoned

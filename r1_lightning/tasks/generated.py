@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.solved import Solved
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput, require_int

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.text import Problem, ProblemSource
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import is_held_out_key
 from r1_lightning.tasks.generated import GeneratedTask
+from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, half_formatted_answer, straight_answer
 from r1_lightning.tasks.step_text import MANNERS, WAIT, Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt

@@ -17,8 +17,8 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import is_held_out_key
 from r1_lightning.tasks.generated import GeneratedPreferences, GeneratedTask
+from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, reply_document
 from r1_lightning.tasks.words import PEOPLE, THINGS
 from r1_lightning.text.language import LANGUAGES

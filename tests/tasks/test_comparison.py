@@ -10,8 +10,8 @@ from itertools import combinations, pairwise
 import pytest
 
 from r1_lightning.tasks import comparison
-from r1_lightning.tasks.chains import is_held_out_key, keyed_random
 from r1_lightning.tasks.comparison import ComparisonTask, Order, Sums, draw_comparison, may_test_on, may_train_on
+from r1_lightning.tasks.keyed import is_held_out_key, keyed_random
 from r1_lightning.tasks.solved import ANSWER_SHARES
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput

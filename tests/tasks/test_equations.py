@@ -13,8 +13,8 @@ import pytest
 import sympy
 
 from r1_lightning.tasks import equations
-from r1_lightning.tasks.chains import keyed_random
 from r1_lightning.tasks.equations import Equation, EquationsTask, Side, draw_equation, may_test_on, may_train_on
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.solved import ANSWER_SHARES
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput

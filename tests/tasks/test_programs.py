@@ -8,7 +8,7 @@ import pytest
 import sympy
 
 from r1_lightning.tasks import programs
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.programs import Line, ProgramsTask, Step, draw_steps, lines, may_test_on, may_train_on, program
 from r1_lightning.text.code_tests import TESTS, CodeTests
 from r1_lightning.text.reasoning_format import parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.programs import ProgramsTask
 from r1_lightning.tasks.solved import ANSWER_SHARES, Solved, question_document
 from r1_lightning.text.answers import lenient_answer
