@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, preference_rows
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
@@ -30,7 +29,7 @@ from r1_lightning.types.text import Preference, PreferenceItem, PreferenceSource
 Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and how many were left out for which reason
 
 
-class PreferenceDataset:
+class PreferenceDataset(FromSeed):
     """Batches of `items_per_batch` items for steps 0 .. max_steps - 1, each in `micro_batches` equal parts.
 
     A step takes the next items of pass after pass; each pass has an order of its own.
@@ -62,12 +61,6 @@ class PreferenceDataset:
     def row_of(self, place: int) -> int:
         """Which row comes as number `place` of the endless sequence of passes."""
         return row_of_passes(f"{self.seed}", place, len(self.rows), digest_size=64)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: the order is made again from the seed."""
 
 
 class PreferenceDataModule(L.LightningDataModule):

@@ -16,7 +16,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
-from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.teacher_cache import TeacherCache
@@ -76,7 +76,7 @@ class TraceSteps:
         return StepRows([self.rows[row_of_passes(f"{self.seed}", place, n_rows, digest_size=64)] for place in places])
 
 
-class DistillDataset:
+class DistillDataset(FromSeed):
     """The micro-batches of steps 0 .. max_steps - 1: number i is part i mod `micro_batches` of its step.
 
     `finish` is applied to each: what brings the teacher's log-probs from a cache.
@@ -111,12 +111,6 @@ class DistillDataset:
         n_tokens = sum(row.n_targets for row in rows)
         parts = [rows[start :: self.micro_batches] for start in range(self.micro_batches)]
         return [collate_distill(part, self.row_tokens, self.pad_id, n_tokens, is_text) for part in parts]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: text is made again from the seed, and the student's own at the step that learns from it."""
 
 
 class TeacherTracesDataModule(L.LightningDataModule):
