@@ -23,16 +23,15 @@ from itertools import combinations, pairwise
 from typing import ClassVar, NamedTuple
 
 from r1_lightning.tasks.chains import draw_term, fact_value
-from r1_lightning.tasks.generated import GeneratedTask
+from r1_lightning.tasks.generated import LevelledTask
 from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.tasks.words import CLASSES, PEOPLE
 from r1_lightning.text.language import LANGUAGES
-from r1_lightning.types.errors import require_choice, require_int, require_number
+from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Language, Problem
 
-MAX_LEVEL = 3
 INVERTED_SHARE = 0.3  # of statements: "Bob is younger than Ann" for "Ann is older than Bob"
 FACTS_SHARE = 0.30  # of documents
 
@@ -125,15 +124,12 @@ def draw_comparison(rng: random.Random, min_level: int, max_level: int) -> Compa
 
 
 @dataclass(frozen=True)
-class ComparisonTask(GeneratedTask[Comparison]):
+class ComparisonTask(LevelledTask[Comparison]):
     """The problem source (see `types/text.py`) of comparisons of level `min_level` .. `max_level`.
 
     `wrong_share` is how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
-    min_level: int = 1
-    max_level: int = 3
-    wrong_share: float = 0.35
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "comparison-1"
     stream: ClassVar[str] = "comparison"
@@ -141,9 +137,7 @@ class ComparisonTask(GeneratedTask[Comparison]):
     held_out_seed: ClassVar[int] = 20_261_123
 
     def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
+        super().__post_init__()
         require_choice("task.manner", self.manner, MANNERS)
 
     def draw(self, rng: random.Random) -> Comparison:

@@ -19,14 +19,13 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.generated import GeneratedTask
+from r1_lightning.tasks.generated import LevelledTask
 from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
-from r1_lightning.types.errors import require_choice, require_int, require_number
+from r1_lightning.types.errors import require_choice, require_number
 from r1_lightning.types.text import Language, Problem
 
-MAX_LEVEL = 3
 MAX_SLOPE, MAX_X, MAX_VALUE = 9, 20, 99  # of any line on the way; MAX_VALUE bounds the numbers that stand alone
 MAX_OFFSET, MAX_INNER = 19, 9  # of a plain side, and within brackets
 FACTS_SHARE = 0.30  # of documents
@@ -141,17 +140,14 @@ def question_text(rng: random.Random, equation: Equation, language: str, in_word
 
 
 @dataclass(frozen=True)
-class EquationsTask(GeneratedTask[Equation]):
+class EquationsTask(LevelledTask[Equation]):
     """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`.
 
     `word_share` is how many equations of level 1 are told in words, `wrong_share` how many of the corpus's unreasoned answers are
     wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
-    min_level: int = 1
-    max_level: int = 3
     word_share: float = 0.3
-    wrong_share: float = 0.35
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "equations-1"
     stream: ClassVar[str] = "equations"
@@ -159,10 +155,8 @@ class EquationsTask(GeneratedTask[Equation]):
     held_out_seed: ClassVar[int] = 20_261_122
 
     def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
+        super().__post_init__()
         require_number("task.word_share", self.word_share, 0.0, 1.0)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
         require_choice("task.manner", self.manner, MANNERS)
 
     def draw(self, rng: random.Random) -> Equation:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from r1_lightning.tasks.general_text import FAULTS, Needs, Request, care, draw_request, quality, write_reply
-from r1_lightning.tasks.generated import GeneratedPreferences, GeneratedTask
+from r1_lightning.tasks.generated import GeneratedPreferences, LevelledTask
 from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, reply_document
 from r1_lightning.text.language import LANGUAGES
@@ -30,25 +30,17 @@ MIN_QUALITY_GAP = 0.2  # of a pair: below it the better one is a matter of taste
 
 
 @dataclass(frozen=True)
-class GeneralTask(GeneratedTask[Request]):
+class GeneralTask(LevelledTask[Request]):
     """The problem source (see `types/text.py`) of requests of level `min_level` .. `max_level`.
 
     A problem's answer is a good reply, one of many; no rule for answers can judge another one. `wrong_share` is how many of the
     corpus's replies have a fault.
     """
 
-    min_level: int = 1
-    max_level: int = 3
-    wrong_share: float = 0.35
     content_version: ClassVar[str] = "general-1"
     stream: ClassVar[str] = "general"
     things: ClassVar[str] = "requests"
     held_out_seed: ClassVar[int] = HELD_OUT_SEED
-
-    def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
 
     def draw(self, rng: random.Random) -> Request:
         return draw_request(rng, self.min_level, self.max_level)

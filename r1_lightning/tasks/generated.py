@@ -12,12 +12,13 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.solved import Solved
 from r1_lightning.text.language import LANGUAGES
-from r1_lightning.types.errors import InvalidInput, require_int
+from r1_lightning.types.errors import InvalidInput, require_int, require_number
 from r1_lightning.types.text import Language, PreferenceItem, Problem
 
 # At least one draw in 64 may be tested on; far more than this are needed only where there are no more.
@@ -90,6 +91,21 @@ class GeneratedTask(ABC, Generic[Thing]):
     def solved_training(self, rng: random.Random) -> Solved:
         """The same with its solution, in a language drawn after it."""
         return self.solve(rng, self.draw_training(rng), rng.choice(LANGUAGES))
+
+
+@dataclass(frozen=True)
+class LevelledTask(GeneratedTask[Thing]):
+    """A generated task of level `min_level` .. `max_level`, at most `top_level`; `wrong_share` of its corpus's answers is wrong."""
+
+    min_level: int = 1
+    max_level: int = 3
+    wrong_share: float = 0.35
+    top_level: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        require_int("task.min_level", self.min_level, 1, self.top_level)
+        require_int("task.max_level", self.max_level, self.min_level, self.top_level)
+        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
 
 
 class GeneratedPreferences(ABC):

@@ -17,7 +17,7 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.generated import GeneratedPreferences, GeneratedTask
+from r1_lightning.tasks.generated import GeneratedPreferences, LevelledTask
 from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, reply_document
 from r1_lightning.tasks.words import PEOPLE, THINGS
@@ -138,24 +138,18 @@ def write_response(rng: random.Random, request: SafetyRequest, language: Languag
 
 
 @dataclass(frozen=True)
-class SafetyTask(GeneratedTask[SafetyRequest]):
+class SafetyTask(LevelledTask[SafetyRequest]):
     """The problem source (see `types/text.py`) of requests of level `min_level` .. `max_level`; the answer is a safe, useful reply.
 
     `wrong_share` is how many of the corpus's replies are unsafe.
     """
 
-    min_level: int = 1
     max_level: int = 2
-    wrong_share: float = 0.35
     content_version: ClassVar[str] = "safety-1"
     stream: ClassVar[str] = "safety"
     things: ClassVar[str] = "requests"
+    top_level: ClassVar[int] = MAX_LEVEL
     held_out_seed: ClassVar[int] = HELD_OUT_SEED
-
-    def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
 
     def draw(self, rng: random.Random) -> SafetyRequest:
         return draw_safety_request(rng, self.min_level, self.max_level)
