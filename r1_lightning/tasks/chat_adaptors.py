@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from r1_lightning.tasks.adaptors import boxed_answer
 from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.text.boxed import boxed_answer
 from r1_lightning.text.language import LANGUAGES, language_of
 from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.text import Language, Problem
