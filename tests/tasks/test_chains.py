@@ -19,6 +19,7 @@ from r1_lightning.tasks.chains import (
     may_test_on,
     may_train_on,
 )
+from tests.support.shares import near
 
 PRODUCT = Chain((7, 8), (-19, 42))
 PLAIN = Chain((56,), (-19, 42))
@@ -105,8 +106,8 @@ def test_no_chain_is_on_both_sides_and_both_sides_have_many() -> None:
     train, test = sum(map(may_train_on, drawn)), sum(map(may_test_on, drawn))
     assert not any(may_train_on(chain) and may_test_on(chain) for chain in drawn)
     # Half have two operations (7/8 and 1/8), half three (7/8^3 = 0.67 and 1/64).
-    assert train / 4_000 == pytest.approx((0.875 + 0.670) / 2, abs=0.03)
-    assert test / 4_000 == pytest.approx((0.125 + 0.0156) / 2, abs=0.015)
+    assert train / 4_000 == near((0.875 + 0.670) / 2, 4_000)
+    assert test / 4_000 == near((0.125 + 0.0156) / 2, 4_000)
 
 
 def test_draws_stay_in_bounds_and_reach_them() -> None:
@@ -114,7 +115,7 @@ def test_draws_stay_in_bounds_and_reach_them() -> None:
     drawn = [draw_chain(rng, 2, 4) for _ in range(3_000)]
     assert {chain.n_operations for chain in drawn} == {2, 3, 4}
     products = [chain.first for chain in drawn if len(chain.first) == 2]
-    assert len(products) / 3_000 == pytest.approx(0.25, abs=0.03)
+    assert len(products) / 3_000 == near(0.25, 3_000)
     assert {factor for product in products for factor in product} == set(range(2, 10))
     singles = {chain.first[0] for chain in drawn if len(chain.first) == 1}
     assert singles == set(range(2, 61))

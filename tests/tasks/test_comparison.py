@@ -16,6 +16,7 @@ from r1_lightning.tasks.solved import ANSWER_SHARES
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 TASK = ComparisonTask()
 # Who is who in the other language: the reader's own lists.
@@ -226,11 +227,9 @@ def test_train_and_test_sides_do_not_meet_and_parts_count() -> None:
 def test_the_shares_of_the_corpus() -> None:
     texts = list(TASK.documents(0, 0, 3_000))
     answers = [text.partition("Assistant:")[2] for text in texts if "Assistant:" in text]
-    assert 1 - len(answers) / len(texts) == pytest.approx(
-        comparison.FACTS_SHARE, abs=0.03
-    )  # more than three deviations
+    assert 1 - len(answers) / len(texts) == near(comparison.FACTS_SHARE, 3_000)
     well_formed = sum(parse(answer).well_formed for answer in answers) / len(answers)
-    assert well_formed == pytest.approx(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], abs=0.04)
+    assert well_formed == near(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], len(answers))
 
 
 @pytest.mark.parametrize(

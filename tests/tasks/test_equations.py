@@ -19,6 +19,7 @@ from r1_lightning.tasks.solved import ANSWER_SHARES
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 TASK = EquationsTask()
 X = sympy.Symbol("x")
@@ -153,10 +154,9 @@ def test_train_and_test_sides_do_not_meet_and_facts_are_shared() -> None:
 def test_the_shares_of_the_corpus() -> None:
     texts = list(TASK.documents(0, 0, 3_000))
     answers = [text.partition("Assistant:")[2] for text in texts if "Assistant:" in text]
-    # 3,000 draws of a share p scatter by sqrt(p (1 - p) / 3000) < 0.0092; 0.03 is more than three times that.
-    assert 1 - len(answers) / len(texts) == pytest.approx(equations.FACTS_SHARE, abs=0.03)
+    assert 1 - len(answers) / len(texts) == near(equations.FACTS_SHARE, 3_000)
     well_formed = sum(parse(answer).well_formed for answer in answers) / len(answers)
-    assert well_formed == pytest.approx(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], abs=0.04)
+    assert well_formed == near(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], len(answers))
     facts = [line for text in texts if "Assistant:" not in text for line in text.split("\n")]
     for line in facts[:500]:
         left, right = line.split(", x=")

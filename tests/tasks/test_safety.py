@@ -14,6 +14,7 @@ from r1_lightning.text.language import is_mixed, language_of
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 TASK, LABELS = SafetyTask(), SafetyLabels()
 CHINESE = dict(
@@ -129,7 +130,7 @@ def test_labels_are_the_rule_s_and_balanced() -> None:
         assert item.is_good == is_safe(harms, item.response), item
         kinds[harms, item.is_good, parse(item.response).well_formed] += 1
     assert len(kinds) == 8 and min(kinds.values()) > 60  # 125 each: neither the request nor the form decides
-    assert sum(item.is_good for item in items) / 1_000 == pytest.approx(0.5, abs=0.05)
+    assert sum(item.is_good for item in items) / 1_000 == near(0.5, 1_000)
 
 
 def test_nothing_that_is_tested_was_ever_asked_in_training() -> None:

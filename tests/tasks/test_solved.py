@@ -13,6 +13,7 @@ from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 SUM = Solved(Problem("What is 1+2+3", "6", "1,2,3"), ("1+2=3", "3+3=6"), ("5", "7"), ((0, "1+2=4"),))
 
@@ -29,13 +30,10 @@ def test_the_kinds_of_answer_have_their_shares() -> None:
     answers = documents(SUM, "clean")
     reasoned = [text for text in answers if parse(text).well_formed]
     noticed = [text for text in reasoned if "1+2=4. Wait, 1+2=3" in text]
-    # 3,000 draws of a share p scatter by sqrt(p (1 - p) / 3000) < 0.0092; 0.03 is more than three times that.
-    assert len(reasoned) / 3_000 == pytest.approx(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], abs=0.03)
-    assert len(noticed) / 3_000 == pytest.approx(ANSWER_SHARES["slip_noticed"], abs=0.03)
+    assert len(reasoned) / 3_000 == near(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], 3_000)
+    assert len(noticed) / 3_000 == near(ANSWER_SHARES["slip_noticed"], 3_000)
     wrong = [text for text in answers if lenient_answer(text) != "6"]
-    assert len(wrong) / 3_000 == pytest.approx(
-        ANSWER_SHARES["straight"] * 0.5, abs=0.03
-    )  # only straight answers are wrong
+    assert len(wrong) / 3_000 == near(ANSWER_SHARES["straight"] * 0.5, 3_000)  # only straight answers are wrong
     assert {lenient_answer(text) for text in wrong} == {"5", "7"}
     assert sum(ANSWER_SHARES.values()) == pytest.approx(1.0, abs=1e-12)
 
