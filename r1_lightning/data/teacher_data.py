@@ -1,5 +1,4 @@
-"""Text for a student, and what its teacher says of it: asked at every step (`data=teacher_traces`) or once, kept on disk
-(`data=teacher_cache`).
+"""Text for a student, scored by its teacher at every step (`data=teacher_traces`), or once and kept (`data=teacher_cache`).
 
 The text is the task's documents, or, where `traces` names a source, questions with completions (then the loss is on completions).
 Step s takes the next `items_per_batch` of them; everything is a function of (seed, step), and a resumed run makes the same rows
@@ -8,9 +7,9 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -231,5 +230,5 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
                     bar.update()
             self.teacher.release()
 
-    def _batches(self, dataset: DistillDataset) -> Any:
+    def _batches(self, dataset: DistillDataset) -> Iterator[DistillBatch]:
         return (batch for step in range(self.max_steps) for batch in dataset.batches(step))

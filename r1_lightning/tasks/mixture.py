@@ -20,6 +20,7 @@ from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.text import Problem, ProblemSource
 
 DOMAIN = "domain"  # the key in a problem's metadata
+REASONING = "reasoning"  # the kind of data of a problem that names none
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class MixturePart:
     source: ProblemSource
     weight: float = 1.0
     from_step: int = 0
-    domain: str = "reasoning"
+    domain: str = REASONING
 
     def __post_init__(self) -> None:
         require_number("task.source.parts.weight", self.weight, 0.0, open_minimum=True)
