@@ -23,7 +23,7 @@ from r1_lightning.tasks.generated import LevelledTask
 from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
-from r1_lightning.types.errors import require_choice, require_number
+from r1_lightning.types.errors import require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
 MAX_SLOPE, MAX_X, MAX_VALUE = 9, 20, 99  # of any line on the way; MAX_VALUE bounds the numbers that stand alone
@@ -116,12 +116,15 @@ def may_test_on(equation: Equation) -> bool:
     return all(is_held_out_key(state.key()) for state in equation.states())
 
 
-def draw_equation(rng: random.Random, min_level: int, max_level: int) -> Equation:
-    """An equation of level `min_level` .. `max_level`; every number that stands alone on the way lies in 0 .. MAX_VALUE."""
+def draw_equation(rng: random.Random, min_level: int, max_level: int, max_x: int = MAX_X) -> Equation:
+    """An equation of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
+
+    Every number that stands alone on the way lies in 0 .. MAX_VALUE.
+    """
     level = rng.randint(min_level, max_level)
     while True:
         has_brackets = level == 3 or (level == 2 and rng.random() < 0.5)
-        slope, x = rng.randint(2, 6), rng.randint(1, MAX_X)
+        slope, x = rng.randint(2, 6), rng.randint(1, max_x)
         moved = rng.randint(1, 4) if level == 3 or (level == 2 and not has_brackets) else 0
         inner = rng.choice((-1, 1)) * rng.randint(1, MAX_INNER) if has_brackets else None
         offset = rng.choice((-1, 1)) * rng.randint(1, MAX_OFFSET) if inner is None else inner * (slope + moved)
@@ -141,12 +144,13 @@ def question_text(rng: random.Random, equation: Equation, language: str, in_word
 
 @dataclass(frozen=True)
 class EquationsTask(LevelledTask[Equation]):
-    """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`.
+    """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
 
-    `word_share` is how many equations of level 1 are told in words, `wrong_share` how many of the corpus's unreasoned answers are
-    wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
+    With `max_x` 9 no fact is outside the times table. `word_share` is how many equations of level 1 are told in words,
+    `wrong_share` how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
+    max_x: int = MAX_X
     word_share: float = 0.3
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "equations-1"
@@ -156,11 +160,12 @@ class EquationsTask(LevelledTask[Equation]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_int("task.max_x", self.max_x, 1, MAX_X)
         require_number("task.word_share", self.word_share, 0.0, 1.0)
         require_choice("task.manner", self.manner, MANNERS)
 
     def draw(self, rng: random.Random) -> Equation:
-        return draw_equation(rng, self.min_level, self.max_level)
+        return draw_equation(rng, self.min_level, self.max_level, self.max_x)
 
     def may_train_on(self, equation: Equation) -> bool:
         return may_train_on(equation)
@@ -171,7 +176,7 @@ class EquationsTask(LevelledTask[Equation]):
     def document(self, rng: random.Random) -> str:
         """Facts, or a question with an answer."""
         if rng.random() < FACTS_SHARE:
-            return "\n".join(_fact(rng) for _ in range(FACTS_PER_DOCUMENT))
+            return "\n".join(_fact(rng, self.max_x) for _ in range(FACTS_PER_DOCUMENT))
         return question_document(rng, self.solved_training(rng), self.manner, self.wrong_share)
 
     def solve(self, rng: random.Random, equation: Equation, language: Language) -> Solved:
@@ -188,11 +193,11 @@ class EquationsTask(LevelledTask[Equation]):
         return Solved(problem, tuple(line + value for line, value in lines), wrong, slips)
 
 
-def _fact(rng: random.Random) -> str:
+def _fact(rng: random.Random, max_x: int) -> str:
     """One line that one step decides: a quotient, a difference, and what they say about x."""
-    slope, x = rng.randint(2, 9), rng.randint(1, MAX_X)
+    slope, x = rng.randint(2, 9), rng.randint(1, max_x)
     while slope * x > MAX_VALUE:
-        x = rng.randint(1, MAX_X)
+        x = rng.randint(1, max_x)
     if rng.random() < 0.5:
         return f"{slope}*x={slope * x}, x={slope * x}/{slope}={x}"
     offset = rng.choice((-1, 1)) * rng.randint(1, MAX_OFFSET)
