@@ -126,6 +126,14 @@ def test_levels_are_what_they_say() -> None:
     assert {problem.level for problem in TASK.held_out_problems(300)} == {1, 2, 3}
 
 
+def test_solutions_are_at_most_max_x() -> None:
+    small = EquationsTask(max_x=3)
+    problems = [*(small.train_problem(0, index) for index in range(200)), *small.held_out_problems(20)]
+    assert {int(problem.answer) for problem in problems} == {1, 2, 3}
+    facts = [text for text in small.documents(0, 0, 200) if "Assistant:" not in text]
+    assert {int(line.rsplit("=", 1)[1]) for text in facts for line in text.split("\n")} == {1, 2, 3}
+
+
 def test_nothing_that_is_tested_was_ever_written_in_training() -> None:
     held_out = TASK.held_out_problems(400)
     assert len({problem.problem_id for problem in held_out}) == 400
@@ -169,6 +177,8 @@ def test_the_shares_of_the_corpus() -> None:
         ({"min_level": 0}, "task.min_level=0"),
         ({"max_level": 4}, "task.max_level=4"),
         ({"min_level": 3, "max_level": 2}, "task.max_level=2"),
+        ({"max_x": 0}, "task.max_x=0"),
+        ({"max_x": 21}, "task.max_x=21"),
         ({"word_share": -0.1}, "task.word_share=-0.1"),
         ({"wrong_share": 2.0}, "task.wrong_share=2"),
         ({"manner": "loud"}, "task.manner='loud'"),

@@ -63,6 +63,14 @@ def test_the_tests_call_the_function_and_hide_every_case() -> None:
     assert len({case.given for case in tests.cases}) >= 2  # one call would be passed by a constant
 
 
+def test_terms_are_at_most_max_term() -> None:
+    small = ProgramsTask(max_term=4)
+    problems = [*(small.train_problem(0, index) for index in range(200)), *small.held_out_problems(20)]
+    terms = re.compile(r"(?:add|take away|加|减) ?(\d+)")
+    assert {int(term) for problem in problems for term in terms.findall(problem.question)} == {1, 2, 3, 4}
+    assert {int(term) for text in small.documents(0, 0, 300) for term in terms.findall(text)} == {1, 2, 3, 4}
+
+
 def test_nothing_that_is_tested_was_ever_written_in_training() -> None:
     tested = {next(iter(written_lines(problem.answer))) for problem in TASK.held_out_problems(300)}
     assert len(tested) == 300
@@ -106,6 +114,8 @@ def test_the_corpus_knows_every_form_and_well_formed_reasoning_is_a_minority() -
     [
         ({"min_steps": 1}, "task.min_steps=1"),
         ({"max_steps": 6}, "task.max_steps=6"),
+        ({"max_term": 0}, "task.max_term=0"),
+        ({"max_term": 20}, "task.max_term=20"),
         ({"wrong_share": 2.0}, "task.wrong_share=2"),
     ],
 )
