@@ -3,9 +3,10 @@
     {"prompt": "...", "chosen": "...", "rejected": "..."}        pairs (helpful), as TRL's preference format has them
     {"prompt": "...", "response": "...", "label": true}          single responses (safety): true, false, "safe" or "unsafe"
 
-All lines are of one kind. A pair may hold `chosen_score` and `rejected_score`, a judge's; R1 keeps pairs whose scores differ by
+All rows are of one kind. A pair may hold `chosen_score` and `rejected_score`, a judge's; R1 keeps pairs whose scores differ by
 more than 1 (R1v2 section 3.1), and the data module does the same. One prompt in `held_out_one_in`, by a hash of the prompt alone,
-is never trained on, so that two rows with one prompt stand on the same side. Other fields are not looked at.
+is never trained on, so that two rows with one prompt stand on the same side. Other fields are not looked at, and any other file
+that `tasks.rows` reads (.json, .csv, .parquet) serves as well.
 
 The prompts of such a file are also what RL on general data asks: `PromptFile` is a problem source without answers.
 """

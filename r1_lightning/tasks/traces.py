@@ -1,7 +1,7 @@
 """Teacher's text from a file: one JSON object per line, `{"question": "...", "completion": "..."}`.
 
-The smallest reader that serves a student; `data.traces` names it, and any other class with `content_version` and `traces()` (the
-Protocol `TraceSource`) can stand in its place. Other fields are not looked at.
+Any other file that `tasks.rows` reads (.json, .csv, .parquet) serves as well. Other fields are not looked at. `data.traces` names the
+reader, and any class with `content_version` and `traces()` (the Protocol `TraceSource`) can stand in its place.
 """
 
 from __future__ import annotations
