@@ -1,7 +1,8 @@
 """Chance as a function of a key: numbers, generators, orders, and the wall between training and test.
 
 Nothing here knows a global state. The same key gives the same outcome on every machine and in every process, at any moment of a
-run, so that problem number i, document number i or row i of a pass can be asked for without all that come before it.
+run, so that problem number i, document number i or row i of a pass can be asked for without all that come before it. Draws of
+tokens have keys of their own, and no generator: `rollout/keyed_random.py`.
 """
 
 from __future__ import annotations

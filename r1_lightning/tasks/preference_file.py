@@ -41,7 +41,7 @@ class PreferenceFile:
         self.path = Path(folder) / name
         self.held_out_one_in = held_out_one_in
 
-    @cached_property
+    @property
     def content_version(self) -> str:
         """Of the file's bytes."""
         return f"preferences-{FORMAT_VERSION}-{bytes_digest(self.path)}"
@@ -79,7 +79,7 @@ class PromptFile:
     def __init__(self, folder: str, name: str) -> None:
         self.path = Path(folder) / name
 
-    @cached_property
+    @property
     def content_version(self) -> str:
         """Of the file's bytes."""
         return f"prompts-{FORMAT_VERSION}-{bytes_digest(self.path)}"

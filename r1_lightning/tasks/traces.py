@@ -1,13 +1,12 @@
 """Teacher's text from a file: one JSON object per line, `{"question": "...", "completion": "..."}`.
 
-Any other file that `tasks.rows` reads (.json, .csv, .parquet) serves as well. Other fields are not looked at. `data.traces` names the
-reader, and any class with `content_version` and `traces()` (the Protocol `TraceSource`) can stand in its place.
+Any other file that `tasks.rows` reads (.json, .csv, .parquet) serves as well. Other fields are not looked at. `data.traces` names
+the reader, and any class with `content_version` and `traces()` (the Protocol `TraceSource`) can stand in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
@@ -25,7 +24,7 @@ class TraceFile:
     def __init__(self, folder: str, name: str) -> None:
         self.path = Path(folder) / name
 
-    @cached_property
+    @property
     def content_version(self) -> str:
         """Of the file's bytes."""
         return f"traces-{FORMAT_VERSION}-{bytes_digest(self.path)}"
