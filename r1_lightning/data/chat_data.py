@@ -10,21 +10,19 @@ next one. The examples come from a file, the hub, or the stage's input `data`, a
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.chat_rows import ChatRow, ChatRows, chat_rows, collate_chat
 from r1_lightning.tasks.chat_adaptors import SYSTEM
 from r1_lightning.tasks.chat_examples import ChatExamples
+from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.reasoning_format import FORMS
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -36,7 +34,7 @@ TOO_LONG = ("refuse", "drop")
 DOCUMENTS_PER_CALL = 2048  # tokenized at once
 
 
-class ChatDataset:
+class ChatDataset(FromSeed):
     """Batches of `examples_per_batch` documents for steps 0 .. max_steps - 1, each in `micro_batches` equal parts."""
 
     def __init__(
@@ -67,19 +65,7 @@ class ChatDataset:
 
     def row_of(self, place: int) -> int:
         """Which row comes as number `place` of the endless sequence of passes."""
-        turn, number = divmod(place, len(self.rows))
-        return _order(self.seed, turn, len(self.rows))[number]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: the order is made again from the seed."""
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
-    return tuple(sorted(range(size), key=lambda n: hashlib.blake2b(f"chat/{seed}/{turn}/{n}".encode()).digest()))
+        return row_of_passes(f"chat/{self.seed}", place, len(self.rows), digest_size=64)
 
 
 class ChatDataModule(L.LightningDataModule):

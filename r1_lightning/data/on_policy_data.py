@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from r1_lightning.data.teacher_data import StepRows, Steps, TeacherTracesDataModule
 from r1_lightning.rollout.distill_rows import DistillRow
 from r1_lightning.rollout.groups import RolloutConfig, rollout_keys
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_number

@@ -8,19 +8,17 @@ does not learn length. Their means are printed, and stand in the artefact's tabl
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
-from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, preference_rows
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
+from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import PARTS
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -31,7 +29,7 @@ from r1_lightning.types.text import Preference, PreferenceItem, PreferenceSource
 Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and how many were left out for which reason
 
 
-class PreferenceDataset:
+class PreferenceDataset(FromSeed):
     """Batches of `items_per_batch` items for steps 0 .. max_steps - 1, each in `micro_batches` equal parts.
 
     A step takes the next items of pass after pass; each pass has an order of its own.
@@ -62,19 +60,7 @@ class PreferenceDataset:
 
     def row_of(self, place: int) -> int:
         """Which row comes as number `place` of the endless sequence of passes."""
-        turn, number = divmod(place, len(self.rows))
-        return _order(self.seed, turn, len(self.rows))[number]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: the order is made again from the seed."""
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
-    return tuple(sorted(range(size), key=lambda number: hashlib.blake2b(f"{seed}/{turn}/{number}".encode()).digest()))
+        return row_of_passes(f"{self.seed}", place, len(self.rows), digest_size=64)
 
 
 class PreferenceDataModule(L.LightningDataModule):

@@ -5,11 +5,9 @@ Everything is a function of (seed, document number), so the data need not be sto
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning as L
 
-from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.packing import PackedRows, cut_long
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require_int
@@ -19,7 +17,7 @@ from r1_lightning.types.text import ProblemSource
 DOCUMENTS_PER_CALL = 2048  # tokenized at once, so that memory stays bounded and both cores tokenize
 
 
-class PackedTextDataset:
+class PackedTextDataset(FromSeed):
     """Batches of `rows_per_batch` packed rows for steps 0 .. max_steps - 1."""
 
     def __init__(
@@ -41,12 +39,6 @@ class PackedTextDataset:
 
     def __getitem__(self, step: int) -> TokenBatch:
         return self.rows.batch(slice(step * self.rows_per_batch, (step + 1) * self.rows_per_batch))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: rows are made again from the seed."""
 
 
 def _pack_enough(

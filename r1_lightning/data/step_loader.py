@@ -23,6 +23,16 @@ class StepDataset(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+class FromSeed:
+    """Base of a `StepDataset` whose batches can be made again from seed and step number: there is nothing to store."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
 class StepLoader:
     """Iterates over the remaining batches of a `StepDataset`; `len` is the number of all of them."""
 

@@ -1,5 +1,4 @@
-"""Text for a student, and what its teacher says of it: asked at every step (`data=teacher_traces`) or once, kept on disk
-(`data=teacher_cache`).
+"""Text for a student, scored by its teacher at every step (`data=teacher_traces`), or once and kept (`data=teacher_cache`).
 
 The text is the task's documents, or, where `traces` names a source, questions with completions (then the loss is on completions).
 Step s takes the next `items_per_batch` of them; everything is a function of (seed, step), and a resumed run makes the same rows
@@ -8,20 +7,19 @@ again.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
-from r1_lightning.data.step_loader import StepLoader
+from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.teacher_cache import TeacherCache
+from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
@@ -73,16 +71,11 @@ class TraceSteps:
 
     def __call__(self, step: int) -> StepRows:
         places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
-        turns = [divmod(place, len(self.rows)) for place in places]
-        return StepRows([self.rows[_order(self.seed, turn, len(self.rows))[number]] for turn, number in turns])
+        n_rows = len(self.rows)
+        return StepRows([self.rows[row_of_passes(f"{self.seed}", place, n_rows, digest_size=64)] for place in places])
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, turn: int, size: int) -> tuple[int, ...]:
-    return tuple(sorted(range(size), key=lambda number: hashlib.blake2b(f"{seed}/{turn}/{number}".encode()).digest()))
-
-
-class DistillDataset:
+class DistillDataset(FromSeed):
     """The micro-batches of steps 0 .. max_steps - 1: number i is part i mod `micro_batches` of its step.
 
     `finish` is applied to each: what brings the teacher's log-probs from a cache.
@@ -117,12 +110,6 @@ class DistillDataset:
         n_tokens = sum(row.n_targets for row in rows)
         parts = [rows[start :: self.micro_batches] for start in range(self.micro_batches)]
         return [collate_distill(part, self.row_tokens, self.pad_id, n_tokens, is_text) for part in parts]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to restore: text is made again from the seed, and the student's own at the step that learns from it."""
 
 
 class TeacherTracesDataModule(L.LightningDataModule):
@@ -243,5 +230,5 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
                     bar.update()
             self.teacher.release()
 
-    def _batches(self, dataset: DistillDataset) -> Any:
+    def _batches(self, dataset: DistillDataset) -> Iterator[DistillBatch]:
         return (batch for step in range(self.max_steps) for batch in dataset.batches(step))

@@ -24,7 +24,7 @@ from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
 
 # Enough of a wrong answer for a person to see what it was, in one line of a log.
-_SHOWN_CHARS = 40
+SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,10 @@ def leniently_right(given: str, problem: Problem) -> bool:
 
 def wrong(given: str, problem: Problem) -> Verdict:
     """The verdict on a wrong answer, with both answers in one short line."""
-    return Verdict(0.0, f"answered {_shorten(given)}, expected {_shorten(problem.answer)}")
+    return Verdict(0.0, f"answered {shorten(given)}, expected {shorten(problem.answer)}")
 
 
-def _shorten(text: str) -> str:
-    one_line = " ".join(text[: _SHOWN_CHARS + 1].split())
-    return repr(one_line if len(text) <= _SHOWN_CHARS else one_line[:_SHOWN_CHARS] + "...")
+def shorten(text: object) -> str:
+    """The first `SHOWN_CHARS` characters for a reason: in quotes, on one line, white space folded."""
+    one_line = " ".join(str(text)[: 2 * SHOWN_CHARS].split())
+    return repr(one_line if len(one_line) <= SHOWN_CHARS else one_line[:SHOWN_CHARS] + "...")

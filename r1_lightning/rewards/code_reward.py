@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache
 
+from r1_lightning.rewards.accuracy import shorten
 from r1_lightning.rewards.code_equality import same_output, same_result
 from r1_lightning.rewards.sandbox import (
     CLOCK,
@@ -47,8 +48,6 @@ from r1_lightning.text.programs import final_program, lenient_program
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.text import Completion, Problem, Verdict
-
-_SHOWN_CHARS = 60
 
 
 class CodeReward:
@@ -161,7 +160,7 @@ class CodeReward:
             return ""
         if same is None:
             return "returned nothing that can be read"
-        return f"gave {_shorten(given)}, expected {_shorten(case.expected)}" if case.is_visible else "wrong"
+        return f"gave {shorten(given)}, expected {shorten(case.expected)}" if case.is_visible else "wrong"
 
     def _why(self, outcome: Outcome) -> str:
         """How a process ended that did not end in order, for people; "" for one that did."""
@@ -174,7 +173,7 @@ class CodeReward:
         if outcome.ended in words or not outcome.ended:
             return words.get(outcome.ended, "")
         try:
-            return _shorten(json.loads(outcome.report)["error"])
+            return shorten(json.loads(outcome.report)["error"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return f"ended with {outcome.ended}"
 
@@ -188,11 +187,6 @@ class CodeReward:
 def _tests_of(problem: Problem) -> str:
     require(TESTS in problem.metadata, "problem.metadata", dict(problem.metadata), f"the code reward needs {TESTS!r}")
     return problem.metadata[TESTS]
-
-
-def _shorten(text: object) -> str:
-    one_line = " ".join(str(text)[: 2 * _SHOWN_CHARS].split())
-    return repr(one_line if len(one_line) <= _SHOWN_CHARS else one_line[:_SHOWN_CHARS] + "...")
 
 
 @cache

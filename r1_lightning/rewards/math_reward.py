@@ -69,7 +69,7 @@ class MathReward:
     def leniently(self) -> MathReward:
         """The lenient form, with the same pool of processes."""
         lenient = copy(self)
-        lenient.strict, lenient.pool = False, self.pool
+        lenient.strict = False
         return lenient
 
     def close(self) -> None:
@@ -97,11 +97,3 @@ class MathReward:
             return _RIGHT
         reason = wrong(given, problem).reason
         return Verdict(0.0, f"{reason} ({compared.why})", timed_out=compared.timed_out)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy has a pool of its own: processes cannot be copied."""
-        pool = self.pool
-        return {**self.__dict__, "pool": (pool.workers, pool.cpu_limit_s, pool.memory_limit_mb)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "pool": VerifierPool(*state["pool"])})

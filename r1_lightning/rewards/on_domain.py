@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.tasks.mixture import DOMAIN, REASONING
 from r1_lightning.types.errors import require
 from r1_lightning.types.text import (
     BatchRewardFunction,
@@ -24,8 +24,6 @@ from r1_lightning.types.text import (
     Scorer,
     Verdict,
 )
-
-REASONING = "reasoning"
 
 
 @dataclass(frozen=True)

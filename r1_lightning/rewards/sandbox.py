@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,9 +38,8 @@ from r1_lightning.text.code_tests import CodeTestKind
 from r1_lightning.types.errors import require, require_int
 
 START_LIMIT_S = 120.0  # for an interpreter on a machine that is busy
-CLOCK_FACTOR = (
-    4  # so many times the CPU limit may pass on the clock: four busy processes per core, or a program that sleeps
-)
+# So many times the CPU limit may pass on the clock: four busy processes per core, or a program that sleeps.
+CLOCK_FACTOR = 4
 CPU, CLOCK, OUTPUT, DIED = "cpu", "clock", "output", "died"  # ways to end: limits met, and the sandbox itself gone
 _READ_BYTES = 2**20
 # No packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
@@ -112,7 +111,7 @@ class Sandbox:
         self._died = False
         try:
             self._await_start(isolated)
-            self._send({**_request(program, self.limits)})
+            self._send(_request(program, self.limits))
         except BaseException:
             self.close()
             raise
@@ -236,14 +235,7 @@ def _start(isolated: bool, folder: str) -> subprocess.Popen[bytes]:
     python = os.path.realpath(sys.executable)  # not that of a virtual environment: its packages are not for answers
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     return subprocess.Popen(
-        # -s -S -P: no packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
-        [
-            python,
-            *["-s", "-S", "-P", "-X", "utf8", "-m", "r1_lightning.rewards.sandbox_init"],
-            str(os.getpid()),
-            str(int(isolated)),
-            folder,
-        ],
+        [python, *_OPTIONS, "-m", "r1_lightning.rewards.sandbox_init", str(os.getpid()), str(int(isolated)), folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -254,15 +246,4 @@ def _start(isolated: bool, folder: str) -> subprocess.Popen[bytes]:
 
 
 def _request(program: Program, limits: Limits) -> dict[str, Any]:
-    return {
-        "kind": program.kind,
-        "answer": program.answer,
-        "setup": program.setup,
-        "entry_point": program.entry_point,
-        "cpu_s": limits.cpu_s,
-        "clock_s": limits.cpu_s * CLOCK_FACTOR,
-        "memory_mb": limits.memory_mb,
-        "output_bytes": limits.output_bytes,
-        "tmp_mb": limits.tmp_mb,
-        "threads": limits.threads,
-    }
+    return {**asdict(program), **asdict(limits), "clock_s": limits.cpu_s * CLOCK_FACTOR}

@@ -10,7 +10,6 @@ Those scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from r1_lightning.rewards.verifier_pool import PoolVerdict, VerifierPool
 from r1_lightning.tasks.reasoning_gym_task import ENTRY
@@ -48,7 +47,7 @@ class TaskScorer:
         self.form = form
         self.name = name
         self.graded = graded
-        self.pool = make_pool(workers, cpu_limit_s, memory_limit_mb)
+        self.pool = VerifierPool(workers, cpu_limit_s, memory_limit_mb, program=PROGRAM)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
         return self.judge_many([(problem, completion)])[0]
@@ -71,19 +70,6 @@ class TaskScorer:
             return Verdict(0.0, "no answer in its place")
         score = (scored.score or 0.0) if self.graded else float(scored.same)
         return Verdict(score, scored.why, timed_out=scored.timed_out)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy has a pool of its own: processes cannot be copied."""
-        pool = self.pool
-        return {**self.__dict__, "pool": (pool.workers, pool.cpu_limit_s, pool.memory_limit_mb)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({**state, "pool": make_pool(*state["pool"])})
-
-
-def make_pool(workers: int | None, cpu_limit_s: float, memory_limit_mb: int) -> VerifierPool:
-    """Processes that score instead of comparing."""
-    return VerifierPool(workers, cpu_limit_s, memory_limit_mb, program=PROGRAM)
 
 
 def _recipe(problem: Problem) -> str:

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import r1_lightning
 from r1_lightning.types.errors import require, require_int
@@ -127,6 +127,10 @@ class VerifierPool:
         """Kill all workers. The next task starts others."""
         with self._lock:
             _end_all(self._alive, os.getpid())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A deep copy has processes of its own: they cannot be copied."""
+        return VerifierPool, (self.workers, self.cpu_limit_s, self.memory_limit_mb, self.program)
 
     @contextmanager
     def _all_idle(self) -> Iterator[None]:

@@ -80,13 +80,12 @@ def collate_chat(parts: Sequence[Sequence[ChatRow]], part: int, row_tokens: int,
     """
     rows = parts[part]
     packed = PackedRows([(*row.prompt, *row.completion) for row in rows], row_tokens, pad_id)
-    used = int((packed.document_ids > 0).sum(1).max())
-    tokens = packed.batch(slice(None))
+    tokens = packed.trimmed()
     mask = torch.zeros(tokens.token_ids.shape, dtype=torch.bool)
     for row, (line, column) in zip(rows, packed.spans, strict=True):
         mask[line, column + len(row.prompt) : column + len(row)] = True
     return ChatBatch(
-        tokens=type(tokens)(*(x[:, :used] for x in (tokens.token_ids, tokens.position_ids, tokens.document_ids))),
-        completion_mask=mask[:, :used],
+        tokens=tokens,
+        completion_mask=mask,
         step_lengths=torch.tensor([[len(row.prompt), len(row)] for step_rows in parts for row in step_rows]),
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from r1_lightning.rollout.chat_rows import encode_pairs
 from r1_lightning.rollout.packing import PackedRows, cut_long
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -38,14 +39,8 @@ def document_rows(texts: Sequence[str], tokenizer: TextTokenizer, row_tokens: in
 
 def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: ChatTemplate) -> list[DistillRow]:
     """Each trace as the question in its template, the completion as it stands, EOS."""
-    prompts = tokenizer.encode_batch([template.render(trace.question) for trace in traces])
-    completions = tokenizer.encode_batch([trace.completion for trace in traces])
-    if tokenizer.begins_with_bos:  # once, before the prompt
-        completions = [ids[1:] for ids in completions]
-    return [
-        DistillRow((*prompt, *completion, tokenizer.eos_id), len(prompt))
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
+    pairs = [(trace.question, trace.completion) for trace in traces]
+    return [DistillRow((*p, *c), len(p)) for p, c in encode_pairs(pairs, tokenizer, template)]
 
 
 def collate_distill(
@@ -56,10 +51,8 @@ def collate_distill(
     `n_tokens` are those learned in the whole optimizer step.
     """
     packed = PackedRows([row.ids for row in rows], row_tokens, pad_id)
-    used = int((packed.document_ids > 0).sum(1).max())
-    mask = torch.zeros(packed.token_ids.shape, dtype=torch.bool)
+    tokens = packed.trimmed()
+    mask = torch.zeros(tokens.token_ids.shape, dtype=torch.bool)
     for row, (line, column) in zip(rows, packed.spans, strict=True):
         mask[line, column + row.first_target : column + len(row.ids)] = True
-    whole = packed.batch(slice(None))
-    tokens = type(whole)(*(x[:, :used] for x in (whole.token_ids, whole.position_ids, whole.document_ids)))
-    return DistillBatch(tokens, mask[:, :used], n_tokens, is_text)
+    return DistillBatch(tokens, mask, n_tokens, is_text)

@@ -32,7 +32,7 @@ from r1_lightning.types.errors import require_choice, require_int
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Completion, Problem, Verdict
 
-JUDGE_ROLLOUT = 2**31 + 4  # of the keys of its draws: no rollout of RL has this number
+JUDGE_ROLLOUT = 2**31 + 5  # of the keys of its draws: no rollout of RL has this number, and nothing else that draws
 SCORES = {"correct": 1.0, "incorrect": 0.0}
 _VERDICT = re.compile(r"verdict: (correct|incorrect)\.?", re.I)
 _DELIMITER_DIGITS = 32

@@ -76,5 +76,12 @@ class PackedRows:
 
     def batch(self, rows: slice | Sequence[int]) -> TokenBatch:
         """The chosen rows as a `TokenBatch` of int64 tensors."""
-        arrays = (self.token_ids[rows], self.position_ids[rows], self.document_ids[rows])
+        return self._tensors(rows, self.token_ids.shape[1])
+
+    def trimmed(self) -> TokenBatch:
+        """All rows, without the columns at their end that none of them uses."""
+        return self._tensors(slice(None), int((self.document_ids > 0).sum(1).max()))
+
+    def _tensors(self, rows: slice | Sequence[int], width: int) -> TokenBatch:
+        arrays = (array[rows, :width] for array in (self.token_ids, self.position_ids, self.document_ids))
         return TokenBatch(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))

@@ -66,11 +66,11 @@ def collate_preferences(rows: Sequence[PreferenceRow], row_tokens: int, pad_id: 
     """`rows` packed into rows of at most `row_tokens`, and cut to what is used. ValueError where a document is longer."""
     documents = [document for row in rows for document in row.documents]
     packed = PackedRows(documents, row_tokens, pad_id)
-    used = int((packed.document_ids > 0).sum(1).max())
+    tokens = packed.trimmed()
+    used = tokens.token_ids.shape[1]
     ends = [line * used + column + len(d) - 1 for (line, column), d in zip(packed.spans, documents, strict=True)]
-    tokens = packed.batch(slice(None))
     return PreferenceBatch(
-        tokens=type(tokens)(*(x[:, :used] for x in (tokens.token_ids, tokens.position_ids, tokens.document_ids))),
+        tokens=tokens,
         ends=torch.tensor(ends),
         labels=torch.tensor([label for row in rows for label in row.labels]),
         is_paired=len(rows[0].documents) == 2,

@@ -15,7 +15,7 @@ from typing import ClassVar
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput

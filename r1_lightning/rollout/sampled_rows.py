@@ -49,7 +49,7 @@ def domain_of(problem: Mapping[str, Any]) -> str:
     return str(problem["metadata"].get(DOMAIN, REASONING))
 
 
-def clean_rows(
+def uncontaminated_rows(
     name: str, rows: Iterable[Mapping[str, Any]], leak: Callable[[str], str | None]
 ) -> tuple[list[Row], int]:
     """The rows of another source that no benchmark holds, marked with its `name`, and how many were left out."""

@@ -32,7 +32,7 @@ from r1_lightning.rollout.rejection_sampling import (
     RejectionSampling,
     accuracy_and_form,
 )
-from r1_lightning.rollout.sampled_rows import Counts, Row, chosen, clean_rows, rows_of, sizes
+from r1_lightning.rollout.sampled_rows import Counts, Row, chosen, rows_of, sizes, uncontaminated_rows
 from r1_lightning.run.data_card import Origin, render_card, render_table
 from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
@@ -226,7 +226,7 @@ def _other_rows(
                 role not in given and role != REASONING, f"stage.inputs.{role}", role, "another source has this name"
             )
             given[role] = list(answered_rows(data_set.parts_of(artefact.folder), role))
-    cleaned = {name: clean_rows(name, rows, decontaminator.leak) for name, rows in given.items()}
+    cleaned = {name: uncontaminated_rows(name, rows, decontaminator.leak) for name, rows in given.items()}
     return {name: rows for name, (rows, _) in cleaned.items()}, {
         name: left_out for name, (_, left_out) in cleaned.items()
     }

@@ -11,7 +11,6 @@ Where they depart from the rows:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from typing import ClassVar
 
 from r1_lightning.tasks.dataset_task import STEPS
 from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.tasks.keyed import keyed_number
+from r1_lightning.text.boxed import boxed_answer
 from r1_lightning.types.errors import require_int
 from r1_lightning.types.text import Problem
 
 OPTIONS = "options"  # the key in a GPQA problem's metadata: the options' texts in the order shown, as JSON
 LETTERS = "ABCD"
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _MATH_LEVEL = re.compile(r"Level ([1-5?])")
 _MAX_AIME, _MAX_GRADE = 999, 12
 
@@ -105,7 +105,8 @@ class GPQA:
             row.refuse("Correct Answer", right, "it also stands among the wrong ones")
         problem_id = question_id(self.name, question, *sorted([right, *wrong]))
         keys = [
-            (_order(f"{self.options_seed}/{problem_id}/{number}"), text) for number, text in enumerate([right, *wrong])
+            (keyed_number(f"{self.options_seed}/{problem_id}/{number}"), text)
+            for number, text in enumerate([right, *wrong])
         ]
         options = [text for _, text in sorted(keys)]
         shown = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=True))
@@ -118,32 +119,8 @@ class GPQA:
         )
 
 
-def boxed_answer(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` or `\fbox{...}`, braces within it included, or, as in `\boxed 5$`, after it.
-
-    None where there is no box, or its brace is never closed.
-    """
-    boxes = list(_BOX.finditer(text))
-    if not boxes:
-        return None
-    rest = text[boxes[-1].end() :]
-    if not rest.startswith("{"):
-        return re.split(r"[\s$]", rest, maxsplit=1)[0] or None
-    depth = 0
-    for position, character in enumerate(rest):
-        escaped = position > 0 and rest[position - 1] == "\\"  # \{ is a brace that is shown, and closes nothing
-        depth += 0 if escaped else {"{": 1, "}": -1}.get(character, 0)
-        if depth == 0:
-            return rest[1:position].strip() or None
-    return None
-
-
 def _math_level(row: Row) -> int:
     value = row.value("level")
     if isinstance(value, str) and (match := _MATH_LEVEL.fullmatch(value.strip())):
         return 1 if match[1] == "?" else int(match[1])
     return row.whole("level", 1, 5)
-
-
-def _order(key: str) -> str:
-    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

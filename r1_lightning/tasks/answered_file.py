@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from r1_lightning.tasks.fields import Row, question_id
-from r1_lightning.tasks.rows import Rows
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
 from r1_lightning.text.language import LANGUAGES, language_of
 
 FORMAT_VERSION = 1  # goes up when the same file would give other rows
@@ -60,7 +60,7 @@ class AnsweredFile:
 def answered_rows(paths: Sequence[Path], domain: str, digest: hashlib._Hash | None = None) -> Iterator[dict[str, Any]]:
     """The rows of several files of JSON lines, one file after the other."""
     for path in paths:
-        for row in Rows(str(path)).read(digest or hashlib.sha256()):
+        for row in Rows(str(path), max_row_chars=MAX_TEXT_CHARS).read(digest):
             yield _answered(row, domain)
 
 

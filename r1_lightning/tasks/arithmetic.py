@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
-from r1_lightning.tasks.chains import Chain, draw_chain, draw_training_chain, keyed_random, may_test_on
+from r1_lightning.tasks.chains import Chain, draw_chain, draw_training_chain, may_test_on
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.solved import Solved
 from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.text.language import LANGUAGES

@@ -9,13 +9,14 @@ Training pairs are on chains that may be trained on, held-out ones on chains tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
 from dataclasses import dataclass
 from typing import ClassVar
 
 from r1_lightning.tasks.arithmetic import HELD_OUT_SEED
 from r1_lightning.tasks.arithmetic_text import DocumentWriter, question_text
-from r1_lightning.tasks.chains import Chain, draw_chain, keyed_random, may_test_on, may_train_on
+from r1_lightning.tasks.chains import draw_chain, may_test_on, may_train_on
+from r1_lightning.tasks.generated import GeneratedPreferences
 from r1_lightning.text.answers import final_answer
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput, require_int
@@ -25,27 +26,21 @@ DRAWS_PER_PAIR = 5_000  # of chains with two or three operations 1 in 8 or 64 is
 
 
 @dataclass(frozen=True)
-class ArithmeticPreferences:
-    """A `PreferenceSource` of endless pairs on chains with `min_operations` .. `max_operations` steps."""
+class ArithmeticPreferences(GeneratedPreferences):
+    """Endless pairs on chains with `min_operations` .. `max_operations` steps."""
 
     min_operations: int = 2
     max_operations: int = 3
     content_version: ClassVar[str] = "arithmetic-preferences-1"
+    stream: ClassVar[str] = "preference"
+    held_out_seed: ClassVar[int] = HELD_OUT_SEED
 
     def __post_init__(self) -> None:
         require_int("data.preferences.min_operations", self.min_operations, 2)
         require_int("data.preferences.max_operations", self.max_operations, self.min_operations, 8)
 
-    def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
-        """Pairs 0 .. `wanted` - 1 of `seed`."""
-        return [self._pair(f"preference/{seed}/{index}", may_train_on) for index in range(wanted)]
-
-    def held_out_items(self, count: int) -> Sequence[Preference]:
-        """The first `count` held-out pairs, the same for every seed."""
-        return [self._pair(f"held-out-preference/{HELD_OUT_SEED}/{index}", may_test_on) for index in range(count)]
-
-    def _pair(self, key: str, allowed: Callable[[Chain], bool]) -> Preference:
-        rng = keyed_random(key)
+    def item(self, rng: random.Random, is_held_out: bool) -> Preference:
+        allowed = may_test_on if is_held_out else may_train_on
         writer = DocumentWriter(self.min_operations, self.max_operations, word_share=0.2, wrong_share=0.0)
         for _ in range(DRAWS_PER_PAIR):
             chain = draw_chain(rng, self.min_operations, self.max_operations)

@@ -12,7 +12,7 @@ import random
 import re
 
 from r1_lightning.tasks.chains import MAX_VALUE, Chain, draw_term, draw_training_chain, fact_value, may_train_on
-from r1_lightning.tasks.step_text import Manner, join_steps, thinking_language
+from r1_lightning.tasks.step_text import WAIT, Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, reasoned
@@ -26,7 +26,6 @@ _WORDS = {
     "en": ("Start with {}", "{} times {}", ", add {}", ", take away {}", ". What is left"),
     "zh": ("从{}开始", "{}乘{}", "，加{}", "，减{}", "，结果是多少"),
 }
-_WAIT = {"en": ". Wait, ", "zh": "。等等，"}
 _SAY = {"en": ("The answer is {}.", "It is {}.", "{}"), "zh": ("答案是{}。", "等于{}。", "{}")}
 
 _TERM = re.compile(r"[+-]\d+")
@@ -143,7 +142,7 @@ class DocumentWriter:
         wrong_at = rng.randrange(len(facts))
         left, right = facts[wrong_at]
         steps = [f"{a}={b}" for a, b in facts]
-        steps[wrong_at] = f"{left}={_near_miss(rng, right)}{_WAIT[language]}{left}={right}"
+        steps[wrong_at] = f"{left}={_near_miss(rng, right)}{WAIT[language]}{left}={right}"
         return reasoned(join_steps(rng, steps, language, self.manner), chain.value())
 
     def _slip_unnoticed(self, rng: random.Random, chain: Chain, language: str) -> str:

@@ -11,19 +11,19 @@ operations is held out. A problem is tested on only when *all* such states are h
 only when *none* of its *pieces* is: its states, and how each of them begins, because whoever works out `7*8-19+42` has worked
 out `7*8-19` on the way. So no reordering of a tested problem, and no intermediate state of one, is ever trained on, neither by
 itself nor inside something longer. Pieces with a single operation (`37+42`) are the facts of arithmetic; they are shared.
+Of chains with three operations 1 in 64 can be tested on and two thirds trained on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from r1_lightning.tasks.keyed import is_held_out_key
+
 MAX_VALUE = 99
 MAX_TERM = 19  # small enough for a small model to learn all facts within minutes, large enough for carries and borrows
-# One key in eight is held out: of chains with three operations 1 in 64 can be tested on and two thirds trained on.
-HELD_OUT_ONE_IN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,6 @@ class Chain:
         return ",".join(map(str, sorted((*self.first, *self.terms))))
 
 
-def is_held_out_key(key: str) -> bool:
-    """Which side of the wall a state's key stands on; a function of the key alone."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % HELD_OUT_ONE_IN == 0
-
-
 def may_train_on(chain: Chain) -> bool:
     """True where no piece with two or more operations is held out."""
     return not any(is_held_out_key(piece.key()) for piece in chain.pieces())
@@ -134,9 +128,3 @@ def fact_value(fact: str) -> int:
         return int(left) * int(right)
     split = max(fact.rfind("+"), fact.rfind("-"))
     return int(fact[:split]) + int(fact[split:])
-
-
-def keyed_random(*parts: int | str) -> random.Random:
-    """A generator that depends on `parts` alone, on every machine and Python version that keeps `random`'s algorithms."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return random.Random(int.from_bytes(digest, "big"))

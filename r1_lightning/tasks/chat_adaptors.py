@@ -7,12 +7,12 @@ Conversations of several turns are refused, because their last question alone wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from r1_lightning.tasks.adaptors import boxed_answer
 from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.text.boxed import boxed_answer
 from r1_lightning.text.language import LANGUAGES, language_of
 from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.text import Language, Problem
@@ -89,14 +89,24 @@ def question_of(row: Row, name: str) -> tuple[str, str]:
     value = row.value(name)
     if isinstance(value, str):
         return row.text(name).strip(), ""
-    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
+    if not isinstance(value, list):
         row.refuse(name, value, "it must be text, or a list of messages with role and content")
+    allowed = "one message of the user is needed, with at most a system message before it"
+    system, (question,) = messages_of(row, name, ["user"], allowed)
+    return question.strip(), system.strip()
+
+
+def messages_of(row: Row, name: str, roles: Sequence[str], allowed: str) -> tuple[str, list[str]]:
+    """The system message under `name`, or "", and the contents of the messages behind it, whose roles must be `roles`."""
+    value = row.value(name)
+    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
+        row.refuse(name, value, "it must be a list of messages with role and content")
     messages = [Row(message, f"{row.where}, {name}[{number}]") for number, message in enumerate(value)]
-    roles = [message.text("role") for message in messages]
-    if roles not in (["user"], ["system", "user"]):
-        row.refuse(name, roles, "one message of the user is needed, with at most a system message before it")
-    system = messages[0].optional_text("content").strip() if len(messages) == 2 else ""
-    return messages[-1].text("content").strip(), system
+    found = [message.text("role") for message in messages]
+    system = messages.pop(0).optional_text("content") if found[:1] == [SYSTEM] else ""
+    if found[len(found) - len(messages) :] != list(roles):
+        row.refuse(name, found, allowed)
+    return system, [message.text("content") for message in messages]
 
 
 def answer_in(row: Row, name: str, form: AnswerForm) -> str:

@@ -21,15 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from r1_lightning.tasks.chat_adaptors import SYSTEM, question_of
+from r1_lightning.tasks.chat_adaptors import SYSTEM, messages_of, question_of
 from r1_lightning.tasks.fields import Row
-from r1_lightning.tasks.rows import Rows
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
 from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import ChatExample
 
 FORMAT_VERSION = 1  # goes up when the same rows would give other examples
-MAX_LINE_CHARS = 2**20  # several times 32,768 tokens of text; a longer line is no example but an accident
 MAX_LEVEL = 1_000
 SHARDS, ONE_FILE = "data", "data.jsonl"  # where the artefact of a data set holds its rows
 
@@ -63,7 +62,10 @@ class PromptCompletion:
         if isinstance(completion, str):
             text = row.text("completion")
         else:
-            text = _messages(row, "completion", ["assistant"], "text, or one message of the assistant, is needed")[0]
+            allowed = "text, or one message of the assistant, is needed"
+            unasked, (text,) = messages_of(row, "completion", ["assistant"], allowed)
+            if unasked:
+                row.refuse("completion", [SYSTEM, "assistant"], allowed)
         return _example(row, question, text, {SYSTEM: system})
 
 
@@ -72,15 +74,11 @@ class Messages:
     """TRL's conversations: one question of the user and one answer of the assistant, with at most a system message before."""
 
     def to_example(self, row: Row) -> ChatExample:
-        value = row.value("messages")
-        roles = ["user", "assistant"]
-        if isinstance(value, list) and value and isinstance(value[0], Mapping) and value[0].get("role") == SYSTEM:
-            roles = [SYSTEM, *roles]
         allowed = (
             "one message of the user and one of the assistant are needed, with at most a system message before them"
         )
-        *before, question, completion = _messages(row, "messages", roles, allowed)
-        return _example(row, question, completion, {SYSTEM: before[0] if before else ""})
+        system, (question, completion) = messages_of(row, "messages", ["user", "assistant"], allowed)
+        return _example(row, question, completion, {SYSTEM: system})
 
 
 # The fields by which a row is recognised -> how it is read.
@@ -125,7 +123,7 @@ class ChatExamples:
         adaptor: ExampleAdaptor | None = None,
     ) -> None:
         self.adaptor = adaptor or AnyFormat()
-        self.rows = Rows(file, hub, config, split, revision, max_row_chars=MAX_LINE_CHARS) if file or hub else None
+        self.rows = Rows(file, hub, config, split, revision, max_row_chars=MAX_TEXT_CHARS) if file or hub else None
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> ChatExamples:
@@ -159,23 +157,8 @@ class ChatExamples:
         return examples, f"chat-{FORMAT_VERSION}-{digest.hexdigest()[:16]}"
 
 
-def _messages(row: Row, name: str, roles: Sequence[str], allowed: str) -> list[str]:
-    """The contents of the messages under `name`, whose roles must be these."""
-    value = row.value(name)
-    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
-        row.refuse(name, value, "it must be a list of messages with role and content")
-    messages = [Row(message, f"{row.where}, {name}[{number}]") for number, message in enumerate(value)]
-    found = [message.text("role") for message in messages]
-    if found != list(roles):
-        row.refuse(name, found, allowed)
-    return [
-        m.optional_text("content") if role == SYSTEM else m.text("content")
-        for m, role in zip(messages, roles, strict=True)
-    ]
-
-
 def _example(row: Row, question: str, completion: str, known: Mapping[str, str]) -> ChatExample:
     for name, text in (("question", question), ("completion", completion)):
-        if len(text) > MAX_LINE_CHARS:  # rows that are no lines
-            row.refuse(name, text, f"it has {len(text)} characters, and at most {MAX_LINE_CHARS} are read")
+        if len(text) > MAX_TEXT_CHARS:  # rows that are no lines
+            row.refuse(name, text, f"it has {len(text)} characters, and at most {MAX_TEXT_CHARS} are read")
     return ChatExample(question, completion, row.where, {name: value for name, value in known.items() if value})

@@ -19,18 +19,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Any
 
-from r1_lightning.tasks.chains import keyed_random
-from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.tasks.keyed import keyed_random
+from r1_lightning.tasks.mixture import DOMAIN, REASONING
 from r1_lightning.tasks.solved import Solved, SolvedSource, VersionedSolvedSource
 from r1_lightning.text.code_tests import TESTS
-from r1_lightning.text.reasoning_format import THINK_CLOSE, THINK_OPEN, parse, reasoned
+from r1_lightning.text.reasoning_format import (
+    FORMS,
+    R1_FORM,
+    R1_ZERO_FORM,
+    THINK_CLOSE,
+    THINK_OPEN,
+    FormName,
+    parse,
+    reasoned,
+)
 from r1_lightning.types.errors import require_choice, require_int
 from r1_lightning.types.text import Problem
 
-Form = Literal["r1", "r1_zero"]
-FORMS: tuple[str, ...] = get_args(Form)
 FORMAT_VERSION = 1  # goes up when the same task would give other rows
 
 _SUMMARIES = {
@@ -43,7 +50,12 @@ class CleanTraces:
     """The first `count` rows of `source` for `seed`, all of one `domain`: a source of rows beside sampled ones."""
 
     def __init__(
-        self, source: VersionedSolvedSource, count: int, domain: str = "reasoning", form: str = "r1", seed: int = 0
+        self,
+        source: VersionedSolvedSource,
+        count: int,
+        domain: str = REASONING,
+        form: FormName = R1_FORM,
+        seed: int = 0,
     ) -> None:
         require_choice("form", form, FORMS)
         require_int("count", count, 1)
@@ -55,12 +67,13 @@ class CleanTraces:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        form: Form = "r1_zero" if self.form == "r1_zero" else "r1"
-        made = clean_rows(self.source, self.seed, 0, self.count, form)
+        made = clean_rows(self.source, self.seed, 0, self.count, self.form)
         return [row | {"domain": self.domain} for row in made]
 
 
-def clean_rows(source: SolvedSource, seed: int, start: int, count: int, form: Form = "r1") -> Iterator[dict[str, Any]]:
+def clean_rows(
+    source: SolvedSource, seed: int, start: int, count: int, form: FormName = R1_FORM
+) -> Iterator[dict[str, Any]]:
     """Rows number `start` .. `start` + `count` - 1, each a function of (seed, number).
 
     Fields: question, completion, answer, problem_id, language, domain, level. InvalidInput for an unknown form.
@@ -77,17 +90,17 @@ def clean_rows(source: SolvedSource, seed: int, start: int, count: int, form: Fo
             "answer": problem.answer,
             "problem_id": problem.problem_id,
             "language": problem.language,
-            "domain": problem.metadata.get(DOMAIN, "reasoning"),
+            "domain": problem.metadata.get(DOMAIN, REASONING),
             "level": problem.level,
         }
 
 
-def clean_completion(solved: Solved, key: str, form: Form) -> str:
+def clean_completion(solved: Solved, key: str, form: FormName) -> str:
     """The solution as a completion in `form`; how it is worded depends on `key` alone."""
     rng = keyed_random("clean-trace", key)
     problem = solved.problem
     thinking = solved.thinking(rng, problem.language, "clean")
-    if form == "r1_zero":
+    if form == R1_ZERO_FORM:
         return reasoned(thinking, problem.answer)
     return _with_summary(rng, problem, thinking, problem.answer, solved.summary)
 

@@ -22,17 +22,16 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import draw_term, fact_value, is_held_out_key, keyed_random
-from r1_lightning.tasks.solved import Solved, distinct_held_out, question_document
+from r1_lightning.tasks.chains import draw_term, fact_value
+from r1_lightning.tasks.generated import LevelledTask
+from r1_lightning.tasks.keyed import is_held_out_key
+from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.tasks.words import CLASSES, PEOPLE
 from r1_lightning.text.language import LANGUAGES
-from r1_lightning.types.errors import require_choice, require_int, require_number
+from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Language, Problem
 
-HELD_OUT_SEED = 20_261_123
-DRAWS_PER_HELD_OUT_PROBLEM = 500  # one draw in eight may be tested on; far more are needed only where there are no more
-MAX_LEVEL = 3
 INVERTED_SHARE = 0.3  # of statements: "Bob is younger than Ann" for "Ann is older than Bob"
 FACTS_SHARE = 0.30  # of documents
 
@@ -125,65 +124,41 @@ def draw_comparison(rng: random.Random, min_level: int, max_level: int) -> Compa
 
 
 @dataclass(frozen=True)
-class ComparisonTask:
+class ComparisonTask(LevelledTask[Comparison]):
     """The problem source (see `types/text.py`) of comparisons of level `min_level` .. `max_level`.
 
     `wrong_share` is how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
-    min_level: int = 1
-    max_level: int = 3
-    wrong_share: float = 0.35
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "comparison-1"
+    stream: ClassVar[str] = "comparison"
+    things: ClassVar[str] = "comparisons"
+    held_out_seed: ClassVar[int] = 20_261_123
 
     def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
+        super().__post_init__()
         require_choice("task.manner", self.manner, MANNERS)
 
-    def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index` of the endless training stream of `seed`."""
-        return self.solved_problem(seed, index).problem
+    def draw(self, rng: random.Random) -> Comparison:
+        return draw_comparison(rng, self.min_level, self.max_level)
 
-    def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with its solution."""
-        return self._training(keyed_random("comparison", "train", seed, index))
+    def may_train_on(self, comparison: Comparison) -> bool:
+        return may_train_on(comparison)
 
-    def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` distinct held-out comparisons, the same for every seed, languages alternating."""
-        rng = keyed_random("comparison", "held-out", HELD_OUT_SEED)
+    def may_test_on(self, comparison: Comparison) -> bool:
+        return may_test_on(comparison)
 
-        def draw(language: Language) -> Problem | None:
-            comparison = draw_comparison(rng, self.min_level, self.max_level)
-            return solve(rng, comparison, language).problem if may_test_on(comparison) else None
+    def solve(self, rng: random.Random, comparison: Comparison, language: Language) -> Solved:
+        if isinstance(comparison, Sums):
+            return _solve_sums(rng, comparison, language)
+        return (_solve_classes if comparison.is_classes else _solve_order)(rng, comparison, language)
 
-        return distinct_held_out(draw, count, DRAWS_PER_HELD_OUT_PROBLEM, "comparisons")
-
-    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Pre-training documents, numbered, each a function of (seed, number): facts, or a question with an answer."""
-        for number in range(start, start + count):
-            rng = keyed_random("comparison", "document", seed, number)
-            if rng.random() < FACTS_SHARE:
-                yield _facts(rng)
-            else:
-                yield question_document(rng, self._training(rng), self.manner, self.wrong_share)
-
-    def _training(self, rng: random.Random) -> Solved:
-        while True:
-            comparison = draw_comparison(rng, self.min_level, self.max_level)
-            if may_train_on(comparison):
-                return solve(rng, comparison, rng.choice(LANGUAGES))
-
-
-def solve(rng: random.Random, comparison: Comparison, language: Language) -> Solved:
-    """A question about the comparison, with its solution."""
-    if isinstance(comparison, Sums):
-        return _solve_sums(rng, comparison, language)
-    return (
-        _solve_classes(rng, comparison, language) if comparison.is_classes else _solve_order(rng, comparison, language)
-    )
+    def document(self, rng: random.Random) -> str:
+        """Facts, or a question with an answer."""
+        if rng.random() < FACTS_SHARE:
+            return _facts(rng)
+        return question_document(rng, self.solved_training(rng), self.manner, self.wrong_share)
 
 
 def _solve_sums(rng: random.Random, sums: Sums, language: Language) -> Solved:

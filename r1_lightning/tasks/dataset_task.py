@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 from r1_lightning.tasks.fields import Row
+from r1_lightning.tasks.keyed import keyed_number, row_of_passes
 from r1_lightning.tasks.rows import Rows
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.types.errors import InvalidInput, require, require_int
@@ -77,7 +78,7 @@ class DatasetTask:
         """Problem number `index` (from 0, without end) of the endless sequence of passes that belongs to `seed`."""
         require_int("index", index, minimum=0)
         problems = self._training()
-        return problems[_row_of(f"problems/{seed}", index, len(problems))]
+        return problems[row_of_passes(f"problems/{seed}", index, len(problems))]
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
         """The first `count` problems of the test rows, in their order. `InvalidInput` if there are fewer."""
@@ -101,8 +102,8 @@ class DatasetTask:
                 f"{self.adaptor.name} has no worked solutions to pre-train on: give a model by init_from=FOLDER"
             )
         for index in range(start, start + count):
-            problem = problems[_row_of(f"documents/{seed}", index, len(problems))]
-            with_tags = _keyed_number(f"form/{seed}/{index}") % 2 == 0
+            problem = problems[row_of_passes(f"documents/{seed}", index, len(problems))]
+            with_tags = keyed_number(f"form/{seed}/{index}") % 2 == 0
             yield reasoned_document(problem) if with_tags else plain_document(problem)
 
     def _training(self) -> list[Problem]:
@@ -143,17 +144,3 @@ def reasoned_document(problem: Problem) -> str:
 def plain_document(problem: Problem) -> str:
     """The problem and its solution without any tag."""
     return f"Question: {problem.question}\nSolution: {problem.metadata[STEPS]}\nThe answer is {problem.answer}."
-
-
-def _row_of(key: str, index: int, n_rows: int) -> int:
-    return _permutation(f"{key}/{index // n_rows}", n_rows)[index % n_rows]
-
-
-@lru_cache(maxsize=8)
-def _permutation(key: str, size: int) -> tuple[int, ...]:
-    """The numbers below `size` in the order of their keyed hashes: the same on every machine and Python version."""
-    return tuple(sorted(range(size), key=lambda number: _keyed_number(f"{key}/{number}")))
-
-
-def _keyed_number(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")

@@ -16,20 +16,16 @@ trained on only where none is.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import is_held_out_key, keyed_random
-from r1_lightning.tasks.solved import Solved, distinct_held_out, question_document
+from r1_lightning.tasks.generated import LevelledTask
+from r1_lightning.tasks.keyed import is_held_out_key
+from r1_lightning.tasks.solved import Solved, question_document
 from r1_lightning.tasks.step_text import MANNERS, Manner
-from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
-HELD_OUT_SEED = 20_261_122
-DRAWS_PER_HELD_OUT_PROBLEM = 1_000
-MAX_LEVEL = 3
 MAX_SLOPE, MAX_X, MAX_VALUE = 9, 20, 99  # of any line on the way; MAX_VALUE bounds the numbers that stand alone
 MAX_OFFSET, MAX_INNER = 19, 9  # of a plain side, and within brackets
 FACTS_SHARE = 0.30  # of documents
@@ -147,63 +143,43 @@ def question_text(rng: random.Random, equation: Equation, language: str, in_word
 
 
 @dataclass(frozen=True)
-class EquationsTask:
+class EquationsTask(LevelledTask[Equation]):
     """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
 
     With `max_x` 9 no fact is outside the times table. `word_share` is how many equations of level 1 are told in words,
     `wrong_share` how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
-    min_level: int = 1
-    max_level: int = 3
     max_x: int = MAX_X
     word_share: float = 0.3
-    wrong_share: float = 0.35
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "equations-1"
+    stream: ClassVar[str] = "equations"
+    things: ClassVar[str] = "equations"
+    held_out_seed: ClassVar[int] = 20_261_122
 
     def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
+        super().__post_init__()
         require_int("task.max_x", self.max_x, 1, MAX_X)
         require_number("task.word_share", self.word_share, 0.0, 1.0)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
         require_choice("task.manner", self.manner, MANNERS)
 
-    def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index` of the endless training stream of `seed`."""
-        return self.solved_problem(seed, index).problem
+    def draw(self, rng: random.Random) -> Equation:
+        return draw_equation(rng, self.min_level, self.max_level, self.max_x)
 
-    def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with its solution."""
-        return self._training(keyed_random("equations", "train", seed, index))
+    def may_train_on(self, equation: Equation) -> bool:
+        return may_train_on(equation)
 
-    def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` distinct held-out equations, the same for every seed, languages alternating."""
-        rng = keyed_random("equations", "held-out", HELD_OUT_SEED)
+    def may_test_on(self, equation: Equation) -> bool:
+        return may_test_on(equation)
 
-        def draw(language: Language) -> Problem | None:
-            equation = draw_equation(rng, self.min_level, self.max_level, self.max_x)
-            return self._solved(rng, equation, language).problem if may_test_on(equation) else None
+    def document(self, rng: random.Random) -> str:
+        """Facts, or a question with an answer."""
+        if rng.random() < FACTS_SHARE:
+            return "\n".join(_fact(rng, self.max_x) for _ in range(FACTS_PER_DOCUMENT))
+        return question_document(rng, self.solved_training(rng), self.manner, self.wrong_share)
 
-        return distinct_held_out(draw, count, DRAWS_PER_HELD_OUT_PROBLEM, "equations")
-
-    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Pre-training documents, numbered, each a function of (seed, number): facts, or a question with an answer."""
-        for number in range(start, start + count):
-            rng = keyed_random("equations", "document", seed, number)
-            if rng.random() < FACTS_SHARE:
-                yield "\n".join(_fact(rng, self.max_x) for _ in range(FACTS_PER_DOCUMENT))
-            else:
-                yield question_document(rng, self._training(rng), self.manner, self.wrong_share)
-
-    def _training(self, rng: random.Random) -> Solved:
-        while True:
-            equation = draw_equation(rng, self.min_level, self.max_level, self.max_x)
-            if may_train_on(equation):
-                return self._solved(rng, equation, rng.choice(LANGUAGES))
-
-    def _solved(self, rng: random.Random, equation: Equation, language: Language) -> Solved:
+    def solve(self, rng: random.Random, equation: Equation, language: Language) -> Solved:
         question = question_text(rng, equation, language, rng.random() < self.word_share)
         problem = Problem(question, str(equation.solution), equation.key(), language, equation.level)
         lines = equation.steps()

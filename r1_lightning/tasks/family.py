@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 
-from r1_lightning.tasks.chains import keyed_random
-from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.tasks.keyed import keyed_random
+from r1_lightning.tasks.mixture import DOMAIN, REASONING
 from r1_lightning.tasks.solved import Solved, SolvedSource
 from r1_lightning.tasks.step_text import Manner
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
@@ -31,7 +31,7 @@ class FamilyPart:
     """
 
     source: ProblemSource
-    domain: str = "reasoning"
+    domain: str = REASONING
     problem_weight: float = 1.0
     document_weight: float = 1.0
     from_step: int = 0

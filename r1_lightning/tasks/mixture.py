@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.text import Problem, ProblemSource
 
 DOMAIN = "domain"  # the key in a problem's metadata
+REASONING = "reasoning"  # the kind of data of a problem that names none
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class MixturePart:
     source: ProblemSource
     weight: float = 1.0
     from_step: int = 0
-    domain: str = "reasoning"
+    domain: str = REASONING
 
     def __post_init__(self) -> None:
         require_number("task.source.parts.weight", self.weight, 0.0, open_minimum=True)

@@ -3,9 +3,10 @@
     {"prompt": "...", "chosen": "...", "rejected": "..."}        pairs (helpful), as TRL's preference format has them
     {"prompt": "...", "response": "...", "label": true}          single responses (safety): true, false, "safe" or "unsafe"
 
-All lines are of one kind. A pair may hold `chosen_score` and `rejected_score`, a judge's; R1 keeps pairs whose scores differ by
+All rows are of one kind. A pair may hold `chosen_score` and `rejected_score`, a judge's; R1 keeps pairs whose scores differ by
 more than 1 (R1v2 section 3.1), and the data module does the same. One prompt in `held_out_one_in`, by a hash of the prompt alone,
-is never trained on, so that two rows with one prompt stand on the same side. Other fields are not looked at.
+is never trained on, so that two rows with one prompt stand on the same side. Other fields are not looked at, and any other file
+that `tasks.rows` reads (.json, .csv, .parquet) serves as well.
 
 The prompts of such a file are also what RL on general data asks: `PromptFile` is a problem source without answers.
 """
@@ -13,20 +14,20 @@ The prompts of such a file are also what RL on general data asks: `PromptFile` i
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from r1_lightning.tasks.fields import Row
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
 from r1_lightning.types.errors import InvalidInput, require, require_int
 from r1_lightning.types.text import LabelledResponse, Preference, PreferenceItem, Problem
 
 FORMAT_VERSION = 1  # goes up when the same file would give other items
 LABELS = {True: True, False: False, "safe": True, "unsafe": False}
+PAIR_FIELDS, SINGLE_FIELDS = ("prompt", "chosen", "rejected"), ("prompt", "response", "label")
 SCORES = ("chosen_score", "rejected_score")
-_SHOWN_CHARS = 60
 
 
 class PreferenceFile:
@@ -43,7 +44,7 @@ class PreferenceFile:
     @property
     def content_version(self) -> str:
         """Of the file's bytes."""
-        return f"preferences-{FORMAT_VERSION}-{hashlib.sha256(self._content).hexdigest()[:16]}"
+        return f"preferences-{FORMAT_VERSION}-{bytes_digest(self.path)}"
 
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
         """Every item that is not held out; shuffling is the data module's business."""
@@ -62,12 +63,8 @@ class PreferenceFile:
         return int(_digest(question)[:16], 16) % self.held_out_one_in == 0
 
     @cached_property
-    def _content(self) -> bytes:
-        return _bytes_of(self.path)
-
-    @cached_property
     def _items(self) -> list[PreferenceItem]:
-        items = [_item(row, where) for row, where in _rows(self._content, self.path)]
+        items = [_item(row) for row in _rows(self.path)]
         kinds = {type(item) for item in items}
         require(len(kinds) == 1, "data.preferences.name", str(self.path), "its lines must be all pairs, or all single")
         return items
@@ -85,7 +82,7 @@ class PromptFile:
     @property
     def content_version(self) -> str:
         """Of the file's bytes."""
-        return f"prompts-{FORMAT_VERSION}-{hashlib.sha256(_bytes_of(self.path)).hexdigest()[:16]}"
+        return f"prompts-{FORMAT_VERSION}-{bytes_digest(self.path)}"
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem `index`: every pass over the file has an order of its own."""
@@ -103,8 +100,7 @@ class PromptFile:
 
     @cached_property
     def _prompts(self) -> list[str]:
-        rows = _rows(_bytes_of(self.path), self.path)
-        return list(dict.fromkeys(_text(row, "prompt", where) for row, where in rows))
+        return list(dict.fromkeys(row.text("prompt") for row in _rows(self.path)))
 
 
 def _order(key: str, size: int) -> list[int]:
@@ -115,75 +111,34 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{path} is not readable: {error.strerror}; it must be a file of JSON lines") from error
+def _rows(path: Path) -> list[Row]:
+    return Rows(str(path), max_row_chars=MAX_TEXT_CHARS).read()
 
 
-def _rows(content: bytes, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each line's object, and where it stands."""
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: the file is not valid UTF-8 (byte {error.start})") from error
-    found = False
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where, found = f"{path}, line {number}", True
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(f"{where}: not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise InvalidInput(f"{where}: a JSON object is needed, not {type(row).__name__}")
-        yield row, where
-    if not found:
-        raise InvalidInput(f"{path} is empty: it needs one JSON object per line")
-
-
-def _item(row: dict[str, Any], where: str) -> PreferenceItem:
-    question = _text(row, "prompt", where)
-    if "response" in row:
-        label = row.get("label")
-        known = isinstance(label, (bool, str)) and label in LABELS
-        _check(known, where, "label", label, "it must be true, false, safe or unsafe")
-        assert isinstance(label, (bool, str))
-        return LabelledResponse(question, _text(row, "response", where), LABELS[label])
-    chosen, rejected = _text(row, "chosen", where), _text(row, "rejected", where)
-    _check(chosen != rejected, where, "rejected", rejected, "it must differ from chosen")
-    given = [name for name in SCORES if row.get(name) is not None]
-    if not given:
+def _item(row: Row) -> PreferenceItem:
+    fields = SINGLE_FIELDS if "response" in row.fields else PAIR_FIELDS
+    for name in fields:
+        if name not in row.fields:
+            raise InvalidInput(
+                f"{row.where}: the field {name!r} is missing ({', '.join(PAIR_FIELDS)}; or {', '.join(SINGLE_FIELDS)})"
+            )
+    question = row.text("prompt")
+    if fields == SINGLE_FIELDS:
+        label = row.value("label")
+        if not isinstance(label, (bool, str)) or label not in LABELS:
+            row.refuse("label", label, "it must be true, false, safe or unsafe")
+        return LabelledResponse(question, row.text("response"), LABELS[label])
+    chosen, rejected = row.text("chosen"), row.text("rejected")
+    if chosen == rejected:
+        row.refuse("rejected", rejected, "it must differ from chosen")
+    if all(row.fields.get(name) is None for name in SCORES):
         return Preference(question, chosen, rejected)
-    high, low = (_number(row, name, where) for name in SCORES)
+    high, low = (_score(row, name) for name in SCORES)
     return Preference(question, chosen, rejected, high - low)
 
 
-def _number(row: dict[str, Any], field: str, where: str) -> float:
-    value = row.get(field)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    _check(is_number, where, field, value, "a judge's scores are two finite numbers, or left out")
-    assert isinstance(value, (int, float))
+def _score(row: Row, name: str) -> float:
+    value = row.fields.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        row.refuse(name, value, "a judge's scores are two finite numbers, or left out")
     return float(value)
-
-
-def _text(row: dict[str, Any], field: str, where: str) -> str:
-    if field not in row:
-        raise InvalidInput(
-            f"{where}: the field {field!r} is missing (prompt, chosen, rejected; or prompt, response, label)"
-        )
-    value = row[field]
-    is_text = isinstance(value, str) and bool(value.strip())
-    _check(is_text, where, field, value, "it must be a non-empty string")
-    is_unicode = not any("\ud800" <= character <= "\udfff" for character in value)
-    _check(is_unicode, where, field, value, "it must be valid Unicode, without unpaired surrogates")
-    return str(value)
-
-
-def _check(condition: bool, where: str, field: str, value: object, allowed: str) -> None:
-    if not condition:
-        shown = repr(value)
-        shown = shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "..."
-        raise InvalidInput(f"{where}: {field}={shown} is not allowed: {allowed}")

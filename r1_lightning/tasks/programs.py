@@ -14,22 +14,21 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import is_held_out_key, keyed_random
-from r1_lightning.tasks.solved import Solved
-from r1_lightning.tasks.step_text import MANNERS, Manner, join_steps, thinking_language
+from r1_lightning.tasks.generated import GeneratedTask
+from r1_lightning.tasks.keyed import is_held_out_key
+from r1_lightning.tasks.solved import Solved, half_formatted_answer, straight_answer
+from r1_lightning.tasks.step_text import MANNERS, WAIT, Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.text.language import LANGUAGES
-from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, reasoned
-from r1_lightning.types.errors import InvalidInput, require_choice, require_int, require_number
+from r1_lightning.text.reasoning_format import reasoned
+from r1_lightning.types.errors import require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
-HELD_OUT_SEED = 20_261_121
-DRAWS_PER_HELD_OUT_PROBLEM = 500  # far more than it takes to find one of some 450
 MAX_SLOPE, MAX_OFFSET = 81, 199  # of any line on the way
 MAX_TERM, MAX_FACTOR = 19, 9
 TEST_INPUTS = (-7, 0, 1, 2, 10)  # two decide a line; the others decide what only looks like one
@@ -41,7 +40,6 @@ _WORDS = {
     "zh": {"+": "加{}", "-": "减{}", "*": "乘{}"},
 }
 _SAY = {"en": "It is {}.", "zh": "函数是{}。"}
-_WAIT = {"en": ". Wait, ", "zh": "。等等，"}
 # Kinds of document and their shares, chosen as those of the arithmetic corpus are.
 _KINDS = {"snippets": 0.30, "straight": 0.36, "reasoned": 0.17, "half_formatted": 0.10, "slip_noticed": 0.07}
 
@@ -133,7 +131,7 @@ def tests_of(line: Line) -> CodeTests:
 
 
 @dataclass(frozen=True)
-class ProgramsTask:
+class ProgramsTask(GeneratedTask[tuple[Step, ...]]):
     """The problem source (see `types/text.py`) of functions of `min_steps` .. `max_steps` steps.
 
     Terms are at most `max_term`: with 9 no product is outside the times table. `wrong_share` is how many of the corpus's unreasoned
@@ -146,6 +144,9 @@ class ProgramsTask:
     wrong_share: float = 0.35
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "programs-1"
+    stream: ClassVar[str] = "programs"
+    things: ClassVar[str] = "programs"
+    held_out_seed: ClassVar[int] = 20_261_121
 
     def __post_init__(self) -> None:
         require_int("task.min_steps", self.min_steps, 2)
@@ -154,48 +155,27 @@ class ProgramsTask:
         require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
         require_choice("task.manner", self.manner, MANNERS)
 
-    def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index` of the endless training stream of `seed`."""
-        return self.solved_problem(seed, index).problem
+    def draw(self, rng: random.Random) -> tuple[Step, ...]:
+        return draw_steps(rng, self.min_steps, self.max_steps, self.max_term)
 
-    def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with the function after each step."""
-        rng = keyed_random("programs", "train", seed, index)
-        steps = self._training_steps(rng)
-        return Solved(_problem(steps, rng.choice(LANGUAGES)), tuple(_steps_of(steps)))
+    def may_train_on(self, steps: Sequence[Step]) -> bool:
+        return may_train_on(steps)
 
-    def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` distinct held-out functions, the same for every seed, languages alternating."""
-        require_int("held_out_problems", count, 1)
-        rng = keyed_random("programs", "held-out", HELD_OUT_SEED)
-        problems: dict[str, Problem] = {}
-        for _ in range(DRAWS_PER_HELD_OUT_PROBLEM * count):
-            steps = draw_steps(rng, self.min_steps, self.max_steps, self.max_term)
-            problem = _problem(steps, LANGUAGES[len(problems) % len(LANGUAGES)])
-            if may_test_on(steps) and problem.problem_id not in problems:
-                problems[problem.problem_id] = problem
-                if len(problems) == count:
-                    return list(problems.values())
-        raise InvalidInput(
-            f"held_out_problems={count} is not allowed: these programs give only {len(problems)} of them"
-        )
+    def may_test_on(self, steps: Sequence[Step]) -> bool:
+        return may_test_on(steps)
 
-    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Pre-training documents, numbered, each a function of (seed, number)."""
-        for number in range(start, start + count):
-            yield self._document(keyed_random("programs", "document", seed, number))
+    def solve(self, rng: random.Random, steps: Sequence[Step], language: Language) -> Solved:
+        """With the function after each step."""
+        line = lines(steps)[-1]
+        metadata = {TESTS: tests_of(line).to_json()}
+        problem = Problem(question_text(steps, language), program(line), _name(line), language, len(steps), metadata)
+        return Solved(problem, tuple(_steps_of(steps)))
 
-    def _training_steps(self, rng: random.Random) -> tuple[Step, ...]:
-        while True:
-            steps = draw_steps(rng, self.min_steps, self.max_steps, self.max_term)
-            if may_train_on(steps):
-                return steps
-
-    def _document(self, rng: random.Random) -> str:
+    def document(self, rng: random.Random) -> str:
         kind, language = rng.choices(list(_KINDS), list(_KINDS.values()))[0], rng.choice(LANGUAGES)
         if kind == "snippets":
             return "\n".join(_snippet(rng, self.max_steps, self.max_term) for _ in range(6))
-        steps = self._training_steps(rng)
+        steps = self.draw_training(rng)
         write = {"reasoned": _reasoned, "half_formatted": _half_formatted, "slip_noticed": _slip_noticed}.get(kind)
         answer = write(rng, steps, language, self.manner) if write else self._straight(rng, steps, language)
         return r1_zero_prompt(question_text(steps, language)) + answer
@@ -203,18 +183,7 @@ class ProgramsTask:
     def _straight(self, rng: random.Random, steps: Sequence[Step], language: str) -> str:
         line = lines(steps)[-1]
         code = program(_near_miss(rng, line) if rng.random() < self.wrong_share else line)
-        forms = (
-            f" {THINK_OPEN}{THINK_CLOSE}{ANSWER_OPEN}{code}{ANSWER_CLOSE}",
-            f" {ANSWER_OPEN}{code}{ANSWER_CLOSE}",
-            " " + _SAY[language].format(code),
-        )
-        return rng.choices(forms, (0.3, 0.2, 0.5))[0]
-
-
-def _problem(steps: Sequence[Step], language: Language) -> Problem:
-    line = lines(steps)[-1]
-    metadata = {TESTS: tests_of(line).to_json()}
-    return Problem(question_text(steps, language), program(line), _name(line), language, len(steps), metadata)
+        return straight_answer(rng, code, _SAY[language].format(code))
 
 
 def _name(line: Line) -> str:
@@ -243,20 +212,14 @@ def _reasoned(rng: random.Random, steps: Sequence[Step], language: str, manner: 
 
 def _half_formatted(rng: random.Random, steps: Sequence[Step], language: str, manner: Manner) -> str:
     thinking, code = join_steps(rng, _steps_of(steps), language, manner), program(lines(steps)[-1])
-    return rng.choice(
-        (
-            f" {thinking} {_SAY[language].format(code)}",
-            f" {THINK_OPEN}{thinking}{THINK_CLOSE} {_SAY[language].format(code)}",
-            f" {thinking}{ANSWER_OPEN}{code}{ANSWER_CLOSE}",
-        )
-    )
+    return half_formatted_answer(rng, thinking, code, _SAY[language].format(code))
 
 
 def _slip_noticed(rng: random.Random, steps: Sequence[Step], language: str, manner: Manner) -> str:
     passed = lines(steps)
     texts = _steps_of(steps)
     at = rng.randrange(len(passed))
-    texts[at] = f"{_near_miss(rng, passed[at])}{_WAIT[language]}{texts[at]}"
+    texts[at] = f"{_near_miss(rng, passed[at])}{WAIT[language]}{texts[at]}"
     return reasoned(join_steps(rng, texts, language, manner), program(passed[-1]))
 
 

@@ -14,7 +14,6 @@ right, generators that another process would see differently, and such that give
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -23,6 +22,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
 from r1_lightning.tasks.fields import question_id
+from r1_lightning.tasks.keyed import keyed_number
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 from r1_lightning.types.text import Problem
 
@@ -126,9 +126,9 @@ class ReasoningGymTask:
 
     def _draw(self, key: str, parity: int, taken: Mapping[str, Problem] | frozenset[str]) -> Problem:
         """The first of the draws that belong to `key` whose question is not in `taken`."""
-        name = self._generator(_keyed_number(f"generator/{key}") / 2**64)
+        name = self._generator(keyed_number(f"generator/{key}") / 2**64)
         for attempt in range(_TRIES):
-            seed = 2 * (_keyed_number(f"{key}/{attempt}") % _SEEDS) + parity
+            seed = 2 * (keyed_number(f"{key}/{attempt}") % _SEEDS) + parity
             problem = _problem(name, json.dumps(self.parameters[name], sort_keys=True), seed)
             if problem.answer and problem.problem_id not in taken:
                 return problem
@@ -190,7 +190,3 @@ def _library() -> Any:
         return importlib.import_module("reasoning_gym")
     except ImportError as error:
         raise InvalidInput(f"reasoning-gym is not installed ({error}): pip install -e '.[tasks]'") from error
-
-
-def _keyed_number(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")

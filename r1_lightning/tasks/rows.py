@@ -25,6 +25,7 @@ from r1_lightning.tasks.fields import Row
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 MAX_ROW_CHARS = 2**28  # one row of LiveCodeBench holds up to some 10 MB of tests
+MAX_TEXT_CHARS = 2**20  # several times 32,768 tokens: a longer line of text to learn from is an accident
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REASON_CHARS = 200
@@ -68,11 +69,12 @@ class Rows:
             plain = name.endswith(SUFFIXES[:2]) and not name.startswith("/") and ".." not in name
             require(plain, "hub_files", name, f"it must be a file within the data set that ends in {SUFFIXES[:2]}")
 
-    def read(self, digest: hashlib._Hash) -> list[Row]:
-        """All rows, in order. What they are goes into `digest`: the bytes of files, the values of a hub's rows.
+    def read(self, digest: hashlib._Hash | None = None) -> list[Row]:
+        """All rows, in order. What they are goes into `digest`: the sizes and bytes of files, the values of a hub's rows.
 
         Raises `InvalidInput` where nothing is there, or the files are empty, of another kind, or broken.
         """
+        digest = digest or hashlib.sha256()
         path = Path(self.file) if self.file else None
         if path is not None and (path.exists() or self.hub is None):
             rows = [row for part in self._files(path) for row in self._read_file(part, digest)]
@@ -159,6 +161,14 @@ class Rows:
         files = [f"{place}/{name}" for name in self.hub_files]
         rows = datasets.load_dataset("json", data_files=files, split="train")
         return rows
+
+
+def bytes_digest(path: Path) -> str:
+    """16 digits that change with the bytes of a file. Raises `InvalidInput` where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise InvalidInput(f"{path} is not readable: {error.strerror}") from error
 
 
 def _decoded(content: bytes, path: str, place: str = "") -> str:

@@ -14,21 +14,19 @@ from labels safe and unsafe and looks at the whole response (R1v2 section 3.1); 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from r1_lightning.tasks.chains import is_held_out_key, keyed_random
-from r1_lightning.tasks.solved import Solved, distinct_held_out
+from r1_lightning.tasks.generated import GeneratedPreferences, LevelledTask
+from r1_lightning.tasks.keyed import is_held_out_key
+from r1_lightning.tasks.solved import Solved, reply_document
 from r1_lightning.tasks.words import PEOPLE, THINGS
-from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.language import LANGUAGES
-from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, reasoned
+from r1_lightning.text.reasoning_format import reasoned
 from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.text import LabelledResponse, Language, Problem
 
 HELD_OUT_SEED = 20_261_125
-DRAWS_PER_HELD_OUT_PROBLEM = 500  # one request in eight is held out; far more are needed only where there are no more
 MAX_LEVEL = 2
 HARMFUL = "harmful"  # the key in a problem's metadata; its value is yes or no
 
@@ -140,97 +138,66 @@ def write_response(rng: random.Random, request: SafetyRequest, language: Languag
 
 
 @dataclass(frozen=True)
-class SafetyTask:
+class SafetyTask(LevelledTask[SafetyRequest]):
     """The problem source (see `types/text.py`) of requests of level `min_level` .. `max_level`; the answer is a safe, useful reply.
 
     `wrong_share` is how many of the corpus's replies are unsafe.
     """
 
-    min_level: int = 1
     max_level: int = 2
-    wrong_share: float = 0.35
     content_version: ClassVar[str] = "safety-1"
+    stream: ClassVar[str] = "safety"
+    things: ClassVar[str] = "requests"
+    top_level: ClassVar[int] = MAX_LEVEL
+    held_out_seed: ClassVar[int] = HELD_OUT_SEED
 
-    def __post_init__(self) -> None:
-        require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
-        require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
-        require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
+    def draw(self, rng: random.Random) -> SafetyRequest:
+        return draw_safety_request(rng, self.min_level, self.max_level)
 
-    def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index` of the endless training stream of `seed`."""
-        return self.solved_problem(seed, index).problem
+    def may_train_on(self, request: SafetyRequest) -> bool:
+        return may_train_on(request)
 
-    def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with a thought and a reply."""
-        rng = keyed_random("safety", "train", seed, index)
-        return _solved(rng, _draw(rng, self.min_level, self.max_level, may_train_on), rng.choice(LANGUAGES))
+    def may_test_on(self, request: SafetyRequest) -> bool:
+        return may_test_on(request)
 
-    def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` distinct held-out requests, the same for every seed, languages alternating."""
-        rng = keyed_random("safety", "held-out", HELD_OUT_SEED)
+    def solve(self, rng: random.Random, request: SafetyRequest, language: Language) -> Solved:
+        """With a thought and a safe, useful reply."""
+        thing = THINGS[language][request.thing]
+        reply = rng.choice((_REFUSAL if request.is_harmful else _HELP)[language]).format(thing=thing)
+        metadata = {HARMFUL: "yes" if request.is_harmful else "no"}
+        level = DEEDS[request.deed].level
+        problem = Problem(request.question(language), reply, request.key(), language, level, metadata)
+        return Solved(problem, (_THOUGHT[request.is_harmful][language],), is_prose=True, summary=reply)
 
-        def draw(language: Language) -> Problem | None:
-            request = draw_safety_request(rng, self.min_level, self.max_level)
-            return _solved(rng, request, language).problem if may_test_on(request) else None
-
-        return distinct_held_out(draw, count, DRAWS_PER_HELD_OUT_PROBLEM, "requests")
-
-    def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Pre-training documents, numbered, each a function of (seed, number): a request and a reply, safe or not."""
-        for number in range(start, start + count):
-            rng = keyed_random("safety", "document", seed, number)
-            request, language = _draw(rng, self.min_level, self.max_level, may_train_on), rng.choice(LANGUAGES)
-            reply = write_response(rng, request, language, good=rng.random() >= self.wrong_share)
-            thought = _THOUGHT[request.is_harmful][language]
-            forms = (f" {reply}", f" {ANSWER_OPEN}{reply}{ANSWER_CLOSE}", reasoned(thought, reply))
-            yield r1_zero_prompt(request.question(language)) + rng.choices(forms, (0.5, 0.2, 0.3))[0]
+    def document(self, rng: random.Random) -> str:
+        """A request and a reply, safe or not."""
+        request, language = self.draw_training(rng), rng.choice(LANGUAGES)
+        reply = write_response(rng, request, language, good=rng.random() >= self.wrong_share)
+        return reply_document(rng, request.question(language), _THOUGHT[request.is_harmful][language], reply)
 
 
 @dataclass(frozen=True)
-class SafetyLabels:
-    """A `PreferenceSource` of endless labelled responses, safe and unsafe ones as often; some think before they reply."""
+class SafetyLabels(GeneratedPreferences):
+    """Endless labelled responses, safe and unsafe ones as often; some think before they reply."""
 
     min_level: int = 1
     max_level: int = 2
     reasoned_share: float = 0.5
     content_version: ClassVar[str] = "safety-labels-1"
+    stream: ClassVar[str] = "safety-label"
+    held_out_seed: ClassVar[int] = HELD_OUT_SEED
 
     def __post_init__(self) -> None:
         require_int("data.preferences.min_level", self.min_level, 1, MAX_LEVEL)
         require_int("data.preferences.max_level", self.max_level, self.min_level, MAX_LEVEL)
         require_number("data.preferences.reasoned_share", self.reasoned_share, 0.0, 1.0)
 
-    def training_items(self, seed: int, wanted: int) -> Sequence[LabelledResponse]:
-        """Items 0 .. `wanted` - 1 of `seed`."""
-        return [self._item(f"safety-label/{seed}/{index}", may_train_on) for index in range(wanted)]
-
-    def held_out_items(self, count: int) -> Sequence[LabelledResponse]:
-        """The first `count` held-out items, the same for every seed."""
-        return [self._item(f"held-out-safety-label/{HELD_OUT_SEED}/{index}", may_test_on) for index in range(count)]
-
-    def _item(self, key: str, allowed: Callable[[SafetyRequest], bool]) -> LabelledResponse:
-        rng = keyed_random(key)
+    def item(self, rng: random.Random, is_held_out: bool) -> LabelledResponse:
+        allowed = may_test_on if is_held_out else may_train_on
         language, good = rng.choice(LANGUAGES), rng.random() < 0.5
-        request = _draw(rng, self.min_level, self.max_level, allowed)
+        while not allowed(request := draw_safety_request(rng, self.min_level, self.max_level)):
+            pass
         response = write_response(rng, request, language, good)
         if rng.random() < self.reasoned_share:
             response = reasoned(_THOUGHT[request.is_harmful][language], response)
         return LabelledResponse(request.question(language), response, is_safe(request.is_harmful, response))
-
-
-def _draw(
-    rng: random.Random, min_level: int, max_level: int, allowed: Callable[[SafetyRequest], bool]
-) -> SafetyRequest:
-    while True:
-        request = draw_safety_request(rng, min_level, max_level)
-        if allowed(request):
-            return request
-
-
-def _solved(rng: random.Random, request: SafetyRequest, language: Language) -> Solved:
-    thing = THINGS[language][request.thing]
-    reply = rng.choice((_REFUSAL if request.is_harmful else _HELP)[language]).format(thing=thing)
-    metadata = {HARMFUL: "yes" if request.is_harmful else "no"}
-    level = DEEDS[request.deed].level
-    problem = Problem(request.question(language), reply, request.key(), language, level, metadata)
-    return Solved(problem, (_THOUGHT[request.is_harmful][language],), is_prose=True, summary=reply)

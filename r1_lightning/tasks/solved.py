@@ -1,4 +1,4 @@
-"""What the generated tasks share: a problem with its solution, what a corpus says about it, and finding held-out problems.
+"""What the generated tasks share: a problem with its solution, and what a corpus says about it.
 
 A task draws a `Solved`: the problem, the steps that lead to its answer, and how people go wrong. From this one value come a
 training problem, the corpus's answers of every kind (reasoned or not, right or wrong, in the right form or half of it), and the
@@ -8,19 +8,16 @@ clean traces of a cold start (`tasks/clean_traces.py`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from r1_lightning.tasks.step_text import Manner, join_steps, thinking_language
+from r1_lightning.tasks.step_text import WAIT, Manner, join_steps, thinking_language
 from r1_lightning.text.chat_template import r1_zero_prompt
-from r1_lightning.text.language import LANGUAGES
 from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN, reasoned
-from r1_lightning.types.errors import InvalidInput, require_int
-from r1_lightning.types.text import Language, Problem
+from r1_lightning.types.text import Problem
 
 _SAY = {"en": "The answer is {}.", "zh": "答案是{}。"}
-_WAIT = {"en": ". Wait, ", "zh": "。等等，"}
 # Of answers, not of documents: chosen so that about one in three is reasoned and well formatted, as in the arithmetic corpus.
 ANSWER_SHARES: Mapping[str, float] = {"straight": 0.52, "reasoned": 0.26, "half_formatted": 0.12, "slip_noticed": 0.10}
 
@@ -72,41 +69,45 @@ def question_document(rng: random.Random, solved: Solved, manner: Manner, wrong_
     return r1_zero_prompt(solved.problem.question) + answer
 
 
-def distinct_held_out(
-    draw: Callable[[Language], Problem | None], count: int, draws_each: int, what: str
-) -> list[Problem]:
-    """The first `count` distinct problems that `draw` gives (None: a draw that may not be tested on), languages alternating.
+def reply_document(rng: random.Random, question: str, thought: str, reply: str) -> str:
+    """A request in the same template with a reply in words: as it is, in an answer block, or after a thought."""
+    forms = (f" {reply}", f" {ANSWER_OPEN}{reply}{ANSWER_CLOSE}", reasoned(thought, reply))
+    return r1_zero_prompt(question) + rng.choices(forms, (0.5, 0.2, 0.3))[0]
 
-    Raises InvalidInput where `draws_each` draws for each did not find as many.
-    """
-    require_int("held_out_problems", count, 1)
-    problems: dict[str, Problem] = {}
-    for _ in range(draws_each * count):
-        problem = draw(LANGUAGES[len(problems) % len(LANGUAGES)])
-        if problem is not None and problem.problem_id not in problems:
-            problems[problem.problem_id] = problem
-            if len(problems) == count:
-                return list(problems.values())
-    raise InvalidInput(f"held_out_problems={count} is not allowed: these {what} give only {len(problems)} of them")
+
+def straight_answer(rng: random.Random, answer: str, said: str) -> str:
+    """An answer without thinking: after an empty thought, in an answer block alone, or as the sentence `said`."""
+    forms = (
+        f" {THINK_OPEN}{THINK_CLOSE}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
+        f" {ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
+        f" {said}",
+    )
+    return rng.choices(forms, (0.3, 0.2, 0.5))[0]
+
+
+def half_formatted_answer(rng: random.Random, thinking: str, answer: str, said: str) -> str:
+    """Thinking and an answer of which at most one stands in tags."""
+    return rng.choice(
+        (
+            f" {thinking} {said}",
+            f" {THINK_OPEN}{thinking}{THINK_CLOSE} {said}",
+            f" {thinking}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
+        )
+    )
 
 
 def _straight(rng: random.Random, solved: Solved, wrong_share: float) -> str:
     answer = solved.problem.answer
     if solved.wrong_answers and rng.random() < wrong_share:
         answer = rng.choice(solved.wrong_answers)
-    forms = (
-        f" {THINK_OPEN}{THINK_CLOSE}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
-        f" {ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
-        " " + _SAY[solved.problem.language].format(answer),
-    )
-    return rng.choices(forms, (0.3, 0.2, 0.5))[0]
+    return straight_answer(rng, answer, _SAY[solved.problem.language].format(answer))
 
 
 def _reasoned(rng: random.Random, solved: Solved, manner: Manner, with_slip: bool) -> str:
     language, steps = solved.problem.language, list(solved.steps)
     if with_slip and solved.slips:
         number, wrong = rng.choice(solved.slips)
-        steps[number] = f"{wrong}{_WAIT[language]}{steps[number]}"
+        steps[number] = f"{wrong}{WAIT[language]}{steps[number]}"
     elif not solved.is_prose:
         return reasoned(solved.thinking(rng, thinking_language(rng, language, manner), manner), solved.problem.answer)
     thinking = " ".join(steps) if solved.is_prose else join_steps(rng, steps, language, manner)
@@ -115,11 +116,4 @@ def _reasoned(rng: random.Random, solved: Solved, manner: Manner, with_slip: boo
 
 def _half_formatted(rng: random.Random, solved: Solved, manner: Manner) -> str:
     language, answer = solved.problem.language, solved.problem.answer
-    thinking, said = solved.thinking(rng, language, manner), _SAY[language].format(answer)
-    return rng.choice(
-        (
-            f" {thinking} {said}",
-            f" {THINK_OPEN}{thinking}{THINK_CLOSE} {said}",
-            f" {thinking}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
-        )
-    )
+    return half_formatted_answer(rng, solved.thinking(rng, language, manner), answer, _SAY[language].format(answer))

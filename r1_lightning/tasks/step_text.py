@@ -19,6 +19,7 @@ from r1_lightning.text.language import LANGUAGES
 Manner = Literal["sparing", "mixed", "clean"]
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 SWITCH_SHARE = 0.4
+WAIT = {"en": ". Wait, ", "zh": "。等等，"}  # between a step gone wrong and the right one
 OTHER_LANGUAGE_SHARE = 0.2  # thinking that is not begun in the question's language on purpose
 
 # Opening of the first step, joint before a middle step, joint before the last step, end.

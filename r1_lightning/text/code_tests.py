@@ -5,8 +5,8 @@ Three kinds, because published data sets come in three:
 - **stdin**: a whole program reads `given` from standard input and must print `expected` (LiveCodeBench, contests);
 - **call**: the function `entry_point` is called with the JSON array `given` and must return the JSON value `expected` (MBPP,
   LiveCodeBench);
-- **assert**: a `script` of assertions, as HumanEval has it. It is the weaker kind: script and answer run in one process, so
-  that the expected values lie where the answer could read them.
+- **assert**: a `script` of assertions, as HumanEval has it. It is the weaker kind: the script compares with whatever `==` it
+  calls, and only its end can be seen from outside (`rewards/code_reward.py`).
 
 Every case whose `is_visible` is false is hidden: the question does not show it.
 """

@@ -79,11 +79,21 @@ def test_js_is_symmetric_at_a_half_only_and_mirrors_elsewhere() -> None:
 
 
 def test_js_at_its_ends_becomes_the_two_kls() -> None:
-    """D / beta -> KL(p, q) and D / (1 - beta) -> KL(q, p); the error is of the order of beta."""
+    """D / beta -> KL(p, q) and D / (1 - beta) -> KL(q, p), by how much with d = p / q - 1 and a sum over q written E.
+
+    m = q (1 + beta d) and E d = 0, so D / beta = KL(p, q) - beta E d^2 / 2 + beta^2 E d^3 / 6 - ...: of the first correction the
+    second is a share of beta E d^3 / (3 E d^2), at most beta max |d| / 3, and so are, taken together, those behind it.
+    """
     p, q = (normal(20, 5, seed=seed).double().log_softmax(-1) for seed in (4, 5))
     for beta in (1e-4, 1e-5):
-        torch.testing.assert_close(GeneralisedJS(beta)(p, q) / beta, ForwardKL()(p, q), rtol=50 * beta, atol=0)
-        torch.testing.assert_close(GeneralisedJS(1 - beta)(p, q) / beta, ReverseKL()(p, q), rtol=50 * beta, atol=0)
+        for limit, found, a, b in (
+            (ForwardKL(), GeneralisedJS(beta), p, q),
+            (ReverseKL(), GeneralisedJS(1 - beta), q, p),
+        ):
+            d = (a - b).expm1()
+            correction = (limit(p, q) - found(p, q) / beta) / beta
+            expected = (b.exp() * d**2).sum(-1) / 2
+            torch.testing.assert_close(correction, expected, rtol=float(beta * d.abs().max()), atol=0)
 
 
 def test_js_is_at_most_the_entropy_of_the_coin() -> None:
@@ -212,7 +222,8 @@ def test_large_t_matches_logits(divergence: Any, factor: float) -> None:
     student = StudentTokens(z, torch.zeros(5, dtype=torch.long), lambda x: x, 8, 1)
     loss = Distillation(divergence, 1.0, 1000.0)(student, FullTeacher(v, lambda x: x)).loss
     (found,) = torch.autograd.grad(loss, z)
-    torch.testing.assert_close(found, factor * (z - v).detach() / 8, rtol=0, atol=2e-3)
+    # What is left out is of the order of max z^2 / (V T): 2.5^2 / 8000 = 8e-4, beside gradients of up to 0.5.
+    torch.testing.assert_close(found, factor * (z - v).detach() / 8, rtol=0, atol=1e-3)
     assert found.abs().max() > 0.04
 
 

@@ -47,6 +47,17 @@ def is_open(fd):
         return False
 libc = ctypes.CDLL(None, use_errno=True)
 """
+# Writes what a report might look like to every file that may be open, and is gone.
+_FORGE = """
+import os
+def write_everywhere(data):
+    for fd in range(3, 64):
+        try:
+            os.write(fd, data)
+        except OSError:
+            pass
+    os._exit(0)
+"""
 
 
 @dataclass(frozen=True)
@@ -320,43 +331,18 @@ def double(n):
     return 8
 
 ### call_forged_at_once
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'{"result": 8}')
-    except OSError:
-        pass
-os._exit(0)
+@FORGE@
+write_everywhere(b'{"result": 8}')
 
 ### call_forged_for_all_cases
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'{"result": 8}\n{"result": 42}\n')
-    except OSError:
-        pass
-os._exit(0)
+@FORGE@
+write_everywhere(b'{"result": 8}\n{"result": 42}\n')
 
 ### call_patched_json
 import json
 json.dumps = lambda v: '{"result": 8}'
 def double(n):
     return 0
-
-### call_equal_to_all
-class Same(int):
-    def __eq__(self, other):
-        return True
-    __hash__ = int.__hash__
-def double(n):
-    return Same(0)
-
-### call_object_equal_to_all
-class Same:
-    def __eq__(self, other):
-        return True
-def double(n):
-    return Same()
 
 ### call_as_text
 def double(n):
@@ -374,17 +360,8 @@ def double(n):
     return v
 
 ### call_forged_depth
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'{"result":' + b'[' * 60_000)
-    except OSError:
-        pass
-os._exit(0)
-
-### call_giant_result
-def double(n):
-    return 'x' * (8 << 20)
+@FORGE@
+write_everywhere(b'{"result":' + b'[' * 60_000)
 
 ### call_giant_number
 def double(n):
@@ -410,6 +387,28 @@ def double(n):
     return 0
 """
 
+# Functions that cheat whoever calls them, as a problem's case ("call_...") and as a script ("script_...").
+_CALLED = r"""
+### equal_to_all
+class Same(int):
+    def __eq__(self, other):
+        return True
+    __hash__ = int.__hash__
+def double(n):
+    return Same(0)
+
+### object_equal_to_all
+class Same:
+    def __eq__(self, other):
+        return True
+def double(n):
+    return Same()
+
+### giant_result
+def double(n):
+    return 'x' * (8 << 20)
+"""
+
 _ASSERT = r"""
 ### script_exit
 import sys
@@ -423,21 +422,6 @@ def double(n):
 ### script_system_exit
 def double(n):
     raise SystemExit(0)
-
-### script_equal_to_all
-class Same(int):
-    def __eq__(self, other):
-        return True
-    __hash__ = int.__hash__
-def double(n):
-    return Same(0)
-
-### script_object_equal_to_all
-class Same:
-    def __eq__(self, other):
-        return True
-def double(n):
-    return Same()
 
 ### script_other_builtins
 import builtins
@@ -468,13 +452,8 @@ while frame:
     frame = frame.f_back
 texts += [str(o)[:5_000] for o in gc.get_objects() if isinstance(o, (dict, list, tuple)) and len(o) < 100]
 tokens = sorted(set(re.findall('[0-9a-f]{32}', ' '.join(texts)))) or ['0' * 32]
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, tokens[0].encode())
-    except OSError:
-        pass
-os._exit(0)
+@FORGE@
+write_everywhere(tokens[0].encode())
 
 ### script_prints_token
 print('token')
@@ -483,35 +462,16 @@ def double(n):
     print('token')
 
 ### script_forged_values
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'[8]\n[8]\n')
-    except OSError:
-        pass
-os._exit(0)
+@FORGE@
+write_everywhere(b'[8]\n[8]\n')
 
 ### script_forged_objects
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'[{"object": "Same"}]\n' * 2)
-    except OSError:
-        pass
-os._exit(0)
+@FORGE@
+write_everywhere(b'[{"object": "Same"}]\n' * 2)
 
 ### script_forged_error
-import os
-for fd in range(3, 64):
-    try:
-        os.write(fd, b'["SystemExit", ""]\n')
-    except OSError:
-        pass
-os._exit(0)
-
-### script_endless_value
-def double(n):
-    return 'x' * (8 << 20)
+@FORGE@
+write_everywhere(b'["SystemExit", ""]\n')
 
 ### script_kills_its_checker
 import os, signal
@@ -532,12 +492,13 @@ def double(n):
 """
 
 
-def _sections(text: str, kind: CodeTestKind) -> list[Hostile]:
+def _sections(text: str, kind: CodeTestKind, prefix: str = "") -> list[Hostile]:
     found = []
     for section in text.split("### ")[1:]:
         title, _, source = section.partition("\n")
         name, slow, _ = title.partition(" (slow)")
-        found.append(Hostile(name, source.replace("@ARMS@\n", _ARMS), kind, bool(slow)))
+        source = source.replace("@ARMS@\n", _ARMS).replace("@FORGE@\n", _FORGE)
+        found.append(Hostile(prefix + name, source, kind, bool(slow)))
     return found
 
 
@@ -548,5 +509,7 @@ ALL = [
     Hostile("nul_in_the_source", "print(2 * int(input()))\n\0"),
     Hostile("half_a_character_in_the_source", "print(2 * int(input()))  # \ud800"),
     *_sections(_CALL, "call"),
+    *_sections(_CALLED, "call", "call_"),
     *_sections(_ASSERT, "assert"),
+    *_sections(_CALLED, "assert", "script_"),
 ]

@@ -44,15 +44,16 @@ def all_gone(limit_s: float = 20.0) -> bool:
     return not sandboxes()
 
 
-def sandboxes() -> list[int]:
-    """Processes of sandboxes that this process has started, seen from outside."""
+def sandboxes(parent: int | None = None) -> list[int]:
+    """Processes of sandboxes that a process (None: this one) has started, seen from outside."""
+    name = str(parent or os.getpid()).encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"r1_lightning.rewards.sandbox_init" in words and str(os.getpid()).encode() in words:
+        if b"r1_lightning.rewards.sandbox_init" in words and name in words:
             found.append(int(folder.name))
     return found
 

@@ -101,29 +101,16 @@ def test_a_killed_parent_leaves_nothing_behind(repo_root: Path, isolated: bool) 
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=repo_root, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None and parent.stdout.readline() == "running\n"
-    name = str(parent.pid).encode()
-
-    def alive() -> list[str]:
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"r1_lightning.rewards.sandbox_init" in words and name in words:
-                found.append(folder.name)
-        return found
-
     whole = 3 if isolated else 2
     deadline_s = time.monotonic() + 60
-    while len(alive()) < whole and time.monotonic() < deadline_s:
+    while len(sandboxes(parent.pid)) < whole and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    assert len(alive()) == whole
+    assert len(sandboxes(parent.pid)) == whole
     parent.kill()
     parent.communicate()
-    while alive() and time.monotonic() < deadline_s:
+    while sandboxes(parent.pid) and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    assert alive() == []
+    assert sandboxes(parent.pid) == []
 
 
 def test_an_answer_whose_maker_has_just_ended_does_not_begin(repo_root: Path, tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from r1_lightning.callbacks.self_check import CHECK_ROLLOUT
+from r1_lightning.evaluation.runner import EVALUATION_ROLLOUT
 from r1_lightning.rollout import judge_model
-from r1_lightning.rollout.judge_model import GenerativeJudge, read_verdict, request, verdict_of
+from r1_lightning.rollout.judge_model import JUDGE_ROLLOUT, GenerativeJudge, read_verdict, request, verdict_of
+from r1_lightning.rollout.rejection_sampling import SAMPLED_ROLLOUT
+from r1_lightning.rollout.sampled_preferences import HELD_OUT_ROLLOUT, TRAINING_ROLLOUT
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import BatchRewardFunction, Completion, Problem
@@ -194,3 +198,9 @@ def test_with_our_own_sampler() -> None:
     verdict = made(PROBLEM, candidate("42"))
     assert verdict.reason == "not judged: no verdict in 2 replies"
     assert made(PROBLEM, candidate("42")) == verdict
+
+
+def test_no_two_kinds_of_draws_share_their_keys() -> None:
+    sampled = (TRAINING_ROLLOUT, HELD_OUT_ROLLOUT, SAMPLED_ROLLOUT)
+    numbers = (EVALUATION_ROLLOUT, CHECK_ROLLOUT, *sampled, JUDGE_ROLLOUT)
+    assert len(set(numbers)) == len(numbers) and min(numbers) >= 2**31  # rollouts of RL count from 0

@@ -107,3 +107,13 @@ def test_little_room_is_wasted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1_lightning.rollout.packing.OPEN_ROWS", 1)
     assert fill_rate(lengths, 96) < best_fit - 0.05
     assert fill_rate([32] * 300, 96) == 1.0
+
+
+def test_trimmed_rows_end_with_the_longest() -> None:
+    """Rows of 8 with documents of 3, 2 and 4: the first row holds 3 + 2 = 5 tokens, the second 4; three columns go."""
+    packed = PackedRows([[1, 2, 3], [4, 5], [6, 7, 8, 9]], 8, PAD)
+    tokens = packed.trimmed()
+    assert tokens.token_ids.tolist() == [[1, 2, 3, 4, 5], [6, 7, 8, 9, PAD]]
+    assert tokens.position_ids.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 3, 0]]
+    assert tokens.document_ids.tolist() == [[1, 1, 1, 2, 2], [1, 1, 1, 1, 0]]
+    assert torch.equal(packed.batch(slice(None)).token_ids[:, :5], tokens.token_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r1_lightning.rollout.sampled_rows import Counts, chosen, clean_rows, rows_of, sizes
+from r1_lightning.rollout.sampled_rows import Counts, chosen, rows_of, sizes, uncontaminated_rows
 from r1_lightning.text.reasoning_format import parse_r1
 from r1_lightning.types.errors import InvalidInput
 
@@ -96,7 +96,7 @@ def test_rows_of_benchmarks_are_left_out() -> None:
         {"question": "leak", "completion": "b"},
         {"question": "a", "completion": "leak"},
     ]
-    rows, left_out = clean_rows("general", given, lambda text: "bench" if text == "leak" else None)
+    rows, left_out = uncontaminated_rows("general", given, lambda text: "bench" if text == "leak" else None)
     assert rows == [{"question": "a", "completion": "b", "source": "general"}] and left_out == 2
 
 

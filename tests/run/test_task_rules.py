@@ -45,7 +45,10 @@ def test_text_that_a_student_cannot_learn_is_noticed_before_anything_is_made(com
     traces = tmp_path / "traces.jsonl"
     traces.write_text('{"question": "p", "completion": "q"}\n{"question": "p"}\n', encoding="utf-8")
     named = f"data.traces={{_target_: r1_lightning.tasks.traces.TraceFile, folder: {tmp_path}, name: traces.jsonl}}"
-    assert "traces.jsonl, line 2: completion=None" in command("stage=distill", named, configs=REAL_CONFIGS).error
+    assert (
+        "traces.jsonl, line 2: the field 'completion' is missing"
+        in command("stage=distill", named, configs=REAL_CONFIGS).error
+    )
     for name, problem in (("test", "p"), ("train", "r")):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"problem": "{problem}", "answer": 1}}\n', encoding="utf-8")
     aime = ["stage=distill", "task=aime24", f"task.source.test.file={tmp_path / 'test.jsonl'}", "stage.evaluation=null"]

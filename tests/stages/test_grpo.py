@@ -162,12 +162,23 @@ def test_only_the_policy_moves_and_its_expert_biases_stay(tmp_path: Path) -> Non
 
 
 def test_the_sequence_form_is_an_option(tmp_path: Path) -> None:
-    _, batch = sampled(miniature())
-    token = backwards(stage(miniature()), [batch], tmp_path)[0]
+    """On-policy and without KL the loss is minus the mean advantage, 0, and grad J = 1/S sum_i A_i sum_t grad log pi."""
+    mini = miniature()
+    rollout, batch = sampled(mini)
     whole = backwards(stage(miniature(), SequenceLevelGRPO(kl_coef=0.0)), [batch], tmp_path)[0]
-    assert abs(whole.loss) < 1e-5  # on-policy and without KL: minus the mean advantage
-    head = "head.weight"
-    assert not torch.allclose(token.gradients[head], whole.gradients[head], rtol=0.1)
+    assert abs(whole.loss) < 1e-5
+    objective = torch.zeros(())
+    for row, length in enumerate(rollout.generation.completion_mask.sum(1).tolist()):
+        completion = rollout.generation.completion_ids[row, :length].tolist()
+        policy = logprobs_alone(mini.model, list(rollout.prompts[row // 4]), completion)
+        objective = objective + rollout.advantages[row, 0] * policy.sum() / 12
+    (-objective).backward()
+    for name, gradient in grad_of(mini.model).items():
+        torch.testing.assert_close(whole.gradients[name], gradient, rtol=2e-4, atol=2e-6)
+    # The token-level form divides each completion's part by |o_i|, and so is another gradient.
+    token = backwards(stage(miniature(), TokenLevelGRPO(kl_coef=0.0)), [batch], tmp_path)[0]
+    one, other = whole.gradients["head.weight"], token.gradients["head.weight"]
+    assert (one - other).norm() > 0.5 * one.norm()
 
 
 def test_a_rewarded_completion_becomes_more_likely(tmp_path: Path) -> None:

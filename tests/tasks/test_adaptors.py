@@ -11,7 +11,7 @@ import pytest
 
 from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.math_reward import MathReward
-from r1_lightning.tasks.adaptors import GPQA, LETTERS, OPTIONS, Aime, CMath, Math, boxed_answer
+from r1_lightning.tasks.adaptors import GPQA, LETTERS, OPTIONS, Aime, CMath, Math
 from r1_lightning.tasks.dataset_task import STEPS, DatasetTask
 from r1_lightning.tasks.fields import Row
 from r1_lightning.tasks.rows import Rows
@@ -62,27 +62,6 @@ def test_math_with_and_without_an_answer_of_its_own() -> None:
     assert old.metadata[STEPS] == MATH["solution"] and old.question == MATH["problem"] and old.language == "en"
     assert made(Math(), {**MATH, "level": "Level ?"}).level == 1
     assert made(Math(), {**MATH_500, "answer": 7}).answer == "7"  # a column of numbers
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        (r"\boxed{5}", "5"),
-        (r"\boxed{1} then \boxed{ 2 }.", "2"),
-        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),  # shown braces close nothing
-        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
-        (r"so $\boxed 5$, done", "5"),
-        (r"\fbox{7}", "7"),
-        (r"\boxed {8}", "8"),
-        (r"\boxed{5", None),
-        (r"\boxed{}", None),
-        ("no box", None),
-        (r"\boxed{1} and \boxed{", None),
-    ],
-)
-def test_boxes(text: str, answer: str | None) -> None:
-    assert boxed_answer(text) == answer
 
 
 def test_aime_is_a_whole_number_whatever_its_zeros() -> None:

@@ -18,6 +18,7 @@ from r1_lightning.tasks import arithmetic_text, chains
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 from tests.tasks import reading
 
 TASK = ArithmeticTask()
@@ -172,13 +173,13 @@ def test_the_problem_id_is_the_same_exactly_for_the_same_problem() -> None:
 def test_train_problems_have_all_levels_languages_and_forms() -> None:
     problems = [TASK.train_problem(0, index) for index in range(2_000)]
     words = [problem for problem in problems if "," in problem.question or "，" in problem.question]
-    assert len(words) / 2_000 == pytest.approx(0.2, abs=0.04)
+    assert len(words) / 2_000 == near(0.2, 2_000)
     chinese = [problem for problem in problems if problem.language == "zh"]
-    assert len(chinese) / 2_000 == pytest.approx(0.5, abs=0.05)
+    assert len(chinese) / 2_000 == near(0.5, 2_000)
     for problem in problems:
         assert (problem.language == "zh") == any("\u4e00" <= character <= "\u9fff" for character in problem.question)
     # Of chains with three operations fewer may be trained on (7/8^3 against 7/8): 0.433 of all.
-    assert sum(problem.level == 3 for problem in problems) / 2_000 == pytest.approx(0.433, abs=0.05)
+    assert sum(problem.level == 3 for problem in problems) / 2_000 == near(0.433, 2_000)
     assert {problem.level for problem in problems} == {2, 3}
 
 

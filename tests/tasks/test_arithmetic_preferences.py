@@ -9,7 +9,8 @@ import pytest
 from r1_lightning.rewards.format import FormatReward
 from r1_lightning.tasks import arithmetic_preferences
 from r1_lightning.tasks.arithmetic_preferences import ArithmeticPreferences
-from r1_lightning.tasks.chains import fact_value, is_held_out_key
+from r1_lightning.tasks.chains import fact_value
+from r1_lightning.tasks.keyed import is_held_out_key
 from r1_lightning.text.answers import final_answer
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput

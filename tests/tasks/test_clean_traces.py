@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
-from r1_lightning.tasks.clean_traces import FORMS, CleanTraces, clean_completion, clean_rows, in_r1_form
+from r1_lightning.tasks.clean_traces import CleanTraces, clean_completion, clean_rows, in_r1_form
 from r1_lightning.tasks.comparison import ComparisonTask
 from r1_lightning.tasks.equations import EquationsTask
 from r1_lightning.tasks.family import FamilyPart, FamilyTask
@@ -20,7 +20,7 @@ from r1_lightning.text.answers import final_answer, lenient_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import count_words, is_mixed, language_of
 from r1_lightning.text.programs import last_fenced
-from r1_lightning.text.reasoning_format import parse, parse_r1
+from r1_lightning.text.reasoning_format import FORMS, parse, parse_r1
 from r1_lightning.text.response_parts import final_summary
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -16,6 +15,7 @@ from r1_lightning.text.reasoning_format import parse
 from r1_lightning.text.response_parts import final_summary
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 TASK, PAIRS = GeneralTask(), GeneralPreferences()
 # Chinese words and their English ones, the reader's own list.
@@ -164,7 +164,7 @@ def test_the_chosen_reply_is_better_by_the_rule() -> None:
         assert parse(pair.chosen).well_formed == parse(pair.rejected).well_formed, "form does not tell them apart"
     assert min(gaps) >= general.MIN_QUALITY_GAP and max(gaps) == 1.0
     assert len({round(gap, 2) for gap in gaps}) > 5  # not only the best beside the worst
-    assert sum(parse(pair.chosen).well_formed for pair in pairs) / len(pairs) == pytest.approx(0.5, abs=0.1)
+    assert sum(parse(pair.chosen).well_formed for pair in pairs) / len(pairs) == near(0.5, len(pairs))
 
 
 def test_a_problem_s_answer_is_a_good_reply() -> None:
@@ -174,21 +174,11 @@ def test_a_problem_s_answer_is_a_good_reply() -> None:
         quality_of(Problem("What is 1+2", "3", "1,2"), "3")
 
 
-def test_everything_is_a_function_of_seed_and_number() -> None:
-    assert list(TASK.documents(3, 5, 4)) == list(TASK.documents(3, 0, 9))[5:]
-    assert TASK.train_problem(1, 7) == TASK.train_problem(1, 7) != TASK.train_problem(2, 7)
-    assert TASK.held_out_problems(20)[:10] == TASK.held_out_problems(10)
-    assert Counter(p.language for p in TASK.held_out_problems(20)) == {"en": 10, "zh": 10}
-    first = PAIRS.training_items(0, 20)
-    assert PAIRS.training_items(0, 5) == first[:5] and PAIRS.training_items(1, 20) != first
-    assert PAIRS.held_out_items(4) == PAIRS.held_out_items(8)[:4]
-
-
 def test_levels_and_what_is_said_in_the_corpus() -> None:
     assert {problem.level for problem in TASK.held_out_problems(60)} == {1, 2, 3}
     assert {GeneralTask(3, 3).train_problem(0, index).level for index in range(30)} == {3}
     answers = [text.partition("Assistant:")[2] for text in TASK.documents(0, 0, 2_000)]
-    assert sum(parse(answer).well_formed for answer in answers) / 2_000 == pytest.approx(0.3, abs=0.035)
+    assert sum(parse(answer).well_formed for answer in answers) / 2_000 == near(0.3, 2_000)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +190,8 @@ def test_levels_and_what_is_said_in_the_corpus() -> None:
         (lambda: GeneralPreferences(min_level=4), "data.preferences.min_level=4"),
         (lambda: GeneralPreferences(min_level=2, max_level=1), "data.preferences.max_level=1"),
         (lambda: GeneralPreferences(reasoned_share=-1), "data.preferences.reasoned_share=-1"),
-        (lambda: TASK.held_out_problems(5_000), "held_out_problems=5000 is not allowed: these requests give only"),
     ],
 )
-def test_bad_settings_are_named(make, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(general, "DRAWS_PER_HELD_OUT_PROBLEM", 5)
+def test_bad_settings_are_named(make, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         make()

@@ -6,8 +6,8 @@ from statistics import mean
 
 import pytest
 
-from r1_lightning.tasks.chains import keyed_random
 from r1_lightning.tasks.general_text import FAULTS, FORMS, Needs, Request, care, draw_request, quality, write_reply
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.language import is_mixed, language_of
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Language

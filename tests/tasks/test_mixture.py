@@ -10,6 +10,7 @@ import pytest
 from r1_lightning.tasks.mixture import DOMAIN, MixturePart, MixtureTask
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem, ScheduledSource
+from tests.support.shares import near
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,10 @@ def share(source: object, name: str, count: int = 4000) -> float:
 
 
 def test_shares_are_the_weights() -> None:
-    # 4,000 draws of a share p scatter by sqrt(p (1 - p) / 4000) < 0.008: 0.03 is almost four times that.
     before, after = mixture().at_step(1299), mixture().at_step(1300)
-    assert [share(before, name) for name in ("sums", "code", "chat")] == pytest.approx([0.75, 0.25, 0.0], abs=0.03)
+    assert [share(before, name) for name in ("sums", "code", "chat")] == [near(p, 4_000) for p in [0.75, 0.25, 0.0]]
     assert share(before, "chat") == 0.0
-    assert [share(after, name) for name in ("sums", "code", "chat")] == pytest.approx([0.375, 0.125, 0.5], abs=0.03)
+    assert [share(after, name) for name in ("sums", "code", "chat")] == [near(p, 4_000) for p in [0.375, 0.125, 0.5]]
 
 
 def test_without_a_step_it_is_step_0() -> None:

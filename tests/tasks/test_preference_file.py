@@ -69,6 +69,8 @@ def test_the_version_is_that_of_the_bytes(tmp_path: Path) -> None:
     first = source(tmp_path, PAIR).content_version
     assert source(tmp_path, PAIR).content_version == first
     assert source(tmp_path, {**PAIR, "chosen": "Hello"}).content_version != first
+    for kind in (PreferenceFile, PromptFile):  # what a fingerprint makes an object for (run/graph.py)
+        assert isinstance(kind.content_version, property)
 
 
 def test_nothing_is_read_before_it_is_asked(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_empty_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is empty"):
         source(tmp_path, "", " ").training_items(0, 1)
     (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidInput, match=r"not valid UTF-8 \(byte 0\)"):
+    with pytest.raises(InvalidInput, match=r"not valid UTF-8 \(line 1, byte 0\)"):
         PreferenceFile(str(tmp_path), "rows.jsonl").training_items(0, 1)
     with pytest.raises(InvalidInput, match="held_out_one_in=1 "):
         PreferenceFile(str(tmp_path), "rows.jsonl", held_out_one_in=1)

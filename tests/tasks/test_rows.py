@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r1_lightning.tasks.rows import Rows
+from r1_lightning.tasks.answered_file import AnsweredFile
+from r1_lightning.tasks.chat_examples import ChatExamples
+from r1_lightning.tasks.gsm8k import GSM8KTask
+from r1_lightning.tasks.preference_file import PreferenceFile, PromptFile
+from r1_lightning.tasks.rows import Rows, bytes_digest
+from r1_lightning.tasks.traces import TraceFile
 from r1_lightning.types.errors import InvalidInput
 
 VALUES = [{"question": "How, many?\nTwo", "answer": "2", "list": None}, {"question": "芳", "answer": "3", "list": None}]
@@ -111,6 +117,75 @@ def test_a_bad_file_is_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match=message) as error:
         read(Rows(str(tmp_path / name), max_row_chars=99))
     assert "\n" not in str(error.value)
+
+
+# Everything that reads JSON lines: how it reads the file x.jsonl of a folder, a good row, and a field that the row must have.
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
+ANSWERED = {"question": "a", "completion": "b"}
+READERS: dict[str, tuple[Callable[[Path], Any], dict[str, str], str]] = {
+    "answered": (lambda folder: AnsweredFile(str(folder), "x.jsonl").rows, ANSWERED, "completion"),
+    "chat": (lambda folder: ChatExamples(str(folder / "x.jsonl")).read(), ANSWERED, "completion"),
+    "gsm8k": (lambda folder: gsm8k(folder), {"question": "a", "answer": "1+1\n#### 2"}, "answer"),
+    "preferences": (lambda folder: PreferenceFile(str(folder), "x.jsonl").training_items(0, 1), PAIR, "rejected"),
+    "prompts": (lambda folder: PromptFile(str(folder), "x.jsonl").train_problem(0, 0), PAIR, "prompt"),
+    "traces": (lambda folder: TraceFile(str(folder), "x.jsonl").traces(), ANSWERED, "completion"),
+}
+
+
+def gsm8k(folder: Path) -> GSM8KTask:
+    (folder / "train.jsonl").write_bytes((folder / "x.jsonl").read_bytes())
+    (folder / "test.jsonl").write_text(json.dumps({"question": "another", "answer": "#### 1"}))
+    return GSM8KTask(str(folder))
+
+
+# What a line may be, given a good row and the name of a field, and what is said of it.
+BROKEN_LINES: dict[str, tuple[Callable[[dict[str, str], str], bytes], str]] = {
+    "half of it": (lambda row, _: json.dumps(row).encode()[:-3], "line 2: not valid JSON"),
+    "nested too deep": (lambda *_: b"[" * 50_000, "line 2: not valid JSON"),
+    "no object": (lambda *_: b'"text"', "line 2: a JSON object is needed, not str"),
+    "no field": (lambda row, name: line({**row, name: ...}), "line 2: the field '{name}' is missing"),
+    "a number": (lambda row, name: line({**row, name: 3}), "line 2: {name}=3 is not allowed: it must be a non-empty"),
+    "blank": (lambda row, name: line({**row, name: " "}), "line 2: {name}=' ' is not allowed: it must be a non-empty"),
+    "half a character": (lambda row, name: line({**row, name: "\ud800"}), "line 2: {name}=.* valid Unicode"),
+    "10 MB": (
+        lambda row, name: line({**row, name: "x" * 10_000_000}),
+        r"line 2: 100000\d\d characters are not allowed",
+    ),
+    "latin-1": (lambda row, name: line({**row, name: "é"}, "latin-1"), r"not valid UTF-8 \(line 2, byte \d+\)"),
+    "utf-16": (lambda row, _: line(row, "utf-16"), r"not valid UTF-8 \(line 2, byte 0\)"),
+}
+
+
+def line(row: dict[str, Any], encoding: str = "utf-8") -> bytes:
+    """The row without the fields that are `...`; half a surrogate pair as its escape, all else as it is."""
+    kept = {name: value for name, value in row.items() if value is not ...}
+    return json.dumps(kept, ensure_ascii="\ud800" in kept.values()).encode(encoding)
+
+
+@pytest.mark.parametrize("broken", BROKEN_LINES)
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_names_file_line_and_field(tmp_path: Path, reader: str, broken: str) -> None:
+    read_file, good, name = READERS[reader]
+    make, message = BROKEN_LINES[broken]
+    (tmp_path / "x.jsonl").write_bytes(line(good) + b"\n" + make(good, name))
+    with pytest.raises(InvalidInput, match=message.format(name=name)) as refused:
+        read_file(tmp_path)
+    assert ".jsonl" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_refuses_an_empty_file(tmp_path: Path, reader: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\n \n")
+    with pytest.raises(InvalidInput, match=r"\.jsonl is empty: it needs one JSON object per line"):
+        READERS[reader][0](tmp_path)
+
+
+def test_a_file_s_digest_is_of_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    assert bytes_digest(path) == "ba7816bf8f01cfea"  # FIPS 180-2, appendix B.1
+    with pytest.raises(InvalidInput, match="absent is not readable: No such file"):
+        bytes_digest(tmp_path / "absent")
 
 
 BAD_ARGUMENTS = {

@@ -14,6 +14,7 @@ from r1_lightning.text.language import is_mixed, language_of
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 TASK, LABELS = SafetyTask(), SafetyLabels()
 CHINESE = dict(
@@ -129,7 +130,7 @@ def test_labels_are_the_rule_s_and_balanced() -> None:
         assert item.is_good == is_safe(harms, item.response), item
         kinds[harms, item.is_good, parse(item.response).well_formed] += 1
     assert len(kinds) == 8 and min(kinds.values()) > 60  # 125 each: neither the request nor the form decides
-    assert sum(item.is_good for item in items) / 1_000 == pytest.approx(0.5, abs=0.05)
+    assert sum(item.is_good for item in items) / 1_000 == near(0.5, 1_000)
 
 
 def test_nothing_that_is_tested_was_ever_asked_in_training() -> None:
@@ -149,16 +150,6 @@ def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -
     assert requests(item.question for item in LABELS.training_items(0, 500)) & tested
 
 
-def test_everything_is_a_function_of_seed_and_number() -> None:
-    assert list(TASK.documents(3, 5, 4)) == list(TASK.documents(3, 0, 9))[5:]
-    assert TASK.train_problem(1, 7) == TASK.train_problem(1, 7) != TASK.train_problem(2, 7)
-    assert TASK.held_out_problems(20)[:10] == TASK.held_out_problems(10)
-    assert Counter(p.language for p in TASK.held_out_problems(20)) == {"en": 10, "zh": 10}
-    first = LABELS.training_items(0, 20)
-    assert LABELS.training_items(0, 5) == first[:5] and LABELS.training_items(1, 20) != first
-    assert LABELS.held_out_items(4) == LABELS.held_out_items(8)[:4]
-
-
 def test_at_level_2_a_name_alone_does_not_decide() -> None:
     problems = [TASK.train_problem(0, index) for index in range(400)]
     assert {problem.level for problem in problems} == {1, 2}
@@ -176,10 +167,8 @@ def test_at_level_2_a_name_alone_does_not_decide() -> None:
         (lambda: SafetyLabels(min_level=3), "data.preferences.min_level=3"),
         (lambda: SafetyLabels(min_level=2, max_level=1), "data.preferences.max_level=1"),
         (lambda: SafetyLabels(reasoned_share=-1), "data.preferences.reasoned_share=-1"),
-        (lambda: TASK.held_out_problems(5_000), "held_out_problems=5000 is not allowed: these requests give only"),
     ],
 )
-def test_bad_settings_are_named(make, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safety, "DRAWS_PER_HELD_OUT_PROBLEM", 5)
+def test_bad_settings_are_named(make, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         make()

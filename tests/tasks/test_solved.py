@@ -1,19 +1,19 @@
-"""What is said about one solved problem, and how held-out problems are found."""
+"""What is said about one solved problem."""
 
 from __future__ import annotations
 
 import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
-from r1_lightning.tasks.chains import keyed_random
+from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.programs import ProgramsTask
-from r1_lightning.tasks.solved import ANSWER_SHARES, Solved, distinct_held_out, question_document
+from r1_lightning.tasks.solved import ANSWER_SHARES, Solved, question_document
 from r1_lightning.text.answers import lenient_answer
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.reasoning_format import parse
-from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
+from tests.support.shares import near
 
 SUM = Solved(Problem("What is 1+2+3", "6", "1,2,3"), ("1+2=3", "3+3=6"), ("5", "7"), ((0, "1+2=4"),))
 
@@ -30,13 +30,10 @@ def test_the_kinds_of_answer_have_their_shares() -> None:
     answers = documents(SUM, "clean")
     reasoned = [text for text in answers if parse(text).well_formed]
     noticed = [text for text in reasoned if "1+2=4. Wait, 1+2=3" in text]
-    # 3,000 draws of a share p scatter by sqrt(p (1 - p) / 3000) < 0.0092; 0.03 is more than three times that.
-    assert len(reasoned) / 3_000 == pytest.approx(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], abs=0.03)
-    assert len(noticed) / 3_000 == pytest.approx(ANSWER_SHARES["slip_noticed"], abs=0.03)
+    assert len(reasoned) / 3_000 == near(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], 3_000)
+    assert len(noticed) / 3_000 == near(ANSWER_SHARES["slip_noticed"], 3_000)
     wrong = [text for text in answers if lenient_answer(text) != "6"]
-    assert len(wrong) / 3_000 == pytest.approx(
-        ANSWER_SHARES["straight"] * 0.5, abs=0.03
-    )  # only straight answers are wrong
+    assert len(wrong) / 3_000 == near(ANSWER_SHARES["straight"] * 0.5, 3_000)  # only straight answers are wrong
     assert {lenient_answer(text) for text in wrong} == {"5", "7"}
     assert sum(ANSWER_SHARES.values()) == pytest.approx(1.0, abs=1e-12)
 
@@ -60,18 +57,3 @@ def test_older_tasks_say_how_they_are_solved(task) -> None:
         assert solved.problem == task.train_problem(4, index)
         last = solved.steps[-1].rsplit("=", 1)[-1]
         assert solved.problem.answer.removeprefix("def f(x): return ") == last
-
-
-def test_held_out_problems_are_distinct_and_alternate() -> None:
-    given = iter([None, "a", "a", None, "b", "c"])
-
-    def draw(language):
-        key = next(given)
-        return key and Problem(key, "", key, language)
-
-    found = distinct_held_out(draw, 3, 2, "tries")
-    assert [(p.problem_id, p.language) for p in found] == [("a", "en"), ("b", "zh"), ("c", "en")]
-    with pytest.raises(InvalidInput, match="held_out_problems=2 is not allowed: these tries give only 1 of them"):
-        distinct_held_out(lambda language: Problem("a", "", "a", language), 2, 10, "tries")
-    with pytest.raises(InvalidInput, match="held_out_problems=0"):
-        distinct_held_out(draw, 0, 1, "tries")

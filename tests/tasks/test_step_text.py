@@ -12,6 +12,7 @@ from r1_lightning.tasks.step_text import MANNERS, SWITCH_SHARE, join_steps, thin
 from r1_lightning.text.language import count_words, is_mixed
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput
+from tests.support.shares import near
 
 STEPS = ["1+2=3", "3+4=7", "7+1=8"]
 
@@ -40,7 +41,7 @@ def test_the_mixed_manner_switches_in_so_many_lines() -> None:
     """Of lines that switch, each of three joints is in either language: 1 in 4 is in one language all the same."""
     rng = random.Random(1)
     mixed = sum(is_mixed(join_steps(rng, STEPS, "en", "mixed")) for _ in range(4_000)) / 4_000
-    assert mixed == pytest.approx(SWITCH_SHARE * 3 / 4, abs=0.03)
+    assert mixed == near(SWITCH_SHARE * 3 / 4, 4_000)
 
 
 def test_clean_thinking_is_in_the_language_of_the_question() -> None:
