@@ -27,8 +27,8 @@ SHOWN = (
 MODELS = ("base", "trained", "trained, empty think", "control")
 
 
-def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str, str]]) -> tuple[str, dict[str, Any]]:
-    """A Markdown table (mean and range over seeds, and the gains per seed) and the expected band of the curve."""
+def summarise(results: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table: mean and range over seeds, and the gains per seed."""
     values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in results:
         values[row["model"], row["measure"]][row["seed"]] = float(row["value"])
@@ -65,7 +65,7 @@ def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str
     lines.append("| the whole command, s | " + " | ".join(timed) + " |")
     if seconds:
         lines += ["", f"The whole command, median of {len(seconds)}: {median(seconds.values()):.0f} s."]
-    return "\n".join(lines) + "\n", _expected(curves)
+    return "\n".join(lines) + "\n"
 
 
 def _spread(numbers: Any) -> str:
@@ -74,7 +74,7 @@ def _spread(numbers: Any) -> str:
     return f"{mean(found):.{digits}f} [{min(found):.{digits}f}, {max(found):.{digits}f}]"
 
 
-def _expected(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def expected_band(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Bands per step of reward and accuracy: every seed lies within, with a margin for other machines."""
     by_step: dict[int, list[Mapping[str, str]]] = defaultdict(list)
     for row in curves:

@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, composing, config_folder, explain, from_hydra
 from r1_lightning.run.dry_run import dry_run
 from r1_lightning.run.graph import RunStage, build, plan
 from r1_lightning.run.targets import find_own_modules
@@ -128,9 +128,7 @@ def _line(error: Exception, progress: _Progress, configs: Path, config_name: str
     if isinstance(error, OSError) and error.filename:  # the folder of a sweep (-m)
         return f"the output folder {error.filename} cannot be written: {error.strerror}"
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    with hydra.initialize_config_dir(
-        str(configs), version_base=HYDRA_VERSION_BASE
-    ):  # hydra.main has cleared up already
+    with composing(configs):  # hydra.main has cleared up already
         return explain(error, overrides, config_name)
 
 

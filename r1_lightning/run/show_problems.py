@@ -12,12 +12,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.targets import find_own_modules
 from r1_lightning.run.validate import validate
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
@@ -49,7 +48,7 @@ def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
     require_choice("from", own["from"], ("test", "train"))
     count = int(own["count"]) if own["count"].isdecimal() and len(own["count"]) < 9 else own["count"]
     require_int("count", count, 1, MAX_COUNT)
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+    with composing():
         config = compose_stage(overrides).config
         validate(config)
         source, seed = instantiate(config.task.source, _convert_="all"), config.seed

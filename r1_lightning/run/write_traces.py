@@ -14,13 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from r1_lightning.artefacts.files import output_folder, write_text
 from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.targets import find_own_modules
 from r1_lightning.run.validate import validate
 from r1_lightning.tasks.clean_traces import clean_rows
@@ -49,7 +48,7 @@ def write_traces(arguments: Sequence[str]) -> str:
     require(own["file"].endswith(".jsonl"), "file", own["file"], "a name that ends in .jsonl is needed")
     path = Path(own["file"])
     require(not path.exists(), "file", str(path), "it is there already, and nothing is overwritten")
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+    with composing():
         config = compose_stage(overrides).config
         validate(config)
         source, seed = instantiate(config.task.source, _convert_="all"), config.seed
