@@ -24,6 +24,7 @@ import importlib
 import json
 import os
 import resource
+import select
 import signal
 import struct
 import sys
@@ -60,12 +61,17 @@ def main() -> None:
             link.send({"unshared": True})
             link.receive()  # the parent has written our user ids
             sandbox_walls.die_with_parent(parent)  # again: a new user namespace forgets it
+            alive = _Pipe(*os.pipe())  # closed by the kernel when this process ends
             pid = os.fork()
             if pid:
                 link.close()
                 os.waitpid(pid, 0)
                 return
+            os.close(alive.write)
             sandbox_walls.die_with_parent(None)
+            if select.select([alive.read], [], [], 0)[0]:
+                return  # it ended before the kernel knew that we go with it
+            os.close(alive.read)
             sandbox_walls.build()
         link.send({"ready": True})
     except OSError as error:
@@ -119,7 +125,7 @@ def serve(link: Link, isolated: bool, folder: str) -> None:
         else:
             home = os.path.join(folder, str(number))
             os.mkdir(home)
-        enter = functools.partial(_enter, request, isolated, home)
+        enter = functools.partial(_enter, request, isolated, home, os.getpid())
         run = {"stdin": _run_stdin, "call": _run_call, "assert": _run_script}[request["kind"]]
         link.send(run(link, request, case, enter))
         if isolated:
@@ -172,8 +178,11 @@ def _fork(body: Callable[[], None], enter: Callable[[], None], files: Mapping[in
         os._exit(71)
 
 
-def _enter(request: Mapping[str, Any], isolated: bool, home: str) -> None:
-    """What a process gives up before it sees an answer. Raises `OSError`, and the process ends, where any of it fails."""
+def _enter(request: Mapping[str, Any], isolated: bool, home: str, init: int) -> None:
+    """What a process gives up before it sees an answer. Raises `OSError`, and the process ends, where any of it fails.
+
+    `init` is the process that made it: without a process namespace nobody else would end what that one leaves behind.
+    """
     os.setsid()
     os.chdir(home)
     cpu_s, megabyte = request["cpu_s"], 2**20
@@ -195,7 +204,7 @@ def _enter(request: Mapping[str, Any], isolated: bool, home: str) -> None:
         sandbox_seccomp.install()
     else:
         with suppress(OSError, AttributeError):
-            sandbox_walls.die_with_parent(None)
+            sandbox_walls.die_with_parent(init)
             sandbox_seccomp.install()
 
 

@@ -39,7 +39,10 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent(parent: int | None) -> None:
-    """Have the kernel kill this process when the thread that started it ends; at once where `parent` is no longer there."""
+    """Have the kernel kill this process when the thread that started it ends; at once where `parent` is no longer there.
+
+    `parent` is None where it cannot be known, in a new process namespace: there the caller has to see for itself.
+    """
     _call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         os._exit(0)

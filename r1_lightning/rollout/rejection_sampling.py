@@ -23,8 +23,9 @@ from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, Kee
 from r1_lightning.tasks.answered_file import RowSource
 from r1_lightning.tasks.decontaminate import Decontaminator
 from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.reasoning_format import R1_FORM
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import require, require_int, require_number
+from r1_lightning.types.errors import require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Completion, Problem, ProblemSource, RewardFunction
 
@@ -44,7 +45,8 @@ class RejectionSampling:
     `problems_per_block` (at most `max_steps` blocks; null: all). `benchmarks` are tasks by name whose held-out questions are kept
     out, beside the first `held_out_questions` of the task's own. `sources` are rows from elsewhere by name, and `shares` what part
     of the data set each source is to be, `reasoning` being what is sampled; null: everything there is. `shard` of `shards` says
-    which blocks are this process's: every `shards`-th.
+    which blocks are this process's: every `shards`-th. With `rewrite_as: r1` the kept samples, written in R1-Zero's form, go into
+    the data set in R1's (`tasks.clean_traces.in_r1_form`).
     """
 
     problems: int
@@ -57,6 +59,7 @@ class RejectionSampling:
     benchmarks: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, RowSource] = field(default_factory=dict)
     shares: Mapping[str, float] | None = None
+    rewrite_as: str | None = None
     shard: int = 0
     shards: int = 1
     content_version: ClassVar[str] = "rejection-sampling-1"
@@ -74,6 +77,8 @@ class RejectionSampling:
         )
         for name, share in (self.shares or {}).items():
             require_number(f"shares.{name}", share, 0.0)
+        if self.rewrite_as is not None:
+            require_choice("rewrite_as", self.rewrite_as, (R1_FORM,))
         if self.shares is not None:
             require(sum(self.shares.values()) > 0, "shares", dict(self.shares), "one of them must be above 0")
 

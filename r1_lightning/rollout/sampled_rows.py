@@ -15,22 +15,25 @@ from typing import Any
 
 from r1_lightning.rollout.rejecting import KEPT, REASONS
 from r1_lightning.rollout.rejection_sampling import REASONING, SKIPPED, Record
+from r1_lightning.tasks.clean_traces import in_r1_form
 from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.text import Problem
 
 Row = dict[str, Any]
 KEYS = ("domain", "language", "level")  # by which counts are kept
 
 
-def rows_of(record: Record) -> Iterator[Row]:
-    """The rows that one record gives: the problem with each of its kept samples."""
+def rows_of(record: Record, rewrites: bool = False) -> Iterator[Row]:
+    """The rows that one record gives: the problem with each of its kept samples, which `rewrites` puts into R1's form."""
     problem = record["problem"]
     for number, sample in enumerate(record["samples"]):
         if sample["fate"] == KEPT:
             names = ("answer", "problem_id", "language")
+            text = sample["completion"]
             yield {
                 "question": problem["question"],
-                "completion": sample["completion"],
+                "completion": in_r1_form(Problem(**problem), text, f"{record['index']}/{number}") if rewrites else text,
                 **{name: problem[name] for name in names},
                 "domain": domain_of(problem),
                 "level": problem["level"],

@@ -23,6 +23,8 @@ def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: 
     """The whole card; `counts` are those of `counts.json`."""
     rules = {**asdict(settings.rules), **asdict(settings.rules)["readable"]}
     del rules["readable"]
+    if settings.rewrite_as is not None:
+        rules["kept samples rewritten in the form"] = settings.rewrite_as
     sections = [
         "# Data card",
         f"{counts['rows']} rows; {counts['samples']} samples of {counts['sampled_problems']} problems, of which "

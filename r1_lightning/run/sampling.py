@@ -172,7 +172,7 @@ def _write_data_set(
     def rows() -> Iterator[Row]:
         number = 0
         for record in records(settings, folder):
-            for row in rows_of(record):
+            for row in rows_of(record, rewrites=settings.rewrite_as is not None):
                 if number in taken[REASONING]:
                     yield row
                 number += 1

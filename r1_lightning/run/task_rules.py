@@ -13,11 +13,27 @@ from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.rollout.rejection_sampling import accuracy_and_form
 from r1_lightning.run.chat_rules import check_examples
 from r1_lightning.run.rules import MAX_HELD_OUT, NEEDS, evaluation_settings
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.reasoning_format import R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require
 
 
 def _learns_from_documents(data: Mapping[str, Any]) -> bool:
     return "traces" in data and data.get("on_policy_fraction") != 1
+
+
+def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
+    rewrite_as = config.stage.get("rewrite_as")
+    if rewrite_as is not None:
+        written = TEMPLATES[config.task.template].form
+        allowed = f"it rewrites {R1_ZERO_FORM}, and with task.template={config.task.template} samples are of the form {written}"
+        require(written == R1_ZERO_FORM, "stage.rewrite_as", rewrite_as, allowed)
+        require(
+            judges_form,
+            "stage.rewrite_as",
+            rewrite_as,
+            "it needs a reward named format, which says what can be rewritten",
+        )
 
 
 def check_task(config: DictConfig) -> None:
@@ -31,7 +47,8 @@ def check_task(config: DictConfig) -> None:
     if module is ChatDataModule:
         check_examples(config)
     if config.stage.get("_target_") in NEEDS:
-        accuracy_and_form(instantiate(config.reward, _convert_="all"))
+        _, form = accuracy_and_form(instantiate(config.reward, _convert_="all"))
+        _check_rewriting(config, form is not None)
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
     node: Mapping[str, Any] = config.get("data") or {}

@@ -9,19 +9,25 @@ steps, all in the language of the question. Two forms:
 
 A program stands in R1's summary twice, in the box and as a block of code, because programs are run from such blocks. A completion
 begins with the space that stands between a prompt and what follows. Nothing here is ever on a held-out problem.
+
+`in_r1_form` does the second half of R1's cold start to a sampled completion: what R1-Zero wrote between its tags becomes a thinking
+and a summary for the reader. The paper asks DeepSeek-V3 to rewrite (R1v2 B.3), which also mends what is hard to read; here a rule
+writes the summary and leaves the thinking as it is, so only samples that are readable already are worth rewriting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 from typing import Any, Literal, get_args
 
 from r1_lightning.tasks.chains import keyed_random
 from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.tasks.solved import Solved, SolvedSource, VersionedSolvedSource
 from r1_lightning.text.code_tests import TESTS
-from r1_lightning.text.reasoning_format import THINK_CLOSE, THINK_OPEN, reasoned
+from r1_lightning.text.reasoning_format import THINK_CLOSE, THINK_OPEN, parse, reasoned
 from r1_lightning.types.errors import require_choice, require_int
+from r1_lightning.types.text import Problem
 
 Form = Literal["r1", "r1_zero"]
 FORMS: tuple[str, ...] = get_args(Form)
@@ -83,6 +89,21 @@ def clean_completion(solved: Solved, key: str, form: Form) -> str:
     thinking = solved.thinking(rng, problem.language, "clean")
     if form == "r1_zero":
         return reasoned(thinking, problem.answer)
-    summary = solved.summary or rng.choice(_SUMMARIES[problem.language]).format(problem.answer)
-    code = f"\n```python\n{problem.answer}\n```" if TESTS in problem.metadata else ""
-    return f" {THINK_OPEN}{thinking}{THINK_CLOSE} {summary}{code}"
+    return _with_summary(rng, problem, thinking, problem.answer, solved.summary)
+
+
+def in_r1_form(problem: Problem, completion: str, key: str) -> str:
+    """A well-formed completion of R1-Zero's form in R1's: its thinking, then a summary that says its answer in a box.
+
+    How the summary is worded depends on `key` alone. Raises ValueError for a completion without thinking or without answer.
+    """
+    found = parse(completion)
+    if found.think is None or found.answer is None:
+        raise ValueError(f"no thinking and answer to rewrite: {', '.join(found.faults)}")
+    return _with_summary(keyed_random("rewritten", key), problem, found.think.strip(), found.answer.strip())
+
+
+def _with_summary(rng: Random, problem: Problem, thinking: str, answer: str, summary: str | None = None) -> str:
+    said = summary or rng.choice(_SUMMARIES[problem.language]).format(answer)
+    code = f"\n```python\n{answer}\n```" if TESTS in problem.metadata else ""
+    return f" {THINK_OPEN}{thinking}{THINK_CLOSE} {said}{code}"

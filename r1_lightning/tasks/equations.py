@@ -120,12 +120,15 @@ def may_test_on(equation: Equation) -> bool:
     return all(is_held_out_key(state.key()) for state in equation.states())
 
 
-def draw_equation(rng: random.Random, min_level: int, max_level: int) -> Equation:
-    """An equation of level `min_level` .. `max_level`; every number that stands alone on the way lies in 0 .. MAX_VALUE."""
+def draw_equation(rng: random.Random, min_level: int, max_level: int, max_x: int = MAX_X) -> Equation:
+    """An equation of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
+
+    Every number that stands alone on the way lies in 0 .. MAX_VALUE.
+    """
     level = rng.randint(min_level, max_level)
     while True:
         has_brackets = level == 3 or (level == 2 and rng.random() < 0.5)
-        slope, x = rng.randint(2, 6), rng.randint(1, MAX_X)
+        slope, x = rng.randint(2, 6), rng.randint(1, max_x)
         moved = rng.randint(1, 4) if level == 3 or (level == 2 and not has_brackets) else 0
         inner = rng.choice((-1, 1)) * rng.randint(1, MAX_INNER) if has_brackets else None
         offset = rng.choice((-1, 1)) * rng.randint(1, MAX_OFFSET) if inner is None else inner * (slope + moved)
@@ -145,14 +148,15 @@ def question_text(rng: random.Random, equation: Equation, language: str, in_word
 
 @dataclass(frozen=True)
 class EquationsTask:
-    """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`.
+    """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
 
-    `word_share` is how many equations of level 1 are told in words, `wrong_share` how many of the corpus's unreasoned answers are
-    wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
+    With `max_x` 9 no fact is outside the times table. `word_share` is how many equations of level 1 are told in words,
+    `wrong_share` how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
     min_level: int = 1
     max_level: int = 3
+    max_x: int = MAX_X
     word_share: float = 0.3
     wrong_share: float = 0.35
     manner: Manner = "mixed"
@@ -161,6 +165,7 @@ class EquationsTask:
     def __post_init__(self) -> None:
         require_int("task.min_level", self.min_level, 1, MAX_LEVEL)
         require_int("task.max_level", self.max_level, self.min_level, MAX_LEVEL)
+        require_int("task.max_x", self.max_x, 1, MAX_X)
         require_number("task.word_share", self.word_share, 0.0, 1.0)
         require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
         require_choice("task.manner", self.manner, MANNERS)
@@ -178,7 +183,7 @@ class EquationsTask:
         rng = keyed_random("equations", "held-out", HELD_OUT_SEED)
 
         def draw(language: Language) -> Problem | None:
-            equation = draw_equation(rng, self.min_level, self.max_level)
+            equation = draw_equation(rng, self.min_level, self.max_level, self.max_x)
             return self._solved(rng, equation, language).problem if may_test_on(equation) else None
 
         return distinct_held_out(draw, count, DRAWS_PER_HELD_OUT_PROBLEM, "equations")
@@ -188,13 +193,13 @@ class EquationsTask:
         for number in range(start, start + count):
             rng = keyed_random("equations", "document", seed, number)
             if rng.random() < FACTS_SHARE:
-                yield "\n".join(_fact(rng) for _ in range(FACTS_PER_DOCUMENT))
+                yield "\n".join(_fact(rng, self.max_x) for _ in range(FACTS_PER_DOCUMENT))
             else:
                 yield question_document(rng, self._training(rng), self.manner, self.wrong_share)
 
     def _training(self, rng: random.Random) -> Solved:
         while True:
-            equation = draw_equation(rng, self.min_level, self.max_level)
+            equation = draw_equation(rng, self.min_level, self.max_level, self.max_x)
             if may_train_on(equation):
                 return self._solved(rng, equation, rng.choice(LANGUAGES))
 
@@ -212,11 +217,11 @@ class EquationsTask:
         return Solved(problem, tuple(line + value for line, value in lines), wrong, slips)
 
 
-def _fact(rng: random.Random) -> str:
+def _fact(rng: random.Random, max_x: int) -> str:
     """One line that one step decides: a quotient, a difference, and what they say about x."""
-    slope, x = rng.randint(2, 9), rng.randint(1, MAX_X)
+    slope, x = rng.randint(2, 9), rng.randint(1, max_x)
     while slope * x > MAX_VALUE:
-        x = rng.randint(1, MAX_X)
+        x = rng.randint(1, max_x)
     if rng.random() < 0.5:
         return f"{slope}*x={slope * x}, x={slope * x}/{slope}={x}"
     offset = rng.choice((-1, 1)) * rng.randint(1, MAX_OFFSET)

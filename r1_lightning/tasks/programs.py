@@ -101,19 +101,19 @@ def may_test_on(steps: Sequence[Step]) -> bool:
     return is_held_out(lines(steps)[-1])
 
 
-def draw_steps(rng: random.Random, minimum: int, maximum: int) -> tuple[Step, ...]:
-    """`minimum` .. `maximum` steps, sums and products in turn (two sums would be one); every function on the way is small."""
+def draw_steps(rng: random.Random, minimum: int, maximum: int, max_term: int = MAX_TERM) -> tuple[Step, ...]:
+    """`minimum` .. `maximum` steps, sums (of at most `max_term`) and products in turn; every function on the way is small."""
     while True:
         count, first = rng.randint(minimum, maximum), rng.randrange(2)
-        steps = tuple(_draw_step(rng, (first + place) % 2 == 0) for place in range(count))
+        steps = tuple(_draw_step(rng, (first + place) % 2 == 0, max_term) for place in range(count))
         if all(line.is_small for line in lines(steps)):
             return steps
 
 
-def _draw_step(rng: random.Random, is_product: bool) -> Step:
+def _draw_step(rng: random.Random, is_product: bool, max_term: int) -> Step:
     if is_product:
         return Step("*", rng.randint(2, MAX_FACTOR))
-    return Step(rng.choice("+-"), rng.randint(1, MAX_TERM))
+    return Step(rng.choice("+-"), rng.randint(1, max_term))
 
 
 def question_text(steps: Sequence[Step], language: str) -> str:
@@ -136,11 +136,13 @@ def tests_of(line: Line) -> CodeTests:
 class ProgramsTask:
     """The problem source (see `types/text.py`) of functions of `min_steps` .. `max_steps` steps.
 
-    `wrong_share` is how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
+    Terms are at most `max_term`: with 9 no product is outside the times table. `wrong_share` is how many of the corpus's unreasoned
+    answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
     """
 
     min_steps: int = 2
     max_steps: int = 3
+    max_term: int = MAX_TERM
     wrong_share: float = 0.35
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "programs-1"
@@ -148,6 +150,7 @@ class ProgramsTask:
     def __post_init__(self) -> None:
         require_int("task.min_steps", self.min_steps, 2)
         require_int("task.max_steps", self.max_steps, self.min_steps, 5)
+        require_int("task.max_term", self.max_term, 1, MAX_TERM)
         require_number("task.wrong_share", self.wrong_share, 0.0, 1.0)
         require_choice("task.manner", self.manner, MANNERS)
 
@@ -167,7 +170,7 @@ class ProgramsTask:
         rng = keyed_random("programs", "held-out", HELD_OUT_SEED)
         problems: dict[str, Problem] = {}
         for _ in range(DRAWS_PER_HELD_OUT_PROBLEM * count):
-            steps = draw_steps(rng, self.min_steps, self.max_steps)
+            steps = draw_steps(rng, self.min_steps, self.max_steps, self.max_term)
             problem = _problem(steps, LANGUAGES[len(problems) % len(LANGUAGES)])
             if may_test_on(steps) and problem.problem_id not in problems:
                 problems[problem.problem_id] = problem
@@ -184,14 +187,14 @@ class ProgramsTask:
 
     def _training_steps(self, rng: random.Random) -> tuple[Step, ...]:
         while True:
-            steps = draw_steps(rng, self.min_steps, self.max_steps)
+            steps = draw_steps(rng, self.min_steps, self.max_steps, self.max_term)
             if may_train_on(steps):
                 return steps
 
     def _document(self, rng: random.Random) -> str:
         kind, language = rng.choices(list(_KINDS), list(_KINDS.values()))[0], rng.choice(LANGUAGES)
         if kind == "snippets":
-            return "\n".join(_snippet(rng, self.max_steps) for _ in range(6))
+            return "\n".join(_snippet(rng, self.max_steps, self.max_term) for _ in range(6))
         steps = self._training_steps(rng)
         write = {"reasoned": _reasoned, "half_formatted": _half_formatted, "slip_noticed": _slip_noticed}.get(kind)
         answer = write(rng, steps, language, self.manner) if write else self._straight(rng, steps, language)
@@ -218,12 +221,12 @@ def _name(line: Line) -> str:
     return f"program:{line.slope},{line.offset}"
 
 
-def _snippet(rng: random.Random, max_steps: int) -> str:
+def _snippet(rng: random.Random, max_steps: int, max_term: int) -> str:
     """One step from one line to the next, in words and in Python: the facts that a program is made of."""
     language = rng.choice(LANGUAGES)
     while True:
-        before = draw_steps(rng, 1, max_steps - 1)
-        step = _draw_step(rng, is_product=before[-1].sign != "*")
+        before = draw_steps(rng, 1, max_steps - 1, max_term)
+        step = _draw_step(rng, is_product=before[-1].sign != "*", max_term=max_term)
         passed = lines((*before, step))
         if passed[-1].is_small and may_train_on((*before, step)):
             return f"{passed[-2]}{_JOINT[language]}{_WORDS[language][step.sign].format(step.number)}: {program(passed[-1])}"

@@ -126,6 +126,23 @@ def test_a_killed_parent_leaves_nothing_behind(repo_root: Path, isolated: bool) 
     assert alive() == []
 
 
+def test_an_answer_whose_maker_has_just_ended_does_not_begin(repo_root: Path, tmp_path: Path) -> None:
+    """Between the fork and the call that binds it to its maker the maker may end; then nobody would ever end the answer."""
+    code = (
+        "import os, sys\nfrom r1_lightning.rewards import sandbox_init\n"
+        "request = {'cpu_s': 1, 'memory_mb': 512, 'tmp_mb': 1}\n"
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        f"    sandbox_init._enter(request, False, {str(tmp_path)!r}, MAKER)\n"
+        "    os._exit(3)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    for maker, status in (("os.getppid()", "3"), ("1", "0")):  # the real one, and one that it does not have
+        program = code.replace("MAKER", maker)
+        done = subprocess.run([sys.executable, "-c", program], cwd=repo_root, stdout=subprocess.PIPE, text=True)
+        assert done.stdout == f"{status}\n"
+
+
 def test_what_is_missing_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = sandbox.isolation.__wrapped__
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r1_lightning.rollout.sampled_rows import Counts, chosen, clean_rows, rows_of, sizes
+from r1_lightning.text.reasoning_format import parse_r1
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -44,6 +45,17 @@ def test_rows_by_hand() -> None:
     }
     assert [(row["sample"], row["completion"]) for row in rows] == [(1, " text 1"), (3, " text 3")]
     assert next(rows_of(_record(0, ["kept"])))["domain"] == "reasoning"
+
+
+def test_a_rewritten_row_has_a_summary_for_the_reader() -> None:
+    """The words of the summary depend on the row's number alone; what was sampled stays where it is."""
+    record = _record(7, ["kept"])
+    record["samples"][0]["completion"] = " <think>6+1=7</think><answer>7</answer>"
+    (row,) = rows_of(record, rewrites=True)
+    found = parse_r1(row["completion"])
+    assert found.well_formed and (found.think, found.answer) == ("6+1=7", "7")
+    assert row["completion"] == next(rows_of(record, rewrites=True))["completion"]
+    assert next(rows_of(record))["completion"] == " <think>6+1=7</think><answer>7</answer>"
 
 
 def test_the_scarcest_source_decides() -> None:

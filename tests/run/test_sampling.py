@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts import data_set, lineage, store
+from r1_lightning.rollout import sampled_rows
 from r1_lightning.run import sampling
 from r1_lightning.run.train import run_stage
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
@@ -182,6 +183,19 @@ def test_sources_are_mixed_to_their_shares(sample: Sample, tmp_path: Path) -> No
     }
     assert [row["index"] for row in rows[:12]] == sorted(row["index"] for row in rows[:12])
     assert "the sources are reasoning, general" in sample(general, "+stage.shares={poems: 1}", root="bad").err
+
+
+def test_samples_rewritten_in_r1_form(sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set and its card say so; the records keep what was sampled (here words without any form)."""
+    monkeypatch.setattr(sampled_rows, "in_r1_form", lambda problem, text, key: f"{problem.answer} from {key}: {text}")
+    assert sample("stage.rewrite_as=r1").code == 0
+    folder = _folder(tmp_path / "runs")
+    rows = [row for path in data_set.parts_of(folder) for row in data_set.read_lines(path)]
+    assert rows and all(
+        row["completion"].startswith(f"{row['answer']} from {row['index']}/{row['sample']}: ") for row in rows
+    )
+    assert "| kept samples rewritten in the form | r1 |" in (folder / data_set.CARD).read_text(encoding="utf-8")
+    assert " from " not in sampling.block_path(folder, 0).read_text(encoding="utf-8")
 
 
 def test_a_data_set_is_a_source_and_no_model(sample: Sample, tmp_path: Path) -> None:

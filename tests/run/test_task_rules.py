@@ -51,3 +51,16 @@ def test_text_that_a_student_cannot_learn_is_noticed_before_anything_is_made(com
     aime = ["stage=distill", "task=aime24", f"task.source.test.file={tmp_path / 'test.jsonl'}", "stage.evaluation=null"]
     aime += [f"task.source.train={{_target_: r1_lightning.tasks.rows.Rows, file: {tmp_path / 'train.jsonl'}}}"]
     assert command(*aime, configs=REAL_CONFIGS).error.startswith("aime has no worked solutions to pre-train on")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task.template=r1", "reward=r1"], "with task.template=r1 samples are of the form r1"),
+        (["~reward.rewards.format", "~reward.weights.format"], "it needs a reward named format"),
+    ],
+)
+def test_samples_that_cannot_be_rewritten_are_noticed_before_anything_is_made(
+    command: Command, overrides: list[str], message: str
+) -> None:
+    assert message in command("stage=sample", "stage.rewrite_as=r1", *overrides, configs=REAL_CONFIGS).error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
-from r1_lightning.tasks.clean_traces import FORMS, CleanTraces, clean_completion, clean_rows
+from r1_lightning.tasks.clean_traces import FORMS, CleanTraces, clean_completion, clean_rows, in_r1_form
 from r1_lightning.tasks.comparison import ComparisonTask
 from r1_lightning.tasks.equations import EquationsTask
 from r1_lightning.tasks.family import FamilyPart, FamilyTask
@@ -16,9 +17,10 @@ from r1_lightning.tasks.programs import ProgramsTask
 from r1_lightning.tasks.safety import SafetyTask
 from r1_lightning.tasks.solved import Solved
 from r1_lightning.text.answers import final_answer, lenient_answer
+from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import count_words, is_mixed, language_of
 from r1_lightning.text.programs import last_fenced
-from r1_lightning.text.reasoning_format import parse
+from r1_lightning.text.reasoning_format import parse, parse_r1
 from r1_lightning.text.response_parts import final_summary
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
@@ -107,3 +109,21 @@ def test_a_source_of_rows_beside_sampled_ones() -> None:
         CleanTraces(GeneralTask(), count=5, form="loud")
     with pytest.raises(InvalidInput, match="count=0"):
         CleanTraces(GeneralTask(), count=0)
+
+
+def test_what_r1_zero_wrote_in_r1_form() -> None:
+    """The thinking stays as it is, the answer goes into a box (and a program into a block), said in the question's language."""
+    sums = Problem("2+5", "7", "p", "zh")
+    written = in_r1_form(sums, " <think> 2+5=7 </think> <answer> 7 </answer>", "0/1")
+    assert (
+        written.startswith(" <think>2+5=7</think> ")
+        and "\\boxed{7}" in written
+        and language_of(final_summary(written)) == "zh"
+    )
+    assert written == in_r1_form(sums, " <think>2+5=7</think><answer>7</answer>", "0/1")
+    program = replace(sums, language="en", metadata={TESTS: "{}"})
+    code = in_r1_form(program, " <think>x</think><answer>def f(x): return x</answer>", "0/1")
+    assert last_fenced(code) == "def f(x): return x\n" and parse_r1(code).well_formed
+    for broken in (" <answer>7</answer>", " <think>2+5</think>7"):
+        with pytest.raises(ValueError, match="missing_"):
+            in_r1_form(sums, broken, "0/1")
