@@ -19,10 +19,11 @@ from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.rollout.rejection_sampling import RejectionSampling
 from r1_lightning.run.compose import BASE, resolved
+from r1_lightning.run.measuring import evaluation_settings
+from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
-from r1_lightning.run.rules import check_installed, evaluation_settings
 from r1_lightning.run.stage_cost import COUNTED_DATA, EmptyStage
 from r1_lightning.types.errors import InvalidInput, require
 

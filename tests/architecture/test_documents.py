@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.architecture import documents
-from tests.architecture.house import ROOT
+from tests.architecture.house import PACKAGE, ROOT
 
 README, GUIDE, INDEX = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "paper_index.md"
 FOR_READERS = [README, GUIDE]
@@ -59,6 +59,13 @@ def test_the_tables_of_the_guide_name_options():
         }
         assert len(named) >= 9
         assert documents.unknown_options(" ".join(f"`{option}`" for option in named)) == []
+
+
+def test_run_says_what_each_of_its_files_is_for():
+    folder = ROOT / PACKAGE / "run"
+    words = set(re.findall(r"\w+", (folder / "__init__.py").read_text(encoding="utf-8")))
+    names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert sorted(name for name in names - words if not name.endswith("_report")) == []
 
 
 def test_functions_and_tests_of_the_index_are_there():
