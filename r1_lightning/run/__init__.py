@@ -20,6 +20,6 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
 Beside them: `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
 `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself).
 
-The other scripts: `evaluate`, `export`, `show_problems`, `write_traces`, `model_sizes`; the reports over several runs are `*_report`,
-on `reports`. `notebook` is what `import r1_lightning` offers.
+The other scripts: `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`; the reports over runs are
+`*_report`, on `reports`. `notebook` is what `import r1_lightning` offers.
 """

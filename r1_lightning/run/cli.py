@@ -114,13 +114,21 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
         GlobalHydra.instance().clear()
 
 
-def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
-    """The one line for an error that a person can put right; None for a defect of ours."""
+def bad_input_in(error: Exception) -> str | None:
+    """The one line of the `InvalidInput` that an error is or was raised from; None where there is none."""
     cause: BaseException | None = error
     while cause is not None:  # Hydra's instantiate wraps what a constructor raised
         if isinstance(cause, InvalidInput):
             return " ".join(str(cause).split())
         cause = cause.__cause__
+    return None
+
+
+def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
+    """The one line for an error that a person can put right; None for a defect of ours."""
+    line = bad_input_in(error)
+    if line is not None:
+        return line
     if isinstance(error, InstantiationException) and "target 'r1_lightning." not in str(error):
         return " ".join(str(error).split())  # a library refuses the values it was given (an unknown accelerator)
     if progress.composed:
