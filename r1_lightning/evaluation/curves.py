@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -40,7 +40,7 @@ def summarise(results: Sequence[Mapping[str, str]]) -> str:
     ]
     lines.append("|---" * (len(MODELS) + 1) + "|")
     for measure, label in SHOWN:
-        cells = [_spread(values[model, measure].values()) for model in MODELS]
+        cells = [spread(values[model, measure].values()) for model in MODELS]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     lines += ["", "| gain, per seed | " + " | ".join(seeds) + " |", "|---" * (len(seeds) + 1) + "|"]
     for label, after, before, measure in (
@@ -68,10 +68,18 @@ def summarise(results: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _spread(numbers: Any) -> str:
-    found = list(numbers)
-    digits = 1 if mean(found) > 1.5 else 3
-    return f"{mean(found):.{digits}f} [{min(found):.{digits}f}, {max(found):.{digits}f}]"
+def spread(numbers: Collection[float], digits: int | None = None, sign: str = "") -> str:
+    """A cell of a table over seeds: `mean [smallest, largest]`, or "not run".
+
+    Without `digits`, one for lengths in tokens and three for shares in 0..1; `sign="+"` shows it of positive numbers as well.
+    """
+    if not numbers:
+        return "not run"
+    average = mean(numbers)
+    if digits is None:
+        digits = 1 if average > 1.5 else 3
+    shown, low, high = (f"{number:{sign}.{digits}f}" for number in (average, min(numbers), max(numbers)))
+    return f"{shown} [{low}, {high}]"
 
 
 def expected_band(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.evaluation.curves import spread
 from r1_lightning.run.reports import (
     EXPERIMENT,
     Report,
     made_by,
     report_options,
     rollout_means,
-    spread,
     train,
     write_report,
 )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.artefacts.store import CONFIG, Artefact
+from r1_lightning.evaluation.curves import spread
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.groups import rollout_keys
@@ -32,7 +33,6 @@ from r1_lightning.run.reports import (
     made_by,
     read,
     report_options,
-    spread,
     train,
     write_report,
 )

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from r1_lightning.artefacts.files import write_text
@@ -139,14 +138,6 @@ def rollout_means(artefact: Artefact, names: Iterable[str]) -> Iterator[dict[str
     for row in read(artefact.folder / METRICS):
         if row.get("rollout/reward_mean"):
             yield {"step": row["step"], **{name: f"{float(row[f'rollout/{name}']):.4f}" for name in names}}
-
-
-def spread(numbers: Sequence[float], digits: int, sign: str = "") -> str:
-    """A cell of a table over seeds: `mean [smallest, largest]`; `sign="+"` shows it of positive numbers as well."""
-    if not numbers:
-        return "not run"
-    average, low, high = (f"{number:{sign}.{digits}f}" for number in (mean(numbers), min(numbers), max(numbers)))
-    return f"{average} [{low}, {high}]"
 
 
 def train(arguments: Sequence[str]) -> tuple[Artefact, float]:

@@ -20,7 +20,8 @@ from statistics import mean
 from typing import Any
 
 from r1_lightning.artefacts.store import Artefact, open_artefact
-from r1_lightning.run.reports import METRICS, Report, made_by, read, report_options, spread, train, write_report
+from r1_lightning.evaluation.curves import spread
+from r1_lightning.run.reports import METRICS, Report, made_by, read, report_options, train, write_report
 
 FIELDS = ("seed", "run", "measure", "value", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "run", "step", "score", "accuracy", "format", "tokens")
@@ -108,17 +109,13 @@ def render(rows: Sequence[Mapping[str, str]]) -> str:
         "|---|---|---|",
     ]
     for measure, label in SHOWN.items():
-        lines.append(f"| {label} | " + " | ".join(_cell(values[measure, run]) for run in RUNS) + " |")
+        lines.append(f"| {label} | " + " | ".join(spread(values[measure, run]) for run in RUNS) + " |")
     pairs = values["pair_accuracy", "score"]
     lines += [
         "",
-        f"The reward model tells right from wrong in {_cell(pairs)} of held-out pairs of the base's completions.",
+        f"The reward model tells right from wrong in {spread(pairs)} of held-out pairs of the base's completions.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _cell(numbers: Sequence[float]) -> str:
-    return spread(numbers, digits=1 if numbers and mean(numbers) > 1.5 else 3)  # lengths in tokens, or shares in 0..1
 
 
 def draw(curves: Sequence[Mapping[str, str]], path: Path) -> None:

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from r1_lightning.evaluation.curves import spread
 from r1_lightning.run import language_report, moe_report, reward_hacking_report
 from r1_lightning.run.reports import (
     EXPERIMENT,
@@ -19,7 +20,6 @@ from r1_lightning.run.reports import (
     read,
     report_options,
     require_recipe,
-    spread,
     write_report,
 )
 from r1_lightning.types.errors import InvalidInput
@@ -114,12 +114,6 @@ def test_rows_of_a_control_may_have_another_fingerprint(tmp_path: Path, capsys: 
     assert "results.csv: seed 3 has fingerprint 0123 and would now have" in capsys.readouterr().err
     assert not (tmp_path / "table.md").exists()
     assert write_report(dataclasses.replace(report, is_of_run=lambda row: False), tmp_path) == 0
-
-
-def test_a_cell_by_hand() -> None:
-    assert spread([0.1, 0.4], digits=2) == "0.25 [0.10, 0.40]"
-    assert spread([-0.25, 0.75], digits=2, sign="+") == "+0.25 [-0.25, +0.75]"
-    assert spread([], digits=2) == "not run"
 
 
 @pytest.mark.parametrize(
