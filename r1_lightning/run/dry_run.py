@@ -1,8 +1,8 @@
 """`dry_run=true`: what a stage would cost, printed before anything is made or trained.
 
 Bytes, tokens and FLOPs come from `run/stage_cost.py`, seconds from `run/probe.py` where the model fits this machine. Nothing is
-written: the models of the probe are thrown away. Known are pre-training and GRPO of our own backbone; other stages and `model=hf` are
-refused, because nobody has counted what a step of theirs takes.
+written: the models of the probe are thrown away. Known are pre-training and GRPO of our own backbone; other stages and `model=hf`
+are refused, because nobody has counted what a step of theirs takes.
 """
 
 from __future__ import annotations
