@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
@@ -22,7 +21,7 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_weights import state_to_hf
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.parts import build_parts
 
 NEVER = -1  # an end-of-sequence id that no model samples, so that every completion has full length
@@ -151,5 +150,5 @@ class World:
 
 
 def _composed(*overrides: str) -> DictConfig:
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+    with composing():
         return compose_stage(overrides).config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -27,8 +27,8 @@ SHOWN = (
 MODELS = ("base", "trained", "trained, empty think", "control")
 
 
-def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str, str]]) -> tuple[str, dict[str, Any]]:
-    """A Markdown table (mean and range over seeds, and the gains per seed) and the expected band of the curve."""
+def summarise(results: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table: mean and range over seeds, and the gains per seed."""
     values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in results:
         values[row["model"], row["measure"]][row["seed"]] = float(row["value"])
@@ -40,7 +40,7 @@ def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str
     ]
     lines.append("|---" * (len(MODELS) + 1) + "|")
     for measure, label in SHOWN:
-        cells = [_spread(values[model, measure].values()) for model in MODELS]
+        cells = [spread(values[model, measure].values()) for model in MODELS]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     lines += ["", "| gain, per seed | " + " | ".join(seeds) + " |", "|---" * (len(seeds) + 1) + "|"]
     for label, after, before, measure in (
@@ -65,16 +65,24 @@ def summarise(results: Sequence[Mapping[str, str]], curves: Sequence[Mapping[str
     lines.append("| the whole command, s | " + " | ".join(timed) + " |")
     if seconds:
         lines += ["", f"The whole command, median of {len(seconds)}: {median(seconds.values()):.0f} s."]
-    return "\n".join(lines) + "\n", _expected(curves)
+    return "\n".join(lines) + "\n"
 
 
-def _spread(numbers: Any) -> str:
-    found = list(numbers)
-    digits = 1 if mean(found) > 1.5 else 3
-    return f"{mean(found):.{digits}f} [{min(found):.{digits}f}, {max(found):.{digits}f}]"
+def spread(numbers: Collection[float], digits: int | None = None, sign: str = "") -> str:
+    """A cell of a table over seeds: `mean [smallest, largest]`, or "not run".
+
+    Without `digits`, one for lengths in tokens and three for shares in 0..1; `sign="+"` shows it of positive numbers as well.
+    """
+    if not numbers:
+        return "not run"
+    average = mean(numbers)
+    if digits is None:
+        digits = 1 if average > 1.5 else 3
+    shown, low, high = (f"{number:{sign}.{digits}f}" for number in (average, min(numbers), max(numbers)))
+    return f"{shown} [{low}, {high}]"
 
 
-def _expected(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def expected_band(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Bands per step of reward and accuracy: every seed lies within, with a margin for other machines."""
     by_step: dict[int, list[Mapping[str, str]]] = defaultdict(list)
     for row in curves:

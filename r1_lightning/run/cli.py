@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, config_folder, explain, from_hydra
+from r1_lightning.run.compose import HYDRA_VERSION_BASE, composing, config_folder, explain, from_hydra
 from r1_lightning.run.dry_run import dry_run
 from r1_lightning.run.graph import RunStage, build, plan
 from r1_lightning.run.targets import find_own_modules
@@ -114,13 +114,21 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
         GlobalHydra.instance().clear()
 
 
-def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
-    """The one line for an error that a person can put right; None for a defect of ours."""
+def bad_input_in(error: Exception) -> str | None:
+    """The one line of the `InvalidInput` that an error is or was raised from; None where there is none."""
     cause: BaseException | None = error
     while cause is not None:  # Hydra's instantiate wraps what a constructor raised
         if isinstance(cause, InvalidInput):
             return " ".join(str(cause).split())
         cause = cause.__cause__
+    return None
+
+
+def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
+    """The one line for an error that a person can put right; None for a defect of ours."""
+    line = bad_input_in(error)
+    if line is not None:
+        return line
     if isinstance(error, InstantiationException) and "target 'r1_lightning." not in str(error):
         return " ".join(str(error).split())  # a library refuses the values it was given (an unknown accelerator)
     if progress.composed:
@@ -128,9 +136,7 @@ def _line(error: Exception, progress: _Progress, configs: Path, config_name: str
     if isinstance(error, OSError) and error.filename:  # the folder of a sweep (-m)
         return f"the output folder {error.filename} cannot be written: {error.strerror}"
     overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    with hydra.initialize_config_dir(
-        str(configs), version_base=HYDRA_VERSION_BASE
-    ):  # hydra.main has cleared up already
+    with composing(configs):  # hydra.main has cleared up already
         return explain(error, overrides, config_name)
 
 

@@ -26,9 +26,9 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.run.evaluate import read_model
+from r1_lightning.run.measuring import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject, quieten, set_up_torch
-from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,6 +97,16 @@ class StageConfig:
         """Role of each input -> where it comes from. InvalidInput for one that says nothing, or too much."""
         inputs = OmegaConf.to_container(self.config.stage, resolve=True)["inputs"]
         return {str(role): InputSpec.of(f"stage.inputs.{role}", node) for role, node in inputs.items()}
+
+
+@contextmanager
+def composing(configs: Path | None = None) -> Iterator[None]:
+    """Hydra with the checkout's configs/ (or those of another folder): within it `compose_stage` can be called.
+
+    `hydra.main` does the same for the command line of `scripts/train.py`.
+    """
+    with hydra.initialize_config_dir(str(configs or config_folder()), version_base=HYDRA_VERSION_BASE):
+        yield
 
 
 def from_hydra(config: DictConfig) -> StageConfig:

@@ -1,7 +1,8 @@
 """`dry_run=true`: what a stage would cost, printed before anything is made or trained.
 
 Bytes, tokens and FLOPs come from `run/stage_cost.py`, seconds from `run/probe.py` where the model fits this machine. Nothing is
-written: the models of the probe are thrown away.
+written: the models of the probe are thrown away. Known are pre-training and GRPO of our own backbone; other stages and `model=hf`
+are refused, because nobody has counted what a step of theirs takes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.rollout.rejection_sampling import RejectionSampling
 from r1_lightning.run.compose import BASE, resolved
+from r1_lightning.run.measuring import evaluation_settings
+from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
 from r1_lightning.run.parts import quieten
 from r1_lightning.run.probe import measure
-from r1_lightning.run.rules import check_installed, evaluation_settings
 from r1_lightning.run.stage_cost import COUNTED_DATA, EmptyStage
 from r1_lightning.types.errors import InvalidInput, require
 

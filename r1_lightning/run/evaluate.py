@@ -26,10 +26,10 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.run.chat_rules import check_forms
 from r1_lightning.run.compose import config_folder
+from r1_lightning.run.measuring import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.parts import accuracy_of, build_parts
-from r1_lightning.run.rules import check_prompt_lengths, evaluation_settings
+from r1_lightning.run.reward_rules import check_forms
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
 from r1_lightning.text.reasoning_format import R1_FORM

@@ -15,7 +15,6 @@ import dataclasses
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,13 @@ from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import hf_views, joined
 from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
-from r1_lightning.run.cli import BAD_INPUT
+from r1_lightning.run.commands import run_command
 from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import InvalidInput, require, require_choice
+from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.tensors import Views
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -167,16 +166,11 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
 
 def main() -> int:
     """The command line of `scripts/export_hf.py`; returns the exit code."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"{(__doc__ or '').strip()}\n\n{USAGE}")
-        return 0 if arguments else BAD_INPUT
-    try:
-        out = export(parse(arguments))
-    except InvalidInput as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    print(
+    return run_command(__doc__, USAGE, _export_as_typed)
+
+
+def _export_as_typed(arguments: Sequence[str]) -> str:
+    out = export(parse(arguments))
+    return (
         f"export: {out} holds config.json, the tokenizer and {len(list(out.glob('*.safetensors')))} file(s) of weights"
     )
-    return 0

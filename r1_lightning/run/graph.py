@@ -30,8 +30,8 @@ from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, resolved
 from r1_lightning.run.importing import open_input, with_model_of
+from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
-from r1_lightning.run.rules import check_installed
 from r1_lightning.run.stage_tree import measured_stages, stage_table, time_table, tree
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.task_rules import check_task

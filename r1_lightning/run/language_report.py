@@ -10,22 +10,25 @@ appended as they come, with commit and fingerprint.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import itertools
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from r1_lightning.artefacts.files import write_text
-from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.reports import EXPERIMENT, METRICS, append, commit_at_start, read, require_recipe, train
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.evaluation.curves import spread
+from r1_lightning.run.reports import (
+    EXPERIMENT,
+    Report,
+    made_by,
+    report_options,
+    rollout_means,
+    train,
+    write_report,
+)
 
 FIELDS = ("task", "seed", "weight", "measure", "value", "fingerprint", "commit")
 MEANS = ("language_mean", "accuracy_mean", "completion_tokens_mean")
@@ -62,7 +65,7 @@ def overrides(task: str, seed: int, weight: float) -> list[str]:
 
 def rows_of(task: str, seed: int, weight: float, artefact: Artefact) -> Iterator[dict[str, Any]]:
     """What the held-out table of one run says of the trained model and, in the run without the reward, of its base."""
-    made = {"fingerprint": artefact.fingerprint[:SHORT_DIGITS], "commit": commit_at_start()}
+    made = made_by(artefact)
     for name, value in artefact.metrics.items():
         model, measure = name.partition("/")[0], name.rpartition("/")[2]
         arm = {"eval": weight, "eval_base": BASE if weight == WEIGHTS[0] else None}.get(model)
@@ -73,10 +76,8 @@ def rows_of(task: str, seed: int, weight: float, artefact: Artefact) -> Iterator
 
 def curve_of(task: str, seed: int, weight: float, artefact: Artefact) -> Iterator[dict[str, Any]]:
     """Rollout means over the steps of one run."""
-    for row in read(artefact.folder / METRICS):
-        if row.get("rollout/reward_mean"):
-            means = {name: f"{float(row[f'rollout/{name}']):.4f}" for name in MEANS}
-            yield {"task": task, "seed": seed, "weight": weight, "step": row["step"], **means}
+    for point in rollout_means(artefact, MEANS):
+        yield {"task": task, "seed": seed, "weight": weight, **point}
 
 
 def render(rows: Sequence[Mapping[str, str]]) -> str:
@@ -102,16 +103,9 @@ def _table(task: str, rows: Sequence[Mapping[str, str]]) -> str:
         arms = [values[measure, arm] for arm in (BASE, without, with_it)]
         differences = [arms[2][seed] - arms[1][seed] for seed in arms[1] if seed in arms[2]]
         digits = 1 if measure == "completion_tokens_mean" else 3
-        cells = [*(_cell(list(arm.values()), digits) for arm in arms), _cell(differences, digits, "+")]
+        cells = [*(spread(list(arm.values()), digits) for arm in arms), spread(differences, digits, "+")]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(numbers: Sequence[float], digits: int, sign: str = "") -> str:
-    if not numbers:
-        return "not run"
-    shown = [f"{number:{sign}.{digits}f}" for number in (mean(numbers), min(numbers), max(numbers))]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def draw(curves: Sequence[Mapping[str, str]], path: Path) -> None:
@@ -144,38 +138,32 @@ def _draw_panel(axis: Any, curves: Sequence[Mapping[str, str]], name: str) -> No
         axis.plot([], [], color=colour, label=label)
 
 
-def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Raise `InvalidInput` where a row's model is of another configuration than today's."""
-    for row in rows:
-        weight = WEIGHTS[0] if row["weight"] == BASE else float(row["weight"])
-        what = f"{row['task']}, seed {row['seed']}, language weight {row['weight']}"
-        require_recipe(path, what, row["fingerprint"], overrides(row["task"], int(row["seed"]), weight))
+def label(task: str, seed: int, weight: float) -> str:
+    """One run, for people."""
+    return f"{task}, seed {seed}, language weight {weight}"
+
+
+def run_one(task: str, seed: int, weight: float, root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows and the curve of one run."""
+    artefact, _ = train([*overrides(task, seed, weight), f"paths.root={root}"])
+    return list(rows_of(task, seed, weight, artefact)), list(curve_of(task, seed, weight, artefact))
 
 
 def main() -> int:
     """The command line of `scripts/report_language_consistency.py`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="which seeds to run, if not yet run")
+    parser = report_options(__doc__, "language_consistency", seeds=[0, 1, 2])
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS), help="which tasks to run")
-    parser.add_argument("--root", type=Path, default=Path("runs/language_consistency"), help="where the runs go")
-    parser.add_argument("--out", type=Path, default=Path("reports/language_consistency"), help="the report's folder")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    results, curves = options.out / "results.csv", options.out / "curves.csv"
-    commit_at_start()
-    try:
-        check_same_recipe(read(results), results)
-    except InvalidInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    for run in itertools.product(options.tasks, options.seeds, WEIGHTS):
-        if any((row["task"], row["seed"], row["weight"]) == tuple(map(str, run)) for row in read(results)):
-            print(f"{run[0]}, seed {run[1]}, language weight {run[2]}: already in {results}")
-            continue
-        artefact, _ = train([*overrides(*run), f"paths.root={options.root}"])
-        append(curves, CURVE_FIELDS, list(curve_of(*run, artefact)))
-        append(results, FIELDS, list(rows_of(*run, artefact)))
-        write_text(options.out / "table.md", render(read(results)))
-        draw(read(curves), options.out / "curve.png")
-    print(render(read(results)))
-    return 0
+    report = Report(
+        # The base's rows come from the run without the reward, and have its fingerprint.
+        key={"task": str, "seed": int, "weight": lambda text: WEIGHTS[0] if text == BASE else float(text)},
+        fields=FIELDS,
+        runs=itertools.product(options.tasks, options.seeds, WEIGHTS),
+        label=label,
+        overrides=overrides,
+        make=functools.partial(run_one, root=options.root),
+        render=render,
+        curve_fields=CURVE_FIELDS,
+        draw=draw,
+    )
+    return write_report(report, options.out)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import hydra
-
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.model.cache_sizes import GQA_GROUPS, cache_bytes_per_token
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import Parameters, count_parameters, meta_backbone
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.parts import inject
 
 # Options of the group `model` that write down a published model -> rows of its embedding (a run takes them from its tokenizer).
@@ -29,7 +27,7 @@ own; the others are what the same heads would need ({GQA_GROUPS} groups in GQA).
 
 def shape_of(option: str) -> ModelConfig:
     """The shape that `configs/model/<option>.yaml` writes down, with the published vocabulary."""
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+    with composing():
         node = compose_stage(["stage=pretrain", f"model={option}"]).config.model
     config: ModelConfig = inject(node, {"vocab_size": PUBLISHED[option]})
     return config

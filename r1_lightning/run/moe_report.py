@@ -8,10 +8,8 @@ fingerprint; a run that is there is not made again, and rows of another configur
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,18 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r1_lightning.artefacts.files import write_text
-from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import CONFIG, Artefact
+from r1_lightning.evaluation.curves import spread
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.groups import rollout_keys
-from r1_lightning.run.cli import BAD_INPUT
 from r1_lightning.run.evaluate import read_config
 from r1_lightning.run.parts import build_parts
-from r1_lightning.run.reports import EXPERIMENT, METRICS, append, commit_at_start, read, require_recipe, train
+from r1_lightning.run.reports import (
+    EXPERIMENT,
+    METRICS,
+    Report,
+    made_by,
+    read,
+    report_options,
+    train,
+    write_report,
+)
 from r1_lightning.stages.grpo import ROUTERS
-from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import TokenBatch
 
 FIELDS = ("seed", "router", "mtp_loss_weight", "measure", "value", "fingerprint", "commit")
@@ -115,56 +119,38 @@ def render(rows: Sequence[Mapping[str, str]]) -> str:
         "|---" * (len(settings) + 1) + "|",
     ]
     for measure, label in SHOWN.items():
-        cells = [_cell(values[measure, *setting]) for setting in settings]
+        cells = [spread(values[measure, *setting], digits=4) for setting in settings]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(numbers: Sequence[float]) -> str:
-    if not numbers:
-        return "not run"
-    return f"{mean(numbers):.4f} [{min(numbers):.4f}, {max(numbers):.4f}]"
-
-
-def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Raise `InvalidInput` where a row's model is of another configuration than today's."""
-    for row in rows:
-        what = f"seed {row['seed']}, router {row['router']}"
-        arguments = overrides(int(row["seed"]), row["router"], float(row["mtp_loss_weight"]))
-        require_recipe(path, what, row["fingerprint"], arguments)
 
 
 def run_setting(seed: int, router: str, mtp_loss_weight: float, root: Path) -> list[dict[str, Any]]:
     """The rows of one run."""
     artefact, _ = train([*overrides(seed, router, mtp_loss_weight), f"paths.root={root}"])
     common = {"seed": seed, "router": router, "mtp_loss_weight": mtp_loss_weight}
-    made = {"fingerprint": artefact.fingerprint[:SHORT_DIGITS], "commit": commit_at_start()}
-    return [
-        {**common, "measure": name, "value": f"{value:.6g}", **made} for name, value in measures_of(artefact).items()
-    ]
+    measures = measures_of(artefact).items()
+    return [{**common, "measure": name, "value": f"{value:.6g}", **made_by(artefact)} for name, value in measures]
+
+
+def label(seed: int, router: str, mtp_loss_weight: float) -> str:
+    """One run, for people."""
+    return f"seed {seed}, router {router}, MTP {mtp_loss_weight}"
 
 
 def main() -> int:
     """The command line of `scripts/report_moe_in_rl.py`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="which seeds to run, if not yet run")
-    parser.add_argument("--root", type=Path, default=Path("runs/moe_in_rl"), help="where the runs go")
-    parser.add_argument("--out", type=Path, default=Path("reports/moe_in_rl"), help="the report's folder")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    results = options.out / "results.csv"
-    commit_at_start()
-    try:
-        check_same_recipe(read(results), results)
-    except InvalidInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    for seed, router, weight in itertools.product(options.seeds, ROUTERS, MTP_WEIGHTS):
-        key = (str(seed), router, str(weight))
-        if any((row["seed"], row["router"], row["mtp_loss_weight"]) == key for row in read(results)):
-            print(f"seed {seed}, router {router}, MTP {weight}: already in {results}")
-            continue
-        append(results, FIELDS, run_setting(seed, router, weight, options.root))
-        write_text(options.out / "table.md", render(read(results)))
-    print(render(read(results)))
-    return 0
+    options = report_options(__doc__, "moe_in_rl", seeds=[0, 1, 2]).parse_args()
+
+    def make(seed: int, router: str, mtp_loss_weight: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        return run_setting(seed, router, mtp_loss_weight, options.root), []  # no curves
+
+    report = Report(
+        key={"seed": int, "router": str, "mtp_loss_weight": float},
+        fields=FIELDS,
+        runs=itertools.product(options.seeds, ROUTERS, MTP_WEIGHTS),
+        label=label,
+        overrides=overrides,
+        make=make,
+        render=render,
+    )
+    return write_report(report, options.out)

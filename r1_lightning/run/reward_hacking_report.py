@@ -10,21 +10,18 @@ refused.
 
 from __future__ import annotations
 
-import argparse
+import functools
+import itertools
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from r1_lightning.artefacts.files import write_text
-from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact, open_artefact
-from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.reports import METRICS, append, commit_at_start, read, require_recipe, train
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.evaluation.curves import spread
+from r1_lightning.run.reports import METRICS, Report, made_by, read, report_options, train, write_report
 
 FIELDS = ("seed", "run", "measure", "value", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "run", "step", "score", "accuracy", "format", "tokens")
@@ -93,12 +90,10 @@ def run_one(seed: int, run: str, root: Path) -> tuple[list[dict[str, Any]], list
     model = open_artefact((artefact.folder / artefact.inputs["score"]["folder"]).resolve())
     pair_accuracy = model.metrics["eval/preferences/pair_accuracy"]
     measures["pair_accuracy"] = math.nan if pair_accuracy is None else pair_accuracy
-    made = {"fingerprint": artefact.fingerprint[:SHORT_DIGITS], "commit": commit_at_start()}
-    rows = [
-        {"seed": seed, "run": run, "measure": name, "value": f"{value:.6g}", **made} for name, value in measures.items()
-    ]
+    common, made = {"seed": seed, "run": run}, made_by(artefact)
+    rows = [{**common, "measure": name, "value": f"{value:.6g}", **made} for name, value in measures.items()]
     points = [{name: f"{value:.6g}" for name, value in point.items()} for point in curve]
-    return rows, [{"seed": seed, "run": run, **point} for point in points]
+    return rows, [{**common, **point} for point in points]
 
 
 def render(rows: Sequence[Mapping[str, str]]) -> str:
@@ -114,20 +109,13 @@ def render(rows: Sequence[Mapping[str, str]]) -> str:
         "|---|---|---|",
     ]
     for measure, label in SHOWN.items():
-        lines.append(f"| {label} | " + " | ".join(_cell(values[measure, run]) for run in RUNS) + " |")
+        lines.append(f"| {label} | " + " | ".join(spread(values[measure, run]) for run in RUNS) + " |")
     pairs = values["pair_accuracy", "score"]
     lines += [
         "",
-        f"The reward model tells right from wrong in {_cell(pairs)} of held-out pairs of the base's completions.",
+        f"The reward model tells right from wrong in {spread(pairs)} of held-out pairs of the base's completions.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _cell(numbers: Sequence[float]) -> str:
-    if not numbers:
-        return "not run"
-    digits = 1 if mean(numbers) > 1.5 else 3  # lengths in tokens, or shares in 0..1
-    return f"{mean(numbers):.{digits}f} [{min(numbers):.{digits}f}, {max(numbers):.{digits}f}]"
 
 
 def draw(curves: Sequence[Mapping[str, str]], path: Path) -> None:
@@ -159,39 +147,18 @@ def draw(curves: Sequence[Mapping[str, str]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def check_same_recipe(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Raise `InvalidInput` where a row's model is of another configuration than today's."""
-    for row in rows:
-        what = f"seed {row['seed']}, run {row['run']}"
-        require_recipe(path, what, row["fingerprint"], overrides(int(row["seed"]), row["run"]))
-
-
 def main() -> int:
     """The command line of `scripts/report_reward_hacking.py`."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="which seeds to run, if not yet run")
-    parser.add_argument("--root", type=Path, default=Path("runs/reward_hacking"), help="where the runs go")
-    parser.add_argument("--out", type=Path, default=Path("reports/reward_hacking"), help="the report's folder")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    results, curves = options.out / "results.csv", options.out / "curves.csv"
-    commit_at_start()
-    try:
-        check_same_recipe(read(results), results)
-    except InvalidInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    for seed in options.seeds:
-        for run in RUNS:
-            if any((row["seed"], row["run"]) == (str(seed), run) for row in read(results)):
-                print(f"seed {seed}, run {run}: already in {results}")
-                continue
-            rows, points = run_one(seed, run, options.root)
-            known = [row for row in read(curves) if (row["seed"], row["run"]) == (str(seed), run)]
-            append(curves, CURVE_FIELDS, [] if known else points)  # before the rows: they say that a run is whole
-            append(results, FIELDS, rows)
-    if read(results):
-        write_text(options.out / "table.md", render(read(results)))
-        draw(read(curves), options.out / "curve.png")
-        print(render(read(results)))
-    return 0
+    options = report_options(__doc__, "reward_hacking", seeds=[0, 1, 2]).parse_args()
+    report = Report(
+        key={"seed": int, "run": str},
+        fields=FIELDS,
+        runs=itertools.product(options.seeds, RUNS),
+        label=lambda seed, run: f"seed {seed}, run {run}",
+        overrides=overrides,
+        make=functools.partial(run_one, root=options.root),
+        render=render,
+        curve_fields=CURVE_FIELDS,
+        draw=draw,
+    )
+    return write_report(report, options.out)

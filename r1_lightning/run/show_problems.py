@@ -7,21 +7,13 @@ and level. `from=train` shows training problems in place of held-out ones; every
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 
-import hydra
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
-from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.commands import own_keys, run_command, task_of, whole
 from r1_lightning.run.targets import find_own_modules
-from r1_lightning.run.validate import validate
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
-from r1_lightning.types.errors import InvalidInput, require_choice, require_int
+from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Problem
 
 USAGE = "usage: python scripts/show_problems.py task=NAME [count=3] [from=test|train] [OVERRIDE ...]"
@@ -39,43 +31,19 @@ def show(problems: Sequence[Problem], template: ChatTemplate) -> str:
 
 def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
     """What the command line asks for. Raises `InvalidInput`."""
-    own, overrides = {"count": "3", "from": "test"}, []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in own:
-            own[key] = value
-        else:
-            overrides.append(argument)
+    own, overrides = own_keys(arguments, {"count": "3", "from": "test"})
     require_choice("from", own["from"], ("test", "train"))
-    count = int(own["count"]) if own["count"].isdecimal() and len(own["count"]) < 9 else own["count"]
-    require_int("count", count, 1, MAX_COUNT)
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        config = compose_stage(overrides).config
-        validate(config)
-        source, seed = instantiate(config.task.source, _convert_="all"), config.seed
+    count = whole("count", own["count"], 1, MAX_COUNT)
+    config, source = task_of(overrides)
     if own["from"] == "train":
-        return [source.train_problem(seed, index) for index in range(int(count))], TEMPLATES[config.task.template]
-    return list(source.held_out_problems(int(count))), TEMPLATES[config.task.template]
+        return [source.train_problem(config.seed, index) for index in range(count)], TEMPLATES[config.task.template]
+    return list(source.held_out_problems(count)), TEMPLATES[config.task.template]
 
 
 def main() -> int:
     """The command line of `scripts/show_problems.py`; returns the exit code."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"{(__doc__ or '').strip()}\n\n{USAGE}")
-        return 0 if arguments else BAD_INPUT
     find_own_modules()
-    try:
-        print(show(*problems_of(arguments)))
-    except (InvalidInput, InstantiationException) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, InvalidInput):
-            raise
-        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
-        return BAD_INPUT
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return run_command(__doc__, USAGE, lambda arguments: show(*problems_of(arguments)))
 
 
 def _one(number: int, problem: Problem, template: ChatTemplate) -> str:

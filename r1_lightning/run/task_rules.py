@@ -10,16 +10,55 @@ from omegaconf import DictConfig
 
 from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
-from r1_lightning.rollout.rejection_sampling import accuracy_and_form
-from r1_lightning.run.chat_rules import check_examples
-from r1_lightning.run.rules import MAX_HELD_OUT, NEEDS, evaluation_settings
+from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form
+from r1_lightning.run.measuring import evaluation_settings
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require
 
+DATA = "data"  # the stage's input that holds a data set
+MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
+
+
+def check_task(config: DictConfig) -> None:
+    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
+
+    Files that are missing or broken end here, before any input is made.
+    """
+    source = instantiate(config.task.source, _convert_="all")
+    data: Mapping[str, Any] = config.get("data") or {}
+    module, stage = (_target(node) for node in (data, config.stage))
+    if module is ChatDataModule:
+        _check_examples(config)
+    if stage is RejectionSampling:
+        _, form = accuracy_and_form(instantiate(config.reward, _convert_="all"))
+        _check_rewriting(config, form is not None)
+    if config.get("rollout"):
+        source.train_problem(config.seed, 0)
+    if data.get("traces"):
+        instantiate(data["traces"]).traces()
+    elif module is PretrainDataModule or _learns_from_documents(data):
+        next(iter(source.documents(config.seed, 0, 1)), None)
+    _check_held_out(config, source)
+
+
+def _target(node: Mapping[str, Any]) -> Any:
+    return None if node.get("_target_") is None else get_object(node["_target_"])
+
 
 def _learns_from_documents(data: Mapping[str, Any]) -> bool:
     return "traces" in data and data.get("on_policy_fraction") != 1
+
+
+def _check_examples(config: DictConfig) -> None:
+    """Raise InvalidInput where examples for fine-tuning come from nowhere, or from two places; a file is read by the fingerprint,
+    before anything is made."""
+    examples = instantiate(config.data.examples, _convert_="all")
+    given = DATA in config.stage.inputs
+    place = config.data.examples.get("file") or config.data.examples.get("hub")
+    require(not (given and examples.is_named), "data.examples.file", place, f"the stage has an input {DATA!r} as well")
+    if not given:
+        _ = examples.content_version if examples.is_named else examples.read()
 
 
 def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
@@ -36,26 +75,7 @@ def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
         )
 
 
-def check_task(config: DictConfig) -> None:
-    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
-
-    This is the first time that rows are read: files that are missing or broken end here, before any input is made.
-    """
-    source = instantiate(config.task.source, _convert_="all")
-    data = (config.get("data") or {}).get("_target_")
-    module = None if data is None else get_object(data)
-    if module is ChatDataModule:
-        check_examples(config)
-    if config.stage.get("_target_") in NEEDS:
-        _, form = accuracy_and_form(instantiate(config.reward, _convert_="all"))
-        _check_rewriting(config, form is not None)
-    if config.get("rollout"):
-        source.train_problem(config.seed, 0)
-    node: Mapping[str, Any] = config.get("data") or {}
-    if node.get("traces"):
-        instantiate(node["traces"]).traces()
-    elif module is PretrainDataModule or _learns_from_documents(node):
-        next(iter(source.documents(config.seed, 0, 1)), None)
+def _check_held_out(config: DictConfig, source: Any) -> None:
     settings = evaluation_settings(config)
     if settings is None:
         return

@@ -24,11 +24,11 @@ from r1_lightning.model.lora import fold_adapters
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.comparing import is_comparing, run_comparison
+from r1_lightning.run.measuring import check_prompt_lengths, stage_evaluation
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
 from r1_lightning.run.reward_models import with_models
-from r1_lightning.run.rules import check_prompt_lengths, stage_evaluation
 from r1_lightning.run.sampling import is_sampling, run_sampling
 from r1_lightning.run.teachers import TEACHER, with_teacher
 from r1_lightning.types.errors import require

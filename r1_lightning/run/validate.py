@@ -44,7 +44,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "max_steps": lambda: 1,
     "backbone": lambda: _Backbone(),
 }
-SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.chat_rules`)
+SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.rules`)
 EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take

@@ -10,23 +10,16 @@ over another.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
 from r1_lightning.artefacts.files import output_folder, write_text
-from r1_lightning.run.cli import BAD_INPUT
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+from r1_lightning.run.commands import own_keys, run_command, task_of, whole
 from r1_lightning.run.targets import find_own_modules
-from r1_lightning.run.validate import validate
 from r1_lightning.tasks.clean_traces import clean_rows
 from r1_lightning.tasks.family import FamilyTask
 from r1_lightning.tasks.solved import SolvedSource
-from r1_lightning.types.errors import InvalidInput, require, require_int
+from r1_lightning.types.errors import require
 
 USAGE = (
     "usage: python scripts/write_traces.py task=NAME count=N file=FILE.jsonl [form=r1|r1_zero] [domains=reasoning] "
@@ -38,23 +31,14 @@ MAX_COUNT = 10_000_000
 
 def write_traces(arguments: Sequence[str]) -> str:
     """Do what the command line asks for, and say what was written. Raises `InvalidInput`."""
-    own, overrides = dict(DEFAULTS), []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in own:
-            own[key] = value
-        else:
-            overrides.append(argument)
-    count, start = (_whole(name, own[name], minimum) for name, minimum in (("count", 1), ("start", 0)))
+    own, overrides = own_keys(arguments, DEFAULTS)
+    count, start = (whole(name, own[name], minimum, MAX_COUNT) for name, minimum in (("count", 1), ("start", 0)))
     require(own["file"].endswith(".jsonl"), "file", own["file"], "a name that ends in .jsonl is needed")
     path = Path(own["file"])
     require(not path.exists(), "file", str(path), "it is there already, and nothing is overwritten")
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
-        config = compose_stage(overrides).config
-        validate(config)
-        source, seed = instantiate(config.task.source, _convert_="all"), config.seed
-    source = _part(source, own["domains"].split(","))
-    rows = list(clean_rows(source, seed, start, count, own["form"]))  # type: ignore[arg-type]  # checked there
+    config, source = task_of(overrides)
+    solved = _part(source, own["domains"].split(","))
+    rows = list(clean_rows(solved, config.seed, start, count, own["form"]))  # type: ignore[arg-type]  # checked there
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with output_folder(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,20 +48,8 @@ def write_traces(arguments: Sequence[str]) -> str:
 
 def main() -> int:
     """The command line of `scripts/write_traces.py`; returns the exit code."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"{(__doc__ or '').strip()}\n\n{USAGE}")
-        return 0 if arguments else BAD_INPUT
     find_own_modules()
-    try:
-        print(write_traces(arguments))
-    except (InvalidInput, InstantiationException) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(cause, InvalidInput):
-            raise
-        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+    return run_command(__doc__, USAGE, write_traces)
 
 
 def _part(source: object, domains: Sequence[str]) -> SolvedSource:
@@ -89,9 +61,3 @@ def _part(source: object, domains: Sequence[str]) -> SolvedSource:
     require(isinstance(source, SolvedSource), "task.source", named, "it does not say how its problems are solved")
     assert isinstance(source, SolvedSource)
     return source
-
-
-def _whole(name: str, text: str, minimum: int) -> int:
-    value = int(text) if text.isdecimal() and len(text) < 9 else text
-    require_int(name, value, minimum, MAX_COUNT)
-    return int(value)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import initialize_config_dir
 
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, SHARED_GROUPS, compose_parent, compose_stage, options
+from r1_lightning.run.compose import SHARED_GROUPS, compose_parent, compose_stage, composing, options
 from r1_lightning.run.graph import COUNTED
 from r1_lightning.run.validate import validate
 
@@ -69,7 +68,7 @@ READ_AT_ONCE = ("task/gsm8k", "experiment/gsm8k_smoke")
 
 @pytest.fixture(autouse=True)
 def hydra() -> Iterator[None]:
-    with initialize_config_dir(str(CONFIGS), version_base=HYDRA_VERSION_BASE):
+    with composing():
         yield
 
 

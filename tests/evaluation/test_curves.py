@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from r1_lightning.evaluation.curves import draw_curves, summarise, training_flops
+from r1_lightning.evaluation.curves import draw_curves, expected_band, spread, summarise, training_flops
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import count_parameters, meta_backbone
 
@@ -72,7 +72,7 @@ CURVES = [
 
 def test_the_table_shows_means_ranges_and_gains() -> None:
     """Trained 0.8 and 0.9: mean 0.850; its gain over the base is 0.6 in both seeds; only seed 1 was timed."""
-    table, expected = summarise(_results(), CURVES)
+    table, expected = summarise(_results()), expected_band(CURVES)
     assert "0.850 [0.800, 0.900]" in table
     assert "| strict, trained - base | +0.600 | +0.600 |" in table
     assert "| the whole command, s | not timed | 500 |" in table
@@ -82,3 +82,10 @@ def test_the_table_shows_means_ranges_and_gains() -> None:
 def test_the_picture_is_written(tmp_path: Path) -> None:
     draw_curves(CURVES, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cell_by_hand() -> None:
+    assert spread([0.1, 0.4], digits=2) == "0.25 [0.10, 0.40]"
+    assert spread([-0.25, 0.75], digits=2, sign="+") == "+0.25 [-0.25, +0.75]"
+    assert spread([], digits=2) == "not run"
+    assert spread([1.5, 1.5]) == "1.500 [1.500, 1.500]" and spread([1.0, 3.0]) == "2.0 [1.0, 3.0]"  # shares, lengths

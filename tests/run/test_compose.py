@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from hydra import initialize_config_dir
 
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, InputSpec, StageConfig, compose_parent, compose_stage, options
+from r1_lightning.run.compose import InputSpec, StageConfig, compose_parent, compose_stage, composing, options
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import FAKE_CONFIGS
 
@@ -17,7 +16,7 @@ Parent = Callable[..., StageConfig]
 @pytest.fixture
 def parent() -> Iterator[Parent]:
     """`parent(overrides)`: the base model of the GRPO stage that these overrides ask for."""
-    with initialize_config_dir(str(FAKE_CONFIGS), version_base=HYDRA_VERSION_BASE):
+    with composing(FAKE_CONFIGS):
         yield lambda *overrides: compose_parent(compose_stage(overrides), "base")
 
 
@@ -86,7 +85,7 @@ SCORER = '+stage.inputs.score={stage: scorer, overrides: ["optim.lr=0.5","rollou
 @pytest.fixture
 def scorer() -> Iterator[Parent]:
     """`scorer(overrides)`: the maker of GRPO's second input, which begins with a base as well."""
-    with initialize_config_dir(str(FAKE_CONFIGS), version_base=HYDRA_VERSION_BASE):
+    with composing(FAKE_CONFIGS):
         yield lambda *overrides: compose_parent(compose_stage(["stage=grpo", *overrides]), "score")
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -24,7 +23,7 @@ from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run import export
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, StageConfig, compose_stage, config_folder
+from r1_lightning.run.compose import StageConfig, compose_stage, composing
 from r1_lightning.run.evaluate import evaluate, read_model
 from r1_lightning.run.importing import with_model_of
 from r1_lightning.types.errors import InvalidInput
@@ -246,7 +245,7 @@ def test_what_hydra_would_act_on_in_an_artefact_is_refused(value: str, tmp_path:
 
 
 def _stage(*overrides: str) -> StageConfig:
-    with initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+    with composing():
         return compose_stage(["stage=grpo", *overrides])
 
 

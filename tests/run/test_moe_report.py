@@ -48,7 +48,7 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     assert ran == [(1, router, weight) for router in ROUTERS for weight in MTP_WEIGHTS]
     append(tmp_path / "results.csv", FIELDS, [row(2, "frozen", 0.0, 0.5) | {"fingerprint": "0123456789"}])
     assert moe_report.main() == 2
-    assert "seed 2, router frozen has fingerprint 0123456789 and would now have" in capsys.readouterr().err
+    assert "seed 2, router frozen, MTP 0.0 has fingerprint 0123456789 and would now have" in capsys.readouterr().err
 
 
 class _Guesser:

@@ -21,11 +21,12 @@ from r1_lightning.rewards.format import FormatReward
 from r1_lightning.rollout import vllm_engine
 from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
+from r1_lightning.run.compose import composing
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, keep_freed_memory, set_up_torch, trainer_settings
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.text.chat_template import R1, R1_ZERO_PREAMBLE
 from r1_lightning.types.errors import InvalidInput, require_int
-from tests.support.commands import CONFIGS, overrides
+from tests.support.commands import overrides
 from tests.support.miniature import fingerprint
 
 HERE = "tests.run.test_parts"
@@ -71,7 +72,7 @@ def test_a_refusal_of_ours_comes_out_as_itself_and_a_defect_does_not() -> None:
 
 @pytest.fixture(scope="module")
 def config() -> Iterator[DictConfig]:
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with composing():
         composed = hydra.compose("train", overrides=[*overrides(Path("unused")), "rollout.top_p=0.9", "seed=3"])
     OmegaConf.resolve(composed)
     yield composed

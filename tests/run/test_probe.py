@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 from omegaconf import DictConfig
 
 from r1_lightning.run import probe
-from r1_lightning.run.compose import compose_stage, resolved
+from r1_lightning.run.compose import compose_stage, composing, resolved
 from r1_lightning.stages.grpo import GRPOModule
-from tests.support.commands import CONFIGS, SMALL_MODEL
+from tests.support.commands import SMALL_MODEL
 
 ROLLOUT = ("rollout.prompts_per_rollout=4", "rollout.group_size=4", "rollout.max_new_tokens=12")
 
 
 @pytest.fixture(autouse=True)
-def composing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def with_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with composing():
         yield
     torch.use_deterministic_algorithms(False)
 

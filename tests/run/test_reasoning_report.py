@@ -25,7 +25,7 @@ def test_a_seed_that_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pyte
         return [dict.fromkeys(reasoning_report.FIELDS, 0) | own], [], "config\n"
 
     monkeypatch.setattr(reasoning_report, "run_seed", run_seed)
-    monkeypatch.setattr(reasoning_report, "summarise", lambda results, curves: ("table\n", {}))
+    monkeypatch.setattr(reasoning_report, "summarise", lambda results: "table\n")
     monkeypatch.setattr(reasoning_report, "draw_curves", lambda curves, path: None)
     monkeypatch.setattr(sys, "argv", ["report", "--seeds", "0", "1", "--out", str(tmp_path)])
     assert reasoning_report.main() == 0

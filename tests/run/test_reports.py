@@ -1,12 +1,27 @@
-"""What reports over seeds share: files that grow under one header, and rows of another recipe."""
+"""What reports over seeds share: files that grow under one header, rows of another recipe, runs that are made once."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from r1_lightning.run.reports import EXPERIMENT, append, planned_fingerprint, read, require_recipe
+from r1_lightning.evaluation.curves import spread
+from r1_lightning.run import language_report, moe_report, reward_hacking_report
+from r1_lightning.run.reports import (
+    EXPERIMENT,
+    Report,
+    Row,
+    append,
+    planned_fingerprint,
+    read,
+    report_options,
+    require_recipe,
+    write_report,
+)
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -26,3 +41,89 @@ def test_a_row_of_another_recipe_is_refused() -> None:
     require_recipe(Path("r.csv"), "seed 3", now, arguments)
     with pytest.raises(InvalidInput, match=f"r.csv: seed 3 has fingerprint 0123456789 and would now have {now}"):
         require_recipe(Path("r.csv"), "seed 3", "0123456789", arguments)
+
+
+class _Runs:
+    """Runs that are noted; `fails` is raised in place of the rows of one."""
+
+    def __init__(self, fails: int | None = None) -> None:
+        self.made: list[int] = []
+        self.fails = fails
+
+    def __call__(self, seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        if seed == self.fails:
+            raise RuntimeError("killed")
+        self.made.append(seed)
+        made = {"fingerprint": planned_fingerprint(EXPERIMENT, f"seed={seed}")}
+        return [{"seed": seed, "value": seed / 10, **made}], [{"seed": seed, "step": step} for step in (0, 1)]
+
+
+def _report(runs: _Runs, seeds: Sequence[int]) -> Report:
+    def render(rows: Sequence[Row]) -> str:
+        return spread([float(row["value"]) for row in rows], digits=2) + "\n"
+
+    def draw(points: Sequence[Row], path: Path) -> None:
+        path.write_text(f"{len(points)} points")
+
+    return Report(
+        key={"seed": int},
+        fields=("seed", "value", "fingerprint"),
+        runs=[(seed,) for seed in seeds],
+        label=lambda seed: f"seed {seed}",
+        overrides=lambda seed: [EXPERIMENT, f"seed={seed}"],
+        make=runs,
+        render=render,
+        curve_fields=("seed", "step"),
+        draw=draw,
+    )
+
+
+def test_runs_are_made_once_and_an_ended_report_leaves_what_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = _Runs(fails=4)
+    with pytest.raises(RuntimeError, match="killed"):
+        write_report(_report(runs, [3, 4]), tmp_path)
+    assert (tmp_path / "table.md").read_text() == "0.30 [0.30, 0.30]\n"
+    # A kill between the points of seed 4 and its rows: the points are there and are not added again.
+    append(tmp_path / "curves.csv", ("seed", "step"), [{"seed": 4, "step": step} for step in (0, 1)])
+    runs.fails = None
+    assert write_report(_report(runs, [3, 4]), tmp_path) == 0
+    assert runs.made == [3, 4]
+    assert [row["seed"] for row in read(tmp_path / "curves.csv")] == ["3", "3", "4", "4"]
+    assert (tmp_path / "curve.png").read_text() == "4 points"
+    assert capsys.readouterr().out == f"seed 3: already in {tmp_path / 'results.csv'}\n0.35 [0.30, 0.40]\n\n"
+
+
+def test_without_seeds_a_report_is_drawn_from_its_rows_and_without_rows_nothing_is(tmp_path: Path) -> None:
+    assert write_report(_report(_Runs(), [3]), tmp_path) == 0
+    (tmp_path / "table.md").unlink()
+    assert report_options("What it is.", "x", [1]).parse_args(["--seeds"]).seeds == []
+    assert write_report(_report(_Runs(), []), tmp_path) == 0
+    assert (tmp_path / "table.md").read_text() == "0.30 [0.30, 0.30]\n"
+    assert write_report(_report(_Runs(), []), tmp_path / "empty") == 0
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_rows_of_a_control_may_have_another_fingerprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    append(
+        tmp_path / "results.csv", ("seed", "value", "fingerprint"), [{"seed": 3, "value": 0.5, "fingerprint": "0123"}]
+    )
+    report = _report(_Runs(), [])
+    assert write_report(report, tmp_path) == 2
+    assert "results.csv: seed 3 has fingerprint 0123 and would now have" in capsys.readouterr().err
+    assert not (tmp_path / "table.md").exists()
+    assert write_report(dataclasses.replace(report, is_of_run=lambda row: False), tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (moe_report, "moe_in_rl"),
+        (language_report, "language_consistency"),
+        (reward_hacking_report, "reward_hacking"),
+    ],
+)
+def test_a_committed_table_is_that_of_its_committed_rows(module: ModuleType, name: str, repo_root: Path) -> None:
+    folder = repo_root / "reports" / name
+    assert module.render(read(folder / "results.csv")) == (folder / "table.md").read_text(encoding="utf-8")

@@ -57,14 +57,12 @@ def test_the_table_by_hand() -> None:
 
 
 def test_two_runs_are_two_models_on_one_base_and_one_reward_model() -> None:
-    import hydra
-
-    from r1_lightning.run.compose import HYDRA_VERSION_BASE, compose_stage, config_folder
+    from r1_lightning.run.compose import compose_stage, composing
     from r1_lightning.run.graph import plan
     from r1_lightning.run.nodes import Node
 
     nodes = []
-    with hydra.initialize_config_dir(str(config_folder()), version_base=HYDRA_VERSION_BASE):
+    with composing():
         for run in RUNS:
             nodes.append(plan(compose_stage(overrides(0, run))))
     assert nodes[0].fingerprint != nodes[1].fingerprint

@@ -9,17 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 from omegaconf import DictConfig
 
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.groups import rollout_keys
-from r1_lightning.run.compose import compose_stage, resolved
+from r1_lightning.run.compose import compose_stage, composing, resolved
 from r1_lightning.run.parts import build_parts, inject
 from r1_lightning.run.stage_cost import EmptyStage
 from r1_lightning.types.errors import InvalidInput
-from tests.support.commands import CONFIGS, SMALL_MODEL
+from tests.support.commands import SMALL_MODEL
 from tests.support.memory import LiveTensors
 from tests.support.miniature import Spy, trainer
 from tests.support.resident import estimated_and_measured
@@ -28,8 +27,8 @@ ROLLOUT = ("rollout.prompts_per_rollout=4", "rollout.group_size=4", "rollout.min
 
 
 @pytest.fixture(autouse=True)
-def composing() -> Iterator[None]:
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+def with_configs() -> Iterator[None]:
+    with composing():
         yield
 
 

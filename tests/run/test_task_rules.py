@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,37 @@ import pytest
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import REAL_CONFIGS, Command
+
+ROW = json.dumps({"question": "1+1?", "completion": "<think>a</think>2"})
+EXAMPLES = [
+    (
+        ["stage=sft"],
+        "data.examples.file=None is not allowed: give a file (or data.examples.hub=OWNER/NAME), or an artefact",
+    ),
+    (["stage=sft", "data.examples.file=nowhere.jsonl"], "nowhere.jsonl is not readable: No such file or directory"),
+    (
+        ["stage=sft", "data.examples.file=good.jsonl", "+stage.inputs.data.folder=x"],
+        "the stage has an input 'data' as well",
+    ),
+    (["stage=sft", "data.examples.file=bad.jsonl"], "bad.jsonl, line 2: the field 'completion' is missing"),
+    (["stage=sft", "data.examples.hub=name"], "hub='name' is not allowed: it must be owner/name"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), EXAMPLES, ids=[" ".join(arguments) for arguments, _ in EXAMPLES])
+def test_examples_that_cannot_be_had_are_refused(
+    command: Command, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "good.jsonl").write_text(ROW + "\n")
+    (tmp_path / "bad.jsonl").write_text(ROW + '\n{"question": "q"}\n')
+    assert expected in command(*arguments, configs=REAL_CONFIGS).error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "good.jsonl"]
+
+
+def test_an_input_comes_in_place_of_a_file(command: Command) -> None:
+    """The folder itself is looked at next."""
+    error = command("stage=sft", "+stage.inputs.data.folder=nowhere", configs=REAL_CONFIGS).error
+    assert error.startswith("stage.inputs.data.folder: ") and "there is no such folder" in error
 
 
 def test_too_few_held_out_problems_are_noticed_before_the_base_is_trained(

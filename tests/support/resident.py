@@ -52,16 +52,14 @@ def _train(config: Any) -> None:
 
 def main(stage: str, *overrides: str) -> None:
     """Print estimated and measured bytes."""
-    import hydra
 
-    from r1_lightning.run.compose import compose_stage, resolved
+    from r1_lightning.run.compose import compose_stage, composing, resolved
     from r1_lightning.run.stage_cost import EmptyStage
-    from tests.support.commands import CONFIGS
 
     def config_of(*more: str) -> Any:
         return resolved(compose_stage([f"stage={stage}", "stage.max_steps=1", *overrides, *more]).config)
 
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with composing():
         _train(config_of(*SMALL[stage]))
         before = _status("VmRSS")
         _train(config_of())

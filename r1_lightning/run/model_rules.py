@@ -1,0 +1,89 @@
+"""Rules between the model and what uses it: how long rows may be, what a sampler needs of it, what adapters change.
+
+They are checked before the base is trained, which would have no MTP module either; and so is whether a library is installed here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from r1_lightning.model.lora import require_peft
+from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
+from r1_lightning.rollout.vllm_engine import require_vllm
+from r1_lightning.rollout.vllm_sampler import VLLM
+from r1_lightning.stages.reference import refuse_refresh
+from r1_lightning.types.errors import require
+
+
+def check_model(plain: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for the first of these rules that a resolved configuration breaks."""
+    _check_row_lengths(plain)
+    _check_replay(plain)
+    _check_drafts(plain)
+    _check_lora(plain)
+
+
+def _check_row_lengths(plain: Mapping[str, Any]) -> None:
+    model = plain.get("model") or {}
+    if "_target_" not in model:
+        return
+    parameter = inspect.signature(get_object(model["_target_"])).parameters.get("max_positions")
+    longest = model.get("max_positions", parameter.default if parameter else None)
+    longest = (model.get("hf_config") or {}).get("max_position_embeddings", longest)
+    for group in ("rollout", "data"):
+        length = (plain.get(group) or {}).get("row_tokens")
+        if isinstance(length, int) and isinstance(longest, int):
+            allowed = f"it must be at most model.max_positions={longest}"
+            require(length <= longest, f"{group}.row_tokens", length, allowed)
+
+
+def _check_replay(plain: Mapping[str, Any]) -> None:
+    """Another engine than our own sampler does not say which experts it chose."""
+    router = (plain.get("stage") or {}).get("router")
+    if "hf_config" in (plain.get("model") or {}):
+        require(router != "replay", "stage.router", router, "model=hf has no routes to replay")
+    if _sampler_target(plain) not in (None, MTPDrafts):
+        require(
+            router != "replay", "stage.router", router, "with rollout.sampler there is no record of the experts chosen"
+        )
+
+
+def _check_drafts(plain: Mapping[str, Any]) -> None:
+    """Before the base is trained, which would have no MTP module either."""
+    model = plain.get("model") or {}
+    depth = model.get("mtp_depth")
+    if _sampler_target(plain) is MTPDrafts:
+        check_forgets([str(model.get("attention_kind"))])
+        require(depth != 0, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
+
+
+def _sampler_target(plain: Mapping[str, Any]) -> Any:
+    """What `rollout.sampler` names, None where our plain sampler draws."""
+    node = (plain.get("rollout") or {}).get("sampler")
+    return get_object(node["_target_"]) if isinstance(node, Mapping) and "_target_" in node else node
+
+
+def _check_lora(plain: Mapping[str, Any]) -> None:
+    """A policy with adapters has its base as the reference, which stays; and the sampler knows of no dropout."""
+    model, stage = plain.get("model") or {}, plain.get("stage") or {}
+    lora = model.get("lora")
+    if not lora:
+        return
+    refuse_refresh(stage.get("reference_refresh_steps", 0))
+    dropout = lora.get("dropout", 0.0)
+    allowed = "it must be 0 with rollouts: the policy that trains would not be the one that sampled"
+    require(dropout == 0 or not plain.get("rollout"), "model.lora.dropout", dropout, allowed)
+
+
+def check_installed(config: DictConfig) -> None:
+    """Raise `InvalidInput` where a library is missing that the model or the sampler needs."""
+    if (config.get("model") or {}).get("lora") is not None:
+        require_peft()
+    node = (config.get("rollout") or {}).get("sampler")
+    if node is not None and get_object(node["_target_"]) is VLLM:
+        require_vllm()

@@ -1,0 +1,116 @@
+"""README, the guide and the index of papers speak of what is there: files, options, keys, functions and tests by name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.architecture import documents
+from tests.architecture.house import PACKAGE, ROOT
+
+README, GUIDE, INDEX = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "paper_index.md"
+FOR_READERS = [README, GUIDE]
+
+
+@pytest.mark.parametrize("path", [*FOR_READERS, INDEX, ROOT / "docs" / "models.md"], ids=lambda path: path.name)
+def test_links_and_files_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    assert documents.broken_links(text, path.parent) == []
+    assert documents.missing_files(text) == []
+
+
+@pytest.mark.parametrize("path", FOR_READERS, ids=lambda path: path.name)
+def test_what_can_be_typed_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    assert documents.unknown_options(text) == []
+    assert documents.unknown_keys(text) == []
+
+
+@pytest.mark.parametrize("group", ["stage", "experiment"])
+def test_readme_has_a_line_for_every_stage_and_every_experiment(group):
+    first = {name for cells in documents.rows(README.read_text(encoding="utf-8")) for name in _spans(cells[0])}
+    assert sorted({path.stem for path in (ROOT / "configs" / group).glob("*.yaml")} - first) == []
+
+
+def test_readme_names_every_script():
+    text = README.read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "scripts").glob("*.py") if f"scripts/{path.name}" not in text] == []
+
+
+def test_the_guide_names_every_objective_and_is_what_readme_points_to():
+    text = GUIDE.read_text(encoding="utf-8")
+    options = {path.stem for path in (ROOT / "configs" / "objective").glob("*.yaml")}
+    assert sorted(option for option in options if f"`{option}`" not in text and f"objective={option}" not in text) == []
+    headings = {f"docs/guide.md#{anchor}" for anchor in documents._anchors(text)}
+    linked = {link for link in documents.LINK.findall(README.read_text(encoding="utf-8")) if "guide.md#" in link}
+    assert linked <= headings and len(linked) >= 10
+
+
+def test_the_tables_of_the_guide_name_options():
+    text = GUIDE.read_text(encoding="utf-8")
+    for heading, columns in (("Objectives", {0: "objective"}), ("Data sets", {0: "task", 3: "reward"})):
+        section = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+        named = {
+            f"{group}={name}"
+            for cells in documents.rows(section)
+            for column, group in columns.items()
+            for name in re.findall(r"`(\w+)`", cells[column].split(":")[0])
+        }
+        assert len(named) >= 9
+        assert documents.unknown_options(" ".join(f"`{option}`" for option in named)) == []
+
+
+def test_run_says_what_each_of_its_files_is_for():
+    folder = ROOT / PACKAGE / "run"
+    words = set(re.findall(r"\w+", (folder / "__init__.py").read_text(encoding="utf-8")))
+    names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert sorted(name for name in names - words if not name.endswith("_report")) == []
+
+
+def test_functions_and_tests_of_the_index_are_there():
+    rows = list(documents.rows(INDEX.read_text(encoding="utf-8")))
+    assert len(rows) > 70 and {len(cells) for cells in rows} == {4}
+    assert [(cells[0], name) for cells in rows for name in documents.unknown_functions(cells[2])] == []
+    assert [(cells[0], name) for cells in rows for name in documents.unknown_tests(cells[3])] == []
+
+
+def test_the_index_has_one_row_per_rule_and_a_function_in_each():
+    rows = list(documents.rows(INDEX.read_text(encoding="utf-8")))
+    said = [(cells[0], cells[1]) for cells in rows]
+    assert sorted(pair for pair in set(said) if said.count(pair) > 1) == []
+    assert [cells[0] for cells in rows if not _spans(cells[2])] == []
+
+
+def test_a_broken_link_is_found():
+    text = "[a](README.md), [b](nowhere.md), [c](README.md#two-commands), [d](README.md#three), [e](https://x.org)"
+    assert documents.broken_links(text, ROOT) == ["nowhere.md", "README.md#three"]
+
+
+def test_a_missing_file_is_found():
+    text = "`tests/nothing.py`, `configs/model/mine.yaml`, `stages/grpo.py`, `stages/gone.py`, `configs/stage/*.yaml`\n"
+    block = "```\npython scripts/train.py and scripts/gone.py\n```\n"
+    assert documents.missing_files(text + block) == [
+        "r1_lightning/stages/gone.py",
+        "scripts/gone.py",
+        "tests/nothing.py",
+    ]
+
+
+def test_an_option_and_a_key_that_are_not_there_are_found():
+    text = "`stage=grpo`, `stage=gropo`, `reward=mine`, `model=NAME`"
+    text += "`rollout.group_size=8`, `rollout.groupsize=8`, `+data.x=1`"
+    assert documents.unknown_options(text) == ["stage=gropo"]
+    assert documents.unknown_keys(text) == ["rollout.groupsize"]
+
+
+def test_a_function_and_a_test_that_are_not_there_are_found():
+    text = "`functional.kl`, `functional.kl.gone`, `model.router.Router.forward`, `gate_weights`, `gone`"
+    assert documents.unknown_functions(text) == ["functional.kl.gone", "gone"]
+    assert documents.unknown_functions("`model.router.Router.backward`") == ["model.router.Router.backward"]
+    text = "`tests/conftest.py`, `tests/conftest.py::repo_root`, `::gone`, `tests/gone.py`"
+    assert documents.unknown_tests(text) == ["::gone", "tests/gone.py"]
+
+
+def _spans(cell):
+    return documents.CODE_SPAN.findall(cell)
