@@ -71,8 +71,9 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         micro_batches: int = 1,
         row_tokens: int = 128,
         first_document: int = 0,
+        data_folder: Path | None = None,
     ) -> None:
-        sizes = (items_per_batch, micro_batches, row_tokens, first_document)
+        sizes = (items_per_batch, micro_batches, row_tokens, first_document, data_folder)
         super().__init__(source, tokenizer, template, seed, max_steps, traces, *sizes)
         require_number("data.on_policy_fraction", on_policy_fraction, 0.0, 1.0)
         self.generate, self.rollout, self.fraction = generate, rollout, on_policy_fraction

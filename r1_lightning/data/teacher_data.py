@@ -1,6 +1,7 @@
 """Text for a student, scored by its teacher at every step (`data=teacher_traces`), or once and kept (`data=teacher_cache`).
 
-The text is the task's documents, or, where `traces` names a source, questions with completions (then the loss is on completions).
+The text is the task's documents, or, where `traces` names a source or the stage has an input `data` (a data set), questions with
+completions; then the loss is on completions.
 Step s takes the next `items_per_batch` of them; everything is a function of (seed, step), and a resumed run makes the same rows
 again.
 """
@@ -19,12 +20,13 @@ from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.teacher_cache import TeacherCache
+from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 from r1_lightning.types.tensors import DistillBatch
-from r1_lightning.types.text import ProblemSource, TraceSource
+from r1_lightning.types.text import ProblemSource, Trace, TraceSource
 
 
 class StepRows(NamedTuple):
@@ -115,7 +117,9 @@ class DistillDataset(FromSeed):
 class TeacherTracesDataModule(L.LightningDataModule):
     """`items_per_batch` documents or traces per optimizer step, in `micro_batches` parts, packed in rows of `row_tokens`.
 
-    `traces` None takes the task's documents from number `first_document` on. Traces longer than a row are left out, and counted.
+    Without `traces` and without the data set of the artefact in `data_folder` the text is the task's documents from number
+    `first_document` on. Traces longer than a row are left out, and counted. Given both, `traces` are
+    taken; `run.task_rules` refuses that.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class TeacherTracesDataModule(L.LightningDataModule):
         micro_batches: int = 1,
         row_tokens: int = 128,
         first_document: int = 0,
+        data_folder: Path | None = None,
     ) -> None:
         super().__init__()
         require_int("data.items_per_batch", items_per_batch, 1)
@@ -139,6 +144,7 @@ class TeacherTracesDataModule(L.LightningDataModule):
         require_int("data.row_tokens", row_tokens, 2)
         require_int("data.first_document", first_document, 0)
         self.source, self.tokenizer, self.template, self.seed = source, tokenizer, template, seed
+        self.data_folder = data_folder
         self.max_steps, self.traces, self.first_document = max_steps, traces, first_document
         self.items_per_batch, self.micro_batches, self.row_tokens = items_per_batch, micro_batches, row_tokens
         self.dataset: DistillDataset | None = None
@@ -151,10 +157,10 @@ class TeacherTracesDataModule(L.LightningDataModule):
 
     def text(self) -> Steps:
         """The text itself, whoever scores it. InvalidInput where no trace fits into a row."""
-        if self.traces is None:
+        if self.traces is None and self.data_folder is None:
             sizes = (self.items_per_batch, self.row_tokens, self.first_document)
             return DocumentSteps(self.source, self.tokenizer, self.seed, *sizes)
-        rows = trace_rows(self.traces.traces(), self.tokenizer, self.template)
+        rows = trace_rows(self._traces(), self.tokenizer, self.template)
         kept = [row for row in rows if len(row.ids) <= self.row_tokens]
         longest = max(len(row.ids) for row in rows)
         allowed = f"no trace fits into a row; the longest takes {longest} tokens"
@@ -164,6 +170,12 @@ class TeacherTracesDataModule(L.LightningDataModule):
             f"traces: {len(kept)}; left out: {left_out} (longer than row_tokens = {self.row_tokens})", flush=True
         )
         return TraceSteps(kept, self.seed, self.items_per_batch)
+
+    def _traces(self) -> Sequence[Trace]:
+        if self.traces is not None:
+            return self.traces.traces()
+        assert self.data_folder is not None, "one of them says where the text is"
+        return [Trace(row.question, row.completion) for row in ChatExamples.of_folder(self.data_folder).read()]
 
     def train_dataloader(self) -> StepLoader:
         assert self.dataset is not None, "setup comes first"
@@ -193,8 +205,9 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
         micro_batches: int = 1,
         row_tokens: int = 128,
         first_document: int = 0,
+        data_folder: Path | None = None,
     ) -> None:
-        sizes = (items_per_batch, micro_batches, row_tokens, first_document)
+        sizes = (items_per_batch, micro_batches, row_tokens, first_document, data_folder)
         super().__init__(source, tokenizer, template, seed, max_steps, traces, *sizes)
         require_int("data.top_k", top_k, 1)
         require_number("data.distill_temperature", distill_temperature, 0.0, open_minimum=True)

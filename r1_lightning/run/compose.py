@@ -61,6 +61,8 @@ class InputSpec:
             "it must be the name of a stage, {stage: NAME, overrides: [...]}, {experiment: NAME, overrides: [...]}, "
             "or {folder: FOLDER}"
         )
+        if isinstance(node, dict):  # null takes back what an option file says
+            node = {key: value for key, value in node.items() if value is not None}
         known = isinstance(node, dict) and set(node) <= {"stage", "overrides", "folder", "experiment"}
         makers = set(node) & {"stage", "experiment"} if isinstance(node, dict) else set()
         if not isinstance(node, dict) or not known or len(makers) > 1 or not (makers or "folder" in node):

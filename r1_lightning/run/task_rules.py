@@ -35,9 +35,11 @@ def check_task(config: DictConfig) -> None:
         _check_rewriting(config, form is not None)
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
+    given = DATA in config.stage.inputs
     if data.get("traces"):
+        require(not given, "data.traces", data["traces"].get("_target_"), f"the stage has an input {DATA!r} as well")
         instantiate(data["traces"]).traces()
-    elif module is PretrainDataModule or _learns_from_documents(data):
+    elif module is PretrainDataModule or (_learns_from_documents(data) and not given):
         next(iter(source.documents(config.seed, 0, 1)), None)
     _check_held_out(config, source)
 

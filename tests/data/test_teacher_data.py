@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.artefacts.data_set import part_path, write_lines
 from r1_lightning.data.teacher_data import DistillDataset, TeacherTracesDataModule
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.tasks.traces import TraceFile
@@ -108,6 +109,15 @@ def test_long_traces_are_left_out_and_counted(capsys: pytest.CaptureFixture[str]
 def test_a_file_is_such_a_source(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"question": "1+1=", "completion": "2"}')
     assert texts_of(data(traces=TraceFile(str(tmp_path), "t.jsonl"), items_per_batch=1)[0]) == ["1+1=2"]
+
+
+def test_the_data_set_of_an_artefact_is_text_as_well(tmp_path: Path) -> None:
+    """Its rows in their order of passes, learned as traces are: completions only."""
+    rows = [{"question": f"{n}+0=", "completion": str(n)} for n in range(10, 16)]
+    write_lines(part_path(tmp_path, 0), rows)
+    made = data(data_folder=tmp_path, items_per_batch=6)
+    assert sorted(texts_of(made[0])) == sorted(f"{n}+0={n}" for n in range(10, 16))
+    assert int(made[0].target_mask.sum()) == 6 * 3, "two digits and the end of each"
 
 
 def test_a_source_that_runs_out_of_documents_is_refused() -> None:

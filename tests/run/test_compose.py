@@ -120,6 +120,7 @@ def test_a_group_that_is_passed_on_was_not_typed(scorer: Parent) -> None:
     [
         ("pretrain", InputSpec("pretrain")),
         ({"stage": "scorer"}, InputSpec("scorer")),
+        ({"stage": None, "experiment": "first"}, InputSpec(experiment="first")),
         ({"stage": "scorer", "overrides": ["a=1"]}, InputSpec("scorer", ("a=1",))),
         ({"folder": "runs/x"}, InputSpec(folder="runs/x")),
         ({"stage": "scorer", "overrides": [], "folder": "runs/x"}, InputSpec("scorer", (), "runs/x")),

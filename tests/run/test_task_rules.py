@@ -99,3 +99,9 @@ def test_samples_that_cannot_be_rewritten_are_noticed_before_anything_is_made(
     command: Command, overrides: list[str], message: str
 ) -> None:
     assert message in command("stage=sample", "stage.rewrite_as=r1", *overrides, configs=REAL_CONFIGS).error
+
+
+def test_a_students_text_comes_from_one_place(command: Command) -> None:
+    both = "data.traces={_target_: r1_lightning.tasks.traces.TraceFile, folder: ., name: traces.jsonl}"
+    error = command("stage=distill", both, "+stage.inputs.data={experiment: r1_800k_tiny}", configs=REAL_CONFIGS).error
+    assert error.startswith("data.traces=") and "the stage has an input 'data' as well" in error
