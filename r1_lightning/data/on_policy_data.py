@@ -8,6 +8,7 @@ sampling. Completions are written at the very step that learns from them, with t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from r1_lightning.data.teacher_data import StepRows, Steps, TeacherTracesDataModule
 from r1_lightning.rollout.distill_rows import DistillRow

@@ -17,7 +17,9 @@ from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
 from r1_lightning.tasks.family import TASK
 from r1_lightning.text.answers import answer_key, lenient_answer
+from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import is_mixed
+from r1_lightning.text.readability import spoken
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
@@ -68,7 +70,9 @@ def measure_samples(
         "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
         "language_consistency": mean(lambda i, j: consistency(problems[i], completions[i][j]).score),
         "wordless_thinking_rate": mean(lambda i, j: thinking_words(completions[i][j]) == 0),
-        "mixed_language_rate": mean(lambda i, j: is_mixed(completions[i][j].text)),
+        "mixed_language_rate": mean(
+            lambda i, j: is_mixed(spoken(completions[i][j].text, TESTS in problems[i].metadata))
+        ),
         "finished_rate": mean(lambda i, j: completions[i][j].finished),
         **of_tasks,
     }

@@ -19,7 +19,9 @@ from r1_lightning.rollout.judging import Judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import is_mixed
+from r1_lightning.text.readability import spoken
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
@@ -144,7 +146,9 @@ class Rollout:
         """Scalars to log, by metric name: means over completions, lengths in tokens, shares in 0..1."""
         generation = self.generation
         lengths = generation.completion_mask.sum(1).float()
-        mixed = [is_mixed(text) for text in self.texts]
+        group = self.rewards.shape[1]
+        asks_for_code = [TESTS in self.problems[number // group].metadata for number in range(len(self.texts))]
+        mixed = [is_mixed(spoken(text, code)) for text, code in zip(self.texts, asks_for_code, strict=True)]
         return {
             "rollout/reward_mean": float(self.rewards.nanmean()),
             **{f"rollout/{name}_mean": float(scores.nanmean()) for name, scores in self.parts.items()},

@@ -6,7 +6,8 @@ where two have the same list, the one whose Levenshtein distances to the other c
 this order, and the first reason counts:
 
 1. unfinished, badly formed, not judged (the verifier ran out of time), wrong;
-2. mixed languages, endless paragraph, stray code, repeats itself (`text.readability`);
+2. mixed languages, endless paragraph, stray code, repeats itself (`text.readability`); thinking in another language than the
+   question's;
 3. contaminated: it shares a run of ten words with a benchmark's question (`tasks.decontaminate`);
 4. same equations as another; then too near to one that is kept, by edit distance; then over the limit per problem.
 
@@ -21,9 +22,11 @@ from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
 
+from r1_lightning.rewards.language import thinking_of
 from r1_lightning.text import readability
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.equations import equations
+from r1_lightning.text.language import language_share
 from r1_lightning.text.readability import Readability
 from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.text import Completion, Problem
@@ -33,6 +36,7 @@ UNFINISHED = "unfinished"
 BADLY_FORMED = "badly formed"
 NOT_JUDGED = "not judged"
 WRONG = "wrong"
+OTHER_LANGUAGE = "in another language"
 CONTAMINATED = "contaminated"
 SAME_EQUATIONS = "same equations"
 TOO_NEAR = "too near"
@@ -41,7 +45,7 @@ OVER_LIMIT = "over the limit per problem"
 REASONS = (
     *(UNFINISHED, BADLY_FORMED, NOT_JUDGED, WRONG),
     *readability.FAULTS,
-    *(CONTAMINATED, SAME_EQUATIONS, TOO_NEAR, OVER_LIMIT),
+    *(OTHER_LANGUAGE, CONTAMINATED, SAME_EQUATIONS, TOO_NEAR, OVER_LIMIT),
 )
 
 
@@ -59,17 +63,21 @@ class JudgedSample:
 class KeepRules:
     """What is kept of the samples that are right.
 
-    `one_per_equations` is RFT's rule. `min_edit_distance` is the least Levenshtein distance to every kept sample of the problem, as
-    a share (0..1) of the longer text; 0 lets all pass that differ at all. `max_per_problem` null is no limit.
+    `question_language`: whoever reads a response reads the question's language, so its thinking has to be in that one, but for the
+    share of words that `readable` tolerates. `one_per_equations` is RFT's rule. `min_edit_distance` is the least Levenshtein
+    distance to every kept sample of the problem, as a share (0..1) of the longer text; 0 lets all pass that differ at all.
+    `max_per_problem` null is no limit.
     """
 
     readable: Readability = field(default_factory=Readability)
+    question_language: bool = True
     one_per_equations: bool = True
     min_edit_distance: float = 0.05
     max_per_problem: int | None = 4
 
     def __post_init__(self) -> None:
-        require(isinstance(self.one_per_equations, bool), "one_per_equations", self.one_per_equations, "true or false")
+        for name in ("question_language", "one_per_equations"):
+            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         require_number("min_edit_distance", self.min_edit_distance, 0.0, 1.0)
         if self.max_per_problem is not None:
             require_int("max_per_problem", self.max_per_problem, 1)
@@ -104,6 +112,9 @@ class KeepRules:
         if not sample.is_right:
             return WRONG
         fault = self.readable.fault(sample.completion.text, asks_for_code=TESTS in problem.metadata)
+        if fault is None and self.question_language:
+            own = language_share(thinking_of(sample.completion), problem.language)
+            fault = OTHER_LANGUAGE if own < 1 - self.readable.mixed_tolerance else None
         return fault or (CONTAMINATED if leak(sample.completion.text) else None)
 
     def _is_near(self, text: str, other: str) -> bool:

@@ -52,7 +52,7 @@ class Readability:
 
     def fault(self, text: str, asks_for_code: bool = False) -> str | None:
         """The first of `FAULTS` that `text` has, or None. `asks_for_code`: its final part may hold code."""
-        if is_mixed(prose(text), self.mixed_tolerance):
+        if is_mixed(spoken(text, asks_for_code), self.mixed_tolerance):
             return MIXED_LANGUAGES
         if longest_paragraph(text) > self.max_paragraph_chars:
             return ENDLESS_PARAGRAPH
@@ -61,6 +61,11 @@ class Readability:
         if repeated_share(text) > self.max_repeated_share:
             return REPEATS_ITSELF
         return None
+
+
+def spoken(text: str, asks_for_code: bool = False) -> str:
+    """What of `text` is in some people's language: its prose, without the final part where that is to be code."""
+    return prose(_before_answer(text) if asks_for_code else text)
 
 
 def prose(text: str) -> str:
@@ -75,10 +80,12 @@ def longest_paragraph(text: str) -> int:
 
 def has_stray_code(text: str, asks_for_code: bool = False) -> bool:
     """Whether there is a code fence, closed or not, outside of the final part of an answer that is to be code."""
-    if asks_for_code:
-        summary = final_summary(text)
-        text = text if summary is None else text[: text.rindex(summary)]
-    return _FENCE.search(text) is not None
+    return _FENCE.search(_before_answer(text) if asks_for_code else text) is not None
+
+
+def _before_answer(text: str) -> str:
+    summary = final_summary(text)
+    return text if summary is None else text[: text.rindex(summary)]
 
 
 def repeated_share(text: str, n: int = REPEATED_RUN) -> float:

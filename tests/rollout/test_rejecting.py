@@ -36,6 +36,7 @@ BY_REASON = {
     "endless paragraph": _judged("step " + "\n".join(f"so {i}+1={i + 1}" for i in range(300))),
     "stray code": _judged("I run\n```python\nprint(7*8-19)\n```\n"),
     "repeats itself": _judged("let me think about it once more, 7*8=56. " * 9),
+    "in another language": _judged("先算7*8=56，所以56-19=37"),
     "contaminated": _judged(f"{LEAK}, 8*7=56"),
     "same equations": _judged("7*8=56, 56-19=37"),
     "too near": _judged("7*8=56, so 56-19=37, 37+0=37"),
@@ -55,6 +56,12 @@ def test_each_reason_alone() -> None:
     alone = {reason: _fates(sample)[0] for reason, sample in BY_REASON.items()}
     depends = ("same equations", "too near", "over the limit per problem")
     assert alone == {reason: KEPT if reason in depends else reason for reason in REASONS}
+
+
+def test_a_thinking_in_another_language_is_kept_where_nobody_asks_for_the_questions() -> None:
+    chinese = _judged("先算7*8=56，所以56-19=37")
+    assert _fates(chinese) == ["in another language"] and _fates(chinese, question_language=False) == [KEPT]
+    assert _fates(_judged("7*8=56")) == [KEPT], "numbers alone are in no wrong language"
 
 
 def test_code_is_no_fault_where_the_problem_has_tests() -> None:

@@ -13,6 +13,7 @@ from r1_lightning.text.readability import (
     has_stray_code,
     longest_paragraph,
     repeated_share,
+    spoken,
 )
 from r1_lightning.text.reasoning_format import reasoned
 from r1_lightning.types.errors import InvalidInput
@@ -73,3 +74,11 @@ def test_limits_out_of_range_are_named(name: str, value: float) -> None:
 def test_hostile_text_ends_in_some_reason_or_none(text: str) -> None:
     """Quadratic scans of these would take minutes; the suite's limit of time would end them."""
     assert Readability().fault(text) in (None, STRAY_CODE, ENDLESS_PARAGRAPH, REPEATS_ITSELF)
+
+
+def test_code_that_was_asked_for_is_in_no_language() -> None:
+    """`def` and `return` are English words of no Chinese text: where code is asked for, what comes before it counts."""
+    text = " <think>得到x-3，最后4*x-12。</think><answer>def f(x): return 4*x-12</answer>"
+    assert Readability().fault(text) == MIXED_LANGUAGES and Readability().fault(text, asks_for_code=True) is None
+    assert Readability().fault(text.replace("最后", "so "), asks_for_code=True) == MIXED_LANGUAGES
+    assert "def" not in spoken(text, asks_for_code=True) and "def" in spoken(text)
