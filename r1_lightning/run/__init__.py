@@ -16,6 +16,7 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
     graph.build         from the bottom up: what is there is used, what was interrupted resumes, the rest is made
     train.run_stage     one stage in its folder: parts (models, reward_models, teachers), Trainer, measuring, table
     sampling            in place of training where the stage is `sample`
+    comparing           in place of training where the stage is `compare`
 
 Beside them: `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
 `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself).

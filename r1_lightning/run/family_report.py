@@ -54,43 +54,38 @@ Values = Mapping[tuple[str, str], float]  # (model, measure) of one seed
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, in words; `difference` of a seed's values, and whether that is what was claimed."""
+    """What the paper says, in words; the `difference` of a seed's values that it is about, and whether it is as claimed."""
 
     words: str
-    models: tuple[str, ...]
     difference: Callable[[Values], float]
     holds: Callable[[float], bool] = lambda difference: difference > 0
 
 
 def _gain(words: str, after: str, before: str, measure: str = "pass_at_1") -> Claim:
-    return Claim(words, (after, before), lambda values: values[after, measure] - values[before, measure])
+    return Claim(words, lambda values: values[after, measure] - values[before, measure])
 
 
 CLAIMS = (
     _gain("R1-Zero is more accurate than the base", "r1_zero", "base"),
     Claim(
         f"Dev1 is readable: at most {MIXES_RARELY:.0%} of its completions mix languages",
-        ("dev1",),
         lambda values: values["dev1", "mixed_language_rate"],
         lambda rate: rate <= MIXES_RARELY,
     ),
     _gain("Dev2 is more accurate than Dev1", "dev2", "dev1"),
     Claim(
         f"R1-Zero mixes languages: in more than {MIXES_RARELY:.0%} of its completions",
-        ("r1_zero",),
         lambda values: values["r1_zero", "mixed_language_rate"],
         lambda rate: rate > MIXES_RARELY,
     ),
     Claim(
         f"R1 does not: in at most {MIXES_RARELY:.0%}",
-        ("r1",),
         lambda values: values["r1", "mixed_language_rate"],
         lambda rate: rate <= MIXES_RARELY,
     ),
     _gain("R1's replies to general requests are better than Dev3's", "r1", "dev3", "quality_general"),
     Claim(
         "R1: the vote of 8 samples is right more often than one of them",
-        ("r1",),
         lambda values: values["r1", "cons_at_8"] - values["r1", "pass_at_1_lenient"],
     ),
     _gain("the distilled student is more accurate than the same student under RL alone", "student", "student_rl"),
@@ -194,9 +189,10 @@ def _claims(by_seed: Mapping[str, Values], seeds: Sequence[str]) -> str:
 
 
 def _verdict(claim: Claim, values: Values) -> str:
-    if not all(any(model == name for name, _ in values) for model in claim.models):
+    try:
+        difference = claim.difference(values)
+    except KeyError:
         return "not run"
-    difference = claim.difference(values)
     return f"{'holds' if claim.holds(difference) else 'DOES NOT HOLD'} ({difference:+.3f})"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from r1_lightning.run.compose import SHARED_GROUPS, compose_parent, compose_stage, composing, options
 from r1_lightning.run.graph import COUNTED
@@ -56,6 +57,8 @@ STAGE_OF = {
 GOES_WITH = {
     "rollout/paper": ["model=v3_671b"],
     "reward/r1": ["task.template=r1"],
+    "reward/r1_code": ["task.template=r1"],
+    "reward/r1_tiny_stage_2": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
     "data/preference_samples": ["rollout=default", "reward=r1_zero"],
     "data/safety_labels": ["objective=safety"],
@@ -90,8 +93,9 @@ def test_every_group_is_shared_or_a_stage_s_own() -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_option_composes_and_fits_its_target(file: str, request: pytest.FixtureRequest) -> None:
     group, option = file.split("/")
-    if file in ("reward/code", "reward/r1_stage_1_code"):  # refused where programs cannot be isolated
-        request.getfixturevalue("isolated")
+    judges = group in ("reward", "stage", "experiment")
+    if judges and "CodeReward" in OmegaConf.to_yaml(compose_stage([f"{group}={option}"]).config):
+        request.getfixturevalue("isolated")  # refused where programs cannot be isolated
     stage = [f"stage={STAGE_OF[file]}"] if file in STAGE_OF else []
     data = request.getfixturevalue("shared_dir") / "data" if file in READ_AT_ONCE else "nowhere"
     config = compose_stage([f"{group}={option}", f"paths.data={data}", *stage, *GOES_WITH.get(file, [])])
