@@ -62,7 +62,7 @@ class RejectionSampling:
     rewrite_as: str | None = None
     shard: int = 0
     shards: int = 1
-    content_version: ClassVar[str] = "rejection-sampling-1"
+    content_version: ClassVar[str] = "rejection-sampling-2"
 
     def __post_init__(self) -> None:
         for name in ("problems", "samples", "problems_per_block", "shards"):

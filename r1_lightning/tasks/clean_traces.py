@@ -7,7 +7,7 @@ steps, all in the language of the question. Two forms:
     r1_zero    <think>...</think><answer>79</answer>
     r1         <think>...</think> The answer is \boxed{79}.        a summary for the reader after the thinking (R1v1 2.3.1)
 
-A program stands in R1's summary twice, in the box and as a block of code, because programs are run from such blocks. A completion
+A program stands in R1's summary as any answer does, in the box (`text/programs.py` reads it there). A completion
 begins with the space that stands between a prompt and what follows. Nothing here is ever on a held-out problem.
 
 `in_r1_form` does the second half of R1's cold start to a sampled completion: what R1-Zero wrote between its tags becomes a thinking
@@ -24,7 +24,6 @@ from typing import Any
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.mixture import DOMAIN, REASONING
 from r1_lightning.tasks.solved import Solved, SolvedSource, VersionedSolvedSource
-from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.reasoning_format import (
     FORMS,
     R1_FORM,
@@ -38,7 +37,7 @@ from r1_lightning.text.reasoning_format import (
 from r1_lightning.types.errors import require_choice, require_int
 from r1_lightning.types.text import Problem
 
-FORMAT_VERSION = 1  # goes up when the same task would give other rows
+FORMAT_VERSION = 2  # goes up when the same task would give other rows
 
 _SUMMARIES = {
     "en": ("The answer is \\boxed{{{}}}.", "So we get \\boxed{{{}}}.", "Answer: \\boxed{{{}}}."),
@@ -118,5 +117,4 @@ def in_r1_form(problem: Problem, completion: str, key: str) -> str:
 
 def _with_summary(rng: Random, problem: Problem, thinking: str, answer: str, summary: str | None = None) -> str:
     said = summary or rng.choice(_SUMMARIES[problem.language]).format(answer)
-    code = f"\n```python\n{answer}\n```" if TESTS in problem.metadata else ""
-    return f" {THINK_OPEN}{thinking}{THINK_CLOSE} {said}{code}"
+    return f" {THINK_OPEN}{thinking}{THINK_CLOSE} {said}"

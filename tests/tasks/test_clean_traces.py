@@ -19,7 +19,7 @@ from r1_lightning.tasks.solved import Solved
 from r1_lightning.text.answers import final_answer, lenient_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import count_words, is_mixed, language_of
-from r1_lightning.text.programs import last_fenced
+from r1_lightning.text.programs import final_program
 from r1_lightning.text.reasoning_format import FORMS, parse, parse_r1
 from r1_lightning.text.response_parts import final_summary
 from r1_lightning.types.errors import InvalidInput
@@ -73,10 +73,10 @@ def test_rows_are_right_readable_and_in_one_language(name: str, form: str) -> No
                 assert final_summary(completion) == row["answer"]
 
 
-def test_programs_stand_in_a_block_of_code_as_well() -> None:
-    for row in clean_rows(SOURCES["programs"], 0, 0, 20, "r1"):
-        assert (last_fenced(row["completion"]) or "").strip() == row["answer"]
-    assert "```" not in next(clean_rows(SOURCES["programs"], 0, 0, 1, "r1_zero"))["completion"]
+def test_programs_are_read_where_they_stand() -> None:
+    for form in FORMS:
+        for row in clean_rows(SOURCES["programs"], 0, 0, 20, form):
+            assert final_program(row["completion"], form) == row["answer"]
 
 
 def test_rows_are_functions_of_seed_and_number() -> None:
@@ -123,7 +123,7 @@ def test_what_r1_zero_wrote_in_r1_form() -> None:
     assert written == in_r1_form(sums, " <think>2+5=7</think><answer>7</answer>", "0/1")
     program = replace(sums, language="en", metadata={TESTS: "{}"})
     code = in_r1_form(program, " <think>x</think><answer>def f(x): return x</answer>", "0/1")
-    assert last_fenced(code) == "def f(x): return x\n" and parse_r1(code).well_formed
+    assert final_program(code, "r1") == "def f(x): return x" and parse_r1(code).well_formed
     for broken in (" <answer>7</answer>", " <think>2+5</think>7"):
         with pytest.raises(ValueError, match="missing_"):
             in_r1_form(sums, broken, "0/1")

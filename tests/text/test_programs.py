@@ -41,6 +41,7 @@ def test_last_fenced_block(text: str, program: str | None) -> None:
         ("<answer>a</answer><answer>b</answer>", None, "b"),
         ("<answer> </answer>", None, None),
         (f"{BLOCK}<answer></answer>", None, None),
+        ("It is \\boxed{print(2)}", None, "print(2)"),
         ("print(1)", None, None),  # no block, no fence: anything could be meant
         ("<answer>" + "x" * (MAX_PROGRAM_CHARS + 1) + "</answer>", None, None),
         ("<answer>" + "x" * MAX_PROGRAM_CHARS + "</answer>", "x" * MAX_PROGRAM_CHARS, "x" * MAX_PROGRAM_CHARS),
@@ -55,7 +56,10 @@ def test_strict_and_lenient(text: str, strict: str | None, lenient: str | None) 
     ("text", "program"),
     [
         (f"<think>a</think>\nHere:\n{BLOCK}\nIt prints 1.", "print(1)\n"),
-        (f"<think>{BLOCK}</think>print(2)", None),  # code in a summary is fenced, and the thinking is not looked at
+        (f"<think>{BLOCK}</think>print(2)", None),  # code in a summary is marked, and the thinking is not looked at
+        ("<think>a</think>It is \\boxed{print({2})}.", "print({2})"),
+        (f"<think>a</think>\\boxed{{print(2)}}\n{BLOCK}", "print(1)\n"),  # a fence says more
+        ("<think>\\boxed{print(3)}</think>print(2)", None),
         (f"<think>a</think><answer>{BLOCK}</answer>", None),
         (f"<think>a\n{BLOCK}", None),
     ],
