@@ -250,3 +250,38 @@ def test_fine_tuning_by_default_is_that_of_r1() -> None:
     config = compose_stage(["stage=sft"]).config
     assert (config.optim.lr, config.optim.lr * config.optim.final_lr_factor) == (5e-5, pytest.approx(5e-6))
     assert config.data.epochs in (2, 3) and config.stage.mtp_loss_weight > 0
+
+
+# experiment -> the experiments it takes, R1v2 figure 2 (students: section 3.1, another base on the data of Dev3)
+GRAPH = {
+    "r1_base_tiny": {},
+    "r1_zero_family": {"base": "r1_base_tiny"},
+    "r1_cold_start_tiny": {"base": "r1_zero_family"},
+    "r1_dev1_tiny": {"base": "r1_base_tiny", "data": "r1_cold_start_tiny"},
+    "r1_dev2_tiny": {"base": "r1_dev1_tiny"},
+    "r1_800k_tiny": {"base": "r1_dev2_tiny"},
+    "r1_dev3_tiny": {"base": "r1_base_tiny", "data": "r1_800k_tiny"},
+    "r1_helpful_tiny": {"base": "r1_base_tiny"},
+    "r1_safety_tiny": {"base": "r1_base_tiny"},
+    "r1_model_tiny": {"base": "r1_dev3_tiny", "helpful": "r1_helpful_tiny", "safety": "r1_safety_tiny"},
+    "r1_student_tiny": {"base": "r1_student_base_tiny", "data": "r1_800k_tiny"},
+    "r1_student_rl_tiny": {"base": "r1_student_base_tiny"},
+}
+
+
+def test_the_graph_of_r1_is_the_papers(isolated: None) -> None:
+    """Both fine-tunings begin with the base, the first RL with the first of them, the second with the second."""
+    composed = {name: compose_stage([f"experiment={name}"]) for name in GRAPH}
+    found = {name: {role: spec.experiment for role, spec in config.inputs.items()} for name, config in composed.items()}
+    assert found == GRAPH
+    language = {
+        name: config.config.reward.weights.get("language")
+        for name, config in composed.items()
+        if config.stage == "grpo"
+    }
+    assert language == {"r1_zero_family": None, "r1_dev2_tiny": 1.0, "r1_model_tiny": 1.0, "r1_student_rl_tiny": None}
+    templates = {name: config.config.task.template for name, config in composed.items()}
+    in_r1_form = {name for name, template in templates.items() if template == "r1"}
+    assert in_r1_form == set(GRAPH) - {
+        *("r1_base_tiny", "r1_zero_family", "r1_cold_start_tiny", "r1_student_base_tiny", "r1_student_rl_tiny")
+    }
