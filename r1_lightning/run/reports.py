@@ -14,8 +14,10 @@ rows: `--seeds` with nothing after it draws them from the rows alone.
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import functools
+import re
 import subprocess
 import sys
 import time
@@ -141,12 +143,23 @@ def rollout_means(artefact: Artefact, names: Iterable[str]) -> Iterator[dict[str
 
 
 def train(arguments: Sequence[str]) -> tuple[Artefact, float]:
-    """Run scripts/train.py; returns the artefact it names at the end and the seconds it took. Raises if it fails."""
+    """Run scripts/train.py and pass on what it prints, as it prints it, its bars included.
+
+    Returns the artefact it names at the end and the seconds it took. Raises if it fails.
+    """
     start_s = time.monotonic()
     command = [sys.executable, "scripts/train.py", *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    print(done.stdout, end="", flush=True)
-    return open_artefact(Path(done.stdout.rstrip().rpartition(LAST_LINE)[2])), time.monotonic() - start_s
+    printed, decoder = "", codecs.getincrementaldecoder("utf-8")(errors="replace")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        while piece := process.stdout.read(4096):
+            text = decoder.decode(piece)
+            printed += text
+            print(text, end="", flush=True)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    named = re.findall(rf"{LAST_LINE}(.+)$", printed, re.MULTILINE)
+    return open_artefact(Path(named[-1])), time.monotonic() - start_s
 
 
 @functools.cache

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from torch import nn
 
+from r1_lightning.artefacts import store
 from r1_lightning.evaluation.curves import spread
 from r1_lightning.run import language_report, moe_report, reward_hacking_report
 from r1_lightning.run.reports import (
@@ -20,6 +23,7 @@ from r1_lightning.run.reports import (
     read,
     report_options,
     require_recipe,
+    train,
     write_report,
 )
 from r1_lightning.types.errors import InvalidInput
@@ -32,6 +36,29 @@ def test_rows_are_added_under_one_header(tmp_path: Path) -> None:
     append(path, ("seed", "value"), [{"seed": 1, "value": 2}])
     assert path.read_text().splitlines() == ["seed,value", "0,1", "1,2"]
     assert read(path) == [{"seed": "0", "value": "1"}, {"seed": "1", "value": "2"}]
+
+
+def test_a_run_shows_what_it_prints_and_gives_the_last_artefact_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A graph names its target and then prints its tables; a bar is passed on in the middle of a line."""
+    made = store.create(tmp_path, "grpo", "tiny", "sums", "a" * 64)
+    store.save_weights(nn.Linear(2, 2), made.weights_path)
+    store.complete(made, "c0ffee", {}, {}, {})
+    (tmp_path / "scripts").mkdir()
+    program = tmp_path / "scripts" / "train.py"
+    program.write_text(
+        f"import sys\nprint('bar ███', end='\\r')\nprint('base: everything lies in nowhere')\n"
+        f"print('grpo: everything lies in {made.folder}')\nprint('| stage | minutes |')\nsys.exit(len(sys.argv) - 2)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    artefact, seconds = train(["seed=1"])
+    assert artefact.folder == made.folder and seconds > 0
+    assert capfd.readouterr().out.startswith("bar ███\rbase: everything lies in nowhere\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        train(["seed=1", "and=more"])
 
 
 def test_a_row_of_another_recipe_is_refused() -> None:
