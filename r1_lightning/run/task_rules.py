@@ -10,8 +10,10 @@ from omegaconf import DictConfig
 
 from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
+from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form
 from r1_lightning.run.measuring import evaluation_settings
+from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require
@@ -33,6 +35,8 @@ def check_task(config: DictConfig) -> None:
     if stage is RejectionSampling:
         _, form = accuracy_and_form(instantiate(config.reward, _convert_="all"))
         _check_rewriting(config, form is not None)
+    if stage is Comparison:
+        inject(config.stage, {}).requests_of(source)
     if config.get("rollout"):
         source.train_problem(config.seed, 0)
     given = DATA in config.stage.inputs

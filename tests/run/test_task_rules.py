@@ -105,3 +105,9 @@ def test_a_students_text_comes_from_one_place(command: Command) -> None:
     both = "data.traces={_target_: r1_lightning.tasks.traces.TraceFile, folder: ., name: traces.jsonl}"
     error = command("stage=distill", both, "+stage.inputs.data={experiment: r1_800k_tiny}", configs=REAL_CONFIGS).error
     assert error.startswith("data.traces=") and "the stage has an input 'data' as well" in error
+
+
+@pytest.mark.usefixtures("isolated")
+def test_more_requests_than_are_held_out_are_noticed_before_anything_is_made(command: Command) -> None:
+    error = command("experiment=r1_tiny", "stage.requests=100", configs=REAL_CONFIGS).error
+    assert "held_out_problems=100 is not allowed: these requests give only 92 of them" in error
