@@ -36,7 +36,7 @@ class Comparison:
 
     accuracy: Mapping[str, RewardFunction]
     domains: Sequence[str] = ("general", "safety")
-    requests: int = 80
+    requests: int = 60
     max_steps: int | None = None
     content_version: ClassVar[str] = "comparison-of-models-1"
 

@@ -100,7 +100,14 @@ def write_report(report: Report, folder: Path) -> int:
         if run in map(report.run_of, read(results)):
             print(f"{report.label(*run)}: already in {results}")
             continue
-        rows, points = report.make(*run)
+        try:
+            rows, points = report.make(*run)
+        except subprocess.CalledProcessError as error:  # it has said itself what is wrong
+            print(
+                f"error: {report.label(*run)} was not made; what is there is kept, and the same command goes on",
+                file=sys.stderr,
+            )
+            return error.returncode
         if points and run not in map(report.run_of, read(curves)):  # before the rows, which say that a run is whole
             append(curves, report.curve_fields, points)
         append(results, report.fields, rows)

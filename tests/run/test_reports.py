@@ -61,6 +61,19 @@ def test_a_run_shows_what_it_prints_and_gives_the_last_artefact_it_names(
         train(["seed=1", "and=more"])
 
 
+def test_a_run_that_fails_ends_the_report_with_a_line_and_its_own_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(seed: int) -> tuple[list, list]:
+        raise subprocess.CalledProcessError(130, "train.py")
+
+    report = Report(
+        {"seed": int}, ("seed",), [(7,)], lambda seed: f"seed {seed}", lambda seed: [], make, lambda rows: ""
+    )
+    assert write_report(report, tmp_path) == 130
+    assert capsys.readouterr().err.startswith("error: seed 7 was not made;") and read(tmp_path / "results.csv") == []
+
+
 def test_a_row_of_another_recipe_is_refused() -> None:
     arguments = [EXPERIMENT, "seed=3"]
     now = planned_fingerprint(*arguments)
