@@ -55,16 +55,19 @@ def environment() -> dict[str, str]:
 
 
 def render(artefact: Artefact) -> str:
-    """The artefact and everything it was made from, as a tree of lines."""
-    return "\n".join(_lines(artefact, head="", tail=""))
+    """The artefact and everything it was made from, as a tree of lines; what was used twice is shown once whole."""
+    return "\n".join(_lines(artefact, "", "", set()))
 
 
 def _short(commit: str) -> str:
     return commit[:12] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
-def _lines(artefact: Artefact, head: str, tail: str) -> list[str]:
-    """`head` precedes this artefact's own line, `tail` the lines of its inputs."""
+def _lines(artefact: Artefact, head: str, tail: str, seen: set[Path]) -> list[str]:
+    """`head` precedes this artefact's own line, `tail` the lines of its inputs; `seen` are the folders shown so far."""
+    if artefact.folder.resolve() in seen and artefact.inputs:
+        return [f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  (as above)"]
+    seen.add(artefact.folder.resolve())
     lines = [
         f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit "
         f"{', then '.join(map(_short, artefact.commits or (artefact.commit,)))}  {artefact.created}  {artefact.folder}"
@@ -75,7 +78,7 @@ def _lines(artefact: Artefact, head: str, tail: str) -> list[str]:
         folder = Path(artefact.folder, record["folder"]).resolve()
         start = f"{tail}{corner}{role}: "
         if is_complete(folder):
-            lines += _lines(open_artefact(folder), start, tail + side)
+            lines += _lines(open_artefact(folder), start, tail + side, seen)
         else:
             where = "" if folder.is_dir() and record["stage"] == KIND else "no longer at "
             lines.append(f"{start}{record['stage']}  {record['fingerprint'][:SHORT_DIGITS]}  {where}{folder}")

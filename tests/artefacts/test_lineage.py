@@ -61,6 +61,21 @@ def test_render_draws_the_tree(tmp_path: Path) -> None:
     assert "commit cccccccccccc-dirty" in lines[0] and str(final.folder) in lines[0]
 
 
+def test_what_was_used_twice_is_shown_once_whole(tmp_path: Path) -> None:
+    """A base without inputs is one line either way, and keeps its commit."""
+    base = _make(tmp_path, "pretrain", "a")
+    cold = _make(tmp_path, "sft", "b", base=base)
+    table = _make(tmp_path, "compare", "d", dev1=cold, r1=_make(tmp_path, "grpo", "e", base=cold))
+    lines = lineage.render(table).splitlines()
+    assert [line.split("  commit")[0] for line in lines] == [
+        "compare  dddddddddd",
+        "├─ dev1: sft  bbbbbbbbbb",
+        "│  └─ base: pretrain  aaaaaaaaaa",
+        "└─ r1: grpo  eeeeeeeeee",
+        "   └─ base: sft  bbbbbbbbbb  (as above)",
+    ]
+
+
 def test_render_survives_a_deleted_input_and_a_moved_root(tmp_path: Path) -> None:
     base = _make(tmp_path / "old", "pretrain", "a")
     _make(tmp_path / "old", "grpo", "d", base=base)
