@@ -24,6 +24,7 @@ SHORT_COMMIT = 10
 FAKE_VLLM = "`rollout=vllm` is tested against a fake of vLLM's interface only (`tests/rollout/test_vllm_sampler.py`)"
 # Reports over seeds on the CPU: what tells one run from another in their rows, and what the runs are.
 RUNS = {
+    "r1_tiny": (("seed", "model"), "models and stages of R1 in miniature, measured or timed"),
     "moe_in_rl": (
         ("seed", "router", "mtp_loss_weight"),
         "runs of the miniature with other routers and MTP losses in RL",
