@@ -228,7 +228,7 @@ def test_a_damaged_block_is_named(sample: Sample, tmp_path: Path) -> None:
         ("stage.rules.min_edit_distance=2", "stage.rules.min_edit_distance=2 is not allowed"),
         ("~reward", "reward=None is not allowed: stage RejectionSampling needs it"),
         ("~reward.rewards.accuracy", "reward"),
-        ("dry_run=true", "dry_run=True is not allowed: what sampling takes is not known"),
+        ("dry_run=true", "dry_run=True is not allowed: what sampling and comparing take is not known"),
         ("+stage.shares={reasoning: 0}", "one of them must be above 0"),
     ],
 )

@@ -138,7 +138,7 @@ def test_traces_of_a_file(inputs: Path, tmp_path: Path, capsys: Captured) -> Non
     assert train(distill(inputs, named, "stage.evaluation=null"), capsys).code == 0
     assert len(students(inputs)) == 2
     path.write_text('{"question": "1"}')
-    assert "traces.jsonl, line 1: completion=None is not allowed" in train(distill(inputs, named), capsys).error
+    assert "traces.jsonl, line 1: the field 'completion' is missing" in train(distill(inputs, named), capsys).error
     path.unlink()
     assert "traces.jsonl is not readable" in train(distill(inputs, named), capsys).error
 
