@@ -21,7 +21,7 @@ from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
 from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, KeepRules
 from r1_lightning.tasks.answered_file import RowSource
-from r1_lightning.tasks.decontaminate import Decontaminator
+from r1_lightning.tasks.decontaminate import NGRAM, Decontaminator
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.reasoning_format import R1_FORM
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -43,10 +43,10 @@ class RejectionSampling:
 
     `problems` problems of the training stream from number `first_problem` on, `samples` completions each, in blocks of
     `problems_per_block` (at most `max_steps` blocks; null: all). `benchmarks` are tasks by name whose held-out questions are kept
-    out, beside the first `held_out_questions` of the task's own. `sources` are rows from elsewhere by name, and `shares` what part
-    of the data set each source is to be, `reasoning` being what is sampled; null: everything there is. `shard` of `shards` says
-    which blocks are this process's: every `shards`-th. With `rewrite_as: r1` the kept samples, written in R1-Zero's form, go into
-    the data set in R1's (`tasks.clean_traces.in_r1_form`).
+    out, beside the first `held_out_questions` of the task's own, by their runs of `contamination_ngram` words. `sources` are rows
+    from elsewhere by name, and `shares` what part of the data set each source is to be, `reasoning` being what is sampled; null:
+    everything there is. `shard` of `shards` says which blocks are this process's: every `shards`-th. With `rewrite_as: r1` the kept
+    samples, written in R1-Zero's form, go into the data set in R1's (`tasks.clean_traces.in_r1_form`).
     """
 
     problems: int
@@ -55,6 +55,7 @@ class RejectionSampling:
     problems_per_block: int = 32
     max_steps: int | None = None
     held_out_questions: int = 500
+    contamination_ngram: int = NGRAM
     rules: KeepRules = field(default_factory=KeepRules)
     benchmarks: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, RowSource] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class RejectionSampling:
             require_int(name, getattr(self, name), 1)
         require_int("first_problem", self.first_problem, 0)
         require_int("held_out_questions", self.held_out_questions, 0)
+        require_int("contamination_ngram", self.contamination_ngram, 1)
         if self.max_steps is not None:
             require_int("max_steps", self.max_steps, 1)
         require_int("shard", self.shard, 0, self.shards - 1)

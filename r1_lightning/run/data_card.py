@@ -41,7 +41,8 @@ def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: 
         "## Problems that were not sampled",
         _table(("why", "number"), counts["not_sampled"].items()),
         "## Decontamination",
-        "No row shares ten words in a row (in Chinese: characters) with a question of these, or is such a question.",
+        f"No row shares {settings.contamination_ngram} words in a row (in Chinese: characters) with a question of these, "
+        "or is such a question.",
         _table(
             ("benchmark", "questions", "problems found"),
             ((name, n, counts["contaminated_by"].get(name, 0)) for name, n in counts["benchmarks"].items()),

@@ -86,7 +86,7 @@ def _decontaminator(config: DictConfig, settings: RejectionSampling) -> Decontam
             isinstance(task, Mapping) and "source" in task, f"stage.benchmarks.{name}", task, "a task with a source"
         )
         questions[name] = held_out_questions(task["source"], settings.held_out_questions)
-    return Decontaminator(questions)
+    return Decontaminator(questions, settings.contamination_ngram)
 
 
 def _make_blocks(

@@ -4,6 +4,10 @@ R1 filters its data against its benchmarks by 10-grams (arXiv:2501.12948v2, B.3)
 (`text.ngrams`). A question with fewer than ten has no such run: it is found only where a whole text says the same, case, spacing,
 full-width forms and the punctuation at its end aside; its signs count then, because `12-3` and `12+3` are the same words.
 
+Where every question of a task opens with the same words ("Write a function f of x: ..."), ten in a row are little more than the
+opening, and nine such questions in ten would be dropped though another number makes another problem. A longer run is the remedy
+(`n`; in stage=sample `contamination_ngram`): GPT-3 took 13 (arXiv:2005.14165, appendix C).
+
 All runs of all benchmarks are in one dictionary, so that looking a text up takes time in proportion to its length alone.
 """
 

@@ -41,6 +41,10 @@ def test_the_card_by_hand() -> None:
     ):
         assert line in card.splitlines(), line
     assert "Fingerprint 0123456789, commit c0ffee" in card
+    assert "No row shares 10 words in a row" in card
+    assert "No row shares 13 words in a row" in render_card(
+        _counts(), RejectionSampling(2, 4, contamination_ngram=13), ORIGIN
+    )
 
 
 def test_the_table_leaves_out_what_did_not_happen() -> None:

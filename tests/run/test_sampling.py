@@ -152,6 +152,12 @@ def test_contaminated_and_repeated_problems_are_not_sampled(sample: Sample, tmp_
     assert indices and indices <= set(range(20, 30))
 
 
+def test_a_short_run_of_words_leaves_nothing(sample: Sample) -> None:
+    """All sums ask in the same words, so that with runs of one word every problem is contaminated."""
+    assert "none was drawn" in sample("stage.held_out_questions=10", "stage.contamination_ngram=1").err
+    assert "contamination_ngram=0" in sample("stage.held_out_questions=10", "stage.contamination_ngram=0").err
+
+
 def test_a_benchmark_by_name(sample: Sample, tmp_path: Path) -> None:
     """Another task's held-out questions, composed into `stage.benchmarks`."""
     sums = "{source: {_target_: tests.support.miniature.Sums}}"

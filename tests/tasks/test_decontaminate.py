@@ -35,6 +35,14 @@ def test_short_questions_are_found_as_a_whole_only() -> None:
     assert find("") is None
 
 
+def test_an_opening_that_all_questions_share_wants_a_longer_run() -> None:
+    """ "Write a function f of x: add 2, then multiply" is ten words, and says nothing of the 6 and the 5 that follow."""
+    tested, asked = ("Write a function f of x: add 2, then multiply by 6, then add " + last for last in ("5", "7"))
+    other = "Write a function f of x: add 2, then multiply by 9, then add 5"
+    assert [Decontaminator({"own": [tested]}, n).leak(other) for n in (10, 13)] == ["own", None]
+    assert Decontaminator({"own": [tested]}, 13).leak(asked) == "own", "all but the last number is the same"
+
+
 def test_the_first_benchmark_is_named_and_all_are_counted() -> None:
     made = Decontaminator(BENCHMARKS)
     assert made.n_questions == {"trains": 2, "apples": 1, "copy": 1}
