@@ -30,6 +30,7 @@ GROUPS = (
     "paths",
     "objective",
     "stage",
+    "benchmarks",
     "experiment",
     "debug",
 )
@@ -47,6 +48,7 @@ STAGE_OF = {
     "data/teacher_traces": "distill",
     "data/teacher_cache": "distill",
     "data/on_policy": "distill",
+    "benchmarks/all": "sample",
     "objective/forward_kl": "distill",
     "objective/reverse_kl": "distill",
     "objective/js": "distill",
@@ -87,7 +89,8 @@ def test_every_group_is_shared_or_a_stage_s_own() -> None:
     assert set(SHARED_GROUPS) <= set(GROUPS)
     assert set(COUNTED) - {"seed"} <= set(GROUPS)
     uncounted = set(GROUPS) - set(COUNTED)
-    assert uncounted == {"trainer", "callbacks", "logger", "launcher", "paths", "objective", "experiment", "debug"}
+    named_by_what_they_set = {"objective", "benchmarks", "experiment", "debug"}
+    assert uncounted == {"trainer", "callbacks", "logger", "launcher", "paths", *named_by_what_they_set}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -127,6 +130,13 @@ def test_values_are_written_once_and_typed(file: str) -> None:
 
     for leaf in leaves(yaml.safe_load((CONFIGS / f"{file}.yaml").read_text())):
         assert not (isinstance(leaf, str) and leaf.replace("e-", "").replace(".", "").isdigit()), f"{leaf!r} is text"
+
+
+def test_all_benchmarks_are_those_that_a_task_calls_so() -> None:
+    """The tasks whose first line calls them a benchmark, and what MATH-500, GSM8K and MBPP hold out beside their training rows."""
+    config = compose_stage(["stage=sample", "benchmarks=all"]).config
+    called = {path.stem for path in CONFIGS.glob("task/*.yaml") if "a benchmark" in path.read_text().splitlines()[0]}
+    assert set(config.stage.benchmarks) == called | {"math500", "gsm8k", "mbpp"}
 
 
 def test_options_of_every_group_are_listed() -> None:
