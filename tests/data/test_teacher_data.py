@@ -173,7 +173,7 @@ def test_the_cache_brings_the_same_text_with_log_probs(tmp_path: Path, capsys: p
 
 def test_a_second_run_does_not_load_the_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Miniature(max_steps=2).cached(tmp_path / "cache").setup("fit")
-    silent = Teacher(lambda: pytest.fail("asked again"), "teacher-1", CharTokenizer.vocab_size)
+    silent = Teacher(lambda: pytest.fail("asked again"), "teacher-1", CharTokenizer.vocab_size, "fp32")
     again = Miniature(max_steps=2).cached(tmp_path / "cache", teacher=silent)
     again.setup("fit")
     assert again.dataset is not None and again.dataset[1].top_ids is not None
