@@ -17,23 +17,43 @@ from r1_lightning.rollout.rejecting import KEPT, REASONS
 from r1_lightning.rollout.rejection_sampling import REASONING, SKIPPED, Record
 from r1_lightning.tasks.clean_traces import in_r1_form
 from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.text.reasoning_format import FormName
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Problem
 
 Row = dict[str, Any]
+CHANGED = "changed by rewriting"  # the fate of a kept sample in which another answer would be read after it
 KEYS = ("domain", "language", "level")  # by which counts are kept
 
 
-def rows_of(record: Record, rewrites: bool = False) -> Iterator[Row]:
-    """The rows that one record gives: the problem with each of its kept samples, which `rewrites` puts into R1's form."""
+def in_form(record: Record, rewrite_as: FormName | None) -> Record:
+    """`record` with its kept samples in the form `rewrite_as` (None: as they were sampled), but for those that it would change."""
+    if rewrite_as is None:
+        return record
+    problem = Problem(**record["problem"])
+    samples = [
+        _rewritten(problem, sample, f"{record['index']}/{number}") if sample["fate"] == KEPT else sample
+        for number, sample in enumerate(record["samples"])
+    ]
+    return {**record, "samples": samples}
+
+
+def _rewritten(problem: Problem, sample: Mapping[str, Any], key: str) -> dict[str, Any]:
+    text = in_r1_form(problem, sample["completion"], key)
+    if text is None:
+        return {**{name: value for name, value in sample.items() if name != "completion"}, "fate": CHANGED}
+    return {**sample, "completion": text}
+
+
+def rows_of(record: Record) -> Iterator[Row]:
+    """The rows that one record gives: the problem with each of its kept samples."""
     problem = record["problem"]
     for number, sample in enumerate(record["samples"]):
         if sample["fate"] == KEPT:
             names = ("answer", "problem_id", "language")
-            text = sample["completion"]
             yield {
                 "question": problem["question"],
-                "completion": in_r1_form(Problem(**problem), text, f"{record['index']}/{number}") if rewrites else text,
+                "completion": sample["completion"],
                 **{name: problem[name] for name in names},
                 "domain": domain_of(problem),
                 "level": problem["level"],
@@ -99,7 +119,7 @@ class Counts:
     def __init__(self) -> None:
         self.skipped: Counter[str] = Counter(dict.fromkeys(SKIPPED, 0))
         self.leaks: Counter[str] = Counter()
-        self.fates: Counter[str] = Counter(dict.fromkeys((KEPT, *REASONS), 0))
+        self.fates: Counter[str] = Counter(dict.fromkeys((KEPT, *REASONS, CHANGED), 0))
         self.groups: dict[str, dict[str, Counter[str]]] = {key: defaultdict(Counter) for key in KEYS}
         self.total: Counter[str] = Counter()
         self.tokens: dict[str, list[int]] = {"sampled": [], "right": [], "kept": []}

@@ -32,7 +32,7 @@ from r1_lightning.rollout.rejection_sampling import (
     RejectionSampling,
     accuracy_and_form,
 )
-from r1_lightning.rollout.sampled_rows import Counts, Row, chosen, rows_of, sizes, uncontaminated_rows
+from r1_lightning.rollout.sampled_rows import Counts, Row, chosen, in_form, rows_of, sizes, uncontaminated_rows
 from r1_lightning.run.data_card import Origin, render_card, render_table
 from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
@@ -158,7 +158,7 @@ def _write_data_set(
     """The parts, the card and, last, the counts. What a killed run left of them is written again."""
     counts = Counts()
     for record in records(settings, folder):
-        counts.add(record)
+        counts.add(in_form(record, settings.rewrite_as))
     others, leaked = _other_rows(settings, decontaminator, inputs)
     available = {REASONING: counts.fates[KEPT], **{name: len(rows) for name, rows in others.items()}}
     if not sum(available.values()):
@@ -172,7 +172,7 @@ def _write_data_set(
     def rows() -> Iterator[Row]:
         number = 0
         for record in records(settings, folder):
-            for row in rows_of(record, rewrites=settings.rewrite_as is not None):
+            for row in rows_of(in_form(record, settings.rewrite_as)):
                 if number in taken[REASONING]:
                     yield row
                 number += 1
