@@ -158,7 +158,4 @@ class ChatExamples:
 
 
 def _example(row: Row, question: str, completion: str, known: Mapping[str, str]) -> ChatExample:
-    for name, text in (("question", question), ("completion", completion)):
-        if len(text) > MAX_TEXT_CHARS:  # rows that are no lines
-            row.refuse(name, text, f"it has {len(text)} characters, and at most {MAX_TEXT_CHARS} are read")
     return ChatExample(question, completion, row.where, {name: value for name, value in known.items() if value})

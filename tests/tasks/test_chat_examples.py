@@ -13,7 +13,6 @@ import pytest
 from r1_lightning.tasks import rows as rows_module
 from r1_lightning.tasks.chat_adaptors import SYSTEM
 from r1_lightning.tasks.chat_examples import (
-    MAX_TEXT_CHARS,
     AnyFormat,
     ChatExamples,
     Messages,
@@ -89,7 +88,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER, ASSISTANT, USER, ASSISTANT]}, "messages=['user', 'assistant', 'user', 'assistant'] is not"),
     ({"messages": [USER, {"role": "assistant"}]}, "file, line 1, messages[1]: the field 'content' is missing"),
     ({"messages": []}, "messages=[] is not allowed"),
-    ({**OURS, "completion": "x" * (MAX_TEXT_CHARS + 1)}, "it has 1048577 characters, and at most 1048576 are read"),
 ]
 
 
