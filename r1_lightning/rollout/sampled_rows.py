@@ -16,6 +16,7 @@ from typing import Any
 from r1_lightning.rollout.rejecting import KEPT, REASONS
 from r1_lightning.rollout.rejection_sampling import REASONING, SKIPPED, Record
 from r1_lightning.tasks.clean_traces import in_r1_form
+from r1_lightning.tasks.family import TASK
 from r1_lightning.tasks.mixture import DOMAIN
 from r1_lightning.text.reasoning_format import FormName
 from r1_lightning.types.errors import InvalidInput, require
@@ -23,7 +24,10 @@ from r1_lightning.types.text import Problem
 
 Row = dict[str, Any]
 CHANGED = "changed by rewriting"  # the fate of a kept sample in which another answer would be read after it
-KEYS = ("domain", "language", "level")  # by which counts are kept
+KEYS = ("domain", "language", "level")  # by which counts of the pool are kept
+LENGTH = "completion_characters"
+ROW_KEYS = ("source", "domain", "task", "language", "level", LENGTH)  # by which rows of the data set are counted
+NOT_SAID = "not said"
 
 
 def in_form(record: Record, rewrite_as: FormName | None) -> Record:
@@ -167,6 +171,47 @@ class Counts:
             "by": {key: _groups(self.groups[key]) for key in KEYS},
             "tokens": {name: _lengths(lengths) for name, lengths in self.tokens.items()},
         }
+
+
+class RowCounts:
+    """Counts of the rows that are written, whatever their source: what a data set holds, beside the pool that it was taken from.
+
+    By source, domain, task (where the task is a family: its part), language, level and the completion's length, in characters
+    because rows of other sources know no tokens.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Counter[str | int]] = {key: Counter() for key in ROW_KEYS}
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """`rows` as they are, each counted as it goes by."""
+        for row in rows:
+            self.add(row)
+            yield row
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        values = {**row, "task": (row.get("metadata") or {}).get(TASK), LENGTH: len(row["completion"]).bit_length()}
+        for key, groups in self.groups.items():
+            value = values.get(key)
+            groups[value if isinstance(value, (str, int)) else NOT_SAID] += 1
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """For each key the number of rows by value, for `counts.json` and the card; without keys of which no row says anything."""
+        return {
+            key: {_range(value) if key == LENGTH else str(value): groups[value] for value in sorted(groups, key=_place)}
+            for key, groups in self.groups.items()
+            if set(groups) - {NOT_SAID}
+        }
+
+
+def _place(value: str | int) -> tuple[bool, str | int]:
+    return isinstance(value, str), value
+
+
+def _range(bits: str | int) -> str:
+    """The whole numbers of so many binary digits: lengths differ by factors."""
+    first, last = 2 ** int(bits) // 2, 2 ** int(bits) - 1
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _groups(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, float | None]]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from r1_lightning.rollout.sampled_rows import CHANGED, Counts, chosen, in_form, rows_of, sizes, uncontaminated_rows
+from r1_lightning.rollout.sampled_rows import (
+    CHANGED,
+    Counts,
+    RowCounts,
+    chosen,
+    in_form,
+    rows_of,
+    sizes,
+    uncontaminated_rows,
+)
 from r1_lightning.text.reasoning_format import parse_r1
 from r1_lightning.types.errors import InvalidInput
 
@@ -149,6 +158,46 @@ def test_counts_by_hand() -> None:
     }
     assert set(found["by"]["domain"]) == {"code", "reasoning"} and set(found["by"]["level"]) == {"2", "3"}
     assert found["tokens"]["kept"] == {"mean": (10 + 30 + 10 + 20 + 30 + 40) / 6, "median": 25, "max": 40}
+
+
+def test_the_rows_of_a_data_set_by_hand() -> None:
+    """Of every source; 63 characters are the longest of their group, 64 the shortest of the next."""
+    counts = RowCounts()
+    code = {
+        "domain": "reasoning",
+        "language": "en",
+        "level": 10,
+        "metadata": {"domain": "reasoning", "task": "programs"},
+    }
+    rows = [
+        {**code, "source": "reasoning", "completion": "c" * 64},
+        {**code, "source": "reasoning", "completion": "c" * 63},
+        {**code, "source": "reasoning", "completion": "c" * 127, "level": 2, "metadata": {"task": "sums"}},
+        {
+            "source": "chat",
+            "domain": "facts",
+            "language": "zh",
+            "level": 2,
+            "completion": "c",
+            "metadata": {"task": [1]},
+        },
+        {"source": "chat", "completion": "c" * 1_024},  # of a source that says nothing
+    ]
+    assert list(counts.counted(rows)) == rows
+    assert {key: list(groups.items()) for key, groups in counts.summary().items()} == {
+        "source": [("chat", 2), ("reasoning", 3)],
+        "domain": [("facts", 1), ("not said", 1), ("reasoning", 3)],
+        "task": [("not said", 2), ("programs", 2), ("sums", 1)],
+        "language": [("en", 3), ("not said", 1), ("zh", 1)],
+        "level": [("2", 2), ("10", 2), ("not said", 1)],
+        "completion_characters": [("1", 1), ("32 to 63", 1), ("64 to 127", 2), ("1,024 to 2,047", 1)],
+    }
+
+
+def test_what_no_row_says_is_no_group() -> None:
+    counts = RowCounts()
+    counts.add({"source": "chat", "completion": "", "language": "en"})
+    assert counts.summary() == {"source": {"chat": 1}, "language": {"en": 1}, "completion_characters": {"0": 1}}
 
 
 def test_nothing_counted_has_no_rate() -> None:

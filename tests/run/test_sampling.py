@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,13 @@ def test_sources_are_mixed_to_their_shares(sample: Sample, tmp_path: Path) -> No
         "rows": 4,
     }
     assert [row["index"] for row in rows[:12]] == sorted(row["index"] for row in rows[:12])
+    written = counts["data_set"]
+    assert written["source"] == {"general": 4, "reasoning": 12} and written["domain"] == {"chat": 4, "reasoning": 12}
+    lengths = Counter(len(row["completion"]).bit_length() for row in rows)
+    assert list(written["completion_characters"].values()) == [lengths[bits] for bits in sorted(lengths)]
+    assert sum(written["language"].values()) == counts["rows"] == 16 and "task" not in written
+    assert counts["by"]["domain"]["reasoning"]["kept"] == counts["kept"], "the pool's own counts stay"
+    assert "| chat | 4 | 25.0 % |" in (folder / data_set.CARD).read_text(encoding="utf-8")
     assert "the sources are reasoning, general" in sample(general, "+stage.shares={poems: 1}", root="bad").err
 
 
