@@ -45,13 +45,15 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of one file; `InvalidInput` names the line that is damaged."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise InvalidInput(f"{path}, line {number}: not valid UTF-8 (byte {error.start})") from error
+            except (ValueError, RecursionError) as error:
                 raise InvalidInput(f"{path}, line {number}: not valid JSON ({error})") from error
-            if not isinstance(row, dict) or not line.endswith("\n"):
+            if not isinstance(row, dict) or not line.endswith(b"\n"):
                 raise InvalidInput(f"{path}, line {number}: it is cut off, or no JSON object")
             yield row
 

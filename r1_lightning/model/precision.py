@@ -81,9 +81,13 @@ def has_compiler() -> bool:
 class Precision(Protocol):
     """A backend that makes linear layers and says in which type they compute.
 
-    `logprob_tolerance` (nats) and `max_flipped_fraction` (0..1) say how closely sampler and training forward must agree;
+    `compute` names that type. `logprob_tolerance` (nats) and `max_flipped_fraction` (0..1) say how closely sampler and training
+    forward must agree;
     `static_shapes` says whether shapes must not depend on data.
     """
+
+    @property
+    def compute(self) -> str: ...
 
     @property
     def logprob_tolerance(self) -> float: ...
@@ -116,7 +120,7 @@ class PlainPrecision:
         require_choice("precision.compute", compute, ("fp32", "bf16"))
         require_choice("precision.compile", compile, (True, False))
         require(not compile or has_compiler(), "precision.compile", compile, "it needs a C++ compiler (g++ or clang++)")
-        self.compute = compute
+        self.compute: str = compute
         self.static_shapes = compile
         self.logprob_tolerance, self.max_flipped_fraction = AGREEMENT[compute]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from r1_lightning.rollout.chat_rows import encode_pairs
+from r1_lightning.rollout.chat_rows import chat_rows
 from r1_lightning.rollout.packing import PackedRows, cut_long
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -38,9 +38,9 @@ def document_rows(texts: Sequence[str], tokenizer: TextTokenizer, row_tokens: in
 
 
 def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: ChatTemplate) -> list[DistillRow]:
-    """Each trace as the question in its template, the completion as it stands, EOS."""
-    pairs = [(trace.question, trace.completion) for trace in traces]
-    return [DistillRow((*p, *c), len(p)) for p, c in encode_pairs(pairs, tokenizer, template)]
+    """Each trace as fine-tuning and sampling have it: the question in its template, the completion after one space, EOS."""
+    rows = chat_rows([(trace.question, trace.completion) for trace in traces], tokenizer, template)
+    return [DistillRow((*row.prompt, *row.completion), len(row.prompt)) for row in rows]
 
 
 def collate_distill(

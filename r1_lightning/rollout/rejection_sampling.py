@@ -23,7 +23,7 @@ from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, Kee
 from r1_lightning.tasks.answered_file import RowSource
 from r1_lightning.tasks.decontaminate import NGRAM, Decontaminator
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.text.reasoning_format import R1_FORM
+from r1_lightning.text.reasoning_format import R1_FORM, FormName
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import GenerateFn
@@ -46,7 +46,8 @@ class RejectionSampling:
     out, beside the first `held_out_questions` of the task's own, by their runs of `contamination_ngram` words. `sources` are rows
     from elsewhere by name, and `shares` what part of the data set each source is to be, `reasoning` being what is sampled; null:
     everything there is. `shard` of `shards` says which blocks are this process's: every `shards`-th. With `rewrite_as: r1` the kept
-    samples, written in R1-Zero's form, go into the data set in R1's (`tasks.clean_traces.in_r1_form`).
+    samples, written in R1-Zero's form, go into the data set in R1's (`tasks.clean_traces.in_r1_form`), but for those in which
+    something else would be read then.
     """
 
     problems: int
@@ -60,7 +61,7 @@ class RejectionSampling:
     benchmarks: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, RowSource] = field(default_factory=dict)
     shares: Mapping[str, float] | None = None
-    rewrite_as: str | None = None
+    rewrite_as: FormName | None = None
     shard: int = 0
     shards: int = 1
     content_version: ClassVar[str] = "rejection-sampling-2"

@@ -16,24 +16,48 @@ from typing import Any
 from r1_lightning.rollout.rejecting import KEPT, REASONS
 from r1_lightning.rollout.rejection_sampling import REASONING, SKIPPED, Record
 from r1_lightning.tasks.clean_traces import in_r1_form
+from r1_lightning.tasks.family import TASK
 from r1_lightning.tasks.mixture import DOMAIN
+from r1_lightning.text.reasoning_format import FormName
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Problem
 
 Row = dict[str, Any]
-KEYS = ("domain", "language", "level")  # by which counts are kept
+CHANGED = "changed by rewriting"  # the fate of a kept sample in which another answer would be read after it
+KEYS = ("domain", "language", "level")  # by which counts of the pool are kept
+LENGTH = "completion_characters"
+ROW_KEYS = ("source", "domain", "task", "language", "level", LENGTH)  # by which rows of the data set are counted
+NOT_SAID = "not said"
 
 
-def rows_of(record: Record, rewrites: bool = False) -> Iterator[Row]:
-    """The rows that one record gives: the problem with each of its kept samples, which `rewrites` puts into R1's form."""
+def in_form(record: Record, rewrite_as: FormName | None) -> Record:
+    """`record` with its kept samples in the form `rewrite_as` (None: as they were sampled), but for those that it would change."""
+    if rewrite_as is None:
+        return record
+    problem = Problem(**record["problem"])
+    samples = [
+        _rewritten(problem, sample, f"{record['index']}/{number}") if sample["fate"] == KEPT else sample
+        for number, sample in enumerate(record["samples"])
+    ]
+    return {**record, "samples": samples}
+
+
+def _rewritten(problem: Problem, sample: Mapping[str, Any], key: str) -> dict[str, Any]:
+    text = in_r1_form(problem, sample["completion"], key)
+    if text is None:
+        return {**{name: value for name, value in sample.items() if name != "completion"}, "fate": CHANGED}
+    return {**sample, "completion": text}
+
+
+def rows_of(record: Record) -> Iterator[Row]:
+    """The rows that one record gives: the problem with each of its kept samples."""
     problem = record["problem"]
     for number, sample in enumerate(record["samples"]):
         if sample["fate"] == KEPT:
             names = ("answer", "problem_id", "language")
-            text = sample["completion"]
             yield {
                 "question": problem["question"],
-                "completion": in_r1_form(Problem(**problem), text, f"{record['index']}/{number}") if rewrites else text,
+                "completion": sample["completion"],
                 **{name: problem[name] for name in names},
                 "domain": domain_of(problem),
                 "level": problem["level"],
@@ -99,7 +123,7 @@ class Counts:
     def __init__(self) -> None:
         self.skipped: Counter[str] = Counter(dict.fromkeys(SKIPPED, 0))
         self.leaks: Counter[str] = Counter()
-        self.fates: Counter[str] = Counter(dict.fromkeys((KEPT, *REASONS), 0))
+        self.fates: Counter[str] = Counter(dict.fromkeys((KEPT, *REASONS, CHANGED), 0))
         self.groups: dict[str, dict[str, Counter[str]]] = {key: defaultdict(Counter) for key in KEYS}
         self.total: Counter[str] = Counter()
         self.tokens: dict[str, list[int]] = {"sampled": [], "right": [], "kept": []}
@@ -147,6 +171,47 @@ class Counts:
             "by": {key: _groups(self.groups[key]) for key in KEYS},
             "tokens": {name: _lengths(lengths) for name, lengths in self.tokens.items()},
         }
+
+
+class RowCounts:
+    """Counts of the rows that are written, whatever their source: what a data set holds, beside the pool that it was taken from.
+
+    By source, domain, task (where the task is a family: its part), language, level and the completion's length, in characters
+    because rows of other sources know no tokens.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Counter[str | int]] = {key: Counter() for key in ROW_KEYS}
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """`rows` as they are, each counted as it goes by."""
+        for row in rows:
+            self.add(row)
+            yield row
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        values = {**row, "task": (row.get("metadata") or {}).get(TASK), LENGTH: len(row["completion"]).bit_length()}
+        for key, groups in self.groups.items():
+            value = values.get(key)
+            groups[value if isinstance(value, (str, int)) else NOT_SAID] += 1
+
+    def summary(self) -> dict[str, dict[str, int]]:
+        """For each key the number of rows by value, for `counts.json` and the card; without keys of which no row says anything."""
+        return {
+            key: {_range(value) if key == LENGTH else str(value): groups[value] for value in sorted(groups, key=_place)}
+            for key, groups in self.groups.items()
+            if set(groups) - {NOT_SAID}
+        }
+
+
+def _place(value: str | int) -> tuple[bool, str | int]:
+    return isinstance(value, str), value
+
+
+def _range(bits: str | int) -> str:
+    """The whole numbers of so many binary digits: lengths differ by factors."""
+    first, last = 2 ** int(bits) // 2, 2 ** int(bits) - 1
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _groups(groups: Mapping[str, Counter[str]]) -> dict[str, dict[str, float | None]]:

@@ -29,17 +29,22 @@ def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: 
         "# Data card",
         f"{counts['rows']} rows; {counts['samples']} samples of {counts['sampled_problems']} problems, of which "
         f"{counts['right']} are right ({_percent(counts['pass_rate'])}) and {counts['kept']} were kept.",
-        "## Rows by source",
+        "## The data set",
         _table(
             ("source", "available", "left out: contaminated", "rows"),
             ((name, s["available"], s["contaminated"], s["rows"]) for name, s in counts["sources"].items()),
         ),
+        *(_rows(key, groups, counts["rows"]) for key, groups in counts["data_set"].items()),
+        "## The pool",
+        "What was sampled, before the shares were taken and without the rows of other sources.",
         *(_by(key, groups) for key, groups in counts["by"].items()),
-        "## Samples: kept, or dropped and why",
+        "### Samples: kept, or dropped and why",
         "The first reason counts, in this order.",
         _table(("samples that are", "number"), counts["samples_by_fate"].items()),
-        "## Problems that were not sampled",
+        "### Problems that were not sampled",
         _table(("why", "number"), counts["not_sampled"].items()),
+        "### Lengths in tokens",
+        _table(("samples", "mean", "median", "max"), _lengths(counts["tokens"])),
         "## Decontamination",
         f"No row shares {settings.contamination_ngram} words in a row (in Chinese: characters) with a question of these, "
         "or is such a question.",
@@ -47,8 +52,6 @@ def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: 
             ("benchmark", "questions", "problems found"),
             ((name, n, counts["contaminated_by"].get(name, 0)) for name, n in counts["benchmarks"].items()),
         ),
-        "## Lengths in tokens",
-        _table(("samples", "mean", "median", "max"), _lengths(counts["tokens"])),
         "## Rules",
         _table(("rule", "value"), rules.items()),
         "## Origin",
@@ -72,10 +75,14 @@ def render_table(counts: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
+def _rows(key: str, groups: Mapping[str, int], total: int) -> str:
+    return _table((key, "rows", "share"), ((value, n, _percent(n / total)) for value, n in groups.items()))
+
+
 def _by(key: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
     names = ("problems", "samples", "right", "kept")
     rows = ((value, *(g[name] for name in names), _percent(g["pass_rate"])) for value, g in groups.items())
-    return f"## Sampled, by {key}\n\n{_table((key, *names, 'pass rate'), rows)}"
+    return f"### By {key}\n\n{_table((key, *names, 'pass rate'), rows)}"
 
 
 def _lengths(tokens: Mapping[str, Mapping[str, float] | None]) -> Iterable[Sequence[Any]]:

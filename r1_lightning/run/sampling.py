@@ -2,7 +2,7 @@
 
     blocks/block-00000.jsonl   what became of every sample of a block of problems; written when the block is done
     data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
-    data_card.md, counts.json  counts per domain, pass rates, lengths, what was dropped and why
+    data_card.md, counts.json  what the rows are; of the pool pass rates, lengths, what was dropped and why
 
 A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks
 of one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: it has the input
@@ -32,7 +32,16 @@ from r1_lightning.rollout.rejection_sampling import (
     RejectionSampling,
     accuracy_and_form,
 )
-from r1_lightning.rollout.sampled_rows import Counts, Row, chosen, rows_of, sizes, uncontaminated_rows
+from r1_lightning.rollout.sampled_rows import (
+    Counts,
+    Row,
+    RowCounts,
+    chosen,
+    in_form,
+    rows_of,
+    sizes,
+    uncontaminated_rows,
+)
 from r1_lightning.run.data_card import Origin, render_card, render_table
 from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
@@ -158,7 +167,7 @@ def _write_data_set(
     """The parts, the card and, last, the counts. What a killed run left of them is written again."""
     counts = Counts()
     for record in records(settings, folder):
-        counts.add(record)
+        counts.add(in_form(record, settings.rewrite_as))
     others, leaked = _other_rows(settings, decontaminator, inputs)
     available = {REASONING: counts.fates[KEPT], **{name: len(rows) for name, rows in others.items()}}
     if not sum(available.values()):
@@ -172,7 +181,7 @@ def _write_data_set(
     def rows() -> Iterator[Row]:
         number = 0
         for record in records(settings, folder):
-            for row in rows_of(record, rewrites=settings.rewrite_as is not None):
+            for row in rows_of(in_form(record, settings.rewrite_as)):
                 if number in taken[REASONING]:
                     yield row
                 number += 1
@@ -181,9 +190,11 @@ def _write_data_set(
 
     for path in data_set.parts_of(folder):
         path.unlink()
-    write_parts(folder, rows())
+    written = RowCounts()
+    write_parts(folder, written.counted(rows()))
     summary = {
         **counts.summary(),
+        "data_set": written.summary(),
         "sources": {
             name: {"available": available[name], "contaminated": leaked.get(name, 0), "rows": wanted[name]}
             for name in available

@@ -7,6 +7,7 @@ precision; its tokenizer must be the student's, which is looked at before anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -46,4 +47,5 @@ def teacher_of(artefact: Artefact, tokenizer: TextTokenizer, student: Any, row_t
     allowed = f"the teacher reads at most {shape.max_positions} tokens"
     require(row_tokens <= shape.max_positions, "data.row_tokens", row_tokens, allowed)
     precision = student.precision
-    return Teacher(lambda: make_backbone(shape, precision, artefact), artefact.fingerprint, tokenizer.vocab_size)
+    make = partial(make_backbone, shape, precision, artefact)
+    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, precision.compute)

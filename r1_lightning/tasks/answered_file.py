@@ -69,11 +69,9 @@ def _answered(row: Row, domain: str) -> dict[str, Any]:
     language = row.optional_text("language") or language_of(question) or LANGUAGES[0]
     if language not in LANGUAGES:
         row.refuse("language", language, f"it must be one of {', '.join(LANGUAGES)}")
-    level, metadata = row.fields.get("level", 1), row.fields.get("metadata", {})
+    level = row.fields.get("level", 1)
     if type(level) is not int:
         row.refuse("level", level, "it must be a whole number")
-    if not isinstance(metadata, dict):
-        row.refuse("metadata", metadata, "it must be an object")
     return {
         "question": question,
         "completion": completion,
@@ -82,5 +80,5 @@ def _answered(row: Row, domain: str) -> dict[str, Any]:
         "language": language,
         "domain": row.optional_text("domain") or domain,
         "level": level,
-        "metadata": metadata,
+        "metadata": row.optional_object("metadata"),
     }

@@ -47,7 +47,7 @@ class QuestionCompletion:
         known: dict[str, str] = {name: row.optional_text(name) for name in ("language", "domain", "problem_id")}
         if known["language"] not in ("", *LANGUAGES):
             row.refuse("language", known["language"], f"it must be one of {', '.join(LANGUAGES)}, or left out")
-        if row.fields.get("level") is not None:
+        if _holds(row, "level"):
             known["level"] = str(row.whole("level", 0, MAX_LEVEL))
         return _example(row, row.text("question"), row.text("completion"), known)
 
@@ -91,13 +91,16 @@ FORMATS: Mapping[tuple[str, ...], ExampleAdaptor] = {
 
 @dataclass(frozen=True)
 class AnyFormat:
-    """Reads each row by the fields that it has."""
+    """Reads each row by the fields that hold something."""
 
     def to_example(self, row: Row) -> ChatExample:
         for names, adaptor in FORMATS.items():
-            if names[0] in row.fields:
+            if _holds(row, names[0]):
                 return adaptor.to_example(row)
         wanted = ", or ".join(" and ".join(names) for names in FORMATS)
+        empty = ", ".join(f"{names[0]}={row.fields[names[0]]!r}" for names in FORMATS if names[0] in row.fields)
+        if empty:
+            raise InvalidInput(f"{row.where}: {empty} is not allowed: one must hold something (a row has {wanted})")
         raise InvalidInput(f"{row.where}: the field 'question' is missing (a row has {wanted})")
 
 
@@ -157,8 +160,10 @@ class ChatExamples:
         return examples, f"chat-{FORMAT_VERSION}-{digest.hexdigest()[:16]}"
 
 
+def _holds(row: Row, name: str) -> bool:
+    """Column formats give every row all columns: null where there is nothing, in CSV empty text."""
+    return row.fields.get(name) not in (None, "")
+
+
 def _example(row: Row, question: str, completion: str, known: Mapping[str, str]) -> ChatExample:
-    for name, text in (("question", question), ("completion", completion)):
-        if len(text) > MAX_TEXT_CHARS:  # rows that are no lines
-            row.refuse(name, text, f"it has {len(text)} characters, and at most {MAX_TEXT_CHARS} are read")
     return ChatExample(question, completion, row.where, {name: value for name, value in known.items() if value})

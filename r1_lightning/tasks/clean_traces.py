@@ -7,8 +7,9 @@ steps, all in the language of the question. Two forms:
     r1_zero    <think>...</think><answer>79</answer>
     r1         <think>...</think> The answer is \boxed{79}.        a summary for the reader after the thinking (R1v1 2.3.1)
 
-A program stands in R1's summary as any answer does, in the box (`text/programs.py` reads it there). A completion
-begins with the space that stands between a prompt and what follows. Nothing here is ever on a held-out problem.
+A program stands in R1's summary as any answer does, in the box (`text/programs.py` reads it there), but one that was sampled in a
+fenced block stays in it. A completion begins with the space that stands between a prompt and what follows. Nothing here is ever on
+a held-out problem.
 
 `in_r1_form` does the second half of R1's cold start to a sampled completion: what R1-Zero wrote between its tags becomes a thinking
 and a summary for the reader. The paper asks DeepSeek-V3 to rewrite (R1v2 B.3), which also mends what is hard to read; here a rule
@@ -24,6 +25,9 @@ from typing import Any
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.tasks.mixture import DOMAIN, REASONING
 from r1_lightning.tasks.solved import Solved, SolvedSource, VersionedSolvedSource
+from r1_lightning.text.answers import final_answer, marked_answer
+from r1_lightning.text.code_tests import TESTS
+from r1_lightning.text.programs import final_program, last_fenced
 from r1_lightning.text.reasoning_format import (
     FORMS,
     R1_FORM,
@@ -104,15 +108,30 @@ def clean_completion(solved: Solved, key: str, form: FormName) -> str:
     return _with_summary(rng, problem, thinking, problem.answer, solved.summary)
 
 
-def in_r1_form(problem: Problem, completion: str, key: str) -> str:
+def in_r1_form(problem: Problem, completion: str, key: str) -> str | None:
     """A well-formed completion of R1-Zero's form in R1's: its thinking, then a summary that says its answer in a box.
 
-    How the summary is worded depends on `key` alone. Raises ValueError for a completion without thinking or without answer.
+    What holds a fenced program is the summary itself. How a summary is worded depends on `key` alone. None where another answer or
+    program would be read in the result: a box holds neither a brace without its partner nor more than 1,000 characters. Raises
+    ValueError for a completion without thinking or without answer.
     """
     found = parse(completion)
     if found.think is None or found.answer is None:
         raise ValueError(f"no thinking and answer to rewrite: {', '.join(found.faults)}")
-    return _with_summary(keyed_random("rewritten", key), problem, found.think.strip(), found.answer.strip())
+    answer = found.answer.strip()
+    is_code = TESTS in problem.metadata
+    summary = answer if is_code and last_fenced(answer) is not None else None
+    written = _with_summary(keyed_random("rewritten", key), problem, found.think.strip(), answer, summary)
+    return written if _read(written, R1_FORM, is_code) == _read(completion, R1_ZERO_FORM, is_code) else None
+
+
+def _read(completion: str, form: FormName, is_code: bool) -> str | None:
+    """What a verifier finds in `completion`; white space after a program does not count, before it does."""
+    if is_code:
+        program = final_program(completion, form)
+        return None if program is None else program.rstrip()
+    answer = final_answer(completion, form)
+    return None if answer is None else marked_answer(answer)
 
 
 def _with_summary(rng: Random, problem: Problem, thinking: str, answer: str, summary: str | None = None) -> str:

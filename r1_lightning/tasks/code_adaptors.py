@@ -65,7 +65,7 @@ class HumanEval:
     """HumanEval (Chen et al. 2021, arXiv:2107.03374): `prompt`, `entry_point`, `canonical_solution`, `test`."""
 
     name: ClassVar[str] = "humaneval"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def to_problem(self, row: Row) -> Problem:
         prompt, entry_point = row.text("prompt"), row.text("entry_point")
@@ -80,7 +80,7 @@ class HumanEval:
             f"Complete this Python function; give all of it, with its first line.\n\n```python\n{prompt.strip()}\n```\n\n"
             f"{IN_A_BLOCK}"
         )
-        metadata = {TESTS: tests.to_json(), "task": row.optional_text("task_id")}
+        metadata = {TESTS: tests.to_json(), "task_id": row.optional_text("task_id")}
         return Problem(question, prompt + solution, question_id(self.name, prompt), metadata=metadata)
 
 

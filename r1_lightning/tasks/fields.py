@@ -7,6 +7,7 @@ names the file, the row and the field, so that nobody has to find row 5,211 of 7
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -72,6 +73,19 @@ class Row:
         if not isinstance(value, list):
             self.refuse(name, value, "it must be a list of strings")
         return [Row({name: item}, self.where).text(name) for item in value]
+
+    def optional_object(self, name: str) -> dict[str, Any]:
+        """The mapping under `name`, which can be written as JSON again; the empty one where the field is missing."""
+        value = self.fields.get(name, {})
+        if not isinstance(value, dict):
+            self.refuse(name, value, "it must be an object")
+        try:
+            written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (ValueError, TypeError, RecursionError):
+            self.refuse(name, value, "no NaN or infinity may stand in it, and nothing that JSON does not know")
+        if not is_unicode(written):
+            self.refuse(name, value, "its text must be valid Unicode, without unpaired surrogates")
+        return value
 
     def inner(self, name: str) -> Row:
         """The mapping under `name` as a row of its own."""

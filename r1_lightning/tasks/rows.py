@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ MAX_TEXT_CHARS = 2**20  # several times 32,768 tokens: a longer line of text to 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REASON_CHARS = 200
+_CSV_LIMIT = threading.Lock()  # held while Python's limit of a field is another than it was
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Rows:
         split: which split of the hub's data set, or of the folder.
         revision: a commit or tag of the hub's data set; None is its newest.
         hub_files: these files of the hub's data set, for one that only a loading script could open.
-        max_row_chars: a longer line of JSON is refused.
+        max_row_chars: a longer line of JSON is refused, and in rows that are no lines a field with more characters.
 
     Raises:
         InvalidInput: neither is given, or a value is not what it should be.
@@ -117,7 +119,15 @@ class Rows:
         else:
             values = _json_array(_decoded(content, str(path)), path)
         for number, value in enumerate(values, start=1):
-            yield _row(value, f"{path}, row {number}")
+            yield self._whole_row(value, f"{path}, row {number}")
+
+    def _whole_row(self, value: Any, where: str) -> Row:
+        row = _row(value, where)
+        for name, held in row.fields.items():
+            count = _characters(held)
+            if count > self.max_row_chars:
+                row.refuse(name, held, f"it has {count} characters, and at most {self.max_row_chars} are read")
+        return row
 
     def _json_lines(self, path: Path, digest: hashlib._Hash) -> Iterator[Row]:
         with path.open("rb") as stream:
@@ -149,7 +159,8 @@ class Rows:
             raise InvalidInput(f"{self.hub}: the split {self.split!r} is empty")
         for value in values:
             digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
-        return [_row(value, f"{self.hub}, {self.split}, row {number}") for number, value in enumerate(values, start=1)]
+        place = f"{self.hub}, {self.split}"
+        return [self._whole_row(value, f"{place}, row {number}") for number, value in enumerate(values, start=1)]
 
     def _load(self) -> Iterable[Any]:
         import datasets  # takes a second, and only the hub needs it
@@ -194,15 +205,38 @@ def _json_array(text: str, path: Path) -> list[Any]:
 
 def _csv(text: str, path: Path) -> list[Any]:
     """A first line with the fields' names, then rows of as many values; all values are text."""
-    try:
-        lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True))
-    except csv.Error as error:
-        raise InvalidInput(f"{path}: not valid CSV ({error})") from error
+    lines = _csv_lines(text.removeprefix("\ufeff"), path)
     names = lines[0] if lines else []
+    _check_distinct(names, path)
     for number, values in enumerate(lines[1:], start=1):
         if len(values) != len(names):
             raise InvalidInput(f"{path}, row {number}: {len(values)} values, but the first line names {len(names)}")
     return [dict(zip(names, values, strict=True)) for values in lines[1:]]
+
+
+def _csv_lines(text: str, path: Path) -> list[list[str]]:
+    """Python's limit of a field holds for the whole process: it is lifted for one text at a time, and then as it was."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines: list[list[str]] = []
+    start = 1
+    with _CSV_LIMIT:
+        limit = csv.field_size_limit(max(1, len(text)))
+        try:
+            for values in reader:
+                lines.append(values)
+                start = reader.line_num + 1
+        except csv.Error as error:
+            place = f"line {start}" if reader.line_num <= start else f"lines {start} to {reader.line_num}"
+            raise InvalidInput(f"{path}, {place}: not valid CSV ({error})") from error
+        finally:
+            csv.field_size_limit(limit)
+    return lines
+
+
+def _check_distinct(names: Sequence[str], path: Path) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"{path}: two columns are named {twice!r}: each needs a name of its own")
 
 
 def _parquet(path: Path) -> list[Any]:
@@ -210,11 +244,13 @@ def _parquet(path: Path) -> list[Any]:
     import pyarrow.parquet as pq
 
     try:
-        values: list[Any] = pq.ParquetFile(path).read().to_pylist()
+        table = pq.ParquetFile(path).read()
+        values: list[Any] = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
         raise InvalidInput(
             f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:_REASON_CHARS]})"
         ) from error
+    _check_distinct(table.column_names, path)
     return [_plain(value) for value in values]
 
 
@@ -227,6 +263,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (datetime.date, datetime.datetime)):
         return value.isoformat()
     return value if value is None or isinstance(value, (str, int, float)) else repr(value)
+
+
+def _characters(value: Any) -> int:
+    """Of all texts in `value`, however deep."""
+    count, left = 0, [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            count += len(item)
+        elif isinstance(item, dict):
+            left += [*item, *item.values()]
+        elif isinstance(item, list):
+            left += item
+    return count
 
 
 def _row(value: Any, where: str) -> Row:

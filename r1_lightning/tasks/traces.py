@@ -12,7 +12,7 @@ from pathlib import Path
 from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
 from r1_lightning.types.text import Trace
 
-FORMAT_VERSION = 1  # goes up when the same file would give other traces
+FORMAT_VERSION = 2  # goes up when the same file would give other traces, or they would be learned otherwise
 
 
 class TraceFile:

@@ -94,11 +94,26 @@ def test_parts_are_ordered_by_number(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}\n{"a"', '{"a": 1}\n[]\n', '{"a": 1}\n{"a": 2}'])
-def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x.jsonl").write_text(text)
-    with pytest.raises(InvalidInput, match=r"x\.jsonl, line 2"):
-        list(data_set.read_lines(tmp_path / "x.jsonl"))
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (b'{"a"', "not valid JSON"),
+        (b"[]\n", "it is cut off, or no JSON object"),
+        (b'{"a": 2}', "it is cut off, or no JSON object"),
+        (b'{"a": "\xff"}\n', "not valid UTF-8 (byte 7)"),
+        (b"[" * 50_000 + b"\n", "not valid JSON"),
+        (b'{"a": 2}\r{"a": 3}\n', "not valid JSON"),  # a line ends with \n alone, as it was written
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, second: bytes, said: str) -> None:
+    """The line before it is whole, and is read."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + second)
+    rows = data_set.read_lines(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(InvalidInput) as refused:
+        next(rows)
+    assert str(refused.value).startswith(f"{path}, line 2: {said}")
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:

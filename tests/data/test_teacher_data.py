@@ -85,14 +85,14 @@ def test_traces_come_once_per_pass_in_another_order_each_time() -> None:
     source = Given(*(Trace(f"{n}+1=", f"{n + 1}") for n in range(8)))
     found = data(traces=source, items_per_batch=4, max_steps=6)
     passes = [sorted(texts_of(found[step]) + texts_of(found[step + 1])) for step in (0, 2, 4)]
-    assert passes[0] == passes[1] == passes[2] == sorted(PLAIN.render(f"{n}+1=") + str(n + 1) for n in range(8))
+    assert passes[0] == passes[1] == passes[2] == sorted(PLAIN.render(f"{n}+1=") + f" {n + 1}" for n in range(8))
     orders = {tuple(found.batches(step)[0].tokens.token_ids.flatten().tolist()) for step in range(0, 6, 2)}
     assert len(orders) == 3
 
 
 def test_only_completions_of_traces_are_learned() -> None:
     batch = data(traces=Given(Trace("1+1=", "2")), items_per_batch=1)[0]
-    assert batch.tokens.token_ids[batch.target_mask].tolist() == [2, EOS]
+    assert batch.tokens.token_ids[batch.target_mask].tolist() == [14, 2, EOS]
 
 
 def test_long_traces_are_left_out_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,14 +101,14 @@ def test_long_traces_are_left_out_and_counted(capsys: pytest.CaptureFixture[str]
     assert len(texts_of(found[0])) == 2
     assert "traces: 1; left out: 1 (longer than row_tokens = 24)" in capsys.readouterr().out
     with pytest.raises(
-        InvalidInput, match=r"data.row_tokens=24 is not allowed: no trace fits into a row; the longest takes 35"
+        InvalidInput, match=r"data.row_tokens=24 is not allowed: no trace fits into a row; the longest takes 36"
     ):
         data(traces=Given(long))
 
 
 def test_a_file_is_such_a_source(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"question": "1+1=", "completion": "2"}')
-    assert texts_of(data(traces=TraceFile(str(tmp_path), "t.jsonl"), items_per_batch=1)[0]) == ["1+1=2"]
+    assert texts_of(data(traces=TraceFile(str(tmp_path), "t.jsonl"), items_per_batch=1)[0]) == ["1+1= 2"]
 
 
 def test_the_data_set_of_an_artefact_is_text_as_well(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_the_data_set_of_an_artefact_is_text_as_well(tmp_path: Path) -> None:
     rows = [{"question": f"{n}+0=", "completion": str(n)} for n in range(10, 16)]
     write_lines(part_path(tmp_path, 0), rows)
     made = data(data_folder=tmp_path, items_per_batch=6)
-    assert sorted(texts_of(made[0])) == sorted(f"{n}+0={n}" for n in range(10, 16))
-    assert int(made[0].target_mask.sum()) == 6 * 3, "two digits and the end of each"
+    assert sorted(texts_of(made[0])) == sorted(f"{n}+0= {n}" for n in range(10, 16))
+    assert int(made[0].target_mask.sum()) == 6 * 4, "a space, two digits and the end of each"
 
 
 def test_a_source_that_runs_out_of_documents_is_refused() -> None:
@@ -173,7 +173,7 @@ def test_the_cache_brings_the_same_text_with_log_probs(tmp_path: Path, capsys: p
 
 def test_a_second_run_does_not_load_the_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Miniature(max_steps=2).cached(tmp_path / "cache").setup("fit")
-    silent = Teacher(lambda: pytest.fail("asked again"), "teacher-1", CharTokenizer.vocab_size)
+    silent = Teacher(lambda: pytest.fail("asked again"), "teacher-1", CharTokenizer.vocab_size, "fp32")
     again = Miniature(max_steps=2).cached(tmp_path / "cache", teacher=silent)
     again.setup("fit")
     assert again.dataset is not None and again.dataset[1].top_ids is not None

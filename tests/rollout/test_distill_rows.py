@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from r1_lightning.rollout.chat_rows import chat_rows
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
-from r1_lightning.text.chat_template import PLAIN
+from r1_lightning.text.chat_template import PLAIN, ChatTemplate
 from r1_lightning.types.text import Trace
 from tests.support.miniature import EOS, PAD, CharTokenizer
 
@@ -33,13 +34,23 @@ def test_documents_end_with_eos_and_long_ones_are_cut() -> None:
 def test_traces_are_learned_from_the_completion_on() -> None:
     prompt = TOKENIZER.encode(PLAIN.render("1+1"))
     (row,) = trace_rows([Trace("1+1", "2 2")], TOKENIZER, PLAIN)
-    assert row == DistillRow((*prompt, 2, 14, 2, EOS), len(prompt)) and row.n_targets == 4
+    assert row == DistillRow((*prompt, 14, 2, 14, 2, EOS), len(prompt)) and row.n_targets == 5
+
+
+@pytest.mark.parametrize("template", [PLAIN, ChatTemplate("sum", "2+", "=")])
+@pytest.mark.parametrize("completion", ["2 2", " 2 2", "\n 2 2 \n"])
+def test_a_trace_is_read_as_an_example_for_fine_tuning_is(completion: str, template: ChatTemplate) -> None:
+    """Whatever stands around it in the file, it follows the prompt as what is sampled does: after one space."""
+    (row,) = trace_rows([Trace("1+1", completion)], TOKENIZER, template)
+    (example,) = chat_rows([("1+1", completion)], TOKENIZER, template)
+    assert row == DistillRow((*example.prompt, *example.completion), len(example.prompt))
+    assert row.ids[row.first_target :] == (14, 2, 14, 2, EOS)
 
 
 def test_a_token_that_begins_texts_comes_once() -> None:
     tokenizer: Any = Begun()
     (row,) = trace_rows([Trace("1", "2")], tokenizer, PLAIN)
-    assert row.ids.count(EOS + 2) == 1 and row.ids[0] == EOS + 2 and row.ids[row.first_target :] == (2, EOS)
+    assert row.ids.count(EOS + 2) == 1 and row.ids[0] == EOS + 2 and row.ids[row.first_target :] == (14, 2, EOS)
 
 
 def test_packed_by_hand() -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from r1_lightning.rollout.sampled_rows import Counts, chosen, rows_of, sizes, uncontaminated_rows
+from r1_lightning.rollout.sampled_rows import (
+    CHANGED,
+    Counts,
+    RowCounts,
+    chosen,
+    in_form,
+    rows_of,
+    sizes,
+    uncontaminated_rows,
+)
 from r1_lightning.text.reasoning_format import parse_r1
 from r1_lightning.types.errors import InvalidInput
 
@@ -51,11 +60,30 @@ def test_a_rewritten_row_has_a_summary_for_the_reader() -> None:
     """The words of the summary depend on the row's number alone; what was sampled stays where it is."""
     record = _record(7, ["kept"])
     record["samples"][0]["completion"] = " <think>6+1=7</think><answer>7</answer>"
-    (row,) = rows_of(record, rewrites=True)
+    (row,) = rows_of(in_form(record, "r1"))
     found = parse_r1(row["completion"])
     assert found.well_formed and (found.think, found.answer) == ("6+1=7", "7")
-    assert row["completion"] == next(rows_of(record, rewrites=True))["completion"]
+    assert row["completion"] == next(rows_of(in_form(record, "r1")))["completion"]
     assert next(rows_of(record))["completion"] == " <think>6+1=7</think><answer>7</answer>"
+    assert in_form(record, None) == record
+
+
+def test_a_sample_that_rewriting_would_change_has_a_fate_of_its_own() -> None:
+    """Its numbers stay, and so do those of the others: what is rewritten is worded as it would be without it."""
+    record = _record(7, ["kept", "wrong", "kept"])
+    for number, answer in ((0, "{7"), (2, "7")):
+        record["samples"][number]["completion"] = f" <think>6+1=7</think><answer>{answer}</answer>"
+    rewritten = in_form(record, "r1")
+    assert rewritten["samples"][:2] == [{"tokens": 10, "right": True, "fate": CHANGED}, record["samples"][1]]
+    (row,) = rows_of(rewritten)
+    assert row["sample"] == 2 and row["completion"] == rewritten["samples"][2]["completion"]
+    assert record["samples"][0]["fate"] == "kept", "the record itself stays"
+    counts = Counts()
+    counts.add(rewritten)
+    found = counts.summary()
+    assert (found["right"], found["kept"]) == (2, 1) and found["tokens"]["kept"]["mean"] == 30
+    assert found["samples_by_fate"][CHANGED] == found["samples_by_fate"]["wrong"] == 1
+    assert list(found["samples_by_fate"])[-1] == CHANGED, "it is looked for last"
 
 
 def test_the_scarcest_source_decides() -> None:
@@ -130,6 +158,46 @@ def test_counts_by_hand() -> None:
     }
     assert set(found["by"]["domain"]) == {"code", "reasoning"} and set(found["by"]["level"]) == {"2", "3"}
     assert found["tokens"]["kept"] == {"mean": (10 + 30 + 10 + 20 + 30 + 40) / 6, "median": 25, "max": 40}
+
+
+def test_the_rows_of_a_data_set_by_hand() -> None:
+    """Of every source; 63 characters are the longest of their group, 64 the shortest of the next."""
+    counts = RowCounts()
+    code = {
+        "domain": "reasoning",
+        "language": "en",
+        "level": 10,
+        "metadata": {"domain": "reasoning", "task": "programs"},
+    }
+    rows = [
+        {**code, "source": "reasoning", "completion": "c" * 64},
+        {**code, "source": "reasoning", "completion": "c" * 63},
+        {**code, "source": "reasoning", "completion": "c" * 127, "level": 2, "metadata": {"task": "sums"}},
+        {
+            "source": "chat",
+            "domain": "facts",
+            "language": "zh",
+            "level": 2,
+            "completion": "c",
+            "metadata": {"task": [1]},
+        },
+        {"source": "chat", "completion": "c" * 1_024},  # of a source that says nothing
+    ]
+    assert list(counts.counted(rows)) == rows
+    assert {key: list(groups.items()) for key, groups in counts.summary().items()} == {
+        "source": [("chat", 2), ("reasoning", 3)],
+        "domain": [("facts", 1), ("not said", 1), ("reasoning", 3)],
+        "task": [("not said", 2), ("programs", 2), ("sums", 1)],
+        "language": [("en", 3), ("not said", 1), ("zh", 1)],
+        "level": [("2", 2), ("10", 2), ("not said", 1)],
+        "completion_characters": [("1", 1), ("32 to 63", 1), ("64 to 127", 2), ("1,024 to 2,047", 1)],
+    }
+
+
+def test_what_no_row_says_is_no_group() -> None:
+    counts = RowCounts()
+    counts.add({"source": "chat", "completion": "", "language": "en"})
+    assert counts.summary() == {"source": {"chat": 1}, "language": {"en": 1}, "completion_characters": {"0": 1}}
 
 
 def test_nothing_counted_has_no_rate() -> None:

@@ -22,12 +22,12 @@ def batch() -> DistillBatch:
 
 
 def teacher() -> Teacher:
-    return Teacher(lambda: backbone(3), "abc", 17)
+    return Teacher(lambda: backbone(3), "abc", 17, "fp32")
 
 
 def test_it_is_loaded_once_and_when_asked() -> None:
     made = []
-    late = Teacher(lambda: made.append(backbone(3)) or made[-1], "abc", 17)
+    late = Teacher(lambda: made.append(backbone(3)) or made[-1], "abc", 17, "fp32")
     assert not late.is_loaded and made == []
     late.hidden(batch())
     late.hidden(batch())

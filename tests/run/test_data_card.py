@@ -15,7 +15,8 @@ def _counts() -> dict:
     counts.add({"index": 0, "problem": problem, "skipped": None, "benchmark": None, "samples": samples})
     counts.add({"index": 1, "problem": problem, "skipped": "contaminated", "benchmark": "math500", "samples": []})
     sources = {"reasoning": {"available": 2, "contaminated": 0, "rows": 2}}
-    return {**counts.summary(), "sources": sources, "rows": 2, "benchmarks": {"math500": 500, "gpqa": 198}}
+    rows = {"rows": 2, "data_set": {"task": {"sums": 1, "a|b": 1}, "characters": {"64 to 127": 2}}}
+    return {**counts.summary(), "sources": sources, **rows, "benchmarks": {"math500": 500, "gpqa": 198}}
 
 
 ORIGIN = Origin(
@@ -40,6 +41,11 @@ def test_the_card_by_hand() -> None:
         "    └─ base: pretrain  c",
     ):
         assert line in card.splitlines(), line
+    data_set, pool = card.split("## The data set\n")[1].split("\n## The pool\n")
+    assert "| task | rows | share |\n| --- | --- | --- |\n| sums | 1 | 50.0 % |\n| a\\|b | 1 | 50.0 % |\n" in data_set
+    assert "| characters | rows | share |\n| --- | --- | --- |\n| 64 to 127 | 2 | 100.0 % |\n" in data_set
+    assert "| reasoning | 2 | 0 | 2 |" in data_set and "75.0 %" not in data_set
+    assert "### By language\n" in pool and "### Lengths in tokens\n" in pool.split("\n## ")[0]
     assert "Fingerprint 0123456789, commit c0ffee" in card
     assert "No row shares 10 words in a row" in card
     assert "No row shares 13 words in a row" in render_card(

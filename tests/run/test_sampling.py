@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from r1_lightning.artefacts import data_set, lineage, store
 from r1_lightning.rollout import sampled_rows
 from r1_lightning.run import sampling
 from r1_lightning.run.train import run_stage
+from r1_lightning.text.answers import final_answer
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
 from tests.support.commands import ROOT
+from tests.support.miniature import Sums
 from tests.support.sampling import base_artefact, overrides, parts
 
 Sample = Callable[..., Outcome]
@@ -188,6 +191,13 @@ def test_sources_are_mixed_to_their_shares(sample: Sample, tmp_path: Path) -> No
         "rows": 4,
     }
     assert [row["index"] for row in rows[:12]] == sorted(row["index"] for row in rows[:12])
+    written = counts["data_set"]
+    assert written["source"] == {"general": 4, "reasoning": 12} and written["domain"] == {"chat": 4, "reasoning": 12}
+    lengths = Counter(len(row["completion"]).bit_length() for row in rows)
+    assert list(written["completion_characters"].values()) == [lengths[bits] for bits in sorted(lengths)]
+    assert sum(written["language"].values()) == counts["rows"] == 16 and "task" not in written
+    assert counts["by"]["domain"]["reasoning"]["kept"] == counts["kept"], "the pool's own counts stay"
+    assert "| chat | 4 | 25.0 % |" in (folder / data_set.CARD).read_text(encoding="utf-8")
     assert "the sources are reasoning, general" in sample(general, "+stage.shares={poems: 1}", root="bad").err
 
 
@@ -202,6 +212,46 @@ def test_samples_rewritten_in_r1_form(sample: Sample, tmp_path: Path, monkeypatc
     )
     assert "| kept samples rewritten in the form | r1 |" in (folder / data_set.CARD).read_text(encoding="utf-8")
     assert " from " not in sampling.block_path(folder, 0).read_text(encoding="utf-8")
+
+
+def test_samples_that_rewriting_would_change_are_dropped_and_counted(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every problem the sample whose answer no box can hold is left out; the block keeps what was sampled."""
+    answers = ("7", "{7")
+
+    def record(index: int) -> dict:
+        problem = {"question": f"q{index}", "answer": "7", "problem_id": f"p{index}", "language": "en", "level": 1}
+        told = {"tokens": 9, "right": True, "fate": "kept"}
+        samples = [{**told, "completion": f" <think>a</think><answer>{answer}</answer>"} for answer in answers]
+        given = {"index": index, "problem": {**problem, "metadata": {}}, "samples": samples}
+        return {**given, "skipped": None, "benchmark": None}
+
+    monkeypatch.setattr(sampling, "_block_maker", lambda *_: Made(record))
+    done = sample("stage.rewrite_as=r1")
+    assert done.code == 0, done.err
+    folder = _folder(tmp_path / "runs")
+    rows = [row for path in data_set.parts_of(folder) for row in data_set.read_lines(path)]
+    assert [(row["index"], row["sample"]) for row in rows] == [(index, 0) for index in range(20)]
+    assert all(final_answer(row["completion"], "r1") == "7" for row in rows)
+    counts = json.loads((folder / data_set.COUNTS).read_text())
+    fates = {fate: number for fate, number in counts["samples_by_fate"].items() if number}
+    assert fates == {"kept": 20, "changed by rewriting": 20} and counts["kept"] == counts["rows"] == 20
+    assert counts["sources"]["reasoning"] == {"available": 20, "contaminated": 0, "rows": 20}
+    assert "| changed by rewriting | 20 |" in (folder / data_set.CARD).read_text(encoding="utf-8")
+    assert sampling.block_path(folder, 0).read_text(encoding="utf-8").count("{7") == 4
+
+
+class Made:
+    """In place of a `BlockMaker`: records by number."""
+
+    source = Sums()
+
+    def __init__(self, record: Callable[[int], dict]) -> None:
+        self.record = record
+
+    def __call__(self, block: range, first_of: object) -> list[dict]:
+        return [self.record(index) for index in block]
 
 
 def test_a_data_set_is_a_source_and_no_model(sample: Sample, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from r1_lightning.artefacts.store import open_artefact
 from r1_lightning.artefacts.weights import stored_shapes
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.reward_head import HEAD
 from r1_lightning.run.teachers import teacher_of, with_teacher
 from r1_lightning.stages.distill import DistillModule
@@ -110,7 +111,8 @@ def test_a_folder_is_the_same_teacher(finished: Path, capsys: Captured) -> None:
 
 
 def test_from_the_cache_and_on_policy(inputs: Path, capsys: Captured) -> None:
-    """Two students of one cache: the second finds all shards. Then a student that learns from what it writes itself."""
+    """Three students of one cache: the second finds all shards, one in another precision none. Then a student that learns from
+    what it writes itself."""
     cached = ["data=teacher_cache", "data.top_k=4", "data.items_per_batch=6", "stage.evaluation=null"]
     first = train(distill(inputs, *cached), capsys)
     assert first.code == 0, first.err
@@ -118,13 +120,16 @@ def test_from_the_cache_and_on_policy(inputs: Path, capsys: Captured) -> None:
     assert len(list((inputs / "teacher_cache").iterdir())) == 5
     second = train(distill(inputs, *cached, "optim.lr=0.005"), capsys)
     assert second.code == 0 and "in 5 shards, of which 0" in second.out
+    same = f"+stage.inputs.teacher.folder={teacher_folder(inputs)}"
+    half = train(distill(inputs, *cached, same, "precision=bf16", "stage.max_steps=1"), capsys)
+    assert half.code == 0 and "in 1 shards, of which 1" in half.out, "the same teacher says something else in BF16"
     own = ["data=on_policy", "rollout=default", "rollout.max_new_tokens=12", "objective=js", "stage.evaluation=null"]
     done = train(distill(inputs, *own, "data.items_per_batch=3", "data.micro_batches=2"), capsys)
     assert done.code == 0, done.err
     newest = max(students(inputs), key=lambda path: path.stat().st_mtime)
     metrics = json.loads((newest / "artefact.json").read_text())["metrics"]
     assert metrics["train/on_policy"] == 1.0 and metrics["train/divergence"] > 0
-    assert len(students(inputs)) == 3
+    assert len(students(inputs)) == 4
 
 
 def test_traces_of_a_file(inputs: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -174,6 +179,9 @@ def test_what_cannot_teach(finished: Path, tmp_path: Path) -> None:
     teacher = teacher_of(artefact, tokenizer, student, 512)
     assert not teacher.is_loaded and teacher.fingerprint == artefact.fingerprint and teacher.vocabulary == 300
     assert teacher.model.config.d_model == 24
+    assert teacher.compute == "fp32" == student.precision.compute
+    student.precision = PlainPrecision("bf16")
+    assert teacher_of(artefact, tokenizer, student).compute == "bf16", "it runs in the student's precision"
     with pytest.raises(InvalidInput, match=r"data.row_tokens=513 is not allowed: the teacher reads at most 512 tokens"):
         teacher_of(artefact, tokenizer, student, 513)
     copied = Path(shutil.copytree(artefact.folder, tmp_path / "scored"))

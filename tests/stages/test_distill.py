@@ -101,7 +101,7 @@ def test_the_teacher_is_neither_trained_nor_saved(tmp_path: Path) -> None:
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(tmp_path: Path) -> None:
-    twin = Teacher(backbone, "twin", 17)
+    twin = Teacher(backbone, "twin", 17, "fp32")
     module = Miniature(max_steps=1).distill(Distillation(ReverseKL(), 1.0, 1.0), teacher=twin)
     done = backwards(module, [batch()], tmp_path)[0]
     assert abs(done.loss) < 1e-6

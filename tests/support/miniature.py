@@ -195,7 +195,7 @@ class Miniature:
     def teacher(self) -> Teacher:
         """Wider and deeper than the student, and of another kind: without experts."""
         make = partial(backbone, 7, d_model=24, n_layers=3, n_dense_layers=3)
-        return Teacher(make, "teacher-1", CharTokenizer.vocab_size)
+        return Teacher(make, "teacher-1", CharTokenizer.vocab_size, "fp32")
 
     def distill(self, objective: Any = None, teacher: Teacher | None = None, **settings: Any) -> DistillModule:
         objective = objective or Distillation(GeneralisedJS(0.3), 0.7, 2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,12 @@ def test_the_version_is_that_of_the_bytes(tmp_path: Path) -> None:
         ({"language": "fr"}, "language='fr' is not allowed: it must be one of en, zh"),
         ({"level": "high"}, "level='high' is not allowed"),
         ({"metadata": []}, "metadata=\\[\\] is not allowed"),
+        ({"metadata": {"score": math.nan}}, r"metadata=\{'score': nan\} is not allowed: no NaN or infinity"),
+        ({"metadata": {"a": [{"b": -math.inf}]}}, r"metadata=\{'a': \[\{'b': -inf\}\]\} is not allowed: no NaN"),
+        ({"metadata": {"s": "\ud800"}}, r"metadata=\{'s': '\\ud800'\} is not allowed: .* without unpaired surrogates"),
+        ({"metadata": {"\udfff": 1}}, r"metadata=\{'\\udfff': 1\} is not allowed: .* without unpaired surrogates"),
+        ({"question": "\ud800"}, r"question='\\ud800' is not allowed: it must be valid Unicode"),
+        ({"completion": "\ud800"}, r"completion='\\ud800' is not allowed: it must be valid Unicode"),
     ],
 )
 def test_a_bad_field_is_named_with_file_and_line(tmp_path: Path, change: dict, message: str) -> None:

@@ -13,7 +13,6 @@ import pytest
 from r1_lightning.tasks import rows as rows_module
 from r1_lightning.tasks.chat_adaptors import SYSTEM
 from r1_lightning.tasks.chat_examples import (
-    MAX_TEXT_CHARS,
     AnyFormat,
     ChatExamples,
     Messages,
@@ -49,6 +48,34 @@ def test_every_format_gives_the_same_example(adaptor: Any, values: dict[str, Any
     assert example(adaptor, values) == example(AnyFormat(), values) == expected
 
 
+MIXED = [
+    OURS,
+    {"prompt": "1+1?", "completion": "<think>a</think>2"},
+    {"messages": [USER, ASSISTANT]},
+]
+
+
+def test_a_row_is_read_by_the_fields_that_hold_something() -> None:
+    """Column formats give every row all columns: null in Parquet and of the hub, empty text in CSV."""
+    expected = ChatExample("1+1?", "<think>a</think>2", "file, line 1")
+    names = {name for values in MIXED for name in values}
+    for empty in (None, ""):
+        for values in MIXED:
+            assert example(AnyFormat(), {**dict.fromkeys([*names, "level", "domain"], empty), **values}) == expected
+
+
+def test_formats_mixed_in_one_file_of_any_kind(tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", MIXED)
+    rows = [dict.fromkeys(("messages", "prompt", "question")) | values for values in MIXED]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
+    (tmp_path / "x.csv").write_text(
+        "messages,prompt,question,completion\n,,1+1?,<think>a</think>2\n,1+1?,,<think>a</think>2\n"
+    )
+    for name, count in (("x.jsonl", 3), ("x.parquet", 3), ("x.csv", 2)):
+        found = [(item.question, item.completion) for item in ChatExamples(str(tmp_path / name)).read()]
+        assert found == [("1+1?", "<think>a</think>2")] * count, name
+
+
 def test_what_is_known_besides() -> None:
     known = {"language": "zh", "domain": "math", "problem_id": "p-1", "level": 3}
     found = example(QuestionCompletion(), {**OURS, **known, "answer": "2", "metadata": {"a": 1}})
@@ -71,6 +98,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "the field 'question' is missing (a row has messages, or prompt and completion, or question and",
     ),
     ({"question": "q"}, "the field 'completion' is missing"),
+    ({"question": "q", "completion": None}, "completion=None is not allowed: it must be a non-empty string"),
+    (
+        {"messages": None, "prompt": "", "completion": "x"},
+        "messages=None, prompt='' is not allowed: one must hold something (a row has messages, or prompt and completion, or",
+    ),
+    ({"question": "", "completion": "x"}, "question='' is not allowed: one must hold something"),
     ({"question": 7, "completion": "x"}, "question=7 is not allowed: it must be a non-empty string"),
     ({"question": "q", "completion": " "}, "completion=' ' is not allowed: it must be a non-empty string"),
     ({"question": "q", "completion": "\ud800"}, "completion='\\ud800' is not allowed: it must be valid Unicode"),
@@ -89,7 +122,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER, ASSISTANT, USER, ASSISTANT]}, "messages=['user', 'assistant', 'user', 'assistant'] is not"),
     ({"messages": [USER, {"role": "assistant"}]}, "file, line 1, messages[1]: the field 'content' is missing"),
     ({"messages": []}, "messages=[] is not allowed"),
-    ({**OURS, "completion": "x" * (MAX_TEXT_CHARS + 1)}, "it has 1048577 characters, and at most 1048576 are read"),
 ]
 
 

@@ -112,7 +112,7 @@ def test_a_source_of_rows_beside_sampled_ones() -> None:
 
 
 def test_what_r1_zero_wrote_in_r1_form() -> None:
-    """The thinking stays as it is, the answer goes into a box (and a program into a block), said in the question's language."""
+    """The thinking stays as it is, the answer or program goes into a box, said in the question's language."""
     sums = Problem("2+5", "7", "p", "zh")
     written = in_r1_form(sums, " <think> 2+5=7 </think> <answer> 7 </answer>", "0/1")
     assert (
@@ -127,3 +127,49 @@ def test_what_r1_zero_wrote_in_r1_form() -> None:
     for broken in (" <answer>7</answer>", " <think>2+5</think>7"):
         with pytest.raises(ValueError, match="missing_"):
             in_r1_form(sums, broken, "0/1")
+
+
+CODE = Problem("Write f", "def f(x): return x", "p", metadata={TESTS: "{}"})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "```python\ndef f(x):\n    return '{'\n```",
+        "\n```\nf = 1\n```\n",
+        "Here it is:\n```py\nf = 1\n```\nIt returns one.",
+    ],
+    ids=["a brace that is not closed", "no language", "words around it"],
+)
+def test_a_fenced_program_is_the_summary_as_it_stands(answer: str) -> None:
+    sampled = f" <think>x</think><answer>{answer}</answer>"
+    written = in_r1_form(CODE, sampled, "0/1")
+    assert written == f" <think>x</think> {answer.strip()}" and parse_r1(written).well_formed
+    program = final_program(written, "r1")
+    assert program is not None and program == final_program(sampled) and "```" not in program
+
+
+@pytest.mark.parametrize(
+    ("problem", "answer", "kept"),
+    [
+        (CODE, "def f(x):\n    return {x: {1}}", True),
+        (CODE, "\ndef f(x): return x \n", True),  # white space at the end is no other program
+        (CODE, "def f(x): return '{'", False),  # the box is not closed
+        (CODE, "def f(x): return '}'", False),  # the box is closed too early
+        (CODE, "def f(x): return '\\\\boxed{1}'", False),  # another box inside
+        (CODE, f"def f(x): return '{'a' * 1_000}'", False),  # longer than a box may be
+        (CODE, "  def f(x): return x", False),  # indented, it was another program
+        (replace(CODE, metadata={}), "7", True),
+        (replace(CODE, metadata={}), "\\boxed{7}", True),  # a verifier reads 7 in both
+        (replace(CODE, metadata={}), "{1, 2", False),
+        (replace(CODE, metadata={}), "1}, {2", False),
+    ],
+)
+def test_what_would_be_read_otherwise_is_not_rewritten(problem: Problem, answer: str, kept: bool) -> None:
+    sampled = f" <think>x</think><answer>{answer}</answer>"
+    written = in_r1_form(problem, sampled, "0/1")
+    assert (written is not None) == kept
+    if written is not None and problem is CODE:
+        assert final_program(written, "r1") == str(final_program(sampled)).rstrip()
+    elif written is not None:
+        assert final_answer(written, "r1") == "7"

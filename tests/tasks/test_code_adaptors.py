@@ -10,6 +10,7 @@ import pytest
 
 from r1_lightning.tasks.code_adaptors import MBPP, HumanEval, mbpp_tests, plain_assertion
 from r1_lightning.tasks.dataset_task import DatasetTask
+from r1_lightning.tasks.family import TASK
 from r1_lightning.tasks.fields import Row
 from r1_lightning.tasks.rows import Rows
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
@@ -130,7 +131,8 @@ def test_humaneval_puts_what_comes_before_the_function_before_the_answer() -> No
     problem, tests = made(HumanEval(), HUMANEVAL)
     assert (tests.kind, tests.entry_point, tests.script) == ("assert", "decode", HUMANEVAL["test"])
     assert tests.setup.startswith("import math\n\n\ndef encode(") and "def decode" not in tests.setup
-    assert "def encode" in problem.question and problem.metadata["task"] == "HumanEval/38"
+    assert "def encode" in problem.question and problem.metadata["task_id"] == "HumanEval/38"
+    assert TASK not in problem.metadata, "it would be measured as a task of its own, as a part of a family is"
     run(tests, "def decode(s):\n    return encode(s)")  # the function alone will do
     run(tests, problem.answer)
     with pytest.raises(AssertionError):
@@ -140,7 +142,7 @@ def test_humaneval_puts_what_comes_before_the_function_before_the_answer() -> No
 def test_real_rows_of_humaneval(shared_dir: Path) -> None:
     task = DatasetTask(HumanEval(), test=Rows(str(shared_dir / "data" / "samples" / "humaneval.jsonl")))
     problems = task.held_out_problems(task.n_held_out)
-    assert [problem.metadata["task"] for problem in problems[:2]] == ["HumanEval/0", "HumanEval/1"]
+    assert [problem.metadata["task_id"] for problem in problems[:2]] == ["HumanEval/0", "HumanEval/1"]
     for problem in problems:
         tests = CodeTests.from_json(problem.metadata[TESTS])
         run(tests, problem.answer)

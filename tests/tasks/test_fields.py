@@ -33,6 +33,8 @@ REFUSED = {
     "list of others": (lambda row: Row({"a": ["x", 1]}, "w").texts("a"), "w: a=1"),
     "no list": (lambda row: row.texts("text"), "it must be a list of strings"),
     "no object": (lambda row: row.inner("text"), "it must be an object with fields"),
+    "null for an object": (lambda row: row.optional_object("none"), "none=None is not allowed: it must be an object"),
+    "object with bytes": (lambda row: Row({"a": {"b": b"x"}}, "w").optional_object("a"), "nothing that JSON does not"),
     "inside": (lambda row: row.inner("inner").text("z"), "file, line 3, inner: the field 'z' is missing"),
 }
 
@@ -51,6 +53,7 @@ def test_what_is_accepted():
     assert Row({"a": "x" * MAX_ANSWER_CHARS}, "w").answer("a") == "x" * 1000
     assert [Row({"a": value}, "w").whole("a", 0, 999) for value in (42, "042", "42.0", " 42 ")] == [42] * 4
     assert ROW.texts("list") == ["x", "y"] and ROW.inner("inner").text("k") == "v"
+    assert ROW.optional_object("inner") == {"k": "v"} and ROW.optional_object("gone") == {}
 
 
 def test_ids_forget_case_and_spacing_and_nothing_else():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from r1_lightning.tasks.answered_file import AnsweredFile
 from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.tasks.gsm8k import GSM8KTask
 from r1_lightning.tasks.preference_file import PreferenceFile, PromptFile
-from r1_lightning.tasks.rows import Rows, bytes_digest
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
 from r1_lightning.tasks.traces import TraceFile
 from r1_lightning.types.errors import InvalidInput
 
@@ -104,7 +106,17 @@ BAD_FILES = {
     "x.json": (b'{"a": 1}', "x.json: a JSON array of objects is needed, not dict"),
     "y.json": (b"[1]", "y.json, row 1: a JSON object is needed, not int"),
     "x.csv": (b"a,b\n1,2\n1,2,3\n", "x.csv, row 2: 3 values, but the first line names 2"),
-    "y.csv": (b'a,b\n"1"x,2\n', "y.csv: not valid CSV"),
+    "y.csv": (b'a,b\n1,"1\n2"\n"1"x,2\n', "y.csv, line 4: not valid CSV"),
+    "w.csv": (b'a,b\n1,2\n"1,2\n3,4\n', "w.csv, lines 3 to 4: not valid CSV"),
+    "u.csv": (b"a,b,a\n1,2,3\n", "u.csv: two columns are named 'a': each needs a name of its own"),
+    "v.csv": (
+        b"a,b\n1,2\n1," + b"x" * 100 + b"\n",
+        "v.csv, row 2: b='x+\\.\\.\\. is not allowed: it has 100 characters, and at",
+    ),
+    "z.json": (
+        json.dumps([{"a": 1}, {"b": [{"c": "x" * 60}, "y" * 39]}]).encode(),  # 1 + 60 + 39, with the name inside
+        r"z.json, row 2: b=\[.*\.\.\. is not allowed: it has 100 characters, and at most 99 are read",
+    ),
     "z.csv": (b"", "z.csv is empty"),
     "x.parquet": (b"PAR1 no", "x.parquet: not a readable Parquet file"),
 }
@@ -117,6 +129,61 @@ def test_a_bad_file_is_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match=message) as error:
         read(Rows(str(tmp_path / name), max_row_chars=99))
     assert "\n" not in str(error.value)
+
+
+LONGEST_OF_CSV = 131_072  # what Python's `csv` reads of a field unless it is told otherwise
+
+
+def test_a_field_of_csv_may_be_as_long_as_any_other(tmp_path: Path) -> None:
+    """And whoever else reads CSV in this process finds the limit as it was."""
+    assert csv.field_size_limit() == LONGEST_OF_CSV
+    (tmp_path / "x.csv").write_text(f"question,completion\nq,{'c' * 140_000}\n")
+    (row,) = Rows(str(tmp_path / "x.csv"), max_row_chars=140_000).read()
+    assert row.fields["completion"] == "c" * 140_000
+    assert csv.field_size_limit() == LONGEST_OF_CSV
+    (tmp_path / "x.csv").write_text('a\n"broken')
+    with pytest.raises(InvalidInput, match="not valid CSV"):
+        Rows(str(tmp_path / "x.csv")).read()
+    assert csv.field_size_limit() == LONGEST_OF_CSV
+
+
+def test_many_threads_read_long_fields_at_once(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.csv" for number in range(8)]
+    for path in paths:
+        path.write_text("a,b\n" + f"1,{'c' * 140_000}\n" * 20)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda path: Rows(str(path)).read(), paths * 3))
+    assert [len(rows) for rows in found] == [20] * 24 and csv.field_size_limit() == LONGEST_OF_CSV
+
+
+def test_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "x.parquet")
+    with pytest.raises(InvalidInput, match=r"^\S*/x\.parquet: two columns are named 'a'"):
+        Rows(str(tmp_path / "x.parquet")).read()
+
+
+LEARNED: dict[str, Callable[[Path], Any]] = {  # the readers of text to learn from
+    "answered": lambda path: AnsweredFile(str(path.parent), path.name).rows,
+    "chat": lambda path: ChatExamples(str(path)).read(),
+    "traces": lambda path: TraceFile(str(path.parent), path.name).traces(),
+}
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv", "parquet"])
+@pytest.mark.parametrize("reader", LEARNED)
+def test_every_kind_of_file_has_the_limit_of_a_line(tmp_path: Path, reader: str, suffix: str) -> None:
+    for length in (MAX_TEXT_CHARS, MAX_TEXT_CHARS + 1):
+        rows = [{"question": "a", "completion": "b"}, {"question": "a", "completion": "x" * length}]
+        path = tmp_path / f"{length}.{suffix}"
+        if suffix == "csv":
+            path.write_text("question,completion\n" + "".join(f"{','.join(row.values())}\n" for row in rows))
+        else:
+            write(tmp_path, path.name, rows)
+        if length == MAX_TEXT_CHARS:
+            assert len(LEARNED[reader](path)) == 2
+            continue
+        with pytest.raises(InvalidInput, match=f"{path}, row 2: completion='x+\\.\\.\\. is not .* 1048577 characters"):
+            LEARNED[reader](path)
 
 
 # Everything that reads JSON lines: how it reads the file x.jsonl of a folder, a good row, and a field that the row must have.
@@ -253,6 +320,11 @@ def test_what_the_hub_cannot_give_is_one_line(hub: FakeHub) -> None:
     hub.answer = RuntimeError("Dataset scripts are no longer supported\nand more")
     with pytest.raises(InvalidInput, match=r"'a/b' .*\(RuntimeError: Dataset scripts are no longer supported\)"):
         read(Rows(hub="a/b"))
+    hub.answer = [{"a": "1"}, {"a": "xyz"}]
+    with pytest.raises(
+        InvalidInput, match="a/b, train, row 2: a='xyz' is not allowed: it has 3 characters, and at most 2"
+    ):
+        read(Rows(hub="a/b", max_row_chars=2))
     hub.answer = []
     with pytest.raises(InvalidInput, match="the split 'train' is empty"):
         read(Rows(hub="a/b"))
