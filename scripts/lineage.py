@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Print an artefact and everything it was made from.")
     parser.add_argument("artefact", type=Path, help="a folder under paths.root")
     try:
-        print(render(open_artefact(parser.parse_args().artefact)))
+        print(render(open_artefact(parser.parse_args().artefact)), flush=True)
+    except BrokenPipeError:  # `| head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InvalidInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Where an artefact comes from: the commit and the versions it was made with, and the artefacts it was made from.
+"""Where an artefact comes from: its seed, the commit and the versions it was made with, and the artefacts it was made from.
 
 `python scripts/lineage.py runs/grpo-...` prints the tree. Nothing here decides anything: the fingerprint says what an
 artefact is, the lineage says how it came to be.
@@ -7,16 +7,18 @@ artefact is, the lineage says how it came to be.
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.hf_folder import KIND
-from r1_lightning.artefacts.store import Artefact, is_complete, open_artefact
+from r1_lightning.artefacts.store import CONFIG, Artefact, is_complete, open_artefact
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "lightning", "safetensors", "tokenizers", "transformers", "hydra-core", "omegaconf")
+SEED = re.compile(r"^seed: (\d+)$", re.MULTILINE)  # at the top of an artefact's configuration, not of a part of it
 GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for ever to learn its commit
 
 
@@ -63,13 +65,20 @@ def _short(commit: str) -> str:
     return commit[:12] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
+def _seed(artefact: Artefact) -> str:
+    """As the line says it, by the artefact's own configuration; nothing where it has none."""
+    path = artefact.folder / CONFIG
+    found = SEED.search(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    return "" if found is None else f"  seed {found[1]}"
+
+
 def _lines(artefact: Artefact, head: str, tail: str, seen: set[Path]) -> list[str]:
     """`head` precedes this artefact's own line, `tail` the lines of its inputs; `seen` are the folders shown so far."""
     if artefact.folder.resolve() in seen and artefact.inputs:
         return [f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  (as above)"]
     seen.add(artefact.folder.resolve())
     lines = [
-        f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}  commit "
+        f"{head}{artefact.stage}  {artefact.fingerprint[:SHORT_DIGITS]}{_seed(artefact)}  commit "
         f"{', then '.join(map(_short, artefact.commits or (artefact.commit,)))}  {artefact.created}  {artefact.folder}"
     ]
     last = len(artefact.inputs) - 1

@@ -84,6 +84,13 @@ def uncontaminated_rows(
     return clean, len(given) - len(clean)
 
 
+def require_sources(shares: Mapping[str, float] | None, sources: Iterable[str]) -> None:
+    """Raise InvalidInput for a share of a source that is not among `sources`."""
+    known = list(sources)
+    for name, share in (shares or {}).items():
+        require(name in known, f"stage.shares.{name}", share, f"the sources are {', '.join(known)}")
+
+
 def sizes(available: Mapping[str, int], shares: Mapping[str, float] | None) -> dict[str, int]:
     """How many rows of each source make the largest set with these shares; all of them where `shares` is None.
 
@@ -92,9 +99,7 @@ def sizes(available: Mapping[str, int], shares: Mapping[str, float] | None) -> d
     if shares is None:
         wanted = dict(available)
     else:
-        for name in shares:
-            known = f"the sources are {', '.join(available)}"
-            require(name in available, f"stage.shares.{name}", shares[name], known)
+        require_sources(shares, available)
         total = sum(shares.values())
         parts = {name: shares.get(name, 0.0) / total for name in available}
         whole = min(available[name] / part for name, part in parts.items() if part > 0)

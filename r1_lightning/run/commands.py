@@ -28,7 +28,7 @@ def run_command(documentation: str | None, usage: str, do: Callable[[Sequence[st
         print(f"{(documentation or '').strip()}\n\n{usage}")
         return 0 if arguments else BAD_INPUT
     try:
-        print(do(arguments))
+        print(do(arguments), flush=True)
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

@@ -146,8 +146,8 @@ def _stage_config(
 
 
 def _key(override: str) -> str:
-    """What an override sets first: the group or the top of the path."""
-    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
+    """What an override sets first: the group or the top of the path. GROUP@PACKAGE is another place than GROUP, and another key."""
+    return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 def compose_parent(child: StageConfig, role: str) -> StageConfig:

@@ -98,6 +98,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
         _check_needs(group, plain)
     _check_batches(plain)
     _check_length(plain)
+    _check_distill_temperature(plain)
     check_rewards(plain)
     check_model(plain)
 
@@ -160,3 +161,14 @@ def _check_batches(plain: Mapping[str, Any]) -> None:
         fitting = ", ".join(target for target, batch in BATCH_OF.items() if batch is wanted)
         name = stage.rpartition(".")[2]
         require(False, "data._target_", data, f"{name} trains on {wanted.__name__}, which comes from {fitting}")
+
+
+def _check_distill_temperature(plain: Mapping[str, Any]) -> None:
+    """Raise InvalidInput where a cached teacher's log-probs are at another temperature than those they are compared with: the
+    divergence would be between two softmaxes that nobody asked for."""
+    cached = (plain.get("data") or {}).get("distill_temperature")
+    objective = (plain.get("stage") or {}).get("objective")
+    wanted = objective.get("distill_temperature") if isinstance(objective, Mapping) else None
+    if cached is not None and wanted is not None:
+        allowed = f"it must be that of stage.objective.distill_temperature={wanted!r}"
+        require(cached == wanted, "data.distill_temperature", cached, allowed)

@@ -38,6 +38,7 @@ from r1_lightning.rollout.sampled_rows import (
     RowCounts,
     chosen,
     in_form,
+    require_sources,
     rows_of,
     sizes,
     uncontaminated_rows,
@@ -45,6 +46,7 @@ from r1_lightning.rollout.sampled_rows import (
 from r1_lightning.run.data_card import Origin, render_card, render_table
 from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
+from r1_lightning.run.task_rules import benchmark_questions
 from r1_lightning.tasks.answered_file import answered_rows
 from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
 from r1_lightning.types.errors import InvalidInput, require
@@ -69,6 +71,7 @@ def run_sampling(
     quieten()
     set_up_torch(config.trainer.get("threads"))
     settings: RejectionSampling = inject(config.stage, {})
+    _check_sources(settings, inputs)
     decontaminator = _decontaminator(config, settings)
     _make_blocks(config, settings, decontaminator, folder, inputs)
     missing = [number for number in range(len(settings.blocks)) if not block_path(folder, number).is_file()]
@@ -86,15 +89,19 @@ def block_path(folder: Path, number: int) -> Path:
     return folder / BLOCKS / f"block-{number:05d}.jsonl"
 
 
+def _check_sources(settings: RejectionSampling, inputs: Mapping[str, Artefact]) -> None:
+    """Raise InvalidInput where two sources have one name, or a share is of none: before anything is sampled."""
+    data_sets = {role: str(artefact.folder) for role, artefact in inputs.items() if artefact.files}
+    for role, folder in data_sets.items():
+        is_free = role not in (REASONING, *settings.sources)
+        require(is_free, f"stage.inputs.{role}", folder, "another source has this name")
+    require_sources(settings.shares, (REASONING, *settings.sources, *data_sets))
+
+
 def _decontaminator(config: DictConfig, settings: RejectionSampling) -> Decontaminator:
     """Of all benchmarks: the stage's own list, and what the task itself holds out."""
     source = instantiate(config.task.source, _convert_="all")
-    questions = {OWN_TASK: held_out_questions(source, settings.held_out_questions)}
-    for name, task in settings.benchmarks.items():
-        require(
-            isinstance(task, Mapping) and "source" in task, f"stage.benchmarks.{name}", task, "a task with a source"
-        )
-        questions[name] = held_out_questions(task["source"], settings.held_out_questions)
+    questions = {OWN_TASK: held_out_questions(source, settings.held_out_questions), **benchmark_questions(settings)}
     return Decontaminator(questions, settings.contamination_ngram)
 
 
@@ -233,9 +240,6 @@ def _other_rows(
     given: dict[str, Any] = {name: source.rows for name, source in settings.sources.items()}
     for role, artefact in inputs.items():
         if artefact.files:
-            require(
-                role not in given and role != REASONING, f"stage.inputs.{role}", role, "another source has this name"
-            )
             given[role] = list(answered_rows(data_set.parts_of(artefact.folder), role))
     cleaned = {name: uncontaminated_rows(name, rows, decontaminator.leak) for name, rows in given.items()}
     return {name: rows for name, (rows, _) in cleaned.items()}, {

@@ -7,7 +7,6 @@ order of making, a line per held-out measure. A stage that was measured on nothi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact
@@ -45,21 +44,42 @@ def status(node: Node) -> str:
     return f"there: {found.folder}" if found.complete else f"to be resumed: {found.folder}"
 
 
+def _named(node: Node) -> dict[str, Node]:
+    """Every stage of the graph once, by name, in the order of making.
+
+    Another stage of a name that came before (a student's base beside its teacher's) has the first digits of its fingerprint too.
+    """
+    stages: dict[str, Node] = {}
+
+    def collect(stage: Node) -> None:
+        if stage.fingerprint in stages:
+            return
+        for source in stage.inputs.values():
+            if isinstance(source, Node):
+                collect(source)
+        stages[stage.fingerprint] = stage
+
+    collect(node)
+    named: dict[str, Node] = {}
+    for stage in stages.values():
+        name = stage.stage.name
+        named[f"{name} {stage.fingerprint[:SHORT_DIGITS]}" if name in named else name] = stage
+    return named
+
+
 def measured_stages(node: Node) -> dict[str, dict[str, float]]:
-    """Held-out measures of every finished stage of the graph that has any, by name, in the order of making."""
+    """Held-out measures of every finished stage of the graph that has any, by `_named` name, in the order of making."""
     results: dict[str, dict[str, float]] = {}
-    for source in node.inputs.values():
-        if isinstance(source, Node):
-            results.update({name: row for name, row in measured_stages(source).items() if name not in results})
-    found = node.found()
-    if found is not None and found.complete:
-        row = {
-            key[len(MEASURED) :]: value
-            for key, value in found.metrics.items()
-            if key.startswith(MEASURED) and value is not None
-        }
-        if row:
-            results[node.stage.name] = row
+    for name, stage in _named(node).items():
+        found = stage.found()
+        if found is not None and found.complete:
+            row = {
+                key[len(MEASURED) :]: value
+                for key, value in found.metrics.items()
+                if key.startswith(MEASURED) and value is not None
+            }
+            if row:
+                results[name] = row
     return results
 
 
@@ -68,7 +88,8 @@ def time_table(node: Node) -> str:
 
     What a killed process did is not known; such a time begins with "over".
     """
-    taken = {name: work for name, folder in _folders(node).items() if (work := work_in(folder)) is not None}
+    found = {name: artefact.folder for name, stage in _named(node).items() if (artefact := stage.found()) is not None}
+    taken = {name: work for name, folder in found.items() if (work := work_in(folder)) is not None}
     total = sum(work.seconds for work in taken.values())
     if not total:
         return ""
@@ -78,18 +99,6 @@ def time_table(node: Node) -> str:
         over = "over " if work.n_unknown else ""
         lines.append(f"| {name} | {over}{work.seconds / 60:.1f} | {100 * work.seconds / total:.0f} % |")
     return "\n".join(lines)
-
-
-def _folders(node: Node) -> dict[str, Path]:
-    """Where every stage of the graph lies that is there, by name, in the order of making."""
-    folders: dict[str, Path] = {}
-    for source in node.inputs.values():
-        if isinstance(source, Node):
-            folders.update({name: folder for name, folder in _folders(source).items() if name not in folders})
-    found = node.found()
-    if found is not None:
-        folders[node.stage.name] = found.folder
-    return folders
 
 
 def stage_table(results: dict[str, dict[str, float]]) -> str:

@@ -11,9 +11,12 @@ from omegaconf import DictConfig
 from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.comparison import Comparison
-from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form
+from r1_lightning.rollout.rejection_sampling import REASONING, RejectionSampling, accuracy_and_form
+from r1_lightning.rollout.sampled_rows import require_sources
+from r1_lightning.run.compose import BASE
 from r1_lightning.run.measuring import evaluation_settings
 from r1_lightning.run.parts import inject
+from r1_lightning.tasks.decontaminate import held_out_questions
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require
@@ -35,6 +38,7 @@ def check_task(config: DictConfig) -> None:
     if stage is RejectionSampling:
         _, form = accuracy_and_form(instantiate(config.reward, _convert_="all"))
         _check_rewriting(config, form is not None)
+        _check_sampled_set(config)
     if stage is Comparison:
         inject(config.stage, {}).requests_of(source)
     if config.get("rollout"):
@@ -79,6 +83,28 @@ def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
             rewrite_as,
             "it needs a reward named format, which says what can be rewritten",
         )
+
+
+def _check_sampled_set(config: DictConfig) -> None:
+    """Raise InvalidInput for a share of what no role and no source is called, or for a benchmark without held-out questions."""
+    settings: RejectionSampling = inject(config.stage, {})
+    roles = [str(role) for role in config.stage.inputs if role != BASE]  # which of them are data sets is not known yet
+    require_sources(settings.shares, (REASONING, *settings.sources, *roles))
+    benchmark_questions(settings)
+
+
+def benchmark_questions(settings: RejectionSampling) -> dict[str, list[str]]:
+    """The questions that each benchmark of the stage holds out, by name. InvalidInput for one that is no task, or gives none."""
+    questions = {}
+    for name, task in settings.benchmarks.items():
+        place = f"stage.benchmarks.{name}"
+        source = task.get("source") if isinstance(task, Mapping) else None
+        require(hasattr(source, "held_out_problems"), place, task, "it must be a task with a source")
+        try:
+            questions[name] = held_out_questions(source, settings.held_out_questions)
+        except InvalidInput as error:
+            raise InvalidInput(f"{place}: {error}") from error
+    return questions
 
 
 def _check_held_out(config: DictConfig, source: Any) -> None:

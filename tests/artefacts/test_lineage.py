@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.store import Artefact
+from tests.architecture.house import ROOT
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -41,22 +44,25 @@ def test_environment_names_versions() -> None:
     assert set(lineage.PACKAGES) <= set(found)
 
 
-def _make(root: Path, stage: str, digit: str, **inputs: Artefact) -> Artefact:
+def _make(root: Path, stage: str, digit: str, config: str | None = None, **inputs: Artefact) -> Artefact:
     artefact = store.create(root, stage, "tiny", "sums", digit * 64)
+    if config is not None:
+        store.write_text(artefact.folder / store.CONFIG, config)
     artefact.weights_path.write_bytes(b"x")
     return store.complete(artefact, "c" * 40 + "-dirty", {}, inputs, {})
 
 
 def test_render_draws_the_tree(tmp_path: Path) -> None:
-    base = _make(tmp_path, "pretrain", "a")
-    cold = _make(tmp_path, "sft", "b", base=base)
+    """The seed is that of the artefact's own configuration, at its top; without one the line says nothing of it."""
+    base = _make(tmp_path, "pretrain", "a", "data:\n  seed: 7\nseed: 3\n")
+    cold = _make(tmp_path, "sft", "b", "seed: 12\ntask:\n  seed: 8\n", base=base)
     final = _make(tmp_path, "grpo", "d", base=cold, data=base)
     lines = lineage.render(final).splitlines()
     assert [line.split("  commit")[0] for line in lines] == [
         "grpo  dddddddddd",
-        "├─ base: sft  bbbbbbbbbb",
-        "│  └─ base: pretrain  aaaaaaaaaa",
-        "└─ data: pretrain  aaaaaaaaaa",
+        "├─ base: sft  bbbbbbbbbb  seed 12",
+        "│  └─ base: pretrain  aaaaaaaaaa  seed 3",
+        "└─ data: pretrain  aaaaaaaaaa  seed 3",
     ]
     assert "commit cccccccccccc-dirty" in lines[0] and str(final.folder) in lines[0]
 
@@ -84,3 +90,14 @@ def test_render_survives_a_deleted_input_and_a_moved_root(tmp_path: Path) -> Non
     assert "pretrain  aaaaaaaaaa  commit" in lineage.render(final)
     (tmp_path / "new" / base.folder.name / store.MARKER).unlink()
     assert "pretrain  aaaaaaaaaa  no longer at" in lineage.render(final)
+
+
+def test_a_reader_of_the_command_may_leave(tmp_path: Path) -> None:
+    """`| head -1`, at its quickest: nobody reads the pipe when the tree is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, str(ROOT / "scripts" / "lineage.py"), str(_make(tmp_path, "pretrain", "a").folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -76,3 +77,17 @@ def test_a_reader_may_leave() -> None:
     command = f'"{sys.executable}" -c "{code}" typed | head -1; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "x\n", "")
+
+
+def test_a_reader_may_leave_before_a_short_text() -> None:
+    """Which the interpreter would otherwise write when it ends, with a complaint and another exit code."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; from r1_lightning.run.commands import run_command; sys.exit(run_command('', '', lambda _: 'x'))"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", code, "typed"]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered, timeout=120
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

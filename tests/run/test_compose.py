@@ -8,7 +8,7 @@ import pytest
 
 from r1_lightning.run.compose import InputSpec, StageConfig, compose_parent, compose_stage, composing, options
 from r1_lightning.types.errors import InvalidInput
-from tests.run.conftest import FAKE_CONFIGS
+from tests.run.conftest import FAKE_CONFIGS, REAL_CONFIGS
 
 Parent = Callable[..., StageConfig]
 
@@ -58,6 +58,30 @@ def test_what_was_typed_reaches_the_experiments_below(parent: Parent) -> None:
     first = compose_parent(second, "base")
     assert (second.config.seed, first.config.seed, first.config.stage.max_steps) == (9, 9, 11)
     assert compose_parent(first, "base").config.seed == 9
+
+
+BESIDE = "+task@stage.beside=sums"  # a task put below `stage` under a name: not the graph's task
+
+
+def test_an_option_put_elsewhere_concerns_its_own_stage_alone() -> None:
+    """`GROUP@PACKAGE=OPTION` chooses nothing for the whole graph, neither where a child types it nor in an input's overrides."""
+    with composing(FAKE_CONFIGS):
+        child = compose_stage(["stage=grpo", "stage.inputs.base={experiment: first}", "seed=9", BESIDE])
+        assert "beside" in child.config.stage and child.typed == ("seed=9",)
+        made = compose_parent(child, "base")
+        assert "beside" not in made.config.stage and made.typed == ("seed=9",) and made.config.seed == 9
+        told = compose_stage(["stage=grpo", f"stage.parent_overrides=['{BESIDE}']", "task.source.folder=the_childs"])
+        parent = compose_parent(told, "base").config
+        assert "beside" in parent.stage and parent.task.source.folder == "the_childs"
+
+
+def test_a_benchmark_is_kept_out_of_a_set_that_an_experiment_samples() -> None:
+    """As docs/guide.md says it: the experiments below have no `stage.benchmarks`."""
+    with composing(REAL_CONFIGS):
+        child = compose_stage(["experiment=r1_800k_tiny", "+task@stage.benchmarks.other=comparison", "seed=9"])
+        assert child.config.stage.benchmarks.other.source._target_.endswith("ComparisonTask")
+        base = compose_parent(child, "base")
+        assert base.name == "r1_dev2_tiny" and base.config.seed == 9 and "benchmarks" not in base.config.stage
 
 
 def test_debug_holds_for_the_whole_graph(parent: Parent) -> None:

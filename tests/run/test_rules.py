@@ -70,6 +70,10 @@ REFUSED = [
         "stage.objective.divergence.beta=0.0 is not",
     ),
     (["stage=distill", "data=teacher_cache", "data.top_k=0"], "data.top_k=0 is not allowed"),
+    (
+        ["stage=distill", "data=teacher_cache", "data.distill_temperature=4"],
+        "data.distill_temperature=4 is not allowed: it must be that of stage.objective.distill_temperature=2.0",
+    ),
     # numbers of problems
     (["stage.evaluation.problems=200000"], "stage.evaluation.problems=200000 is not allowed: at most 10000"),
     (["stage=pretrain", "stage.evaluation={problems: 0}"], "stage.evaluation.problems=0 is not allowed"),
@@ -96,6 +100,12 @@ def test_an_experiment_s_unknown_key_is_refused(command: Command, tmp_path: Path
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nrolout: {group_size: 4}\n")
     error = command("experiment=mine", f"hydra.searchpath=[{tmp_path}]", configs=REAL_CONFIGS).error
     assert "rolout={'group_size': 4} is not allowed" in error and "did you mean rollout?" in error
+
+
+@pytest.mark.parametrize("more", [[], ["stage.objective.distill_temperature=4.0"], ["data.distill_temperature=2"]])
+def test_the_cached_teacher_and_the_objective_have_one_temperature(command: Command, more: list[str]) -> None:
+    """By itself the cache takes that of the objective, whatever it is."""
+    assert command("stage=distill", "data=teacher_cache", *more, configs=REAL_CONFIGS).code == 0
 
 
 def test_what_leaves_the_weights_alone_is_allowed(command: Command) -> None:

@@ -167,7 +167,6 @@ def test_a_benchmark_by_name(sample: Sample, tmp_path: Path) -> None:
     assert sample(f"+stage.benchmarks.sums={sums}", "stage.first_problem=30", "stage.held_out_questions=5").code == 0
     counts = json.loads((_folder(tmp_path / "runs") / data_set.COUNTS).read_text())
     assert counts["benchmarks"] == {sampling.OWN_TASK: 5, "sums": 5} and counts["not_sampled"]["contaminated"] == 5
-    assert "a task with a source" in sample("+stage.benchmarks.x={a: 1}", root="other").err
 
 
 def _general(folder: Path, count: int) -> str:
@@ -262,6 +261,24 @@ def test_a_data_set_is_a_source_and_no_model(sample: Sample, tmp_path: Path) -> 
     counts = json.loads((_folder(tmp_path / "second") / data_set.COUNTS).read_text())
     assert counts["sources"]["more"]["rows"] == json.loads((first / data_set.COUNTS).read_text())["rows"]
     assert "more: sample" in lineage.render(store.open_artefact(_folder(tmp_path / "second")))
+
+
+def _nothing_was_sampled(outcome: Outcome, root: Path, message: str) -> None:
+    assert outcome.code == 2 and message in outcome.err, outcome.err
+    assert not list(root.glob("sample-*")), "the corrected command would begin in another folder"
+
+
+def test_a_source_that_is_none_is_refused_before_anything_is_sampled(sample: Sample, tmp_path: Path) -> None:
+    """A model, a name for two, and a name that is taken: known as soon as the inputs are there."""
+    model = base_artefact(tmp_path / "model")
+    shares = sample(f"+stage.inputs.more.folder={model}", "+stage.shares={reasoning: 3, more: 1}")
+    _nothing_was_sampled(shares, tmp_path / "runs", "stage.shares.more=1 is not allowed: the sources are reasoning")
+    assert sample("stage.problems=8", root="first").code == 0
+    first, general = _folder(tmp_path / "first"), _general(tmp_path, 2)
+    for role, more in (("general", [general]), ("reasoning", [])):
+        clash = sample(f"+stage.inputs.{role}.folder={first}", *more)
+        expected = f"stage.inputs.{role}={str(first)!r} is not allowed: another source has this name"
+        _nothing_was_sampled(clash, tmp_path / "runs", expected)
 
 
 def test_a_damaged_block_is_named(sample: Sample, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import WORK
 from r1_lightning.run.compose import StageConfig
 from r1_lightning.run.nodes import Node
-from r1_lightning.run.stage_tree import stage_table, time_table
+from r1_lightning.run.stage_tree import measured_stages, stage_table, time_table
 from tests.run.conftest import Command
 from tests.run.fakes import Recorder
 
@@ -89,18 +91,24 @@ def test_the_table_by_hand() -> None:
     assert stage_table({}) == ""
 
 
+def planned(root: Path, name: str, digit: str, work: str = "", found: float | None = None, **inputs: Node) -> Node:
+    """A node whose folder holds how long it took, and whose artefact has one held-out measure; neither, where not given."""
+    fingerprint = digit * 64
+    if work:
+        folder = store.create(root, name, "m", "t", fingerprint).folder
+        store.write_text(folder / WORK, work)
+        if found is not None:
+            store.write_text(folder / store.WEIGHTS, "")
+            artefact = Artefact(folder, name, fingerprint)
+            store.complete(artefact, "c0ffee", {}, {}, {"eval/right": found, "train/loss": 9.0})
+    return Node(StageConfig(name, {}, OmegaConf.create({"paths": {"root": str(root)}}), "train"), fingerprint, inputs)
+
+
 def test_the_times_by_hand(tmp_path: Path) -> None:
     """90 s and 270 s are 25 % and 75 % of 6 minutes; the second had a process that was killed."""
-    config = OmegaConf.create({"paths": {"root": str(tmp_path)}})
-
-    def node(name: str, digits: str, work: str, **inputs: Node) -> Node:
-        if work:
-            (tmp_path / f"{name}-m-t-{digits * 10}").mkdir()
-            (tmp_path / f"{name}-m-t-{digits * 10}" / WORK).write_text(work, encoding="utf-8")
-        return Node(StageConfig(name, {}, config, "train"), digits * 64, inputs)
-
-    base = node("pretrain", "a", "begin\nend 90.0\n")
-    last = node("grpo", "b", "begin\nbegin\nend 270.0\n", base=base, unmade=node("sft", "c", "", base=base))
+    base = planned(tmp_path, "pretrain", "a", "begin\nend 90.0\n")
+    unmade = planned(tmp_path, "sft", "c", base=base)
+    last = planned(tmp_path, "grpo", "b", "begin\nbegin\nend 270.0\n", base=base, unmade=unmade)
     assert time_table(last).splitlines() == [
         "| stage | minutes | share |",
         "|---|---|---|",
@@ -108,4 +116,29 @@ def test_the_times_by_hand(tmp_path: Path) -> None:
         "| grpo | over 4.5 | 75 % |",
         "| together | over 6.0 | 100 % |",
     ]
-    assert time_table(node("sample", "d", "")) == ""
+    assert time_table(planned(tmp_path, "sample", "d")) == ""
+
+
+def test_stages_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """A student and its teacher begin with different base models: 1 + 10 + 10 + 1 minutes are 22, in four rows and columns.
+
+    What is needed twice is one stage still, and a stage keeps its name also where the first of that name was not made.
+    """
+    small = planned(tmp_path, "pretrain", "a", "begin\nend 60.0\n", 0.125)
+    large = planned(tmp_path, "pretrain", "b", "begin\nend 600.0\n", 0.25)
+    teacher = planned(tmp_path, "grpo", "c", "begin\nend 600.0\n", 0.75, base=large)
+    student = planned(
+        tmp_path, "distill", "d", "begin\nend 60.0\n", 0.5, base=small, teacher=teacher, again=small, large=large
+    )
+    assert [line.split(" | ")[:2] for line in time_table(student).splitlines()[2:]] == [
+        ["| pretrain", "1.0"],
+        ["| pretrain bbbbbbbbbb", "10.0"],
+        ["| grpo", "10.0"],
+        ["| distill", "1.0"],
+        ["| together", "22.0"],
+    ]
+    values = {"pretrain": 0.125, "pretrain bbbbbbbbbb": 0.25, "grpo": 0.75, "distill": 0.5}
+    assert measured_stages(student) == {name: {"right": value} for name, value in values.items()}
+    assert list(measured_stages(student)) == list(values), "in the order of making"
+    without = planned(tmp_path, "distill", "e", base=planned(tmp_path, "pretrain", "f"), teacher=teacher)
+    assert list(measured_stages(without)) == ["pretrain bbbbbbbbbb", "grpo"]

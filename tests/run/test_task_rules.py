@@ -101,6 +101,42 @@ def test_samples_that_cannot_be_rewritten_are_noticed_before_anything_is_made(
     assert message in command("stage=sample", "stage.rewrite_as=r1", *overrides, configs=REAL_CONFIGS).error
 
 
+GENERAL = (
+    "+stage.sources.general={_target_: r1_lightning.tasks.clean_traces.CleanTraces, count: 2, domain: general, "
+    "source: {_target_: r1_lightning.tasks.general.GeneralTask}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+stage.benchmarks.x={a: 1}"], "stage.benchmarks.x={'a': 1} is not allowed: it must be a task with a source"),
+        (["+stage.benchmarks.x=5"], "stage.benchmarks.x=5 is not allowed: it must be a task with a source"),
+        (["+stage.benchmarks.x={source: arithmetic}"], "is not allowed: it must be a task with a source"),
+        (
+            ["+task@stage.benchmarks.x=aime24", "stage.benchmarks.x.source.test.file=nowhere.jsonl"],
+            "stage.benchmarks.x: nowhere.jsonl is not there",
+        ),
+        (
+            [GENERAL, "+stage.shares={reasoning: 3, gneral: 1}"],
+            "stage.shares.gneral=1 is not allowed: the sources are reasoning, general",
+        ),
+        (["+stage.shares={base: 1}"], "stage.shares.base=1 is not allowed: the sources are reasoning"),
+    ],
+)
+def test_what_cannot_go_into_a_sampled_set_or_be_kept_out_of_it_is_noticed_before_anything_is_made(
+    command: Command, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    error = command("stage=sample", *overrides, configs=REAL_CONFIGS).error
+    assert message in error and error.startswith("stage.") and list(tmp_path.iterdir()) == []
+
+
+def test_an_input_may_have_a_share_of_a_sampled_set(command: Command) -> None:
+    """Whether it is a data set is known when it has been made; what comes next is that there is no such folder."""
+    more = ["+stage.inputs.more.folder=nowhere", "+stage.shares={reasoning: 3, more: 1}"]
+    assert command("stage=sample", *more, configs=REAL_CONFIGS).error.startswith("stage.inputs.more.folder: ")
+
+
 def test_a_students_text_comes_from_one_place(command: Command) -> None:
     both = "data.traces={_target_: r1_lightning.tasks.traces.TraceFile, folder: ., name: traces.jsonl}"
     error = command("stage=distill", both, "+stage.inputs.data={experiment: r1_800k_tiny}", configs=REAL_CONFIGS).error

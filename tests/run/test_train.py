@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import csv
 import errno
-import itertools
 import json
 import os
-import random
 import shutil
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.text.tokenizer import TextTokenizer
 from tests.support.commands import folder, overrides, start, train, weights
+from tests.support.kills import Killed, random_pauses
 
 Captured = pytest.CaptureFixture[str]
 
@@ -229,39 +226,9 @@ def test_a_broken_tokenizer_of_the_base_is_one_line(copy_of: Path, capsys: Captu
 # ---------------------------------------------------------------------------------------------------------- kill -9
 
 
-class Killed:
-    """The real script, killed by SIGKILL `delay_s` after a moment of this very start has come."""
-
-    def __init__(self, root: Path, steps: dict[str, int]) -> None:
-        self.root, self.arguments = root, overrides(root, **steps, evaluation=False)
-
-    def until(self, moment: str, delay_s: float, limit_s: float = 240.0) -> bool:
-        """Start, wait, kill. False where the run ended before."""
-        started_s = time.time()
-        process = start(self.arguments)
-        deadline = time.monotonic() + limit_s
-        try:
-            while not self._has_come(moment, started_s) and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.001)
-            time.sleep(delay_s)
-            was_running = process.poll() is None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        assert was_running or process.returncode == 0
-        return was_running
-
-    def _has_come(self, moment: str, started_s: float) -> bool:
-        """Whether this start has written the moment's file: an earlier one's does not count."""
-        try:
-            return any(path.stat().st_mtime >= started_s for path in self.root.glob(MOMENTS[moment]))
-        except FileNotFoundError:  # replaced between the two looks
-            return False
-
-    def finish(self) -> None:
-        process = start(self.arguments)
-        assert process.wait(timeout=240) == 0
+def killed(root: Path, steps: dict[str, int]) -> Killed:
+    """The real script below `root`, to be killed."""
+    return Killed(root, lambda: start(overrides(root, **steps, evaluation=False)))
 
 
 # Which file a run has just written, and where it then is; each kill follows after a random pause.
@@ -275,18 +242,12 @@ MOMENTS = {
     "finishing": "grpo-*/weights.safetensors",
 }
 KILL_STEPS = {"pretrain_steps": 60, "grpo_steps": 40}
-LONGEST_PAUSE_S = 0.15  # some ten steps
-
-
-def random_pauses(seed: int) -> Iterator[float]:
-    rng = random.Random(seed)
-    return (rng.uniform(0.0, LONGEST_PAUSE_S) for _ in itertools.count())
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("uninterrupted")
-    Killed(root, KILL_STEPS).finish()
+    killed(root, KILL_STEPS).finish()
     return root
 
 
@@ -299,11 +260,11 @@ def assert_same_results(root: Path, expected: Path) -> None:
 @pytest.mark.slow
 def test_killed_in_every_phase_one_after_the_other_the_bits_are_the_same(uninterrupted: Path, tmp_path: Path) -> None:
     pauses = random_pauses(int.from_bytes(os.urandom(4)))
-    run = Killed(tmp_path, KILL_STEPS)
+    run = killed(tmp_path, KILL_STEPS)
     log = []
     for moment in ("pretraining, after a checkpoint", "self-check or first rollout", "GRPO, after a checkpoint"):
         pause = next(pauses)
-        log.append((moment, pause, run.until(moment, pause)))
+        log.append((moment, pause, run.until(MOMENTS[moment], pause)))
     run.finish()
     assert all(hit for _, _, hit in log[:2]), log
     assert_same_results(tmp_path, uninterrupted)
@@ -319,8 +280,8 @@ def test_killed_again_and_again_the_bits_are_the_same(
     "finishing" is over within milliseconds, so that its kill may come too late; five others must hit.
     """
     pauses = random_pauses(seed)
-    run = Killed(tmp_path, KILL_STEPS)
-    hits = {moment: run.until(moment, next(pauses)) for moment in MOMENTS}
+    run = killed(tmp_path, KILL_STEPS)
+    hits = {moment: run.until(file, next(pauses)) for moment, file in MOMENTS.items()}
     run.finish()
     for moment, hit in hits.items():
         record_property(moment, int(hit))
