@@ -74,19 +74,21 @@ def grades(
 ) -> list[Grade]:
     """All counts of each completion, judged by the reward function that training would ask.
 
-    A reward that knows no lenient form counts as itself. Partial credit is no accuracy. `allow_empty_think` is for prompts that
-    force an empty think block; `form` is the form asked for.
+    A reward that knows no lenient form counts as itself; one that does is asked leniently about what is not right already, because
+    running programs a second time takes as long as the first. Partial credit is no accuracy. `allow_empty_think` is for prompts
+    that force an empty think block; `form` is the form asked for.
     """
     strictly = judge_all(accuracy, pairs)
-    leniently = judge_all(accuracy.leniently(), pairs) if isinstance(accuracy, AccuracyFunction) else strictly
+    accurate = [verdict.score >= 1 for verdict in strictly]
+    lenient = list(accurate)
+    if isinstance(accuracy, AccuracyFunction):
+        others = [row for row, is_right in enumerate(accurate) if not is_right]
+        for row, verdict in zip(others, judge_all(accuracy.leniently(), [pairs[row] for row in others]), strict=True):
+            lenient[row] = verdict.score >= 1
     parse = FORMS[form].parse
     formed = [sample.finished and parse(sample.text, allow_empty_think).well_formed for _, sample in pairs]
-    rows = zip(formed, strictly, leniently, strict=True)
-    return [_grade(well_formed, a.score >= 1, b.score >= 1) for well_formed, a, b in rows]
-
-
-def _grade(well_formed: bool, accurate: bool, leniently_accurate: bool) -> Grade:
-    return Grade(accurate and well_formed, accurate or leniently_accurate, well_formed, accurate)
+    rows = zip(accurate, lenient, formed, strict=True)
+    return [Grade(right and well_formed, either, well_formed, right) for right, either, well_formed in rows]
 
 
 def leniently_right(given: str, problem: Problem) -> bool:

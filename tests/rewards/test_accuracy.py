@@ -119,6 +119,26 @@ def test_grades_ask_the_reward_and_partial_credit_is_no_accuracy() -> None:
     assert whole == Grade(strict=False, lenient=True, well_formed=False, accurate=True)
 
 
+def test_what_is_right_is_not_judged_a_second_time() -> None:
+    """Of three completions the lenient reward is asked about the two that are not right; one of them is right at the end."""
+    asked: list[str] = []
+
+    class Counting(AccuracyReward):
+        def leniently(self) -> AccuracyReward:
+            lenient = AccuracyReward(strict=False)
+
+            def judge(problem: Problem, given: Completion) -> Verdict:
+                asked.append(given.text)
+                return lenient(problem, given)
+
+            return judge  # type: ignore[return-value]
+
+    texts = ("<think>1</think><answer>1200</answer>", "it is 1200", "it is 1201")
+    found = grades([(PROBLEM, completion(text)) for text in texts], Counting())
+    assert asked == list(texts[1:])
+    assert [(grade.accurate, grade.lenient) for grade in found] == [(True, True), (False, True), (False, False)]
+
+
 def test_r1_s_form_on_request() -> None:
     reward = AccuracyReward(form="r1")
     boxed, bare = completion("<think>a</think>So \\boxed{1,200}."), completion("<think>a</think> 1200")
