@@ -211,6 +211,12 @@ def _time(name: str, values: Values) -> str:
     return f"over {values[name, PARTLY]:.1f}" if (name, PARTLY) in values else "-"
 
 
+def levels_of(points: Sequence[Row], stage: str, seed: str, mean: str) -> dict[int, float]:
+    """Step -> level. A family repeats the points of its R1's stages: each step has one level."""
+    own = (point for point in points if (point["stage"], point["seed"]) == (stage, seed))
+    return {int(point["step"]): float(point[mean]) for point in own}
+
+
 def draw(points: Sequence[Row], path: Path) -> None:
     """Accuracy, length and mixing over the steps of the RL stages: a column per stage, a line per seed."""
     import matplotlib
@@ -225,10 +231,10 @@ def draw(points: Sequence[Row], path: Path) -> None:
         for line, mean in enumerate(MEANS):
             axis = axes[line][column]
             for seed in sorted({point["seed"] for point in points}, key=int):
-                own = [point for point in points if (point["stage"], point["seed"]) == (stage, seed)]
-                steps, levels = [int(p["step"]) for p in own], [float(p[mean]) for p in own]
-                axis.plot(steps, levels, linewidth=1, label=f"seed {seed}")
-            axis.set(title=f"{stage}: {mean.removesuffix('_mean').replace('_', ' ')}", xlabel="optimizer step")
+                levels = levels_of(points, stage, seed, mean)
+                axis.plot(list(levels), list(levels.values()), linewidth=1, label=f"seed {seed}")
+            axis.set_title(f"{stage}: {mean.removesuffix('_mean').replace('_', ' ')}", fontsize=9)
+            axis.set_xlabel("optimizer step")
             axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=7)
     figure.savefig(path, dpi=90)

@@ -9,7 +9,18 @@ import pytest
 from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import WORK
-from r1_lightning.run.family_report import CLAIMS, MEANS, curve_of, draw, overrides, render, rows_of, stages_of
+from r1_lightning.run.family_report import (
+    CLAIMS,
+    EXPERIMENTS,
+    MEANS,
+    curve_of,
+    draw,
+    levels_of,
+    overrides,
+    render,
+    rows_of,
+    stages_of,
+)
 from r1_lightning.run.reports import METRICS, planned_fingerprint
 
 
@@ -103,6 +114,17 @@ def test_rows_and_curves_of_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("isolated")
+def test_a_step_that_two_experiments_hold_is_one_point() -> None:
+    """r1_tiny's points of a seed come again with r1_family_tiny's."""
+    points = [
+        {"experiment": name, "seed": "0", "stage": "r1_zero", "step": str(step), "accuracy_mean": f"0.{step + 1}"}
+        for name in EXPERIMENTS
+        for step in (0, 1)
+    ]
+    points += [{**points[0], "seed": "1"}, {**points[0], "stage": "dev2"}]
+    assert levels_of(points, "r1_zero", "0", "accuracy_mean") == {0: 0.1, 1: 0.2}
+
+
 def test_a_run_is_the_experiment_of_its_seed() -> None:
     assert overrides("r1_tiny", 2) == ["experiment=r1_tiny", "seed=2"]
     assert planned_fingerprint(*overrides("r1_tiny", 0)) != planned_fingerprint(*overrides("r1_tiny", 1))
