@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, majority_vote_accuracy
+from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, wilson_interval
 from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
+from r1_lightning.rewards.voting import majorities_right
 from r1_lightning.tasks.family import TASK
-from r1_lightning.text.answers import answer_key, lenient_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.readability import spoken
@@ -42,11 +42,13 @@ def measure_samples(
     """Measures by name, from k completions of a `form` for each problem; `accuracy` judges them, by default the exact rule.
 
     Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate, completion_tokens_mean, language_consistency,
-    wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k compares answers as text and exact numbers.
+    wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k is by the equality of `accuracy`
+    (`rewards.voting`), of the problems that have one: where all are programs there is no cons_at_k.
     Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by name.
     """
     pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
-    judged = iter(grades(pairs, accuracy or AccuracyReward(form=form), allow_empty_think, form))
+    accuracy = accuracy or AccuracyReward(form=form)
+    judged = iter(grades(pairs, accuracy, allow_empty_think, form))
     graded = [[next(judged) for _ in row] for row in completions]
 
     def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:
@@ -55,9 +57,8 @@ def measure_samples(
         return Measure(float(table.mean()), bootstrap_mean_interval(table.ravel(), clusters))
 
     consistency = LanguageConsistencyReward()
-    votes = [[answer_key(lenient_answer(completion.text)) for completion in row] for row in completions]
-    consensus = majority_vote_accuracy(votes, [answer_key(problem.answer) for problem in problems])
-    n_samples = len(completions[0])
+    right = [[grade.lenient for grade in row] for row in graded]
+    votes = [vote for vote in majorities_right(accuracy, problems, completions, right) if vote is not None]
     of_tasks = {}
     for task, rows in _rows_of_tasks(problems).items():
         of_tasks[f"pass_at_1_{task}"] = mean(lambda i, j: graded[i][j].strict, rows)
@@ -65,7 +66,7 @@ def measure_samples(
     return {
         "pass_at_1": mean(lambda i, j: graded[i][j].strict),
         "pass_at_1_lenient": mean(lambda i, j: graded[i][j].lenient),
-        f"cons_at_{n_samples}": Measure(consensus.estimate, consensus),
+        **_consensus(votes, len(completions[0])),
         "format_rate": mean(lambda i, j: graded[i][j].well_formed),
         "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
         "language_consistency": mean(lambda i, j: consistency(problems[i], completions[i][j]).score),
@@ -76,6 +77,13 @@ def measure_samples(
         "finished_rate": mean(lambda i, j: completions[i][j].finished),
         **of_tasks,
     }
+
+
+def _consensus(votes: Sequence[bool], samples: int) -> dict[str, Measure]:
+    if not votes:
+        return {}
+    share = wilson_interval(sum(votes), len(votes))
+    return {f"cons_at_{samples}": Measure(share.estimate, share)}
 
 
 def _rows_of_tasks(problems: Sequence[Problem]) -> dict[str, list[int]]:

@@ -101,20 +101,6 @@ def majority_vote(answers: Sequence[Hashable | None]) -> Hashable | None:
     return max(votes, key=votes.__getitem__, default=None)  # max returns the first of equals
 
 
-def majority_vote_accuracy(answers: Sequence[Sequence[Hashable | None]], references: Sequence[Hashable]) -> Interval:
-    """cons@k: the share of problems whose majority vote over k answers equals the reference, with Wilson's interval.
-
-    `answers[p]` are the answers to problem p in the order they were sampled, in a spelling in which equal answers are
-    equal (`text.answers.answer_key`), and `references[p]` is in the same spelling. DeepSeek-R1, arXiv:2501.12948,
-    appendix D.1 (cons@64). Raises `InvalidInput` for no problems or lengths that differ.
-    """
-    require(
-        len(answers) == len(references), "references", len(references), f"there must be {len(answers)}, one per problem"
-    )
-    right = sum(majority_vote(given) == wanted for given, wanted in zip(answers, references, strict=True))
-    return wilson_interval(right, len(answers))
-
-
 def _cluster_sums(data: np.ndarray, clusters: Sequence[Hashable] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the values of each cluster, clusters in the order of first appearance."""
     if clusters is None:

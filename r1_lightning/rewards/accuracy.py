@@ -18,7 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from r1_lightning.rewards.combine import judge_all
-from r1_lightning.text.answers import final_answer, last_number, lenient_answer, parse_number, same_answer, same_number
+from r1_lightning.text.answers import (
+    answer_key,
+    final_answer,
+    last_number,
+    lenient_answer,
+    parse_number,
+    same_answer,
+    same_number,
+)
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
@@ -65,6 +73,14 @@ class AccuracyReward:
     def leniently(self) -> AccuracyReward:
         return replace(self, strict=False)
 
+    def ballot(self, problem: Problem, completion: Completion) -> str | None:
+        """The answer at the end, in any form; for a number, the number that it ends in."""
+        return answer_key(counted_answer(lenient_answer(completion.text), problem))
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Ballots are written in one spelling, so equal answers are equal texts."""
+        return [first == second for first, second in pairs]
+
 
 def grades(
     pairs: Sequence[tuple[Problem, Completion]],
@@ -99,6 +115,13 @@ def leniently_right(given: str, problem: Problem) -> bool:
         return False
     number = last_number(given)
     return number is not None and same_number(number, problem.answer)
+
+
+def counted_answer(given: str | None, problem: Problem) -> str | None:
+    """As much of a lenient answer as `leniently_right` looks at: "it is 41 apples" answers 41 where a number is asked for."""
+    if given is None or parse_number(problem.answer) is None or parse_number(given) is not None:
+        return given
+    return last_number(given) or given
 
 
 def wrong(given: str, problem: Problem) -> Verdict:

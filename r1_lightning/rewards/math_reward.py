@@ -15,10 +15,17 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
-from r1_lightning.rewards.accuracy import leniently_right, wrong
+from r1_lightning.rewards.accuracy import counted_answer, leniently_right, wrong
 from r1_lightning.rewards.math_equality import quick_comparison
 from r1_lightning.rewards.verifier_pool import VerifierPool
-from r1_lightning.text.answers import final_answer, lenient_answer, marked_answer, parse_number, same_number
+from r1_lightning.text.answers import (
+    answer_key,
+    final_answer,
+    lenient_answer,
+    marked_answer,
+    parse_number,
+    same_number,
+)
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
@@ -71,6 +78,20 @@ class MathReward:
         lenient = copy(self)
         lenient.strict = False
         return lenient
+
+    def ballot(self, problem: Problem, completion: Completion) -> str | None:
+        """The answer at the end, in any form, as it is written; a number in one spelling."""
+        answer = lenient_answer(completion.text)
+        given = counted_answer(None if answer is None else marked_answer(answer), problem)
+        return answer_key(given) if given is not None and parse_number(given) is not None else given
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether the answers of each pair are the same mathematics, by the comparison that also scores them."""
+        quick = [quick_comparison(given, other) for given, other in pairs]
+        compared = iter(
+            self.pool.compare_many([pair for pair, at_once in zip(pairs, quick, strict=True) if not at_once])
+        )
+        return [at_once.same if at_once else next(compared).same for at_once in quick]
 
     def close(self) -> None:
         """End the verifier's processes; they would also end with this one."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1_lightning.rewards.combine import judge_all
+from r1_lightning.rewards.voting import text_ballot
 from r1_lightning.text.code_tests import TESTS
-from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
+from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict, VotingFunction
 
 
 class TaskAccuracy:
@@ -34,6 +35,18 @@ class TaskAccuracy:
     def leniently(self) -> TaskAccuracy:
         """Of both what they know of a lenient form."""
         return TaskAccuracy(_lenient(self.code), _lenient(self.other), self.name)
+
+    def ballot(self, problem: Problem, completion: Completion) -> str | None:
+        """The ballot of `other`; programs have none (`rewards.voting`)."""
+        if isinstance(self.other, VotingFunction):
+            return self.other.ballot(problem, completion)
+        return text_ballot(completion)
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        """By `other`, or by text where it knows no equality."""
+        if isinstance(self.other, VotingFunction):
+            return self.other.equal_many(pairs)
+        return [first == second for first, second in pairs]
 
 
 def _lenient(reward: RewardFunction) -> RewardFunction:

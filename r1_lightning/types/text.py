@@ -73,6 +73,19 @@ class AccuracyFunction(RewardFunction, Protocol):
     def leniently(self) -> RewardFunction: ...
 
 
+@runtime_checkable
+class VotingFunction(RewardFunction, Protocol):
+    """A reward for right answers that knows which answers are equal, so that samples can vote by the equality it scores by."""
+
+    def ballot(self, problem: Problem, completion: Completion) -> str | None:
+        """The answer that a completion votes for, in any form; None where it gives none."""
+        ...
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        """Whether the two ballots of each pair are one answer."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class StepVerdict:
     """A judgement of one step of a completion: the step ends before character `end` of its text."""

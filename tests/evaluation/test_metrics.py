@@ -9,6 +9,7 @@ import pytest
 
 from r1_lightning.evaluation.metrics import Measure, measure_samples
 from r1_lightning.functional.intervals import bootstrap_mean_interval, wilson_interval
+from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.types.text import Completion, Problem
 
 PROBLEMS = [Problem("What is 2+3", "5", "2,3"), Problem("2+3+4等于多少", "9", "2,3,4", "zh")]
@@ -141,3 +142,24 @@ def test_the_form_that_is_asked_for_decides() -> None:
         assert measured[form]["pass_at_1_lenient"].value == 1.0
     assert measure_samples(PROBLEMS[:1], [[done(texts[0])]], form="r1")["pass_at_1"].value == 1.0
     assert measure_samples(PROBLEMS[:1], [[done(texts[0])]])["pass_at_1"].value == 0.0
+
+
+def test_the_vote_is_by_the_accuracy_s_own_equality() -> None:
+    """Sixty-four boxes of 42 are right one by one, so their vote is, too; numbers are decided without any process."""
+    problem, reward = Problem("6*7", "42", "p"), MathReward()
+    measures = measure_samples(
+        [problem], [[done(r"<think>a</think><answer>\boxed{42}</answer>")] * 64], accuracy=reward
+    )
+    assert measures["pass_at_1"].value == measures["cons_at_64"].value == 1.0
+    assert reward.pool.process_ids() == []
+
+
+def test_no_answer_is_never_right_and_programs_have_no_vote() -> None:
+    empty = [Problem("q", "", f"p{number}") for number in range(20)]
+    samples = [[done("blah blah nothing here")] * 8 for _ in empty]
+    assert measure_samples(empty, samples)["cons_at_8"].value == 0.0
+    programs = [replace(problem, metadata={"tests": "{}"}) for problem in empty]
+    assert "cons_at_8" not in measure_samples(programs, samples)
+    # Beside programs the vote is that of the other problems: one of one.
+    mixed = measure_samples([*programs, PROBLEMS[0]], [*samples, [done(RIGHT_5)] * 8])
+    assert mixed["cons_at_8"].value == 1.0 and mixed["pass_at_1"].value == pytest.approx(1 / 21)

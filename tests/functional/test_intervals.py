@@ -16,7 +16,6 @@ from r1_lightning.functional.intervals import (
     Interval,
     bootstrap_mean_interval,
     majority_vote,
-    majority_vote_accuracy,
     pass_at_k,
     wilson_interval,
 )
@@ -179,16 +178,6 @@ def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
 )
 def test_majority_vote(answers: list[str | None], winner: str | None) -> None:
     assert majority_vote(answers) == winner
-
-
-def test_majority_vote_accuracy_by_hand() -> None:
-    answers = [["5", "6", "5"], ["7", None, "8"], [None, None, None], ["1", "2", "2"]]
-    # right, right (tie, 7 came first), no vote, wrong: 2 of 4.
-    assert majority_vote_accuracy(answers, ["5", "7", "3", "1"]) == wilson_interval(2, 4)
-    with pytest.raises(InvalidInput, match="references=1"):
-        majority_vote_accuracy(answers, ["5"])
-    with pytest.raises(InvalidInput, match="n=0"):
-        majority_vote_accuracy([], [])
 
 
 @given(st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=12))
