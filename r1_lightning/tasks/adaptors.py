@@ -20,6 +20,7 @@ from r1_lightning.tasks.dataset_task import STEPS
 from r1_lightning.tasks.fields import Row, question_id
 from r1_lightning.tasks.keyed import keyed_number
 from r1_lightning.text.boxed import boxed_answer
+from r1_lightning.text.language import question_language
 from r1_lightning.types.errors import require_int
 from r1_lightning.types.text import Problem
 
@@ -37,7 +38,7 @@ class Math:
     """
 
     name: ClassVar[str] = "math"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def to_problem(self, row: Row) -> Problem:
         question, solution = row.text("problem"), row.text("solution")
@@ -46,9 +47,8 @@ class Math:
         else:
             answer = row.checked_answer("solution", boxed_answer(solution) or "")
         metadata = {STEPS: solution.strip(), "subject": row.optional_text("subject") or row.optional_text("type")}
-        return Problem(
-            question.strip(), answer, question_id(self.name, question), level=_math_level(row), metadata=metadata
-        )
+        problem_id, language = question_id(self.name, question), question_language(question)
+        return Problem(question.strip(), answer, problem_id, language, _math_level(row), metadata)
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,14 @@ class Aime:
     """AIME: `problem`, an `answer` from 0 to 999, and sometimes a worked `solution`."""
 
     name: ClassVar[str] = "aime"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def to_problem(self, row: Row) -> Problem:
         question = row.text("problem")
         answer = str(row.whole("answer", 0, _MAX_AIME))
         solution = row.optional_text("solution").strip()
-        return Problem(
-            question.strip(), answer, question_id(self.name, question), metadata={STEPS: solution} if solution else {}
-        )
+        problem_id, metadata = question_id(self.name, question), {STEPS: solution} if solution else {}
+        return Problem(question.strip(), answer, problem_id, question_language(question), metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class GPQA:
     options_seed: int = 0
 
     name: ClassVar[str] = "gpqa"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         require_int("options_seed", self.options_seed, 0)
@@ -115,6 +114,7 @@ class GPQA:
             f"{question}\n\n{shown}\n\nAnswer with the letter of the right option.",
             LETTERS[options.index(right)],
             problem_id,
+            question_language(question),
             metadata={OPTIONS: json.dumps(options, ensure_ascii=False), "subject": subject},
         )
 

@@ -24,9 +24,11 @@ from typing import Any, ClassVar
 
 from r1_lightning.tasks.fields import Row, is_unicode, question_id
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
+from r1_lightning.text.language import question_language
 from r1_lightning.types.errors import InvalidInput, require_int
 from r1_lightning.types.text import Problem
 
+_QUOTED = re.compile(r"\"\"\".*?\"\"\"|'''.*?'''", re.DOTALL)
 IN_A_BLOCK = "Put the code into one Python code block in your answer."
 
 
@@ -41,7 +43,7 @@ class MBPP:
     visible_tests: int = 1
 
     name: ClassVar[str] = "mbpp"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         require_int("visible_tests", self.visible_tests, 1)
@@ -57,7 +59,8 @@ class MBPP:
         question = f"{text}\nYour Python code has to pass tests such as these:\n\n{shown}\n\n{IN_A_BLOCK}"
         tests = mbpp_tests(assertions, self.visible_tests, setup)
         code = row.text("code").strip()
-        return Problem(question, code, question_id(self.name, text), metadata={TESTS: tests.to_json()})
+        metadata = {TESTS: tests.to_json()}
+        return Problem(question, code, question_id(self.name, text), question_language(text), metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class HumanEval:
     """HumanEval (Chen et al. 2021, arXiv:2107.03374): `prompt`, `entry_point`, `canonical_solution`, `test`."""
 
     name: ClassVar[str] = "humaneval"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def to_problem(self, row: Row) -> Problem:
         prompt, entry_point = row.text("prompt"), row.text("entry_point")
@@ -81,7 +84,13 @@ class HumanEval:
             f"{IN_A_BLOCK}"
         )
         metadata = {TESTS: tests.to_json(), "task_id": row.optional_text("task_id")}
-        return Problem(question, prompt + solution, question_id(self.name, prompt), metadata=metadata)
+        language = question_language(_said_in(prompt))
+        return Problem(question, prompt + solution, question_id(self.name, prompt), language, metadata=metadata)
+
+
+def _said_in(prompt: str) -> str:
+    """What a prompt that is a program says in words: its strings, of which one is the docstring."""
+    return " ".join(_QUOTED.findall(prompt)) or prompt
 
 
 def mbpp_tests(assertions: list[str], visible: int, setup: str = "") -> CodeTests:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from r1_lightning.text.answers import MAX_ANSWER_CHARS, parse_number
+from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import Language
 
 _SHOWN_CHARS = 60
 
@@ -44,6 +46,16 @@ class Row:
         """The same, where the field may be missing, null or empty: then the empty string."""
         value = self.fields.get(name)
         return "" if value is None or value == "" else self.text(name)
+
+    def language(self) -> Language | None:
+        """The language that the row names under `language`, "en" or "zh"; None where it names none."""
+        named = self.optional_text("language")
+        for language in LANGUAGES:
+            if named == language:
+                return language
+        if named:
+            self.refuse("language", named, f"it must be one of {', '.join(LANGUAGES)}, or left out")
+        return None
 
     def answer(self, name: str) -> str:
         """A reference answer: text or a number, stripped; longer than any completion's answer may be is refused."""

@@ -17,6 +17,7 @@ from r1_lightning.tasks.dataset_task import STEPS, DatasetTask
 from r1_lightning.tasks.fields import Row, question_id
 from r1_lightning.tasks.rows import Rows
 from r1_lightning.text.answers import parse_number
+from r1_lightning.text.language import question_language
 from r1_lightning.types.text import Problem
 
 MAX_LINE_CHARS = 100_000  # the longest line of the data set has about 1,500
@@ -30,7 +31,7 @@ class GSM8K:
     """Rows with a `question` and an `answer` that ends in `#### number`. The level is the number of steps."""
 
     name: ClassVar[str] = "gsm8k"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def to_problem(self, row: Row) -> Problem:
         question, solution = row.text("question"), row.text("answer")
@@ -40,7 +41,8 @@ class GSM8K:
             row.refuse("answer", solution, f"it must end in '{_ANSWER_MARK} ' and a number")
         steps = _ANNOTATION.sub("", steps).strip()
         level = steps.count("\n") + 1  # one line is one step
-        return Problem(question.strip(), answer, question_id(self.name, question), level=level, metadata={STEPS: steps})
+        problem_id, language = question_id(self.name, question), question_language(question)
+        return Problem(question.strip(), answer, problem_id, language, level, {STEPS: steps})
 
 
 class GSM8KTask(DatasetTask):

@@ -20,6 +20,7 @@ from r1_lightning.tasks.code_adaptors import IN_A_BLOCK, checked_tests
 from r1_lightning.tasks.fields import Row, question_id
 from r1_lightning.tasks.pickled_text import packed_text
 from r1_lightning.text.code_tests import TESTS, CodeCase
+from r1_lightning.text.language import question_language
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Problem
 
@@ -40,7 +41,7 @@ class LiveCodeBench:
     last_date: str | None = None
 
     name: ClassVar[str] = "livecodebench"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         for field in ("first_date", "last_date"):
@@ -72,7 +73,8 @@ class LiveCodeBench:
             "platform": row.optional_text("platform"),
         }
         problem_id = question_id(self.name, content)
-        return Problem(f"{content}\n\n{how}\n\n{IN_A_BLOCK}", "", problem_id, level=level, metadata=metadata)
+        asked, language = f"{content}\n\n{how}\n\n{IN_A_BLOCK}", question_language(content)
+        return Problem(asked, "", problem_id, language, level, metadata)
 
 
 def _cases(row: Row, name: str, is_visible: bool) -> list[tuple[str, CodeCase]]:

@@ -21,10 +21,12 @@ from pathlib import Path
 
 from r1_lightning.tasks.fields import Row
 from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
+from r1_lightning.text.language import question_language
 from r1_lightning.types.errors import InvalidInput, require, require_int
-from r1_lightning.types.text import LabelledResponse, Preference, PreferenceItem, Problem
+from r1_lightning.types.text import LabelledResponse, Language, Preference, PreferenceItem, Problem
 
 FORMAT_VERSION = 1  # goes up when the same file would give other items
+PROMPTS_VERSION = 2  # the same of `PromptFile`
 LABELS = {True: True, False: False, "safe": True, "unsafe": False}
 PAIR_FIELDS, SINGLE_FIELDS = ("prompt", "chosen", "rejected"), ("prompt", "response", "label")
 SCORES = ("chosen_score", "rejected_score")
@@ -73,6 +75,8 @@ class PreferenceFile:
 class PromptFile:
     """A `ProblemSource` of the `prompt` fields of such a file: questions without an answer, for rewards by a model.
 
+    A row may name its `language`, "en" or "zh"; otherwise the prompt is read.
+
     There is nothing to test on, and no text to pre-train on: both raise InvalidInput.
     """
 
@@ -82,15 +86,15 @@ class PromptFile:
     @property
     def content_version(self) -> str:
         """Of the file's bytes."""
-        return f"prompts-{FORMAT_VERSION}-{bytes_digest(self.path)}"
+        return f"prompts-{PROMPTS_VERSION}-{bytes_digest(self.path)}"
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem `index`: every pass over the file has an order of its own."""
         require_int("index", index, 0)
         turn, place = divmod(index, len(self._prompts))
         order = _order(f"{seed}/{turn}", len(self._prompts))
-        prompt = self._prompts[order[place]]
-        return Problem(prompt, "", f"prompt-{_digest(prompt)[:16]}")
+        prompt, language = self._prompts[order[place]]
+        return Problem(prompt, "", f"prompt-{_digest(prompt)[:16]}", language)
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
         raise InvalidInput(f"{self.path}: prompts without answers give no held-out problems")
@@ -99,8 +103,13 @@ class PromptFile:
         raise InvalidInput(f"{self.path}: prompts without answers give no pre-training documents")
 
     @cached_property
-    def _prompts(self) -> list[str]:
-        return list(dict.fromkeys(row.text("prompt") for row in _rows(self.path)))
+    def _prompts(self) -> list[tuple[str, Language]]:
+        """Each prompt once, with its language: the one that its first row names, else the one it is written in."""
+        found: dict[str, Language] = {}
+        for row in _rows(self.path):
+            named, prompt = row.language(), row.text("prompt")
+            found.setdefault(prompt, named or question_language(prompt))
+        return list(found.items())
 
 
 def _order(key: str, size: int) -> list[int]:

@@ -166,7 +166,7 @@ def _problem(name: str, parameters: str, seed: int) -> Problem:
     recipe = {"generator": name, "parameters": parameters, "seed": seed, "problem_id": problem_id}
     metadata = {ENTRY: json.dumps(recipe), "generator": name, "subject": str(generator.category)}
     answer = "" if entry["answer"] is None else str(entry["answer"])
-    return Problem(entry["question"].strip(), answer, problem_id, metadata=metadata)
+    return Problem(entry["question"].strip(), answer, problem_id, "en", metadata=metadata)  # as all of its generators
 
 
 @lru_cache(maxsize=64)  # the completions of one group ask for the same entry

@@ -6,9 +6,11 @@ say how words are counted, so these are our choices:
 
 - an English word is a run of two or more Latin letters, inner apostrophes included; a Chinese word is one Han character
   (cutting Chinese into words needs a dictionary, and the share hardly changes);
-- neutral, in no language: digits, operators, punctuation, single Latin letters (variables, options), names of LaTeX
-  commands, and the R1 tags;
+- neutral, in no language: digits, operators, punctuation, single Latin letters (variables, options), the R1 tags, and all
+  mathematics and code, as `text.symbols` tells them from words;
 - a run of letters of another script counts as a word, of neither language.
+
+A text may show only what it likes in a formula or a program, so each of those rules has a bound: what is as long as words is words.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import re
 
 from r1_lightning.text.reasoning_format import TAGS
+from r1_lightning.text.symbols import is_greek_symbol, is_symbol, without_symbols
 from r1_lightning.types.errors import require_choice, require_number
 from r1_lightning.types.text import Language
 
@@ -23,20 +26,27 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 _LATIN = r"[A-Za-z\u00C0-\u00D6\u00D8-\u00F6\u00F8-\u024F]"
 HAN = r"[\u3005\u3007\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\U00020000-\U000323AF]"
+_GREEK = r"[\u0370-\u03FF\u1F00-\u1FFF]"
 _WORDS = re.compile(
     rf"(?P<neutral>{'|'.join(map(re.escape, TAGS))}|\\[A-Za-z]+)"
     rf"|(?P<zh>{HAN})"
     rf"|(?P<en>{_LATIN}+(?:['’]{_LATIN}+)*)"
-    rf"|(?P<other>(?:(?!{_LATIN}|{HAN})[^\W\d_])+)"
+    rf"|(?P<greek>{_GREEK}+)"
+    rf"|(?P<other>(?:(?!{_LATIN}|{HAN}|{_GREEK})[^\W\d_])+)"
 )
 
 
 def count_words(text: str) -> dict[str, int]:
     """The number of words of `text` that are "en", "zh" and "other", by the rules above."""
     counts = {"en": 0, "zh": 0, "other": 0}
-    for match in _WORDS.finditer(text):
-        kind = match.lastgroup
-        if kind in counts and not (kind == "en" and len(match.group()) == 1):
+    plain = without_symbols(text)
+    for match in _WORDS.finditer(plain):
+        kind, (start, end) = match.lastgroup, match.span()
+        if kind == "en" and (end - start == 1 or is_symbol(plain, start, end)):
+            continue
+        if kind == "greek":
+            kind = "neutral" if is_greek_symbol(match.group()) else "other"
+        if kind in counts:
             counts[kind] += 1
     return counts
 
@@ -47,6 +57,11 @@ def language_of(text: str) -> Language | None:
     if counts["en"] == counts["zh"] == 0:
         return None
     return "zh" if counts["zh"] > counts["en"] else "en"
+
+
+def question_language(question: str) -> Language:
+    """What a source says of a question whose row names no language: the one it is in, English where it has no words."""
+    return language_of(question) or "en"
 
 
 def language_share(text: str, target: Language) -> float:

@@ -161,3 +161,18 @@ def test_real_rows(shared_dir: Path, name: str, adaptor: Any, answers: list[str]
     reward = AccuracyReward()
     assert all(reward(problem, answering(problem.answer)).score == 1.0 for problem in problems)
     assert {problem.language for problem in problems} == {"zh" if name == "cmath" else "en"}
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "values", "field"),
+    [
+        (Math(), MATH, "problem"),
+        (Aime(), AIME, "problem"),
+        (GPQA(), GPQA_ROW, "Question"),
+        (CMath(), CMATH, "question"),
+    ],
+)
+def test_a_row_in_chinese_is_a_problem_in_chinese(adaptor: Any, values: dict[str, Any], field: str) -> None:
+    assert made(adaptor, {**values, field: "求$x^2+y=3$的解，其中三角形ABC的面积是12cm²"}).language == "zh"
+    if field != "question":
+        assert made(adaptor, values).language == "en"

@@ -172,3 +172,11 @@ def test_a_broken_row_is_named(adaptor: Any, values: dict[str, Any], message: st
     with pytest.raises(InvalidInput, match=message) as error:
         made(adaptor, values)
     assert str(error.value).startswith("file, row 1: ") and "\n" not in str(error.value)
+
+
+def test_what_a_program_is_asked_in_is_the_language_of_its_words() -> None:
+    asked = {**MBPP_FULL, "text": "编写一个函数add，把两个数相加。"}
+    assert [MBPP().to_problem(Row(row, "r")).language for row in (MBPP_FULL, asked)] == ["en", "zh"]
+    code = HUMANEVAL["prompt"].replace("undoes encode", "还原encode的结果")
+    asked = {**HUMANEVAL, "prompt": code}
+    assert [HumanEval().to_problem(Row(row, "r")).language for row in (HUMANEVAL, asked)] == ["en", "zh"]

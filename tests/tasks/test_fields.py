@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
+from r1_lightning import tasks
 from r1_lightning.tasks.fields import Row, is_unicode, question_id
 from r1_lightning.text.answers import MAX_ANSWER_CHARS
 from r1_lightning.types.errors import InvalidInput
@@ -65,3 +69,25 @@ def test_ids_forget_case_and_spacing_and_nothing_else():
 
 def test_half_a_pair_is_no_unicode():
     assert is_unicode("\U0001f600 芳") and not is_unicode("x\udc00")
+
+
+def test_a_row_names_a_language_of_ours_or_none() -> None:
+    assert [Row(row, "r").language() for row in ({}, {"language": None}, {"language": ""}, {"language": "zh"})] == [
+        None,
+        None,
+        None,
+        "zh",
+    ]
+    with pytest.raises(InvalidInput, match="r: language='fr' is not allowed: it must be one of en, zh, or left out"):
+        Row({"language": "fr"}, "r").language()
+
+
+def test_every_source_says_the_language_of_its_problems() -> None:
+    """`Problem(question, answer, id, language, ...)`: left out, a Chinese question would be rewarded for English thinking."""
+    silent = []
+    for path in sorted(Path(tasks.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
+                says = len(node.args) > 3 or any(keyword.arg == "language" for keyword in node.keywords)
+                silent += [] if says else [f"{path.name}:{node.lineno}"]
+    assert silent == []

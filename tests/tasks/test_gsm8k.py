@@ -168,3 +168,10 @@ def test_the_real_data_set(shared_dir: Path) -> None:
         assert "<<" not in text
         if "<answer>" in text:
             assert parse(text.rsplit(". Assistant:", 1)[1]).well_formed
+
+
+def test_a_question_in_chinese_is_asked_in_chinese(tmp_path: Path) -> None:
+    asked = [row(f"小明有{number}个苹果，又买了3 kg，一共多少？", number) for number in range(3)]
+    task = GSM8KTask(write(tmp_path, asked, TEST))
+    assert {task.train_problem(0, number).language for number in range(3)} == {"zh"}
+    assert {problem.language for problem in task.held_out_problems(3)} == {"en"}

@@ -121,3 +121,9 @@ def test_a_broken_row_is_named(changes: dict[str, Any], message: str) -> None:
 def test_a_bad_day_is_named(day: str) -> None:
     with pytest.raises(InvalidInput, match=f"first_date='{day}'"):
         LiveCodeBench(first_date=day)
+
+
+def test_the_language_is_that_of_the_content_not_of_our_own_words_around_it() -> None:
+    assert made(ROW).language == "en"
+    assert made({**ROW, "question_content": "求和并输出。"}).language == "zh"
+    assert made({**FUNCTIONAL, "question_content": "返回所有数对。"}).language == "zh"

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from r1_lightning.rewards.language import LanguageConsistencyReward
 from r1_lightning.tasks.preference_file import PreferenceFile, PromptFile
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.text import LabelledResponse, Preference
+from r1_lightning.types.text import Completion, LabelledResponse, Preference
 
 PAIR = {"prompt": "Say hello", "chosen": "Hello!", "rejected": "No."}
 SINGLE = {"prompt": "Say hello", "response": "Hello!", "label": True}
@@ -128,7 +129,40 @@ def test_prompts_as_problems(tmp_path: Path) -> None:
     assert passes[0] != passes[1], "each pass has its own order"
     assert [made.train_problem(1, place).question for place in range(5)] != passes[0]
     assert made.train_problem(0, 0).answer == "" and made.train_problem(0, 7) == made.train_problem(0, 7)
-    assert made.content_version.startswith("prompts-1-")
+    assert made.content_version.startswith("prompts-2-")
     for asked in (lambda: made.held_out_problems(1), lambda: made.documents(0, 0, 1)):
         with pytest.raises(InvalidInput, match="prompts without answers"):
             asked()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "language"),
+    [
+        ("请写一首关于春天的诗。", "zh"),
+        ("Write a poem about spring.", "en"),
+        ("用Python写一个函数`reverse`", "zh"),
+        ("证明：在△ABC中，AB=AC时角B=角C", "zh"),
+        ("What does 春天 mean in English?", "en"),
+        ("翻译成英文：三月的雨", "zh"),
+        ("1+1=?", "en"),  # no words at all
+    ],
+)
+def test_a_prompt_says_which_language_it_is_in(tmp_path: Path, prompt: str, language: str) -> None:
+    write(tmp_path, {**PAIR, "prompt": prompt})
+    assert PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0).language == language
+
+
+def test_a_row_may_name_its_language(tmp_path: Path) -> None:
+    write(tmp_path, {**PAIR, "prompt": "Translate: spring", "language": "zh"})
+    assert PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0).language == "zh"
+    write(tmp_path, {**PAIR, "language": "de"})
+    with pytest.raises(InvalidInput, match="line 1: language='de' is not allowed: it must be one of en, zh, or left"):
+        PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0)
+
+
+def test_thinking_in_the_language_of_a_chinese_prompt_earns_the_language_reward(tmp_path: Path) -> None:
+    write(tmp_path, {**PAIR, "prompt": "请写一首关于春天的诗。"})
+    problem = PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0)
+    chinese = Completion("<think>先想想春天的景色。</think><answer>春风</answer>", 9, True)
+    english = Completion("<think>First think of spring.</think><answer>春风</answer>", 9, True)
+    assert [LanguageConsistencyReward()(problem, sample).score for sample in (chinese, english)] == [1.0, 0.0]
