@@ -9,7 +9,10 @@ Decisions of ours, where the papers say nothing:
   hidden ones that it passes; a failed visible case counts against it and a passed one for nothing, because the question shows
   it.
 - **A program that meets its limit of time is wrong**, 0, and `timed_out` says so to the metric: it is the one verdict that a
-  slower machine might give otherwise. CPU time decides; the clock stands behind it for programs that sleep.
+  slower machine might give otherwise. There is a limit for each case, as contests have it, and one for all cases together, so
+  that no program costs more than that. CPU time decides; the clock stands behind it for programs that sleep.
+- **A program that ends with a status other than 0 is wrong**, as contest judges have it, whatever it printed: `exit(1)`, an error.
+  `exit()` and `exit(0)` are ends in order.
 - **Random numbers and hashes begin alike** in every process, so that the same program gets the same verdict in any order on any
   thread.
 - **A test script** (kind "assert", HumanEval) runs beside the answer in a second process and has to report a one-time token at
@@ -35,6 +38,7 @@ from r1_lightning.rewards.sandbox import (
     CPU,
     DIED,
     OUTPUT,
+    PROGRAM,
     Limits,
     Outcome,
     Program,
@@ -49,6 +53,8 @@ from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.text import Completion, Problem, Verdict
 
+_TIMES = (CPU, CLOCK, PROGRAM)  # ends by a limit of time
+
 
 class CodeReward:
     """1.0 if the program passes every test of its problem, else 0.0.
@@ -58,6 +64,7 @@ class CodeReward:
         strict: whether the program must stand in the one, closed answer block.
         workers: how many programs run at a time; None is one per processor this process may use.
         cpu_limit_s: seconds of CPU time for one case (a whole number); four times that on the clock.
+        program_cpu_limit_s: the same for all cases of a program together; what has not run by then has failed.
         memory_limit_mb: address space of one process in MiB; there are two for a test script, else one.
         partial_credit: a share of the hidden cases instead of 0.0.
         allow_unsandboxed: run programs with limits only where this machine cannot isolate them.
@@ -78,6 +85,7 @@ class CodeReward:
         partial_credit: bool = False,
         allow_unsandboxed: bool = False,
         form: FormName = R1_ZERO_FORM,
+        program_cpu_limit_s: int = 60,
     ) -> None:
         require_choice("form", form, FORMS)
         self.name = name
@@ -85,7 +93,7 @@ class CodeReward:
         self.form = form
         self.workers = available_processors() if workers is None else workers
         require_int("workers", self.workers, 1)
-        self.limits = Limits(cpu_limit_s, memory_limit_mb)
+        self.limits = Limits(cpu_limit_s, memory_limit_mb, program_cpu_s=program_cpu_limit_s)
         self.partial_credit = partial_credit
         self.isolated = require_isolation(allow_unsandboxed)
         if not self.isolated:
@@ -127,7 +135,7 @@ class CodeReward:
         if not outcome.ended and outcome.report == token:
             return Verdict(1.0, "right, by an assert script: the weaker kind of test")
         why = self._why(outcome) or "did not come to the end"
-        return Verdict(0.0, f"the assert script: {why}", outcome.ended in (CPU, CLOCK))
+        return Verdict(0.0, f"the assert script: {why}", outcome.ended in _TIMES)
 
     def _by_cases(self, sandbox: Sandbox, tests: CodeTests) -> Verdict:
         faults: list[tuple[int, str]] = []
@@ -136,7 +144,7 @@ class CodeReward:
             outcome = sandbox.run(case.given)
             if fault := self._fault(tests, case, outcome):
                 faults.append((number, fault))
-                timed_out = timed_out or outcome.ended in (CPU, CLOCK)
+                timed_out = timed_out or outcome.ended in _TIMES
                 if not self.partial_credit or outcome.ended == DIED:
                     break
         if not faults:
@@ -167,6 +175,7 @@ class CodeReward:
         words = {
             CPU: f"took more than {self.limits.cpu_s} s of CPU time",
             CLOCK: "took too long on the clock",
+            PROGRAM: f"all cases together took more than {self.limits.program_cpu_s} s",
             OUTPUT: "printed too much",
             DIED: "the sandbox ended with it",
         }

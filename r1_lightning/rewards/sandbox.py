@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import select
 import signal
@@ -27,7 +28,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,7 +41,8 @@ from r1_lightning.types.errors import require, require_int
 START_LIMIT_S = 120.0  # for an interpreter on a machine that is busy
 # So many times the CPU limit may pass on the clock: four busy processes per core, or a program that sleeps.
 CLOCK_FACTOR = 4
-CPU, CLOCK, OUTPUT, DIED = "cpu", "clock", "output", "died"  # ways to end: limits met, and the sandbox itself gone
+# Ways to end: limits met, that of all cases together last, and the sandbox itself gone.
+CPU, CLOCK, OUTPUT, PROGRAM, DIED = "cpu", "clock", "output", "program", "died"
 _READ_BYTES = 2**20
 # No packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
 _OPTIONS = ("-s", "-S", "-P", "-X", "utf8")
@@ -48,17 +50,22 @@ _OPTIONS = ("-s", "-S", "-P", "-X", "utf8")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one case may take. `cpu_s` in whole seconds, as the kernel counts them; memory is address space, per process."""
+    """What one case may take. `cpu_s` in whole seconds, as the kernel counts them; memory is address space, per process.
+
+    `program_cpu_s` is for all cases of a program together.
+    """
 
     cpu_s: int = 4
     memory_mb: int = 512
     output_bytes: int = 4 * 2**20
     tmp_mb: int = 16
     threads: int = 32
+    program_cpu_s: int = 60
 
     def __post_init__(self) -> None:
         require_int("cpu_limit_s", self.cpu_s, 1, 3_600)
         require_int("memory_limit_mb", self.memory_mb, 128)
+        require_int("program_cpu_limit_s", self.program_cpu_s, 1, 36_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +82,14 @@ class Program:
 class Outcome:
     """What came out of one case. All of it is the word of a hostile process.
 
-    `ended`: "" in order, one of CPU, CLOCK, OUTPUT, DIED, or words such as "signal 11"; `stdout` as text; `report` is what the
-    answer's process reported: JSON if all is well, the token of a script, else anything.
+    `ended`: "" in order, one of CPU, CLOCK, OUTPUT, PROGRAM, DIED, or words such as "signal 11"; `stdout` as text; `report` is what
+    the answer's process reported: JSON if all is well, the token of a script, else anything; `cpu_s` is what the case took.
     """
 
     ended: str
     stdout: str = ""
     report: str = ""
+    cpu_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class Sandbox:
         self._folder = None if isolated else tempfile.TemporaryDirectory(prefix="r1_answer_")
         self._process = _start(isolated, self._folder.name if self._folder else "")
         self._died = False
+        self._cpu_s = self._clock_s = 0.0  # taken by the cases that are done
         try:
             self._await_start(isolated)
             self._send(_request(program, self.limits))
@@ -120,14 +129,28 @@ class Sandbox:
         """One case in a process of its own: standard input, or a JSON array of arguments; or a test script and its token."""
         if self._died:
             return Outcome(DIED)
+        cpu_s, clock_s = self._left()
+        if min(cpu_s, clock_s) <= 0:
+            return Outcome(PROGRAM)
+        start_s = time.monotonic()
         try:
-            self._send({"given": given})
+            self._send({"given": given, "cpu_s": cpu_s, "clock_s": clock_s})
             if self.kind == "assert":
                 self._send({"script": script, "token": token})
-            return Outcome(**self._receive(self.limits.cpu_s * CLOCK_FACTOR + START_LIMIT_S))
+            outcome = Outcome(**self._receive(clock_s + START_LIMIT_S))
         except (OSError, EOFError, TypeError, ValueError):
             self._died = True
             return Outcome(DIED)
+        self._cpu_s += outcome.cpu_s
+        self._clock_s += time.monotonic() - start_s
+        full_s = self.limits.cpu_s
+        shortened = {CPU: cpu_s < full_s, CLOCK: clock_s < full_s * CLOCK_FACTOR}.get(outcome.ended, False)
+        return replace(outcome, ended=PROGRAM) if shortened or self._cpu_s > self.limits.program_cpu_s else outcome
+
+    def _left(self) -> tuple[int, float]:
+        """Seconds of CPU time and of the clock for the next case: its own limits, or what is left to the program."""
+        cpu_s = math.ceil(min(self.limits.cpu_s, self.limits.program_cpu_s - self._cpu_s))
+        return cpu_s, min(cpu_s * CLOCK_FACTOR, self.limits.program_cpu_s * CLOCK_FACTOR - self._clock_s)
 
     def close(self) -> None:
         """Kill everything that is left."""
@@ -246,4 +269,4 @@ def _start(isolated: bool, folder: str) -> subprocess.Popen[bytes]:
 
 
 def _request(program: Program, limits: Limits) -> dict[str, Any]:
-    return {**asdict(program), **asdict(limits), "clock_s": limits.cpu_s * CLOCK_FACTOR}
+    return {**asdict(program), **asdict(limits)}

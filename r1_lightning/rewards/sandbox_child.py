@@ -16,23 +16,26 @@ Standard library only.
 from __future__ import annotations
 
 import ast
-import atexit
 import builtins
 import json
 import os
 import random
 import sys
-import threading
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from r1_lightning.rewards import sandbox_values
+from r1_lightning.rewards.sandbox_ending import exit_status, finish
 
 REPORT_FD, CALLS_FD, RETURNS_FD = 3, 4, 5  # where a process finds its pipes; 0, 1 and 2 are the usual three
 LINE_BYTES = 4 * 2**20  # one call's arguments or value
 INT_DIGITS = 50_000  # how long a number may be as text (Python's own limit is 4,300)
 _SHOWN_CHARS = 200
+# Errors that Python takes for the end of an iteration: raised by a call within `map`, `zip` or `iter(f, x)` they would end a loop
+# over asserts early and pass it.
+_SILENT = (StopIteration, StopAsyncIteration)
 
 
 def answer_stdin(request: Mapping[str, Any]) -> None:
@@ -96,6 +99,10 @@ def check_script(request: Mapping[str, Any], script: str, token: str) -> None:
     _report_errors(check)
 
 
+class _Program(types.ModuleType):
+    """The module that an answer is."""
+
+
 class _Remote:
     """A function of the answer, as the script sees it."""
 
@@ -111,9 +118,16 @@ class _Remote:
         if isinstance(reply, list) and len(reply) == 1:
             return reply[0]
         kind, text = reply
-        known = getattr(builtins, str(kind), RuntimeError)
-        is_error = isinstance(known, type) and issubclass(known, Exception)
-        raise (known if is_error else RuntimeError)(text)
+        raise _error(str(kind), text)
+
+
+def _error(name: str, text: str) -> Exception:
+    """The answer's error, for a script that may expect it; where it would end more than an `except` says, another."""
+    known = getattr(builtins, name, None)
+    if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, _SILENT):
+        with suppress(TypeError):  # those that take more than a text
+            return known(text)
+    return RuntimeError(text)
 
 
 def _load(request: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -122,7 +136,7 @@ def _load(request: Mapping[str, Any], name: str) -> dict[str, Any]:
     sys.argv[:] = ["answer.py"]
     sys.set_int_max_str_digits(INT_DIGITS)
     random.seed(0)
-    module = types.ModuleType(name)
+    module = _Program(name)
     sys.modules[name] = module
     for part in ("setup", "answer"):
         exec(compile(request[part], f"{part}.py", "exec"), module.__dict__)
@@ -144,28 +158,17 @@ def _report_errors(body: Callable[[], str | None]) -> None:
     """Run `body`, then what an interpreter does at its end, report, and end this process."""
     code, report = 0, None
     try:
-        report = body()
-        _finish()
-    except SystemExit as ending:
-        code, report = _exit_code(ending.code), None
-        _finish()
+        try:
+            report = body()
+        except SystemExit as ending:
+            code, report = exit_status(ending.code), None
+        code = finish(is_program=isinstance(sys.modules.get("__main__"), _Program)) or code
     except BaseException as error:
         code, report = 1, json.dumps({"error": _one_line(error)})
     unsent = memoryview((report or "").encode("ascii", "replace"))
     while unsent:
         unsent = unsent[os.write(REPORT_FD, unsent) :]
     os._exit(code)
-
-
-def _finish() -> None:
-    """Wait for threads, run what was registered with atexit, flush."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-
-
-def _exit_code(code: Any) -> int:
-    return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
 
 
 def _one_line(error: BaseException) -> str:

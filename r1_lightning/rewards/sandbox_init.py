@@ -19,7 +19,9 @@ Standard library only.
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import gc
 import importlib
 import json
 import os
@@ -32,11 +34,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from r1_lightning.rewards import sandbox_child, sandbox_seccomp, sandbox_walls
+from r1_lightning.rewards import sandbox_child, sandbox_ending, sandbox_seccomp, sandbox_walls
 from r1_lightning.rewards.sandbox_watch import Reply, watch
 
 FIRST_FREE_FD = 10  # below it lie the places of a case's own pipes
 MOST_FDS = 64
+MOST_SIGNALS = 64  # waiting to be taken; timers count, too
 # What answers import most, loaded once and for all cases.
 LOADED = ("bisect", "collections", "copy", "heapq", "itertools", "math", "operator", "re", "string")
 
@@ -52,6 +55,7 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if entry.startswith(sys.base_prefix)]
     for name in LOADED:
         importlib.import_module(name)
+    sandbox_ending.add_exits()
     link = Link(*_high_fds())
     try:
         if sys.platform == "linux":
@@ -118,6 +122,7 @@ def serve(link: Link, isolated: bool, folder: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing that an answer sends may end init
     request = link.receive()
     number = 0
+    gc.freeze()  # what is here now is not an answer's to sift through at its end
     while True:
         case = link.receive()
         if isolated:
@@ -125,20 +130,22 @@ def serve(link: Link, isolated: bool, folder: str) -> None:
         else:
             home = os.path.join(folder, str(number))
             os.mkdir(home)
-        enter = functools.partial(_enter, request, isolated, home, os.getpid())
+        limited = {**request, "isolated": isolated, "cpu_s": case["cpu_s"], "clock_s": case["clock_s"]}
+        enter = functools.partial(_enter, limited, isolated, home, os.getpid())
         run = {"stdin": _run_stdin, "call": _run_call, "assert": _run_script}[request["kind"]]
-        link.send(run(link, request, case, enter))
+        link.send(run(link, limited, case, enter))
         if isolated:
-            sandbox_walls.drop_tmp()
+            sandbox_walls.drop_case()
         number += 1
 
 
 def _run_stdin(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
-    output, report = _Pipe(*os.pipe()), _Pipe(*os.pipe())
-    given = _file_of(case["given"].encode("utf-8", "surrogatepass"))
-    pid = _fork(lambda: sandbox_child.answer_stdin(request), enter, {0: given, 1: output.write, 3: report.write})
-    _close(output.write, report.write, given)
-    return watch([pid], {"stdout": output.read, "report": report.read}, request)
+    report = _Pipe(*os.pipe())
+    streams = sandbox_walls.fresh_streams if request["isolated"] else _streams
+    given, read, write = streams(case["given"].encode("utf-8", "surrogatepass"))
+    pid = _fork(lambda: sandbox_child.answer_stdin(request), enter, {0: given, 1: write, 3: report.write})
+    _close(given, write, report.write)
+    return watch([pid], {"stdout": read, "report": report.read}, request)
 
 
 def _run_call(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
@@ -196,7 +203,9 @@ def _enter(request: Mapping[str, Any], isolated: bool, home: str, init: int) -> 
     if isolated:  # counted per user: in its own user namespace, that is per sandbox
         limits[resource.RLIMIT_NPROC] = (request["threads"],) * 2
         limits[resource.RLIMIT_MEMLOCK] = (0, 0)
-        limits[resource.RLIMIT_MSGQUEUE] = (0, 0)
+        limits[resource.RLIMIT_SIGPENDING] = (MOST_SIGNALS, MOST_SIGNALS)
+        for kind in (resource.RLIMIT_MSGQUEUE, resource.RLIMIT_NICE, resource.RLIMIT_RTPRIO):
+            limits[kind] = (0, 0)
     for kind, limit in limits.items():
         resource.setrlimit(kind, limit)
     if isolated:
@@ -208,14 +217,16 @@ def _enter(request: Mapping[str, Any], isolated: bool, home: str, init: int) -> 
             sandbox_seccomp.install()
 
 
-def _file_of(content: bytes) -> int:
-    """A file with `content`, at its beginning, that has no name."""
-    file = os.memfd_create("given") if hasattr(os, "memfd_create") else _unnamed_file()
-    unsent = memoryview(content)
+def _streams(given: bytes) -> tuple[int, int, int]:
+    """Standard input that holds `given` and both ends of standard output, without names."""
+    file = os.memfd_create("given", os.MFD_ALLOW_SEALING) if hasattr(os, "memfd_create") else _unnamed_file()
+    unsent = memoryview(given)
     while unsent:
         unsent = unsent[os.write(file, unsent) :]
     os.lseek(file, 0, os.SEEK_SET)
-    return file
+    with suppress(AttributeError, OSError):  # to be read only
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return file, *os.pipe()
 
 
 def _unnamed_file() -> int:
@@ -227,8 +238,6 @@ def _unnamed_file() -> int:
 
 def _high_fds() -> tuple[int, int]:
     """Move the pipes to the parent out of the way and fill the low numbers with /dev/null, for good."""
-    import fcntl
-
     source, sink = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD) for fd in (0, 1))
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(FIRST_FREE_FD):

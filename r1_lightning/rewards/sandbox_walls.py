@@ -15,11 +15,14 @@ import os
 import signal
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 NEW_ROOT = "/sys"  # exists everywhere and holds nothing that Python needs: the new root is mounted over it, in our namespace only
 TMP = "/tmp"
 ROOT_BYTES, MOST_FILES = 2**20, 1_000
+CASE = "/dev/case"  # where a case's standard input and output have names
+DEVICES = ("null", "zero", "urandom")  # of the machine's, those that hold nothing and take nothing
 INSIDE_ID = 1  # user and group of an answer inside; outside it is nobody where root starts the sandbox, else the user
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
@@ -34,6 +37,8 @@ _SYS_MOUNT_SETATTR = 442  # the same on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CAPABILITY_VERSION_3, _LAST_CAPABILITY = 0x20080522, 63
+
+_PAGE = 65_536  # the largest that there is
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -74,11 +79,25 @@ def build() -> None:
         if not os.path.lexists(NEW_ROOT + link):
             os.symlink(goal, NEW_ROOT + link)
     os.makedirs(NEW_ROOT + TMP, exist_ok=True)
+    _make_devices()
     os.chdir(NEW_ROOT)
     _syscall("pivot_root", _SYS_PIVOT_ROOT.get(os.uname().machine, -1), b".", b".")
     _call("umount2", b".", _MNT_DETACH)
     os.chdir("/")
     _read_only("/", recursive=False)
+
+
+def _make_devices() -> None:
+    """/dev with what programs expect there: three devices, and names of the usual streams, which are each case's own."""
+    os.makedirs(NEW_ROOT + CASE)
+    for name in DEVICES:
+        device = f"/dev/{name}"
+        if os.path.exists(device):
+            os.close(os.open(NEW_ROOT + device, os.O_CREAT | os.O_WRONLY))
+            _mount(device, NEW_ROOT + device, None, _MS_BIND)
+            _read_only(NEW_ROOT + device, attributes=_ATTR_RDONLY | _ATTR_NOSUID)
+    for name, goal in {"stdin": "case/stdin", "stdout": "case/stdout", "stderr": "null"}.items():
+        os.symlink(goal, f"{NEW_ROOT}/dev/{name}")
 
 
 def python_folders() -> tuple[list[str], dict[str, str], list[str]]:
@@ -112,9 +131,30 @@ def fresh_tmp(megabytes: int) -> str:
     return TMP
 
 
-def drop_tmp() -> None:
-    """And away with it, whatever is in it."""
+def fresh_streams(given: bytes) -> tuple[int, int, int]:
+    """For one case: standard input that holds `given`, to be read only, and both ends of standard output. Both have names, so
+    that `open("/dev/stdin")` begins at the beginning, as where input comes from a file, and `open("/dev/stdout", "w")` prints.
+    """
+    _mount(
+        "tmpfs", CASE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, f"size={len(given) + _PAGE},nr_inodes=8,mode=755"
+    )
+    with open(f"{CASE}/stdin", "wb") as file:
+        file.write(given)
+    os.chmod(f"{CASE}/stdin", 0o444)
+    os.mkfifo(f"{CASE}/stdout")
+    os.chmod(f"{CASE}/stdout", 0o222)
+    _read_only(CASE)
+    source = os.open(f"{CASE}/stdin", os.O_RDONLY)
+    read = os.open(f"{CASE}/stdout", os.O_RDONLY | os.O_NONBLOCK)  # not to wait for who writes
+    os.set_blocking(read, True)
+    return source, read, os.open(f"{CASE}/stdout", os.O_WRONLY)
+
+
+def drop_case() -> None:
+    """And away with it all, whatever is in it."""
     _call("umount2", TMP.encode(), _MNT_DETACH)
+    with suppress(OSError):  # a case without streams
+        _call("umount2", CASE.encode(), _MNT_DETACH)
 
 
 def drop_rights() -> None:
@@ -155,10 +195,10 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, option
     _call("mount", *text[:3], flags, text[3], step=f"mount {kind or 'bind'} at {target}")
 
 
-def _read_only(path: str, recursive: bool = True) -> None:
-    attributes = struct.pack("QQQQ", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, 0, 0)
+def _read_only(path: str, recursive: bool = True, attributes: int = _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV) -> None:
+    packed = struct.pack("QQQQ", attributes, 0, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
-    arguments = (-100, os.fsencode(path), flags, attributes, len(attributes))  # -100 is AT_FDCWD
+    arguments = (-100, os.fsencode(path), flags, packed, len(packed))  # -100 is AT_FDCWD
     _syscall("mount_setattr", _SYS_MOUNT_SETATTR, *arguments)
 
 

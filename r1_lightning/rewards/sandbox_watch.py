@@ -18,7 +18,9 @@ Reply = dict[str, Any]
 
 
 def watch(pids: list[int], pipes: Mapping[str, int], request: Mapping[str, Any]) -> Reply:
-    """Read `pipes` until the last of `pids` has ended or met a limit, kill them all, and say what was read and how it ended."""
+    """Read `pipes` until the last of `pids` has ended or met a limit, kill them all, and say what was read, how it ended, and
+    what CPU time they took together.
+    """
     deadline_s = time.monotonic() + request["clock_s"]
     read = {name: bytearray() for name in pipes}
     names = {fd: name for name, fd in pipes.items()}
@@ -43,11 +45,12 @@ def watch(pids: list[int], pipes: Mapping[str, int], request: Mapping[str, Any])
         if not names:
             ended |= _ended([pid for pid in pids if pid not in ended])
     ended |= _ended([pid for pid in pids if pid not in ended])
-    _kill(pids, set(ended))
+    killed_s = _kill(pids, set(ended))
     for fd in pipes.values():
         os.close(fd)
     return {
         "ended": limit or next((why for pid in pids if (why := _why(*ended.get(pid, (0, 0.0)), request))), ""),
+        "cpu_s": killed_s + sum(cpu_s for _, cpu_s in ended.values()),
         **{name: bytes(content).decode("utf-8", "replace") for name, content in read.items()},
     }
 
@@ -70,13 +73,17 @@ def _why(status: int, cpu_s: float, request: Mapping[str, Any]) -> str:
     return "" if code == 0 else f"status {code}" if code > 0 else f"signal {-code}"
 
 
-def _kill(pids: list[int], ended: set[int]) -> None:
+def _kill(pids: list[int], ended: set[int]) -> float:
+    """Kill all that is left; the CPU seconds that those of `pids` had taken which had not ended."""
     if os.getpid() == 1:  # we are init of a namespace of our own, and this is everything in it but us
         with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
+    taken_s = 0.0
     for pid in pids:
         for kill in (os.killpg,) if pid in ended else (os.killpg, os.kill):  # not yet in a group of its own
             with suppress(ProcessLookupError, PermissionError):
                 kill(pid, signal.SIGKILL)
         if pid not in ended:
-            os.waitpid(pid, 0)
+            usage = os.wait4(pid, 0)[2]
+            taken_s += usage.ru_utime + usage.ru_stime
+    return taken_s

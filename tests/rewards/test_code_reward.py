@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,17 @@ def test_all_cases_decide_and_with_partial_credit_the_hidden_ones(reward: CodeRe
     assert judge(partly, some.format("0, 1, 2"), all_shown).score == 0.5
 
 
+def test_all_cases_of_a_program_have_one_limit_of_time() -> None:
+    tests = CodeTests("stdin", tuple(CodeCase(str(n), str(2 * n)) for n in range(8)))
+    spend = "import time\nn = int(input())\nwhile time.process_time() < {}:\n    pass\nprint(2 * n)"
+    limited = CodeReward(workers=1, program_cpu_limit_s=1, partial_credit=True)
+    verdict = judge(limited, spend.format(0.4), tests)  # at most two cases of 0.4 s and more end within 1 s
+    assert verdict.timed_out and verdict.score <= 2 / 8
+    assert re.fullmatch(r"case [23] of 8, hidden: all cases together took more than 1 s", verdict.reason)
+    assert judge(limited, spend.format(0.01), tests) == Verdict(1.0, "right")
+    assert not judge(limited, "print(1)", tests).timed_out
+
+
 def test_verdicts_are_the_same_in_any_order_on_any_thread() -> None:
     hostile = [h for h in ALL if not h.is_slow and "\0" not in h.source and "\ud800" not in h.source][::9]
     pairs = [(problem(TESTS_OF[h.kind]), written(h.source)) for h in hostile]
@@ -220,7 +232,7 @@ def test_a_problem_without_tests_is_refused_by_name(reward: CodeReward) -> None:
         reward(Problem("?", "42", "p", metadata={"a": "b"}), written("print(42)"))
 
 
-@pytest.mark.parametrize("field", ["workers", "cpu_limit_s", "memory_limit_mb"])
+@pytest.mark.parametrize("field", ["workers", "cpu_limit_s", "memory_limit_mb", "program_cpu_limit_s"])
 def test_bad_settings_are_refused_by_name(field: str) -> None:
     for value in (0, -1, "two", 1.5):
         with pytest.raises(InvalidInput, match=f"^{field}="):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.rewards import sandbox
-from r1_lightning.rewards.sandbox import CLOCK, CPU, DIED, OUTPUT, Limits, Outcome, Program, Sandbox
+from r1_lightning.rewards.sandbox import CLOCK, CPU, DIED, OUTPUT, PROGRAM, Limits, Outcome, Program, Sandbox
 from r1_lightning.types.errors import InvalidInput
 from tests.conftest import without_isolation
 from tests.rewards.test_code_reward import all_gone, sandboxes
@@ -25,6 +25,17 @@ import os, sys
 status = os.getresuid() + os.getresgid()
 print(sorted(os.listdir('/')), dict(os.environ), os.getcwd(), os.listdir('.'), os.getpid(), os.getppid(), status, os.getgroups())
 print(os.uname().nodename, sys.argv, [os.path.exists(p) for p in ('/proc', '/dev', '/etc', '/sys', '/home', '/var')])
+"""
+
+
+DEVICES = """
+import os, stat
+for folder, _, names in os.walk('/dev'):
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        status = os.stat(path)
+        kind, rights = stat.filemode(status.st_mode)[0], oct(status.st_mode & 0o777)[2:]
+        print(path, kind + rights, status.st_rdev and os.major(status.st_rdev))
 """
 
 
@@ -42,13 +53,38 @@ def test_surroundings() -> None:
     first, second = outcome.stdout.splitlines()
     top = set(eval(first.split("]")[0] + "]"))
     library = Path(os.path.realpath(os.__file__)).parts[1]
-    assert "tmp" in top and top <= {"tmp", "lib", "lib32", "lib64", "usr", "nix", library}
+    assert {"dev", "tmp"} <= top <= {"dev", "tmp", "lib", "lib32", "lib64", "usr", "nix", library}
     assert first.split("] ", 1)[1] == "{} /tmp [] 2 1 (1, 1, 1, 1, 1, 1) []"
-    assert second == "sandbox ['answer.py'] [False, False, False, False, False, False]"
+    assert second == "sandbox ['answer.py'] [False, True, False, False, False, False]"
+
+
+def test_devices() -> None:
+    """Those that hold nothing (major number 1), and the case's own streams, to be read only and to be written only."""
+    (outcome,) = one(Program("stdin", DEVICES), "x")
+    assert outcome.stdout.splitlines() == [
+        "/dev/null c666 1", "/dev/stderr c666 1", "/dev/stdin -444 0", "/dev/stdout p222 0", "/dev/urandom c666 1",
+        "/dev/zero c666 1", "/dev/case/stdin -444 0", "/dev/case/stdout p222 0",
+    ]  # fmt: skip
+    forbidden = "\n".join(
+        f"try:\n    {line}\n    print({line!r})\nexcept OSError:\n    pass"
+        for name in ("stdin", "stdout", "case/stdin", "case/stdout", "null", "urandom")
+        for line in (
+            f"os.chmod('/dev/{name}', 0o777)",
+            f"os.unlink('/dev/{name}')",
+            f"os.utime('/dev/{name}')",
+            *([f"open('/dev/{name}', 'r+')"] if name.endswith(("stdin", "stdout")) else []),
+        )
+    )
+    more = "for name in ('x', 'case/x'):\n    try:\n        open('/dev/' + name, 'w')\n        print(name)\n"
+    more += "    except OSError:\n        pass"
+    assert one(Program("stdin", f"import os\n{forbidden}\n{more}"), "") == [Outcome("")]
+    (called,) = one(Program("call", "def f():\n    return open('/dev/stdin').read()", entry_point="f"), "[]")
+    assert "FileNotFoundError" in called.report  # a function has no standard input
 
 
 # Of the clock's limit to the CPU's: so much that CPU time decides, however busy the machine is.
 ON_ANY_MACHINE = 100
+CASE = {"given": "", "cpu_s": 3000, "clock_s": 9000}  # as init is sent it
 
 
 def test_outcomes_of_each_kind() -> None:
@@ -78,6 +114,19 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MemoryError" in outcome.report
 
 
+def test_the_limit_of_all_cases_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    spend = "import time\nlimit_s = float(input())\nwhile time.process_time() < limit_s:\n    pass\nprint('done')"
+    with Sandbox(Program("stdin", spend), Limits(cpu_s=2, program_cpu_s=3)) as box:
+        first = box.run("1.2")
+        assert first == Outcome("", "done\n") and 1.2 <= first.cpu_s < 1.8
+        assert box._left()[0] == 2  # of 1.2 to 1.8 s, in whole seconds
+        assert box.run("9").ended == PROGRAM  # stopped by its own limit of 2 s, after which more than 3 s are gone
+        assert box.run("0") == Outcome(PROGRAM)
+    monkeypatch.setattr(sandbox, "CLOCK_FACTOR", 0.5)
+    with Sandbox(Program("stdin", "import time\ntime.sleep(float(input()))"), Limits(cpu_s=2, program_cpu_s=2)) as box:
+        assert [box.run("0.6").ended, box.run("9").ended, box.run("0").ended] == ["", PROGRAM, PROGRAM]
+
+
 def test_a_dead_sandbox_is_said_and_stays_dead() -> None:
     with Sandbox(Program("stdin", "print(1)")) as box:
         os.killpg(box._process.pid, signal.SIGKILL)
@@ -86,7 +135,7 @@ def test_a_dead_sandbox_is_said_and_stays_dead() -> None:
 
 def test_closing_ends_a_case_that_runs() -> None:
     with Sandbox(Program("stdin", "while True: pass")) as box:
-        box._send({"given": ""})
+        box._send(CASE)
         while len(sandboxes()) < 3:  # the starter, init, the answer
             time.sleep(0.01)
     assert all_gone()
@@ -97,7 +146,7 @@ def test_a_killed_parent_leaves_nothing_behind(repo_root: Path, isolated: bool) 
     code = (
         "from r1_lightning.rewards.sandbox import *\n"
         f"box = Sandbox(Program('stdin', 'while True: pass'), Limits(cpu_s=3000), {isolated})\n"
-        "box._send({'given': ''})\nprint('running', flush=True)\nimport time\ntime.sleep(600)"
+        f"box._send({CASE})\nprint('running', flush=True)\nimport time\ntime.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=repo_root, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None and parent.stdout.readline() == "running\n"

@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
-from r1_lightning.rewards import sandbox_child
+from r1_lightning.rewards import sandbox_child, sandbox_ending
 from r1_lightning.rewards.sandbox_child import CALLS_FD, REPORT_FD, RETURNS_FD
 
+STOPPED = '{"error": "RuntimeError: StopIteration"}'
+GENERATED = '{"error": "TypeError: TypeError: a value of type generator is not data"}'
+ASYNCHRONOUS = (
+    "import asyncio\nclass Values:\n    def __aiter__(self): return self\n    async def __anext__(self): return f(1)\n"
+    "async def run():\n    async for value in Values(): assert value == 8\nasyncio.run(run())"
+)
 REQUEST = {"setup": "", "answer": "", "entry_point": "f"}
 
 
@@ -29,6 +35,11 @@ def fork(body: Callable[[], None], files: Mapping[int, int]) -> int:
         finally:
             os._exit(99)
     return pid
+
+
+@pytest.fixture(autouse=True, scope="module")
+def exits() -> None:
+    sandbox_ending.add_exits()  # as init does
 
 
 def reported(body: Callable[[], None], files: Mapping[int, int] | None = None) -> tuple[int, str]:
@@ -60,6 +71,10 @@ def request(**changes: Any) -> dict[str, Any]:
         ("class E(Exception):\n    def __str__(self):\n        raise self\nraise E", 1, '{"error": "E: ?"}'),
         ("(", 1, None),
         ("import atexit\natexit.register(print)", 0, ""),
+        ("exit()", 0, ""),
+        ("quit(0)", 0, ""),
+        ("exit(3)", 3, ""),
+        ("exit('sorry')", 1, ""),
         ("import threading, os, time\nthreading.Thread(target=lambda: (time.sleep(0.1), os._exit(5))).start()", 5, ""),
     ],
 )
@@ -98,6 +113,29 @@ def test_calls_report_their_value(answer: str, given: str, report: str) -> None:
         ("1 / 0", "f()", '{"error": "ZeroDivisionError: ZeroDivisionError: division by zero"}'),
         ("def f(): return f", "f()", '{"error": "TypeError: TypeError: a value of type function is not data"}'),
         ("def g(): pass", "f()", '{"error": "NameError: NameError: the answer defines no function f"}'),
+        # What ends an iteration silently would end a loop over asserts: it comes as another error.
+        ("def f(n): raise StopIteration", "for n, m in zip([1], map(f, [1])): assert n == m", STOPPED),
+        (
+            "def f(n): raise StopIteration('s')",
+            "assert list(map(f, [1])) == []",
+            '{"error": "RuntimeError: StopIteration: s"}',
+        ),
+        ("def f(n): raise StopIteration", "assert all(map(f, [1, 2]))", STOPPED),
+        ("def f(n): raise StopIteration", "assert not any(filter(f, [1, 2]))", STOPPED),
+        ("def f(n): raise StopIteration", "assert set(map(f, [1])) <= {8}", STOPPED),
+        ("def f(): raise StopIteration", "for value in iter(f, 8): assert value == 8", STOPPED),
+        ("def f(n): raise StopIteration", "assert next(map(f, [1]), 8) == 8", STOPPED),
+        ("def f(n): return next(iter([]))", "import itertools\nassert [*itertools.starmap(f, [(1,)])] == []", STOPPED),
+        ("def f(n): raise StopIteration", "assert sum(map(f, [1]), 8) == 8", STOPPED),
+        ("def f(n): raise StopIteration", "assert dict(zip('a', map(f, [1]))) == {}", STOPPED),
+        ("class E(StopIteration): pass\ndef f(n): raise E", "list(map(f, [1]))", '{"error": "RuntimeError: E"}'),
+        ("def f(n): raise StopAsyncIteration", ASYNCHRONOUS, '{"error": "RuntimeError: StopAsyncIteration"}'),
+        ("def f(n): raise GeneratorExit", "assert all(f(n) for n in [1])", '{"error": "RuntimeError: GeneratorExit"}'),
+        ("def f(n): raise SystemExit", "assert list(map(f, [1])) == []", '{"error": "RuntimeError: SystemExit"}'),
+        ("def f(n): raise KeyboardInterrupt", "list(map(f, [1]))", '{"error": "RuntimeError: KeyboardInterrupt"}'),
+        ("def f(n): b''.decode('x' + chr(0))", "try:\n    f(1)\nexcept ValueError:\n    pass", "token"),
+        ("def f(n): yield n", "assert list(map(f, [1])) == [8]", GENERATED),
+        ("def f(n): exit()", "f(1)", '{"error": "RuntimeError: SystemExit: None"}'),
         ("KNOWN = 9\ndef len(x): return 1", "assert KNOWN == 3 and len('ab') == 2", "token"),
     ],
 )

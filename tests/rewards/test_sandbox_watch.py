@@ -30,6 +30,7 @@ def run(*bodies: Callable[[int], None], **limits: float) -> Reply:
         pids.append(pid)
     os.close(write)
     reply = watch(pids, {"stdout": read}, {**LIMITS, **limits})
+    assert 0 <= reply.pop("cpu_s") < 1
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -57,3 +58,31 @@ def test_a_helper_that_fails_first_is_the_reason() -> None:
     assert (
         run(lambda fd: (os.close(fd), time.sleep(99)), lambda fd: None)["ended"] == ""
     )  # and one that is not done does not count
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_cpu_time_is_that_of_all_whether_they_end_or_are_killed(ends: bool) -> None:
+    def spend(fd: int) -> None:
+        while time.process_time() < 0.1:
+            pass
+        if not ends:
+            os.write(fd, b"x" * 2_000)
+            time.sleep(99)
+
+    read, write = os.pipe()
+    pids = []
+    for _ in range(2):
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            try:
+                spend(write)
+            finally:
+                os._exit(0)
+    os.close(write)
+    for pid in pids if ends else []:
+        while (
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):  # so that none is killed on its way
+            time.sleep(0.01)
+    reply = watch(pids, {"stdout": read}, LIMITS)
+    assert reply["ended"] == ("" if ends else "output") and (0.2 if ends else 0.1) <= reply["cpu_s"] < 2
