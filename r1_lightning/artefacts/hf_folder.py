@@ -58,8 +58,9 @@ class HFFolder:
         return sorted({place.file for place in self.stored.values()})
 
     def fingerprint(self) -> str:
-        """SHA-256 over every file that decides what the model is: configuration, tokenizer and weights."""
-        names = [CONFIG, *(n for n in ("tokenizer.json", "tokenizer_config.json") if (self.folder / n).is_file())]
+        """SHA-256 over every file that decides what the model is: configurations, tokenizer and weights."""
+        small = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # the last may name more ends
+        names = [CONFIG, *(name for name in small if (self.folder / name).is_file())]
         digests = {name: sha256_of(self.folder / name) for name in (*names, *self.files)}
         return fingerprint({"kind": "HuggingFace folder", "files": digests})
 

@@ -88,7 +88,7 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         """The prompts of a step's problems: the next `items_per_batch` of the training stream."""
         places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
         problems = [self.source.train_problem(self.seed, place) for place in places]
-        return self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
+        return self.tokenizer.encode_prompts(self.template, [problem.question for problem in problems])
 
     def _check_prompts(self, steps: Sequence[int]) -> None:
         """Raise `InvalidInput`, before anything is sampled, where a prompt leaves no room for its completion in a row."""

@@ -58,11 +58,16 @@ class Evaluator:
     forced_prefix: str = ""
     accuracy: RewardFunction | None = None
 
+    def prompts(self) -> list[list[int]]:
+        """Token ids of the problems' prompts, the forced prefix at their end."""
+        questions = [problem.question for problem in self.problems]
+        return self.tokenizer.encode_prompts(self.template, questions, self.forced_prefix)
+
     def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
         """`samples` completions for each problem; `progress` hears of every batch of completions done."""
         config, tokenizer = self.config, self.tokenizer
-        sampler = Sampler(backbone, config.sampling, tokenizer.eos_id, tokenizer.pad_id, self.seed, config.max_rows)
-        prompts = [tokenizer.encode(self.template.render(p.question) + self.forced_prefix) for p in self.problems]
+        sampler = Sampler(backbone, config.sampling, tokenizer.eos_ids, tokenizer.pad_id, self.seed, config.max_rows)
+        prompts = self.prompts()
         keys = rollout_keys(EVALUATION_ROLLOUT, len(prompts), config.samples)
         generation = sampler(prompts, config.samples, keys, progress=progress)
         texts = completion_texts(generation, tokenizer)

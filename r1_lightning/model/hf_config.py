@@ -60,7 +60,7 @@ _CLASSES = {"deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2Fo
 _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def config_to_hf(config: ModelConfig, **special_token_ids: int | None) -> dict[str, Any]:
+def config_to_hf(config: ModelConfig, **special_token_ids: int | list[int] | None) -> dict[str, Any]:
     """The fields of a DeepseekV3 (or, with a softmax router, V2) `config.json`; special token ids are None unless given.
 
     Raises InvalidInput for a model with lightning attention.

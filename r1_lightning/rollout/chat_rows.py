@@ -1,7 +1,8 @@
 """Questions and completions as a language model reads them: template, completion, EOS, packed, with a mask for the loss.
 
 Prompt and completion are tokenised apart, as they are when the model is asked: no merge of a byte-level tokenizer can reach over
-the border between them, so the mask is exact, and the first token of a completion follows the very prompt that sampling gives.
+the border between them, so the mask is exact, and the first token of a completion follows the very prompt that sampling gives. A
+completion is tokenised as text that goes on, so that it opens as it would in one piece with its prompt.
 """
 
 from __future__ import annotations
@@ -59,10 +60,8 @@ def encode_pairs(
     pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate
 ) -> list[tuple[list[int], list[int]]]:
     """Token ids of each (question, response): the question in its template; the response as it stands, and EOS."""
-    prompts = tokenizer.encode_batch([template.render(question) for question, _ in pairs])
-    responses = tokenizer.encode_batch([response for _, response in pairs])
-    if tokenizer.begins_with_bos:  # once, before the prompt
-        responses = [ids[1:] for ids in responses]
+    prompts = tokenizer.encode_prompts(template, [question for question, _ in pairs])
+    responses = tokenizer.encode_continuations([response for _, response in pairs])
     return [(prompt, [*response, tokenizer.eos_id]) for prompt, response in zip(prompts, responses, strict=True)]
 
 

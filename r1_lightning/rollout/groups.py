@@ -192,7 +192,7 @@ def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[s
     """
     lengths = generation.completion_mask.sum(1).tolist()
     ids = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
-    ended = [row[:-1] if row and row[-1] == tokenizer.eos_id else row for row in ids]
+    ended = [row[:-1] if row and row[-1] in tokenizer.eos_ids else row for row in ids]
     return tokenizer.decode_batch(ended, skip_special=False)
 
 
@@ -237,7 +237,7 @@ class RolloutMaker:
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """The problems' prompts as token ids; `InvalidInput` where one leaves no room for `max_new_tokens` in a row."""
-        prompts = self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
+        prompts = self.tokenizer.encode_prompts(self.template, [problem.question for problem in problems])
         longest, new = max(map(len, prompts)), self.config.longest_completion
         require(
             longest + new <= self.config.row_tokens,

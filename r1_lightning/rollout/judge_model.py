@@ -87,9 +87,10 @@ class GenerativeJudge:
         return [missing if candidate is None else verdict_of(next(replies)) for candidate in candidates]
 
     def _replies(self, asked: Sequence[tuple[Problem, str]]) -> list[list[str]]:
-        texts = [self.template.render(request(problem, candidate)) for problem, candidate in asked]
+        requests = [request(problem, candidate) for problem, candidate in asked]
+        texts = [self.template.render(text) for text in requests]
         keys = torch.tensor([[JUDGE_ROLLOUT, _number(text), vote] for text in texts for vote in range(self.votes)])
-        prompts = self.tokenizer.encode_batch(texts)
+        prompts = self.tokenizer.encode_prompts(self.template, requests)
         generation = self.generate(prompts, self.votes, keys, self.max_new_tokens)
         replies = completion_texts(generation, self.tokenizer)
         finished = generation.finished.tolist()

@@ -45,7 +45,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r1_lightning.rollout.sampler import COMPACT_AT_ENDED_SHARE, Prefilled, Sampler, SamplingConfig
+from r1_lightning.rollout.sampler import COMPACT_AT_ENDED_SHARE, Ends, Prefilled, Sampler, SamplingConfig
 from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import Backbone, Drafting, DraftingBackbone, Drafts, GenerateFn, Generation
 
@@ -94,7 +94,7 @@ class DraftingSampler(Sampler):
         self,
         backbone: Backbone,
         config: SamplingConfig,
-        eos_id: int,
+        eos_id: Ends,
         pad_id: int,
         seed: int,
         max_rows: int = 512,
@@ -202,7 +202,7 @@ class MTPDrafts:
         self,
         backbone: Backbone,
         config: SamplingConfig,
-        eos_id: int,
+        eos_id: Ends,
         pad_id: int,
         seed: int,
         max_rows: int = 512,

@@ -129,7 +129,7 @@ class BlockMaker:
         return NO_ROOM if len(self._prompt(problem)) > self.max_prompt_tokens else None
 
     def _prompt(self, problem: Problem) -> list[int]:
-        return self.tokenizer.encode(self.template.render(problem.question))
+        return self.tokenizer.encode_prompts(self.template, [problem.question])[0]
 
     def _samples(self, numbers: Sequence[int], problems: Sequence[Problem]) -> Iterator[list[JudgedSample]]:
         if not problems:

@@ -65,7 +65,7 @@ class SampledPreferences:
         return pairs
 
     def _pairs(self, problems: Sequence[Problem], rollout: int, start: int) -> list[Preference]:
-        prompts = self.tokenizer.encode_batch([self.template.render(problem.question) for problem in problems])
+        prompts = self.tokenizer.encode_prompts(self.template, [problem.question for problem in problems])
         keys = rollout_keys(rollout, len(prompts), self.samples)
         keys[:, 1] += start
         generation = self.generate(prompts, self.samples, keys)

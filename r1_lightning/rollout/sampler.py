@@ -42,6 +42,9 @@ class SamplingConfig:
         require_int("rollout.max_new_tokens", self.max_new_tokens, 1)
 
 
+Ends = int | Sequence[int]  # the token that ends a completion, or all tokens that do
+
+
 class SamplerMaker(Protocol):
     """Makes what draws completions: `Sampler` itself, or the settings of another engine."""
 
@@ -49,7 +52,7 @@ class SamplerMaker(Protocol):
         self,
         backbone: Backbone,
         config: SamplingConfig,
-        eos_id: int,
+        eos_id: Ends,
         pad_id: int,
         seed: int,
         max_rows: int = 512,
@@ -146,7 +149,7 @@ class Sampler:
         self,
         backbone: Backbone,
         config: SamplingConfig,
-        eos_id: int,
+        eos_id: Ends,
         pad_id: int,
         seed: int,
         max_rows: int = 512,
@@ -155,7 +158,7 @@ class Sampler:
         require_int("rollout.max_rows", max_rows, 1)
         self.backbone = backbone
         self.config = config
-        self.eos_id = eos_id
+        self.eos_id, *self.other_ends = [eos_id] if isinstance(eos_id, int) else eos_id
         self.pad_id = pad_id
         self.seed = seed
         self.max_rows = max_rows
@@ -238,7 +241,10 @@ class Sampler:
 
     def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int | Tensor) -> Tensor:
         """Which of the wave's rows end with the token just drawn (benchmarks force lengths here)."""
-        return token_R == self.eos_id
+        ended = token_R == self.eos_id
+        for other in self.other_ends:
+            ended = ended | (token_R == other)
+        return ended
 
     def _decode(self, token_R: Tensor, cache: LatentCache) -> tuple[Tensor, Tensor]:
         is_token = torch.ones(len(token_R), 1, dtype=torch.bool, device=token_R.device)

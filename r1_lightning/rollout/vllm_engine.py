@@ -36,6 +36,7 @@ from torch import Tensor
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.mla import LATENT_NORM_EPS
+from r1_lightning.rollout.sampler import Ends
 from r1_lightning.types.errors import InvalidInput, require
 
 RECEIVER = "r1_lightning.rollout.vllm_engine.WeightReceiver"
@@ -86,13 +87,20 @@ class VLLMEngine:
     """
 
     def __init__(
-        self, config: ModelConfig, eos_id: int, pad_id: int, max_rows: int, dtype: str, gpu_memory_utilization: float
+        self,
+        config: ModelConfig,
+        eos_id: Ends,
+        pad_id: int,
+        max_rows: int,
+        dtype: str,
+        gpu_memory_utilization: float,
     ) -> None:
         # vLLM takes one eps for all norms; ours of the latents is fixed, as in the published code.
         allowed = f"vLLM gives every norm the same eps, and those of the latents have {LATENT_NORM_EPS:g}"
         require(config.norm_eps == LATENT_NORM_EPS, "model.norm_eps", config.norm_eps, allowed)
         # The MTP modules are not handed over.
-        self.model = config_to_hf(replace(config, mtp_depth=0), eos_token_id=eos_id, pad_token_id=pad_id)
+        ends = eos_id if isinstance(eos_id, int) else list(eos_id) if len(eos_id) > 1 else eos_id[0]
+        self.model = config_to_hf(replace(config, mtp_depth=0), eos_token_id=ends, pad_token_id=pad_id)
         self.settings = {
             "dtype": dtype,
             "gpu_memory_utilization": gpu_memory_utilization,

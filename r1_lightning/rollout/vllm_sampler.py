@@ -33,7 +33,7 @@ from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.groups import Rollout
 from r1_lightning.rollout.keyed_random import keyed_seeds
-from r1_lightning.rollout.sampler import SamplingConfig, device_of
+from r1_lightning.rollout.sampler import Ends, SamplingConfig, device_of
 from r1_lightning.rollout.scoring import completion_index, reference_logprobs
 from r1_lightning.rollout.vllm_engine import VLLMEngine, tensor_digest, weights_digest
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
@@ -70,7 +70,7 @@ class VLLMSampler:
         weights: Weights,
         score: Score,
         config: SamplingConfig,
-        eos_id: int,
+        eos_id: Ends,
         pad_id: int,
         seed: int,
         chunk_bytes: int = CHUNK_BYTES,
@@ -80,7 +80,7 @@ class VLLMSampler:
         self.weights = weights
         self.score = score
         self.config = config
-        self.eos_id = eos_id
+        self.eos_ids = [eos_id] if isinstance(eos_id, int) else list(eos_id)
         self.pad_id = pad_id
         self.seed = seed
         self.chunk_bytes = chunk_bytes
@@ -101,7 +101,7 @@ class VLLMSampler:
         outputs = self.engine.generate(rows, settings)
         if len(outputs) != len(rows):
             raise RuntimeError(f"vLLM returned {len(outputs)} completions for {len(rows)} rows")
-        drawn = generation_of_outputs(outputs, self.eos_id, self.pad_id)
+        drawn = generation_of_outputs(outputs, self.eos_ids, self.pad_id)
         return replace(drawn, policy_logprobs=self.score(prompts, drawn))
 
     def row_settings(self, seed: int, max_new_tokens: int) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class VLLMSampler:
             "top_p": self.config.top_p,
             "max_tokens": max_new_tokens,
             "seed": seed,
-            "stop_token_ids": [self.eos_id],
+            "stop_token_ids": self.eos_ids,
             "logprobs": 0,
             "detokenize": False,
         }
@@ -146,11 +146,11 @@ def in_chunks(weights: Mapping[str, Tensor], chunk_bytes: int) -> Iterator[dict[
         yield chunk
 
 
-def generation_of_outputs(outputs: Sequence[Any], eos_id: int, pad_id: int) -> Generation:
+def generation_of_outputs(outputs: Sequence[Any], eos_ids: Sequence[int], pad_id: int) -> Generation:
     """vLLM's `RequestOutput`s of R rows as a `Generation` whose policy log-probs are still 0.
 
-    vLLM keeps the token that ended a row in `token_ids`, also where it leaves it out of the text. A row is taken only if EOS
-    stands at its end where `finish_reason` is "stop" and nowhere where it is "length"; else RuntimeError names it.
+    vLLM keeps the token that ended a row in `token_ids`, also where it leaves it out of the text. A row is taken only if one of
+    `eos_ids` stands at its end where `finish_reason` is "stop" and nowhere where it is "length"; else RuntimeError names it.
     """
     ids: list[list[int]] = []
     logprobs: list[list[float]] = []
@@ -159,10 +159,11 @@ def generation_of_outputs(outputs: Sequence[Any], eos_id: int, pad_id: int) -> G
         (output,) = request.outputs
         tokens, reason = list(output.token_ids), output.finish_reason
         is_end = reason == "stop"
-        if reason not in ("stop", "length") or not tokens or (tokens[-1] == eos_id) != is_end:
+        if reason not in ("stop", "length") or not tokens or (tokens[-1] in eos_ids) != is_end:
             last = tokens[-1] if tokens else None
-            raise RuntimeError(f"vLLM ended row {row} for {reason!r} with token {last}, and EOS is {eos_id}")
-        if eos_id in tokens[:-1]:
+            ends = " or ".join(map(str, eos_ids))
+            raise RuntimeError(f"vLLM ended row {row} for {reason!r} with token {last}, and EOS is {ends}")
+        if not set(eos_ids).isdisjoint(tokens[:-1]):
             raise RuntimeError(f"vLLM went on after EOS in row {row}")
         places = list(output.logprobs or ())
         if len(places) != len(tokens) or any(token not in place for token, place in zip(tokens, places, strict=True)):
@@ -244,7 +245,7 @@ class VLLM:
         self,
         backbone: Backbone,
         config: SamplingConfig,
-        eos_id: int,
+        eos_id: Ends,
         pad_id: int,
         seed: int,
         max_rows: int = 512,

@@ -36,6 +36,7 @@ from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
+from r1_lightning.text.published_tokenizer import GENERATION_FILE
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.tensors import Views
@@ -97,7 +98,8 @@ def write_folder(
         not (out.exists() or out.is_symlink()), "out", settings.out, "it exists already, and nothing is overwritten"
     )
     views, fields = _described(backbone, settings.mtp == "true")
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    ends = tokenizer.eos_id if len(tokenizer.eos_ids) == 1 else list(tokenizer.eos_ids)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends, "pad_token_id": tokenizer.pad_id}
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     with output_folder(out.parent):
         partial.mkdir(parents=True)
@@ -105,8 +107,8 @@ def write_folder(
             # As `padding_idx`, a pad id keeps its row of the embedding from learning: not for the end's, nor in general.
             write_json(partial / CONFIG, {**fields, **ids, "pad_token_id": None, "dtype": settings.dtype})
             sampling = {"do_sample": True, "temperature": sampling_temperature, "top_k": 0, "top_p": 1.0}
-            write_json(partial / "generation_config.json", {**ids, **sampling})
             tokenizer.save(partial, template)
+            write_json(partial / GENERATION_FILE, {**ids, **sampling})
             made = merged(backbone.model) if isinstance(backbone, HFBackbone) else {}
             _write_weights(partial, views, made, DTYPES[settings.dtype], settings.max_file_bytes)
             partial.rename(out)

@@ -27,7 +27,6 @@ def stage_evaluation(config: DictConfig) -> Any:
 
 def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:
     """Raise `InvalidInput` where the longest held-out prompt and its completion exceed `max_positions` tokens."""
-    texts = [evaluator.template.render(p.question) + evaluator.forced_prefix for p in evaluator.problems]
-    longest, new = max(len(evaluator.tokenizer.encode(text)) for text in texts), evaluator.config.max_new_tokens
+    longest, new = max(map(len, evaluator.prompts())), evaluator.config.max_new_tokens
     allowed = f"the longest held-out prompt has {longest} tokens, and with these it exceeds model.max_positions="
     require(longest + new <= max_positions, "stage.evaluation.max_new_tokens", new, f"{allowed}{max_positions}")

@@ -84,7 +84,7 @@ def mtp_agreement(artefact: Artefact, problems: int = MTP_PROBLEMS) -> float:
     parts = build_parts(read_config(artefact.folder / CONFIG, trust_targets=False), artefact)
     backbone, tokenizer = parts["backbone"].eval(), parts["tokenizer"]
     questions = [problem.question for problem in parts["source"].held_out_problems(problems)]
-    prompts = tokenizer.encode_batch([parts["template"].render(question) for question in questions])
+    prompts = tokenizer.encode_prompts(parts["template"], questions)
     drawn = parts["generate"](prompts, 1, rollout_keys(0, len(prompts), 1))
     lengths = drawn.completion_mask.sum(1).tolist()
     texts = [[*p, *ids[:n]] for p, ids, n in zip(prompts, drawn.completion_ids.tolist(), lengths, strict=True)]

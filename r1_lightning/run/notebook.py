@@ -70,22 +70,29 @@ def generate(
     sampling_temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
+    template: ChatTemplate | None = None,
 ) -> list[list[str]]:
-    """`copies` completions of each prompt, drawn from `seed`; prompts are taken as they are, without a template.
+    """`copies` completions of each prompt, drawn from `seed`.
+
+    Without a template a prompt is the caller's own and taken as it is: special tokens that it spells (`<|im_start|>`) are those
+    tokens. With one, `prompts` are questions from anybody, in which their spelling is text.
 
     Raises `InvalidInput` for prompts that are no list, empty, or too long for the model together with `max_new_tokens`.
     """
     require(not isinstance(prompts, str), "prompts", prompts, "it must be a list of texts")
     require_int("copies", copies, 1)
     sampling = SamplingConfig(sampling_temperature, top_p, max_new_tokens)
-    ids = tokenizer.encode_batch(prompts)
+    if template is None:
+        ids = [tokenizer.encode_prompts(ChatTemplate("prompt", prompt, ""), [""])[0] for prompt in prompts]
+    else:
+        ids = tokenizer.encode_prompts(template, prompts)
     require(bool(ids) and all(ids), "prompts", list(prompts), "there must be at least one, and none empty")
     longest = max(map(len, ids)) + max_new_tokens
     allowed = f"with the longest prompt that is {longest} tokens, and the model takes {model.config.max_positions}"
     require(longest <= model.config.max_positions, "max_new_tokens", max_new_tokens, allowed)
-    sampler = Sampler(model, sampling, tokenizer.eos_id, tokenizer.pad_id, seed)
+    sampler = Sampler(model, sampling, tokenizer.eos_ids, tokenizer.pad_id, seed)
     drawn = sampler(ids, copies, rollout_keys(0, len(prompts), copies))
-    lengths = drawn.completion_mask.sum(1).tolist()
+    lengths = (drawn.completion_mask.sum(1) - drawn.finished.long()).tolist()  # without what ended it
     texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
     return [texts[start : start + copies] for start in range(0, len(texts), copies)]
 

@@ -89,7 +89,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         parts["generate"] = rollout.sampler(
             backbone,
             rollout.sampling,
-            tokenizer.eos_id,
+            tokenizer.eos_ids,
             tokenizer.pad_id,
             config.seed,
             rollout.max_rows,

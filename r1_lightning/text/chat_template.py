@@ -52,7 +52,14 @@ class ChatTemplate:
 
     def render(self, question: str) -> str:
         """The prompt for `question`. Nothing is stripped or escaped: the model sees exactly this text."""
-        return self.prefix + question + self.suffix
+        return "".join(self.pieces(question))
+
+    def pieces(self, question: str) -> tuple[str, ...]:
+        """The prompt in pieces that are in turn the template's own and somebody else's, the first and the last the template's.
+
+        A tokenizer reads special tokens in the template's pieces only (`TextTokenizer.encode_prompts`).
+        """
+        return (self.prefix, question, self.suffix)
 
     def respond(self, completion: str) -> str:
         """`completion` as it follows a prompt: without outer white space, after one space. The end of sequence is not in it."""

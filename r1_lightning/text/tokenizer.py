@@ -12,8 +12,9 @@ Three choices matter for a model that must learn to calculate:
   document.
 
 The special tokens carry DeepSeek's names. Nothing adds them by itself: whoever packs documents puts `eos_id` between
-them. A tokenizer of somebody else's, read from a HuggingFace folder, keeps its own names and its own way to begin a text (Llama's
-begins with `bos`).
+them. A tokenizer of somebody else's, read from a HuggingFace folder, keeps its own names, its own way to begin a text (Llama's
+begins with `bos`) and all of its ends; `text/published_tokenizer.py` says what else such folders hold, and when the spelling of a
+special token is that token: in a template, never in a question.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from r1_lightning.text import published_tokenizer as published
 from r1_lightning.text.chat_template import R1_ZERO, ChatTemplate
 from r1_lightning.text.reasoning_format import TAGS
 from r1_lightning.types.errors import InvalidInput, require, require_int
@@ -70,30 +72,42 @@ KEPT_SETTINGS = (
 class TextTokenizer:
     """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`.
 
-    `config` is a `tokenizer_config.json`, which names the special tokens. Without a token for padding `pad_id` is `eos_id`: a mask
-    always says what is padding. `bos_id` is None where there is none.
+    `config` is a `tokenizer_config.json`, which names the special tokens. `eos_id` is put after a text; it and the other `eos_ids`
+    end a completion. Without a token for padding `pad_id` is `eos_id`: a mask always says what is padding. `bos_id` is None where
+    there is none.
     """
 
-    def __init__(self, tokenizer: Tokenizer, config: Mapping[str, Any] = OUR_CONFIG) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, config: Mapping[str, Any] = OUR_CONFIG, end_ids: Sequence[int] = ()
+    ) -> None:
         vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
         names = {role: _token_name(config.get(f"{role}_token")) for role in ("bos", "eos", "pad")}
         require(names["eos"] is not None, "tokenizer", CONFIG_FILE, "it must name an eos_token")
         missing = [name for name in names.values() if name is not None and name not in vocabulary]
         require(not missing, "tokenizer", missing, "the special tokens must be in the vocabulary")
-        tokenizer.encode_special_tokens = True  # their spelling inside a text is text, see the module's docstring
-        self._tokenizer = tokenizer
-        self._config = dict(config)
         self._vocab_size = max(vocabulary.values()) + 1  # ids may have holes
+        unknown = [token_id for token_id in end_ids if token_id >= self._vocab_size]
+        require(not unknown, "eos_token_id", unknown, f"the tokenizer has {self._vocab_size} tokens")
         ids = {role: None if name is None else vocabulary[name] for role, name in names.items()}
         eos_id = ids["eos"]
         assert eos_id is not None
         self.eos_id = eos_id
+        self.eos_ids = tuple(dict.fromkeys((eos_id, *end_ids)))
         self.bos_id = ids["bos"]
         self.pad_id = eos_id if ids["pad"] is None else ids["pad"]
-        around = tokenizer.encode("", add_special_tokens=True).ids
-        self.begins_with_bos = around == [self.bos_id]
-        allowed = "the tokens that it adds to a text must be none, or bos_token before it"
-        require(self.begins_with_bos or not around, "tokenizer", around, allowed)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        wants_bos = config.get("add_bos_token")
+        require(wants_bos in (None, False, True), "add_bos_token", wants_bos, "it must be true or false")
+        self.begins_with_bos = published.begin_with(tokenizer, names["bos"], str(names["eos"]), wants_bos is True)
+        self._control = published.control_tokens(tokenizer, (*self.eos_ids, self.pad_id))
+        self._words = published.any_of(_added_words(tokenizer, self._control))
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._text = published.for_text(tokenizer, self._control)
+        self._continuing = published.continuing(self._text)
+        self._prefixes_every_piece = published.prefixes_every_piece(self._text)
+        self._config = dict(config)
 
     @property
     def vocab_size(self) -> int:
@@ -116,11 +130,38 @@ class TextTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all cores, without the character offsets that nobody here reads."""
-        try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-        except (TypeError, UnicodeEncodeError) as error:
-            raise InvalidInput(f"text is not allowed: every item must be a str of valid Unicode ({error})") from error
-        return [encoding.ids for encoding in encodings]
+        return _encoded(self._text, texts, begins=True)
+
+    def encode_continuations(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts that follow others, such as completions: nothing is put before the first word."""
+        if self._continuing is self._text or not self._prefixes_every_piece:
+            return _encoded(self._continuing, texts, begins=False)
+        firsts = [published.first_stretch(text, self._words) for text in texts]
+        opened = _encoded(self._continuing, firsts, begins=False)
+        rests = [text[len(first) :] for text, first in zip(texts, firsts, strict=True)]
+        return [a + b for a, b in zip(opened, _encoded(self._text, rests, begins=False), strict=True)]
+
+    def encode_prompts(self, template: ChatTemplate, questions: Sequence[str], after: str = "") -> list[list[int]]:
+        """Token ids of each question in its template, and of the template's text `after` it.
+
+        A control token that the template spells is that token; in a question its spelling is text.
+        """
+        pieces = [(*template.pieces(question)[:-1], template.pieces(question)[-1] + after) for question in questions]
+        split = [published.stretches(parts, self._control) for parts in pieces]
+        if all(len(prompt) == 1 and isinstance(prompt[0], str) for prompt in split):
+            return self.encode_batch([str(prompt[0]) for prompt in split])
+        return [self._joined(prompt) for prompt in split]
+
+    def _joined(self, stretches: Sequence[published.Stretch]) -> list[int]:
+        begin = [self.bos_id] if self.begins_with_bos and self.bos_id is not None else []
+        ids = [] if stretches[:1] == begin else begin
+        for number, stretch in enumerate(stretches):
+            if isinstance(stretch, int):
+                ids = [*ids, stretch]
+                continue
+            is_first = number == 0 or self._prefixes_every_piece
+            ids = [*ids, *_encoded(self._text if is_first else self._continuing, [stretch], begins=False)[0]]
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of `ids`. Bytes that form no character, as a model may sample them, become U+FFFD."""
@@ -142,9 +183,11 @@ class TextTokenizer:
         path.mkdir(parents=True, exist_ok=True)
         (path / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
         kept = {name: value for name, value in self._config.items() if name in KEPT_SETTINGS}
-        config = {**kept, "chat_template": template.jinja(self.begins_with_bos)}
-        text = json.dumps(config, ensure_ascii=False, indent=2)
-        (path / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        done = {"add_bos_token": self.begins_with_bos, "add_eos_token": False}
+        config = {**kept, **done, "chat_template": template.jinja(self.begins_with_bos)}
+        _write_json(path / CONFIG_FILE, config)
+        if len(self.eos_ids) > 1:
+            _write_json(path / published.GENERATION_FILE, {"eos_token_id": list(self.eos_ids)})
 
     @classmethod
     def load(cls, folder: str | Path) -> TextTokenizer:
@@ -166,7 +209,24 @@ class TextTokenizer:
                 f"tokenizer={str(folder)!r} is not allowed: {CONFIG_FILE} is no JSON ({error})"
             ) from error
         require(isinstance(config, dict), "tokenizer", str(folder), f"{CONFIG_FILE} must hold an object")
-        return cls(tokenizer, config)
+        return cls(tokenizer, config, published.end_ids(Path(folder)))
+
+
+def _added_words(tokenizer: Tokenizer, control: Mapping[str, published.Control]) -> list[str]:
+    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+    return [name for name in added if name not in control]
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
+    try:
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=begins)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidInput(f"text is not allowed: every item must be a str of valid Unicode ({error})") from error
+    return [encoding.ids for encoding in encodings]
+
+
+def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(fields, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _token_name(entry: Any) -> str | None:

@@ -168,8 +168,14 @@ def test_another_weight_or_setting_is_another_fingerprint(tmp_path: Path) -> Non
         open_hf_folder(folder(tmp_path / "same")).fingerprint(),
         open_hf_folder(folder(tmp_path / "other", TENSORS | {"c": torch.zeros(5)})).fingerprint(),
         open_hf_folder(folder(tmp_path / "setting", rope_theta=1)).fingerprint(),
+        open_hf_folder(_with_ends(folder(tmp_path / "ends"))).fingerprint(),
     }
-    assert len(found) == 3
+    assert len(found) == 4
+
+
+def _with_ends(path: Path) -> Path:
+    (path / "generation_config.json").write_text('{"eos_token_id": [2, 3]}')
+    return path
 
 
 def test_files_are_read_and_written_one_after_the_other(tmp_path: Path) -> None:

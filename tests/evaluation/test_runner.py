@@ -16,12 +16,13 @@ from r1_lightning.text.reasoning_format import TAGS
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
 from tests.rollout.fakes import MarkovBackbone, keys_of
+from tests.support.prompts import PlainPrompts
 
 WORDS = [*TAGS, *"0123456789", "a", " ", "?", "!"]
 EOS, PAD = len(WORDS), len(WORDS) + 1
 
 
-class WordTokenizer:
+class WordTokenizer(PlainPrompts):
     """The tags and single characters, one token each; end and padding have no text."""
 
     eos_id, pad_id = EOS, PAD

@@ -81,7 +81,7 @@ FAULTS = (
     Fault(
         "fine-tuning tokenises prompt and completion together",
         "rollout/chat_rows.py",
-        "responses = tokenizer.encode_batch([response for _, response in pairs])",
+        "responses = tokenizer.encode_continuations([response for _, response in pairs])",
         "responses = [tokenizer.encode_batch([template.render(q) + r])[0][len(p) :] for (q, r), p in zip(pairs, prompts)]",
         (CHAT_ROWS,),
     ),
@@ -91,6 +91,20 @@ FAULTS = (
         "mask[line, start:end] = trained[sequence]",
         "mask[line, column + 1 : end] = trained[sequence]",
         (GRPO,),
+    ),
+    Fault(
+        "a question may spell the token that ends a turn",
+        "text/published_tokenizer.py",
+        "if number % 2 == 0 else [piece]",
+        "if piece else [piece]",
+        ("tests/text/test_published_tokenizer.py",),
+    ),
+    Fault(
+        "a completion opens with a space of its own",
+        "text/tokenizer.py",
+        "self._continuing = published.continuing(self._text)",
+        "self._continuing = self._text",
+        ("tests/text/test_published_tokenizer.py",),
     ),
     Fault(
         "EOS is left out of the completions, so that ending is unlearned",

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from r1_lightning.types.text import Completion, Problem, Verdict
 from tests.rollout.fakes import generation_of
+from tests.support.prompts import PlainPrompts
 
 SPECIAL = 3  # ids below are special: padding 0, start 1, end 2
 EOS = 2
 
 
-class Letters:
+class Letters(PlainPrompts):
     """A tokenizer whose token 3 is `a`, 4 is `b`, ...; padding shows as `_`, the start as `^`, the end as `$`."""
 
     eos_id, pad_id = EOS, 0

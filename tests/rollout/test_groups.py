@@ -41,6 +41,13 @@ def test_only_the_end_is_left_out_of_a_text() -> None:
     assert texts == ["a_b", "^a", "_", "a_", "", "$"]
 
 
+def test_any_of_several_ends_is_left_out_of_a_text_once() -> None:
+    tokenizer = Letters()
+    tokenizer.other_ends = (D,)
+    texts = completion_texts(generation_of([[A, D], [A, EOS], [D], [A, D, D], [D, A]], [True] * 5), tokenizer)
+    assert texts == ["a", "a", "", "ad", "da"]
+
+
 def test_a_prompt_without_room_for_its_completion_is_refused_before_sampling() -> None:
     """The template puts a letter before and after the question: 6 tokens and 4 new ones need a row of 10."""
     generator = Generator()

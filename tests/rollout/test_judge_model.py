@@ -20,11 +20,12 @@ from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import BatchRewardFunction, Completion, Problem
 from tests.rollout.fakes import generation_of
+from tests.support.prompts import PlainPrompts
 
 PROBLEM = Problem("What is 40+2", "42", "p")
 
 
-class Letters:
+class Letters(PlainPrompts):
     """A tokenizer of code points; 0 pads, 1 ends."""
 
     pad_id, eos_id = 0, 1

@@ -9,12 +9,13 @@ import pytest
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, encode_responses, preference_rows
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.types.text import LabelledResponse, Preference
+from tests.support.prompts import PlainPrompts
 
 
-class Words:
+class Words(PlainPrompts):
     """A tokenizer of words: the id of a word is its number in order of appearance, from 10."""
 
-    eos_id, pad_id, begins_with_bos = 1, 0, False
+    eos_id, pad_id = 1, 0
 
     def __init__(self) -> None:
         self.ids: dict[str, int] = {}

@@ -60,6 +60,25 @@ def rows_of(generation: Generation, rows: Sequence[int] | slice) -> Generation:
     )
 
 
+# ------------------------------------------------------------------------------------------------------------ several ends
+
+
+@pytest.mark.parametrize("ends", [(4, 2), (2, 4), (4, 0, 2), (4,), (4, 2, 1, 3)])
+def test_each_of_several_ends_ends_a_row(ends: tuple[int, ...]) -> None:
+    """The same draws as without them, up to the first end: that token is kept, and the row has finished."""
+    keys, prompts = keys_of(4, 8), [[1], [3], [0, 1], [5, 3]]
+    free = sampler_of(markov(), eos_id=-1, max_new_tokens=12)(prompts, 8, keys)
+    drawn = sampler_of(markov(), eos_id=ends, max_new_tokens=12)(prompts, 8, keys)
+    seen = set()
+    for row, whole in enumerate(free.completion_ids.tolist()):
+        place = next((number for number, token in enumerate(whole) if token in ends), None)
+        kept = whole if place is None else whole[: place + 1]
+        assert drawn.completion_ids[row][drawn.completion_mask[row]].tolist() == kept
+        assert bool(drawn.finished[row]) == (place is not None)
+        seen.add(kept[-1])
+    assert seen >= set(ends)
+
+
 # ---------------------------------------------------------------------------------------------------------- literal numbers
 
 

@@ -281,7 +281,7 @@ def output(ids: Sequence[int], reason: str, stop: int | None = None, **changes: 
 def test_outputs_by_hand() -> None:
     """EOS ends rows 0 and 2, whether vLLM counts it as its own EOS (no stop_reason) or as ours; the limit cut row 1."""
     drawn = generation_of_outputs(
-        [output([1, EOS], "stop"), output([2, 3, 4], "length"), output([EOS], "stop", EOS)], EOS, PAD
+        [output([1, EOS], "stop"), output([2, 3, 4], "length"), output([EOS], "stop", EOS)], [EOS], PAD
     )
     assert drawn.completion_ids.tolist() == [[1, EOS, PAD], [2, 3, 4], [EOS, PAD, PAD]]
     assert drawn.completion_mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
@@ -308,7 +308,7 @@ def test_outputs_by_hand() -> None:
 )
 def test_what_vllm_should_not_return_is_refused(bad: RequestOutput, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        generation_of_outputs([output([1, EOS], "stop"), bad], EOS, PAD)
+        generation_of_outputs([output([1, EOS], "stop"), bad], [EOS], PAD)
 
 
 def test_a_missing_row_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

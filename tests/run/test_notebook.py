@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import r1_lightning as r1
 from r1_lightning.model.config import ModelConfig, YarnConfig
 from r1_lightning.model.lora import LoraSettings, has_adapters, without_adapters
+from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.run.export import ExportConfig, write_folder
-from r1_lightning.text.chat_template import R1_ZERO
+from r1_lightning.text.chat_template import PLAIN, R1_ZERO, ChatTemplate
+from r1_lightning.text.tokenizer import EOS_TOKEN
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
 from tests.support.hf_folders import VOCABULARY, adapted, dense_folder, move_adapters, write_tokenizer
@@ -149,6 +152,47 @@ def test_generate_is_keyed(tmp_path: Path) -> None:
     assert [len(group) for group in texts] == [3, 3]
     assert texts == r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=5)
     assert texts != r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=6)
+
+
+@pytest.mark.parametrize("ends", [[1, 0], [1, 9, 7], 0])
+def test_every_end_that_is_published_ends_a_text_and_is_exported(tmp_path: Path, ends: Any) -> None:
+    folder = dense_folder(tmp_path / "in", "qwen2")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    model, tokenizer = r1.load(folder)
+    expected = list(dict.fromkeys([1, *(ends if isinstance(ends, list) else [ends])]))
+    assert list(tokenizer.eos_ids) == expected
+    r1.save(model, tokenizer, tmp_path / "out")
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((tmp_path / "out" / name).read_text())["eos_token_id"] == expected
+    assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == expected
+    assert r1.load(tmp_path / "out")[1].eos_ids == tokenizer.eos_ids
+
+
+def test_what_ended_a_text_is_not_in_it(tmp_path: Path) -> None:
+    """Ordinary letters as ends: `skip_special` would leave them in."""
+    folder = dense_folder(tmp_path / "in", "qwen2")
+    model, tokenizer = r1.load(folder)
+    free = r1.generate(model, tokenizer, ["1+1="], max_new_tokens=12, copies=8)[0]
+    one, two = (tokenizer.encode(text)[0] for text in ("1", "="))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, one, two]}))
+    ended = r1.generate(*r1.load(folder), ["1+1="], max_new_tokens=12, copies=8)[0]
+    assert ended == [re.split("[1=]", text)[0] for text in free] != free
+
+
+def test_a_prompt_of_ones_own_may_spell_special_tokens_and_a_question_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = r1.load(dense_folder(tmp_path / "in", "qwen2"))
+    seen: list[list[list[int]]] = []
+    draw = Sampler.__call__
+    monkeypatch.setattr(Sampler, "__call__", lambda self, ids, *rest: seen.append(ids) or draw(self, ids, *rest))
+    text = f"{EOS_TOKEN}1+1"
+    r1.generate(model, tokenizer, [text], max_new_tokens=1)
+    r1.generate(model, tokenizer, [text], max_new_tokens=1, template=PLAIN)
+    r1.generate(model, tokenizer, ["1+1"], max_new_tokens=1, template=ChatTemplate("begun", EOS_TOKEN, ""))
+    plain = tokenizer.encode("1+1")
+    assert seen[0] == seen[2] == [[tokenizer.eos_id, *plain]]
+    assert seen[1] == [tokenizer.encode(text)] and tokenizer.eos_id not in seen[1][0]
 
 
 def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:

@@ -109,7 +109,11 @@ def test_another_sampler_is_made_for_the_same_policy(config: DictConfig, monkeyp
     sampler = parts["generate"]
     assert isinstance(sampler, VLLMSampler)
     assert sampler.weights.args == (parts["backbone"],) and sampler.score.args[0] is parts["backbone"]
-    assert (sampler.config, sampler.seed, sampler.eos_id) == (parts["rollout"].sampling, 3, parts["tokenizer"].eos_id)
+    assert (sampler.config, sampler.seed, sampler.eos_ids) == (
+        parts["rollout"].sampling,
+        3,
+        [parts["tokenizer"].eos_id],
+    )
     assert sampler.engine.settings["dtype"] == "float16"
     assert sampler.engine.settings["max_num_seqs"] == config.rollout.max_rows
     monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)

@@ -40,16 +40,16 @@ from r1_lightning.stages.sft import SFTModule
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.text import ChatExample, Completion, Preference, Problem, Verdict
 from tests.model.tiny import randomise, tiny
+from tests.support.prompts import PlainPrompts
 
 ALPHABET = "0123456789+-=? "
 EOS, PAD = len(ALPHABET), len(ALPHABET) + 1
 
 
-class CharTokenizer:
+class CharTokenizer(PlainPrompts):
     """One token per character of `ALPHABET`, then EOS and padding: what the parts use of a `TextTokenizer`."""
 
     eos_id, pad_id, vocab_size = EOS, PAD, len(ALPHABET) + 2
-    begins_with_bos = False
 
     def vocabulary(self) -> dict[str, int]:
         return {token: number for number, token in enumerate((*ALPHABET, "<eos>", "<pad>"))}

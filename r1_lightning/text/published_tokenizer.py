@@ -1,0 +1,184 @@
+"""What tokenizers hold as they are published, and how text that nobody vouches for is kept from steering a model.
+
+A `tokenizer.json` is a record of somebody's last use as much as of a vocabulary. Four things in it would go wrong unseen:
+
+- `truncation` and `padding` of a training call that was made before `save_pretrained`: they are switched off;
+- a prefix space: SentencePiece's kind (Llama 2, Mistral) puts "▁" before every text, so that a completion, which is tokenised apart
+  from its prompt, would open with a space too many. `continuing` is the same tokenizer for text that goes on;
+- the beginning of a text, which may stand in `tokenizer_config.json` alone (`add_bos_token`, DeepSeek's folders);
+- the ends of a text, of which there may be several (`eos_token_id: [2, 3]` in `generation_config.json`).
+
+A **control token** structures a conversation: one that is marked as special, or is spelled as such tokens are (`<|im_end|>`,
+`<｜User｜>`). Where a template spells one, it is that token. Where a question, a row of data or a document does, it is plain text,
+so that nobody's text can end a turn or begin another. Other added tokens (`<think>`) are words that anybody may write.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Tokenizer, processors
+
+from r1_lightning.types.errors import InvalidInput, require
+
+GENERATION_FILE, MODEL_FILE = "generation_config.json", "config.json"
+_LOOKS_LIKE_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+
+
+class Control(NamedTuple):
+    """A control token: its id, and how it is spelled."""
+
+    token_id: int
+    token: AddedToken
+
+
+def control_tokens(tokenizer: Tokenizer, also: Sequence[int] = ()) -> dict[str, Control]:
+    """The control tokens by their spelling; added tokens whose ids are in `also` are some, too."""
+    return {
+        token.content: Control(token_id, token)
+        for token_id, token in tokenizer.get_added_tokens_decoder().items()
+        if token.special or token_id in also or _LOOKS_LIKE_CONTROL.fullmatch(token.content)
+    }
+
+
+def for_text(tokenizer: Tokenizer, control: Mapping[str, Control]) -> Tokenizer:
+    """The same tokenizer, to which the spelling of a control token is plain text."""
+    unmarked = {name for name, found in control.items() if not found.token.special}
+    text = tokenizer
+    if unmarked:
+        fields = json.loads(tokenizer.to_str())
+        for token in fields["added_tokens"]:
+            token["special"] = token["special"] or token["content"] in unmarked
+        text = Tokenizer.from_str(json.dumps(fields))
+    text.encode_special_tokens = True
+    return text
+
+
+def continuing(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer for text that follows other text: without a space of its own before the first word."""
+    before = _prefixing_parts(tokenizer)
+    after = {name: _without_prefix(part) for name, part in before.items()}
+    if after == before:
+        return tokenizer
+    result = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), **after}))
+    result.encode_special_tokens = tokenizer.encode_special_tokens
+    return result
+
+
+def _prefixing_parts(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The parts that may put something before a text, as `tokenizer.json` writes them."""
+    parts = {"normalizer": tokenizer.normalizer, "pre_tokenizer": tokenizer.pre_tokenizer}
+    return {name: None if part is None else json.loads(part.__getstate__()) for name, part in parts.items()}
+
+
+def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normalizer or pre-tokenizer that puts nothing before the first word."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    if part["type"] == "Sequence":
+        members = "normalizers" if "normalizers" in part else "pretokenizers"
+        kept = [_without_prefix(member) for member in part[members]]
+        return {**part, members: [member for member in kept if member is not None]}
+    if part["type"] == "Metaspace":
+        without = {key: value for key, value in part.items() if key != "add_prefix_space"}
+        return {**without, "prepend_scheme": "never"}
+    return {**part, "add_prefix_space": False} if part.get("add_prefix_space") else part
+
+
+def prefixes_every_piece(tokenizer: Tokenizer) -> bool:
+    """Whether a space is put before each stretch of text between control tokens, or before the first one alone."""
+    return '"prepend_scheme": "first"' not in json.dumps(_prefixing_parts(tokenizer))
+
+
+def first_stretch(text: str, words: re.Pattern[str]) -> str:
+    """What stands in `text` before the first of `words`, added tokens that anybody may write."""
+    match = words.search(text)
+    return text if match is None else text[: match.start()]
+
+
+def begin_with(tokenizer: Tokenizer, bos: str | None, eos: str, wanted: bool) -> bool:
+    """Have `tokenizer` begin texts with `bos` where it does so or `wanted` says so; returns whether it does.
+
+    An `eos` that it adds to every text is taken off: a prompt must not have one, and documents get theirs when they are packed.
+    Raises InvalidInput where it adds anything else.
+    """
+    require(not wanted or bos is not None, "add_bos_token", True, "tokenizer_config.json must name a bos_token")
+    around = tokenizer.encode("", add_special_tokens=True).tokens
+    begins = bos is not None and around[:1] == [bos]
+    allowed = "the tokens that it adds to a text must be none, or bos_token before it and eos_token after it"
+    require(around[begins:] in ([], [eos]), "tokenizer", around, allowed)
+    if around[begins:] or wanted > begins:
+        begins = begins or wanted
+        single = f"{bos}:0 $A:0" if begins else "$A:0"
+        special = [(bos, tokenizer.token_to_id(bos))] if bos is not None and begins else []
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=single, pair=f"{single} $B:1", special_tokens=special
+        )
+    return begins
+
+
+def end_ids(folder: Path) -> tuple[int, ...]:
+    """The ids that end a text by `generation_config.json`, or by `config.json` where there is none; none is ().
+
+    Raises InvalidInput for a file that is no JSON and for what is no id.
+    """
+    path = next((folder / name for name in (GENERATION_FILE, MODEL_FILE) if (folder / name).is_file()), None)
+    if path is None:
+        return ()
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} cannot be read: it is no JSON ({error})") from error
+    require(isinstance(fields, dict), str(path), type(fields).__name__, "it must be a JSON object")
+    given = fields.get("eos_token_id")
+    ids = given if isinstance(given, list) else [] if given is None else [given]
+    is_ids = all(type(token_id) is int and token_id >= 0 for token_id in ids)
+    require(is_ids, f"{path.name}: eos_token_id", given, "it must be an id, or a list of ids")
+    return tuple(dict.fromkeys(ids))
+
+
+# One stretch of a prompt: the control token of this id, or text.
+Stretch = int | str
+
+
+def stretches(pieces: Sequence[str], control: Mapping[str, Control]) -> list[Stretch]:
+    """A prompt as control tokens and the text between them.
+
+    `pieces` are in turn a template's and somebody's: 0, 2, ... are read for control tokens, 1, 3, ... are text as it stands. A
+    token that takes the white space beside it (`lstrip`, `rstrip`) does so here as well.
+    """
+    pattern = any_of(control)
+    found: list[Stretch] = [""]
+    strips_next = False
+    for number, piece in enumerate(pieces):
+        parts = _split(pattern, piece) if number % 2 == 0 else [piece]
+        for index, part in enumerate(parts):
+            if index % 2 == 0:
+                text = part.lstrip() if strips_next else part
+                strips_next = strips_next and not text
+                found[-1] = f"{found[-1]}{text}"
+                continue
+            token_id, token = control[part]
+            if token.lstrip:
+                found[-1] = str(found[-1]).rstrip()
+            found += [token_id, ""]
+            strips_next = token.rstrip
+    return [stretch for stretch in found if stretch != ""]
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Matches each of `texts`, the longest that there is; nothing where there are none."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
+
+
+def _split(pattern: re.Pattern[str], text: str) -> list[str]:
+    """Text, match, text, match, ..., text."""
+    parts, end = [], 0
+    for match in pattern.finditer(text):
+        parts += [text[end : match.start()], match[0]]
+        end = match.end()
+    return [*parts, text[end:]]
