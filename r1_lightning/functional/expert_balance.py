@@ -45,8 +45,9 @@ def updated_expert_bias(
     bias_LE: Float[Tensor, "L E"], load_LE: Shaped[Tensor, "L E"], bias_update_speed: float
 ) -> Float[Tensor, "L E"]:
     """b_i + speed * sign(mean load - load_i), per layer (V3 section 2.1.2): overloaded experts become harder to choose."""
-    load_LE = load_LE.to(bias_LE.dtype)
-    return bias_LE + bias_update_speed * torch.sign(load_LE.mean(-1, keepdim=True) - load_LE)
+    load_LE = load_LE.long()  # whole tokens: a batch of R1's size counts further than FP32 does (2^24)
+    excess_LE = load_LE.shape[-1] * load_LE - load_LE.sum(-1, keepdim=True)
+    return bias_LE - bias_update_speed * torch.sign(excess_LE).to(bias_LE.dtype)
 
 
 def max_violation(load_LE: Shaped[Tensor, "L E"]) -> Float[Tensor, "L"]:

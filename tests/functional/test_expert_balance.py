@@ -133,6 +133,14 @@ def test_bias_update_literal_numbers():
     torch.testing.assert_close(updated_expert_bias(bias, load, 0.001), expected, atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("mean", [2**24 + 1, 2**27 + 3, 150_994_945, 2**31 + 1, 3 * 2**24 + 1])
+def test_bias_update_counts_every_token_of_a_large_batch(mean):
+    """512 completions of 32,768 tokens with 8 experts each are 1.3e8 choices. FP32 counts whole tokens up to 2^24 = 1.7e7."""
+    load = torch.tensor([[mean + 1, mean - 1, mean, mean]])
+    bias = updated_expert_bias(torch.zeros(1, 4), load, 0.5)
+    assert bias.tolist() == [[-0.5, 0.5, 0.0, 0.0]]
+
+
 def test_bias_update_leaves_its_input_alone_and_stops_at_speed_zero():
     bias, load = torch.randn(2, 4), torch.tensor([[4, 0, 0, 0], [1, 1, 1, 1]])
     before = bias.clone()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from r1_lightning.functional.cross_entropy import masked_cross_entropy
+from r1_lightning.functional.importance_sampling import TruncatedImportanceSampling
+from r1_lightning.functional.policy_loss import SampledTokens
 from r1_lightning.functional.sequence_policy_loss import GSPO, SequenceLevelGRPO
 from tests.functional.objectives import LENGTHS, far, sampled, trl_loss, two_sequences, with_gradient
 
@@ -86,3 +90,73 @@ def test_a_log_ratio_of_100_nats_is_no_nan():
     tokens = far(0.0, 50.0, (1.0, -1.0))
     SequenceLevelGRPO(kl_coef=0.0)(tokens).loss.backward()
     assert tokens.policy_logprobs.grad.tolist() == [-0.5, -0.5, 0.5, 0.5]
+
+
+# ----------------------------------------------------------------------------------------------------- long completions
+
+
+def long_completions(length: int, drift: float, level: float, seed: int = 0) -> SampledTokens:
+    """Four FP32 completions of `length` tokens, each `level` nats likely on average, with policies `drift` nats apart."""
+    generator = torch.Generator().manual_seed(seed)
+    old = -torch.empty(4 * length).exponential_(1 / level, generator=generator)
+    policy, ref = (old + drift * torch.randn(4 * length, generator=generator) for _ in range(2))
+    return replace(
+        sampled(lengths=[length] * 4),
+        policy_logprobs=policy,
+        old_logprobs=old,
+        ref_logprobs=ref,
+        sampler_logprobs=old,
+        completion_tokens=torch.full((4,), float(length)),
+    )
+
+
+# Length, how far policies are apart per token, mean surprise of a token: DeepSeek's length limits, drifts of one update and of a
+# hundred, models that are sure and models that are not.
+LONG = [
+    (1024, 1e-3, 2.0),
+    (8192, 1e-3, 2.0),
+    (32_768, 1e-3, 2.0),
+    (32_768, 1e-4, 0.3),
+    (65_536, 1e-3, 1.0),
+    (32_768, 0.0, 8.0),
+]
+
+
+@pytest.mark.parametrize(("length", "drift", "level"), LONG)
+def test_log_ratios_and_kl_of_long_completions_against_float64(length, drift, level):
+    """The differences are exact in float64; what FP32 may lose is the rounding of some 32,768 small numbers' sum."""
+    tokens = long_completions(length, drift, level)
+    policy, old, ref = (
+        x.double().numpy().reshape(4, length)
+        for x in (tokens.policy_logprobs, tokens.old_logprobs, tokens.ref_logprobs)
+    )
+    wanted = (policy - old).sum(1)
+    np.testing.assert_allclose(SequenceLevelGRPO().log_ratio(tokens).numpy(), wanted, atol=5e-7)
+    np.testing.assert_allclose(GSPO().log_ratio(tokens).numpy(), wanted / length, atol=1e-11)
+    log_ratio = (ref - policy).sum(1)
+    kl = SequenceLevelGRPO().sequence_kl(tokens, tokens.ref_logprobs).numpy()
+    np.testing.assert_allclose(kl, np.expm1(log_ratio) - log_ratio, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 1024, 65_536])
+def test_a_policy_that_has_not_moved_has_ratio_1_exactly_at_any_length(length):
+    tokens = long_completions(length, 0.0, 2.0)
+    for form in (SequenceLevelGRPO(), GSPO()):
+        result = form(tokens)
+        assert form.log_ratio(tokens).tolist() == [0.0] * 4
+        assert result.metrics["policy/ratio_mean"].item() == 1.0
+        assert result.metrics["policy/kl_ref"].item() == 0.0
+
+
+@pytest.mark.parametrize("length", [1024, 32_768])
+def test_other_long_sums_against_float64(length):
+    """The sums that are right already: weights, means over tokens and cross-entropies keep to 1e-6 of NumPy's float64."""
+    tokens = long_completions(length, 1e-3, 2.0)
+    tokens = replace(tokens, sampler_logprobs=tokens.ref_logprobs)
+    output = TruncatedImportanceSampling(SequenceLevelGRPO(), cap=2.0, weight_level="sequence")(tokens)
+    old, drawn = (x.double().numpy().reshape(4, length) for x in (tokens.old_logprobs, tokens.sampler_logprobs))
+    weights = np.minimum(np.exp((old - drawn).sum(1)), 2.0)
+    assert output.metrics["policy/importance_weight_mean"].item() == pytest.approx(weights.mean(), abs=1e-5)
+    mean = masked_cross_entropy(tokens.old_logprobs, torch.ones_like(tokens.old_logprobs, dtype=torch.bool)).item()
+    assert mean == pytest.approx(-old.mean(), rel=1e-6)
+    assert tokens.token_mean(tokens.old_logprobs).item() == pytest.approx(old.mean(), rel=1e-6)
