@@ -5,9 +5,12 @@ tokens of a completion. Process supervision (DeepSeekMath section 4.1.3): the re
 are normalised together, and a token's advantage is the sum over the steps that end at it or after it.
 
 The papers leave open which std and what happens at zero. Here: the population std by default (divide by the count), the
-sample std on request, none at all for Dr. GRPO (arXiv:2503.20783, section 3.2); and a group whose rewards are all equal has
-advantage 0, exactly, because it says nothing about which completion was better. No epsilon is added: a group with the
-smallest spread is scaled like any other.
+sample std on request, none at all for Dr. GRPO (arXiv:2503.20783, section 3.2); and a group whose rewards are all equal, to
+within `SPREAD_FLOOR`, has advantage 0, exactly, because it says nothing about which completion was better. No epsilon is
+added: a group whose spread is above the floor is scaled like any other.
+
+Why a floor: dividing by the std makes any spread as large as 1, be it rounding. A model that scores the same text in other company
+gives it numbers that differ by one or two units in the last place of FP32 (1.2e-7 at 1), which became advantages of up to 4.
 """
 
 from __future__ import annotations
@@ -21,6 +24,12 @@ from torch import Tensor
 
 # What a group's spread divides by, and the correction that torch.std takes for it; None divides by nothing.
 SCALES = {"population": 0, "sample": 1, "none": None}
+
+# Rewards whose spread (largest less smallest) is at most this part of the largest magnitude among them, or of 1 where all are
+# smaller, are equal. FP32 keeps a number to 2^-24 of it; a score is the end of many sums, so 16 such roundings are no difference.
+# The 1 is for rewards that cancel: 0.1 * 3 - 0.3 is 5.6e-17, and not 0. The least that a rule here tells apart is a word or a token
+# of a long completion (1 / 65,536 = 2^-16), 16 times as much.
+SPREAD_FLOOR = 2.0**-20
 
 
 def group_relative_advantages(rewards_PG: Float[Tensor, "P G"], scale: str = "population") -> Float[Tensor, "P G"]:
@@ -69,5 +78,6 @@ def process_advantages(
 
 
 def zero_variance_groups(rewards_PG: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
-    """P booleans: True where all rewards of the group are equal."""
-    return (rewards_PG == rewards_PG[:, :1]).all(dim=1)
+    """P booleans: True where all rewards of the group are equal, to within `SPREAD_FLOOR`; False where one is NaN."""
+    spread_P = rewards_PG.amax(dim=1) - rewards_PG.amin(dim=1)
+    return spread_P <= SPREAD_FLOOR * rewards_PG.abs().amax(dim=1).clamp(min=1.0)

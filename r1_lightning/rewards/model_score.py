@@ -59,14 +59,19 @@ class ModelScoreReward:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """All completions in one call of the model."""
+        """All completions in one call of the model, each distinct text once: equal texts get equal scores."""
         if self.scorer is None:
             raise RuntimeError(f"reward {self.name} has no model: with_scorers comes first")
         parts = [part_of(completion.text, self.part) for _, completion in pairs]
-        asked = [(p.question, part) for (p, _), part in zip(pairs, parts, strict=True) if part is not None]
-        scores = iter(self.scorer.score(asked) if asked else ())
+        questions = [problem.question for problem, _ in pairs]
+        rows = [(question, part) for question, part in zip(questions, parts, strict=True) if part is not None]
+        asked = list(dict.fromkeys(rows))
+        scores = dict(zip(asked, self.scorer.score(asked) if asked else (), strict=True))
         missing = Verdict(self.missing_score or 0.0, f"no {self.part} to score")
-        return [missing if part is None else self._verdict(next(scores)) for part in parts]
+        return [
+            missing if part is None else self._verdict(scores[question, part])
+            for question, part in zip(questions, parts, strict=True)
+        ]
 
     def _verdict(self, score: float) -> Verdict:
         return Verdict(sigmoid(score) if self.squash == "sigmoid" else score, f"the model scores {score:.3f}")

@@ -3,7 +3,8 @@
 Texts are read exactly as in training (`rollout/preference_rows.py`), without gradients, in evaluation mode, sorted by length,
 so that rows that are packed together waste little. The paper sets no limit on length at inference; positions do: of a text
 that is longer than the model's positions the beginning is left out, so that its end, where the score is read, is always
-there. How texts are batched changes scores by rounding only.
+there. How texts are batched changes scores by rounding only; and as each distinct text is scored once, equal texts have equal
+scores whatever stands beside them (GRPO would make an advantage of the rounding, see `functional.advantages.SPREAD_FLOOR`).
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ class RewardScorer:
         """One score for each (question, response), in their order."""
         device = device_of(self.model if self.beside is None else self.beside)
         self.model.to(device)
-        documents = [ids[-self.max_positions :] for ids in encode_responses(pairs, self.tokenizer, self.template)]
-        order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
-        scores = [0.0] * len(documents)
-        while order:
-            width = len(documents[order[-1]])
+        encoded = encode_responses(pairs, self.tokenizer, self.template)
+        documents = [tuple(ids[-self.max_positions :]) for ids in encoded]
+        left = sorted(dict.fromkeys(documents), key=len)  # each once
+        scores: dict[tuple[int, ...], float] = {}
+        while left:
+            width = len(left[-1])
             count = max(1, TOKENS_PER_CALL // width)
-            taken, order = order[-count:], order[:-count]
-            rows = [PreferenceRow((tuple(documents[number]),), (0.0,)) for number in taken]
+            taken, left = left[-count:], left[:-count]
+            rows = [PreferenceRow((document,), (0.0,)) for document in taken]
             batch = collate_preferences(rows, width, self.tokenizer.pad_id).to(device)
-            for number, score in zip(taken, self.model.scores(batch.tokens, batch.ends)[0].tolist(), strict=True):
-                scores[number] = score
-        return scores
+            scores.update(zip(taken, self.model.scores(batch.tokens, batch.ends)[0].tolist(), strict=True))
+        return [scores[document] for document in documents]

@@ -2,8 +2,8 @@
 
 R1 lets another model judge pairs of responses; here any reward does, for instance the accuracy rule, so that the reward model is
 a learned copy of a rule that is known, and can be compared with it (`reports/reward_hacking`). One pair per problem whose
-completions got different rewards; among equals a hash of the problem's number decides. Everything is a function of (seed, problem)
-and of the weights at the time of the call.
+completions got different rewards (by more than rounding, `SPREAD_FLOOR`); among equals a hash of the problem's number decides.
+Everything is a function of (seed, problem) and of the weights at the time of the call.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from r1_lightning.functional.advantages import SPREAD_FLOOR
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
@@ -76,7 +77,7 @@ class SampledPreferences:
         for number, problem in enumerate(problems):
             own = range(number * self.samples, (number + 1) * self.samples)
             high, low = max(totals[row] for row in own), min(totals[row] for row in own)
-            if high > low:
+            if high - low > SPREAD_FLOOR * max(1.0, abs(high), abs(low)):
                 rng = keyed_random("pair", rollout, start + number)
                 best, worst = (rng.choice([row for row in own if totals[row] == value]) for value in (high, low))
                 pairs.append(Preference(problem.question, completions[best].text, completions[worst].text))

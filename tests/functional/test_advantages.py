@@ -10,6 +10,7 @@ import torch
 
 from r1_lightning.functional.advantages import (
     SCALES,
+    SPREAD_FLOOR,
     group_relative_advantages,
     per_token,
     process_advantages,
@@ -57,6 +58,56 @@ def test_equal_rewards_give_exactly_zero(value, scale):
     assert advantages[0].tolist() == [0.0] * 7
     assert advantages[1].abs().min() > 0
     assert zero_variance_groups(rewards).tolist() == [True, False]
+
+
+# Sixteen scores of one text, as FP32 gives them in other company: one or two units in the last place apart (2^-24 at 0.5). Then
+# the same of a raw score of 31, of a sum of two scores, of rewards that cancel in float64, and of a negative score.
+ULP = 2.0**-24
+ROUNDING = {
+    "sigmoid": [0.5 + ULP * (i % 3) for i in range(16)],
+    "one of sixteen": [0.7310586] * 15 + [0.7310586 + 2 * ULP],
+    "raw": [31.0 + 32 * ULP * (i % 4) for i in range(16)],
+    "with accuracy": [1.0 + 0.3 + 2 * ULP * (i % 2) for i in range(16)],
+    "cancelled": [0.1 * 3 - 0.3] * 3 + [0.0] * 13,
+    "negative": [-7.25 - 8 * ULP * (i % 5) for i in range(16)],
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("kind", ROUNDING)
+def test_a_spread_that_is_rounding_is_none(kind, scale):
+    rewards = torch.tensor([ROUNDING[kind]])
+    assert len(rewards.unique()) > 1, "the case must hold a spread"
+    assert zero_variance_groups(rewards).tolist() == [True]
+    assert group_relative_advantages(rewards, scale).tolist() == [[0.0] * 16]
+    assert zero_variance_groups(rewards.flip(1)).tolist() == [True]
+
+
+@pytest.mark.parametrize("level", [1e-9, 0.5, 1.0, 3.0, 100.0])
+def test_the_floor_is_where_it_says_and_relative_to_the_rewards(level):
+    """Half of the floor is nothing, twice as much is scaled like any other spread: +1 and -1 of a pair."""
+    floor = SPREAD_FLOOR * max(level, 1.0)
+    below, above = (torch.tensor([[level, level + factor * floor]], dtype=torch.float64) for factor in (0.5, 2.0))
+    assert group_relative_advantages(below).tolist() == [[0.0, 0.0]]
+    torch.testing.assert_close(
+        group_relative_advantages(above), torch.tensor([[-1.0, 1.0]]).double(), atol=1e-6, rtol=0
+    )
+    assert zero_variance_groups(torch.cat([below, above])).tolist() == [True, False]
+
+
+def test_the_least_that_a_rule_tells_apart_is_above_the_floor():
+    """A language share of 65,536 words, one of them foreign, beside one without, and other rewards of 2 with it."""
+    rewards = 2.0 + torch.tensor([[1.0, 1.0 - 1 / 65_536]])
+    torch.testing.assert_close(group_relative_advantages(rewards), torch.tensor([[1.0, -1.0]]), atol=1e-5, rtol=0)
+
+
+def test_steps_whose_spread_is_rounding_say_nothing():
+    rows, ends = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    assert process_advantages(torch.tensor([0.5, 0.5 + ULP, 0.5]), rows, ends, 2, (2, 2)).tolist() == [[0.0, 0.0]] * 2
+
+
+def test_a_group_with_a_reward_that_is_no_number_is_not_of_zero_variance():
+    assert zero_variance_groups(torch.tensor([[math.nan, 1.0], [1.0, math.nan]])).tolist() == [False, False]
 
 
 def test_a_group_of_one_says_nothing():

@@ -56,6 +56,24 @@ def test_one_call_for_all_and_a_stated_score_for_what_is_missing() -> None:
     assert made()[0](PROBLEM, completion("<think>")).score == 0.0
 
 
+def test_a_model_that_rounds_by_company_cannot_part_equal_texts() -> None:
+    """A scorer whose numbers depend on the place in the call: each text is asked once, per question."""
+
+    class ByPlace(LengthScorer):
+        def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+            return [value + 1e-7 * place for place, value in enumerate(super().score(pairs))]
+
+    scorer = ByPlace()
+    reward = ModelScoreReward("helpful", scorer=scorer)
+    other = Problem("Say goodbye", "", "q")
+    texts = ["Hi", "Hello", "Hi", "<think>never ends", "Hi", "<think>other thoughts</think>Hi"]
+    rows = [(problem, completion(text)) for problem in (PROBLEM, other) for text in texts]
+    scores = [verdict.score for verdict in reward.judge_many(rows)]
+    for group in (scores[:6], scores[6:]):
+        assert group[0] == group[2] == group[4] == group[5] != group[1] and group[3] == 0.0
+    assert scorer.seen == [[(p.question, text) for p in (PROBLEM, other) for text in (" Hi", " Hello")]]
+
+
 def test_where_nothing_is_there_no_model_is_asked() -> None:
     reward, scorer = made()
     assert reward(PROBLEM, completion("")).score == 0.0 and scorer.seen == []

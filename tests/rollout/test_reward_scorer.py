@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.functional.advantages import group_relative_advantages
 from r1_lightning.rollout import reward_scorer
 from r1_lightning.rollout.preference_rows import collate_preferences, preference_rows
 from r1_lightning.rollout.reward_scorer import RewardScorer
@@ -40,6 +41,26 @@ def test_neither_order_nor_company_matters(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(reward_scorer, "TOKENS_PER_CALL", 1)  # a call for each
     assert scorer().score(PAIRS) == pytest.approx(together, abs=1e-5)
     assert scorer().score([]) == []
+
+
+@pytest.mark.parametrize("tokens_per_call", [1, 24, 40, 96, 16_384])
+def test_equal_texts_have_equal_scores_in_any_company(tokens_per_call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 groups of 16 copies of a text each: apart, they would lie in calls of other widths and sizes, and round otherwise."""
+    monkeypatch.setattr(reward_scorer, "TOKENS_PER_CALL", tokens_per_call)
+    texts = [(f"{10 + i}+{i % 10}=", " " + str(10 + i + i % 10) + " ?" * (i % 7)) for i in range(32)]
+    scores = torch.tensor(scorer().score([pair for pair in texts for _ in range(16)])).view(32, 16)
+    assert torch.equal(scores, scores[:, :1].expand(32, 16))
+    assert scores[:, 0].tolist() == scorer().score(texts)
+    assert group_relative_advantages(scores).abs().max() == 0.0
+
+
+def test_each_distinct_text_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, rows = scorer(max_positions=8), []
+    scores_of = made.model.scores
+    monkeypatch.setattr(made.model, "scores", lambda tokens, ends: (rows.append(len(ends)), scores_of(tokens, ends))[1])
+    long = ["1+1=" + " " * 100, "9-9=" + " " * 100]  # only the last 8 positions are read: one text
+    made.score([(question, " 222") for question in long] * 3 + PAIRS * 2)
+    assert sum(rows) == 1 + len(PAIRS)
 
 
 def test_of_a_long_text_the_end_is_read() -> None:

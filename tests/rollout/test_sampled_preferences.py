@@ -22,6 +22,15 @@ class AllAlike:
         return Verdict(0.5, "whatever")
 
 
+class Rounding:
+    """Scores of one text as FP32 gives them in other company."""
+
+    name = "rounding"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(0.5 + 2.0**-24 * (len(completion.text) % 3), "whatever")
+
+
 def sampled(reward: Any = None, seed: int = 0, samples: int = 4) -> SampledPreferences:
     tokenizer: Any = CharTokenizer()
     generate = Miniature(model=backbone(seed)).sampler()
@@ -63,3 +72,10 @@ def test_a_reward_that_never_differs_is_one_line() -> None:
         sampled(AllAlike()).training_items(0, 3)
     with pytest.raises(InvalidInput, match="gave no pair"):
         sampled(AllAlike()).held_out_items(3)
+
+
+def test_rounding_makes_no_pair() -> None:
+    with pytest.raises(InvalidInput, match="gave 0 pairs"):
+        sampled(Rounding()).training_items(0, 3)
+    with pytest.raises(InvalidInput, match="gave no pair"):
+        sampled(Rounding()).held_out_items(3)
