@@ -74,7 +74,8 @@ class RolloutDataset:
 
         if attempts == 1:
             return draw(0)
-        return until_informative(draw, config.prompts_per_rollout, attempts, self.maker.tokenizer.pad_id)
+        pad_id = self.maker.tokenizer.pad_id
+        return until_informative(draw, config.prompts_per_rollout, attempts, pad_id, config.train_on_truncated)
 
     def problems(self, drawn: int) -> list[Problem]:
         """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream.

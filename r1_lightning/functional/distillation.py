@@ -188,6 +188,8 @@ class Distillation:
                 sums = sums + checkpoint(self._sums, *rest, use_reentrant=False, preserve_rng_state=False)
             else:
                 sums = sums + self._sums(*rest)
+        if not sums.requires_grad:  # alpha 0 on the student's own text: neither term weighs anything
+            sums = sums + 0.0 * student.hidden_ND.sum()  # backward finds a gradient of 0
         divergence, cross_entropy = sums / max(student.n_tokens, 1)
         soft, hard = self.alpha * self.distill_temperature**2, (1 - self.alpha) * student.is_text
         metrics = {"train/divergence": divergence.detach(), "train/cross_entropy": cross_entropy.detach()}

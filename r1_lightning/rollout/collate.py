@@ -100,13 +100,26 @@ def split_rows(batch: GRPOBatch, parts: int) -> list[GRPOBatch]:
     """A minibatch's packed rows in `parts` micro-batches; what is per sequence, and the denominators, stay the whole's.
 
     Rows of like length go together, and columns that no row of a part uses are cut off. Where there are fewer rows than parts,
-    the rest hold the longest row again with nothing of it in the loss.
+    the rest hold one place of padding: nothing for the loss, and no token that would count in the load of an expert.
     """
     order = batch.tokens.is_token.sum(1).argsort(descending=True, stable=True)
     whole = [_take_rows(batch, chunk) for chunk in order.tensor_split(parts) if len(chunk)]
-    nothing = _take_rows(batch, order[:1])
-    nothing = replace(nothing, completion_mask=torch.zeros_like(nothing.completion_mask))
-    return whole + [nothing] * (parts - len(whole))
+    return whole + [_padding(batch)] * (parts - len(whole))
+
+
+def _padding(batch: GRPOBatch) -> GRPOBatch:
+    """One row with one place that is no token: a forward of it makes every tensor that others make, and counts nowhere."""
+    numbers, nothing = torch.zeros((1, 1)), torch.zeros((1, 1), dtype=torch.long)
+    return replace(
+        batch,
+        tokens=TokenBatch(batch.tokens.token_ids[:1, :1], position_ids=nothing, document_ids=nothing),
+        completion_mask=nothing.bool(),
+        old_logprobs=numbers,
+        sampler_logprobs=numbers,
+        sequence_ids=nothing - 1,
+        advantages=numbers,
+        routes=None if batch.routes is None else torch.full_like(batch.routes[:, :1, :1], -1),
+    )
 
 
 def _take_rows(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:

@@ -1,8 +1,9 @@
 """Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): draw until every group of the rollout teaches something.
 
-A group whose rewards are all equal has advantage 0; the more a model can do, the more of a rollout is wasted on them. So more
-prompts are sampled, the groups that differ are kept, and only if the attempts run out are the others taken after all.
-DAPO looks at accuracy alone; here the whole reward decides, which is what the advantages are made of.
+A group whose rewards are all equal has advantage 0, and completions that the length limit cut off may be masked out; the more a
+model can do, the more of a rollout is wasted on such groups. So more prompts are sampled, the groups that teach are kept, and only
+if the attempts run out are the others taken after all. DAPO looks at accuracy alone; here the whole reward decides, which is what
+the advantages are made of.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from r1_lightning.types.tensors import Drafts
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
 
 
-def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: int, pad_id: int) -> Rollout:
-    """The first `n_groups` groups that differ, of at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
+def until_informative(
+    draw: Callable[[int], Rollout], n_groups: int, attempts: int, pad_id: int, train_on_truncated: bool = True
+) -> Rollout:
+    """The first `n_groups` groups that teach, of at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
     kept: list[Rollout] = []
     spare: list[Rollout] = []
     drawn, timeouts, drafts = 0, 0, Drafts()
@@ -32,14 +35,21 @@ def until_informative(draw: Callable[[int], Rollout], n_groups: int, attempts: i
         drawn += len(rollout.problems)
         drafts += rollout.drafts
         timeouts += rollout.timeouts
-        differs_P = rollout.rewards.isfinite().all(1) & ~zero_variance_groups(rollout.rewards)
-        kept.append(select_groups(rollout, differs_P))
-        spare.append(select_groups(rollout, ~differs_P))
+        teaches_P = teaching_groups(rollout, train_on_truncated)
+        kept.append(select_groups(rollout, teaches_P))
+        spare.append(select_groups(rollout, ~teaches_P))
         if sum(len(part.problems) for part in kept) >= n_groups:
             break
     together = joined_rollouts([*kept, *spare], pad_id)
     first_P = torch.arange(len(together.problems)) < n_groups
     return replace(select_groups(together, first_P), drawn_groups=drawn, drafts=drafts, timeouts=timeouts)
+
+
+def teaching_groups(rollout: Rollout, train_on_truncated: bool) -> Tensor:
+    """P booleans: the rewards are numbers that differ, and a completion that is trained on has an advantage."""
+    teaches_R = (rollout.advantages != 0).any(1) & (rollout.generation.finished | train_on_truncated)
+    differs_P = rollout.rewards.isfinite().all(1) & ~zero_variance_groups(rollout.rewards)
+    return differs_P & teaches_R.view(rollout.rewards.shape).any(1)
 
 
 def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:

@@ -99,6 +99,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_batches(plain)
     _check_length(plain)
     _check_distill_temperature(plain)
+    _check_own_text(plain)
     check_rewards(plain)
     check_model(plain)
 
@@ -172,3 +173,16 @@ def _check_distill_temperature(plain: Mapping[str, Any]) -> None:
     if cached is not None and wanted is not None:
         allowed = f"it must be that of stage.objective.distill_temperature={wanted!r}"
         require(cached == wanted, "data.distill_temperature", cached, allowed)
+
+
+def _check_own_text(plain: Mapping[str, Any]) -> None:
+    """Raise InvalidInput where a student is to write text of which it learns nothing: with no right token only the teacher is
+    left, and with alpha 0 it weighs nothing."""
+    share = (plain.get("data") or {}).get("on_policy_fraction") or 0
+    objective = (plain.get("stage") or {}).get("objective")
+    alpha = objective.get("alpha") if isinstance(objective, Mapping) else None
+    if alpha == 0 and share > 0:
+        allowed = (
+            "on the student's own text it must be above 0, or nothing is learned; or set data.on_policy_fraction=0"
+        )
+        require(False, "stage.objective.alpha", alpha, allowed)

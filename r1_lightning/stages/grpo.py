@@ -66,7 +66,7 @@ class GRPOModule(StageModule):
         with_mtp = self.mtp_loss_weight > 0
         scored = score_completions(self.backbone, batch, self.sampling_temperature, with_mtp, self.replay)
         self.count_load(scored.output)
-        self.step_teaches |= bool(batch.advantages.any())
+        self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())  # a masked completion teaches nothing
         reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
         tokens = sampled_tokens(batch, scored.logprobs, reference)
         output = self.objective(tokens)

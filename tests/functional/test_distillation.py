@@ -194,6 +194,22 @@ def test_alpha_0_is_cross_entropy_and_its_gradient() -> None:
     torch.testing.assert_close(gradients(loss, leaves), gradients(plain, leaves))
 
 
+@pytest.mark.parametrize("n_tokens", [1, 2, 5, 40])
+@pytest.mark.parametrize("divergence", [ForwardKL(), ReverseKL(), GeneralisedJS(0.3)])
+def test_alpha_0_on_the_students_own_text_is_a_loss_of_0_with_a_gradient_of_0(divergence: Any, n_tokens: int) -> None:
+    """L = alpha T^2 D is 0 whatever D is: backward must find 0 and no error."""
+    generator = torch.Generator().manual_seed(n_tokens)
+    hidden = torch.randn(n_tokens, 4, generator=generator).requires_grad_()
+    head = torch.randn(6, 4, generator=generator)
+    targets = torch.randint(6, (n_tokens,), generator=generator)
+    own = StudentTokens(hidden, targets, lambda h: h @ head.T, 6, n_tokens, is_text=False)
+    teacher = FullTeacher(torch.randn(n_tokens, 4, generator=generator), lambda h: h @ head.T)
+    output = Distillation(divergence, alpha=0.0)(own, teacher)
+    output.loss.backward()
+    assert output.loss.item() == 0.0 and hidden.grad is not None and hidden.grad.abs().max() == 0.0
+    assert output.metrics["train/divergence"] > 0.01
+
+
 def test_alpha_1_does_not_look_at_the_text() -> None:
     student, teacher, leaves = case()
     pure = Distillation(ReverseKL(), 1.0, 2.0)

@@ -171,5 +171,6 @@ def test_parts_of_a_minibatch_hold_its_rows_in_order_and_its_denominators(rollou
     for name in ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids", "advantages"):
         assert torch.equal(torch.cat([getattr(part, name) for part in filled]), getattr(batch, name)), name
     assert torch.equal(torch.cat([part.tokens.token_ids for part in filled]), batch.tokens.token_ids)
-    assert not any(bool(part.completion_mask.any()) for part in split[3:])
+    assert not any(bool(part.completion_mask.any() or part.tokens.is_token.any()) for part in split[3:])
+    assert all(part.completion_mask.shape == (1, 1) for part in split[3:])
     assert all(torch.equal(part.completion_tokens, batch.completion_tokens) for part in split)

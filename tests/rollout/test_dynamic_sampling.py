@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from r1_lightning.rollout.dynamic_sampling import joined_rollouts, select_groups, until_informative
@@ -60,6 +62,21 @@ def test_when_attempts_run_out_the_others_are_taken_after_all() -> None:
 def test_a_group_that_could_not_be_judged_teaches_nothing() -> None:
     rollout = until_informative(Draws(drawn([float("nan"), 1.0], DIFFERENT)), 1, 1, PAD)
     assert starts(rollout) == [10]
+
+
+def test_a_group_of_which_only_masked_completions_differ_teaches_nothing() -> None:
+    """The second group's only advantages are of completions that were cut off; the third has one that ended."""
+    draw = drawn(EQUAL, DIFFERENT, DIFFERENT)
+    finished = torch.tensor([True, True, False, False, False, True])
+    cut = dataclasses.replace(draw, generation=dataclasses.replace(draw.generation, finished=finished))
+    assert starts(until_informative(Draws(cut), 3, 1, PAD, train_on_truncated=False)) == [20, 0, 10]
+    assert starts(until_informative(Draws(cut), 3, 1, PAD)) == [10, 20, 0]
+    # Of the second group the completion that ended has the mean reward, and so an advantage of 0.
+    ended = dataclasses.replace(cut.generation, finished=torch.tensor([True, True, False, True, False, False]))
+    zero = cut.advantages.clone()
+    zero[3] = 0.0
+    even = dataclasses.replace(cut, generation=ended, advantages=zero)
+    assert starts(until_informative(Draws(even), 1, 1, PAD, train_on_truncated=False)) == [0]
 
 
 def test_selecting_and_joining_keep_every_row_with_its_own_numbers() -> None:

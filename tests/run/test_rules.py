@@ -71,6 +71,20 @@ REFUSED = [
     ),
     (["stage=distill", "data=teacher_cache", "data.top_k=0"], "data.top_k=0 is not allowed"),
     (
+        ["stage=distill", "data=on_policy", "rollout=default", "stage.objective.alpha=0.0"],
+        "stage.objective.alpha=0.0 is not allowed: on the student's own text it must be above 0",
+    ),
+    (
+        [
+            "stage=distill",
+            "data=on_policy",
+            "rollout=default",
+            "stage.objective.alpha=0.0",
+            "data.on_policy_fraction=0.1",
+        ],
+        "stage.objective.alpha=0.0 is not allowed: on the student's own text it must be above 0",
+    ),
+    (
         ["stage=distill", "data=teacher_cache", "data.distill_temperature=4"],
         "data.distill_temperature=4 is not allowed: it must be that of stage.objective.distill_temperature=2.0",
     ),

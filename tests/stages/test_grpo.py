@@ -12,7 +12,7 @@ import torch
 
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.sequence_policy_loss import SequenceLevelGRPO
-from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.collate import collate, split_rows
 from r1_lightning.rollout.groups import Rollout
 from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.stages.base import AdamWConfig
@@ -252,6 +252,52 @@ def test_one_micro_batch_with_advantages_is_enough(tmp_path: Path) -> None:
     before = fingerprint(mini.model)
     backwards(mini.grpo(on_zero_variance="skip"), [first, second], tmp_path, accumulate_grad_batches=2)
     assert bool(first.advantages.any()) and fingerprint(mini.model) != before
+
+
+def masked_advantages(batch: GRPOBatch, kept: slice) -> GRPOBatch:
+    """Only the packed rows `kept` have advantages, and everything in them is masked out: cut off by the length limit."""
+    mask = batch.completion_mask.clone()
+    mask[kept] = False
+    rows = torch.zeros_like(batch.advantages)
+    rows[kept] = batch.advantages[kept]
+    return dataclasses.replace(batch, completion_mask=mask, advantages=rows)
+
+
+@pytest.mark.parametrize("kept", [slice(0, 1), slice(0, 2), slice(1, 3), slice(2, 5), slice(0, None)])
+def test_a_masked_completion_with_an_advantage_teaches_nothing(tmp_path: Path, kept: slice) -> None:
+    mini = miniature()
+    _, batch = sampled(mini)
+    masked = masked_advantages(batch, kept)
+    assert bool(masked.advantages.any())
+    before = fingerprint(mini.model)
+    step = backwards(mini.grpo(on_zero_variance="skip"), [masked], tmp_path)[0]
+    assert fingerprint(mini.model) == before and step.metrics["train/skipped_step"] == 1.0
+    with pytest.raises(InvalidInput, match=r"stage\.on_zero_variance=stop"):
+        backwards(miniature().grpo(on_zero_variance="stop"), [masked], tmp_path)
+
+
+@pytest.mark.parametrize("more", [1, 2, 3, 5, 11])
+@pytest.mark.parametrize("router", ["update", "frozen", "replay"])
+def test_more_micro_batches_than_rows_change_neither_load_nor_gradient(tmp_path: Path, more: int, router: str) -> None:
+    batch = recorded(miniature())
+    rows = len(batch.completion_mask)
+
+    def step(parts: list[GRPOBatch]) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        mini, loads = miniature(), []
+        module = mini.grpo(objective=TokenLevelGRPO(kl_coef=BETA), router=router, bias_update_speed=0.125)
+        module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
+        count = module.count_load
+        module.count_load = lambda output: (count(output), loads.append(output.expert_load))[0]  # type: ignore[method-assign]
+        result = backwards(module, parts, tmp_path, accumulate_grad_batches=len(parts))[0]
+        return result, torch.stack(loads).sum(0), mini.model.expert_bias()
+
+    whole, load, bias = step([batch])
+    split, split_load, split_bias = step(split_rows(batch, rows + more))
+    assert torch.equal(split_load, load) and torch.equal(split_bias, bias)
+    for name, gradient in whole.gradients.items():
+        torch.testing.assert_close(split.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+    for name in ("train/loss", "policy/kl_ref", "policy/entropy", "policy/ratio_mean"):
+        assert split.metrics[name] == pytest.approx(whole.metrics[name], abs=1e-5)
 
 
 def test_a_minibatch_of_truncated_completions_alone_is_no_nan(tmp_path: Path) -> None:
