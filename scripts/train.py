@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from r1_lightning.run.cli import main
-from r1_lightning.run.train import run_stage
 
 if __name__ == "__main__":
-    sys.exit(main(run_stage))
+    sys.exit(main())

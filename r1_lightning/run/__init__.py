@@ -3,7 +3,9 @@
 What a command such as `python scripts/train.py stage=grpo` goes through, file by file:
 
     cli                 hydra.main composes the configuration; a person's mistake ends in one line and exit code 2
+    openmp              how long torch's threads wait by spinning, before torch is imported
     compose             a stage's configuration, and from it those of the stages that make its inputs
+    declared            names and plain types against the text of our classes, still without torch
     graph.plan          from the target down, for every stage of the graph, before anything is made:
         validate          each value against what takes it: names, types, ranges
         rules             between groups: the trainer, what is set in one place only, batches, how long to train
@@ -18,7 +20,7 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
     sampling            in place of training where the stage is `sample`
     comparing           in place of training where the stage is `compare`
 
-Beside them: `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
+Beside them: `exit_codes` (how a command ends), `hints` (annotations and plain values), `keys` (what `run` reads itself), `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
 `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself).
 
 The other scripts: `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`; the reports over runs are

@@ -4,7 +4,9 @@
 and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So it is set inside this process, after
 noting whether the person had set it (they see the traceback, and then the line).
 
-Exit codes: 0 done, 2 bad input, 130 interrupted (Ctrl-C), 143 ended by SIGTERM, 1 a defect, with its traceback.
+Help, typos and wrong types are answered before torch or Lightning is imported, which takes seconds: at the top of this file stand
+Hydra's imports only, and what runs a stage is imported once a configuration is composed and `declared` has found nothing wrong.
+Exit codes: `exit_codes`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -23,20 +26,22 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, composing, config_folder, explain, from_hydra
-from r1_lightning.run.dry_run import dry_run
-from r1_lightning.run.graph import RunStage, build, plan
+from r1_lightning.run.declared import check_declared
+from r1_lightning.run.exit_codes import BAD_INPUT, INTERRUPTED, TERMINATED, bad_input_in
+from r1_lightning.run.openmp import bound_spinning
 from r1_lightning.run.targets import find_own_modules
-from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.errors import require
 
-BAD_INPUT = 2
+if TYPE_CHECKING:
+    from r1_lightning.run.graph import RunStage
+
 GPU_NAMES = ("gpu", "cuda")
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
-TERMINATED = 143  # 128 + SIGTERM, what a batch system sends
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def main(run_stage: RunStage, configs: Path | None = None, config_name: str = "train") -> int:
-    """Run the stage that `sys.argv` asks for; returns the exit code."""
+def main(run_stage: RunStage | None = None, configs: Path | None = None, config_name: str = "train") -> int:
+    """Run the stage that `sys.argv` asks for, by default with `train.run_stage`; returns the exit code."""
+    bound_spinning()  # before torch is imported
     find_own_modules()
     progress, folder = _Progress(), (configs or config_folder()).absolute()
 
@@ -68,14 +73,27 @@ class _Progress:
     error: Exception | None = None
 
 
-def _run(config: DictConfig, run_stage: RunStage, progress: _Progress) -> None:
-    node = plan(from_hydra(config))
+def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) -> None:
+    stage = from_hydra(config)
+    check_declared(config)
+    _say(f"{stage.name}: planning (seed {config.get('seed')})")
+    from r1_lightning.run.graph import build, plan  # imports torch and Lightning: seconds
+
+    node = plan(stage)
     if config.get("dry_run"):
+        from r1_lightning.run.dry_run import dry_run
+
         dry_run(node, _say, fresh=bool(config.fresh))
         return
     check_accelerator((config.get("trainer") or {}).get("accelerator"))
     progress.fresh = bool(config.fresh)
-    build(node, run_stage, fresh=progress.fresh, say=_say)
+    build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
+
+
+def _run_stage() -> RunStage:
+    from r1_lightning.run.train import run_stage  # imports the Trainer
+
+    return run_stage
 
 
 def _say(line: str) -> None:
@@ -112,16 +130,6 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
         return BAD_INPUT
     finally:
         GlobalHydra.instance().clear()
-
-
-def bad_input_in(error: Exception) -> str | None:
-    """The one line of the `InvalidInput` that an error is or was raised from; None where there is none."""
-    cause: BaseException | None = error
-    while cause is not None:  # Hydra's instantiate wraps what a constructor raised
-        if isinstance(cause, InvalidInput):
-            return " ".join(str(cause).split())
-        cause = cause.__cause__
-    return None
 
 
 def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:

@@ -13,8 +13,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from r1_lightning.run.cli import BAD_INPUT, bad_input_in
 from r1_lightning.run.compose import compose_stage, composing
+from r1_lightning.run.exit_codes import BAD_INPUT, bad_input_in
 from r1_lightning.run.validate import validate
 from r1_lightning.types.errors import require_int
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,7 +150,10 @@ def _key(override: str) -> str:
     return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-def compose_parent(child: StageConfig, role: str) -> StageConfig:
+Compose = Callable[[Sequence[str], str], StageConfig]  # from overrides and the name of the primary configuration
+
+
+def compose_parent(child: StageConfig, role: str, compose: Compose = compose_stage) -> StageConfig:
     """The configuration of the stage that makes `child`'s input `role` (see the module's docstring).
 
     A shared group that the overrides name is taken as composed there, not from the child: a student's teacher may be another model.
@@ -159,13 +162,13 @@ def compose_parent(child: StageConfig, role: str) -> StageConfig:
     for_base = _parent_overrides(child)
     extra = [*for_base, *spec.overrides] if role == BASE else list(spec.overrides)
     if spec.experiment is not None:
-        parent = compose_stage([spec.maker, *child.typed, *extra], child.config_name)
+        parent = compose([spec.maker, *child.typed, *extra], child.config_name)
         return replace(parent, overrides=tuple(extra), typed=child.typed)
     choices = {group: child.choices.get(group) for group in PASSED_ON}
     if choices["model"] not in options("model"):  # a folder's own, which init_from says once more
         choices["model"] = None
     chosen = [f"{group}={choice}" for group, choice in choices.items() if choice is not None]
-    parent = compose_stage([spec.maker, *chosen, *extra], child.config_name)
+    parent = compose([spec.maker, *chosen, *extra], child.config_name)
     own = {_key(override) for override in extra}
     own_keys = {override.lstrip("+~").partition("=")[0] for override in extra}
     resolved = OmegaConf.to_container(child.config, resolve=False)

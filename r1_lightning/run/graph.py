@@ -17,8 +17,8 @@ its inputs.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,15 @@ from omegaconf import DictConfig, OmegaConf
 from r1_lightning.artefacts import lineage, store, work
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.compose import BASE, StageConfig, compose_parent, resolved
+from r1_lightning.run.compose import BASE, StageConfig, compose_parent, compose_stage, resolved
 from r1_lightning.run.importing import open_input, with_model_of
+from r1_lightning.run.keys import GRAPH_KEYS, SHARE_KEYS
 from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
 from r1_lightning.run.stage_tree import measured_stages, stage_table, time_table, tree
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.task_rules import check_task
-from r1_lightning.run.validate import GRAPH_KEYS, SHARE_KEYS, validate
+from r1_lightning.run.validate import validate
 from r1_lightning.types.errors import InvalidInput, require
 
 # Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there. None: its
@@ -51,31 +52,52 @@ def plan(target: StageConfig) -> Node:
 
     Raises `InvalidInput` for a bad value anywhere in the graph, a bad `init_from`, or a stage that needs itself.
     """
-    return _plan(target, ())
+    return _Planner().plan(target, ())
 
 
-def _plan(stage: StageConfig, below: tuple[str, ...]) -> Node:
-    validate(stage.config)
-    check_task(stage.config)
-    path = (*below, stage.name)
-    inputs: dict[str, Node | Artefact] = {}
-    given = None if stage.config.init_from is None else open_input(stage.config.init_from)
-    if (with_model := with_model_of(stage, given)) is not stage:
-        stage = with_model
-        validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
-    if given is not None:  # also where the stage would otherwise begin with nothing
-        inputs[BASE] = given
-    for role, spec in stage.inputs.items():
-        if role in inputs:
-            continue
-        if spec.folder is not None:
-            inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
-            continue
-        maker = spec.experiment or spec.stage
-        require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")
-        inputs[role] = _plan(compose_parent(stage, role), path)
-    digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
-    return Node(stage, digest, inputs)
+class _Planner:
+    """Plans one graph. Many stages share an input: each distinct stage is composed, checked and fingerprinted once."""
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[str, ...], StageConfig] = {}
+        self._planned: dict[tuple[object, ...], Node] = {}
+
+    def plan(self, stage: StageConfig, below: tuple[str, ...]) -> Node:
+        """The node of `stage`, which the stages named in `below` need."""
+        key = (stage.stage, stage.overrides, stage.typed, tuple(stage.choices.items()), OmegaConf.to_yaml(stage.config))
+        if key not in self._planned:
+            self._planned[key] = self._plan(stage, (*below, stage.name))
+        return self._planned[key]
+
+    def _plan(self, stage: StageConfig, path: tuple[str, ...]) -> Node:
+        validate(stage.config)
+        check_task(stage.config)
+        inputs: dict[str, Node | Artefact] = {}
+        given = None if stage.config.init_from is None else open_input(stage.config.init_from)
+        if (with_model := with_model_of(stage, given)) is not stage:
+            stage = with_model
+            validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
+        if given is not None:  # also where the stage would otherwise begin with nothing
+            inputs[BASE] = given
+        for role, spec in stage.inputs.items():
+            if role in inputs:
+                continue
+            if spec.folder is not None:
+                inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
+                continue
+            maker = spec.experiment or spec.stage
+            require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")
+            inputs[role] = self.plan(compose_parent(stage, role, self._compose), path)
+        digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
+        return Node(stage, digest, inputs)
+
+    def _compose(self, overrides: Sequence[str], config_name: str) -> StageConfig:
+        """A composition of one's own to change: Hydra reads every option file again for each, which takes most of a plan's time."""
+        key = (config_name, *overrides)
+        if key not in self._composed:
+            self._composed[key] = compose_stage(overrides, config_name)
+        stage = self._composed[key]
+        return replace(stage, config=stage.config.copy())
 
 
 def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:

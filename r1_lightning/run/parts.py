@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.run.keys import GRAPH_KEYS, RUN_KEYS
 from r1_lightning.run.models import make_backbone, vocab_size_of
-from r1_lightning.run.validate import GRAPH_KEYS, RUN_KEYS
 from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice

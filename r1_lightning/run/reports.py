@@ -30,8 +30,8 @@ from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.lineage import commit
 from r1_lightning.artefacts.store import Artefact, open_artefact
-from r1_lightning.run.cli import BAD_INPUT
 from r1_lightning.run.compose import compose_stage, composing
+from r1_lightning.run.exit_codes import BAD_INPUT
 from r1_lightning.run.graph import plan
 from r1_lightning.types.errors import InvalidInput
 

@@ -22,8 +22,8 @@ from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, Pref
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.run.cli import TERMINATED
 from r1_lightning.run.comparing import is_comparing, run_comparison
+from r1_lightning.run.exit_codes import TERMINATED
 from r1_lightning.run.measuring import check_prompt_lengths, stage_evaluation
 from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone

@@ -9,13 +9,10 @@ knows them. What a target receives only when it runs (the backbone, the tokenize
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -23,20 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from r1_lightning.run.hints import accepts, describe
+from r1_lightning.run.keys import EVALUATION, OURS, RUN_KEYS, refuse_key
 from r1_lightning.run.rules import check_rules
-from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
-GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
-SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
-# Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
-RUN_KEYS: dict[str, dict[str, Any]] = {
-    "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
-    "trainer": {"threads": int | None, "checkpoint_every_steps": int},
-    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict},
-    "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
-    "paths": {"root": str, "data": str},
-}
 # What a constructor must be given to check the rest; everything else that only a run can give is None.
 STAND_INS: dict[str, Callable[[], Any]] = {
     "vocab_size": lambda: 512,
@@ -45,20 +33,8 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "backbone": lambda: _Backbone(),
 }
 SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.rules`)
-EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
-OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
 NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    type(None): "null",
-    Path: "a path",
-    list: "a list",
-    dict: "a mapping",
-}
 
 
 class _Backbone(nn.Module):
@@ -124,14 +100,7 @@ def _check_run_keys(path: str, node: Mapping[str, Any]) -> None:
             if isinstance(value, int) and not isinstance(value, bool):
                 require_int(f"{path}.{key}", value, 1)
         elif "_target_" not in node:
-            _refuse_key(path, key, value, path, known)
-
-
-def _refuse_key(path: str, key: str, value: Any, taker: str, known: Iterable[str]) -> None:
-    """A key that Hydra kept and nobody reads."""
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    require(False, f"{path}.{key}", value, f"{taker} takes {', '.join(known) or 'nothing'}{hint}")
+            refuse_key(path, key, value, path, known)
 
 
 def _check_target(path: str, node: Mapping[str, Any]) -> None:
@@ -145,7 +114,7 @@ def _check_target(path: str, node: Mapping[str, Any]) -> None:
     leaves = {key: value for key, value in leaves.items() if value is not None or key not in SETTLED_LATER}
     for key, value in leaves.items():
         if key not in parameters and not takes_any:
-            _refuse_key(path, key, value, name, parameters)
+            refuse_key(path, key, value, name, parameters)
         if key in hints:
             require(accepts(value, hints[key]), f"{path}.{key}", value, f"it must be {describe(hints[key])}")
     if node["_target_"].startswith(OURS) or dataclasses.is_dataclass(target):
@@ -208,67 +177,3 @@ def _with_path(path: str, node: Mapping[str, Any], message: str) -> str:
         if separator and first in node:
             return f"{path}.{'.'.join(names[start:])}={rest}"
     return message if names[0] == path.split(".", 1)[0] else f"{path}: {message}"
-
-
-def accepts(value: Any, hint: Any) -> bool:
-    """Whether a plain value (from YAML) fits an annotation. What cannot be judged here is accepted."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is None or hint is type(None):
-        return value is None
-    if origin in (Union, types.UnionType):
-        return any(accepts(value, argument) for argument in arguments)
-    if origin is Literal:
-        return value in arguments
-    if isinstance(value, Mapping) and "_target_" in value:
-        return True  # checked against its own target
-    if origin is typing.Annotated:
-        return accepts(value, arguments[0])
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
-        inner = [argument for argument in arguments if argument is not ...]
-        return isinstance(value, list) and (not inner or all(any(accepts(v, a) for a in inner) for v in value))
-    if not isinstance(hint, type):
-        return True
-    return _accepts_class(value, hint)
-
-
-def _accepts_class(value: Any, hint: type) -> bool:
-    if hint is object:
-        return True
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if issubclass(hint, Path):
-        return isinstance(value, str)
-    if hint in (tuple, Sequence):
-        return isinstance(value, list)
-    if hint in (str, bool, list, dict):
-        return isinstance(value, hint)
-    if isinstance(value, (str, bool, int, float)) or value is None:
-        return _is_instance(value, hint)
-    return True  # a mapping or list for a class of ours: the target itself decides
-
-
-def _is_instance(value: Any, hint: type) -> bool:
-    try:
-        return isinstance(value, hint)
-    except TypeError:  # a Protocol that is not runtime-checkable
-        return value is not None
-
-
-def describe(hint: Any) -> str:
-    """An annotation in words, for the person who typed the value."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint in WORDS:
-        return WORDS[hint]
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(argument) for argument in arguments))
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if isinstance(origin, type) and issubclass(origin, (Sequence, set, frozenset)):
-        return f"a list of {describe(arguments[0])}" if arguments else "a list"
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return "a mapping"
-    return getattr(hint, "__name__", str(hint))

@@ -11,6 +11,7 @@ import pytest
 
 from r1_lightning.run import cli
 from tests.run.fakes import Recorder
+from tests.support.commands import after_planning
 
 FAKE_CONFIGS = Path(__file__).parent / "fake_configs"
 REAL_CONFIGS = Path(__file__).parents[2] / "configs"
@@ -48,6 +49,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         code = cli.main(recorder, configs)
         out, err = capsys.readouterr()
-        return Outcome(code, out, err, recorder)
+        return Outcome(code, after_planning(out), err, recorder)
 
     return run

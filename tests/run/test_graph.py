@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from r1_lightning.artefacts import lineage, store
+from r1_lightning.run import graph
+from r1_lightning.run.compose import StageConfig, compose_stage, composing
 from tests.run import fakes
 from tests.run.conftest import Command, Outcome
 from tests.run.fakes import Recorder
@@ -255,3 +258,25 @@ def test_the_version_of_a_property_is_asked_of_what_the_node_makes(
         monkeypatch.setattr(fakes.FakeReward, "content_version", property(lambda self, v=version: v), raising=False)
         digests.append(_fingerprint(command("stage=pretrain")))
     assert digests[0] != digests[1]
+
+
+def test_a_stage_that_many_need_is_composed_and_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R1 in miniature has 11 distinct makers below its comparison, and 37 ways from a stage to one of them."""
+    composed: list[tuple[str, ...]] = []
+    compose = graph.compose_stage
+
+    def counted(overrides: Sequence[str], config_name: str) -> StageConfig:
+        composed.append(tuple(overrides))
+        return compose(overrides, config_name)
+
+    monkeypatch.setattr(graph, "compose_stage", counted)
+    with composing():
+        node = graph.plan(compose_stage(["experiment=r1_tiny"]))
+    assert len(composed) == len(set(composed)) <= 12
+    nodes = _nodes(node)
+    assert len({id(one) for one in nodes}) == len({one.fingerprint for one in nodes}) < len(nodes)
+
+
+def _nodes(node: graph.Node) -> list[graph.Node]:
+    below = [one for source in node.inputs.values() if isinstance(source, graph.Node) for one in _nodes(source)]
+    return [node, *below]

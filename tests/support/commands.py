@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -83,7 +84,13 @@ def train(arguments: list[str], capsys: pytest.CaptureFixture[str] | None = None
         finally:
             torch.use_deterministic_algorithms(False)
     out, err = capsys.readouterr() if capsys else ("", "")
-    return Finished(code, out, err)
+    return Finished(code, after_planning(out), err)
+
+
+def after_planning(out: str) -> str:
+    """What a command printed after its first line, which it prints before it knows anything else."""
+    first, _, rest = out.partition("\n")
+    return rest if re.fullmatch(r"\S+: planning \(seed \d+\)", first) else out
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:

@@ -1,0 +1,19 @@
+"""How a command ends: 0 done, 2 bad input, 130 interrupted (Ctrl-C), 143 ended by SIGTERM, 1 a defect, with its traceback."""
+
+from __future__ import annotations
+
+from r1_lightning.types.errors import InvalidInput
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
+TERMINATED = 143  # 128 + SIGTERM, what a batch system sends
+
+
+def bad_input_in(error: Exception) -> str | None:
+    """The one line of the `InvalidInput` that an error is or was raised from; None where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:  # Hydra's instantiate wraps what a constructor raised
+        if isinstance(cause, InvalidInput):
+            return " ".join(str(cause).split())
+        cause = cause.__cause__
+    return None

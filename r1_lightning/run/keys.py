@@ -1,0 +1,30 @@
+"""Keys of a configuration that no target takes, because `run` reads them itself; and the line about a key that nobody reads."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.types.errors import require
+
+GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
+SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
+# Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
+RUN_KEYS: dict[str, dict[str, Any]] = {
+    "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
+    "trainer": {"threads": int | None, "checkpoint_every_steps": int},
+    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict},
+    "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
+    "paths": {"root": str, "data": str},
+}
+EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
+OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
+
+
+def refuse_key(path: str, key: str, value: Any, taker: str, known: Iterable[str]) -> None:
+    """A key that Hydra kept and nobody reads."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    require(False, f"{path}.{key}", value, f"{taker} takes {', '.join(known) or 'nothing'}{hint}")
