@@ -20,15 +20,10 @@ batch (gradient accumulation makes up the rest) and how transformers runs expert
 
 from __future__ import annotations
 
-import torch
-
 from benchmarks import grpo_ours, grpo_trl
-from benchmarks.grpo_work import Work
+from benchmarks.grpo_work import WORK, Work, uneven_work
 from benchmarks.pairs import Contest
 from benchmarks.setting import EXPERTS, World
-
-WORK = "GRPO step"
-UNEVEN_SCALE = 0.33  # of the limit; rounding up and clamping leave the mean at about a third of it
 
 
 def even_contest(world: World) -> Contest:
@@ -39,12 +34,7 @@ def even_contest(world: World) -> Contest:
 
 def uneven_contest(world: World) -> Contest:
     """The same with lengths as they come in practice: many short, few long, a third of the limit in the mean."""
-    size = world.size
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.empty(size.completions).exponential_(1.0, generator=generator) * size.new_tokens * UNEVEN_SCALE
-    lengths = tuple(drawn.ceil().clamp(1, size.new_tokens).int().tolist())
-    mean = sum(lengths) / len(lengths)
-    return _contest(world, Work(f"{WORK}, uneven lengths (mean {mean:.1f})", lengths))
+    return _contest(world, uneven_work(world.size))
 
 
 def _contest(world: World, work: Work) -> Contest:

@@ -11,9 +11,12 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from benchmarks.setting import Size
 from r1_lightning.types.errors import require
 from r1_lightning.types.text import Completion, Problem, Verdict
 
+WORK = "GRPO step"
+UNEVEN_SCALE = 0.33  # of the limit; rounding up and clamping leave the mean at about a third of it
 WARM_UP_STEPS = 1
 MEASURED_STEPS = 1
 STEPS = WARM_UP_STEPS + MEASURED_STEPS
@@ -25,6 +28,14 @@ class Work:
 
     name: str
     lengths: tuple[int, ...]
+
+
+def uneven_work(size: Size) -> Work:
+    """Lengths as they come in practice: many short, few long, a third of the limit in the mean."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.empty(size.completions).exponential_(1.0, generator=generator) * size.new_tokens * UNEVEN_SCALE
+    lengths = tuple(drawn.ceil().clamp(1, size.new_tokens).int().tolist())
+    return Work(f"{WORK}, uneven lengths (mean {sum(lengths) / len(lengths):.1f})", lengths)
 
 
 @dataclass

@@ -48,6 +48,11 @@ def contest(world: World) -> Contest:
     )
 
 
+def measurement(world: World) -> Measurement:
+    """Our side of the contest alone."""
+    return _timed(_ours(world)[0], token_batches(world))
+
+
 def token_batches(world: World) -> list[TokenBatch]:
     """`train_steps` batches of rows without padding, one document per row."""
     size, tokenizer = world.size, world.parts["tokenizer"]
