@@ -1,6 +1,7 @@
 """Is the answer right, by the problem's own scorer? The accuracy reward for reasoning-gym's problems.
 
 The answer is what stands in the one, closed answer block, as `AccuracyReward` has it (DeepSeek-R1, arXiv:2501.12948, section 2.2).
+Generated answers are longer than those of mathematics (seven disks of a tower take 127 lines): up to `MAX_SCORED_CHARS` are read.
 It goes to the generator's `score_answer`, in processes that can be killed (`verifier_pool`), a whole rollout at a time.
 
 Those scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 for a right one with words around it. R1's accuracy is
@@ -14,10 +15,12 @@ from collections.abc import Sequence
 from r1_lightning.rewards.verifier_pool import PoolVerdict, VerifierPool
 from r1_lightning.tasks.reasoning_gym_task import ENTRY
 from r1_lightning.text.answers import final_answer
+from r1_lightning.text.boxed import MAX_BOX_CHARS
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
 
+MAX_SCORED_CHARS = MAX_BOX_CHARS  # the longest reference in 400 of each generator has 8,400
 PROGRAM = "r1_lightning.rewards.task_worker"
 
 
@@ -55,7 +58,7 @@ class TaskScorer:
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
         """The verdicts in order; all answers are given to all of the pool's processes together."""
         recipes = [_recipe(problem) for problem, _ in pairs]
-        given = [final_answer(completion.text, self.form) for _, completion in pairs]
+        given = [final_answer(completion.text, self.form, MAX_SCORED_CHARS) for _, completion in pairs]
         answered = [row for row, answer in enumerate(given) if answer is not None]
         scored = self.pool.compare_many([(str(given[row]), recipes[row]) for row in answered])
         judged = dict(zip(answered, scored, strict=True))

@@ -174,10 +174,10 @@ class VerifierPool:
                 return
             worker.task, pair = following
             worker.task_started_s, worker.task_cpu_s = time.monotonic(), cpu_seconds(worker.process.pid)
-            # Answers are short (MAX_ANSWER_CHARS), a pipe takes 64 KiB, and the worker is reading: this cannot block. A
-            # worker that has just died is noticed when its answer is read.
+            # The worker reads to the end of the line before it does anything, so that more than a pipe holds does not block
+            # either. A worker that has just died is noticed when its answer is read.
             with suppress(BrokenPipeError):
-                _pipe(worker.process.stdin).write(json.dumps(pair).encode("ascii") + b"\n")
+                _write_all(_pipe(worker.process.stdin).fileno(), json.dumps(pair).encode("ascii") + b"\n")
 
     def _collect(self, verdicts: dict[int, PoolVerdict]) -> None:
         """Reads what has been answered, waiting a little if nothing has."""
@@ -253,6 +253,12 @@ def cpu_seconds(process_id: int) -> float:
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None, "both are asked for when a worker starts"
     return pipe
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    unsent = memoryview(data)
+    while unsent:  # a signal may cut a write short
+        unsent = unsent[os.write(descriptor, unsent) :]
 
 
 def _kill(worker: _Worker) -> None:

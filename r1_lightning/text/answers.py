@@ -9,7 +9,8 @@ the form and learning to reason:
   the last `\\boxed{...}`, else what follows the last `####`, else the last number.
 
 Numbers are compared exactly, as fractions of whole numbers: 1,200 = 1200 = 1200.0 = +01200, and 0.5 = 1/2. Nothing is
-evaluated, and an answer of more than 1,000 characters is no answer, so hostile text costs no time.
+evaluated, and an answer of more than 1,000 characters is no answer, so hostile text costs no time. (A reward whose answers are
+longer says so.)
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ _ANY_TAG = re.compile("|".join(map(re.escape, TAGS)))
 _HASHES = "####"
 
 
-def final_answer(text: str, form: str = R1_ZERO_FORM) -> str | None:
-    """The strict answer, stripped; None if nothing stands in its place, or not exactly one thing.
+def final_answer(text: str, form: str = R1_ZERO_FORM, most_chars: int = MAX_ANSWER_CHARS) -> str | None:
+    """The strict answer, stripped; None if nothing stands in its place, or not exactly one thing, or more than `most_chars`.
 
     The place is that of the `form` (`reasoning_format.FORMS`): the only answer block, or in R1's form the summary's last box. The
     think block is not asked for here: whether the whole form is right is the format reward's question.
     """
-    return _usable(FORMS[form].parse(text).answer)
+    return _usable(FORMS[form].parse(text).answer, most_chars)
 
 
 def lenient_answer(text: str) -> str | None:
@@ -122,9 +123,9 @@ def answer_key(text: str | None) -> str | None:
     return str(value) if value is not None else normalise_text(text) or None
 
 
-def _usable(body: str | None) -> str | None:
+def _usable(body: str | None, most_chars: int = MAX_ANSWER_CHARS) -> str | None:
     """`body` stripped, or None where it is missing, too long, or shows nothing."""
-    if body is None or len(body) > MAX_ANSWER_CHARS or not has_visible_text(body):
+    if body is None or len(body) > most_chars or not has_visible_text(body):
         return None
     return body.strip()
 

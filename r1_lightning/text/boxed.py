@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 BOXED = "\\boxed{"
-MAX_BOX_CHARS = 1_000  # longer than any answer
+MAX_BOX_CHARS = 65_536  # longer than any answer, those of generated puzzles among them
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BRACE = re.compile(
     r"\\.|[{}]", re.DOTALL

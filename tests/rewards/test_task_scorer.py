@@ -73,6 +73,37 @@ def test_real_problems_in_real_processes(scorer: TaskScorer) -> None:
     assert scorer.judge_many(wrong[::-1] + right[::-1]) == verdicts[::-1]
 
 
+# Parameters with which a generator gives answers of more than 1,000 characters, for some by default already.
+LONG = {
+    "tower_of_hanoi": {"min_disks": 7, "max_disks": 8, "min_pegs": 3, "max_pegs": 3},
+    "palindrome_partitioning": {"min_string_len": 14, "max_string_len": 16},
+    "number_sorting": {"min_numbers": 300, "max_numbers": 300},
+    "word_sorting": {"min_words": 250, "max_words": 250},
+    "game_of_life": {"grid_size_x": 30, "grid_size_y": 30},
+    "pool_matrix": {"min_rows": 60, "max_rows": 60, "min_cols": 60, "max_cols": 60},
+    "rotate_matrix": {"min_n": 30, "max_n": 30},
+}
+
+
+@pytest.mark.parametrize("form", ["r1_zero", "r1"])
+def test_long_answers_are_read_to_their_end(scorer: TaskScorer, form: str) -> None:
+    pytest.importorskip("reasoning_gym", reason="needs the extra `tasks`")
+    scorer.form = form  # type: ignore[assignment]
+    template = {"r1_zero": "<think>so</think><answer>{}</answer>", "r1": "<think>so</think>It is \\boxed{{{}}}."}[form]
+    pairs = []
+    for name, parameters in LONG.items():
+        problem = ReasoningGymTask({name: 1.0}, {name: parameters}, held_out=2).held_out_problems(1)[0]
+        assert len(problem.answer) > 1_000
+        for answer in (problem.answer, problem.answer[: len(problem.answer) // 2]):
+            pairs.append((problem, Completion(template.format(answer), 9, True)))
+    assert [verdict.score for verdict in scorer.judge_many(pairs)] == [1.0, 0.0] * len(LONG)
+
+
+def test_an_answer_without_end_is_none(scorer: TaskScorer) -> None:
+    assert scorer(PROBLEM, answering("9" * 70_000)) == Verdict(0.0, "no answer in its place")
+    assert scorer.pool.process_ids() == []
+
+
 def test_r1_s_form_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
     scorer = TaskScorer(form="r1")

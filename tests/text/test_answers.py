@@ -208,3 +208,12 @@ def test_the_place_of_an_answer_is_that_of_the_form() -> None:
     block = "<think>4</think><answer>5</answer>"
     assert (final_answer(block, "r1"), final_answer(block)) == (None, "5")
     assert final_answer("<think>4</think> 5 ", "r1") == "5" and final_answer("<think>4</think>\\boxed{}", "r1") is None
+
+
+@pytest.mark.parametrize("form", ["r1_zero", "r1"])
+def test_a_reward_says_how_long_its_answers_may_be(form: str) -> None:
+    for length in (1_000, 1_001, 5_000):
+        body = "4" * length
+        text = f"<think>so</think>\\boxed{{{body}}}" if form == "r1" else f"<think>so</think><answer>{body}</answer>"
+        assert final_answer(text, form) == (body if length <= 1_000 else None)
+        assert final_answer(text, form, length) == body and final_answer(text, form, length - 1) is None

@@ -26,6 +26,11 @@ def test_last_boxed(text: str, body: str | None) -> None:
     assert last_boxed(text) == body
 
 
+def test_a_box_of_several_thousand_characters_is_one() -> None:
+    for body in ("4 " * 900, "{" * 4_000 + "}" * 4_000, "Move disk 1 from Peg 2 to Peg 3\n" * 127):
+        assert last_boxed("\\boxed{" + body + "}.") == body
+
+
 def test_a_box_that_is_too_long_is_none() -> None:
     assert last_boxed("\\boxed{" + "1" * MAX_BOX_CHARS + "}") == "1" * MAX_BOX_CHARS
     assert last_boxed("\\boxed{" + "1" * (MAX_BOX_CHARS + 1) + "}") is None
