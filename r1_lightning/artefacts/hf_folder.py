@@ -9,6 +9,7 @@ model never more than one of them is in memory.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 SCALE = "_scale_inv"  # beside a weight in FP8
 FP8 = "F8_E4M3"
+HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
+NAMES_OF_CODE = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -68,12 +71,15 @@ class HFFolder:
         """Copy every stored tensor into its views, in their own types.
 
         Raises InvalidInput, and copies nothing, where a tensor is missing, has another shape, is of a type that holds no weights,
-        or belongs nowhere (unless `leave_out` says that its name may be passed over).
+        or belongs nowhere (unless `leave_out` says that its name may be passed over); and at the first tensor that holds NaN or
+        infinity, those before which have been copied.
         """
         self.check(targets, leave_out)
         with torch.no_grad():
             for name, tensor in self._read(set(targets)):
                 views = targets[name]
+                if not tensor.sum().isfinite() and not bool(tensor.isfinite().all()):  # a sum alone may be too large
+                    raise self._refusal(f"{self.stored[name].file} holds NaN or infinity in {name}")
                 parts = tensor.split([view.shape[-1] for view in views], dim=-1) if len(views) > 1 else [tensor]
                 for view, part in zip(views, parts, strict=True):
                     view.copy_(part)
@@ -163,7 +169,7 @@ def is_hf_folder(folder: Path) -> bool:
 def open_hf_folder(folder: Path) -> HFFolder:
     """Read `config.json` and the headers of all weights. InvalidInput names the file that is missing, damaged or not allowed."""
     with input_folder(folder):
-        config = _json_object(folder / CONFIG)
+        config = _described_model(folder / CONFIG)
         files = _files(folder)
         stored: dict[str, Stored] = {}
         for file, names in files.items():
@@ -173,7 +179,40 @@ def open_hf_folder(folder: Path) -> HFFolder:
                     name in header, "the folder", str(folder), f"{INDEX} says that {file} holds {name}, and it does not"
                 )
                 stored[name] = Stored(file, *header[name])
+        if _has_head_of_its_own(folder, config, stored):
+            config["tie_word_embeddings"] = False
     return HFFolder(folder, config, stored)
+
+
+def _described_model(path: Path) -> dict[str, Any]:
+    """`config.json` without notes of the library that wrote it (`_name_or_path`), and without names of code, which is never run."""
+    fields = _json_object(path)
+    code = [name for name in NAMES_OF_CODE if fields.get(name)]
+    if code:
+        warnings.warn(f"{path} names code of its own ({', '.join(code)}), which is not run")
+    return {name: value for name, value in _without_notes(fields).items() if name not in NAMES_OF_CODE}
+
+
+def _without_notes(value: Any) -> Any:
+    """Keys that begin with an underscore are nobody's but the library's; in a configuration of ours some would be orders."""
+    if isinstance(value, dict):
+        return {key: _without_notes(item) for key, item in value.items() if not key.startswith("_")}
+    return [_without_notes(item) for item in value] if isinstance(value, list) else value
+
+
+def _has_head_of_its_own(folder: Path, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> bool:
+    """Whether files hold an output head that is not the embedding, though `config.json` does not say so.
+
+    As in `transformers`, the numbers are believed: the head is used as it is stored.
+    """
+    embedding = next((name for name in stored if name.endswith(EMBEDDINGS)), None)
+    if config.get("tie_word_embeddings") is False or HEAD not in stored or embedding is None:
+        return False
+    tensors = []
+    for name in (embedding, HEAD):
+        with opened(folder / stored[name].file) as file:
+            tensors.append(file.get_tensor(name))
+    return not torch.equal(*tensors)
 
 
 def _files(folder: Path) -> dict[str, list[str] | None]:

@@ -113,10 +113,18 @@ def is_complete(folder: Path) -> bool:
     return (folder / MARKER).is_file()
 
 
+def _hub_hint(folder: Path) -> str:
+    """What to do with a name of the hub, OWNER/NAME or an address, given where a folder belongs; empty for any other."""
+    name = re.sub(r"^(https?:/+|hf:/+)?(www\.)?(huggingface\.co/+)?(models/)?", "", str(folder))
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or folder.parent.exists():
+        return ""
+    return f"; a checkpoint of the hub is downloaded first: hf download {name} --local-dir FOLDER, then give FOLDER"
+
+
 def open_artefact(folder: Path) -> Artefact:
     """Read a complete artefact; `InvalidInput` if the folder is missing or unfinished, or its marker cannot be read."""
     with input_folder(folder):
-        require(folder.is_dir(), "artefact", str(folder), "there is no such folder")
+        require(folder.is_dir(), "artefact", str(folder), f"there is no such folder{_hub_hint(folder)}")
         require(
             is_complete(folder),
             "artefact",

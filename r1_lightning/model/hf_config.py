@@ -77,7 +77,7 @@ def config_to_hf(config: ModelConfig, **special_token_ids: int | list[int] | Non
         **_ROUTERS[family][1],
         **fields,
         "num_key_value_heads": config.n_heads,
-        "rope_parameters": _rope_to_hf(config),
+        **rope_in_both_forms({"rope_parameters": _rope_to_hf(config)}),
         **dict.fromkeys(_SPECIAL_TOKENS),
         **special_token_ids,
     }
@@ -105,6 +105,23 @@ def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
             raise InvalidInput(f"{theirs} is missing: the configuration of a {family} model must give it")
     theta, yarn = _rope_from_hf(fields)
     return ModelConfig(**values, rope_theta=theta, yarn=yarn, router_scoring=scoring)
+
+
+def rope_in_both_forms(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` of a `config.json` with the rotary settings as `transformers` 5 writes them and as 4 and most others read them.
+
+    The older form is `rope_theta`, and `rope_scaling` for what is not the default. What has it already, or has another rope for
+    each kind of layer, stays as it is.
+    """
+    rope = fields.get("rope_parameters")
+    if not isinstance(rope, Mapping) or "rope_theta" not in rope or fields.get("rope_scaling"):
+        return dict(fields)
+    kind = rope.get("rope_type", "default")
+    scaling = None if kind == "default" else {name: value for name, value in rope.items() if name != "rope_theta"}
+    if scaling is not None:
+        scaling["type"] = kind
+    partial = {name: rope[name] for name in ("partial_rotary_factor",) if name in rope}
+    return {**fields, "rope_theta": rope["rope_theta"], "rope_scaling": scaling, **partial}
 
 
 def check_expressible(config: ModelConfig) -> None:

@@ -13,6 +13,7 @@ how it is usually called:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,19 +67,22 @@ class HFModelConfig:
 class HFBackbone(LanguageModel):
     """A causal language model of `transformers` that fits the Protocols `Backbone` and `Balanced`; it has no experts to balance.
 
-    Weights are drawn from `seed`; a checkpoint is loaded over them. Raises InvalidInput for a model that is not one of those above.
+    Weights are drawn from `seed`, unless `is_drawn` is False: then they are whatever memory held, and whoever loads a checkpoint
+    over them calls `check_head`. Raises InvalidInput for a model that is not one of those above.
     """
 
-    def __init__(self, config: HFModelConfig, precision: Precision | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, config: HFModelConfig, precision: Precision | None = None, seed: int = 0, is_drawn: bool = True
+    ) -> None:
         super().__init__()
         self.config = config
         self.precision = precision or PlainPrecision()
         require(not self.precision.static_shapes, "precision.compile", True, "it is for our own backbone, not model=hf")
-        self.model = _make(config.fields(), seed)
+        self.model = _make(config.fields(), seed, is_drawn)
         is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None
         require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
-        if self.head.weight.device.type != "meta":
-            self._check_head()
+        if is_drawn and self.head.weight.device.type != "meta":
+            self.check_head()
         if config.lora is not None:
             add_adapters(self.model, config.lora, seed)
 
@@ -94,7 +98,8 @@ class HFBackbone(LanguageModel):
         return head
 
     @torch.no_grad()
-    def _check_head(self) -> None:
+    def check_head(self) -> None:
+        """Raise InvalidInput where logits are not the head's product, which every loss here takes them for."""
         ids = torch.arange(CHECKED_TOKENS)[None]
         self.model.eval()
         logits = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state)
@@ -191,24 +196,29 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _make(fields: dict[str, Any], seed: int) -> Any:
-    """The model of `transformers` with weights drawn from `seed`, or without memory on the meta device."""
+def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
+    """The model of `transformers` with weights drawn from `seed`, not drawn at all, or without memory on the meta device."""
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
     kind = fields.get("model_type")
     try:
         config = AutoConfig.for_model(kind, **{name: value for name, value in fields.items() if name != "model_type"})
         _still(config)
-        with torch.random.fork_rng(devices=[]):
+        _refuse_caps(kind, config)
+        with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else no_init_weights():
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
             )
+    except InvalidInput:
+        raise
     except Exception as error:  # every configuration class refuses values in a way of its own
         line = " ".join(str(error).split())[:300]
         raise InvalidInput(
             f"model_type={kind!r} is not allowed: transformers makes no causal language model of it ({line})"
         ) from error
+    model.tie_weights()
     _refuse_windows(config)
     return model
 
@@ -219,6 +229,16 @@ def _still(config: Any) -> None:
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)
     config.pad_token_id = None  # with one, `nn.Embedding` gives its row no gradient, and it may be that of the end
+
+
+def _refuse_caps(kind: Any, config: Any) -> None:
+    """Gemma 2 and its like: said before the model is made, which `transformers` would refuse in words of its own."""
+    caps = {name: getattr(config, name, None) for name in ("final_logit_softcapping", "attn_logit_softcapping")}
+    found = [f"{name}={value}" for name, value in caps.items() if value is not None]
+    if found and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        found.append(f"sliding_window={getattr(config, 'sliding_window', None)}")
+    allowed = f"capped logits and attention ({', '.join(found)}) are not supported"
+    require(not found, "model_type", kind, allowed)
 
 
 def _refuse_windows(config: Any) -> None:

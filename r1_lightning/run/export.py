@@ -26,7 +26,7 @@ from torch import Tensor
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.files import output_folder, write_json
 from r1_lightning.artefacts.hf_folder import CONFIG, write_hf_weights
-from r1_lightning.model.hf_config import config_to_hf
+from r1_lightning.model.hf_config import config_to_hf, rope_in_both_forms
 from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import hf_views, joined
 from r1_lightning.model.lora import merged
@@ -121,7 +121,7 @@ def write_folder(
 def _described(backbone: AnyBackbone, with_mtp: bool) -> tuple[dict[str, Views], dict[str, Any]]:
     """The views of the weights by HuggingFace's names, and the fields of `config.json`."""
     if isinstance(backbone, HFBackbone):
-        return hf_model_views(backbone), backbone.config.fields()
+        return hf_model_views(backbone), rope_in_both_forms(backbone.config.fields())
     config = backbone.config
     views = hf_views(backbone.state_dict(), config, with_mtp)
     return views, config_to_hf(config if with_mtp else dataclasses.replace(config, mtp_depth=0))

@@ -36,10 +36,15 @@ def make_backbone(
     """The network, with weights drawn from `seed` or loaded from `base`; `is_empty` makes shapes only."""
     if isinstance(base, ImportedModel):
         _check_fits(config, precision, base)
+    is_loaded = base is not None and not is_empty
+    # The weights of a large model take longer to draw than to load; ours are drawn by a rule that is cheap.
+    undrawn = {"is_drawn": False} if is_loaded and isinstance(config, HFModelConfig) else {}
     with torch.device("meta") if is_empty else nullcontext():
-        backbone: AnyBackbone = BACKBONES[type(config)](config, precision, seed=seed)
+        backbone: AnyBackbone = BACKBONES[type(config)](config, precision, seed=seed, **undrawn)
     if base is not None and not is_empty:
         load_base(backbone, base)
+        if isinstance(backbone, HFBackbone):
+            backbone.check_head()
     return backbone
 
 

@@ -155,6 +155,71 @@ def test_a_wrong_folder_says_what_is_wrong_and_fills_nothing(
     assert not any(bool(view.any()) for (view,) in views.values())
 
 
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("bad", [[NAN], [INF], [-INF], [INF, -INF], [1.0, NAN, 2.0]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_numbers_that_are_none_are_one_line(tmp_path: Path, bad: list[float], dtype: torch.dtype) -> None:
+    tensors = {**TENSORS, "c": torch.cat([torch.tensor(bad), torch.ones(5 - len(bad))]).to(dtype)}
+    with pytest.raises(InvalidInput, match=r"model\.safetensors holds NaN or infinity in c$") as error:
+        fill(open_hf_folder(folder(tmp_path, tensors)))
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_whose_sum_is_too_large_are_numbers(tmp_path: Path) -> None:
+    """5 x 3e38 is above FP32's 3.4e38; FP16 ends at 65,504."""
+    for name, tensor in (("one", torch.full((5,), 3e38)), ("two", torch.full((5,), 6e4).half())):
+        views = fill(open_hf_folder(folder(tmp_path / name, {**TENSORS, "c": tensor})))
+        assert torch.equal(views["c"][0], tensor.float())
+
+
+EMBEDDING, OWN_HEAD = torch.arange(6.0).view(3, 2), torch.arange(6.0).view(3, 2) + 1
+
+
+@pytest.mark.parametrize(
+    ("head", "flags", "expected"),
+    [
+        (OWN_HEAD, {"tie_word_embeddings": True}, False),
+        (OWN_HEAD, {}, False),
+        (EMBEDDING, {"tie_word_embeddings": True}, True),
+        (EMBEDDING, {}, None),  # the family's default
+        (EMBEDDING, {"tie_word_embeddings": False}, False),
+        (None, {"tie_word_embeddings": True}, True),
+        (EMBEDDING * (1 + 2**-20), {"tie_word_embeddings": True}, False),  # nearly the same is not the same
+        (EMBEDDING[:2], {"tie_word_embeddings": True}, False),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "transformer.wte.weight"])
+@pytest.mark.parametrize("shard_bytes", [10**9, 1])
+def test_a_head_of_its_own_is_believed(
+    tmp_path: Path, head: Tensor | None, flags: dict[str, bool], expected: bool | None, name: str, shard_bytes: int
+) -> None:
+    tensors = {name: EMBEDDING} | ({} if head is None else {"lm_head.weight": head})
+    opened = open_hf_folder(folder(tmp_path, tensors, shard_bytes, **flags))
+    assert opened.config.get("tie_word_embeddings") is expected
+
+
+def test_the_library_s_notes_are_dropped_at_every_depth(tmp_path: Path) -> None:
+    notes = {"_name_or_path": "x/y", "_attn_implementation": "eager", "_commit_hash": None, "_model_name_or_path": "z"}
+    nested = {"rope_scaling": {"_target_": "os.system", "factor": 2.0}, "list": [{"_convert_": "all", "a": 1}]}
+    opened = open_hf_folder(folder(tmp_path, vocab_size=3, **notes, **nested))
+    assert opened.config == {"vocab_size": 3, "rope_scaling": {"factor": 2.0}, "list": [{"a": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+        ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"custom_generate": "evil/repo", "auto_map": {"a": "b"}}, "auto_map, custom_generate"),
+    ],
+)
+def test_names_of_code_are_dropped_with_a_line(tmp_path: Path, fields: dict[str, object], named: str) -> None:
+    with pytest.warns(UserWarning, match=rf"config\.json names code of its own \({named}\), which is not run"):
+        assert open_hf_folder(folder(tmp_path, vocab_size=3, **fields)).config == {"vocab_size": 3}
+
+
 def test_names_that_may_be_passed_over(tmp_path: Path) -> None:
     opened = open_hf_folder(folder(tmp_path, TENSORS | {"old.inv_freq": torch.ones(2)}))
     views = targets()
@@ -188,7 +253,7 @@ def test_files_are_read_and_written_one_after_the_other(tmp_path: Path) -> None:
     opened = open_hf_folder(tmp_path)
     with LiveTensors() as live:
         opened.fill(views)
-    assert live.peak <= 8 * 4000 + 4000  # the views themselves, and one tensor
+    assert live.peak <= 8 * 4000 + 4000 + 16  # the views themselves, one tensor, and its sum
     assert all(torch.equal(view, big[name]) for name, (view,) in views.items())
 
 

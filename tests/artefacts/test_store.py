@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,36 @@ def test_missing_incomplete_unreadable_and_damaged_artefacts_are_named(tmp_path:
         (made.folder / store.MARKER).write_text(text)
         with pytest.raises(InvalidInput, match="cannot be read"):
             store.open_artefact(made.folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Qwen/Qwen2.5-0.5B",
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+        "meta-llama/Llama-3.2-1B",
+        "hf-internal-testing/tiny_random",
+    ],
+)
+@pytest.mark.parametrize("address", ["", "https:/huggingface.co/", "hf:/"])
+def test_a_name_of_the_hub_says_how_to_get_it(
+    name: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = (
+        f"there is no such folder; a checkpoint of the hub is downloaded first: hf download {name} --local-dir FOLDER"
+    )
+    with pytest.raises(InvalidInput, match=re.escape(wanted)) as error:
+        store.open_artefact(Path(f"{address}{name}"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("folder", ["runs/grpo-1", "grpo-1", "/none/of/these", "a/b/c", "../x/y"])
+def test_another_missing_folder_is_just_missing(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(InvalidInput, match=r"there is no such folder$"):
+        store.open_artefact(Path(folder))
 
 
 def _hold(folder: Path, held: multiprocessing.synchronize.Event) -> None:

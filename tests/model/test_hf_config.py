@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from r1_lightning.model.config import YarnConfig
-from r1_lightning.model.hf_config import config_from_hf, config_to_hf
+from r1_lightning.model.hf_config import config_from_hf, config_to_hf, rope_in_both_forms
 from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
@@ -90,6 +90,64 @@ def test_special_tokens_are_passed_on_and_none_unless_given():
         config_to_hf(TINY, unk_token_id=1)
 
 
+YARN = YarnConfig(factor=4.0, original_max_positions=24, beta_fast=2.0, beta_slow=0.1, mscale=0.7, mscale_all_dim=0.5)
+OLD_YARN = {"factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rope", "theta", "scaling"),
+    [
+        ({"rope_type": "default", "rope_theta": 1e6}, 1e6, None),
+        ({"rope_theta": 5e5}, 5e5, None),
+        (
+            {"rope_type": "yarn", "rope_theta": 1e4, **OLD_YARN},
+            1e4,
+            {"rope_type": "yarn", "type": "yarn", **OLD_YARN},
+        ),
+        (
+            {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+            1e4,
+            {"rope_type": "linear", "type": "linear", "factor": 2.0},
+        ),
+        (
+            {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0},
+            5e5,
+            {"rope_type": "llama3", "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0},
+        ),
+    ],
+)
+def test_rotary_settings_in_both_forms(rope, theta, scaling):
+    fields = rope_in_both_forms({"model_type": "llama", "rope_parameters": rope})
+    assert fields["rope_parameters"] == rope
+    assert (fields["rope_theta"], fields["rope_scaling"]) == (theta, scaling)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rope_theta": 1e4, "rope_scaling": {"type": "yarn"}},  # as published
+        {"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}},
+        {"rope_parameters": None},
+        {},
+    ],
+)
+def test_what_has_no_newer_form_stays_as_it_is(fields):
+    assert rope_in_both_forms(fields) == fields
+
+
+@pytest.mark.parametrize("config", [TINY, tiny(yarn=YARN), tiny(rope_theta=5e5)])
+def test_the_older_form_says_the_same(config):
+    """Read without `rope_parameters`, as before transformers 5, and with both, as by transformers 5."""
+    fields = config_to_hf(config)
+    old = {name: value for name, value in fields.items() if name != "rope_parameters"}
+    assert config_from_hf(old) == config_from_hf(fields) == config
+    theirs = pytest.importorskip("transformers").AutoConfig.for_model(
+        fields["model_type"], **{k: v for k, v in fields.items() if k != "model_type"}
+    )
+    found = {name: value for name, value in theirs.rope_parameters.items() if name != "type"}
+    assert found == fields["rope_parameters"]
+
+
 def test_lightning_attention_is_refused_with_the_reason():
     model = backbone(tiny(attention_kind="lightning", softmax_attention_every=2))
     reason = "model.attention_kind='lightning' .* transformers has no class with both"
@@ -109,9 +167,10 @@ def test_no_field_of_the_configuration_is_lost_by_transformers():
     different = {
         name: value
         for name, value in fields.items()
-        if name != "rope_parameters" and kept.get(name, kept.get(renamed.get(name, name))) != value
+        if name not in ("rope_parameters", "rope_theta") and kept.get(name, kept.get(renamed.get(name, name))) != value
     }
     assert different == {}
+    assert kept["rope_parameters"]["rope_theta"] == fields["rope_theta"]  # it lies there since transformers 5
     assert fields["rope_parameters"].items() <= kept["rope_parameters"].items()
 
 

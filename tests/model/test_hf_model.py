@@ -90,6 +90,18 @@ def test_weights_belong_to_the_seed() -> None:
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+def test_weights_that_are_not_drawn_take_those_that_are_loaded() -> None:
+    """Whatever memory held is overwritten, the tied head included; no draw is taken from torch's own generator."""
+    fields = HFModelConfig({"model_type": "qwen2", **DENSE, "tie_word_embeddings": True})
+    drawn, state = HFBackbone(fields, seed=3), torch.get_rng_state()
+    empty = HFBackbone(fields, is_drawn=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    empty.load_state_dict(drawn.state_dict())
+    empty.check_head()
+    ids = torch.arange(12)[None]
+    assert torch.equal(empty(ids), drawn(ids)) and empty.head.weight is empty.model.get_input_embeddings().weight
+
+
 def test_bf16_is_near_fp32() -> None:
     plain, rough = model("llama"), model("llama", PlainPrecision("bf16"))
     rough.load_state_dict(plain.state_dict())
@@ -121,6 +133,17 @@ def test_a_tied_head_is_stored_once() -> None:
             {"model_type": "mistral", "sliding_window": 8},
             r"sliding_window=8 is not allowed: only attention over all 256 positions",
         ),
+        (
+            {"model_type": "gemma2", "head_dim": 8},
+            r"model_type='gemma2' is not allowed: capped logits and attention \(final_logit_softcapping=30\.0, "
+            r"attn_logit_softcapping=50\.0, sliding_window=4096\) are not supported",
+        ),
+        (
+            {"model_type": "gemma2", "head_dim": 8, "attn_logit_softcapping": None},
+            r"capped logits and attention \(final_logit_softcapping=30\.0, sliding_window=4096\)",
+        ),
+        ({"model_type": "gemma3_text", "head_dim": 8}, r"layer_types=\['sliding_attention'\] is not allowed"),
+        ({"model_type": "granite", "logits_scaling": 8.0}, r"its logits are more than its head's product"),
         ({"model_type": "cohere", "logit_scale": 0.5}, r"its logits are more than its head's product"),
     ],
 )

@@ -184,11 +184,6 @@ def _with_field(path: Path, **changes: object) -> Path:
     [
         ([], {}, r"without model=hf: its model_type is 'qwen2', our backbone takes deepseek_v3 and deepseek_v2"),
         (["model=hf"], {"x": "${oc.env:HOME}"}, r"config\.json: the value '\$\{oc\.env:HOME\}' is not allowed"),
-        (
-            ["model=hf"],
-            {"rope_parameters": {"_target_": "os.system"}},
-            r"config\.json: the key '_target_' is not allowed",
-        ),
         (["model=hf"], {"model_type": "t5"}, r"transformers makes no causal language model of it"),
         (["model=hf"], {"vocab_size": 300}, r"vocab_size=300 is not allowed: the tokenizer has 4\d\d tokens"),
         (
@@ -277,6 +272,15 @@ def test_the_library_s_own_notes_are_no_obstacle(checkpoints: dict[str, Path], t
     base = import_model(_with_field(source, _attn_implementation_autoset=True, transformers_version="4"))
     fields = with_model_of(_stage("model=hf"), base).config.model.hf_config
     assert "_attn_implementation_autoset" not in fields and fields.model_type == "qwen2"
+
+
+def test_what_hydra_would_act_on_in_a_folder_is_dropped(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """`_target_` would be called, `_args_` given to it; the rest of the node stays as it is."""
+    source = Path(shutil.copytree(checkpoints["qwen2"], tmp_path / "source"))
+    called = {"_target_": "os.system", "_args_": ["touch evil"], "rope_type": "default", "rope_theta": 10000.0}
+    base = import_model(_with_field(source, rope_parameters=called, x=[{"_target_": "os.system"}]))
+    fields = with_model_of(_stage("model=hf"), base).config.model.hf_config
+    assert fields.rope_parameters == {"rope_type": "default", "rope_theta": 10000.0} and fields.x == [{}]
 
 
 @pytest.mark.parametrize(

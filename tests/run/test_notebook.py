@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import r1_lightning as r1
@@ -152,6 +153,45 @@ def test_generate_is_keyed(tmp_path: Path) -> None:
     assert [len(group) for group in texts] == [3, 3]
     assert texts == r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=5)
     assert texts != r1.generate(model, tokenizer, ["1+1=", "2+2="], max_new_tokens=8, copies=3, seed=6)
+
+
+def _with_own_head(folder: Path, embedding: str) -> Path:
+    """The folder's tied model with another head stored beside, and its flag as it was."""
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    head = torch.randn(tensors[embedding].shape, generator=torch.Generator().manual_seed(5))
+    save_file({**tensors, "lm_head.weight": head}, file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "deepseek_v3"])
+def test_a_head_that_is_stored_beside_a_tied_flag_is_used(kind: str, tmp_path: Path) -> None:
+    """As `transformers` does; the logits of the embedding in its place are 10 and more away."""
+    folder = tmp_path / "in"
+    if kind == "deepseek_v3":
+        write_tokenizer(folder)
+        hf_twin(backbone(tiny(**WIDE, tie_embeddings=True))).save_pretrained(folder)
+    else:
+        dense_folder(folder, kind, "5GB", tie_word_embeddings=True)
+    before = AutoModelForCausalLM.from_pretrained(folder)
+    original = AutoModelForCausalLM.from_pretrained(_with_own_head(folder, "model.embed_tokens.weight"))
+    ids = torch.randint(400, (2, 48), generator=torch.Generator().manual_seed(1))
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+    with torch.no_grad():
+        assert (before(ids).logits - original(ids).logits).abs().max() > 1.0
+    model, tokenizer = r1.load(folder)
+    same_model(original, folder)
+    r1.save(model, tokenizer, tmp_path / "out")
+    same_model(original, tmp_path / "out")
+
+
+def test_notes_of_the_library_are_no_obstacle(tmp_path: Path) -> None:
+    folder = dense_folder(tmp_path / "in", "qwen2")
+    plain, _ = r1.load(folder)
+    fields = json.loads((folder / "config.json").read_text())
+    notes = {"_name_or_path": "Qwen/Qwen2.5-0.5B", "_model_name_or_path": "x", "_attn_implementation_autoset": True}
+    (folder / "config.json").write_text(json.dumps({**fields, **notes, "_commit_hash": "0"}))
+    assert torch.equal(r1.load(folder)[0](torch.arange(9)[None]), plain(torch.arange(9)[None]))
 
 
 @pytest.mark.parametrize("ends", [[1, 0], [1, 9, 7], 0])
