@@ -77,7 +77,10 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
     stage = from_hydra(config)
     check_declared(config)
     _say(f"{stage.name}: planning (seed {config.get('seed')})")
-    from r1_lightning.run.graph import build, plan  # imports torch and Lightning: seconds
+    from r1_lightning.run.validate import validate  # imports torch
+
+    validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
+    from r1_lightning.run.graph import build, plan  # imports Lightning
 
     node = plan(stage)
     if config.get("dry_run"):

@@ -71,8 +71,9 @@ def main() -> int:
     """The command line of `scripts/model_sizes.py`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--write", action="store_true", help=f"rewrite {DOCUMENT}")
+    options = parser.parse_args()
     text = document()
-    if parser.parse_args().write:
+    if options.write:
         write_text(DOCUMENT, text)
     print(text, end="")
     return 0

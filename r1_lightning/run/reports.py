@@ -32,7 +32,6 @@ from r1_lightning.artefacts.lineage import commit
 from r1_lightning.artefacts.store import Artefact, open_artefact
 from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.exit_codes import BAD_INPUT
-from r1_lightning.run.graph import plan
 from r1_lightning.types.errors import InvalidInput
 
 EXPERIMENT = "experiment=r1_zero_tiny"
@@ -178,6 +177,8 @@ def commit_at_start() -> str:
 @functools.cache
 def planned_fingerprint(*arguments: str) -> str:
     """Of the model that `scripts/train.py` with these arguments would give with today's configuration, short."""
+    from r1_lightning.run.graph import plan  # imports Lightning, which --help need not wait for
+
     with composing():
         return plan(compose_stage(list(arguments))).fingerprint[:SHORT_DIGITS]
 

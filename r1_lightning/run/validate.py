@@ -34,6 +34,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
 }
 SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.rules`)
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
+WITH_LIGHTNING = ("data", "optim", "trainer", "callbacks", "stage")  # checked last: importing Lightning takes seconds
 NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
 
 
@@ -61,10 +62,10 @@ def validate(config: DictConfig) -> None:
     root = (plain.get("paths") or {}).get("root")
     require(isinstance(root, str) and bool(root), "paths.root", root, "it must be a folder")
     require(isinstance(plain.get("stage"), dict), "stage", plain.get("stage"), "it must be the name of a stage")
-    for group, node in plain.items():
-        _walk(str(group), node)
+    for group in sorted(map(str, plain), key=WITH_LIGHTNING.__contains__):
+        _walk(group, plain[group])
         if group in NOT_NEGATIVE:
-            _refuse_negative(str(group), node)
+            _refuse_negative(group, plain[group])
     check_rules(plain)
 
 
