@@ -6,7 +6,8 @@ only; here the stacked matrices of the experts (E x in x out) are orthogonalised
 
     M <- mu M + (1 - mu) G;   W <- W - lr (0.2 sqrt(max(m, n)) orthogonalised((1 - mu) G + mu M) + weight_decay W)
 
-The factor gives updates the root mean square of AdamW's (Moonlight, eq 4). Embedding, head, router and norms keep AdamW.
+The factor gives updates the root mean square of AdamW's (Moonlight, eq 4). Embeddings, heads (a reward model's score head, too),
+routers, convolutions and norms keep AdamW, whatever a family of models calls them (`model.roles`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from r1_lightning.functional.orthogonal import orthogonalised
+from r1_lightning.model.roles import unmapped
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.types.errors import require, require_number
 
 MATCH_ADAMW_RMS = 0.2  # Moonlight section 2.2: AdamW's updates have a root mean square of 0.2 to 0.4
-NOT_HIDDEN = {"embedding", "head", "router"}  # matrices whose rows are looked up or scored, not mapped through
 
 
 class Muon(torch.optim.Optimizer):
@@ -100,10 +101,11 @@ class MuonConfig(AdamWConfig):
 
     def build(self, module: nn.Module) -> Muon:
         """An optimizer over the parameters of `module` that train."""
-        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        hidden = [p for name, p in named if p.dim() > 1 and not NOT_HIDDEN & set(name.split("."))]
-        other = [p for name, p in named if p.dim() > 1 and NOT_HIDDEN & set(name.split("."))]
-        vectors = [p for _, p in named if p.dim() <= 1]
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        left_alone = unmapped(module)
+        hidden = [p for p in trained if p.dim() > 1 and id(p) not in left_alone]
+        other = [p for p in trained if p.dim() > 1 and id(p) in left_alone]
+        vectors = [p for p in trained if p.dim() <= 1]
         groups = [
             {"params": hidden, "lr": self.matrix_lr, "weight_decay": self.weight_decay, "matrix": True},
             {"params": other, "lr": self.lr, "weight_decay": self.weight_decay},

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
+from r1_lightning.model.reward_head import RewardModel
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import MuonConfig, state_bytes
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, tiny
+from tests.support.hf_folders import DENSE
 
 
 def _with_gradients(module: nn.Module, seed: int) -> nn.Module:
@@ -30,6 +33,24 @@ def test_hidden_matrices_take_muon_and_the_rest_adamw() -> None:
     assert all(p.dim() == 1 for p in vectors["params"]) and vectors["weight_decay"] == 0
     assert any(p.dim() == 3 for p in matrices["params"])  # the stacked experts
     assert sum(len(group["params"]) for group in (matrices, other, vectors)) == len(names)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_a_reward_model_of_transformers_moves_its_embedding_and_heads_as_with_adamw(kind: str) -> None:
+    def made() -> RewardModel:
+        fields = {"model_type": kind, **DENSE, "tie_word_embeddings": kind == "qwen2"}
+        return RewardModel(HFBackbone(HFModelConfig(fields)))
+
+    ours, theirs = made(), made()
+    mine, reference = MuonConfig(lr=0.01).build(ours), AdamWConfig(lr=0.01).build(theirs)
+    for step in range(2):
+        _with_gradients(ours, step), _with_gradients(theirs, step)
+        mine.step(), reference.step()
+    kept = {name for name, p in ours.named_parameters() if p.dim() == 1 or "embed" in name or "head" in name}
+    assert "score.weight" not in kept and "backbone.model.model.embed_tokens.weight" in kept
+    for name, parameter in ours.named_parameters():
+        is_adamw = name in kept or name == "score.weight"
+        assert torch.equal(parameter, theirs.get_parameter(name)) == is_adamw, name
 
 
 def test_a_matrix_moves_as_with_torchs_muon() -> None:
