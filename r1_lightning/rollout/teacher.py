@@ -24,13 +24,17 @@ from r1_lightning.types.text import SharedVocabulary
 class Teacher:
     """A model made by `make` (an nn.Module that fits `Backbone`), of the artefact with this `fingerprint`.
 
-    `vocabulary` is the number of tokens that student and teacher share; embeddings may have more rows. `compute` names the type
-    in which it computes ("fp32", "bf16"): in another it says something else.
+    A fingerprint of ours is of the recipe; `weights` is a digest of the numbers that came of it, which another machine, or the same
+    recipe at another time, need not give again. `vocabulary` is the number of tokens that student and teacher share; embeddings may
+    have more rows. `compute` names the type in which it computes ("fp32", "bf16"): in another it says something else.
     """
 
-    def __init__(self, make: Callable[[], Any], fingerprint: str, vocabulary: int, compute: str) -> None:
+    def __init__(
+        self, make: Callable[[], Any], fingerprint: str, vocabulary: int, compute: str, weights: str = ""
+    ) -> None:
         self.make = make
         self.fingerprint = fingerprint
+        self.weights = weights
         self.vocabulary = vocabulary
         self.compute = compute
         self._model: Any = None

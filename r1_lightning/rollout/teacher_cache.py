@@ -1,9 +1,10 @@
 """A teacher's likeliest tokens on disk, so that a student can be trained many times and the teacher is asked once.
 
-One file (shard) for each micro-batch, named by a digest of all that decides its content: the teacher's fingerprint and the
-type in which it computes, `top_k`, `distill_temperature`, the tokens and which of them are learned. So runs of one precision
-that read the same text share shards, whatever their student, objective or learning rate; other batch sizes or another order make
-other shards. A shard holds, for each of the C tokens,
+One file (shard) for each micro-batch, named by a digest of all that decides its content: the teacher's fingerprint, a digest of
+its weights (a teacher made again by the same recipe may be another) and the type in which it computes, `top_k`,
+`distill_temperature`, the tokens and which of them are learned. So runs of one precision that read the same text share shards,
+whatever their student, objective or learning rate; other batch sizes or another order make other shards. A shard holds, for each of
+the C tokens,
 
     ids       C x K        int32   the K likeliest tokens, in the order of their ids
     logprobs  C x (K + 1)  FP16    their log-probs under softmax(logits / distill_temperature), and that of all others together
@@ -36,7 +37,7 @@ from r1_lightning.types.tensors import DistillBatch
 
 # Shape legend: C tokens to be predicted, K likeliest tokens.
 
-FORMAT_VERSION = 2  # goes up when the same teacher and tokens would give another shard
+FORMAT_VERSION = 3  # goes up when the same teacher and tokens would give another shard
 ID_BYTES, LOGPROB_BYTES = 4, 2
 SUFFIX = ".safetensors"
 
@@ -71,6 +72,7 @@ class TeacherCache:
         header = {
             "format": FORMAT_VERSION,
             "teacher": self.teacher.fingerprint,
+            "weights": self.teacher.weights,
             "compute": self.teacher.compute,
             "vocabulary": self.teacher.vocabulary,
             "top_k": self.top_k,

@@ -48,4 +48,6 @@ def teacher_of(artefact: Artefact, tokenizer: TextTokenizer, student: Any, row_t
     require(row_tokens <= shape.max_positions, "data.row_tokens", row_tokens, allowed)
     precision = student.precision
     make = partial(make_backbone, shape, precision, artefact)
-    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, precision.compute)
+    # The marker of an artefact holds the digest, which has been compared with the file; a HuggingFace folder's fingerprint is one.
+    weights = artefact.weights_sha256 or artefact.fingerprint
+    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, precision.compute, weights)

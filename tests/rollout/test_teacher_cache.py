@@ -25,8 +25,10 @@ from tests.support.miniature import EOS, PAD, CharTokenizer, backbone
 VOCABULARY = CharTokenizer.vocab_size  # 17
 
 
-def teacher(fingerprint: str = "abc", vocabulary: int = VOCABULARY, compute: str = "fp32") -> Teacher:
-    return Teacher(lambda: backbone(3), fingerprint, vocabulary, compute)
+def teacher(
+    fingerprint: str = "abc", vocabulary: int = VOCABULARY, compute: str = "fp32", weights: str = "w1"
+) -> Teacher:
+    return Teacher(lambda: backbone(3), fingerprint, vocabulary, compute, weights)
 
 
 def cache(folder: Path, top_k: int = 4, t: float = 2.0, **changes: Any) -> TeacherCache:
@@ -98,6 +100,8 @@ def test_whatever_decides_the_content_decides_the_name(tmp_path: Path) -> None:
         cache(tmp_path, top_k=5).path_of(data),
         cache(tmp_path, t=1.0).path_of(data),
         cache(tmp_path, teacher=teacher("abd")).path_of(data),
+        cache(tmp_path, teacher=teacher(weights="w2")).path_of(data),
+        cache(tmp_path, teacher=teacher("w1", weights="abc")).path_of(data),
         cache(tmp_path).path_of(batch((1, 2, 3, 4, 6, EOS))),
         cache(tmp_path).path_of(batch(first=2)),
         cache(tmp_path, teacher=teacher(vocabulary=16)).path_of(data),
@@ -112,7 +116,7 @@ def test_a_second_run_finds_the_shards_and_goes_on_behind_the_last(tmp_path: Pat
     store, data = cache(tmp_path), [batch((1, 2, last, EOS)) for last in range(3, 7)]
     for item in data[:2]:
         store.write(item)
-    again = cache(tmp_path, teacher=Teacher(lambda: pytest.fail("asked again"), "abc", VOCABULARY, "fp32"))
+    again = cache(tmp_path, teacher=Teacher(lambda: pytest.fail("asked again"), "abc", VOCABULARY, "fp32", "w1"))
     assert list(again.missing(data)) == data[2:]
     assert again.read(data[0]).top_ids is not None
 

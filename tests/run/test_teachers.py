@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.store import open_artefact
 from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.reward_head import HEAD
+from r1_lightning.rollout.distill_rows import DistillRow, collate_distill
+from r1_lightning.rollout.teacher_cache import TeacherCache
 from r1_lightning.run.teachers import teacher_of, with_teacher
 from r1_lightning.stages.distill import DistillModule
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -132,6 +139,57 @@ def test_from_the_cache_and_on_policy(inputs: Path, capsys: Captured) -> None:
     assert len(students(inputs)) == 4
 
 
+def remade(teacher: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    """`teacher` in place, as the same recipe might leave it elsewhere: another `norm.weight`, and the marker that goes with it."""
+    path, marker = teacher / "weights.safetensors", teacher / "artefact.json"
+    tensors = load_file(path)
+    save_file({**tensors, "norm.weight": change(tensors["norm.weight"])}, path, metadata={"format": "pt"})
+    record = json.loads(marker.read_text())
+    record["weights"] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    marker.write_text(json.dumps(record))
+    return teacher
+
+
+def one_bit(weight: torch.Tensor) -> torch.Tensor:
+    """The first number by one unit in its last place."""
+    return torch.cat([torch.nextafter(weight[:1], torch.tensor([math.inf])), weight[1:]])
+
+
+CHANGES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "doubled": lambda weight: 2 * weight,
+    "one bit": one_bit,
+    "negated": torch.neg,
+    "reversed": lambda weight: weight.flip(0),
+    "zero": torch.zeros_like,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_remade_teacher_has_shards_of_its_own(finished: Path, tmp_path: Path, change: str) -> None:
+    """The same recipe, other numbers: other names in the cache. A copy elsewhere, and the same numbers again, have the same."""
+    copies = [Path(shutil.copytree(teacher_folder(finished), tmp_path / name)) for name in ("first", "copy", "again")]
+    remade(copies[2], lambda weight: weight.clone())
+    other = remade(Path(shutil.copytree(copies[0], tmp_path / "other")), CHANGES[change])
+    student = backbone(tiny(vocab_size=300))
+    names = []
+    for path in (*copies, other):
+        artefact = open_artefact(path)
+        tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
+        cache = TeacherCache(tmp_path / "cache", teacher_of(artefact, tokenizer, student), 4, 2.0)
+        names.append(cache.path_of(collate_distill([DistillRow((4, 5, 6))], 8, 2, 2)))
+    assert names[0] == names[1] == names[2] != names[3]
+
+
+def test_a_student_of_a_remade_teacher_asks_it_anew(inputs: Path, capsys: Captured) -> None:
+    cached = ["data=teacher_cache", "data.top_k=4", "data.items_per_batch=6", "stage.evaluation=null"]
+    first = train(distill(inputs, *cached), capsys)
+    assert first.code == 0 and "in 5 shards, of which 5" in first.out
+    remade(teacher_folder(inputs), lambda weight: -weight)
+    second = train(distill(inputs, *cached, "optim.lr=0.005"), capsys)
+    assert second.code == 0 and "in 5 shards, of which 5" in second.out
+    assert len(list((inputs / "teacher_cache").iterdir())) == 10
+
+
 def test_traces_of_a_file(inputs: Path, tmp_path: Path, capsys: Captured) -> None:
     lines = [{"question": f"What is {n}+1", "completion": f" {n + 1}"} for n in range(20)]
     path = tmp_path / "traces.jsonl"
@@ -185,8 +243,6 @@ def test_what_cannot_teach(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"data.row_tokens=513 is not allowed: the teacher reads at most 512 tokens"):
         teacher_of(artefact, tokenizer, student, 513)
     copied = Path(shutil.copytree(artefact.folder, tmp_path / "scored"))
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(copied / "weights.safetensors")
     save_file({**tensors, HEAD: tensors["norm.weight"].clone()}, copied / "weights.safetensors")
     with pytest.raises(InvalidInput, match="it holds a reward model, which predicts no tokens"):
