@@ -59,10 +59,17 @@ class DeepSeekBackbone(LanguageModel):
         self.run_steps = self.precision.compiled(_run_steps)
         self.tiles = Tiles(*map(self.precision.compiled, EAGER_TILES))
 
-    def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
+    def hidden(
+        self,
+        batch: TokenBatch,
+        with_mtp: bool = True,
+        replayed_LBTK: Tensor | None = None,
+        mtp_detached: bool = False,
+    ) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D, attention staying within each document.
 
-        `replayed_LBTK` names experts for the L mixtures of the trunk, -1 where the router chooses by itself.
+        `replayed_LBTK` names experts for the L mixtures of the trunk, -1 where the router chooses by itself. With `mtp_detached` no
+        gradient flows from the MTP modules into trunk and embedding.
         """
         with self.precision.autocast(batch.token_ids.device.type):
             cos, sin = self.cos[batch.position_ids], self.sin[batch.position_ids]
@@ -76,7 +83,8 @@ class DeepSeekBackbone(LanguageModel):
                 x, stats = block(x, cos, sin, masks[block.attention_kind], batch.is_token, replayed.get(block))
                 collected.append(stats)
             x = self.norm(x)
-            mtp, previous = [], x
+            mtp, previous = [], x.detach() if mtp_detached else x
+            embedded = embedded.detach() if mtp_detached else embedded
             for depth, module in enumerate(self.mtp_modules if with_mtp else (), start=1):
                 ahead = shift_left(embedded, depth)
                 previous, stats = module(previous, ahead, cos, sin, masks["mla"], batch.is_token)

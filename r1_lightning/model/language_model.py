@@ -37,9 +37,12 @@ class LanguageModel(nn.Module, ABC):
         return logits.float()
 
     def token_logprobs(
-        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0
+        self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0, head_detached: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`)."""
+        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`).
+
+        With `head_detached` no gradient flows into the head.
+        """
         with self.precision.autocast(hidden_ND.device.type):
-            head_VD = in_compute_type(self.head.weight)
+            head_VD = in_compute_type(self.head.weight.detach() if head_detached else self.head.weight)
         return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, self.tiles)

@@ -31,17 +31,22 @@ def completion_index(batch: GRPOBatch) -> Tensor:
 
 
 def score_completions(
-    backbone: Backbone, batch: GRPOBatch, sampling_temperature: float, with_mtp: bool = False, replay: bool = False
+    backbone: Backbone,
+    batch: GRPOBatch,
+    sampling_temperature: float,
+    with_mtp: bool = False,
+    replay: bool = False,
+    **mtp: bool,
 ) -> ScoredCompletions:
     """Score every completion token of `batch`; logits are made for those positions only, tile by tile.
 
-    `replay` takes the sampler's experts instead of choosing.
+    `replay` takes the sampler's experts instead of choosing; `mtp` is for backbones that have MTP modules (`mtp_detached`).
 
     A token is predicted by the hidden state one place before it, which lies in the same document because a prompt is
     never empty.
     """
     index_C = completion_index(batch)
-    output = backbone.hidden(batch.tokens, with_mtp, batch.routes if replay else None)
+    output = backbone.hidden(batch.tokens, with_mtp, batch.routes if replay else None, **mtp)
     hidden_CD = output.hidden.flatten(0, 1).index_select(0, index_C - 1)
     targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
     logprobs_C, entropy_C = backbone.token_logprobs(hidden_CD, targets_C, sampling_temperature)

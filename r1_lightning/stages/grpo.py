@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from r1_lightning.functional.cross_entropy import mtp_loss
@@ -22,6 +23,7 @@ from r1_lightning.types.errors import InvalidInput, require_choice, require_numb
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
 ROUTERS = ("frozen", "update", "replay")
+TRUNKS = ("trained", "detached")
 
 
 class GRPOModule(StageModule):
@@ -29,7 +31,10 @@ class GRPOModule(StageModule):
 
     `router` says what becomes of the experts' choice: "frozen" keeps the expert biases, "update" goes on balancing them by
     `bias_update_speed`, "replay" keeps them and takes the sampler's own choice in the training forward. With
-    `mtp_loss_weight` 0 the MTP modules are left as they are; above it, they go on learning to predict the completions.
+    `mtp_loss_weight` 0 the MTP modules are left as they are; above it, they go on learning to predict the completions, and
+    `mtp_trunk` says what else their loss moves. "trained": trunk, embedding and head as well, as in pre-training, which is a pull
+    towards whatever was sampled, right or wrong. "detached": nothing else, so that rewards and KL alone move the policy (the clip
+    of the gradient's norm still sees both).
 
     `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`. `on_zero_variance` says
     what happens at a step whose advantages are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
@@ -48,23 +53,27 @@ class GRPOModule(StageModule):
         mtp_loss_weight: float = 0.0,
         on_nonfinite: str = "stop",
         on_zero_variance: str = "train",
+        mtp_trunk: str = "trained",
     ) -> None:
         require_choice("stage.router", router, ROUTERS)
         super().__init__(backbone, optim, max_steps, bias_update_speed if router == "update" else 0.0, on_nonfinite)
         require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
+        require_choice("stage.mtp_trunk", mtp_trunk, TRUNKS)
         require_choice("stage.on_zero_variance", on_zero_variance, ("train", "skip", "stop"))
         require_number("rollout.sampling_temperature", sampling_temperature, 0.0, open_minimum=True)
         self.objective = objective
         self.sampling_temperature = sampling_temperature
         self.replay = router == "replay"
         self.mtp_loss_weight = mtp_loss_weight
+        self.mtp_detached = mtp_trunk == "detached"
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
         self.reference = reference_of(backbone, reference_refresh_steps)
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         with_mtp = self.mtp_loss_weight > 0
-        scored = score_completions(self.backbone, batch, self.sampling_temperature, with_mtp, self.replay)
+        form = {"mtp_detached": True} if with_mtp and self.mtp_detached else {}
+        scored = score_completions(self.backbone, batch, self.sampling_temperature, with_mtp, self.replay, **form)
         self.count_load(scored.output)
         self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())  # a masked completion teaches nothing
         reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
@@ -84,7 +93,8 @@ class GRPOModule(StageModule):
         """(lambda / D) times the MTP depths' losses on completion tokens, weighed by this micro-batch's share of them."""
         mask = batch.completion_mask
         depths = [
-            loss_ahead(self.backbone, hidden, batch.tokens, places, mask) for places, hidden in enumerate(output.mtp, 2)
+            loss_ahead(self.backbone, hidden, batch.tokens, places, mask, head_detached=self.mtp_detached)
+            for places, hidden in enumerate(output.mtp, 2)
         ]
         share = mask.sum() / max(batch.n_tokens, 1)
         return mtp_loss(depths, self.mtp_loss_weight) * share
@@ -98,6 +108,14 @@ class GRPOModule(StageModule):
                 "rollout.dynamic_sampling_attempts"
             )
         return not teaches and self.on_zero_variance == "skip"
+
+    def on_train_start(self) -> None:
+        if self.mtp_loss_weight > 0 and not self.mtp_detached:
+            rank_zero_only(print)(
+                f"stage.mtp_loss_weight={self.mtp_loss_weight:g}: the MTP loss moves trunk, embedding and head, too, whatever the "
+                "rewards; +stage.mtp_trunk=detached keeps it to the MTP modules",
+                flush=True,
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.reference.take_out_of(checkpoint, self._reference_folder())

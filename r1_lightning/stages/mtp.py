@@ -20,17 +20,19 @@ def loss_ahead(
     places: int,
     only_targets_BT: Tensor | None = None,
     n_targets: Tensor | None = None,
+    head_detached: bool = False,
 ) -> Tensor:
     """Mean loss of predicting the token `places` ahead (nats); 0 where nothing has a target.
 
     Positions without a target are computed and left out of the mean: picking them out would cost more than they do.
 
     `only_targets_BT` leaves out targets where it is False: the prompts. `n_targets` is what the sum is divided by, where it is not
-    the number of targets found here.
+    the number of targets found here. With `head_detached` the loss does not train the head.
     """
     targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, places)
     if only_targets_BT is not None:
         wanted, _ = targets_ahead(only_targets_BT.long(), batch.document_ids, places)
         has_target = has_target & wanted.bool()
-    logprobs, _ = backbone.token_logprobs(hidden_BTD.flatten(0, 1), targets.flatten())
+    form = {"head_detached": True} if head_detached else {}  # only backbones with MTP modules know it
+    logprobs, _ = backbone.token_logprobs(hidden_BTD.flatten(0, 1), targets.flatten(), **form)
     return masked_cross_entropy(logprobs, has_target.flatten(), n_targets)

@@ -354,6 +354,61 @@ def test_routers_update_moves_biases_and_frozen_and_replay_do_not(tmp_path: Path
         mini.grpo(router="free")
 
 
+def trunk_of(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: gradient for name, gradient in gradients.items() if not name.startswith("mtp_modules")}
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.5, 3.0])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_detached_mtp_loss_leaves_the_policy_to_its_rewards(tmp_path: Path, weight: float, tied: bool) -> None:
+    """With all advantages 0 and no KL, trunk, embedding and head get a gradient of exactly 0; as in pre-training they do not."""
+
+    def gradients(trunk: str) -> dict[str, torch.Tensor]:
+        mini = Miniature(model=backbone(tie_embeddings=tied), max_steps=1, rollout=miniature().rollout)
+        _, batch = sampled(mini)
+        equal = dataclasses.replace(batch, advantages=torch.zeros_like(batch.advantages))
+        module = mini.grpo(objective=TokenLevelGRPO(kl_coef=0.0), mtp_loss_weight=weight, mtp_trunk=trunk)
+        return backwards(module, [equal], tmp_path)[0].gradients
+
+    detached, trained = gradients("detached"), gradients("trained")
+    assert detached.keys() == trained.keys() and {"embedding.weight", "norm.weight"} <= trunk_of(detached).keys()
+    assert all(gradient.abs().max() == 0.0 for gradient in trunk_of(detached).values())
+    assert all(gradient.abs().max() > 0.0 for gradient in trunk_of(trained).values())
+    modules = detached.keys() - trunk_of(detached).keys()
+    assert len(modules) > 5 and all(torch.equal(detached[name], trained[name]) for name in modules)
+    assert any(detached[name].abs().max() > 0 for name in modules)
+
+
+@pytest.mark.parametrize("router", ["frozen", "update", "replay"])
+def test_a_detached_mtp_loss_adds_nothing_to_the_policys_gradient(tmp_path: Path, router: str) -> None:
+    batch = recorded(miniature())
+
+    def gradients(**settings: Any) -> dict[str, torch.Tensor]:
+        mini = miniature()
+        module = mini.grpo(objective=TokenLevelGRPO(kl_coef=BETA), router=router, **settings)
+        module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
+        return backwards(module, [batch], tmp_path)[0].gradients
+
+    without, detached = gradients(), gradients(mtp_loss_weight=0.5, mtp_trunk="detached")
+    trained = gradients(mtp_loss_weight=0.5, mtp_trunk="trained")
+    for name, gradient in without.items():
+        assert torch.equal(detached[name], gradient), name
+    assert any(not torch.equal(trained[name], gradient) for name, gradient in without.items())
+
+
+def test_what_the_mtp_loss_moves_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InvalidInput, match=r"stage\.mtp_trunk='frozen'"):
+        miniature().grpo(mtp_trunk="frozen")
+    _, batch = sampled(miniature())
+    for settings, said in (
+        ({"mtp_loss_weight": 0.1}, 1),
+        ({"mtp_loss_weight": 0.1, "mtp_trunk": "detached"}, 0),
+        ({}, 0),
+    ):
+        backwards(miniature().grpo(**settings), [batch], tmp_path)
+        assert capsys.readouterr().out.count("+stage.mtp_trunk=detached") == said
+
+
 def test_the_mtp_module_can_go_on_learning_the_completions(tmp_path: Path) -> None:
     """Its loss is lambda times the cross-entropy of the token two places ahead, over completion tokens."""
     mini = miniature()
