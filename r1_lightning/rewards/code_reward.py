@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache
 
+from r1_lightning.rewards import sandbox_packages
 from r1_lightning.rewards.accuracy import shorten
 from r1_lightning.rewards.code_equality import same_output, same_result
 from r1_lightning.rewards.sandbox import (
@@ -50,7 +51,7 @@ from r1_lightning.rewards.verifier_pool import available_processors
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.text.programs import final_program, lenient_program
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
-from r1_lightning.types.errors import require, require_choice, require_int
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.text import Completion, Problem, Verdict
 
 _TIMES = (CPU, CLOCK, PROGRAM)  # ends by a limit of time
@@ -69,9 +70,11 @@ class CodeReward:
         partial_credit: a share of the hidden cases instead of 0.0.
         allow_unsandboxed: run programs with limits only where this machine cannot isolate them.
         form: of the completions, which says where the program stands (`text.reasoning_format.FORMS`).
+        packages: names of installed packages that programs may import, such as numpy (`rewards.sandbox_packages`).
 
     Raises:
-        InvalidInput: no isolation and `allow_unsandboxed` false; when called, a problem without tests.
+        InvalidInput: no isolation and `allow_unsandboxed` false; a package that is not installed; when called, a problem without
+            tests.
         SandboxError: when called, a sandbox that does not start.
     """
 
@@ -86,6 +89,7 @@ class CodeReward:
         allow_unsandboxed: bool = False,
         form: FormName = R1_ZERO_FORM,
         program_cpu_limit_s: int = 60,
+        packages: Sequence[str] = (),
     ) -> None:
         require_choice("form", form, FORMS)
         self.name = name
@@ -95,6 +99,7 @@ class CodeReward:
         require_int("workers", self.workers, 1)
         self.limits = Limits(cpu_limit_s, memory_limit_mb, program_cpu_s=program_cpu_limit_s)
         self.partial_credit = partial_credit
+        self.packages = _found(packages)
         self.isolated = require_isolation(allow_unsandboxed)
         if not self.isolated:
             _warn_once()
@@ -124,7 +129,7 @@ class CodeReward:
 
     def _judge(self, tests: CodeTests, answer: str) -> Verdict:
         program = Program(tests.kind, answer, tests.setup, tests.entry_point)
-        with Sandbox(program, self.limits, self.isolated) as sandbox:
+        with Sandbox(program, self.limits, self.isolated, self.packages) as sandbox:
             if tests.kind == "assert":
                 return self._by_script(sandbox, tests)
             return self._by_cases(sandbox, tests)
@@ -196,6 +201,13 @@ class CodeReward:
 def _tests_of(problem: Problem) -> str:
     require(TESTS in problem.metadata, "problem.metadata", dict(problem.metadata), f"the code reward needs {TESTS!r}")
     return problem.metadata[TESTS]
+
+
+def _found(packages: Sequence[str]) -> dict[str, str]:
+    try:
+        return sandbox_packages.find(packages)
+    except LookupError as error:
+        raise InvalidInput(f"packages={list(packages)!r} is not allowed: {error}") from error
 
 
 @cache

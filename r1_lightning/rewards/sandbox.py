@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from types import TracebackType
 from typing import Any
 
 import r1_lightning
-from r1_lightning.rewards import sandbox_walls
+from r1_lightning.rewards import sandbox_packages, sandbox_walls
 from r1_lightning.text.code_tests import CodeTestKind
 from r1_lightning.types.errors import require, require_int
 
@@ -107,15 +108,23 @@ class SandboxError(RuntimeError):
 class Sandbox:
     """A sandbox for one program, used as a context; `run` is one case. Not for several threads at once.
 
+    `packages` are what `sandbox_packages.find` found of those that the program may import.
+
     Raises:
         SandboxError: it cannot start, with what the system said.
     """
 
-    def __init__(self, program: Program, limits: Limits | None = None, isolated: bool = True) -> None:
+    def __init__(
+        self,
+        program: Program,
+        limits: Limits | None = None,
+        isolated: bool = True,
+        packages: Mapping[str, str] | None = None,
+    ) -> None:
         self.limits = limits or Limits()
         self.kind = program.kind
         self._folder = None if isolated else tempfile.TemporaryDirectory(prefix="r1_answer_")
-        self._process = _start(isolated, self._folder.name if self._folder else "")
+        self._process = _start(isolated, self._folder.name if self._folder else "", packages or {})
         self._died = False
         self._cpu_s = self._clock_s = 0.0  # taken by the cases that are done
         try:
@@ -253,12 +262,14 @@ def require_isolation(allow_unsandboxed: bool) -> bool:
     return found.available
 
 
-def _start(isolated: bool, folder: str) -> subprocess.Popen[bytes]:
+def _start(isolated: bool, folder: str, packages: Mapping[str, str]) -> subprocess.Popen[bytes]:
     project = str(Path(r1_lightning.__file__).resolve().parents[1])
     python = os.path.realpath(sys.executable)  # not that of a virtual environment: its packages are not for answers
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    kept |= sandbox_packages.SINGLE_THREADED if packages else {}
+    arguments = [str(os.getpid()), str(int(isolated)), folder, json.dumps(packages)]
     return subprocess.Popen(
-        [python, *_OPTIONS, "-m", "r1_lightning.rewards.sandbox_init", str(os.getpid()), str(int(isolated)), folder],
+        [python, *_OPTIONS, "-m", "r1_lightning.rewards.sandbox_init", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
-from r1_lightning.rewards import sandbox_values
+from r1_lightning.rewards import sandbox_packages, sandbox_values
 from r1_lightning.rewards.sandbox_ending import exit_status, finish
 
 REPORT_FD, CALLS_FD, RETURNS_FD = 3, 4, 5  # where a process finds its pipes; 0, 1 and 2 are the usual three
@@ -52,7 +52,7 @@ def answer_call(request: Mapping[str, Any], given: str) -> None:
 
     def call() -> str:
         function = _function(_load(request, "answer"), request["entry_point"])
-        return json.dumps({"result": function(*json.loads(given))})
+        return json.dumps({"result": function(*json.loads(given))}, default=sandbox_values.plain)
 
     _report_errors(call)
 
@@ -136,6 +136,7 @@ def _load(request: Mapping[str, Any], name: str) -> dict[str, Any]:
     sys.argv[:] = ["answer.py"]
     sys.set_int_max_str_digits(INT_DIGITS)
     random.seed(0)
+    sandbox_packages.begin_alike()
     module = _Program(name)
     sys.modules[name] = module
     for part in ("setup", "answer"):

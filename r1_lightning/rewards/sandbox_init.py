@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from r1_lightning.rewards import sandbox_child, sandbox_ending, sandbox_seccomp, sandbox_walls
+from r1_lightning.rewards import sandbox_child, sandbox_ending, sandbox_packages, sandbox_seccomp, sandbox_walls
 from r1_lightning.rewards.sandbox_watch import Reply, watch
 
 FIRST_FREE_FD = 10  # below it lie the places of a case's own pipes
@@ -50,8 +50,8 @@ class _Pipe(NamedTuple):
 
 
 def main() -> None:
-    """Arguments: the parent's process id, "1" for isolation, a folder to work in where there is none."""
-    parent, isolated, folder = int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3]
+    """Arguments: the parent's process id, "1" for isolation, a folder to work in where there is none, packages as JSON."""
+    parent, isolated, folder, packages = int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3], json.loads(sys.argv[4])
     sys.path[:] = [entry for entry in sys.path if entry.startswith(sys.base_prefix)]
     for name in LOADED:
         importlib.import_module(name)
@@ -76,12 +76,14 @@ def main() -> None:
             if select.select([alive.read], [], [], 0)[0]:
                 return  # it ended before the kernel knew that we go with it
             os.close(alive.read)
-            sandbox_walls.build()
+            sandbox_walls.build(packages)
         link.send({"ready": True})
     except OSError as error:
         link.send({"failed": f"{error.strerror or error}"})
         return
-    serve(link, isolated, folder)
+    if packages:
+        sys.path.append(sandbox_packages.FOLDER if isolated else sandbox_packages.link(packages, folder))
+    serve(link, isolated, folder, packages)
 
 
 class Link:
@@ -117,11 +119,12 @@ class Link:
         return b"".join(pieces)
 
 
-def serve(link: Link, isolated: bool, folder: str) -> None:
+def serve(link: Link, isolated: bool, folder: str, packages: Mapping[str, str]) -> None:
     """One answer: its request, then its cases until the parent has seen enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing that an answer sends may end init
     request = link.receive()
     number = 0
+    sandbox_packages.load(packages, request["setup"], request["answer"])
     gc.freeze()  # what is here now is not an answer's to sift through at its end
     while True:
         case = link.receive()

@@ -2,7 +2,8 @@
 
 Only data passes: None, booleans, numbers, text, bytes, lists, tuples, sets and dictionaries of these. JSON with one addition,
 because scripts tell (1, 2) from [1, 2]: whatever JSON has not is an object with one key, the name of the type. An object that
-equals everything cannot pass, nor can code. Subclasses pass as what they extend (a Counter as a dict).
+equals everything cannot pass, nor can code. Subclasses pass as what they extend (a Counter as a dict), a number of NumPy's as the
+number.
 
 Standard library only: this runs inside the sandbox.
 """
@@ -40,6 +41,15 @@ def _packed(value: Any) -> Any:
     for name, kind in (("tuple", tuple), ("set", set), ("frozenset", frozenset)):
         if isinstance(value, kind):
             return {name: [_packed(item) for item in value]}
+    return _packed(plain(value))
+
+
+def plain(value: Any) -> Any:
+    """The number that one of NumPy's types holds; `TypeError` for anything else."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        number = value.item()
+        if isinstance(number, (bool, int, float, complex, str, bytes)):
+            return number
     raise TypeError(f"a value of type {type(value).__name__} is not data")
 
 

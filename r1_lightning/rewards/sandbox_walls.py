@@ -15,8 +15,11 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from r1_lightning.rewards import sandbox_packages
 
 NEW_ROOT = "/sys"  # exists everywhere and holds nothing that Python needs: the new root is mounted over it, in our namespace only
 TMP = "/tmp"
@@ -60,15 +63,20 @@ def leave_namespaces() -> None:
     _call("unshare", sum(_CLONE_NEW.values()), step=f"unshare ({', '.join(_CLONE_NEW)})")
 
 
-def build() -> None:
-    """Leave the old root for one that holds the libraries, read-only, and an empty folder for /tmp."""
+def build(packages: Mapping[str, str] | None = None) -> None:
+    """Leave the old root for one that holds the libraries, read-only, and an empty folder for /tmp.
+
+    `packages`: further folders by the name that each gets below `sandbox_packages.FOLDER`.
+    """
     os.umask(0o022)
     _call("sethostname", b"sandbox", len(b"sandbox"))
     folders, links, hidden = python_folders()
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", NEW_ROOT, "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={ROOT_BYTES},mode=755")
-    for folder in folders:
-        target = NEW_ROOT + folder
+    bound = {folder: folder for folder in folders}
+    bound |= {f"{sandbox_packages.FOLDER}/{name}": folder for name, folder in (packages or {}).items()}
+    for place, folder in bound.items():
+        target = NEW_ROOT + place
         os.makedirs(target, exist_ok=True)
         _mount(folder, target, None, _MS_BIND | _MS_REC)
         _read_only(target)

@@ -127,6 +127,16 @@ def test_the_limit_of_all_cases_together(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [box.run("0.6").ended, box.run("9").ended, box.run("0").ended] == ["", PROGRAM, PROGRAM]
 
 
+def test_cpu_time_is_that_of_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "CLOCK_FACTOR", ON_ANY_MACHINE)
+    spend = (  # outside of the interpreter's lock, on as many processors as there are
+        "import hashlib, threading\nfor _ in range(8):\n"
+        "    threading.Thread(target=hashlib.pbkdf2_hmac, args=('sha256', b'', b'', 10**8)).start()"
+    )
+    (outcome,) = one(Program("stdin", spend), "", limits=Limits(cpu_s=1))
+    assert outcome.ended == CPU and 0.9 <= outcome.cpu_s < 3  # SIGXCPU after 1 s, SIGKILL after 2
+
+
 def test_a_dead_sandbox_is_said_and_stays_dead() -> None:
     with Sandbox(Program("stdin", "print(1)")) as box:
         os.killpg(box._process.pid, signal.SIGKILL)

@@ -93,7 +93,12 @@ def test_programs_end_as_python_programs_do(answer: str, code: int, report: str 
         ("def f(a, b): return a + b", "[1, 2]", '{"result": 3}'),
         ("class Solution:\n    def f(self, a): return {a: (a,)}", "[1]", '{"result": {"1": [1]}}'),
         ("f = lambda: 10 ** 5000", "[]", '{"result": 1' + "0" * 5000 + "}"),
-        ("def f(): return {1}", "[]", '{"error": "TypeError: Object of type set is not JSON serializable"}'),
+        ("def f(): return {1}", "[]", '{"error": "TypeError: a value of type set is not data"}'),
+        (
+            "import types\nclass A:\n    __module__, shape = 'numpy', ()\n    def item(self): return self\ndef f(): return A()",
+            "[]",
+            '{"error": "TypeError: a value of type A is not data"}',
+        ),
         ("g = 1", "[]", '{"error": "NameError: the answer defines no function f"}'),
         ("if __name__ == '__main__':\n    1 / 0\ndef f(): return 1", "[]", '{"result": 1}'),
     ],

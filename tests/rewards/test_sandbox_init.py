@@ -53,7 +53,7 @@ def test_without_isolation_each_case_has_a_folder_and_files_go_away() -> None:
 
 
 def test_it_ends_when_its_requests_end(repo_root: Path) -> None:
-    command = [sys.executable, "-m", "r1_lightning.rewards.sandbox_init", str(os.getpid()), "0", ""]
+    command = [sys.executable, "-m", "r1_lightning.rewards.sandbox_init", str(os.getpid()), "0", "", "{}"]
     ended = subprocess.run(command, cwd=repo_root, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert ended.returncode == 0 and b'{"ready": true}' in ended.stdout and ended.stderr == b""
     assert sandbox_init.FIRST_FREE_FD > 5  # the pipes of a case fit below it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, namedtuple
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,3 +68,21 @@ def test_what_is_no_data_is_refused(value: Any) -> None:
 def test_what_dump_never_writes_is_refused(line: str) -> None:
     with pytest.raises((ValueError, TypeError)):
         load(line)
+
+
+def test_numbers_of_numpy_pass_as_numbers_and_arrays_do_not() -> None:
+    given = [
+        np.int64(5),
+        np.float32(0.5),
+        np.bool_(True),
+        np.uint8(255),
+        np.complex64(1j),
+        np.float64(0.1),
+        np.str_("a"),
+    ]
+    came = load(dump(given))
+    assert came == [5, 0.5, True, 255, 1j, 0.1, "a"]
+    assert [type(value) for value in came] == [int, float, bool, int, complex, float, str]
+    for value in (np.zeros(2), np.datetime64("2020-01-01"), np.dtype(int), np):
+        with pytest.raises(TypeError, match="is not data"):
+            dump([value])
