@@ -19,23 +19,26 @@ import lightning as L
 import torch
 
 from r1_lightning.artefacts.files import output_folder, replacing
+from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.types.errors import require, require_int
-
-LAST = "last.ckpt"
 
 
 class ResumeCheckpoint(L.Callback):
-    """Saves the whole training state every `every_steps` optimizer steps to `folder`/last.ckpt."""
+    """Saves the whole state to `folder`/last.ckpt every `every_steps` optimizer steps, and where training is to stop early.
+
+    `saved_step` is the step that a resumed run would go on from; 0 where there is nothing to resume.
+    """
 
     def __init__(self, folder: Path, every_steps: int) -> None:
         require_int("callbacks.checkpoint.every_steps", every_steps, 1)
         self.folder = folder
         self.every_steps = every_steps
         self.last_step = 0
+        self.saved_step = self.taken_step = 0
         self.taken: io.BytesIO | None = None  # a state that is not written yet
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.last_step = trainer.global_step
+        self.last_step = self.saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._remove_leftovers()
 
@@ -46,7 +49,7 @@ class ResumeCheckpoint(L.Callback):
         self.last_step = step
         if step == before:  # in the middle of a step's micro-batches: their gradients would not be in the checkpoint
             return
-        if step % self.every_steps == 0 and step < trainer.max_steps:
+        if (step % self.every_steps == 0 or trainer.should_stop) and step < trainer.max_steps:
             self.save(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
@@ -66,6 +69,7 @@ class ResumeCheckpoint(L.Callback):
         state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
         self.taken = io.BytesIO()
         torch.save(state, self.taken)
+        self.taken_step = trainer.global_step
 
     def write(self, trainer: L.Trainer) -> None:
         """Write a state that was taken beside the old checkpoint, then take its place in one step.
@@ -83,6 +87,7 @@ class ResumeCheckpoint(L.Callback):
                 self.folder.mkdir(parents=True, exist_ok=True)
             with replacing(self.folder / LAST) as temporary:
                 temporary.write_bytes(content.getbuffer())
+        self.saved_step = self.taken_step
         trainer.strategy.barrier("ResumeCheckpoint.write")
 
     def _remove_leftovers(self) -> None:

@@ -25,12 +25,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
+from r1_lightning.run import machine
 from r1_lightning.run.compose import HYDRA_VERSION_BASE, composing, config_folder, explain, from_hydra
 from r1_lightning.run.declared import check_declared
-from r1_lightning.run.exit_codes import BAD_INPUT, INTERRUPTED, TERMINATED, bad_input_in
+from r1_lightning.run.exit_codes import BAD_INPUT, INTERRUPTED, bad_input_in
 from r1_lightning.run.openmp import bound_spinning
+from r1_lightning.run.quoting import readable
 from r1_lightning.run.targets import find_own_modules
-from r1_lightning.types.errors import require
+from r1_lightning.types.errors import Stopped, require
 
 if TYPE_CHECKING:
     from r1_lightning.run.graph import RunStage
@@ -41,27 +43,36 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 def main(run_stage: RunStage | None = None, configs: Path | None = None, config_name: str = "train") -> int:
     """Run the stage that `sys.argv` asks for, by default with `train.run_stage`; returns the exit code."""
+    if refused := machine.set_up():
+        return refused
     bound_spinning()  # before torch is imported
     find_own_modules()
+    sys.argv[1:] = readable(sys.argv[1:])
     progress, folder = _Progress(), (configs or config_folder()).absolute()
 
     def task(config: DictConfig) -> None:
         progress.composed = True
-        if progress.error is None:  # a sweep (-m) ends at its first error
-            try:
-                _run(config, run_stage, progress)
-            except Exception as error:  # kept, because Hydra would print lines of its own about it
-                progress.error = error
+        try:
+            _run(config, run_stage, progress)
+        except Exception as error:  # kept, because Hydra would print lines of its own about it
+            progress.error = error
+            raise _Ended from error
 
     hydra_main = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(folder), config_name=config_name)
 
     def start() -> None:
-        hydra_main(task)()
-        if progress.error is not None:
-            raise progress.error
+        try:
+            hydra_main(task)()
+        except _Ended:
+            assert progress.error is not None
+            raise progress.error from progress.error.__cause__
 
     with _full_errors() as wanted:
         return _report(start, progress, folder, config_name, wanted)
+
+
+class _Ended(BaseException):
+    """Passes through Hydra, which would launch the next job of a sweep (-m) after an `Exception`."""
 
 
 @dataclass
@@ -115,13 +126,13 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
     try:
         start()
         return 0
+    except Stopped as stopped:
+        return _interrupted(progress, stopped.code, stopped)
     except KeyboardInterrupt:
         return _interrupted(progress)
     except SystemExit as leaving:  # argparse, --help, and Lightning's own answer to Ctrl-C
         if any(isinstance(error, KeyboardInterrupt) for error in _chain(leaving)):
             return _interrupted(progress)
-        if leaving.code == TERMINATED:
-            return _interrupted(progress, TERMINATED)
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
         line = _line(error, progress, configs, config_name)
@@ -159,9 +170,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _interrupted(progress: _Progress, code: int = INTERRUPTED) -> int:
+def _interrupted(progress: _Progress, code: int = INTERRUPTED, stopped: Stopped | None = None) -> int:
+    """Say in one line, the last of all, what is kept and how to go on."""
+    reason, step = ("interrupted", None) if stopped is None else (stopped.reason, stopped.step)
     again = "its folder keeps what was done" if progress.fresh else "the same command resumes"
-    print(f"interrupted; {again}", file=sys.stderr, flush=True)
+    if step is not None and not progress.fresh:
+        again = f"{again}, step {step} is saved" if step else f"{again}, from its start: no step is saved"
+    print(f"{reason}; {again}", file=sys.stderr, flush=True)
     return code
 
 

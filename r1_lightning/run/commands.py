@@ -13,6 +13,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from r1_lightning.run import machine
 from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.exit_codes import BAD_INPUT, bad_input_in
 from r1_lightning.run.validate import validate
@@ -23,6 +24,8 @@ MAX_DIGITS = 8  # of a count: more is a slip of the finger
 
 def run_command(documentation: str | None, usage: str, do: Callable[[Sequence[str]], str]) -> int:
     """Print what `do` makes of the command line, or with `--help` or nothing the usage; returns the exit code."""
+    if refused := machine.set_up():
+        return refused
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):
         print(f"{(documentation or '').strip()}\n\n{usage}")

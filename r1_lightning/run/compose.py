@@ -31,6 +31,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from r1_lightning.run.quoting import readable
 from r1_lightning.types.errors import InvalidInput
 
 HYDRA_VERSION_BASE = "1.3"
@@ -121,8 +122,9 @@ def from_hydra(config: DictConfig) -> StageConfig:
 
 def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:
     """Compose from overrides; Hydra must be initialised. Raises `InvalidInput` for whatever Hydra refuses."""
+    overrides = readable(overrides)
     try:
-        config = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        config = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
     except Exception as error:
         line = explain(error, overrides, config_name)
         if line is None:

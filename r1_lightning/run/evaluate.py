@@ -26,6 +26,7 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.run import machine
 from r1_lightning.run.compose import config_folder
 from r1_lightning.run.measuring import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.parts import accuracy_of, build_parts
@@ -124,6 +125,8 @@ def _loaded(path: Path) -> DictConfig:
 
 def main() -> int:
     """The command line of `scripts/evaluate.py`; returns the exit code."""
+    if refused := machine.set_up():
+        return refused
     parser = argparse.ArgumentParser(description="Measure a finished artefact on held-out problems.")
     parser.add_argument("artefact", type=Path, help="a folder under paths.root")
     parser.add_argument("--force-empty-think", action="store_true", help="leave the model no room to reason")

@@ -27,16 +27,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import lineage, store, work
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
+from r1_lightning.artefacts.leftovers import remove_leftovers
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, compose_stage, resolved
 from r1_lightning.run.importing import open_input, with_model_of
 from r1_lightning.run.keys import GRAPH_KEYS, SHARE_KEYS
+from r1_lightning.run.logger_rules import check_logger_packages
 from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
 from r1_lightning.run.stage_tree import measured_stages, stage_table, time_table, tree
 from r1_lightning.run.targets import PACKAGE, source_digest
 from r1_lightning.run.task_rules import check_task
 from r1_lightning.run.validate import validate
+from r1_lightning.run.waiting import Waiting
 from r1_lightning.types.errors import InvalidInput, require
 
 # Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there. None: its
@@ -189,6 +192,7 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
             )
         return found
     check_installed(node.stage.config)  # before its inputs are made
+    check_logger_packages(node.stage.config)
     inputs = {}
     for name, source in node.inputs.items():
         if isinstance(source, Artefact):
@@ -201,7 +205,7 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
             require(done, f"stage.inputs.{name}", str(inputs[name].folder), "other processes are still at work on it")
     if found is not None:
         say(f"{role}: resuming {found.folder}")
-        return _run(node, found, inputs, maker)
+        return _run(node, found, inputs, maker, role)
     made = _new_folder(node, fresh)
     if made.complete:
         return made
@@ -209,7 +213,7 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
         say(f"{role}: running -> {made.folder}")
     else:
         say(f"{role}: missing, building it first (stage {_what(node)}) -> {made.folder}")
-    return _run(node, made, inputs, maker)
+    return _run(node, made, inputs, maker, role)
 
 
 def _what(node: Node) -> str:
@@ -224,12 +228,13 @@ def _share(node: Node) -> tuple[int, int]:
 
 
 def _new_folder(node: Node, fresh: bool) -> Artefact:
-    """A folder of the stage's own; for processes that share the work, the one that the first of them made."""
+    """A folder of the stage's own, or the one that another process has made since we looked."""
     choices = node.stage.choices
     names = (node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
-    if _share(node)[1] == 1:
+    if fresh:
+        allowed = "with stage.shards above 1 each process would make a folder of its own"
+        require(_share(node)[1] == 1, "fresh", True, allowed)
         return store.create(node.root, *names)
-    require(not fresh, "fresh", True, "with stage.shards above 1 each process would make a folder of its own")
     with store.in_turn(node.root):
         return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)
 
@@ -239,12 +244,17 @@ def _short(commit: str) -> str:
     return commit[:SHORT_DIGITS] + "-dirty" * commit.endswith("-dirty")
 
 
-def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker) -> Artefact:
-    """Run the stage in its folder, under its lock, and complete the artefact unless other processes have shares left to do."""
+def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker, role: str) -> Artefact:
+    """Run the stage in its folder, under its lock, and complete the artefact unless other processes have shares left to do.
+
+    An input that another process is making is waited for; the target itself is refused then.
+    """
     folder, (share, of) = artefact.folder, _share(node)
-    lock = store.locked(folder) if of == 1 else store.locked(folder, f"{store.LOCK}-{share}-of-{of}")
+    waiting = None if role == node.stage.name else Waiting(role, node, folder, maker.say)
+    lock = store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{share}-of-{of}", waiting)
     with lock, store.output_folder(folder):
-        if store.is_complete(folder):  # another process finished it while this one waited for its inputs
+        if store.is_complete(folder):  # another process finished it while this one waited
+            maker.say(f"{role}: {folder} is complete now, made by another process")
             return store.open_artefact(folder)
         with store.in_turn(folder):
             if not (folder / store.CONFIG).exists():
@@ -262,12 +272,15 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
         with store.in_turn(folder):
             if store.is_complete(folder):
                 return store.open_artefact(folder)
-            return store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
+            made = store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
+            remove_leftovers(folder)
+            return made
 
 
 def _remove_if_untouched(folder: Path) -> None:
     """A stage that refused its input before it did anything leaves no folder behind."""
-    if {entry.name for entry in folder.iterdir()} <= {store.CONFIG, store.COMMITS, store.LOCK, store.TURN, work.WORK}:
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith((store.LOCK, store.TURN))}
+    if names <= {store.CONFIG, store.COMMITS, work.WORK}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

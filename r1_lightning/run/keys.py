@@ -14,7 +14,7 @@ SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which 
 # Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
-    "trainer": {"threads": int | None, "checkpoint_every_steps": int},
+    "trainer": {"threads": int | None, "checkpoint_every_steps": int, "max_time": str | None},
     "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict},
     "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
     "paths": {"root": str, "data": str},

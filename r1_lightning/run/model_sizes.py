@@ -9,6 +9,7 @@ from r1_lightning.artefacts.files import write_text
 from r1_lightning.model.cache_sizes import GQA_GROUPS, cache_bytes_per_token
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import Parameters, count_parameters, meta_backbone
+from r1_lightning.run import machine
 from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.parts import inject
 
@@ -69,6 +70,8 @@ def document() -> str:
 
 def main() -> int:
     """The command line of `scripts/model_sizes.py`."""
+    if refused := machine.set_up():
+        return refused
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--write", action="store_true", help=f"rewrite {DOCUMENT}")
     options = parser.parse_args()

@@ -30,6 +30,7 @@ from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.lineage import commit
 from r1_lightning.artefacts.store import Artefact, open_artefact
+from r1_lightning.run import machine
 from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.exit_codes import BAD_INPUT
 from r1_lightning.types.errors import InvalidInput
@@ -76,6 +77,8 @@ def report_options(
     documentation: str | None, name: str, seeds: Sequence[int], root: str | None = None
 ) -> argparse.ArgumentParser:
     """The options of every report `name`: which seeds, where runs go, where the report goes."""
+    if refused := machine.set_up():
+        raise SystemExit(refused)
     parser = argparse.ArgumentParser(description=(documentation or "").partition("\n")[0])
     parser.add_argument(
         "--seeds", type=int, nargs="*", default=list(seeds), help="which seeds to run, if not yet run; none: draw only"

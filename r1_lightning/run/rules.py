@@ -16,9 +16,10 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from r1_lightning.run.logger_rules import check_loggers
 from r1_lightning.run.model_rules import check_model
 from r1_lightning.run.reward_rules import check_rewards
-from r1_lightning.types.errors import require
+from r1_lightning.types.errors import require, require_duration
 from r1_lightning.types.tensors import ChatBatch, DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
 
 GROUPS = (
@@ -45,6 +46,7 @@ TRAINER_KEYS = (
     "strategy",
     "threads",
     "checkpoint_every_steps",
+    "max_time",
     "enable_progress_bar",
     "profiler",
     "benchmark",
@@ -102,6 +104,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     _check_own_text(plain)
     check_rewards(plain)
     check_model(plain)
+    check_loggers(plain.get("logger") or {})
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -109,6 +112,8 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         if not key.startswith("_"):
             allowed = f"trainer takes {', '.join(TRAINER_KEYS)}; others could change the weights, not their fingerprint"
             require(key in TRAINER_KEYS, f"trainer.{key}", value, allowed)
+    if trainer.get("max_time") is not None:
+        require_duration("trainer.max_time", trainer["max_time"])
     for key, one in ONE_PROCESS.items():
         value = trainer.get(key, one)
         chosen = key == "devices" and isinstance(value, list) and len(value) == 1  # which one, by its number

@@ -7,34 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.store import TABLE, TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
-from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.comparing import is_comparing, run_comparison
-from r1_lightning.run.exit_codes import TERMINATED
+from r1_lightning.run.fitting import fit, make_trainer
+from r1_lightning.run.loggers import log_results
 from r1_lightning.run.measuring import check_prompt_lengths, stage_evaluation
-from r1_lightning.run.metrics_log import MetricsLog
 from r1_lightning.run.models import make_backbone
-from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch, trainer_settings
+from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.sampling import is_sampling, run_sampling
 from r1_lightning.run.teachers import TEACHER, with_teacher
 from r1_lightning.types.errors import require
-
-CHECKPOINTS = "checkpoints"
-LOGS = "tensorboard"
 
 
 def run_stage(
@@ -65,8 +58,8 @@ def run_stage(
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
-    trainer = _trainer(config, folder, getattr(datamodule, "micro_batches", 1))
-    _fit(trainer, module, datamodule, folder)
+    trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
+    fit(trainer, module, datamodule, folder)
     save_weights(module.backbone, folder / WEIGHTS)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if evaluator is not None:
@@ -74,7 +67,7 @@ def run_stage(
             measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder)
         else:
             measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
-        _log(measured, trainer)
+        log_results(measured, trainer)
         metrics.update(measured)
     return metrics
 
@@ -87,39 +80,6 @@ def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, 
     config = config.copy()
     config.stage.max_steps = parts["max_steps"] = datamodule.steps()
     return config, datamodule
-
-
-def _trainer(config: DictConfig, folder: Path, micro_batches: int) -> L.Trainer:
-    callbacks = [instantiate(node) for node in (config.get("callbacks") or {}).values() if node is not None]
-    callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
-    loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
-    if (config.get("logger") or {}).get("tensorboard"):
-        loggers.append(TensorBoardLogger(folder, name="", version=LOGS))
-    return instantiate(
-        trainer_settings(config),
-        max_steps=config.stage.max_steps,
-        max_epochs=1,
-        accumulate_grad_batches=micro_batches,
-        logger=loggers,
-        callbacks=callbacks,
-        default_root_dir=str(folder),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        _convert_="object",
-    )
-
-
-def _fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, folder: Path) -> None:
-    resume = checkpoint_to_resume(folder / CHECKPOINTS)
-    try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
-    except SIGTERMException as error:  # its own exit code would be 0
-        raise SystemExit(TERMINATED) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    early = f"training ended after {trainer.global_step} optimizer steps (a callback stopped it); it is not complete"
-    require(trainer.global_step == trainer.max_steps, "stage.max_steps", trainer.max_steps, early)
 
 
 def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evaluator | PreferenceEvaluator | None:
@@ -184,11 +144,3 @@ def _evaluate_reward_model(
     title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
     write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")
     return {f"eval/preferences/{name}": measure.value for name, measure in measures.items()}
-
-
-def _log(metrics: Mapping[str, float], trainer: L.Trainer) -> None:
-    """Show final measures in TensorBoard; metrics.csv has a row per step and artefact.json holds these."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_metrics(dict(metrics), trainer.global_step)
-            logger.finalize("success")

@@ -119,6 +119,9 @@ class StageModule(L.LightningModule):
         is_finite = self._is_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
         is_skipped = self.nothing_to_learn() or not is_finite
         self.log("train/skipped_step", float(is_skipped))
+        self.log(
+            "optim/lr", optimizer.param_groups[-1]["lr"]
+        )  # of this very step; Muon's matrices, the first, have another
         if is_skipped:
             for parameter in parameters:
                 parameter.grad = None  # an optimizer leaves such parameters, and what it knows of them, as they are

@@ -8,6 +8,7 @@ its traceback.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -15,6 +16,21 @@ from typing import Any
 
 class InvalidInput(ValueError):
     """Input from outside (a configuration, a file, a folder) is not acceptable; the message is one line."""
+
+
+STOPPED_BY_TIME = 124  # the exit code of a run whose time was up, as `timeout` has it
+
+
+class Stopped(BaseException):
+    """Work that ends before its end, as it was asked to (a signal, no time left), with the exit `code` that says which.
+
+    No `Exception`: nothing that mends or reports faults on the way should hold it. `step` is the
+    optimizer step that the same command goes on from, None where nothing is known to be saved.
+    """
+
+    def __init__(self, reason: str, code: int, step: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.code, self.step = reason, code, step
 
 
 def require(condition: bool, field: str, value: Any, allowed: str) -> None:
@@ -48,3 +64,14 @@ def require_choice(field: str, value: Any, choices: Iterable[Any]) -> None:
     """`value` must be one of `choices`."""
     allowed = list(choices)
     require(value in allowed, field, value, f"it must be one of {', '.join(map(str, allowed))}")
+
+
+def require_duration(field: str, text: str) -> float:
+    """Seconds in "HH:MM:SS" or "DD:HH:MM:SS". `InvalidInput` names `field` where it is neither, or nothing."""
+    is_time = re.fullmatch(r"(?:\d{1,3}:)?\d{1,3}:[0-5]?\d:[0-5]?\d", text, re.ASCII) is not None
+    allowed = 'it must be "HH:MM:SS" or "DD:HH:MM:SS", more than 0'
+    require(is_time, field, text, allowed)
+    numbers = [int(part) for part in text.split(":")]
+    seconds = sum(number * unit for number, unit in zip(reversed(numbers), (1, 60, 3600, 86400), strict=False))
+    require(seconds > 0, field, text, allowed)
+    return float(seconds)

@@ -66,7 +66,7 @@ def test_pins_name_no_local_build():
 
 
 def test_extras_are_those_the_house_promises():
-    assert set(PROJECT["optional-dependencies"]) == {"test", "fp8", "lora", "tasks", "vllm"}
+    assert set(PROJECT["optional-dependencies"]) == {"test", "fp8", "lora", "mlflow", "tasks", "vllm", "wandb"}
 
 
 def test_version_is_a_release_number():

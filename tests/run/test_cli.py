@@ -174,6 +174,37 @@ def test_a_sweep_runs_each_value(command: Command, tmp_path: Path) -> None:
     assert {entry.name for entry in tmp_path.iterdir()} == {"runs"}
 
 
+def test_a_sweep_ends_at_its_first_error_and_launches_nothing_after_it(command: Command) -> None:
+    outcome = command("-m", "stage=pretrain", "seed=0,-1,2,3")
+    assert outcome.code == 2 and "seed=-1" in outcome.err and [call[3].seed for call in outcome.recorder.calls] == [0]
+    assert "seed=2" not in outcome.out + outcome.err and "seed=3" not in outcome.out + outcome.err
+
+
+def test_names_of_folders_that_hydra_cannot_read_bare_work(command: Command, tmp_path: Path) -> None:
+    for name in ("runs(1)", "a=b", "a#b", "it's", "\u5b9e\u9a8c", "a b (c)", "x&y", "r\u00e9sum\u00e9"):
+        outcome = command("stage=pretrain", f"paths.root={name}")
+        assert outcome.code == 0, (name, outcome.err)
+        assert len(list((tmp_path / name).glob("pretrain-*"))) == 1
+
+
+def test_an_output_that_cannot_show_a_character_shows_its_number(tmp_path: Path, repo_root: Path) -> None:
+    """ASCII, Latin-1 and the code page of a Western Windows: no traceback, and the run is made."""
+    for encoding in ("ascii", "cp1252", "latin-1"):
+        environment = {**os.environ, "PYTHONPATH": str(repo_root), "PYTHONIOENCODING": encoding}
+        script = DONE.format(configs=str(FAKE_CONFIGS))
+        start = [sys.executable, "-c", script, "stage=pretrain", f"paths.root=\u5b9e\u9a8c-{encoding}"]
+        ended = subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+        assert ended.returncode == 0 and b"Traceback" not in ended.stderr, ended.stderr
+        assert rb"\u5b9e\u9a8c" in ended.stdout
+
+
+DONE = """
+import sys
+from pathlib import Path
+from r1_lightning.run.cli import main
+from tests.run.fakes import Recorder
+sys.exit(main(Recorder(), Path({configs!r})))
+"""
 SCRIPT = """
 import sys, time
 from pathlib import Path

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.stages.pretrain import PretrainModule
 from tests.support.commands import SMALL_MODEL, Finished, folder, train, weights
@@ -37,29 +42,125 @@ def test_a_training_that_ends_early_is_not_complete(tmp_path: Path, capsys: Capt
     stop = "+callbacks.stop={_target_: tests.run.test_endings.StopEarly}"
     refused = pretrain(tmp_path, capsys, stop)
     assert "stage.max_steps=5 is not allowed: training ended after 3 optimizer steps" in refused.error
+    assert "step 3 is saved, and the same command without that callback goes on from there" in refused.error
     assert not store.is_complete(folder(tmp_path, "pretrain"))
     assert not (folder(tmp_path, "pretrain") / store.WEIGHTS).exists()
+    assert saved_step(tmp_path) == 3
     assert pretrain(tmp_path, capsys).code == 0  # the same artefact: it goes on without the callback
 
 
-def test_sigterm_says_how_to_go_on_and_is_no_success(
-    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def saved_step(root: Path) -> int:
+    return torch.load(folder(root, "pretrain") / "checkpoints" / LAST, weights_only=True)["global_step"]
+
+
+def signalled(patch: pytest.MonkeyPatch, number: int, step: int, times: int = 1) -> None:
+    """Have `times` signals come in the middle of a step."""
     original = PretrainModule.training_step
 
     def training_step(stage: Any, *arguments: Any) -> Any:
-        if stage.global_step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if stage.global_step == step:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
         return original(stage, *arguments)
 
+    patch.setattr(PretrainModule, "training_step", training_step)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "step"),
+    [(signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 0), (signal.SIGINT, 130, 2), (signal.SIGUSR1, 138, 1)],
+)
+def test_a_signal_saves_its_step_and_says_so_last(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, number: int, code: int, step: int
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(PretrainModule, "training_step", training_step)
-        ended = pretrain(tmp_path / "ended", capsys)
-    assert ended.code == 143 and ended.err.endswith("interrupted; the same command resumes\n")
-    assert not store.is_complete(folder(tmp_path / "ended", "pretrain"))
-    assert pretrain(tmp_path / "ended", capsys).code == 0
+        signalled(patch, number, step)
+        ended = pretrain(tmp_path / "ended", capsys, "logger=tensorboard")
+    assert ended.code == code
+    assert ended.err.endswith(f"interrupted; the same command resumes, step {step + 1} is saved\n")
+    assert not store.is_complete(folder(tmp_path / "ended", "pretrain")) and saved_step(tmp_path / "ended") == step + 1
+    assert pretrain(tmp_path / "ended", capsys, "logger=tensorboard").code == 0
     assert pretrain(tmp_path / "whole", capsys).code == 0
     assert weights(tmp_path / "ended", "pretrain") == weights(tmp_path / "whole", "pretrain")
+    assert shown_steps(tmp_path / "ended", "optim/lr") == [0, 1, 2, 3, 4]  # none twice
+
+
+def shown_steps(root: Path, name: str) -> list[int]:
+    events = EventAccumulator(str(folder(root, "pretrain") / "tensorboard"))
+    events.Reload()
+    return [event.step for event in events.Scalars(name)]
+
+
+def test_a_second_signal_leaves_at_once_with_what_was_saved(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step, last in ((3, "step 2 is saved"), (1, "from its start: no step is saved")):  # a checkpoint every two steps
+        with monkeypatch.context() as patch:
+            signalled(patch, signal.SIGINT, step, times=2)
+            ended = pretrain(tmp_path / str(step), capsys)
+        assert ended.code == 130 and ended.err.endswith(f"interrupted; the same command resumes, {last}\n")
+
+
+def test_a_process_that_was_killed_between_checkpoints_shows_no_step_twice(tmp_path: Path, capsys: Captured) -> None:
+    fault = "+callbacks.fault={_target_: tests.run.test_endings.Fail}"
+    with pytest.raises(ZeroDivisionError):  # at step 4, when step 2 was the last to be saved
+        pretrain(tmp_path, capsys, "logger=tensorboard", fault)
+    assert saved_step(tmp_path) == 2
+    assert pretrain(tmp_path, capsys, "logger=tensorboard").code == 0
+    assert shown_steps(tmp_path, "train/loss") == [0, 1, 2, 3, 4]
+
+
+class Fail(L.Callback):
+    """A defect of somebody's own."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == 3:
+            raise ZeroDivisionError
+
+
+def test_time_that_is_over_saves_and_the_same_command_goes_on(tmp_path: Path, capsys: Captured) -> None:
+    slow = "+callbacks.slow={_target_: tests.run.test_endings.Slow}"
+    ended = pretrain(tmp_path, capsys, "trainer.max_time=00:00:01", slow)
+    assert ended.code == 124
+    assert ended.err.endswith("trainer.max_time=00:00:01 is over; the same command resumes, step 3 is saved\n")
+    assert pretrain(tmp_path, capsys).code == 0
+    for bad in ("10", "soon", "00:00:00"):
+        refused = pretrain(tmp_path, capsys, f"trainer.max_time={bad}").error
+        assert f"trainer.max_time={bad}" in refused.replace("'", "")
+
+
+class Slow(L.Callback):
+    """A step of four tenths of a second."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        time.sleep(0.4)
+
+
+def test_a_finished_run_keeps_no_checkpoint_and_logs_its_learning_rate(tmp_path: Path, capsys: Captured) -> None:
+    assert pretrain(tmp_path, capsys).code == 0
+    artefact = folder(tmp_path, "pretrain")
+    assert not list(artefact.rglob("*.ckpt")) and not (artefact / "checkpoints").exists()
+    with (artefact / "tensorboard" / "metrics.csv").open(newline="") as file:
+        rates = [float(row["optim/lr"]) for row in csv.DictReader(file)]
+    # warm-up over 1 step to 3e-3, then a cosine to a twentieth of it over the steps that are left
+    assert rates[0] == pytest.approx(3e-3, rel=1e-6) and rates == sorted(rates, reverse=True) and rates[-1] < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["ours", "Lightning's"])
+def test_a_batch_system_gets_no_second_checkpoint(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Under Slurm, Lightning saves hpc_ckpt_1.ckpt at a signal and has the job queued again; here the step is saved, once."""
+    for name, value in (("NTASKS", "1"), ("JOB_NAME", "train"), ("JOB_ID", "7"), ("PROCID", "0"), ("LOCALID", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with monkeypatch.context() as patch:
+        signalled(patch, signal.SIGUSR1, 2)
+        assert pretrain(tmp_path, capsys).code == 138
+    artefact = folder(tmp_path, "pretrain")
+    assert not list(artefact.glob("hpc_ckpt*")) and saved_step(tmp_path) == 3
+    if kind != "ours":  # one that was left by an earlier version of ours
+        (artefact / "hpc_ckpt_1.ckpt").write_bytes((artefact / "checkpoints" / LAST).read_bytes())
+    assert pretrain(tmp_path, capsys).code == 0 and not list(artefact.rglob("*.ckpt"))
 
 
 def test_a_disk_that_fills_up_below_tmp_is_one_line(

@@ -80,7 +80,7 @@ SAME = [
     "paths.root=elsewhere",
     "paths.data=/data",
     "+callbacks.x=1",
-    "+logger.x=1",
+    "+logger.x={_target_: tests.run.fakes.FakeReward, name: x}",
     "+launcher.x=1",
 ]
 OTHER = [
@@ -177,12 +177,12 @@ def test_a_folder_finished_meanwhile_is_not_run_again(command: Command, monkeypa
     """Another process completes the artefact between our look and our lock."""
     locked = store.locked
 
-    def finish_first(folder: Path) -> object:
+    def finish_first(folder: Path, *more: object) -> object:
         model = nn.Linear(8, 1)
         store.save_weights(model, folder / store.WEIGHTS)
         digest = folder.name.rpartition("-")[2]
         store.complete(store.Artefact(folder, "pretrain", digest), "c", {}, {}, {"x": 1.0})
-        return locked(folder)
+        return locked(folder, *more)
 
     monkeypatch.setattr(store, "locked", finish_first)
     outcome = command("stage=pretrain")

@@ -1,0 +1,42 @@
+"""What `logger` may hold: loggers by `_target_`, whose packages are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from omegaconf import DictConfig
+
+from r1_lightning.types.errors import InvalidInput, require
+
+TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
+# Loggers of Lightning's whose package is an extra of ours: its module's name, and the extra's.
+EXTRAS = {
+    "WandbLogger": ("wandb", "wandb"),
+    "MLFlowLogger": ("mlflow", "mlflow"),
+}
+SHIPPED = "logger=csv, logger=tensorboard, logger=wandb and logger=mlflow are ready"
+
+
+def check_loggers(loggers: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for an entry that is no logger."""
+    for name, node in loggers.items():
+        if node is None or (name == "tensorboard" and node is True):  # True: as configurations had it at first
+            continue
+        allowed = (
+            f"a logger is a mapping with a _target_; {SHIPPED}, and +logger.NAME={{_target_: CLASS, ...}} adds one"
+        )
+        require(isinstance(node, Mapping) and "_target_" in node, f"logger.{name}", node, allowed)
+
+
+def check_logger_packages(config: DictConfig) -> None:
+    """Raise `InvalidInput` where a logger's package is not installed; to be asked before a run, not before a look at an old one."""
+    for name, node in (config.get("logger") or {}).items():
+        if not isinstance(node, Mapping):
+            continue
+        module, extra = EXTRAS.get(str(node["_target_"]).rpartition(".")[2], ("", ""))
+        if module and find_spec(module) is None:
+            raise InvalidInput(
+                f"logger.{name} is not allowed: {module} is not installed; pip install 'r1_lightning[{extra}]' brings it"
+            )

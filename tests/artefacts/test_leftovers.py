@@ -1,0 +1,37 @@
+"""What an artefact sheds when it is complete, and what it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from r1_lightning.artefacts.leftovers import remove_leftovers
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"state")
+
+
+def left(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def test_checkpoints_go_and_their_folder_with_them(tmp_path: Path) -> None:
+    kept = ("weights.safetensors", "artefact.json", "tensorboard/metrics.csv")
+    make(
+        tmp_path, *kept, "checkpoints/last.ckpt", "checkpoints/.last.ckpt.7.tmp", "hpc_ckpt_1.ckpt", "hpc_ckpt_12.ckpt"
+    )
+    remove_leftovers(tmp_path)
+    assert left(tmp_path) == {*kept, "tensorboard"}
+
+
+def test_what_somebody_else_put_there_stays(tmp_path: Path) -> None:
+    make(tmp_path, "checkpoints/last.ckpt", "checkpoints/epoch=0-step=3.ckpt", "my_hpc_ckpt_1.ckpt")
+    remove_leftovers(tmp_path)
+    assert left(tmp_path) == {"checkpoints", "checkpoints/epoch=0-step=3.ckpt", "my_hpc_ckpt_1.ckpt"}
+
+
+def test_nothing_to_remove_is_no_error(tmp_path: Path) -> None:
+    remove_leftovers(tmp_path)
+    assert left(tmp_path) == set()
