@@ -1,13 +1,16 @@
-"""The progress bar: one line a person can read, with the few numbers that tell whether it goes well."""
+"""The progress bar: one line for a person, with the few numbers that tell whether it goes well; in a log, a line now and then."""
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+from r1_lightning.artefacts.progress import EVERY_S, is_watched, settings_for
 
 # Which metrics the bar shows, and their short names there; TensorBoard has all of them under their full names.
 SHORT_NAMES = {
@@ -27,6 +30,10 @@ class StageProgressBar(TQDMProgressBar):
     def init_train_tqdm(self) -> Tqdm:
         """Begins where the run begins, which after a resume is not step 0."""
         trainer = self.trainer
+        self.is_watched, self.shown_s = is_watched(sys.stdout), time.monotonic()
+        drawn = {
+            "bar_format": "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+        }
         return Tqdm(
             desc=type(trainer.lightning_module).__name__.removesuffix("Module").lower(),
             total=trainer.max_steps,
@@ -35,9 +42,8 @@ class StageProgressBar(TQDMProgressBar):
             disable=self.is_disabled,
             leave=True,
             dynamic_ncols=True,
-            file=sys.stdout,
             smoothing=0,
-            bar_format="{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+            **(drawn | settings_for(sys.stdout)),
         )
 
     def on_train_epoch_start(self, *_: Any) -> None:
@@ -45,10 +51,21 @@ class StageProgressBar(TQDMProgressBar):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         bar = self.train_progress_bar
-        if trainer.global_step > bar.n and self._should_update(trainer.global_step, trainer.max_steps):
+        if trainer.global_step > bar.n and self._is_due(trainer):
             bar.n = trainer.global_step
             bar.set_postfix(self.get_metrics(trainer, module), refresh=False)
             bar.refresh()
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        """Every `refresh_rate` steps for a person; in a log the last step, and else a line every `EVERY_S` seconds."""
+        if self.is_watched:
+            return self._should_update(trainer.global_step, trainer.max_steps)
+        now = time.monotonic()
+        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if not is_last and now - self.shown_s < EVERY_S:
+            return False
+        self.shown_s = now
+        return True
 
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule

@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
-from tqdm import tqdm
 
+from r1_lightning.artefacts.progress import progress
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
 from r1_lightning.rollout.teacher import Teacher
@@ -237,7 +237,7 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
             flush=True,
         )
         if missing:
-            with tqdm(total=missing, desc="asking the teacher", unit="shard") as bar:
+            with progress(missing, "asking the teacher", "shard") as bar:
                 for batch in cache.missing(self._batches(dataset)):
                     cache.write(batch)
                     bar.update()

@@ -16,10 +16,10 @@ from typing import Any
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.metrics import Measure
@@ -93,7 +93,7 @@ def _measure(
     evaluator = Evaluator(problems, tokenizer, TEMPLATES[template], settings, config.seed)
     check_prompt_lengths(evaluator, shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
-    with tqdm(total=total, desc=f"evaluating {name}", unit="completion") as bar:
+    with progress(total, f"evaluating {name}", "completion") as bar:
         return comparison(evaluator, requests, model, bar.update)
 
 

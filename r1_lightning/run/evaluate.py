@@ -18,9 +18,9 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
@@ -74,7 +74,7 @@ def evaluate(
         forced_prefix = R1_EMPTY_THINK
     evaluator = Evaluator(problems, parts["tokenizer"], template, settings, config.seed, forced_prefix, accuracy)
     check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
-    with tqdm(total=settings.problems * settings.samples, desc="evaluating", unit="completion") as bar:
+    with progress(settings.problems * settings.samples, "evaluating", "completion") as bar:
         measures = evaluator(parts["backbone"].eval(), bar.update)
     title = f"{folder}: {settings.problems} held-out problems, {settings.samples} samples each, 95 % intervals"
     return render_table(title, {artefact.stage: measures}), measures

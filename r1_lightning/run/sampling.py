@@ -20,9 +20,9 @@ from typing import Any
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from r1_lightning.artefacts import data_set, lineage, store
+from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rollout.rejecting import KEPT
 from r1_lightning.rollout.rejection_sampling import (
@@ -125,7 +125,7 @@ def _make_blocks(
     done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
     total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
     copies = settings.samples
-    with tqdm(total=total * copies, initial=done * copies, desc="sampling", unit="completion") as bar:
+    with progress(total * copies, "sampling", "completion", done * copies) as bar:
         for number in missing:
             data_set.write_lines(block_path(folder, number), make(settings.blocks[number], first_of))
             bar.update(len(settings.blocks[number]) * copies)

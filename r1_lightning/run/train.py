@@ -8,9 +8,9 @@ from typing import Any
 
 import lightning as L
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import TABLE, TOKENIZER, WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.evaluation.metrics import Measure
@@ -119,7 +119,7 @@ def _evaluate(
         models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
-        with tqdm(total=settings.problems * settings.samples, desc=f"evaluating {name}", unit="completion") as bar:
+        with progress(settings.problems * settings.samples, f"evaluating {name}", "completion") as bar:
             columns[name] = evaluator(model().eval(), bar.update)
     task = config.task.source["_target_"].rpartition(".")[2]
     title = (
@@ -139,7 +139,7 @@ def _evaluate_reward_model(
     evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path
 ) -> dict[str, float]:
     """Measure a reward model on held-out preferences, and write the table."""
-    with tqdm(total=len(evaluator.rows), desc=f"evaluating {stage_name}", unit="item") as bar:
+    with progress(len(evaluator.rows), f"evaluating {stage_name}", "item") as bar:
         measures = evaluator(model, bar.update)
     title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
     write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")

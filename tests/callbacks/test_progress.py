@@ -72,3 +72,20 @@ def test_nothing_is_shown_before_the_stage_has_its_name(tmp_path: Path, capsys: 
     trainer(2, tmp_path, [StageProgressBar()], **settings).fit(miniature.grpo(), datamodule=data)
     lines = capsys.readouterr().out.replace("\r", "\n").strip().splitlines()
     assert lines and all(line.startswith("grpo") and "/2" in line for line in lines if line.strip())
+
+
+def test_a_log_gets_lines_now_and_then_and_a_terminal_a_bar(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight steps of ten seconds each: a log shows the start, a line every twenty seconds, and the end."""
+    seconds = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("r1_lightning.callbacks.progress.time.monotonic", lambda: float(next(seconds)))
+    for is_watched in (False, True):
+        monkeypatch.setattr("r1_lightning.callbacks.progress.is_watched", lambda _, answer=is_watched: answer)
+        miniature = Miniature(max_steps=8)
+        fit = trainer(8, tmp_path, [StageProgressBar()], enable_progress_bar=True)
+        fit.fit(miniature.pretrain(), datamodule=miniature.text())
+        out = capsys.readouterr().out
+        steps = [line.split("/8")[0].split()[-1] for line in out.splitlines() if "/8" in line]
+        assert "\r" not in out and all(line.startswith("pretrain: ") for line in out.splitlines() if "/8" in line)
+        assert steps == ([str(step) for step in range(9)] if is_watched else ["0", "2", "4", "6", "8"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,11 +55,11 @@ def test_a_line_at_first_and_then_now_and_again(tmp_path: Path, monkeypatch: pyt
     ]
 
 
-def _finish_soon(folder: Path, held: threading.Event, is_killed: bool) -> None:
-    """What another process does: it holds the base's lock for a while, and completes the base unless it is killed."""
+def _finish(folder: Path, held: threading.Event, asked: threading.Event, is_killed: bool) -> None:
+    """What another process does: it holds the base's lock until somebody waits, and completes the base unless it is killed."""
     with store.locked(folder):
         held.set()
-        time.sleep(0.5)
+        asked.wait(60)
         if not is_killed:
             store.save_weights(nn.Linear(8, 1), folder / store.WEIGHTS)
             digits = folder.name.rpartition("-")[2]
@@ -69,22 +68,25 @@ def _finish_soon(folder: Path, held: threading.Event, is_killed: bool) -> None:
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_run_waits_for_a_base_that_another_makes_and_goes_on(
-    command: Command, tmp_path: Path, is_killed: bool
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
 ) -> None:
     command("stage=pretrain", recorder=Recorder(faults=[KeyboardInterrupt()]))
     (base,) = (tmp_path / "runs").glob("pretrain-*")
-    held = threading.Event()
-    other = threading.Thread(target=_finish_soon, args=(base, held, is_killed))
+    shown = base.relative_to(tmp_path)
+    held, asked = threading.Event(), threading.Event()
+    other = threading.Thread(target=_finish, args=(base, held, asked, is_killed))
     other.start()
     held.wait(60)
+    say = Waiting.__call__
+    monkeypatch.setattr(Waiting, "__call__", lambda self, holder: (say(self, holder), asked.set()))
     outcome = command("stage=grpo")
     other.join()
     assert (
         outcome.code == 0
-        and f"base: another process (pid {os.getpid()}) is making {base}; waiting for it" in outcome.out
+        and f"base: another process (pid {os.getpid()}) is making {shown}; waiting for it" in outcome.out
     )
     assert outcome.recorder.stages == (["pretrain", "grpo"] if is_killed else ["grpo"])
-    assert (f"base: {base} is complete now, made by another process" in outcome.out) != is_killed
+    assert (f"base: {shown} is complete now, made by another process" in outcome.out) != is_killed
     assert len(list((tmp_path / "runs").glob("pretrain-*"))) == 1
 
 
