@@ -1,4 +1,4 @@
-"""How a command ends: 0 done, 2 bad input, 124 trainer.max_time is over, 130 Ctrl-C, 143 SIGTERM, 1 a defect, with its traceback."""
+"""How a command ends: 0 done, 2 bad input, 124 no time left, 130 Ctrl-C, 143 SIGTERM, 1 a defect, with its traceback."""
 
 from __future__ import annotations
 
