@@ -43,7 +43,7 @@ class StageProgressBar(TQDMProgressBar):
             leave=True,
             dynamic_ncols=True,
             smoothing=0,
-            **(drawn | settings_for(sys.stdout)),
+            **{**drawn, **settings_for(sys.stdout)},
         )
 
     def on_train_epoch_start(self, *_: Any) -> None:
