@@ -158,7 +158,7 @@ class ChatDataModule(L.LightningDataModule):
 def describe(examples: Sequence[ChatExample], rows: ChatRows, template: ChatTemplate) -> str:
     """How many there are, of which domains, how long on average, and how many have the form that the template asks for."""
     parse = FORMS[template.form].parse
-    formed = sum(parse(example.completion).well_formed for example in examples)
+    formed = sum(parse(template.respond(example.completion)).well_formed for example in examples)
     prompts, completions = rows.prompt_tokens, len(rows.ids) - rows.prompt_tokens
     text = (
         f"{len(rows)}, {formed} of them in the form {template.form}; prompts of {prompts / len(rows):.1f} tokens on average, "

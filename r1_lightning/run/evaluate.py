@@ -33,12 +33,10 @@ from r1_lightning.run.parts import accuracy_of, build_parts
 from r1_lightning.run.reward_rules import check_forms
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
 from r1_lightning.run.validate import validate
-from r1_lightning.text.reasoning_format import R1_FORM
+from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require, require_choice
 
-# Put after the prompt, it leaves no room to reason; by the form that the template asks for.
-EMPTY_THINK = " <think></think><answer>"
-R1_EMPTY_THINK = " <think></think>"
+EMPTY_THINK = FORMS[R1_ZERO_FORM].empty_think  # means that of the template's own form
 
 
 def evaluate(
@@ -70,8 +68,8 @@ def evaluate(
     if reward is not None:
         check_forms({"task": {"template": template.name}, "reward": OmegaConf.to_container(_reward_node(reward))})
     accuracy = accuracy_of(parts.get("reward") if reward is None else named_reward(reward))
-    if forced_prefix == EMPTY_THINK and template.form == R1_FORM:
-        forced_prefix = R1_EMPTY_THINK
+    if forced_prefix == EMPTY_THINK:
+        forced_prefix = FORMS[template.form].empty_think
     evaluator = Evaluator(problems, parts["tokenizer"], template, settings, config.seed, forced_prefix, accuracy)
     check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
     with progress(settings.problems * settings.samples, "evaluating", "completion") as bar:

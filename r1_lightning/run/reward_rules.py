@@ -36,7 +36,7 @@ def _check_form(path: str, node: Any, template: str) -> None:
         if parameter is not None:
             form, wanted = node.get("form", parameter.default), TEMPLATES[template].form
             require(
-                form == wanted,
+                form in (wanted, None),
                 f"{path}.form",
                 form,
                 f"task.template={template} asks for completions of the form {wanted}",

@@ -29,11 +29,11 @@ from r1_lightning.text.answers import final_answer, marked_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.programs import final_program, last_fenced
 from r1_lightning.text.reasoning_format import (
-    FORMS,
     R1_FORM,
     R1_ZERO_FORM,
     THINK_CLOSE,
     THINK_OPEN,
+    WRITTEN_FORMS,
     FormName,
     parse,
     reasoned,
@@ -60,7 +60,7 @@ class CleanTraces:
         form: FormName = R1_FORM,
         seed: int = 0,
     ) -> None:
-        require_choice("form", form, FORMS)
+        require_choice("form", form, WRITTEN_FORMS)
         require_int("count", count, 1)
         self.source, self.count, self.domain, self.form, self.seed = source, count, domain, form, seed
 
@@ -81,7 +81,7 @@ def clean_rows(
 
     Fields: question, completion, answer, problem_id, language, domain, level. InvalidInput for an unknown form.
     """
-    require_choice("form", form, FORMS)
+    require_choice("form", form, WRITTEN_FORMS)
     require_int("start", start, 0)
     require_int("count", count, 0)
     for number in range(start, start + count):

@@ -6,10 +6,11 @@ template fixes the structure and nothing about the content, so that what the mod
 its own. In the paper the word `prompt` stands where the question goes.
 
 R1 is asked with no instruction: its cold-start data have taught it the form. Its published prompt is built of special tokens,
-<｜User｜> and <｜Assistant｜>; ours says the same in plain ASCII, so that a student of any family can read it with its own
-tokenizer.
+<｜User｜> and <｜Assistant｜>, and opens the think block (`deepseek_r1`, for published checkpoints). Ours says the same in ASCII,
+so that a student of any family can read it with its own tokenizer.
 
-A completion follows its prompt after one space. Which form it should have (`text/reasoning_format.py`) belongs to the template.
+A completion follows its prompt after one space, or where the prompt has opened the think block directly and without that tag. Which
+form it should have (`text/reasoning_format.py`) belongs to the template.
 
 The constant parts of a template are given by `phrases()`; a miniature tokenizer holds each of them as one token, so
 that the true sentence of some seventy words costs a 64-token model one position.
@@ -22,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from r1_lightning.text.reasoning_format import FORMS, R1_FORM, R1_ZERO_FORM, FormName
+from r1_lightning.text.reasoning_format import FORMS, R1_FORM, R1_OPENED_FORM, R1_ZERO_FORM, THINK_OPEN, FormName
 from r1_lightning.types.errors import require, require_choice
 
 R1_ZERO_PREAMBLE = (
@@ -49,6 +50,16 @@ class ChatTemplate:
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a template needs a name")
         require_choice("form", self.form, FORMS)
+        opens, allowed = (
+            self.suffix.rstrip().endswith(THINK_OPEN),
+            "a form is called opened where the suffix ends in <think>",
+        )
+        require(FORMS[self.form].is_opened == opens, "form", self.form, allowed)
+
+    @property
+    def opens_think(self) -> bool:
+        """Whether the prompt has opened the think block."""
+        return FORMS[self.form].is_opened
 
     def render(self, question: str) -> str:
         """The prompt for `question`. Nothing is stripped or escaped: the model sees exactly this text."""
@@ -62,8 +73,12 @@ class ChatTemplate:
         return (self.prefix, question, self.suffix)
 
     def respond(self, completion: str) -> str:
-        """`completion` as it follows a prompt: without outer white space, after one space. The end of sequence is not in it."""
-        return f" {completion.strip()}"
+        """`completion` as it follows a prompt: without outer white space, after one space. The end of sequence is not in it.
+
+        Where the prompt has opened the think block, the completion's own opening tag is left out, and the space with it.
+        """
+        text = completion.strip()
+        return text.removeprefix(THINK_OPEN).lstrip() if self.opens_think else f" {text}"
 
     def phrases(self) -> tuple[str, ...]:
         """The constant pieces, without outer white space, that a small tokenizer may hold as single tokens."""
@@ -78,13 +93,20 @@ class ChatTemplate:
         """
         begin = "{{- bos_token -}}" if begins_with_bos else ""
         prefix, suffix = _jinja_string(self.prefix), _jinja_string(self.suffix)
+        said = "{{- ' ' + message['content'] + eos_token -}}"
+        if self.opens_think:
+            said = (
+                "{%- set said = message['content'] | trim -%}"
+                f"{{%- if said.startswith('{THINK_OPEN}') -%}}{{%- set said = said[{len(THINK_OPEN)}:] | trim -%}}{{%- endif -%}}"
+                "{{- said + eos_token -}}"
+            )
         return (
             f"{begin}"
             "{%- for message in messages -%}"
             "{%- if message['role'] == 'user' -%}"
             f"{{{{- {prefix} + message['content'] + {suffix} -}}}}"
             "{%- elif message['role'] == 'assistant' -%}"
-            "{{- ' ' + message['content'] + eos_token -}}"
+            f"{said}"
             "{%- else -%}"
             "{{- raise_exception('this template has only user and assistant messages') -}}"
             "{%- endif -%}"
@@ -101,10 +123,15 @@ R1_ZERO = ChatTemplate("r1_zero", R1_ZERO_PREAMBLE + " ", R1_ZERO_SUFFIX)
 
 R1 = ChatTemplate("r1", "User: ", "\n\nAssistant:", R1_FORM)
 
+# As published with DeepSeek-R1 and its distilled models, without a system message; these are special tokens of their tokenizers.
+DEEPSEEK_R1 = ChatTemplate("deepseek_r1", "<｜User｜>", "<｜Assistant｜><think>\n", R1_OPENED_FORM)
+
 # The question and nothing else: for documents that are already whole prompts, and for tests.
 PLAIN = ChatTemplate("plain", "", "")
 
-TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType({template.name: template for template in (R1_ZERO, R1, PLAIN)})
+TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType(
+    {template.name: template for template in (R1_ZERO, R1, DEEPSEEK_R1, PLAIN)}
+)
 
 
 def r1_zero_prompt(question: str) -> str:

@@ -24,7 +24,7 @@ _PYTHON = ("python", "python3", "py", "")
 def final_program(text: str, form: str = R1_ZERO_FORM) -> str | None:
     """The strict program, or None if nothing stands in its place, or not exactly one thing."""
     parsed = FORMS[form].parse(text)
-    if form == R1_ZERO_FORM or parsed.summary is None:
+    if FORMS[form].has_answer_block or parsed.summary is None:
         return _program_in(parsed.summary)
     return _fenced_or_boxed(parsed.summary)
 

@@ -3,7 +3,10 @@
     r1_zero   <think> ... </think> <answer> ... </answer>     once, and nothing else
     r1        <think> ... </think> a summary without tags     what a cold-started model writes (R1v1 section 2.3.1)
 
-`FORMS` holds both; a template, the rewards and the metrics of one run go by one of them.
+and the same two behind a prompt that has opened the think block, as R1's published template does: r1_zero_opened, r1_opened. There
+a completion begins in the thinking, and `<think>` is not its own to write.
+
+`FORMS` holds all four; a template, the rewards and the metrics of one run go by one of them.
 
 DeepSeek-R1 rewards the form separately from the content (section 2.2, equation 4). The paper describes it in one
 sentence, so the rule is ours and it is strict, because every gap in it is something that training will find: an empty
@@ -11,8 +14,8 @@ answer, two answers of which one is right, text after the last tag, a tag inside
 broken, so that a person reading samples sees what the model does, and so that a reward may be graded.
 
 A well-formed completion of R1-Zero is: optional white space, exactly one think block, optional white space, exactly one answer
-block, optional white space. Both bodies hold at least one visible character and no tag. Zero-width characters are not
-visible.
+block, optional white space. Both bodies hold at least one visible character and no tag, but that the thinking may name tags, by
+the rules of `text.named_tags`. Zero-width characters are not visible.
 
 In R1's form the answer block is replaced by a summary, all that follows the thinking, with something visible and no tag in it.
 The paper writes |special_token|<reasoning_process>|special_token|<summary> and names no place for the answer. Ours is the
@@ -30,14 +33,18 @@ from types import MappingProxyType
 from typing import Literal
 
 from r1_lightning.text.boxed import BOXED, last_boxed
+from r1_lightning.text.named_tags import Tag, real_tags
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
-FormName = Literal["r1_zero", "r1"]
+FormName = Literal["r1_zero", "r1", "r1_zero_opened", "r1_opened"]
 R1_ZERO_FORM: FormName = "r1_zero"
 R1_FORM: FormName = "r1"
+R1_ZERO_OPENED_FORM: FormName = "r1_zero_opened"
+R1_OPENED_FORM: FormName = "r1_opened"
+WRITTEN_FORMS = (R1_ZERO_FORM, R1_FORM)  # of texts that stand alone, without a prompt before them
 
 # Every fault that `parse` can report, with what it means to a person.
 FAULTS = {
@@ -119,7 +126,7 @@ def parse(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
     By default an empty think block is a fault: a model that may leave it empty learns to answer without thinking while
     it keeps the format reward. `allow_empty_think=True` accepts it, for answers made by a template that forces one.
     """
-    tags = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
+    tags = _tags(text)
     think, answer = _find_block(tags, "think"), _find_block(tags, "answer")
     faults = [*think.faults, *answer.faults]
     think_body = text[think.start : think.end] if think.exists else None
@@ -149,7 +156,7 @@ def parse_r1(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
     A text without any think tag is summary as a whole (and lacks its think block); one that does not come to an end of its
     thinking has none.
     """
-    tags = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
+    tags = _tags(text)
     think = _find_block(tags, "think")
     faults = list(think.faults)
     think_body = text[think.start : think.end] if think.exists else None
@@ -171,7 +178,17 @@ def parse_r1(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
     return ParsedReasoning(think_body, _answer_in(summary), tuple(faults), summary)
 
 
-def _summary_start(think: _Block, tags: list[tuple[str, int, int]]) -> int | None:
+def parse_opened(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
+    """`parse` for a completion whose think block the prompt has opened."""
+    return parse(THINK_OPEN + text, allow_empty_think)
+
+
+def parse_r1_opened(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
+    """The same for R1's form."""
+    return parse_r1(THINK_OPEN + text, allow_empty_think)
+
+
+def _summary_start(think: _Block, tags: list[Tag]) -> int | None:
     if "missing_think" in think.faults:
         return 0
     closes = [end for tag, _, end in tags if tag == THINK_CLOSE]
@@ -184,7 +201,12 @@ def _answer_in(summary: str | None) -> str | None:
     return None if "\n" in summary.strip() else summary
 
 
-def _find_block(tags: list[tuple[str, int, int]], kind: str) -> _Block:
+def _tags(text: str) -> list[Tag]:
+    """The tags that open and close, in order."""
+    return real_tags(text, [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)])
+
+
+def _find_block(tags: list[Tag], kind: str) -> _Block:
     opens = [end for tag, _, end in tags if tag == f"<{kind}>"]
     closes = [start for tag, start, _ in tags if tag == f"</{kind}>"]
     if not opens and not closes:
@@ -200,11 +222,11 @@ def _find_block(tags: list[tuple[str, int, int]], kind: str) -> _Block:
     return _Block(opens[0], closes[0])
 
 
-def _has_nested_tag(block: _Block, tags: list[tuple[str, int, int]]) -> bool:
+def _has_nested_tag(block: _Block, tags: list[Tag]) -> bool:
     return block.exists and any(block.start <= start < block.end for _, start, _ in tags)
 
 
-def _has_text_outside(text: str, tags: list[tuple[str, int, int]]) -> bool:
+def _has_text_outside(text: str, tags: list[Tag]) -> bool:
     """True if there is visible text that no opening tag stands directly before."""
     position, outside = 0, True
     for tag, start, end in tags:
@@ -216,13 +238,24 @@ def _has_text_outside(text: str, tags: list[tuple[str, int, int]]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One kind of form: `parse` takes a completion and whether an empty think is allowed; `faults` are all it can report."""
+    """One kind of form: `parse` takes a completion and whether an empty think is allowed; `faults` are all it can report.
+
+    `has_answer_block`: the answer stands in a block of its own; `is_opened`: the prompt has opened the think block; `empty_think`:
+    what leaves no room to think where it follows the prompt.
+    """
 
     name: FormName
     parse: Callable[..., ParsedReasoning]
     faults: Mapping[str, str]
+    has_answer_block: bool
+    is_opened: bool
+    empty_think: str
 
 
-FORMS: Mapping[str, Form] = MappingProxyType(
-    {form.name: form for form in (Form(R1_ZERO_FORM, parse, FAULTS), Form(R1_FORM, parse_r1, R1_FAULTS))}
+_ALL = (
+    Form(R1_ZERO_FORM, parse, FAULTS, True, False, f" {THINK_OPEN}{THINK_CLOSE}{ANSWER_OPEN}"),
+    Form(R1_FORM, parse_r1, R1_FAULTS, False, False, f" {THINK_OPEN}{THINK_CLOSE}"),
+    Form(R1_ZERO_OPENED_FORM, parse_opened, FAULTS, True, True, THINK_CLOSE + ANSWER_OPEN),
+    Form(R1_OPENED_FORM, parse_r1_opened, R1_FAULTS, False, True, THINK_CLOSE),
 )
+FORMS: Mapping[str, Form] = MappingProxyType({form.name: form for form in _ALL})

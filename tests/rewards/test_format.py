@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.format import FormatReward
+from r1_lightning.rewards.language import LanguageConsistencyReward
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem
 
@@ -80,3 +82,18 @@ def test_r1_s_form_on_request() -> None:
     assert score(summary) == 0.0
     with pytest.raises(InvalidInput, match="form='r2' is not allowed"):
         FormatReward(form="r2")  # type: ignore[arg-type]
+
+
+def test_a_named_tag_costs_neither_form_nor_accuracy_and_a_second_answer_both() -> None:
+    named = Completion("<think>I put it in <answer> tags. 2+3=5</think><answer>5</answer>", 9, True)
+    doubled = Completion("<think>I put it in <answer>5</answer>.</think><answer>5</answer>", 9, True)
+    for completion, expected in ((named, 1.0), (doubled, 0.0)):
+        assert [reward(PROBLEM, completion).score for reward in (FormatReward(), AccuracyReward())] == [expected] * 2
+
+
+def test_the_rewards_of_a_prompt_that_opens_the_think_block() -> None:
+    rewards = [kind(form="r1_opened") for kind in (FormatReward, AccuracyReward, LanguageConsistencyReward)]
+    good = Completion("First add.\n</think>\n答案是\\boxed{5}", 9, True)
+    assert [reward(PROBLEM, good).score for reward in rewards] == [1.0, 1.0, 1.0]  # the summary is not the thinking
+    again = Completion("<think>First add.</think>5", 9, True)
+    assert rewards[0](PROBLEM, again).reason == "more than one think block"

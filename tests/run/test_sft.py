@@ -147,7 +147,7 @@ def test_evaluation_speaks_of_one_form(finished: Path) -> None:
         patch.setattr(evaluate, "Evaluator", spy)
         evaluate.evaluate(artefact, changes, evaluate.EMPTY_THINK)
         evaluate.evaluate(artefact, changes, reward="r1")
-    assert prefixes == [evaluate.R1_EMPTY_THINK, ""]
+    assert prefixes == [" <think></think>", ""]
     with pytest.raises(
         InvalidInput, match=r"reward\.rewards\.accuracy\.form='r1_zero' is not allowed: task\.template=r1"
     ):

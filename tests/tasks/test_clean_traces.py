@@ -20,7 +20,7 @@ from r1_lightning.text.answers import final_answer, lenient_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import count_words, is_mixed, language_of
 from r1_lightning.text.programs import final_program
-from r1_lightning.text.reasoning_format import FORMS, parse, parse_r1
+from r1_lightning.text.reasoning_format import WRITTEN_FORMS, parse, parse_r1
 from r1_lightning.text.response_parts import final_summary
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem
@@ -49,7 +49,7 @@ def test_both_forms_by_hand() -> None:
     assert summary in ("答案是\\boxed{7}。", "所以得到\\boxed{7}。", "答案：\\boxed{7}。")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WRITTEN_FORMS)
 @pytest.mark.parametrize("name", SOURCES)
 def test_rows_are_right_readable_and_in_one_language(name: str, form: str) -> None:
     for row in clean_rows(SOURCES[name], 0, 0, 120, form):  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def test_rows_are_right_readable_and_in_one_language(name: str, form: str) -> No
 
 
 def test_programs_are_read_where_they_stand() -> None:
-    for form in FORMS:
+    for form in WRITTEN_FORMS:
         for row in clean_rows(SOURCES["programs"], 0, 0, 20, form):
             assert final_program(row["completion"], form) == row["answer"]
 

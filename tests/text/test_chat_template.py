@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1_lightning.text.chat_template import (
+    DEEPSEEK_R1,
     PLAIN,
     R1,
     R1_ZERO,
@@ -97,9 +98,10 @@ def test_each_template_names_its_form() -> None:
     assert {name: template.form for name, template in TEMPLATES.items()} == {
         "r1_zero": "r1_zero",
         "r1": "r1",
+        "deepseek_r1": "r1_opened",
         "plain": "r1_zero",
     }
-    with pytest.raises(InvalidInput, match="form='r2' is not allowed: it must be one of r1_zero, r1"):
+    with pytest.raises(InvalidInput, match="form='r2' is not allowed: it must be one of r1_zero, r1,"):
         ChatTemplate("t", "a", "b", "r2")  # type: ignore[arg-type]
 
 
@@ -107,3 +109,21 @@ def test_each_template_names_its_form() -> None:
 def test_a_completion_follows_as_the_jinja_form_has_it(template: ChatTemplate, text: str) -> None:
     messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": text}]
     assert render_jinja(template, messages) == template.render("1+1?") + template.respond(f"\n {text} ") + "<EOS>"
+
+
+# -------------------------------------------------------------------------------------------- a prompt that opens the think block
+
+
+def test_r1_as_it_is_published_opens_the_think_block() -> None:
+    assert DEEPSEEK_R1.render("1+1?") == "<｜User｜>1+1?<｜Assistant｜><think>\n"
+    assert DEEPSEEK_R1.opens_think and not R1.opens_think
+    for written in ("<think>\n1+1\n</think>\n2", " 1+1\n</think>\n2", "<think>1+1\n</think>\n2\n"):
+        assert DEEPSEEK_R1.respond(written) == "1+1\n</think>\n2"
+        messages = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": written}]
+        assert render_jinja(DEEPSEEK_R1, messages) == DEEPSEEK_R1.render("1+1?") + "1+1\n</think>\n2<EOS>"
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("A:<think>", "r1"), ("A:", "r1_opened"), ("A: <think> \n", "r1_zero")])
+def test_a_template_that_opens_the_think_block_says_so(suffix: str, form: str) -> None:
+    with pytest.raises(InvalidInput, match="a form is called opened where the suffix ends in <think>"):
+        ChatTemplate("t", "Q: ", suffix, form)  # type: ignore[arg-type]

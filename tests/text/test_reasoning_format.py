@@ -89,12 +89,11 @@ def test_visible_text_at_any_border_is_a_fault(extra: str) -> None:
 
 
 @given(PIECES)
-def test_any_text_gives_known_faults_and_bodies_without_tags(text: str) -> None:
+def test_any_text_gives_known_faults_and_answers_without_tags(text: str) -> None:
     parsed = parse(text)
     assert set(parsed.faults) <= set(FAULTS)
     assert len(parsed.faults) == len(set(parsed.faults))
-    for body in (parsed.think, parsed.answer):
-        assert body is None or not any(tag in body for tag in TAGS)
+    assert parsed.answer is None or not any(tag in parsed.answer for tag in TAGS)
     if parsed.well_formed:  # then the two blocks are all there is
         rest = text.replace(f"<think>{parsed.think}</think>", "").replace(f"<answer>{parsed.answer}</answer>", "")
         assert not has_visible_text(rest)
@@ -107,9 +106,101 @@ def test_a_second_answer_block_never_keeps_the_form(text: str) -> None:
     assert not parsed.well_formed
 
 
+# Thinking that names tags: text, then what is thought and answered.
+NAMING = [
+    ("I will put it in <answer> tags. 2+3=5", "5"),
+    ("Then I close with </answer> at the end.", "5"),
+    ("The form asks for <answer> and </answer>; so be it.", "5"),
+    ("As asked: <think> </think> <answer> </answer> tags, in this order.", "5"),
+    ("i.e., <think> reasoning process here </think> <answer> answer here </answer>. So 2+3=5", "5"),
+    ("The `<answer>` tag holds the number, `<think>` this text.", "5"),
+    ("2+3=5, and now the <answer>.", "5"),
+    ("答案放在<answer>标签里，用<answer>和</answer>包住", "5"),
+    ('Two tags, "<think>" and "<answer>", are needed.', "5"),
+    ("I am within <think> and go on: the <answer> comes last", "5"),
+]
+
+
+@pytest.mark.parametrize(("thinking", "answer"), NAMING)
+def test_a_tag_that_is_only_named_in_the_thinking_costs_nothing(thinking: str, answer: str) -> None:
+    parsed = parse(f"<think> {thinking} </think> <answer>{answer}</answer>")
+    assert (parsed.think, parsed.answer, parsed.faults) == (f" {thinking} ", answer, ())
+    r1 = parse_r1(f"<think> {thinking} </think> It is {answer}.")
+    assert (r1.think, r1.answer, r1.faults) == (f" {thinking} ", f" It is {answer}.", ())
+    assert FORMS["r1_zero_opened"].parse(f"{thinking} </think> <answer>{answer}</answer>").well_formed
+    assert FORMS["r1_opened"].parse(f"{thinking}</think>{answer}").well_formed
+
+
+# What an attacker would write: none keeps the form, and none is right by an answer that is not the last and only one.
+ATTACKS = [
+    "<think>a <answer>5</answer></think><answer>6</answer>",  # two answers, one hidden in the thinking
+    "<think>in <answer>5</answer> or so</think><answer>6</answer>",
+    "<think>use <answer>5</answer>, then</think>",  # the only one in the thinking
+    "<think>tags <answer>4</answer><answer>5</answer></think><answer>6</answer>",
+    "<think>a <answer>5</think><answer>6</answer>",  # opened and never closed
+    "<think>a</think><answer>5</answer><answer>6</answer>",
+    "<think>a</think><answer>in <answer> tags 5</answer>",  # the answer names nothing
+    "<think>a</think><answer>5</answer> in <answer> tags",
+    "<think>a</think> in <answer> tags <answer>5</answer>",
+    "<think>a</think><think>b</think><answer>5</answer>",
+    "<think>a <think>b</think> c</think><answer>5</answer>",
+    "<think><think>a</think><answer>5</answer>",
+    "<think><answer> tags</think><answer>5</answer>",  # nothing but a tag to begin with
+    "<think>a <think>x</think> tags</think><answer>5</answer>",
+    "<answer>5</answer><think>in <answer> tags</think>",
+    "in <answer> tags <think>a</think><answer>5</answer>",
+    "<think>in <answer> tags <answer>5</answer>",  # the thinking never ends
+    "<think>in <answer> tags</think><answer> </answer>",
+    "<think> <think> </think> </think><answer>5</answer>",  # a quoted pair needs something said before it
+    "<think>a</think></answer><answer>5</answer>",
+    "<think>in <answer> tags</think></think><answer>5</answer>",
+    "</think>in <answer> tags<think><answer>5</answer>",
+]
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_blocks_that_are_doubled_nested_or_reordered_stay_punished(text: str) -> None:
+    assert parse(text).faults != ()
+
+
+def test_no_answer_is_read_beside_another_or_in_the_thinking() -> None:
+    for text in ATTACKS[:8] + ATTACKS[16:17]:
+        assert parse(text).answer is None, text
+
+
+@given(st.sampled_from(["<answer>5</answer>", "<answer>5 apples</answer>", "<answer>\\boxed{5}</answer>"]), PIECES)
+def test_a_whole_answer_block_in_the_thinking_is_never_a_name(block: str, text: str) -> None:
+    assert not parse(f"<think>so {block}{text}</think><answer>6</answer>").well_formed
+
+
+def test_a_prompt_that_opened_the_think_block_leaves_its_end_to_the_completion() -> None:
+    opened, r1 = FORMS["r1_zero_opened"].parse, FORMS["r1_opened"].parse
+    assert opened("2+3=5</think><answer>5</answer>").faults == ()
+    assert r1("\n2+3=5\n</think>\n\nIt is \\boxed{5}.").answer == "5" and r1("2+3</think>5").well_formed
+    for text, fault in {
+        "<think>a</think>5": "several_think",  # opens again what is open
+        "5": "unclosed_think",
+        "</think>5": "empty_think",
+        "a</think>": "missing_summary",
+        "a</think>b</think>c": "several_think",
+        "a</think>b<answer>c</answer>": "tag_in_summary",
+        "": "unclosed_think",
+    }.items():
+        assert fault in r1(text).faults, text
+    assert r1("</think>5", allow_empty_think=True).well_formed
+    assert {name for name, form in FORMS.items() if form.is_opened} == {"r1_zero_opened", "r1_opened"}
+    for form in FORMS.values():
+        rest = "5</answer>" if form.has_answer_block else "5"
+        assert form.parse(form.empty_think + rest, allow_empty_think=True).well_formed
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        "<think>a" + "in <answer> tags " * 60_000 + "</think>",
+        "<think>a" + " <think> </think>" * 60_000 + "</think>",
+        "<think>a" + "<answer>5</answer>" * 60_000 + "</think>",
+        "<think>" + " " * 500_000 + "<answer>" * 60_000 + "</think>",
         "<" * 1_000_000,
         "<think>" * 150_000,
         "<answer>" * 60_000 + "</answer>" * 60_000,
@@ -117,7 +208,7 @@ def test_a_second_answer_block_never_keeps_the_form(text: str) -> None:
         "<think>" + " " * 1_000_000 + "x",
         "<think>a</think>" + "\u200b" * 1_000_000,
     ],
-    ids=["less-than", "think", "answers", "almost-tags", "spaces", "zero-width"],
+    ids=["named", "quoted", "real", "blank", "less-than", "think", "answers", "almost-tags", "spaces", "zero-width"],
 )
 def test_hostile_megabytes_take_linear_time(text: str) -> None:
     start_s = time.perf_counter()
@@ -195,7 +286,7 @@ def test_no_text_is_well_formed_in_both_forms(think: str, between: str, answer: 
 
 
 @given(PIECES)
-def test_any_text_gives_known_faults_of_r1_and_bodies_without_tags(text: str) -> None:
+def test_any_text_gives_known_faults_of_r1_and_answers_without_tags(text: str) -> None:
     parsed = parse_r1(text)
     assert set(parsed.faults) <= set(R1_FAULTS) and len(parsed.faults) == len(set(parsed.faults))
     for body in (parsed.think, parsed.summary, parsed.answer):
