@@ -28,7 +28,7 @@ from tests.support.published_tokenizers import (
 )
 
 CHATML = ChatTemplate("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
-DEEPSEEK = ChatTemplate("deepseek", "<｜User｜>", "<｜Assistant｜><think>\n")
+DEEPSEEK = ChatTemplate("deepseek", "<｜User｜>", "<｜Assistant｜><think>\n", "r1_opened")
 INST = ChatTemplate("inst", "[INST] ", " [/INST]")
 BEGUN = ChatTemplate("begun", "<s><｜User｜>", "<｜Assistant｜>")
 TEXTS = [
