@@ -60,6 +60,7 @@ GOES_WITH = {
     "rollout/paper": ["model=v3_671b"],
     "reward/r1": ["task.template=r1"],
     "reward/r1_code": ["task.template=r1"],
+    "reward/r1_opened": ["task.template=deepseek_r1"],
     "reward/r1_tiny_stage_2": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
     "data/preference_samples": ["rollout=default", "reward=r1_zero"],
