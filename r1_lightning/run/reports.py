@@ -7,8 +7,9 @@ A report is a table of runs. Its module says what a run is, how it is made and w
     return write_report(Report(...), options.out)
 
 Rows are appended to `results.csv` (and points to `curves.csv`) as runs end, with commit and fingerprint. A run whose rows are there
-is not made again, rows of another configuration than today's are refused, and table and picture are written anew whenever there are
-rows: `--seeds` with nothing after it draws them from the rows alone.
+is not made again, and table and picture are written anew whenever there are rows: `--seeds` with nothing after it draws them from
+the rows alone, whatever configuration they are of. A run is not added to rows of another configuration than its own, so that no
+table mixes two; where every run asked for is there already, a note says which rows today's configuration would not give.
 """
 
 from __future__ import annotations
@@ -91,14 +92,11 @@ def report_options(
 def write_report(report: Report, folder: Path) -> int:
     """Make the runs whose rows are not in `folder`, and write what is there; returns the exit code."""
     folder.mkdir(parents=True, exist_ok=True)
-    results, curves = folder / RESULTS, folder / CURVES
+    results, curves, runs = folder / RESULTS, folder / CURVES, list(report.runs)
     commit_at_start()
-    try:
-        require_same_recipe(report, results)
-    except InvalidInput as error:
-        print(f"error: {error}", file=sys.stderr)
+    if not _check_recipe(report, results, runs):
         return BAD_INPUT
-    for run in report.runs:
+    for run in runs:
         if run in map(report.run_of, read(results)):
             print(f"{report.label(*run)}: already in {results}")
             continue
@@ -117,6 +115,21 @@ def write_report(report: Report, folder: Path) -> int:
     if read(results):
         print(_write(report, folder))
     return 0
+
+
+def _check_recipe(report: Report, results: Path, runs: Sequence[Run]) -> bool:
+    """Whether `runs` may be added to the rows in `results`: False, with a line, where a row is of another configuration.
+
+    Nothing is compared where nothing was asked for, and where all is there already the line is only a note.
+    """
+    try:
+        if runs:
+            require_same_recipe(report, results)
+    except InvalidInput as error:
+        missing = not set(runs) <= set(map(report.run_of, read(results)))
+        print(f"{'error' if missing else 'note'}: {error}", file=sys.stderr if missing else sys.stdout)
+        return not missing
+    return True
 
 
 def _write(report: Report, folder: Path) -> str:

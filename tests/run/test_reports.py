@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +15,14 @@ from torch import nn
 
 from r1_lightning.artefacts import store
 from r1_lightning.evaluation.curves import spread
-from r1_lightning.run import language_report, moe_report, reward_hacking_report
+from r1_lightning.run import (
+    family_report,
+    language_report,
+    moe_report,
+    reasoning_report,
+    reports,
+    reward_hacking_report,
+)
 from r1_lightning.run.reports import (
     EXPERIMENT,
     Report,
@@ -146,24 +155,56 @@ def test_without_seeds_a_report_is_drawn_from_its_rows_and_without_rows_nothing_
 
 
 def test_rows_of_a_control_may_have_another_fingerprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    append(
-        tmp_path / "results.csv", ("seed", "value", "fingerprint"), [{"seed": 3, "value": 0.5, "fingerprint": "0123"}]
-    )
-    report = _report(_Runs(), [])
+    _add_old_row(tmp_path)
+    report = _report(_Runs(), [4])
     assert write_report(report, tmp_path) == 2
     assert "results.csv: seed 3 has fingerprint 0123 and would now have" in capsys.readouterr().err
     assert not (tmp_path / "table.md").exists()
     assert write_report(dataclasses.replace(report, is_of_run=lambda row: False), tmp_path) == 0
 
 
+def test_rows_of_an_old_recipe_are_drawn_and_only_added_to_by_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _add_old_row(tmp_path)
+    assert write_report(_report(_Runs(), []), tmp_path) == 0
+    assert capsys.readouterr().out == "0.50 [0.50, 0.50]\n\n"
+    assert write_report(_report(_Runs(), [3]), tmp_path) == 0  # it is there: nothing is made, and a note says what of
+    seen = capsys.readouterr()
+    assert seen.out.startswith(f"note: {tmp_path / 'results.csv'}: seed 3 has fingerprint 0123 and would now have ")
+    assert seen.out.endswith("0.50 [0.50, 0.50]\n\n") and seen.err == ""
+    runs = _Runs()
+    assert write_report(_report(runs, [3, 4]), tmp_path) == 2 and runs.made == []
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def _add_old_row(folder: Path) -> None:
+    append(folder / "results.csv", ("seed", "value", "fingerprint"), [{"seed": 3, "value": 0.5, "fingerprint": "0123"}])
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [
+        (reasoning_report, "r1_zero_tiny"),
+        (family_report, "r1_tiny"),
         (moe_report, "moe_in_rl"),
         (language_report, "language_consistency"),
         (reward_hacking_report, "reward_hacking"),
     ],
 )
-def test_a_committed_table_is_that_of_its_committed_rows(module: ModuleType, name: str, repo_root: Path) -> None:
-    folder = repo_root / "reports" / name
-    assert module.render(read(folder / "results.csv")) == (folder / "table.md").read_text(encoding="utf-8")
+def test_without_seeds_a_committed_report_is_drawn_from_its_rows_whatever_the_recipe_is_today(
+    module: ModuleType, name: str, tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(*arguments: str) -> str:
+        raise AssertionError("today's fingerprint is nobody's concern")
+
+    monkeypatch.setattr(reports, "planned_fingerprint", compare)
+    shutil.copytree(repo_root / "reports" / name, tmp_path / name)
+    written = [path for path in (tmp_path / name).iterdir() if path.name in ("table.md", "curve.png", "expected.json")]
+    for path in written:
+        path.unlink()
+    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "--out", str(tmp_path / name)])
+    assert module.main() == 0
+    for path in (repo_root / "reports" / name).iterdir():
+        assert path.is_dir() or path.suffix == ".png" or (tmp_path / name / path.name).read_bytes() == path.read_bytes()
+    assert written and all(path.is_file() for path in written)
