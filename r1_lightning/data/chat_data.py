@@ -20,9 +20,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.chat_rows import ChatRow, ChatRows, chat_rows, collate_chat
-from r1_lightning.tasks.chat_adaptors import SYSTEM
 from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.tasks.keyed import row_of_passes
+from r1_lightning.tasks.turns import SYSTEM
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.reasoning_format import FORMS
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -136,14 +136,17 @@ class ChatDataModule(L.LightningDataModule):
             dropped = len(examples) - len(kept)
             left_out = f"{dropped} (longer than row_tokens = {self.row_tokens})" if dropped else "none"
             text = describe(kept, self.rows, self.template)
-            rank_zero_only(print)(f"examples: {text}; left out: {left_out}", flush=True)
+            reading = self.examples.reading.text()
+            rank_zero_only(print)(
+                f"examples: {text}; left out: {left_out}{'; ' if reading else ''}{reading}", flush=True
+            )
         return self.rows
 
     def _encoded(self, examples: Sequence[ChatExample], kept: list[ChatExample]) -> Iterator[ChatRow]:
         """The examples that are not too long as token ids; they themselves go into `kept`."""
         for start in range(0, len(examples), DOCUMENTS_PER_CALL):
             some = examples[start : start + DOCUMENTS_PER_CALL]
-            pairs = [(example.question, example.completion) for example in some]
+            pairs = [(example, example.completion) for example in some]
             for example, row in zip(some, chat_rows(pairs, self.tokenizer, self.template), strict=True):
                 if len(row) <= self.row_tokens:
                     kept.append(example)
@@ -168,5 +171,5 @@ def describe(examples: Sequence[ChatExample], rows: ChatRows, template: ChatTemp
     if domains:
         text += f"; domains {', '.join(f'{name} {count}' for name, count in sorted(domains.items()))}"
     if systems := sum(SYSTEM in example.metadata for example in examples):
-        text += f"; {systems} with a system message, which is not shown to the model"
+        text += f"; {systems} with a system message"
     return text

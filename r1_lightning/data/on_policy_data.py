@@ -13,6 +13,7 @@ from pathlib import Path
 from r1_lightning.data.teacher_data import StepRows, Steps, TeacherTracesDataModule
 from r1_lightning.rollout.distill_rows import DistillRow
 from r1_lightning.rollout.groups import RolloutConfig, rollout_keys
+from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -88,7 +89,7 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         """The prompts of a step's problems: the next `items_per_batch` of the training stream."""
         places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
         problems = [self.source.train_problem(self.seed, place) for place in places]
-        return self.tokenizer.encode_prompts(self.template, [problem.question for problem in problems])
+        return prompt_ids(problems, self.tokenizer, self.template)
 
     def _check_prompts(self, steps: Sequence[int]) -> None:
         """Raise `InvalidInput`, before anything is sampled, where a prompt leaves no room for its completion in a row."""

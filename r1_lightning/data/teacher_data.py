@@ -175,7 +175,9 @@ class TeacherTracesDataModule(L.LightningDataModule):
         if self.traces is not None:
             return self.traces.traces()
         assert self.data_folder is not None, "one of them says where the text is"
-        return [Trace(row.question, row.completion) for row in ChatExamples.of_folder(self.data_folder).read()]
+        return [
+            Trace(row.question, row.completion, row.earlier) for row in ChatExamples.of_folder(self.data_folder).read()
+        ]
 
     def train_dataloader(self) -> StepLoader:
         assert self.dataset is not None, "setup comes first"

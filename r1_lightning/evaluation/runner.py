@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from r1_lightning.evaluation.metrics import Measure, measure_samples
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampler import Sampler, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -59,9 +60,8 @@ class Evaluator:
     accuracy: RewardFunction | None = None
 
     def prompts(self) -> list[list[int]]:
-        """Token ids of the problems' prompts, the forced prefix at their end."""
-        questions = [problem.question for problem in self.problems]
-        return self.tokenizer.encode_prompts(self.template, questions, self.forced_prefix)
+        """What the model is asked, with the forced prefix, as token ids."""
+        return prompt_ids(self.problems, self.tokenizer, self.template, self.forced_prefix)
 
     def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
         """`samples` completions for each problem; `progress` hears of every batch of completions done."""

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from r1_lightning.rollout.packing import PackedRows
+from r1_lightning.rollout.prompts import Asked, prompt_ids
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.tensors import ChatBatch
+from r1_lightning.types.text import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,21 @@ class ChatRows:
 
 
 def encode_pairs(
-    pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate
+    pairs: Sequence[tuple[str | Asked, str]], tokenizer: TextTokenizer, template: ChatTemplate
 ) -> list[tuple[list[int], list[int]]]:
-    """Token ids of each (question, response): the question in its template; the response as it stands, and EOS."""
-    prompts = tokenizer.encode_prompts(template, [question for question, _ in pairs])
+    """Token ids of each (question, response): the question in its template; the response as it stands, and EOS.
+
+    A question is text, or what holds the turns before it as well.
+    """
+    asked = [Trace(question, "") if isinstance(question, str) else question for question, _ in pairs]
+    prompts = prompt_ids(asked, tokenizer, template)
     responses = tokenizer.encode_continuations([response for _, response in pairs])
     return [(prompt, [*response, tokenizer.eos_id]) for prompt, response in zip(prompts, responses, strict=True)]
 
 
-def chat_rows(pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate) -> list[ChatRow]:
+def chat_rows(
+    pairs: Sequence[tuple[str | Asked, str]], tokenizer: TextTokenizer, template: ChatTemplate
+) -> list[ChatRow]:
     """Each (question, completion) as token ids, the completion as the template has it follow a prompt."""
     responses = [(question, template.respond(completion)) for question, completion in pairs]
     encoded = encode_pairs(responses, tokenizer, template)

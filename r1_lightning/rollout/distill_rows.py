@@ -39,7 +39,7 @@ def document_rows(texts: Sequence[str], tokenizer: TextTokenizer, row_tokens: in
 
 def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: ChatTemplate) -> list[DistillRow]:
     """Each trace as fine-tuning and sampling have it: the question in its template, the completion after one space, EOS."""
-    rows = chat_rows([(trace.question, trace.completion) for trace in traces], tokenizer, template)
+    rows = chat_rows([(trace, trace.completion) for trace in traces], tokenizer, template)
     return [DistillRow((*row.prompt, *row.completion), len(row.prompt)) for row in rows]
 
 

@@ -17,6 +17,7 @@ from r1_lightning.functional.advantages import SCALES, zero_variance_groups
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.judging import Judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
+from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.code_tests import TESTS
@@ -237,7 +238,7 @@ class RolloutMaker:
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """The problems' prompts as token ids; `InvalidInput` where one leaves no room for `max_new_tokens` in a row."""
-        prompts = self.tokenizer.encode_prompts(self.template, [problem.question for problem in problems])
+        prompts = prompt_ids(problems, self.tokenizer, self.template)
         longest, new = max(map(len, prompts)), self.config.longest_completion
         require(
             longest + new <= self.config.row_tokens,

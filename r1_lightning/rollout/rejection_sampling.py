@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from r1_lightning.rewards.combine import WeightedSum, judge_all
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
+from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, KeepRules
 from r1_lightning.tasks.answered_file import RowSource
 from r1_lightning.tasks.decontaminate import NGRAM, Decontaminator
@@ -129,7 +130,7 @@ class BlockMaker:
         return NO_ROOM if len(self._prompt(problem)) > self.max_prompt_tokens else None
 
     def _prompt(self, problem: Problem) -> list[int]:
-        return self.tokenizer.encode_prompts(self.template, [problem.question])[0]
+        return prompt_ids([problem], self.tokenizer, self.template)[0]
 
     def _samples(self, numbers: Sequence[int], problems: Sequence[Problem]) -> Iterator[list[JudgedSample]]:
         if not problems:
@@ -161,6 +162,8 @@ class BlockMaker:
                 told[-1]["completion"] = sample.completion.text
         leak = self.decontaminator.leak(problem.question) if skipped == CONTAMINATED else None
         plain = {**asdict(problem), "metadata": dict(problem.metadata)}
+        if not problem.earlier:
+            del plain["earlier"]
         return {"index": index, "problem": plain, "skipped": skipped, "benchmark": leak, "samples": told}
 
 

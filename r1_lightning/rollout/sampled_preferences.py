@@ -16,6 +16,7 @@ from r1_lightning.functional.advantages import SPREAD_FLOOR
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
+from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -66,7 +67,7 @@ class SampledPreferences:
         return pairs
 
     def _pairs(self, problems: Sequence[Problem], rollout: int, start: int) -> list[Preference]:
-        prompts = self.tokenizer.encode_prompts(self.template, [problem.question for problem in problems])
+        prompts = prompt_ids(problems, self.tokenizer, self.template)
         keys = rollout_keys(rollout, len(prompts), self.samples)
         keys[:, 1] += start
         generation = self.generate(prompts, self.samples, keys)

@@ -58,6 +58,7 @@ def rows_of(record: Record) -> Iterator[Row]:
             yield {
                 "question": problem["question"],
                 "completion": sample["completion"],
+                **({"earlier": problem["earlier"]} if problem.get("earlier") else {}),
                 **{name: problem[name] for name in names},
                 "domain": domain_of(problem),
                 "level": problem["level"],

@@ -2,7 +2,8 @@
 
     {"question": "...", "completion": "..."}
 
-and, where known, "answer", "problem_id", "language", "domain", "level" and "metadata".
+and, where known, "answer", "problem_id", "language", "domain", "level" and "metadata". Rows of the other formats that fine-tuning
+reads (`tasks/chat_formats.py`) serve as well.
 
 R1's 800k set is 600k sampled rows and 200k of other kinds, writing, facts, translation, that were not sampled but taken over
 (arXiv:2501.12948, section 2.3.3). The parts of a data set that this program made (`data/part-00000.jsonl`) have the same form. A
@@ -17,11 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from r1_lightning.tasks.chat_formats import OURS, AnyFormat, format_of
 from r1_lightning.tasks.fields import Row, question_id
 from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
 from r1_lightning.text.language import LANGUAGES, language_of
+from r1_lightning.types.text import ChatExample
 
-FORMAT_VERSION = 1  # goes up when the same file would give other rows
+FORMAT_VERSION = 2  # goes up when the same file would give other rows
 
 
 class RowSource(Protocol):
@@ -61,24 +64,23 @@ def answered_rows(paths: Sequence[Path], domain: str, digest: hashlib._Hash | No
     """The rows of several files of JSON lines, one file after the other."""
     for path in paths:
         for row in Rows(str(path), max_row_chars=MAX_TEXT_CHARS).read(digest):
-            yield _answered(row, domain)
+            example = AnyFormat().to_example(row)
+            if example is not None:
+                yield _answered(row, example, domain)
 
 
-def _answered(row: Row, domain: str) -> dict[str, Any]:
-    question, completion = row.text("question"), row.text("completion")
-    language = row.optional_text("language") or language_of(question) or LANGUAGES[0]
-    if language not in LANGUAGES:
-        row.refuse("language", language, f"it must be one of {', '.join(LANGUAGES)}")
-    level = row.fields.get("level", 1)
-    if type(level) is not int:
-        row.refuse("level", level, "it must be a whole number")
+def _answered(row: Row, example: ChatExample, domain: str) -> dict[str, Any]:
+    """What the row says of itself counts where it is one of ours; columns of that name mean something else in others' rows."""
+    known, question = example.metadata, example.question
+    is_ours = format_of(row).name == OURS
     return {
         "question": question,
-        "completion": completion,
-        "answer": row.optional_text("answer"),
-        "problem_id": row.optional_text("problem_id") or question_id("row", question),
-        "language": language,
-        "domain": row.optional_text("domain") or domain,
-        "level": level,
-        "metadata": row.optional_object("metadata"),
+        "completion": example.completion,
+        **({"earlier": example.earlier} if example.earlier else {}),
+        "answer": row.optional_text("answer") if is_ours else "",
+        "problem_id": known.get("problem_id") or question_id("row", *(asked for asked, _ in example.earlier), question),
+        "language": known.get("language") or language_of(question) or LANGUAGES[0],
+        "domain": known.get("domain") or domain,
+        "level": int(known.get("level", 1)),
+        "metadata": row.optional_object("metadata") if is_ours else {},
     }

@@ -1,24 +1,27 @@
-r"""Rows that other trainers read: TRL's prompt format, and verl's Parquet rows.
+"""Rows that other trainers read: TRL's prompt format, and verl's Parquet rows (DAPO-Math-17k and Skywork-OR1 among them).
 
-Both hold a prompt that may be a list of chat messages. A problem of ours is one question, so of messages the one of the user is
-the question, and a system message goes into the metadata: our templates have no place for it, and it is not shown to the model.
-Conversations of several turns are refused, because their last question alone would be another problem.
+Both hold a prompt that may be a conversation (`tasks/turns.py`): its last message is the question, and what was said before belongs
+to the prompt. A system message opens the first question, because our templates have no other place for it; `system: leave_out`
+leaves it out. It stands in the metadata either way, and so does every column that is not needed here (`tasks/columns.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
+from r1_lightning.tasks.columns import columns_of, inner_columns
 from r1_lightning.tasks.fields import Row, question_id
+from r1_lightning.tasks.turns import SYSTEM, Dialogue, dialogue_of, refuse_calls
 from r1_lightning.text.boxed import boxed_answer
 from r1_lightning.text.language import LANGUAGES, language_of
 from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.text import Language, Problem
 
-SYSTEM = "system"  # the key of a problem's metadata that holds a system message
 AnswerForm = Literal["plain", "boxed", "hashes"]
+SystemMessages = Literal["show", "leave_out"]
+RULE = "rule"  # how the styles of verl begin that a rule judges: "rule", "rule-lighteval/MATH_v2"
 
 
 @dataclass(frozen=True)
@@ -29,91 +32,116 @@ class TRL:
         answer_field: the column's name; there is no standard one ("answer", "solution", "ground_truth").
         answer_form: "plain": the column is the answer; "boxed": it holds the answer in its last box; "hashes": after `####`.
         language: of the questions; None finds it out for each.
+        system: whether a system message is shown to the model.
     """
 
     answer_field: str = "answer"
     answer_form: AnswerForm = "plain"
     language: Language | None = None
+    system: SystemMessages = "show"
 
     name: ClassVar[str] = "trl"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         require(bool(self.answer_field), "answer_field", self.answer_field, "it must be the name of a column")
         require_choice("answer_form", self.answer_form, get_args(AnswerForm))
         require_choice("language", self.language, (*LANGUAGES, None))
+        require_choice("system", self.system, get_args(SystemMessages))
 
     def to_problem(self, row: Row) -> Problem:
-        question, system = question_of(row, "prompt")
+        asked = prompt_of(row, "prompt")
         answer = answer_in(row, self.answer_field, self.answer_form)
-        language = self.language or language_of(question) or "en"
-        metadata = {SYSTEM: system} if system else {}
-        return Problem(question, answer, question_id(self.name, question), language=language, metadata=metadata)
+        metadata = columns_of(row, ("prompt", self.answer_field))
+        return problem_of(self.name, asked, answer, metadata, self.language, self.system)
 
 
 @dataclass(frozen=True)
 class Verl:
-    """verl's rows: `prompt` (messages), `reward_model` with style "rule" and a `ground_truth`, `data_source`, `extra_info`.
+    """verl's rows: `prompt` (messages), `reward_model` with a style that begins with "rule" and a `ground_truth`, `data_source`.
 
-    Of `extra_info`, `split` and `index` are kept. A ground truth that is no text or number (tests of programs) is refused, and
-    so is any other style: no rule could judge it. `language` as in `TRL`.
+    A ground truth is text, a number, or a list of one (also written as JSON, as Skywork-OR1 has it). One that is neither (tests of
+    programs) is refused, and so is a style for which a model would judge. The fields of `extra_info` go into the metadata, too.
+    `language` and `system` as in `TRL`.
     """
 
     language: Language | None = None
+    system: SystemMessages = "show"
 
     name: ClassVar[str] = "verl"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         require_choice("language", self.language, (*LANGUAGES, None))
+        require_choice("system", self.system, get_args(SystemMessages))
 
     def to_problem(self, row: Row) -> Problem:
-        question, system = question_of(row, "prompt")
+        asked = prompt_of(row, "prompt")
         judged = row.inner("reward_model")
-        if judged.value("style") != "rule":
-            judged.refuse("style", judged.value("style"), "only 'rule' can be judged here")
-        extra = row.fields.get("extra_info")
-        kept = {name: extra[name] for name in ("split", "index") if name in extra} if isinstance(extra, Mapping) else {}
-        metadata = {
-            "data_source": row.text("data_source"),
-            **{name: str(value) for name, value in kept.items() if value is not None},
-            **({SYSTEM: system} if system else {}),
-        }
-        language = self.language or language_of(question) or "en"
-        problem_id = question_id(self.name, question)
-        return Problem(question, judged.answer("ground_truth"), problem_id, language=language, metadata=metadata)
+        style = judged.value("style")
+        if not isinstance(style, str) or style.partition("-")[0] != RULE:
+            judged.refuse("style", style, "only 'rule', or a style that begins with 'rule-', can be judged here")
+        answer = reference(judged, "ground_truth")
+        others = columns_of(row, ("prompt", "reward_model", "extra_info", "data_source"))
+        metadata = {**others, **inner_columns(row, "extra_info"), "data_source": row.text("data_source")}
+        return problem_of(self.name, asked, answer, metadata, self.language, self.system)
 
 
-def question_of(row: Row, name: str) -> tuple[str, str]:
-    """The question of a prompt, and its system message or "". Raises `InvalidInput` for a conversation of several turns."""
+def problem_of(
+    prefix: str,
+    asked: Dialogue,
+    answer: str,
+    metadata: dict[str, str],
+    language: Language | None = None,
+    system: SystemMessages = "show",
+) -> Problem:
+    """The problem that a conversation asks; its id is that of what the user said, whatever the system message."""
+    question, earlier = asked.shown(with_system=system == "show")
+    told = {SYSTEM: asked.system.strip()} if asked.system.strip() else {}
+    spoken = language or language_of(asked.question) or "en"
+    problem_id = question_id(prefix, *asked.asked)
+    return Problem(question, answer, problem_id, language=spoken, metadata={**metadata, **told}, earlier=earlier)
+
+
+def prompt_of(row: Row, name: str) -> Dialogue:
+    """What the field `name` asks: text, or a conversation whose last word is the user's."""
+    refuse_calls(row)
     value = row.value(name)
     if isinstance(value, str):
-        return row.text(name).strip(), ""
+        return Dialogue(row.text(name).strip())
     if not isinstance(value, list):
         row.refuse(name, value, "it must be text, or a list of messages with role and content")
-    allowed = "one message of the user is needed, with at most a system message before it"
-    system, (question,) = messages_of(row, name, ["user"], allowed)
-    return question.strip(), system.strip()
-
-
-def messages_of(row: Row, name: str, roles: Sequence[str], allowed: str) -> tuple[str, list[str]]:
-    """The system message under `name`, or "", and the contents of the messages behind it, whose roles must be `roles`."""
-    value = row.value(name)
-    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
-        row.refuse(name, value, "it must be a list of messages with role and content")
-    messages = [Row(message, f"{row.where}, {name}[{number}]") for number, message in enumerate(value)]
-    found = [message.text("role") for message in messages]
-    system = messages.pop(0).optional_text("content") if found[:1] == [SYSTEM] else ""
-    if found[len(found) - len(messages) :] != list(roles):
-        row.refuse(name, found, allowed)
-    return system, [message.text("content") for message in messages]
+    return dialogue_of(row, name, ends_with_reply=False)
 
 
 def answer_in(row: Row, name: str, form: AnswerForm) -> str:
     """The answer that the field `name` holds in the given form."""
     if form == "plain":
-        return row.answer(name)
+        return reference(row, name)
     text = row.text(name)
     if form == "boxed":
         return row.checked_answer(name, boxed_answer(text) or "")
     return row.checked_answer(name, text.rpartition("####")[2] if "####" in text else "")
+
+
+def reference(row: Row, name: str) -> str:
+    """The one reference answer under `name`: text, a number, or a list of one, which may be written as JSON."""
+    value = row.value(name)
+    given = _json_texts(value) if isinstance(value, str) else value
+    if not isinstance(given, list):
+        return row.answer(name)
+    found = [Row({name: item}, row.where).answer(name) for item in given]
+    if len(set(found)) != 1:
+        row.refuse(name, value, "one reference answer is needed, or a list that holds one")
+    return found[0]
+
+
+def _json_texts(text: str) -> Any:
+    """A list of texts in JSON; anything else stays the text that it is: `[1, 2]` may be an answer, `["34"]` is none."""
+    if not text.lstrip().startswith('["'):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else text

@@ -1,12 +1,13 @@
-"""Worked examples for supervised fine-tuning: a question and the completion to be learned, from rows of three formats.
+"""Worked examples for supervised fine-tuning: a question, perhaps with the turns before it, and the completion to be learned.
 
     {"question": "...", "completion": "..."}                             ours; `stage=sample` writes it
-    {"prompt": "..." or [messages], "completion": "..." or [messages]}   TRL's prompt-completion
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}   TRL's conversations
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
-Ours may say `language` ("en" or "zh"), `domain`, `problem_id` and `level` besides; other fields are not looked at. A system
-message is kept beside the example and not shown to the model: our templates have no place for it. Conversations of several turns
-are refused.
+and whatever else `tasks/chat_formats.py` lists: rows are recognised by their fields, and what they were taken for is said.
+
+Of a conversation the last reply is learned; all that was said before belongs to the prompt. A system message opens the first
+question (`system: leave_out` leaves it out). A row that cannot be read ends the run, or with `unreadable: drop` is left out and
+counted.
 
 R1 learned from thousands of such examples at its cold start, and from some 800,000 in its second fine-tuning, which its students
 learned from, too (R1v2 sections 3.1 and B.3.3).
@@ -15,93 +16,52 @@ learned from, too (R1v2 sections 3.1 and B.3.3).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from r1_lightning.tasks.chat_adaptors import SYSTEM, messages_of, question_of
+from r1_lightning.tasks.chat_adaptors import SystemMessages
+from r1_lightning.tasks.chat_formats import AnyFormat
 from r1_lightning.tasks.fields import Row
 from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
-from r1_lightning.text.language import LANGUAGES
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import ChatExample
 
-FORMAT_VERSION = 1  # goes up when the same rows would give other examples
-MAX_LEVEL = 1_000
+FORMAT_VERSION = 2  # goes up when the same rows would give other examples
 SHARDS, ONE_FILE = "data", "data.jsonl"  # where the artefact of a data set holds its rows
+REFUSE, DROP = UNREADABLE = ("refuse", "drop")
 
 
 class ExampleAdaptor(Protocol):
-    """Reads the rows of one format. Raises InvalidInput for a broken row, by file, line and field."""
+    """Reads rows. Raises InvalidInput for a broken one, by file, line and field; None is a row that its format leaves out."""
 
-    def to_example(self, row: Row) -> ChatExample: ...
-
-
-@dataclass(frozen=True)
-class QuestionCompletion:
-    """Our own rows."""
-
-    def to_example(self, row: Row) -> ChatExample:
-        known: dict[str, str] = {name: row.optional_text(name) for name in ("language", "domain", "problem_id")}
-        if known["language"] not in ("", *LANGUAGES):
-            row.refuse("language", known["language"], f"it must be one of {', '.join(LANGUAGES)}, or left out")
-        if _holds(row, "level"):
-            known["level"] = str(row.whole("level", 0, MAX_LEVEL))
-        return _example(row, row.text("question"), row.text("completion"), known)
+    def to_example(self, row: Row) -> ChatExample | None: ...
 
 
-@dataclass(frozen=True)
-class PromptCompletion:
-    """TRL's prompt-completion rows: each of the two is text, or messages."""
+@dataclass
+class Reading:
+    """What became of the rows of a file: how many there were of each format, and why others are no examples."""
 
-    def to_example(self, row: Row) -> ChatExample:
-        question, system = question_of(row, "prompt")
-        completion = row.value("completion")
-        if isinstance(completion, str):
-            text = row.text("completion")
-        else:
-            allowed = "text, or one message of the assistant, is needed"
-            unasked, (text,) = messages_of(row, "completion", ["assistant"], allowed)
-            if unasked:
-                row.refuse("completion", [SYSTEM, "assistant"], allowed)
-        return _example(row, question, text, {SYSTEM: system})
+    formats: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
+    unreadable: int = 0
+    first: str = ""
 
-
-@dataclass(frozen=True)
-class Messages:
-    """TRL's conversations: one question of the user and one answer of the assistant, with at most a system message before."""
-
-    def to_example(self, row: Row) -> ChatExample:
-        allowed = (
-            "one message of the user and one of the assistant are needed, with at most a system message before them"
+    def text(self) -> str:
+        """One line, "" where there is nothing that the reader of a log must know."""
+        told = (
+            [f"read as {', '.join(f'{name} ({count})' for name, count in self.formats.most_common())}"]
+            if self.formats
+            else []
         )
-        system, (question, completion) = messages_of(row, "messages", ["user", "assistant"], allowed)
-        return _example(row, question, completion, {SYSTEM: system})
-
-
-# The fields by which a row is recognised -> how it is read.
-FORMATS: Mapping[tuple[str, ...], ExampleAdaptor] = {
-    ("messages",): Messages(),
-    ("prompt", "completion"): PromptCompletion(),
-    ("question", "completion"): QuestionCompletion(),
-}
-
-
-@dataclass(frozen=True)
-class AnyFormat:
-    """Reads each row by the fields that hold something."""
-
-    def to_example(self, row: Row) -> ChatExample:
-        for names, adaptor in FORMATS.items():
-            if _holds(row, names[0]):
-                return adaptor.to_example(row)
-        wanted = ", or ".join(" and ".join(names) for names in FORMATS)
-        empty = ", ".join(f"{names[0]}={row.fields[names[0]]!r}" for names in FORMATS if names[0] in row.fields)
-        if empty:
-            raise InvalidInput(f"{row.where}: {empty} is not allowed: one must hold something (a row has {wanted})")
-        raise InvalidInput(f"{row.where}: the field 'question' is missing (a row has {wanted})")
+        if self.left_out:
+            told.append(f"left out by their format: {self.left_out}")
+        if self.unreadable:
+            told.append(f"unreadable: {self.unreadable} (first: {self.first})")
+        return "; ".join(told)
 
 
 class ChatExamples:
@@ -110,7 +70,9 @@ class ChatExamples:
     Args:
         file: a .jsonl, .json, .csv or .parquet file, or a folder of files named after the split.
         hub: a data set's name, "owner/name", where there is no such file; `config`, `split` and `revision` as in `Rows`.
-        adaptor: reads a row; the default takes each of the three formats.
+        adaptor: reads a row; the default takes every format of `tasks/chat_formats.py`.
+        system: whether the default adaptor shows a system message to the model ("show"), or not ("leave_out").
+        unreadable: "refuse" ends in the first row that cannot be read; "drop" leaves such rows out, and counts them.
 
     With neither `file` nor `hub` there is nothing to read, and asking for it raises InvalidInput: the examples are then an input of
     the stage.
@@ -124,8 +86,13 @@ class ChatExamples:
         split: str = "train",
         revision: str | None = None,
         adaptor: ExampleAdaptor | None = None,
+        system: SystemMessages = "show",
+        unreadable: str = REFUSE,
     ) -> None:
-        self.adaptor = adaptor or AnyFormat()
+        require_choice("data.examples.unreadable", unreadable, UNREADABLE)
+        self.adaptor = adaptor or AnyFormat(system)
+        self.unreadable = unreadable
+        self.reading = Reading()
         self.rows = Rows(file, hub, config, split, revision, max_row_chars=MAX_TEXT_CHARS) if file or hub else None
 
     @classmethod
@@ -156,14 +123,27 @@ class ChatExamples:
                 "data set by +stage.inputs.data.folder=FOLDER"
             )
         digest = hashlib.sha256()
-        examples = [self.adaptor.to_example(row) for row in self.rows.read(digest)]
+        self.reading = Reading()
+        examples = list(self.examples_of(self.rows.read(digest)))
+        if not examples:
+            raise InvalidInput(f"{self.rows.file or self.rows.hub}: no row gives an example ({self.reading.text()})")
         return examples, f"chat-{FORMAT_VERSION}-{digest.hexdigest()[:16]}"
 
-
-def _holds(row: Row, name: str) -> bool:
-    """Column formats give every row all columns: null where there is nothing, in CSV empty text."""
-    return row.fields.get(name) not in (None, "")
-
-
-def _example(row: Row, question: str, completion: str, known: Mapping[str, str]) -> ChatExample:
-    return ChatExample(question, completion, row.where, {name: value for name, value in known.items() if value})
+    def examples_of(self, rows: Iterable[Row]) -> Iterator[ChatExample]:
+        """The examples of `rows`; what became of the others is counted in `reading`."""
+        name_of = getattr(self.adaptor, "format_name", None)
+        for row in rows:
+            try:
+                example = self.adaptor.to_example(row)
+            except InvalidInput as error:
+                if self.unreadable == REFUSE:
+                    raise
+                self.reading.unreadable += 1
+                self.reading.first = self.reading.first or str(error)
+                continue
+            if example is None:
+                self.reading.left_out += 1
+                continue
+            if name_of is not None:
+                self.reading.formats[name_of(row)] += 1
+            yield example

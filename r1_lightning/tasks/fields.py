@@ -72,9 +72,10 @@ class Row:
         return answer
 
     def whole(self, name: str, minimum: int, maximum: int) -> int:
-        """A whole number in [minimum, maximum]; one in quotes ("042") is one, too."""
+        """A whole number in [minimum, maximum]; one in quotes ("042") is one, and so is 1.0: columns with a null hold floats."""
         value = self.value(name)
-        number = parse_number(str(value)) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+        is_number = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+        number = parse_number(str(value)) if is_number else None
         if number is None or number.denominator != 1 or not minimum <= number <= maximum:
             self.refuse(name, value, f"it must be a whole number from {minimum} to {maximum}")
         return int(number)

@@ -10,27 +10,33 @@ Python's own `json`, so that a bad line is named by its number and text stays te
 
 from __future__ import annotations
 
-import csv
-import datetime
 import hashlib
-import io
 import json
 import re
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1_lightning.tasks import hub
 from r1_lightning.tasks.fields import Row
+from r1_lightning.tasks.file_kinds import (
+    REASON_CHARS,
+    characters,
+    csv_rows,
+    decoded,
+    json_array,
+    parquet_rows,
+    parsed,
+    plain,
+)
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 MAX_ROW_CHARS = 2**28  # one row of LiveCodeBench holds up to some 10 MB of tests
 MAX_TEXT_CHARS = 2**20  # several times 32,768 tokens: a longer line of text to learn from is an accident
+CONVERSATIONS = "conversations"  # the field that a bare list of messages is read as
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_REASON_CHARS = 200
-_CSV_LIMIT = threading.Lock()  # held while Python's limit of a field is another than it was
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ class Rows:
         require_int("max_row_chars", self.max_row_chars, 2)
         object.__setattr__(self, "hub_files", tuple(self.hub_files))
         for name in self.hub_files:
-            plain = name.endswith(SUFFIXES[:2]) and not name.startswith("/") and ".." not in name
-            require(plain, "hub_files", name, f"it must be a file within the data set that ends in {SUFFIXES[:2]}")
+            within = name.endswith(SUFFIXES[:2]) and not name.startswith("/") and ".." not in name
+            require(within, "hub_files", name, f"it must be a file within the data set that ends in {SUFFIXES[:2]}")
 
     def read(self, digest: hashlib._Hash | None = None) -> list[Row]:
         """All rows, in order. What they are goes into `digest`: the sizes and bytes of files, the values of a hub's rows.
@@ -113,18 +119,18 @@ class Rows:
             raise InvalidInput(f"{path} is not readable: {error.strerror}") from error
         digest.update(content)
         if path.suffix == ".parquet":
-            values = _parquet(path)
+            values = parquet_rows(path)
         elif path.suffix == ".csv":
-            values = _csv(_decoded(content, str(path)), path)
+            values = csv_rows(decoded(content, str(path)), path)
         else:
-            values = _json_array(_decoded(content, str(path)), path)
+            values = json_array(decoded(content, str(path)), path)
         for number, value in enumerate(values, start=1):
             yield self._whole_row(value, f"{path}, row {number}")
 
     def _whole_row(self, value: Any, where: str) -> Row:
         row = _row(value, where)
         for name, held in row.fields.items():
-            count = _characters(held)
+            count = characters(held)
             if count > self.max_row_chars:
                 row.refuse(name, held, f"it has {count} characters, and at most {self.max_row_chars} are read")
         return row
@@ -134,22 +140,22 @@ class Rows:
             for number, line in enumerate(stream, start=1):
                 digest.update(line)
                 where = f"{path}, line {number}"
-                text = _decoded(line, str(path), f"line {number}, ").rstrip("\n")
+                text = decoded(line, str(path), f"line {number}, ").rstrip("\n")
                 if len(text) > self.max_row_chars:
                     allowed = f"a line has at most {self.max_row_chars}"
                     raise InvalidInput(f"{where}: {len(text)} characters are not allowed: {allowed}")
                 if text.strip():
-                    yield _row(_parsed(text, where), where)
+                    yield _row(parsed(text, where), where)
 
     def _read_hub(self, digest: hashlib._Hash) -> list[Row]:
         """Everything that `datasets` can raise is a reason why there are no rows; its first line is passed on."""
         assert self.hub is not None, "a file that is missing was refused before"
         require(not Path(self.hub).exists(), "hub", self.hub, "a folder of that name is here; give it as the file")
         try:
-            values = [_plain(value) for value in self._load()]
+            values = [plain(value) for value in self._load()]
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
-            reason = f"{type(error).__name__}: {lines[0][:_REASON_CHARS]}"
+            reason = f"{type(error).__name__}: {lines[0][:REASON_CHARS]}"
             beside = f"{self.file} is not there, and " if self.file else ""
             raise InvalidInput(
                 f"{beside}the data set {self.hub!r} cannot be had from the hub ({reason}); "
@@ -163,15 +169,8 @@ class Rows:
         return [self._whole_row(value, f"{place}, row {number}") for number, value in enumerate(values, start=1)]
 
     def _load(self) -> Iterable[Any]:
-        import datasets  # takes a second, and only the hub needs it
-
-        if not self.hub_files:
-            rows: Iterable[Any] = datasets.load_dataset(self.hub, self.config, split=self.split, revision=self.revision)
-            return rows
-        place = f"hf://datasets/{self.hub}@{self.revision or 'main'}"
-        files = [f"{place}/{name}" for name in self.hub_files]
-        rows = datasets.load_dataset("json", data_files=files, split="train")
-        return rows
+        assert self.hub is not None, "asked for the hub's rows only"
+        return hub.load(self.hub, self.config, self.split, self.revision, self.hub_files)
 
 
 def bytes_digest(path: Path) -> str:
@@ -182,104 +181,10 @@ def bytes_digest(path: Path) -> str:
         raise InvalidInput(f"{path} is not readable: {error.strerror}") from error
 
 
-def _decoded(content: bytes, path: str, place: str = "") -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path}: the file is not valid UTF-8 ({place}byte {error.start})") from error
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{where}: not valid JSON ({error})") from error
-
-
-def _json_array(text: str, path: Path) -> list[Any]:
-    values = _parsed(text, str(path))
-    if not isinstance(values, list):
-        raise InvalidInput(f"{path}: a JSON array of objects is needed, not {type(values).__name__}")
-    return values
-
-
-def _csv(text: str, path: Path) -> list[Any]:
-    """A first line with the fields' names, then rows of as many values; all values are text."""
-    lines = _csv_lines(text.removeprefix("\ufeff"), path)
-    names = lines[0] if lines else []
-    _check_distinct(names, path)
-    for number, values in enumerate(lines[1:], start=1):
-        if len(values) != len(names):
-            raise InvalidInput(f"{path}, row {number}: {len(values)} values, but the first line names {len(names)}")
-    return [dict(zip(names, values, strict=True)) for values in lines[1:]]
-
-
-def _csv_lines(text: str, path: Path) -> list[list[str]]:
-    """Python's limit of a field holds for the whole process: it is lifted for one text at a time, and then as it was."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    lines: list[list[str]] = []
-    start = 1
-    with _CSV_LIMIT:
-        limit = csv.field_size_limit(max(1, len(text)))
-        try:
-            for values in reader:
-                lines.append(values)
-                start = reader.line_num + 1
-        except csv.Error as error:
-            place = f"line {start}" if reader.line_num <= start else f"lines {start} to {reader.line_num}"
-            raise InvalidInput(f"{path}, {place}: not valid CSV ({error})") from error
-        finally:
-            csv.field_size_limit(limit)
-    return lines
-
-
-def _check_distinct(names: Sequence[str], path: Path) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InvalidInput(f"{path}: two columns are named {twice!r}: each needs a name of its own")
-
-
-def _parquet(path: Path) -> list[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path).read()
-        values: list[Any] = table.to_pylist()
-    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
-        raise InvalidInput(
-            f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:_REASON_CHARS]})"
-        ) from error
-    _check_distinct(table.column_names, path)
-    return [_plain(value) for value in values]
-
-
-def _plain(value: Any) -> Any:
-    """Values as JSON has them; dates, which column formats infer or keep, become text again."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (datetime.date, datetime.datetime)):
-        return value.isoformat()
-    return value if value is None or isinstance(value, (str, int, float)) else repr(value)
-
-
-def _characters(value: Any) -> int:
-    """Of all texts in `value`, however deep."""
-    count, left = 0, [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, str):
-            count += len(item)
-        elif isinstance(item, dict):
-            left += [*item, *item.values()]
-        elif isinstance(item, list):
-            left += item
-    return count
-
-
 def _row(value: Any, where: str) -> Row:
+    """A row is an object; a bare list of messages, as Open-Reasoner-Zero publishes its rows, is a conversation."""
+    if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
+        return Row({CONVERSATIONS: value}, where)
     if not isinstance(value, dict):
         raise InvalidInput(f"{where}: a JSON object is needed, not {type(value).__name__}")
     return Row(value, where)

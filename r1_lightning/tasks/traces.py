@@ -1,6 +1,6 @@
 """Teacher's text from a file: one JSON object per line, `{"question": "...", "completion": "..."}`.
 
-Any other file that `tasks.rows` reads (.json, .csv, .parquet) serves as well. Other fields are not looked at. `data.traces` names
+So do all other rows that fine-tuning reads (`tasks/chat_formats.py`), in any file that `tasks.rows` reads. `data.traces` names
 the reader, and any class with `content_version` and `traces()` (the Protocol `TraceSource`) can stand in its place.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
+from r1_lightning.tasks.chat_examples import ChatExamples
+from r1_lightning.tasks.rows import bytes_digest
 from r1_lightning.types.text import Trace
 
-FORMAT_VERSION = 2  # goes up when the same file would give other traces, or they would be learned otherwise
+FORMAT_VERSION = 3  # goes up when the same file would give other traces, or they would be learned otherwise
 
 
 class TraceFile:
@@ -31,5 +32,5 @@ class TraceFile:
 
     def traces(self) -> Sequence[Trace]:
         """One per row, in the file's order."""
-        rows = Rows(str(self.path), max_row_chars=MAX_TEXT_CHARS).read()
-        return [Trace(row.text("question"), row.text("completion")) for row in rows]
+        examples = ChatExamples(str(self.path)).read()
+        return [Trace(example.question, example.completion, example.earlier) for example in examples]

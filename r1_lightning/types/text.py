@@ -18,7 +18,8 @@ class Problem:
     """One question with its reference answer.
 
     `problem_id` is equal for the same problem whatever its wording or the order of its operands, so that sets of
-    problems can be compared; `level` grows with difficulty.
+    problems can be compared; `level` grows with difficulty. `earlier` are the turns of the conversation that came before the
+    question, each what was asked and what was replied.
     """
 
     question: str
@@ -27,6 +28,7 @@ class Problem:
     language: Language = "en"
     level: int = 1
     metadata: Mapping[str, str] = field(default_factory=dict)
+    earlier: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +140,16 @@ PreferenceItem = Preference | LabelledResponse
 
 @dataclass(frozen=True, slots=True)
 class ChatExample:
-    """A question and the completion to be learned; `where` it was read ("train.jsonl, line 7"), and what else is known of it."""
+    """A question and the completion to be learned; `where` it was read ("train.jsonl, line 7"), and what else is known of it.
+
+    `earlier` as in `Problem`: it belongs to the prompt, and is not learned.
+    """
 
     question: str
     completion: str
     where: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    earlier: Sequence[tuple[str, str]] = ()
 
 
 class PreferenceSource(Protocol):
@@ -163,10 +169,11 @@ class PreferenceSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A question with the whole completion that a teacher wrote to it."""
+    """A question with the whole completion that a teacher wrote to it; `earlier` as in `Problem`."""
 
     question: str
     completion: str
+    earlier: Sequence[tuple[str, str]] = ()
 
 
 class SharedVocabulary(Protocol):

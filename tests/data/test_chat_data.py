@@ -116,7 +116,7 @@ def test_a_long_example_is_refused_by_its_place_or_left_out_with_a_count(
     assert made.rows is not None and len(made.rows) == 2
     assert capsys.readouterr().out == (
         "examples: 2, 0 of them in the form r1_zero; prompts of 3.0 tokens on average, completions of 3.0; "
-        "left out: 1 (longer than row_tokens = 24)\n"
+        "left out: 1 (longer than row_tokens = 24); read as question and completion (3)\n"
     )
     with pytest.raises(InvalidInput, match=r"data\.row_tokens=5 is not allowed: all 3 examples are longer"):
         module(examples, too_long="drop", row_tokens=5)
@@ -126,12 +126,11 @@ def test_what_is_said_of_domains_and_system_messages(tmp_path: Path, capsys: pyt
     rows: list[dict[str, Any]] = [
         {**row, "domain": name} for row, name in zip(sums(3), ("math", "code", "math"), strict=True)
     ]
-    messages = [
-        {"role": role, "content": text} for role, text in (("system", "be"), ("user", "1="), ("assistant", "1"))
-    ]
-    module(write(tmp_path / "x.jsonl", [*rows, {"messages": messages}]))
+    messages = [{"role": role, "content": text} for role, text in (("system", "1"), ("user", "1="), ("assistant", "1"))]
+    write(tmp_path / "x.jsonl", [*rows, {"messages": messages}])
+    module(ChatExamples(str(tmp_path / "x.jsonl"), system="leave_out"))
     said = capsys.readouterr().out
-    assert "; domains code 1, math 2; 1 with a system message, which is not shown to the model; left out: none" in said
+    assert "; domains code 1, math 2; 1 with a system message; left out: none; read as question" in said
 
 
 def test_the_folder_of_an_input_comes_in_place_of_the_file(tmp_path: Path) -> None:

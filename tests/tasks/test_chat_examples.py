@@ -11,15 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from r1_lightning.tasks import rows as rows_module
-from r1_lightning.tasks.chat_adaptors import SYSTEM
-from r1_lightning.tasks.chat_examples import (
-    AnyFormat,
-    ChatExamples,
-    Messages,
-    PromptCompletion,
-    QuestionCompletion,
-)
+from r1_lightning.tasks.chat_examples import ChatExamples
+from r1_lightning.tasks.chat_formats import AnyFormat
 from r1_lightning.tasks.fields import Row
+from r1_lightning.tasks.turns import SYSTEM
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import ChatExample
 
@@ -33,19 +28,18 @@ def example(adaptor: Any, values: dict[str, Any]) -> ChatExample:
 
 
 @pytest.mark.parametrize(
-    ("adaptor", "values"),
+    "values",
     [
-        (QuestionCompletion(), OURS),
-        (PromptCompletion(), {"prompt": "1+1?", "completion": "<think>a</think>2"}),
-        (PromptCompletion(), {"prompt": [USER], "completion": [ASSISTANT]}),
-        (PromptCompletion(), {"prompt": "1+1?", "completion": [ASSISTANT]}),
-        (Messages(), {"messages": [USER, ASSISTANT]}),
+        OURS,
+        {"prompt": "1+1?", "completion": "<think>a</think>2"},
+        {"prompt": [USER], "completion": [ASSISTANT]},
+        {"prompt": "1+1?", "completion": [ASSISTANT]},
+        {"messages": [USER, ASSISTANT]},
     ],
     ids=["ours", "prompt-completion", "its messages", "mixed", "conversation"],
 )
-def test_every_format_gives_the_same_example(adaptor: Any, values: dict[str, Any]) -> None:
-    expected = ChatExample("1+1?", "<think>a</think>2", "file, line 1")
-    assert example(adaptor, values) == example(AnyFormat(), values) == expected
+def test_every_format_gives_the_same_example(values: dict[str, Any]) -> None:
+    assert example(AnyFormat(), values) == ChatExample("1+1?", "<think>a</think>2", "file, line 1")
 
 
 MIXED = [
@@ -78,48 +72,45 @@ def test_formats_mixed_in_one_file_of_any_kind(tmp_path: Path) -> None:
 
 def test_what_is_known_besides() -> None:
     known = {"language": "zh", "domain": "math", "problem_id": "p-1", "level": 3}
-    found = example(QuestionCompletion(), {**OURS, **known, "answer": "2", "metadata": {"a": 1}})
+    found = example(AnyFormat(), {**OURS, **known, "answer": "2", "metadata": {"a": 1}})
     assert found.metadata == {"language": "zh", "domain": "math", "problem_id": "p-1", "level": "3"}
-    assert example(QuestionCompletion(), {**OURS, "domain": None, "level": None}).metadata == {}
+    assert example(AnyFormat(), {**OURS, "domain": None, "level": None}).metadata == {}
 
 
-def test_a_system_message_is_kept_and_is_no_part_of_the_question() -> None:
+def test_a_system_message_opens_the_first_question_or_is_left_out_where_that_is_asked_for() -> None:
     for values in (
         {"messages": [SYSTEM_MESSAGE, USER, ASSISTANT]},
         {"prompt": [SYSTEM_MESSAGE, USER], "completion": "2"},
     ):
         found = example(AnyFormat(), values)
+        assert found.question == "Be brief.\n\n1+1?" and found.metadata == {SYSTEM: "Be brief."}
+        found = example(AnyFormat(system="leave_out"), values)
         assert found.question == "1+1?" and found.metadata == {SYSTEM: "Be brief."}
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    (
-        {"completion": "x"},
-        "the field 'question' is missing (a row has messages, or prompt and completion, or question and",
-    ),
+    ({"completion": "x"}, "the field 'question' is missing (a row has messages, or conversations, or one of question,"),
     ({"question": "q"}, "the field 'completion' is missing"),
-    ({"question": "q", "completion": None}, "completion=None is not allowed: it must be a non-empty string"),
-    (
-        {"messages": None, "prompt": "", "completion": "x"},
-        "messages=None, prompt='' is not allowed: one must hold something (a row has messages, or prompt and completion, or",
-    ),
+    ({"question": "q", "completion": None}, "completion=None is not allowed: one must hold something (a row has"),
+    ({"messages": None, "prompt": "", "completion": "x"}, "messages=None, prompt='' is not allowed: one must hold"),
     ({"question": "", "completion": "x"}, "question='' is not allowed: one must hold something"),
-    ({"question": 7, "completion": "x"}, "question=7 is not allowed: it must be a non-empty string"),
+    ({"question": 7, "completion": "x"}, "question=7 is not allowed: it must be text, or a list of messages"),
     ({"question": "q", "completion": " "}, "completion=' ' is not allowed: it must be a non-empty string"),
     ({"question": "q", "completion": "\ud800"}, "completion='\\ud800' is not allowed: it must be valid Unicode"),
     ({**OURS, "language": "fr"}, "language='fr' is not allowed: it must be one of en, zh, or left out"),
     ({**OURS, "domain": 3}, "domain=3 is not allowed"),
     ({**OURS, "level": "hard"}, "level='hard' is not allowed: it must be a whole number"),
+    ({**OURS, "level": 1.5}, "level=1.5 is not allowed: it must be a whole number"),
+    ({**OURS, "earlier": [["q"]]}, "earlier=[['q']] is not allowed: it must be a list of [what was asked, what was"),
     ({"prompt": "q"}, "the field 'completion' is missing"),
-    ({"prompt": "q", "completion": 3}, "completion=3 is not allowed: it must be a list of messages"),
+    ({"prompt": "q", "completion": 3}, "completion=3 is not allowed: it must be a non-empty string"),
     (
         {"prompt": "q", "completion": [USER]},
         "completion=['user'] is not allowed: text, or one message of the assistant",
     ),
     ({"prompt": [USER, USER], "completion": "x"}, "prompt=['user', 'user'] is not allowed"),
     ({"messages": "q"}, "messages='q' is not allowed: it must be a list of messages"),
-    ({"messages": [USER]}, "messages=['user'] is not allowed: one message of the user and one of the assistant"),
-    ({"messages": [USER, ASSISTANT, USER, ASSISTANT]}, "messages=['user', 'assistant', 'user', 'assistant'] is not"),
+    ({"messages": [USER]}, "messages=['user'] is not allowed: it must be messages of user and assistant in turns"),
     ({"messages": [USER, {"role": "assistant"}]}, "file, line 1, messages[1]: the field 'content' is missing"),
     ({"messages": []}, "messages=[] is not allowed"),
 ]
@@ -130,7 +121,7 @@ def test_a_broken_row_is_one_line_with_file_line_and_field(values: dict[str, Any
     with pytest.raises(InvalidInput) as refused:
         example(AnyFormat(), values)
     assert message in str(refused.value) and str(refused.value).startswith("file, line 1")
-    assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
 
 
 GOOD = json.dumps(OURS).encode()
@@ -201,9 +192,29 @@ def test_the_folder_of_an_artefact_is_shards_or_one_file(tmp_path: Path) -> None
 def test_the_content_version_is_that_of_what_was_read(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [OURS])
     first = ChatExamples(path).content_version
-    assert first == ChatExamples(path).content_version and first.startswith("chat-1-")
+    assert first == ChatExamples(path).content_version and first.startswith("chat-2-")
     write(tmp_path / "x.jsonl", [{**OURS, "question": "1+2?"}])
     assert ChatExamples(path).content_version != first
+
+
+def test_what_rows_were_taken_for_and_what_became_of_the_others(tmp_path: Path) -> None:
+    """Two conversations, one of OpenR1's rows without a right generation, two broken rows."""
+    wrong = {"problem": "q", "generations": ["a"], "correctness_math_verify": [False]}
+    rows = [{"messages": [USER, ASSISTANT]}, wrong, {"question": "q"}, {"messages": [USER]}, OURS, MIXED[2]]
+    path = write(tmp_path / "x.jsonl", rows)
+    with pytest.raises(InvalidInput, match="line 3: the field 'completion' is missing"):
+        ChatExamples(path).read()
+    examples = ChatExamples(path, unreadable="drop")
+    assert [item.where[-1] for item in examples.read()] == ["1", "5", "6"]
+    text = examples.reading.text()
+    assert text.startswith(
+        "read as messages (2), question and completion (1); left out by their format: 1; unreadable: 2"
+    )
+    assert f"first: {path}, line 3: the field 'completion' is missing" in text
+    with pytest.raises(InvalidInput, match=r"no row gives an example \(unreadable: 1 \(first: .*x.jsonl, line 1"):
+        ChatExamples(write(tmp_path / "x.jsonl", [{"question": "q"}]), unreadable="drop").read()
+    with pytest.raises(InvalidInput, match=r"data.examples.unreadable='skip' is not allowed"):
+        ChatExamples(path, unreadable="skip")
 
 
 def test_nothing_named_is_one_line() -> None:

@@ -1,0 +1,123 @@
+"""What stands in a file of rows, by its kind: JSON, CSV and Parquet become plain values, in their order.
+
+Whatever is wrong is one line that names the file and the place. A byte-order mark, with which editors and spreadsheets of Windows
+begin a file, is no part of its text.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.types.errors import InvalidInput
+
+BYTE_ORDER_MARK = "\ufeff"
+REASON_CHARS = 200  # of what a library says
+_CSV_LIMIT = threading.Lock()  # held while Python's limit of a field is another than it was
+
+
+def decoded(content: bytes, path: str, place: str = "") -> str:
+    """`content` as text, without a byte-order mark."""
+    try:
+        return content.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path}: the file is not valid UTF-8 ({place}byte {error.start})") from error
+
+
+def parsed(text: str, where: str) -> Any:
+    """The JSON value that `text` is."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: not valid JSON ({error})") from error
+
+
+def json_array(text: str, path: Path) -> list[Any]:
+    """The items of one JSON array."""
+    values = parsed(text, str(path))
+    if not isinstance(values, list):
+        raise InvalidInput(f"{path}: a JSON array of objects is needed, not {type(values).__name__}")
+    return values
+
+
+def csv_rows(text: str, path: Path) -> list[Any]:
+    """A first line with the fields' names, then rows of as many values; all values are text."""
+    lines = _csv_lines(text, path)
+    names = lines[0] if lines else []
+    _check_distinct(names, path)
+    for number, values in enumerate(lines[1:], start=1):
+        if len(values) != len(names):
+            raise InvalidInput(f"{path}, row {number}: {len(values)} values, but the first line names {len(names)}")
+    return [dict(zip(names, values, strict=True)) for values in lines[1:]]
+
+
+def _csv_lines(text: str, path: Path) -> list[list[str]]:
+    """Python's limit of a field holds for the whole process: it is lifted for one text at a time, and then as it was."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines: list[list[str]] = []
+    start = 1
+    with _CSV_LIMIT:
+        limit = csv.field_size_limit(max(1, len(text)))
+        try:
+            for values in reader:
+                lines.append(values)
+                start = reader.line_num + 1
+        except csv.Error as error:
+            place = f"line {start}" if reader.line_num <= start else f"lines {start} to {reader.line_num}"
+            raise InvalidInput(f"{path}, {place}: not valid CSV ({error})") from error
+        finally:
+            csv.field_size_limit(limit)
+    return lines
+
+
+def _check_distinct(names: Sequence[str], path: Path) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"{path}: two columns are named {twice!r}: each needs a name of its own")
+
+
+def parquet_rows(path: Path) -> list[Any]:
+    """All rows of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path).read()
+        values: list[Any] = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        raise InvalidInput(
+            f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:REASON_CHARS]})"
+        ) from error
+    _check_distinct(table.column_names, path)
+    return [plain(value) for value in values]
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON has them; dates, which column formats infer or keep, become text again."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    return value if value is None or isinstance(value, (str, int, float)) else repr(value)
+
+
+def characters(value: Any) -> int:
+    """Of all texts in `value`, however deep."""
+    count, left = 0, [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            count += len(item)
+        elif isinstance(item, dict):
+            left += [*item, *item.values()]
+        elif isinstance(item, list):
+            left += item
+    return count
