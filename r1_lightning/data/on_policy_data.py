@@ -8,18 +8,22 @@ sampling. Completions are written at the very step that learns from them, with t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from r1_lightning.data.teacher_data import StepRows, Steps, TeacherTracesDataModule
 from r1_lightning.rollout.distill_rows import DistillRow
 from r1_lightning.rollout.groups import RolloutConfig, rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
+from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import require, require_number
+from r1_lightning.types.errors import require_number
 from r1_lightning.types.tensors import GenerateFn
-from r1_lightning.types.text import ProblemSource, TraceSource
+from r1_lightning.types.text import Problem, ProblemSource, TraceSource
 
 
 class OnPolicySteps:
@@ -80,23 +84,33 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         require_number("data.on_policy_fraction", on_policy_fraction, 0.0, 1.0)
         self.generate, self.rollout, self.fraction = generate, rollout, on_policy_fraction
 
+    @cached_property
+    def room(self) -> PromptRoom:
+        """Which prompts can be asked."""
+        limits = ("data.row_tokens", self.row_tokens, self.rollout.max_new_tokens)
+        return PromptRoom(self.tokenizer, self.template, *limits)
+
     def setup(self, stage: str) -> None:
         steps = OnPolicySteps(self.text(), self.prompts, self.generate, self.seed, self.fraction, self._optimizer_steps)
         self._check_prompts([step for step in range(self.max_steps) if steps.is_on_policy(step)])
         self.dataset = self.dataset_of(steps)
 
     def prompts(self, step: int) -> list[list[int]]:
-        """The prompts of a step's problems: the next `items_per_batch` of the training stream."""
+        """The prompts of a step's problems, as token ids."""
+        return prompt_ids(self.problems(step), self.tokenizer, self.template)
+
+    def problems(self, step: int) -> list[Problem]:
+        """The next `items_per_batch` of the training stream that can be asked (`rollout/room.py`)."""
         places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
-        problems = [self.source.train_problem(self.seed, place) for place in places]
-        return prompt_ids(problems, self.tokenizer, self.template)
+        return self.room.problems(self.source, self.seed, places)
 
     def _check_prompts(self, steps: Sequence[int]) -> None:
-        """Raise `InvalidInput`, before anything is sampled, where a prompt leaves no room for its completion in a row."""
-        longest = max((len(prompt) for step in steps for prompt in self.prompts(step)), default=0)
-        new = self.rollout.max_new_tokens
-        allowed = f"a prompt of {longest} tokens with max_new_tokens = {new} needs a row of {longest + new}"
-        require(longest + new <= self.row_tokens or not steps, "data.row_tokens", self.row_tokens, allowed)
+        """Look at all prompts before anything is sampled, and say how many leave no room. InvalidInput where most of them do."""
+        for step in steps:
+            self.problems(step)
+        said = self.room.check(self.source) if steps else ""
+        if said:
+            rank_zero_only(print)(said, flush=True)
 
     def _optimizer_steps(self) -> int:
         assert self.trainer is not None, "the data module is not attached to a Trainer yet"

@@ -11,19 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from functools import cached_property
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
 
 from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import micro_batches
 from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
+from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
 from r1_lightning.types.text import Problem, ProblemSource, ScheduledSource
+
+SHOWN_AFTER_S = 5.0  # a bar is for what takes long
 
 
 class RolloutDataset:
@@ -53,12 +59,24 @@ class RolloutDataset:
             self._use(self._new_rollout(number, item // config.micro_batches))
         return self.micro_batches[place]
 
-    def check_prompts(self) -> None:
-        """Raise `InvalidInput` where any prompt of the whole run leaves no room for its completion in a row."""
+    @cached_property
+    def room(self) -> PromptRoom:
+        """Which prompts can be asked."""
+        config, maker = self.maker.config, self.maker
+        limits = ("rollout.row_tokens", config.row_tokens, config.longest_completion)
+        return PromptRoom(maker.tokenizer, maker.template, *limits)
+
+    def check_prompts(self) -> str:
+        """Look at every prompt of the whole run: what to say of those that leave no room for a completion (`rollout/room.py`).
+
+        Raises `InvalidInput` where that is most of them.
+        """
         config = self.maker.config
         rollouts = math.ceil(self.max_steps / config.minibatches_per_rollout)
-        for drawn in range(rollouts * config.dynamic_sampling_attempts):
-            self.maker.prompts(self.problems(drawn))
+        draws = range(rollouts * config.dynamic_sampling_attempts)
+        for drawn in tqdm(draws, desc="reading prompts", unit="rollout", delay=SHOWN_AFTER_S):
+            self.problems(drawn)
+        return self.room.check(self.source)
 
     def _new_rollout(self, number: int, step: int) -> Rollout:
         taken = self.optimizer_steps()
@@ -78,7 +96,7 @@ class RolloutDataset:
         return until_informative(draw, config.prompts_per_rollout, attempts, pad_id, config.train_on_truncated)
 
     def problems(self, drawn: int) -> list[Problem]:
-        """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream.
+        """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream that can be asked.
 
         A source that changes with the optimizer step gives those of the step at which the rollout begins.
         """
@@ -87,7 +105,7 @@ class RolloutDataset:
             rollout = drawn // config.dynamic_sampling_attempts
             source = source.at_step(rollout * config.minibatches_per_rollout)
         count = config.prompts_per_rollout
-        return [source.train_problem(self.seed, drawn * count + i) for i in range(count)]
+        return self.room.problems(source, self.seed, range(drawn * count, (drawn + 1) * count))
 
     def _use(self, rollout: Rollout) -> None:
         self.rollout = rollout
@@ -168,7 +186,9 @@ class GroupedRolloutsDataModule(L.LightningDataModule):
         return self.trainer.global_step
 
     def setup(self, stage: str) -> None:
-        self.dataset.check_prompts()  # now, and not at the step that meets the longest
+        said = self.dataset.check_prompts()  # now, and not at the step that meets the longest
+        if said:
+            rank_zero_only(print)(said, flush=True)
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(self.dataset)

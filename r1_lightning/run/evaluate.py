@@ -28,7 +28,7 @@ from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run import machine
 from r1_lightning.run.compose import config_folder
-from r1_lightning.run.measuring import check_prompt_lengths, evaluation_settings
+from r1_lightning.run.measuring import evaluation_settings, held_out_problems, with_room
 from r1_lightning.run.parts import accuracy_of, build_parts
 from r1_lightning.run.reward_rules import check_forms
 from r1_lightning.run.targets import find_own_modules, refuse_foreign_targets, refuse_interpolations
@@ -63,7 +63,7 @@ def evaluate(
     stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
     parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights
-    problems = parts["source"].held_out_problems(settings.problems)
+    problems = held_out_problems(parts["source"], settings)
     template = parts["template"]
     if reward is not None:
         check_forms({"task": {"template": template.name}, "reward": OmegaConf.to_container(_reward_node(reward))})
@@ -71,10 +71,10 @@ def evaluate(
     if forced_prefix == EMPTY_THINK:
         forced_prefix = FORMS[template.form].empty_think
     evaluator = Evaluator(problems, parts["tokenizer"], template, settings, config.seed, forced_prefix, accuracy)
-    check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
-    with progress(settings.problems * settings.samples, "evaluating", "completion") as bar:
+    evaluator = with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
+    with progress(len(evaluator.problems) * settings.samples, "evaluating", "completion") as bar:
         measures = evaluator(parts["backbone"].eval(), bar.update)
-    title = f"{folder}: {settings.problems} held-out problems, {settings.samples} samples each, 95 % intervals"
+    title = f"{folder}: {len(evaluator.problems)} held-out problems, {settings.samples} samples each, 95 % intervals"
     return render_table(title, {artefact.stage: measures}), measures
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.types.errors import require
+from r1_lightning.types.text import Problem
 
 
 def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:
@@ -23,6 +27,34 @@ def stage_evaluation(config: DictConfig) -> Any:
     if node is None:
         return None
     return instantiate(node) if "_target_" in node else EvaluationConfig(**node)
+
+
+def held_out_problems(source: Any, settings: EvaluationConfig) -> list[Problem]:
+    """The held-out problems that are measured; what is not as it was asked for is said, and so is how the rows were read."""
+    problems = list(source.held_out_problems(settings.problems))
+    for note in getattr(source, "notes", ()):
+        rank_zero_only(print)(note, flush=True)
+    if len(problems) < settings.problems:
+        all_of = f"{len(problems)}, all that there are (stage.evaluation.problems={settings.problems})"
+        rank_zero_only(print)(f"held-out problems: {all_of}", flush=True)
+    return problems
+
+
+def with_room(evaluator: Evaluator, max_positions: int, source: Any) -> Evaluator:
+    """The evaluator without the problems whose prompt and completion exceed `max_positions` tokens, which are counted in a line.
+
+    Raises `InvalidInput` where that is more than half of them.
+    """
+    prefix = len(evaluator.tokenizer.encode(evaluator.forced_prefix)) if evaluator.forced_prefix else 0
+    new = evaluator.config.max_new_tokens + prefix
+    room = PromptRoom(evaluator.tokenizer, evaluator.template, "model.max_positions", max_positions, new)
+    kept = room.kept(evaluator.problems)
+    if len(kept) * 2 < len(evaluator.problems):
+        check_prompt_lengths(evaluator, max_positions)
+    if len(kept) == len(evaluator.problems):
+        return evaluator
+    rank_zero_only(print)(f"held-out {room.text(source)}", flush=True)
+    return replace(evaluator, problems=kept)
 
 
 def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:

@@ -21,7 +21,7 @@ from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.comparing import is_comparing, run_comparison
 from r1_lightning.run.fitting import fit, make_trainer
 from r1_lightning.run.loggers import log_results
-from r1_lightning.run.measuring import check_prompt_lengths, stage_evaluation
+from r1_lightning.run.measuring import held_out_problems, stage_evaluation, with_room
 from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
@@ -94,11 +94,10 @@ def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evalu
         return PreferenceEvaluator(
             data.held_out_rows(settings.items), settings, data.row_tokens, parts["tokenizer"].pad_id
         )
-    problems = parts["source"].held_out_problems(settings.problems)
+    problems = held_out_problems(parts["source"], settings)
     accuracy = accuracy_of(parts.get("reward"))
     evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
-    check_prompt_lengths(evaluator, parts["backbone"].config.max_positions)
-    return evaluator
+    return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
 
 
 def _evaluate(
@@ -119,11 +118,11 @@ def _evaluate(
         models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
-        with progress(settings.problems * settings.samples, f"evaluating {name}", "completion") as bar:
+        with progress(len(evaluator.problems) * settings.samples, f"evaluating {name}", "completion") as bar:
             columns[name] = evaluator(model().eval(), bar.update)
     task = config.task.source["_target_"].rpartition(".")[2]
     title = (
-        f"{settings.problems} held-out problems of {task}, {settings.samples} samples each at temperature "
+        f"{len(evaluator.problems)} held-out problems of {task}, {settings.samples} samples each at temperature "
         f"{settings.sampling_temperature:g}, 95 % intervals"
     )
     write_text(folder / TABLE, render_table(title, columns) + "\n")

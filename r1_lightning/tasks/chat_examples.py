@@ -16,9 +16,7 @@ learned from, too (R1v2 sections 3.1 and B.3.3).
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -26,42 +24,19 @@ from typing import Protocol
 from r1_lightning.tasks.chat_adaptors import SystemMessages
 from r1_lightning.tasks.chat_formats import AnyFormat
 from r1_lightning.tasks.fields import Row
+from r1_lightning.tasks.reading import REFUSE, UNREADABLE, Reading, items_of
 from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
 from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import ChatExample
 
 FORMAT_VERSION = 2  # goes up when the same rows would give other examples
 SHARDS, ONE_FILE = "data", "data.jsonl"  # where the artefact of a data set holds its rows
-REFUSE, DROP = UNREADABLE = ("refuse", "drop")
 
 
 class ExampleAdaptor(Protocol):
     """Reads rows. Raises InvalidInput for a broken one, by file, line and field; None is a row that its format leaves out."""
 
     def to_example(self, row: Row) -> ChatExample | None: ...
-
-
-@dataclass
-class Reading:
-    """What became of the rows of a file: how many there were of each format, and why others are no examples."""
-
-    formats: Counter[str] = field(default_factory=Counter)
-    left_out: int = 0
-    unreadable: int = 0
-    first: str = ""
-
-    def text(self) -> str:
-        """One line, "" where there is nothing that the reader of a log must know."""
-        told = (
-            [f"read as {', '.join(f'{name} ({count})' for name, count in self.formats.most_common())}"]
-            if self.formats
-            else []
-        )
-        if self.left_out:
-            told.append(f"left out by their format: {self.left_out}")
-        if self.unreadable:
-            told.append(f"unreadable: {self.unreadable} (first: {self.first})")
-        return "; ".join(told)
 
 
 class ChatExamples:
@@ -126,24 +101,10 @@ class ChatExamples:
         self.reading = Reading()
         examples = list(self.examples_of(self.rows.read(digest)))
         if not examples:
-            raise InvalidInput(f"{self.rows.file or self.rows.hub}: no row gives an example ({self.reading.text()})")
+            raise InvalidInput(f"{self.rows.place}: no row gives an example ({self.reading.text()})")
         return examples, f"chat-{FORMAT_VERSION}-{digest.hexdigest()[:16]}"
 
     def examples_of(self, rows: Iterable[Row]) -> Iterator[ChatExample]:
         """The examples of `rows`; what became of the others is counted in `reading`."""
-        name_of = getattr(self.adaptor, "format_name", None)
-        for row in rows:
-            try:
-                example = self.adaptor.to_example(row)
-            except InvalidInput as error:
-                if self.unreadable == REFUSE:
-                    raise
-                self.reading.unreadable += 1
-                self.reading.first = self.reading.first or str(error)
-                continue
-            if example is None:
-                self.reading.left_out += 1
-                continue
-            if name_of is not None:
-                self.reading.formats[name_of(row)] += 1
+        for _, example in items_of(rows, self.adaptor.to_example, self.adaptor, self.unreadable, self.reading):
             yield example

@@ -1,8 +1,9 @@
 """Any data set as a problem source: an adaptor that reads its rows, training rows, and held-out rows.
 
 Training problems come from `train`, held-out ones from `test`. A training row whose question also stands in `test` is left out.
-Every pass over the rows has its own order, a permutation keyed by (seed, pass), so that problem number `index` is a function of
-(seed, index) and each row comes once per pass.
+Where no test rows are named, those that lie beside the training rows are taken (`test.jsonl` beside `train.jsonl`); where there are
+none, one question in ten is held out, by a hash of it. Every pass over the rows has its own order, a permutation keyed by (seed,
+pass), so that problem number `index` is a function of (seed, index) and each row comes once per pass.
 
 Rows are read when they are first asked for, so that a configuration can be checked without network or files.
 """
@@ -16,11 +17,13 @@ from typing import NamedTuple, Protocol
 
 from r1_lightning.tasks.fields import Row
 from r1_lightning.tasks.keyed import keyed_number, row_of_passes
+from r1_lightning.tasks.reading import REFUSE, UNREADABLE, Reading, items_of
 from r1_lightning.tasks.rows import Rows
 from r1_lightning.text.chat_template import r1_zero_prompt
-from r1_lightning.types.errors import InvalidInput, require, require_int
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.text import Problem
 
+HELD_OUT = 500  # as many as an evaluation asks for by default
 STEPS = "steps"  # the key of a problem's metadata that holds its worked solution
 
 
@@ -43,6 +46,8 @@ class _Content(NamedTuple):
     train: list[Problem]
     test: list[Problem]
     version: str
+    places: dict[str, str]
+    notes: list[str]
 
 
 class DatasetTask:
@@ -51,14 +56,26 @@ class DatasetTask:
     Args:
         adaptor: reads a row.
         train: where training problems come from; None: there are none, the task is a benchmark.
-        test: where held-out problems come from; None: there are none.
+        test: where held-out problems come from; None, or rows without a file and a hub: see above.
+        held_out: at most so many training questions are held out where there are no test rows; 0: none.
+        unreadable: "refuse" ends in the first row that cannot be read; "drop" leaves such rows out, and counts them.
     """
 
-    def __init__(self, adaptor: Adaptor, train: Rows | None = None, test: Rows | None = None) -> None:
+    def __init__(
+        self,
+        adaptor: Adaptor,
+        train: Rows | None = None,
+        test: Rows | None = None,
+        held_out: int = HELD_OUT,
+        unreadable: str = REFUSE,
+    ) -> None:
         require(train is not None or test is not None, "train", train, "rows are needed here or as test")
+        require_int("task.source.held_out", held_out, 0)
+        require_choice("task.source.unreadable", unreadable, UNREADABLE)
         self.adaptor = adaptor
         self.train = train
-        self.test = test
+        self.test = test if test is not None and test.is_named else None
+        self.held_out, self.unreadable = held_out, unreadable
 
     @property
     def content_version(self) -> str:
@@ -81,11 +98,20 @@ class DatasetTask:
         return problems[row_of_passes(f"problems/{seed}", index, len(problems))]
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` problems of the test rows, in their order. `InvalidInput` if there are fewer."""
-        if self.test is None:
+        """The first `count` held-out problems, in the order of their rows; all where there are fewer. `InvalidInput` for none."""
+        require_int("held_out_problems", count, minimum=1)
+        if not self._content.test:
             raise InvalidInput(f"{self.adaptor.name} has no test rows, and so no held-out problems: give them as test")
-        require_int("held_out_problems", count, minimum=1, maximum=self.n_held_out)
         return self._content.test[:count]
+
+    def place_of(self, problem: Problem) -> str:
+        """Where the row of a problem stands, "train.jsonl, line 7"; "" for one that is not of these rows."""
+        return self._content.places.get(problem.problem_id, "")
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of how the rows were read, a line each."""
+        return self._content.notes
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
         """Training rows as text, each pass in another order and each row by chance in one of two forms.
@@ -116,23 +142,48 @@ class DatasetTask:
     @cached_property
     def _content(self) -> _Content:
         digest = hashlib.sha256()
-        test = self._read(self.test, digest)
+        notes: list[str] = []
+        places: dict[str, str] = {}
+        beside = self.train.beside("test") if self.test is None and self.train is not None else None
+        test = self._read(self.test or beside, digest, notes, places)
         held_out_ids = {problem.problem_id for problem in test}
-        train = [problem for problem in self._read(self.train, digest) if problem.problem_id not in held_out_ids]
+        everything = self._read(self.train, digest, notes, places)
+        train = [problem for problem in everything if problem.problem_id not in held_out_ids]
         if self.train is not None and not train:
-            place = self.train.file or self.train.hub
-            raise InvalidInput(f"{place}: every question also stands in the test rows, or is left out; none is left")
+            raise InvalidInput(
+                f"{self.train.place}: every question also stands in the test rows, or is left out; none is left"
+            )
+        if not test and (wanted := self._held_out_ids(train)):
+            digest.update(f"held out {len(wanted)}".encode())
+            test = list(
+                {problem.problem_id: problem for problem in reversed(train) if problem.problem_id in wanted}.values()
+            )[::-1]
+            train = [problem for problem in train if problem.problem_id not in wanted]
+            notes.append(f"no test rows: {len(test)} of {len(test) + len(train)} training problems are held out")
         version = f"{self.adaptor.name}-{self.adaptor.version}-{digest.hexdigest()[:16]}"
-        return _Content(train, test, version)
+        return _Content(train, test, version, places, notes)
 
-    def _read(self, rows: Rows | None, digest: hashlib._Hash) -> list[Problem]:
+    def _held_out_ids(self, train: Sequence[Problem]) -> set[str]:
+        """One question in ten, at least one of two, chosen by a hash."""
+        ids = sorted({problem.problem_id for problem in train}, key=lambda name: keyed_number(f"held out/{name}"))
+        return set(ids[: min(self.held_out, max(1, len(ids) // 10)) if len(ids) > 1 else 0])
+
+    def _read(
+        self, rows: Rows | None, digest: hashlib._Hash, notes: list[str], places: dict[str, str]
+    ) -> list[Problem]:
+        """The problems of `rows`; where each stands goes into `places`, and what was not as usual into `notes`."""
         if rows is None:
             return []
-        found = [self.adaptor.to_problem(row) for row in rows.read(digest)]
-        problems = [problem for problem in found if problem is not None]
-        if not problems:
-            raise InvalidInput(f"{rows.file or rows.hub}: {self.adaptor.name} leaves out every row")
-        return problems
+        reading = Reading()
+        found = list(items_of(rows.read(digest), self.adaptor.to_problem, self.adaptor, self.unreadable, reading))
+        if not found:
+            told = f" ({reading.text()})" if reading.unreadable else ""
+            raise InvalidInput(f"{rows.place}: {self.adaptor.name} leaves out every row{told}")
+        for row, problem in found:
+            places.setdefault(problem.problem_id, row.where)
+        if reading.formats or reading.unreadable:
+            notes.append(f"{rows.place}: {reading.text()}")
+        return [problem for _, problem in found]
 
 
 def reasoned_document(problem: Problem) -> str:

@@ -91,7 +91,7 @@ class FamilyTask:
         return replace(solved, problem=self._marked(name, solved.problem))
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """`count` held-out problems, one tested part after the other in turn: each gives as many, but for one."""
+        """`count` held-out problems, one tested part after the other in turn: each gives as many, but for one, or all it has."""
         require_int("held_out_problems", count, 1)
         tested = [name for name, part in self.parts.items() if part.is_tested]
         shares = [len(range(place, count, len(tested))) for place in range(len(tested))]
@@ -100,7 +100,8 @@ class FamilyTask:
             for name, share in zip(tested, shares, strict=True)
             if share
         }
-        return [given[tested[number % len(tested)]][number // len(tested)] for number in range(count)]
+        turns = ((given.get(tested[number % len(tested)], ()), number // len(tested)) for number in range(count))
+        return [problems[place] for problems, place in turns if place < len(problems)]
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
         """Documents number `start` .. `start` + `count` - 1, each of a part that a hash chooses by the document weights."""

@@ -71,6 +71,11 @@ class MixtureTask:
         """Those of the first part."""
         return self.parts[0].source.held_out_problems(count)
 
+    def place_of(self, problem: Problem) -> str:
+        """Where a problem's row stands, of a part that knows; or ""."""
+        places = (getattr(part.source, "place_of", lambda problem: "")(problem) for part in self.parts)
+        return next(filter(None, places), "")
+
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
         """Those of the first part."""
         return self.parts[0].source.documents(seed, start, count)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Rows:
 
     Args:
         file: a file, or a folder of files named after the split; taken if it is there.
-        hub: the data set's name, "owner/name", taken otherwise; None: only the file will do.
+        hub: the data set's name, "owner/name", taken otherwise; None: only the file will do. Without both there is nothing to read.
         config: which of the data set's configurations, where it has several.
         split: which split of the hub's data set, or of the folder.
         revision: a commit or tag of the hub's data set; None is its newest.
@@ -53,7 +53,7 @@ class Rows:
         max_row_chars: a longer line of JSON is refused, and in rows that are no lines a field with more characters.
 
     Raises:
-        InvalidInput: neither is given, or a value is not what it should be.
+        InvalidInput: a value is not what it should be; when read, neither is given.
     """
 
     file: str | None = None
@@ -65,9 +65,6 @@ class Rows:
     max_row_chars: int = MAX_ROW_CHARS
 
     def __post_init__(self) -> None:
-        require(
-            bool(self.file) or bool(self.hub), "file", self.file, "a file or the name of a data set (hub) is needed"
-        )
         named = self.hub is None or _HUB_NAME.fullmatch(self.hub) is not None
         require(named, "hub", self.hub, "it must be owner/name")
         require(bool(self.split), "split", self.split, "it must be the name of a split")
@@ -77,12 +74,35 @@ class Rows:
             within = name.endswith(SUFFIXES[:2]) and not name.startswith("/") and ".." not in name
             require(within, "hub_files", name, f"it must be a file within the data set that ends in {SUFFIXES[:2]}")
 
+    @property
+    def is_named(self) -> bool:
+        """Whether there is a place to read from."""
+        return bool(self.file) or bool(self.hub)
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, for messages."""
+        return self.file or self.hub or "no file"
+
+    def beside(self, split: str) -> Rows | None:
+        """The rows of another split that lie beside this one's: in the same folder, or `test.jsonl` beside `train.jsonl`."""
+        path = Path(self.file) if self.file else None
+        if path is None or not path.exists():
+            return None
+        if path.is_dir():
+            other = replace(self, split=split)
+            return other if other.parts(path) else None
+        name = re.sub(rf"(?<![a-z0-9]){re.escape(self.split)}(?![a-z0-9])", split, path.name)
+        there = name != path.name and path.with_name(name).exists()
+        return replace(self, file=str(path.with_name(name)), split=split) if there else None
+
     def read(self, digest: hashlib._Hash | None = None) -> list[Row]:
         """All rows, in order. What they are goes into `digest`: the sizes and bytes of files, the values of a hub's rows.
 
         Raises `InvalidInput` where nothing is there, or the files are empty, of another kind, or broken.
         """
         digest = digest or hashlib.sha256()
+        require(self.is_named, "file", self.file, "a file or the name of a data set (hub) is needed")
         path = Path(self.file) if self.file else None
         if path is not None and (path.exists() or self.hub is None):
             rows = [row for part in self._files(path) for row in self._read_file(part, digest)]
@@ -94,8 +114,7 @@ class Rows:
     def _files(self, path: Path) -> list[Path]:
         if not path.is_dir():
             return [path]
-        named = re.compile(rf"{re.escape(self.split)}(?![a-z0-9])", re.IGNORECASE)
-        found = sorted(part for part in path.iterdir() if part.suffix in SUFFIXES and named.match(part.name))
+        found = self.parts(path)
         if not found:
             raise InvalidInput(
                 f"{path} has no file named {self.split}*: one that ends in {', '.join(SUFFIXES)} is needed"
@@ -104,6 +123,11 @@ class Rows:
             kinds = ", ".join(part.name for part in found)
             raise InvalidInput(f"{path} holds split {self.split!r} in several kinds ({kinds}): name one as the file")
         return found
+
+    def parts(self, folder: Path) -> list[Path]:
+        """The files of `folder` that are named after the split, in order."""
+        named = re.compile(rf"{re.escape(self.split)}(?![a-z0-9])", re.IGNORECASE)
+        return sorted(part for part in folder.iterdir() if part.suffix in SUFFIXES and named.match(part.name))
 
     def _read_file(self, path: Path, digest: hashlib._Hash) -> Iterator[Row]:
         if path.suffix not in SUFFIXES:

@@ -168,8 +168,8 @@ def test_the_version_counted_is_the_trainers(tmp_path: Path) -> None:
         fit.fit(miniature.grpo(), datamodule=data)
 
 
-def test_a_prompt_too_long_anywhere_in_the_run_is_refused_before_the_first_step() -> None:
-    """Rollout 2 of 3 holds the long question; nothing is sampled, and the line says how long a row would have to be."""
+def test_a_prompt_too_long_anywhere_in_the_run_is_left_out_and_named_before_the_first_step() -> None:
+    """Rollout 2 of 3 holds the long question: another problem stands in its place, and the line names it. Nothing is sampled."""
 
     class Growing(Sums):
         def train_problem(self, seed: int, index: int) -> Problem:
@@ -178,9 +178,32 @@ def test_a_prompt_too_long_anywhere_in_the_run_is_refused_before_the_first_step(
 
     miniature = Miniature(max_steps=6)  # two minibatches per rollout: three rollouts of three problems
     data = RolloutDataset(miniature.maker(refuses), Growing(), miniature.seed, 6, lambda: 0)
-    with pytest.raises(InvalidInput, match=r"rollout\.row_tokens=24 .* a prompt of 20 tokens .* needs a row of 30"):
+    name = Growing().train_problem(miniature.seed, 7).problem_id
+    assert data.check_prompts() == (
+        "prompts: 1 problem leaves no room for 10 tokens of an answer (rollout.row_tokens=24) and is left out; "
+        f"the first: {name}, 20 tokens"
+    )
+    found = data.problems(2)
+    assert len(found) == 3 and all(len(problem.question) < 20 for problem in found)
+    assert found[0] == Growing().train_problem(miniature.seed, 6) and found[2] == Growing().train_problem(
+        miniature.seed, 8
+    )
+    data = RolloutDataset(miniature.maker(refuses), Growing(), miniature.seed, 4, lambda: 0)
+    assert data.check_prompts() == ""  # not reached
+
+
+def test_a_row_too_short_for_most_prompts_is_refused_before_the_first_step() -> None:
+    class Long(Sums):
+        def train_problem(self, seed: int, index: int) -> Problem:
+            problem = super().train_problem(seed, index)
+            return problem if index % 4 == 0 else dataclasses.replace(problem, question="1" * 20)
+
+    miniature = Miniature(max_steps=6)
+    data = RolloutDataset(miniature.maker(refuses), Long(), miniature.seed, 6, lambda: 0)
+    with pytest.raises(
+        InvalidInput, match=r"rollout\.row_tokens=24 .*: 6 of 9 prompts leave no room: .* needs a row of 30"
+    ):
         data.check_prompts()
-    RolloutDataset(miniature.maker(refuses), Growing(), miniature.seed, 4, lambda: 0).check_prompts()  # not reached
 
 
 @pytest.mark.parametrize("parts", [2, 5])

@@ -35,6 +35,9 @@ class WordTokenizer(PlainPrompts):
             text = text.removeprefix(WORDS[token])
         return ids
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
         return ["".join(WORDS[token] for token in ids if token < EOS) for ids in batch]
 

@@ -78,16 +78,16 @@ def test_what_a_task_does_not_have_is_said(tmp_path: Path, task: DatasetTask) ->
     with pytest.raises(InvalidInput, match=r"plain has no worked solutions to pre-train on: .*init_from"):
         next(iter(without_steps.documents(0, 0, 1)))
     with pytest.raises(InvalidInput, match="plain has no test rows"):
-        without_steps.held_out_problems(1)
-    with pytest.raises(InvalidInput, match=r"held_out_problems=6 .*at most 5"):
-        task.held_out_problems(6)
+        DatasetTask(Plain(), task.test, held_out=0).held_out_problems(1)
+    with pytest.raises(InvalidInput, match="held_out_problems=0"):
+        task.held_out_problems(0)
     with pytest.raises(InvalidInput, match="rows are needed"):
         DatasetTask(Plain())
 
 
 def test_rows_may_be_left_out_but_not_all(tmp_path: Path) -> None:
     some = rows(tmp_path / "a.jsonl", [*numbered(0, 2), {"q": "x", "a": "skip"}])
-    assert DatasetTask(Plain(), some).n_train == 2
+    assert DatasetTask(Plain(), some, held_out=0).n_train == 2
     with pytest.raises(InvalidInput, match=r"b\.jsonl: plain leaves out every row"):
         _ = DatasetTask(Plain(), rows(tmp_path / "b.jsonl", [{"q": "x", "a": "skip"}])).content_version
     with pytest.raises(InvalidInput, match="none is left"):
@@ -109,6 +109,70 @@ def test_the_version_follows_the_adaptor_and_both_files(tmp_path: Path, task: Da
     ]
     assert versions[0] == versions[1] and len(set(versions)) == 4
     assert versions[0].startswith("plain-1-") and versions[2].startswith("plain-2-")
+
+
+def test_there_are_no_more_held_out_problems_than_rows(task: DatasetTask) -> None:
+    """Sixty rows of one's own, and 500 asked for: here five, and six, and half a thousand."""
+    five = task.held_out_problems(5)
+    assert len(five) == 5 and task.held_out_problems(6) == task.held_out_problems(500) == five
+
+
+@pytest.mark.parametrize("test", [None, Rows(), Rows(split="test")], ids=["none", "unnamed", "its split"])
+@pytest.mark.parametrize(("n", "limit", "held_out"), [(60, 500, 6), (60, 4, 4), (9, 500, 1), (2, 500, 1), (1, 500, 0)])
+def test_of_a_training_file_alone_one_question_in_ten_is_held_out(
+    tmp_path: Path, test: Rows | None, n: int, limit: int, held_out: int
+) -> None:
+    only = rows(tmp_path / "mine.jsonl", numbered(0, n))
+    task = DatasetTask(Plain(), only, test, limit)
+    assert (task.n_train, task.n_held_out) == (n - held_out, held_out)
+    if held_out:
+        tested = {problem.answer for problem in task.held_out_problems(500)}
+        trained = {task.train_problem(0, index).answer for index in range(task.n_train)}
+        assert len(tested) == held_out and not tested & trained and len(tested | trained) == n
+        assert task.notes == [f"no test rows: {held_out} of {n} training problems are held out"]
+        assert task.content_version != DatasetTask(Plain(), only, held_out=0).content_version
+
+
+def test_a_question_that_stands_twice_is_on_one_side(tmp_path: Path) -> None:
+    task = DatasetTask(Plain(), rows(tmp_path / "x.jsonl", numbered(0, 20) * 2))
+    tested = [problem.answer for problem in task.held_out_problems(500)]
+    trained = [task.train_problem(0, index).answer for index in range(task.n_train)]
+    assert len(tested) == 2 and len(set(tested)) == 2 and len(trained) == 36 and not set(tested) & set(trained)
+
+
+def test_test_rows_beside_the_training_rows_are_taken(tmp_path: Path) -> None:
+    """In the same folder, by the name of the file or of the split."""
+    train = rows(tmp_path / "my-train.jsonl", numbered(0, 7))
+    rows(tmp_path / "my-test.jsonl", numbered(5, 10))
+    (tmp_path / "folder").mkdir()
+    rows(tmp_path / "folder" / "train-00000.jsonl", numbered(0, 7))
+    rows(tmp_path / "folder" / "test-00000.jsonl", numbered(5, 10))
+    for given in (train, Rows(str(tmp_path / "folder"))):
+        task = DatasetTask(Plain(), given, Rows(split="test"))
+        assert (task.n_train, task.n_held_out) == (5, 5)
+    training = rows(tmp_path / "training.jsonl", numbered(0, 20))  # a name that only begins so
+    assert DatasetTask(Plain(), training).n_held_out == 2
+
+
+def test_rows_that_cannot_be_read_are_refused_or_counted(tmp_path: Path) -> None:
+    broken = rows(tmp_path / "x.jsonl", [{"q": "a"}, *numbered(0, 3), {"q": "", "a": "1"}])
+    with pytest.raises(InvalidInput, match="line 1: the field 'a' is missing"):
+        _ = DatasetTask(Plain(), broken, held_out=0).n_train
+    task = DatasetTask(Plain(), broken, held_out=0, unreadable="drop")
+    assert task.n_train == 3
+    place = tmp_path / "x.jsonl"
+    assert task.notes == [f"{place}: unreadable: 2 (first: {place}, line 1: the field 'a' is missing)"]
+    with pytest.raises(InvalidInput, match=r"leaves out every row \(unreadable: 1 \(first: "):
+        _ = DatasetTask(Plain(), rows(tmp_path / "y.jsonl", [{"q": "a"}]), unreadable="drop").n_train
+    for bad in ({"unreadable": "skip"}, {"held_out": -1}):
+        with pytest.raises(InvalidInput, match=f"task.source.{next(iter(bad))}="):
+            DatasetTask(Plain(), broken, **bad)  # type: ignore[arg-type]
+
+
+def test_where_a_problem_stands(tmp_path: Path, task: DatasetTask) -> None:
+    problem = next(task.train_problem(0, i) for i in range(5) if task.train_problem(0, i).answer == "3")
+    assert task.place_of(problem) == f"{tmp_path / 'train.jsonl'}, line 4"
+    assert task.place_of(Problem("other", "", "id")) == ""
 
 
 def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:

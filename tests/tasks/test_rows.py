@@ -256,7 +256,6 @@ def test_a_file_s_digest_is_of_its_bytes(tmp_path: Path) -> None:
 
 
 BAD_ARGUMENTS = {
-    "nothing": ({}, "a file or the name of a data set"),
     "path": ({"hub": "../x"}, "hub='../x' is not allowed: it must be owner/name"),
     "builder": ({"hub": "json"}, "it must be owner/name"),
     "url": ({"hub": "https://host/x"}, "it must be owner/name"),
@@ -272,6 +271,12 @@ def test_bad_arguments_are_named(name: str) -> None:
     arguments, message = BAD_ARGUMENTS[name]
     with pytest.raises(InvalidInput, match=message):
         Rows(**arguments)
+
+
+def test_rows_of_nowhere_are_refused_when_they_are_read() -> None:
+    assert not Rows().is_named and Rows().beside("test") is None
+    with pytest.raises(InvalidInput, match="file=None is not allowed: a file or the name of a data set"):
+        Rows().read()
 
 
 def test_without_file_and_network_both_ways_are_named(tmp_path: Path) -> None:
