@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig
-from r1_lightning.evaluation.runner import EvaluationConfig
+from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.run import train as train_module
-from r1_lightning.run.measuring import evaluation_settings, stage_evaluation
+from r1_lightning.run.measuring import evaluation_settings, held_out_problems, stage_evaluation, with_room
 from r1_lightning.run.train import run_stage
+from r1_lightning.text.chat_template import PLAIN
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import Problem
 from tests.run.conftest import REAL_CONFIGS, Command
 from tests.support.commands import SMALL_MODEL
 
@@ -39,3 +45,51 @@ def test_an_evaluation_too_long_for_the_model_is_refused_before_training(
     assert refused.code == 2
     assert "error: stage.evaluation.max_new_tokens=512 is not allowed: the longest held-out prompt has" in refused.err
     assert list((tmp_path / "runs").iterdir()) == [], "a stage that never began leaves no folder"
+
+
+class Tokens:
+    """A token for each letter."""
+
+    begins_with_bos = False
+
+    def encode(self, text: str) -> list[int]:
+        return list(range(len(text)))
+
+    def encode_prompts(self, template: Any, questions: Sequence[str], after: str = "") -> list[list[int]]:
+        return [self.encode(question + after) for question in questions]
+
+
+class Source:
+    """Sixty short problems, the fourth of which has nine letters."""
+
+    notes = ("no test rows: 6 of 60 training problems are held out",)
+
+    def held_out_problems(self, count: int) -> list[Problem]:
+        return [Problem("a" * (9 if number == 3 else 2), "", f"p{number}") for number in range(60)][:count]
+
+    def place_of(self, problem: Problem) -> str:
+        return f"x.jsonl, line {int(problem.problem_id[1:]) + 1}"
+
+
+def test_as_many_are_measured_as_there_are_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(held_out_problems(Source(), EvaluationConfig(500))) == 60
+    said = f"{Source.notes[0]}\nheld-out problems: 60, all that there are (stage.evaluation.problems=500)\n"
+    assert capsys.readouterr().out == said
+    assert len(held_out_problems(Source(), EvaluationConfig(60))) == 60 and "all that" not in capsys.readouterr().out
+
+
+def test_a_held_out_prompt_without_room_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twelve positions, four of them for an answer: eight are left for a prompt, and one for each letter."""
+    tokenizer: Any = Tokens()
+    evaluator = Evaluator(Source().held_out_problems(60), tokenizer, PLAIN, EvaluationConfig(max_new_tokens=4), 0)
+    kept = with_room(evaluator, 12, Source())
+    assert [problem.problem_id for problem in kept.problems] == [f"p{number}" for number in range(60) if number != 3]
+    assert capsys.readouterr().out == (
+        "held-out prompts: 1 problem leaves no room for 4 tokens of an answer (model.max_positions=12) and is left out; "
+        "the first: x.jsonl, line 4, 9 tokens\n"
+    )
+    assert with_room(evaluator, 13, Source()) is evaluator and capsys.readouterr().out == ""
+    prefixed = replace(evaluator, forced_prefix="bb")
+    assert len(with_room(prefixed, 14, Source()).problems) == 59 and with_room(prefixed, 15, Source()) is prefixed
+    with pytest.raises(InvalidInput, match="the longest held-out prompt has 9 tokens"):
+        with_room(evaluator, 5, Source())
