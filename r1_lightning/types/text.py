@@ -28,7 +28,7 @@ class Problem:
     language: Language = "en"
     level: int = 1
     metadata: Mapping[str, str] = field(default_factory=dict)
-    earlier: Sequence[tuple[str, str]] = ()
+    earlier: Sequence[tuple[str, str]] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
