@@ -11,27 +11,31 @@ next one. The examples come from a file, the hub, or the stage's input `data`, a
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
 
 from r1_lightning.data.step_loader import FromSeed, StepLoader
-from r1_lightning.rollout.chat_rows import ChatRow, ChatRows, chat_rows, collate_chat
+from r1_lightning.rollout.chat_rows import ChatRows, collate_chat
+from r1_lightning.rollout.token_cache import Table, TokenCache, table_of
 from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.tasks.keyed import row_of_passes
-from r1_lightning.tasks.turns import SYSTEM
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.text.reasoning_format import FORMS
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.tensors import ChatBatch
 from r1_lightning.types.text import ChatExample
 
 TOO_LONG = ("refuse", "drop")
-DOCUMENTS_PER_CALL = 2048  # tokenized at once
+SHOWN_AFTER_S = 5.0  # a bar is for what takes long
+LEAST_CACHED_BYTES = 1_000_000  # a smaller file is read and tokenised in a second
 
 
 class ChatDataset(FromSeed):
@@ -72,7 +76,8 @@ class ChatDataModule(L.LightningDataModule):
     """Serves `examples` in the form of `template`, or those of the artefact in `data_folder`.
 
     `row_tokens` is the longest prompt with its completion, and the width of a packed row; a longer one is refused, or with
-    `too_long: drop` left out and counted. `micro_batches` parts make a batch. `max_steps` None is `epochs` passes.
+    `too_long: drop` left out and counted. `micro_batches` parts make a batch. `max_steps` None is
+    `epochs` passes. Token ids of large files are kept in `token_cache`.
 
     Raises InvalidInput for bad settings; in `setup` for data that are broken, and where nothing is left.
     """
@@ -90,6 +95,7 @@ class ChatDataModule(L.LightningDataModule):
         micro_batches: int = 1,
         row_tokens: int = 256,
         too_long: str = "refuse",
+        token_cache: Path | None = None,
     ) -> None:
         super().__init__()
         require_int("data.examples_per_batch", examples_per_batch, 1)
@@ -110,6 +116,7 @@ class ChatDataModule(L.LightningDataModule):
         self.max_steps, self.epochs = max_steps, epochs
         self.examples_per_batch, self.micro_batches = examples_per_batch, micro_batches
         self.row_tokens, self.too_long = row_tokens, too_long
+        self.token_cache = token_cache
         self.rows: ChatRows | None = None
 
     def setup(self, stage: str) -> None:
@@ -129,47 +136,57 @@ class ChatDataModule(L.LightningDataModule):
     def _kept_rows(self) -> ChatRows:
         """The examples as token ids, read and described once."""
         if self.rows is None:
-            examples = self.examples.read()
-            kept: list[ChatExample] = []
-            self.rows = ChatRows(self._encoded(examples, kept))
-            require(len(self.rows) > 0, "data.row_tokens", self.row_tokens, f"all {len(examples)} examples are longer")
-            dropped = len(examples) - len(kept)
+            table = self._table()
+            fits = table.lengths <= self.row_tokens
+            dropped = int((~fits).sum())
+            if dropped and self.too_long == "refuse":
+                self._refuse_long(int(np.argmin(fits)), table)
+            require(bool(fits.any()), "data.row_tokens", self.row_tokens, f"all {len(fits)} examples are longer")
+            self.rows = table.rows.only(np.flatnonzero(fits))
             left_out = f"{dropped} (longer than row_tokens = {self.row_tokens})" if dropped else "none"
-            text = describe(kept, self.rows, self.template)
-            reading = self.examples.reading.text()
-            rank_zero_only(print)(
-                f"examples: {text}; left out: {left_out}{'; ' if reading else ''}{reading}", flush=True
-            )
+            text = describe(self.rows, table, self.template)
+            reading = f"; {table.reading}" if table.reading else ""
+            rank_zero_only(print)(f"examples: {text}; left out: {left_out}{reading}", flush=True)
         return self.rows
 
-    def _encoded(self, examples: Sequence[ChatExample], kept: list[ChatExample]) -> Iterator[ChatRow]:
-        """The examples that are not too long as token ids; they themselves go into `kept`."""
-        for start in range(0, len(examples), DOCUMENTS_PER_CALL):
-            some = examples[start : start + DOCUMENTS_PER_CALL]
-            pairs = [(example, example.completion) for example in some]
-            for example, row in zip(some, chat_rows(pairs, self.tokenizer, self.template), strict=True):
-                if len(row) <= self.row_tokens:
-                    kept.append(example)
-                    yield row
-                elif self.too_long == "refuse":
-                    raise InvalidInput(
-                        f"{example.where}: {len(row)} tokens with the prompt are not allowed: a row has data.row_tokens="
-                        f"{self.row_tokens} (data.too_long=drop leaves such examples out)"
-                    )
+    def _table(self) -> Table:
+        """All examples, of the cache where they are in it; small files are not put there."""
+        source = self.examples.key
+        if self.token_cache is None or not source or self.examples.size < LEAST_CACHED_BYTES:
+            table = table_of(self._stream(), self.tokenizer, self.template)
+            return replace(table, reading=self.examples.reading.text())
+        cache = TokenCache(self.token_cache)
+        path = cache.path(source, f"{self.tokenizer.digest()} {self.template!r}")
+        found = cache.read(path, self.tokenizer.vocab_size)
+        if found is None:
+            cache.write(path, self._stream(), self.tokenizer, self.template, lambda: self.examples.reading.text())
+            found = cache.read(path, self.tokenizer.vocab_size)
+        assert found is not None, "it was written just now"
+        return found
+
+    def _stream(self) -> Iterable[ChatExample]:
+        """The examples, with a bar where there are many."""
+        return tqdm(self.examples.stream(), desc="reading examples", unit="row", delay=SHOWN_AFTER_S)
+
+    def _refuse_long(self, number: int, table: Table) -> NoReturn:
+        example = next(islice(self.examples.stream(), number, None))
+        raise InvalidInput(
+            f"{example.where}: {table.lengths[number]} tokens with the prompt are not allowed: a row has data.row_tokens="
+            f"{self.row_tokens} (data.too_long=drop leaves such examples out)"
+        )
 
 
-def describe(examples: Sequence[ChatExample], rows: ChatRows, template: ChatTemplate) -> str:
+def describe(rows: ChatRows, table: Table, template: ChatTemplate) -> str:
     """How many there are, of which domains, how long on average, and how many have the form that the template asks for."""
-    parse = FORMS[template.form].parse
-    formed = sum(parse(template.respond(example.completion)).well_formed for example in examples)
-    prompts, completions = rows.prompt_tokens, len(rows.ids) - rows.prompt_tokens
+    formed, systems, kinds = (table.columns[name][rows.chosen] for name in ("formed", "system", "domain"))
+    prompts = rows.prompt_tokens
     text = (
-        f"{len(rows)}, {formed} of them in the form {template.form}; prompts of {prompts / len(rows):.1f} tokens on average, "
-        f"completions of {completions / len(rows):.1f}"
+        f"{len(rows)}, {int(formed.sum())} of them in the form {template.form}; prompts of {prompts / len(rows):.1f} tokens on "
+        f"average, completions of {(rows.tokens - prompts) / len(rows):.1f}"
     )
-    domains = Counter(example.metadata["domain"] for example in examples if "domain" in example.metadata)
-    if domains:
-        text += f"; domains {', '.join(f'{name} {count}' for name, count in sorted(domains.items()))}"
-    if systems := sum(SYSTEM in example.metadata for example in examples):
-        text += f"; {systems} with a system message"
+    counts = {name: int((kinds == number).sum()) for number, name in enumerate(table.domains)}
+    if any(counts.values()):
+        text += f"; domains {', '.join(f'{name} {count}' for name, count in sorted(counts.items()) if count)}"
+    if with_system := int(systems.sum()):
+        text += f"; {with_system} with a system message"
     return text

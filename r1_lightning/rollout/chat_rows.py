@@ -10,7 +10,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
 from r1_lightning.rollout.packing import PackedRows
@@ -33,29 +35,52 @@ class ChatRow:
 
 
 class ChatRows:
-    """Many documents in one flat array: four bytes for each token, where lists of Python's numbers take nine times as much."""
+    """Many documents in flat arrays, in memory or on disk: four bytes for each token, where lists of Python's numbers take nine
+    times as much."""
 
     def __init__(self, rows: Iterable[ChatRow]) -> None:
-        self.ids = array("i")
-        self.prompt_ends, self.ends = array("q"), array("q")
+        ids, prompt_ends, ends = array("i"), array("q"), array("q")
         for row in rows:
-            self.ids.extend(row.prompt)
-            self.prompt_ends.append(len(self.ids))
-            self.ids.extend(row.completion)
-            self.ends.append(len(self.ids))
+            ids.extend(row.prompt)
+            prompt_ends.append(len(ids))
+            ids.extend(row.completion)
+            ends.append(len(ids))
+        self._use(*(np.array(values) for values in (ids, prompt_ends, ends)))
+
+    @classmethod
+    def of_arrays(cls, ids: Any, prompt_ends: Any, ends: Any, chosen: Any = None) -> ChatRows:
+        """Rows whose tokens stand one after the other in `ids`; `chosen` are the numbers of those that count, None: all."""
+        rows = cls.__new__(cls)
+        rows._use(ids, prompt_ends, ends, chosen)
+        return rows
+
+    def _use(self, ids: Any, prompt_ends: Any, ends: Any, chosen: Any = None) -> None:
+        self.ids, self.prompt_ends, self.ends = ids, prompt_ends, ends
+        self.chosen = np.arange(len(ends)) if chosen is None else chosen
+
+    def only(self, chosen: Any) -> ChatRows:
+        """The rows with the numbers `chosen`; nothing is copied."""
+        return ChatRows.of_arrays(self.ids, self.prompt_ends, self.ends, self.chosen[chosen])
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return len(self.chosen)
 
     def __getitem__(self, number: int) -> ChatRow:
-        start = self.ends[number - 1] if number > 0 else 0
-        border = self.prompt_ends[number]
-        return ChatRow(tuple(self.ids[start:border]), tuple(self.ids[border : self.ends[number]]))
+        place = int(self.chosen[number])
+        start = int(self.ends[place - 1]) if place > 0 else 0
+        border, end = int(self.prompt_ends[place]), int(self.ends[place])
+        return ChatRow(tuple(self.ids[start:border].tolist()), tuple(self.ids[border:end].tolist()))
+
+    @property
+    def tokens(self) -> int:
+        """Of all documents."""
+        return int(np.diff(self.ends, prepend=0)[self.chosen].sum())
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of all prompts; the rest of `ids` are completions."""
-        return sum(self.prompt_ends) - sum(self.ends) + len(self.ids)
+        """Tokens of all prompts; the rest of `tokens` are completions."""
+        starts = np.concatenate([[0], self.ends[:-1]]) if len(self.ends) else self.ends
+        return int((self.prompt_ends - starts)[self.chosen].sum())
 
 
 def encode_pairs(

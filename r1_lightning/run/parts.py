@@ -12,6 +12,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import RewardFunction
+
+TOKEN_CACHE = "token_cache"  # the folder below paths.root for token ids of large files
 
 # Names of glibc's <malloc.h>, for `keep_freed_memory`.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -79,6 +82,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         "backbone": backbone,
         "seed": config.seed,
         "max_steps": config.stage.max_steps,
+        "token_cache": Path(config.paths.root) / TOKEN_CACHE,
     }
     if config.get("optim"):
         parts["optim"] = instantiate(config.optim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object, instantiate
@@ -13,9 +14,10 @@ from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.rollout.rejection_sampling import REASONING, RejectionSampling, accuracy_and_form
 from r1_lightning.rollout.sampled_rows import require_sources
+from r1_lightning.rollout.token_cache import TokenCache
 from r1_lightning.run.compose import BASE
 from r1_lightning.run.measuring import evaluation_settings
-from r1_lightning.run.parts import inject
+from r1_lightning.run.parts import TOKEN_CACHE, inject
 from r1_lightning.tasks.decontaminate import held_out_questions
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM
@@ -67,8 +69,10 @@ def _check_examples(config: DictConfig) -> None:
     given = DATA in config.stage.inputs
     place = config.data.examples.get("file") or config.data.examples.get("hub")
     require(not (given and examples.is_named), "data.examples.file", place, f"the stage has an input {DATA!r} as well")
-    if not given:
-        _ = examples.content_version if examples.is_named else examples.read()
+    cache = TokenCache(Path(config.paths.root) / TOKEN_CACHE)
+    if not given and not (examples.is_named and examples.key and cache.was_read(examples.key)):
+        for _ in examples.stream():
+            pass
 
 
 def _check_rewriting(config: DictConfig, judges_form: bool) -> None:

@@ -83,28 +83,61 @@ class ChatExamples:
 
     @property
     def content_version(self) -> str:
-        """Of all that was read."""
-        return self._content[1] if self.is_named else "none"
+        """Of all that is read; the rows of files are not looked at."""
+        if self.rows is None:
+            return "none"
+        if not self.rows.is_local:
+            return self._hub_content[1]
+        digest = hashlib.sha256()
+        self.rows.digest_files(digest)
+        return _version(digest)
+
+    @property
+    def key(self) -> str:
+        """Names the rows and how they are read; "" where the adaptor cannot be told from another by its `repr`."""
+        adaptor = repr(self.adaptor)
+        return (
+            ""
+            if " object at 0x" in adaptor
+            else f"{self.content_version} {type(self.adaptor)} {adaptor} {self.unreadable}"
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files, 0 for rows of the hub."""
+        return self.rows.size if self.rows is not None else 0
 
     def read(self) -> Sequence[ChatExample]:
         """All examples, in the order of their rows."""
-        return self._content[0]
+        return list(self.stream())
 
-    @cached_property
-    def _content(self) -> tuple[list[ChatExample], str]:
+    def stream(self) -> Iterator[ChatExample]:
+        """The same one after the other."""
         if self.rows is None:
             raise InvalidInput(
                 "data.examples.file=None is not allowed: give a file (or data.examples.hub=OWNER/NAME), or an artefact with a "
                 "data set by +stage.inputs.data.folder=FOLDER"
             )
-        digest = hashlib.sha256()
         self.reading = Reading()
-        examples = list(self.examples_of(self.rows.read(digest)))
-        if not examples:
+        rows = self.rows.stream() if self.rows.is_local else self._hub_content[0]
+        count = 0
+        for example in self.examples_of(rows):
+            count += 1
+            yield example
+        if not count:
             raise InvalidInput(f"{self.rows.place}: no row gives an example ({self.reading.text()})")
-        return examples, f"chat-{FORMAT_VERSION}-{digest.hexdigest()[:16]}"
+
+    @cached_property
+    def _hub_content(self) -> tuple[list[Row], str]:
+        assert self.rows is not None, "asked for what is named only"
+        digest = hashlib.sha256()
+        return self.rows.read(digest), _version(digest)
 
     def examples_of(self, rows: Iterable[Row]) -> Iterator[ChatExample]:
         """The examples of `rows`; what became of the others is counted in `reading`."""
         for _, example in items_of(rows, self.adaptor.to_example, self.adaptor, self.unreadable, self.reading):
             yield example
+
+
+def _version(digest: hashlib._Hash) -> str:
+    return f"chat-{FORMAT_VERSION}-{digest.hexdigest()[:16]}"

@@ -34,6 +34,7 @@ from r1_lightning.types.errors import InvalidInput, require, require_int
 
 MAX_ROW_CHARS = 2**28  # one row of LiveCodeBench holds up to some 10 MB of tests
 MAX_TEXT_CHARS = 2**20  # several times 32,768 tokens: a longer line of text to learn from is an accident
+BLOCK_BYTES = 2**20
 CONVERSATIONS = "conversations"  # the field that a bare list of messages is read as
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -101,15 +102,45 @@ class Rows:
 
         Raises `InvalidInput` where nothing is there, or the files are empty, of another kind, or broken.
         """
+        return list(self.stream(digest))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the rows come from files: either they are there, or no hub is named."""
+        return bool(self.file) and (self.hub is None or Path(str(self.file)).exists())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files; 0 for a hub's rows. Raises `InvalidInput`."""
+        parts = self._files(Path(str(self.file))) if self.is_local else []
+        return sum(part.stat().st_size for part in parts if part.is_file())
+
+    def digest_files(self, digest: hashlib._Hash) -> None:
+        """What `read` puts into `digest`, without looking into the rows of files. Raises `InvalidInput`."""
+        assert self.is_local, "a hub's rows have no files"
+        for part in self._files(Path(str(self.file))):
+            try:
+                with part.open("rb") as stream:
+                    digest.update(part.stat().st_size.to_bytes(8, "big"))
+                    while block := stream.read(BLOCK_BYTES):
+                        digest.update(block)
+            except OSError as error:
+                raise InvalidInput(f"{part} is not readable: {error.strerror}") from error
+
+    def stream(self, digest: hashlib._Hash | None = None) -> Iterator[Row]:
+        """The same one after the other: JSON lines are never in memory as a whole."""
         digest = digest or hashlib.sha256()
         require(self.is_named, "file", self.file, "a file or the name of a data set (hub) is needed")
-        path = Path(self.file) if self.file else None
-        if path is not None and (path.exists() or self.hub is None):
-            rows = [row for part in self._files(path) for row in self._read_file(part, digest)]
-            if not rows:
-                raise InvalidInput(f"{path} is empty: it needs one JSON object per line, or rows of another kind")
-            return rows
-        return self._read_hub(digest)
+        if not self.is_local:
+            yield from self._read_hub(digest)
+            return
+        path, count = Path(str(self.file)), 0
+        for part in self._files(path):
+            for row in self._read_file(part, digest):
+                count += 1
+                yield row
+        if not count:
+            raise InvalidInput(f"{path} is empty: it needs one JSON object per line, or rows of another kind")
 
     def _files(self, path: Path) -> list[Path]:
         if not path.is_dir():

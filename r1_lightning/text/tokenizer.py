@@ -19,6 +19,7 @@ special token is that token: in a template, never in a question.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,6 +114,11 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """The number of ids, added tokens included: every id is below it."""
         return self._vocab_size
+
+    def digest(self) -> str:
+        """Changes with anything that could give a text other ids."""
+        parts = (self._tokenizer.to_str(), json.dumps(self._config, sort_keys=True), self.eos_ids, self.begins_with_bos)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def vocabulary(self) -> dict[str, int]:
         """Each token's spelling with its id, added tokens included."""

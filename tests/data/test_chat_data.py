@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.data import chat_data as chat_module
 from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.text.chat_template import PLAIN
@@ -156,3 +157,46 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         module(ChatExamples(), **settings)
     assert message in str(refused.value)
+
+
+def test_a_large_file_is_tokenised_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """The second module reads neither a row nor a text, says the same and serves the same batches."""
+    monkeypatch.setattr(chat_module, "LEAST_CACHED_BYTES", 1)
+    path = tmp_path / "x.jsonl"
+    write(path, [*sums(7), {"question": "1" * 30, "completion": "2"}])
+    settings = {"too_long": "drop", "token_cache": tmp_path / "cache"}
+    fresh = module(ChatExamples(str(path)), too_long="drop")
+    said = capsys.readouterr().out
+    first = module(ChatExamples(str(path)), **settings)
+    assert capsys.readouterr().out == said
+    with monkeypatch.context() as patched:
+        patched.setattr(ChatExamples, "stream", lambda self: iter(()))
+        again = module(ChatExamples(str(path)), **settings)
+    assert capsys.readouterr().out == said and "left out: 1 (longer than row_tokens = 24)" in said
+    for made in (first, again):
+        found, expected = (part.train_dataloader().dataset for part in (made, fresh))
+        assert len(found) == len(expected)
+        assert all(questions(found[step]) == questions(expected[step]) for step in range(4))
+
+
+def test_other_rows_settings_or_sizes_are_tokenised_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cache = tmp_path / "x.jsonl", tmp_path / "cache"
+    write(path, sums(7))
+    module(ChatExamples(str(path)), token_cache=cache)
+    assert not cache.exists()  # a small file
+    monkeypatch.setattr(chat_module, "LEAST_CACHED_BYTES", 1)
+    for number, examples in enumerate((ChatExamples(str(path)), ChatExamples(str(path), system="leave_out")), start=1):
+        module(examples, token_cache=cache)
+        module(examples, token_cache=cache, row_tokens=23)  # the rows are the same, whatever the limit
+        assert len(list(cache.iterdir())) == number
+    write(path, sums(8))
+    assert len(module(ChatExamples(str(path)), token_cache=cache).rows or ()) == 8 and len(list(cache.iterdir())) == 3
+
+
+def test_a_long_example_of_the_cache_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_module, "LEAST_CACHED_BYTES", 1)
+    path = tmp_path / "x.jsonl"
+    write(path, [*sums(2), {"question": "1" * 30, "completion": "2"}, *sums(2)])
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match=r"x\.jsonl, line 3: 33 tokens with the prompt are not allowed"):
+            module(ChatExamples(str(path)), token_cache=tmp_path / "cache")

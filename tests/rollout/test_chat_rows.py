@@ -125,7 +125,7 @@ ROWS = [ChatRow((5, 6), (7, 1)), ChatRow((8,), (9, 10, 1)), ChatRow((11,), (1,))
 def test_many_documents_in_one_array() -> None:
     rows = ChatRows(iter(ROWS))
     assert [rows[number] for number in range(len(rows))] == ROWS
-    assert rows.prompt_tokens == 2 + 1 + 1 + 4 and len(rows.ids) == 4 + 4 + 2 + 6
+    assert rows.prompt_tokens == 2 + 1 + 1 + 4 and rows.tokens == len(rows.ids) == 4 + 4 + 2 + 6
     assert rows.ids.itemsize == 4 and len(ChatRows([])) == 0
 
 

@@ -19,6 +19,9 @@ class PlainPrompts:
     def eos_ids(self) -> tuple[int, ...]:
         return (self.eos_id, *self.other_ends)
 
+    def digest(self) -> str:
+        return type(self).__name__
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
