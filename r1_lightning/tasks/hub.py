@@ -11,7 +11,10 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 ANSWER_S = 5.0  # a single answer takes well below a second, over a satellite about one
 DEADLINE_S = 8.0  # looking a name up is not bounded by the limit above
@@ -32,14 +35,17 @@ def load(name: str, config: str | None, split: str, revision: str | None, files:
 
 def answers() -> bool:
     """Whether the hub's address says anything, an error too, within `DEADLINE_S` seconds."""
-    heard: list[object] = []
+    import datasets
+
+    heard: list[bool] = []
 
     def ask() -> None:
-        from huggingface_hub import constants, get_session
-
         try:
-            heard.append(get_session().get(f"{constants.ENDPOINT}/api/datasets?limit=1", timeout=ANSWER_S))
-        except Exception:  # each HTTP library has errors of its own; all of them mean silence
+            with urlopen(f"{datasets.config.HF_ENDPOINT}/api/datasets?limit=1", timeout=ANSWER_S):
+                heard.append(True)
+        except HTTPError:  # a refusal is an answer, too
+            heard.append(True)
+        except (OSError, HTTPException, ValueError):
             return
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -52,9 +58,9 @@ def answers() -> bool:
 def _offline_where_silent() -> Iterator[None]:
     """The libraries read the switch when they are imported and look at their copies of it afterwards, so these are turned."""
     import datasets
-    from huggingface_hub import constants
 
-    switches = [(constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
+    hub_constants: Any = datasets.config.constants  # huggingface_hub's own module
+    switches = [(hub_constants, "HF_HUB_OFFLINE"), (datasets.config, "HF_HUB_OFFLINE")]
     before = [getattr(module, name) for module, name in switches]
     if any(before) or answers():
         yield
@@ -64,7 +70,7 @@ def _offline_where_silent() -> Iterator[None]:
             setattr(module, name, True)
         yield
     except Exception as error:
-        silent = f"{constants.ENDPOINT} does not answer{_proxy()}, and the data set is not in the cache"
+        silent = f"{datasets.config.HF_ENDPOINT} does not answer{_proxy()}, and the data set is not in the cache"
         raise ConnectionError(silent) from error
     finally:
         for (module, name), value in zip(switches, before, strict=True):

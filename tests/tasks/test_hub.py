@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -49,7 +50,7 @@ def test_a_socket_that_never_answers_is_given_up(online: None, monkeypatch: pyte
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         start = time.monotonic()
         assert not hub.answers()
         assert time.monotonic() - start < 2
@@ -58,10 +59,29 @@ def test_a_socket_that_never_answers_is_given_up(online: None, monkeypatch: pyte
 def test_a_name_that_is_never_found_is_given_up(online: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking a name up has no limit of its own: the deadline is that of the whole question."""
     monkeypatch.setattr(hub, "DEADLINE_S", 0.3)
-    monkeypatch.setattr("huggingface_hub.get_session", lambda: time.sleep(1.5))
+    monkeypatch.setattr(hub, "urlopen", lambda *arguments, **named: time.sleep(1.5))
     start = time.monotonic()
     assert not hub.answers()
     assert time.monotonic() - start < 1.2
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 503 Busy\r\n\r\n"])
+def test_an_error_is_an_answer(online: None, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{there.getsockname()[1]}")
+
+        def reply() -> None:
+            connection, _ = there.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        replying = threading.Thread(target=reply, daemon=True)
+        replying.start()
+        assert hub.answers()
+        replying.join(5)
 
 
 @pytest.fixture
