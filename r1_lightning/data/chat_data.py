@@ -11,6 +11,7 @@ next one. The examples come from a file, the hub, or the stage's input `data`, a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
@@ -22,6 +23,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
+from r1_lightning.artefacts.progress import settings_for
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.chat_rows import ChatRows, collate_chat
 from r1_lightning.rollout.token_cache import Table, TokenCache, table_of
@@ -166,7 +168,8 @@ class ChatDataModule(L.LightningDataModule):
 
     def _stream(self) -> Iterable[ChatExample]:
         """The examples, with a bar where there are many."""
-        return tqdm(self.examples.stream(), desc="reading examples", unit="row", delay=SHOWN_AFTER_S)
+        settings = {**settings_for(sys.stderr), "bar_format": None}  # how many there will be is not known
+        return tqdm(self.examples.stream(), desc="reading examples", unit="row", delay=SHOWN_AFTER_S, **settings)
 
     def _refuse_long(self, number: int, table: Table) -> NoReturn:
         example = next(islice(self.examples.stream(), number, None))

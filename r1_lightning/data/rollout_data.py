@@ -9,6 +9,7 @@ its weights are gone.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
+from r1_lightning.artefacts.progress import settings_for
 from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import micro_batches
@@ -74,7 +76,8 @@ class RolloutDataset:
         config = self.maker.config
         rollouts = math.ceil(self.max_steps / config.minibatches_per_rollout)
         draws = range(rollouts * config.dynamic_sampling_attempts)
-        for drawn in tqdm(draws, desc="reading prompts", unit="rollout", delay=SHOWN_AFTER_S):
+        shown = settings_for(sys.stderr)
+        for drawn in tqdm(draws, desc="reading prompts", unit="rollout", delay=SHOWN_AFTER_S, **shown):
             self.problems(drawn)
         return self.room.check(self.source)
 
