@@ -20,11 +20,11 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
     sampling            in place of training where the stage is `sample`
     comparing           in place of training where the stage is `compare`
 
-Beside them: `machine` (what a command needs of the system), `quoting` (names that Hydra cannot read bare), `exit_codes` (how a
-command ends), `hints` (annotations and plain values), `keys` (what `run` reads itself), `nodes` (a stage, planned), `targets`
-(which code a configuration may name), `stage_tree` (the graph for people), `waiting` (for what another process makes), `fitting`
-(the Trainer and its endings), `loggers` and `logger_rules` (where metrics go), `metrics_log` (metrics.csv across resumes),
-`data_card` (what a sampled data set says of itself).
+Beside them: `machine` (what a command needs of the system), `quoting` (names that Hydra cannot read bare), `file_names` (the
+readers of files that are only named), `exit_codes` (how a command ends), `hints` (annotations and plain values), `keys` (what `run`
+reads itself), `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
+`waiting` (for what another process makes), `fitting` (the Trainer and its endings), `loggers` and `logger_rules` (where metrics
+go), `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself).
 
 The other scripts: `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`; the reports over runs are
 `*_report`, on `reports`. `notebook` is what `import r1_lightning` offers.

@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from r1_lightning.run.file_names import with_readers
+
 STRUCTURED = ("[", "{", '"', "'")  # a list, a mapping, or quoted by hand: what is wrong with it is for Hydra to say
 
 
 def readable(arguments: Iterable[str]) -> list[str]:
-    """The same arguments, with quotes around the values that only read as text."""
+    """The same arguments, with quotes around the values that only read as text, and a reader for each file that is only named."""
     parser = OverridesParser.create()
-    return [_readable(parser, argument) for argument in arguments]
+    return with_readers([_readable(parser, argument) for argument in arguments])
 
 
 def _readable(parser: OverridesParser, argument: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from r1_lightning.tasks.chat_formats import OURS, AnyFormat, format_of
 from r1_lightning.tasks.fields import Row, question_id
-from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, path_of
 from r1_lightning.text.language import LANGUAGES, language_of
 from r1_lightning.types.text import ChatExample
 
@@ -38,10 +38,12 @@ class RowSource(Protocol):
 
 
 class AnsweredFile:
-    """The rows of the file `name` in `folder`, read when they are first asked for; `domain` is that of rows that name none."""
+    """The rows of `file`, read when they are first asked for; `domain` is that of rows that name none."""
 
-    def __init__(self, folder: str, name: str, domain: str = "general") -> None:
-        self.path = Path(folder) / name
+    def __init__(
+        self, file: str | None = None, domain: str = "general", folder: str | None = None, name: str | None = None
+    ) -> None:
+        self.path = path_of(file, folder, name, "stage.sources.file")
         self.domain = domain
 
     @property

@@ -1,12 +1,13 @@
 """Preferences from a file: one JSON object per line, pairs or single responses with a label.
 
     {"prompt": "...", "chosen": "...", "rejected": "..."}        pairs (helpful), as TRL's preference format has them
+    {"prompt": "...", "chosen": [messages], "rejected": [messages]}   pairs as UltraFeedback has them; TRL's without a prompt, too
     {"prompt": "...", "response": "...", "label": true}          single responses (safety): true, false, "safe" or "unsafe"
 
-All rows are of one kind. A pair may hold `chosen_score` and `rejected_score`, a judge's; R1 keeps pairs whose scores differ by
-more than 1 (R1v2 section 3.1), and the data module does the same. One prompt in `held_out_one_in`, by a hash of the prompt alone,
-is never trained on, so that two rows with one prompt stand on the same side. Other fields are not looked at, and any other file
-that `tasks.rows` reads (.json, .csv, .parquet) serves as well.
+All rows are of one kind. A pair may hold `chosen_score` and `rejected_score` (`score_chosen`, `score_rejected`), a judge's; R1
+keeps pairs whose scores differ by more than 1 (R1v2 section 3.1), and the data module does the same. One prompt in
+`held_out_one_in`, by a hash of the prompt alone, is never trained on, so that two rows with one prompt stand on the same side.
+Other fields are not looked at, and any other file that `tasks.rows` reads (.json, .csv, .parquet) serves as well.
 
 The prompts of such a file are also what RL on general data asks: `PromptFile` is a problem source without answers.
 """
@@ -19,28 +20,33 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from r1_lightning.tasks.chat_adaptors import prompt_of
 from r1_lightning.tasks.fields import Row
-from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest
+from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, bytes_digest, path_of
+from r1_lightning.tasks.turns import dialogue_of, reply_in
 from r1_lightning.text.language import question_language
 from r1_lightning.types.errors import InvalidInput, require, require_int
 from r1_lightning.types.text import LabelledResponse, Language, Preference, PreferenceItem, Problem
 
-FORMAT_VERSION = 1  # goes up when the same file would give other items
+FORMAT_VERSION = 2  # goes up when the same file would give other items
 PROMPTS_VERSION = 2  # the same of `PromptFile`
 LABELS = {True: True, False: False, "safe": True, "unsafe": False}
 PAIR_FIELDS, SINGLE_FIELDS = ("prompt", "chosen", "rejected"), ("prompt", "response", "label")
-SCORES = ("chosen_score", "rejected_score")
+FIELD = "data.preferences.file"
+SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected"))
 
 
 class PreferenceFile:
-    """A `PreferenceSource` of the file `name` in `folder`, which is read when it is first asked.
+    """A `PreferenceSource` of `file`, which is read when it is first asked.
 
     Raises InvalidInput, when asked, for a file that cannot be read and a line that is not what it should be, by file and line.
     """
 
-    def __init__(self, folder: str, name: str, held_out_one_in: int = 10) -> None:
+    def __init__(
+        self, file: str | None = None, held_out_one_in: int = 10, folder: str | None = None, name: str | None = None
+    ) -> None:
         require_int("data.preferences.held_out_one_in", held_out_one_in, 2)
-        self.path = Path(folder) / name
+        self.path = path_of(file, folder, name, FIELD)
         self.held_out_one_in = held_out_one_in
 
     @property
@@ -51,14 +57,14 @@ class PreferenceFile:
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
         """Every item that is not held out; shuffling is the data module's business."""
         found = [item for item in self._items if not self._is_held_out(item.question)]
-        require(bool(found), "data.preferences.name", str(self.path), "every prompt of it is held out, none is left")
+        require(bool(found), FIELD, str(self.path), "every prompt of it is held out, none is left")
         return found
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
         """The first `count` held-out items, or all where there are fewer. InvalidInput where there is none."""
         found = [item for item in self._items if self._is_held_out(item.question)][:count]
         allowed = f"of its prompts, by a hash 1 in {self.held_out_one_in} is held out, and none of these few is"
-        require(bool(found), "data.preferences.name", str(self.path), allowed)
+        require(bool(found), FIELD, str(self.path), allowed)
         return found
 
     def _is_held_out(self, question: str) -> bool:
@@ -68,7 +74,7 @@ class PreferenceFile:
     def _items(self) -> list[PreferenceItem]:
         items = [_item(row) for row in _rows(self.path)]
         kinds = {type(item) for item in items}
-        require(len(kinds) == 1, "data.preferences.name", str(self.path), "its lines must be all pairs, or all single")
+        require(len(kinds) == 1, FIELD, str(self.path), "its lines must be all pairs, or all single")
         return items
 
 
@@ -80,8 +86,8 @@ class PromptFile:
     There is nothing to test on, and no text to pre-train on: both raise InvalidInput.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
-        self.path = Path(folder) / name
+    def __init__(self, file: str | None = None, folder: str | None = None, name: str | None = None) -> None:
+        self.path = path_of(file, folder, name, "task.source.file")
 
     @property
     def content_version(self) -> str:
@@ -125,6 +131,8 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _item(row: Row) -> PreferenceItem:
+    if isinstance(row.fields.get("chosen"), list):
+        return _pair(row, *_conversations(row))
     fields = SINGLE_FIELDS if "response" in row.fields else PAIR_FIELDS
     for name in fields:
         if name not in row.fields:
@@ -137,13 +145,33 @@ def _item(row: Row) -> PreferenceItem:
         if not isinstance(label, (bool, str)) or label not in LABELS:
             row.refuse("label", label, "it must be true, false, safe or unsafe")
         return LabelledResponse(question, row.text("response"), LABELS[label])
-    chosen, rejected = row.text("chosen"), row.text("rejected")
+    return _pair(row, question, row.text("chosen"), row.text("rejected"))
+
+
+def _pair(row: Row, question: str, chosen: str, rejected: str) -> Preference:
     if chosen == rejected:
         row.refuse("rejected", rejected, "it must differ from chosen")
-    if all(row.fields.get(name) is None for name in SCORES):
+    names = next((names for names in SCORES if any(row.fields.get(name) is not None for name in names)), None)
+    if names is None:
         return Preference(question, chosen, rejected)
-    high, low = (_score(row, name) for name in SCORES)
+    high, low = (_score(row, name) for name in names)
     return Preference(question, chosen, rejected, high - low)
+
+
+def _conversations(row: Row) -> tuple[str, str, str]:
+    """Question, better and worse reply of a pair whose replies are messages: alone, or behind the question that both answer."""
+    alone = len(row.value("chosen")) == 1
+    if alone:
+        asked, replies = prompt_of(row, "prompt"), [reply_in(row, name) for name in ("chosen", "rejected")]
+    else:
+        asked, other = (dialogue_of(row, name, ends_with_reply=True) for name in ("chosen", "rejected"))
+        replies = [asked.reply, other.reply]
+        if (asked.asked, asked.system) != (other.asked, other.system):
+            row.refuse("rejected", row.fields["rejected"], "it must answer the same question as chosen")
+    if asked.earlier:
+        row.refuse("chosen", row.fields["chosen"], "preferences of several turns are not read")
+    better, worse = replies
+    return asked.shown()[0], better, worse
 
 
 def _score(row: Row, name: str) -> float:

@@ -228,6 +228,15 @@ class Rows:
         return hub.load(self.hub, self.config, self.split, self.revision, self.hub_files)
 
 
+def path_of(file: str | None, folder: str | None, name: str | None, field: str) -> Path:
+    """The one file that is named: `file`, or, as artefacts of before have it, `name` in `folder`."""
+    if file is None and folder is not None and name is not None:
+        return Path(folder) / name
+    require(bool(file), field, file, "it must name a file")
+    require(folder is None and name is None, field, file, "it is enough; folder and name say the same in two parts")
+    return Path(str(file))
+
+
 def bytes_digest(path: Path) -> str:
     """16 digits that change with the bytes of a file. Raises `InvalidInput` where it cannot be read."""
     try:

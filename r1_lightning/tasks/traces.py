@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1_lightning.tasks.chat_examples import ChatExamples
-from r1_lightning.tasks.rows import bytes_digest
+from r1_lightning.tasks.rows import bytes_digest, path_of
 from r1_lightning.types.text import Trace
 
 FORMAT_VERSION = 3  # goes up when the same file would give other traces, or they would be learned otherwise
 
 
 class TraceFile:
-    """A `TraceSource` of the file `name` in `folder`, which is read when it is first asked.
+    """A `TraceSource` of `file`, which is read when it is first asked.
 
     Raises InvalidInput, when asked, for a file that cannot be read and a line that is not what it should be, by file and line.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
-        self.path = Path(folder) / name
+    def __init__(self, file: str | None = None, folder: str | None = None, name: str | None = None) -> None:
+        self.path: Path = path_of(file, folder, name, "data.traces.file")
 
     @property
     def content_version(self) -> str:

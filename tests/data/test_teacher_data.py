@@ -108,7 +108,7 @@ def test_long_traces_are_left_out_and_counted(capsys: pytest.CaptureFixture[str]
 
 def test_a_file_is_such_a_source(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"question": "1+1=", "completion": "2"}')
-    assert texts_of(data(traces=TraceFile(str(tmp_path), "t.jsonl"), items_per_batch=1)[0]) == ["1+1= 2"]
+    assert texts_of(data(traces=TraceFile(str(tmp_path / "t.jsonl")), items_per_batch=1)[0]) == ["1+1= 2"]
 
 
 def test_the_data_set_of_an_artefact_is_text_as_well(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_preferences_from_a_file(finished: Path, tmp_path: Path, capsys: Capture
     root.mkdir()
     base = folder(finished, "pretrain")
     shutil.copytree(base, root / base.name)
-    arguments = alone(root, "objective=safety", "data=preference_file", "data.preferences.name=safety.jsonl")
+    arguments = alone(root, "objective=safety", "data=preference_file", f"data.preferences.file={path}")
     arguments += [f"paths.data={tmp_path}", "data.preferences.held_out_one_in=4"]
     first = train(arguments, capsys)
     assert first.code == 0, first.err
@@ -220,8 +220,8 @@ def test_the_second_stage_of_rl(finished: Path, tmp_path: Path, capsys: Captured
         (data / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     small = quoted("[stage.max_steps=2,data.items_per_batch=4,optim.warmup_steps=1,stage.evaluation=null]")[1:-1]
     joined = [
-        f'stage.inputs.helpful.overrides=["data=preference_file","data.preferences.name=helpful.jsonl",{small}]',
-        f'stage.inputs.safety.overrides=["objective=safety","data=preference_file","data.preferences.name=safety.jsonl",{small}]',
+        f'stage.inputs.helpful.overrides=["data=preference_file",{small}]',
+        f'stage.inputs.safety.overrides=["objective=safety","data=preference_file","data.preferences.file={data}/safety.jsonl",{small}]',
         "task.source.parts.general.from_step=2",
         "task.source.parts.safety.from_step=2",
         "task.source.parts.safety.weight=1.0",

@@ -76,7 +76,7 @@ def test_text_that_a_student_cannot_learn_is_noticed_before_anything_is_made(com
     """Documents are asked for where there are no traces; a file of traces is read to its end."""
     traces = tmp_path / "traces.jsonl"
     traces.write_text('{"question": "p", "completion": "q"}\n{"question": "p"}\n', encoding="utf-8")
-    named = f"data.traces={{_target_: r1_lightning.tasks.traces.TraceFile, folder: {tmp_path}, name: traces.jsonl}}"
+    named = f"data.traces.file={tmp_path}/traces.jsonl"
     assert (
         "traces.jsonl, line 2: the field 'completion' is missing"
         in command("stage=distill", named, configs=REAL_CONFIGS).error
@@ -138,7 +138,7 @@ def test_an_input_may_have_a_share_of_a_sampled_set(command: Command) -> None:
 
 
 def test_a_students_text_comes_from_one_place(command: Command) -> None:
-    both = "data.traces={_target_: r1_lightning.tasks.traces.TraceFile, folder: ., name: traces.jsonl}"
+    both = "data.traces=traces.jsonl"
     error = command("stage=distill", both, "+stage.inputs.data={experiment: r1_800k_tiny}", configs=REAL_CONFIGS).error
     assert error.startswith("data.traces=") and "the stage has an input 'data' as well" in error
 

@@ -194,7 +194,7 @@ def test_traces_of_a_file(inputs: Path, tmp_path: Path, capsys: Captured) -> Non
     lines = [{"question": f"What is {n}+1", "completion": f" {n + 1}"} for n in range(20)]
     path = tmp_path / "traces.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    named = f"data.traces={{_target_: r1_lightning.tasks.traces.TraceFile, folder: {tmp_path}, name: traces.jsonl}}"
+    named = f"data.traces.file={tmp_path}/traces.jsonl"
     done = train(distill(inputs, named, "stage.evaluation=null"), capsys)
     assert done.code == 0 and "traces: 20; left out: 0" in done.out
     path.write_text("\n".join(map(json.dumps, lines[1:])))  # its bytes count

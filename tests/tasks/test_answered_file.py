@@ -25,7 +25,7 @@ FULL = {
 
 def _file(folder: Path, *rows: object, name: str = "general.jsonl") -> AnsweredFile:
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return AnsweredFile(str(folder), name)
+    return AnsweredFile(str(folder / name))
 
 
 def test_what_is_there_is_kept_and_the_rest_filled_in(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_what_is_there_is_kept_and_the_rest_filled_in(tmp_path: Path) -> None:
         "metadata": {},
     }
     assert rows[1]["problem_id"].startswith("row-")
-    assert AnsweredFile(str(tmp_path), "general.jsonl", domain="writing").rows[1]["domain"] == "writing"
+    assert AnsweredFile(str(tmp_path / "general.jsonl"), domain="writing").rows[1]["domain"] == "writing"
 
 
 def test_parts_are_read_one_after_the_other(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_parts_are_read_one_after_the_other(tmp_path: Path) -> None:
 
 def test_the_version_is_that_of_the_bytes(tmp_path: Path) -> None:
     first = _file(tmp_path, FULL).content_version
-    assert first == AnsweredFile(str(tmp_path), "general.jsonl").content_version
+    assert first == AnsweredFile(str(tmp_path / "general.jsonl")).content_version
     assert first != _file(tmp_path, {**FULL, "completion": "You."}).content_version
 
 
@@ -83,4 +83,4 @@ def test_a_bad_field_is_named_with_file_and_line(tmp_path: Path, change: dict, m
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"absent\.jsonl"):
-        _ = AnsweredFile(str(tmp_path), "absent.jsonl").rows
+        _ = AnsweredFile(str(tmp_path / "absent.jsonl")).rows

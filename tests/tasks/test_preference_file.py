@@ -26,7 +26,7 @@ def write(folder: Path, *rows: Any) -> Path:
 
 def source(folder: Path, *rows: Any, held_out_one_in: int = 10**9) -> PreferenceFile:
     write(folder, *rows)
-    return PreferenceFile(str(folder), "rows.jsonl", held_out_one_in)
+    return PreferenceFile(str(folder / "rows.jsonl"), held_out_one_in)
 
 
 def many(count: int) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def test_the_version_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 
 def test_nothing_is_read_before_it_is_asked(tmp_path: Path) -> None:
-    made = PreferenceFile(str(tmp_path), "absent.jsonl")
+    made = PreferenceFile(str(tmp_path / "absent.jsonl"))
     with pytest.raises(InvalidInput, match=r"absent.jsonl is not readable: No such file"):
         made.training_items(0, 1)
     with pytest.raises(InvalidInput, match=r"absent.jsonl is not readable"):
@@ -89,7 +89,7 @@ def test_nothing_is_read_before_it_is_asked(tmp_path: Path) -> None:
         ("[1]", "line 2: a JSON object is needed, not list"),
         ({"prompt": "a", "chosen": "b"}, r"line 2: the field 'rejected' is missing \(prompt, chosen, rejected; or"),
         ({**PAIR, "prompt": " "}, "line 2: prompt=' ' is not allowed: it must be a non-empty string"),
-        ({**PAIR, "chosen": [{"role": "user"}]}, r"line 2: chosen=\[\{'role': 'user'\}\] is not allowed"),
+        ({**PAIR, "chosen": [{"role": "user"}]}, r"line 2: chosen=\['user'\] is not allowed"),
         ({**PAIR, "rejected": "Hello!"}, "line 2: rejected='Hello!' is not allowed: it must differ from chosen"),
         ('{"prompt": "\\ud800", "chosen": "a", "rejected": "b"}', "line 2: prompt=.* valid Unicode"),
         ({**PAIR, "chosen_score": 5}, "line 2: rejected_score=None is not allowed: a judge's scores are two"),
@@ -116,14 +116,14 @@ def test_empty_and_broken_files(tmp_path: Path) -> None:
         source(tmp_path, "", " ").training_items(0, 1)
     (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match=r"not valid UTF-8 \(line 1, byte 0\)"):
-        PreferenceFile(str(tmp_path), "rows.jsonl").training_items(0, 1)
+        PreferenceFile(str(tmp_path / "rows.jsonl")).training_items(0, 1)
     with pytest.raises(InvalidInput, match="held_out_one_in=1 "):
-        PreferenceFile(str(tmp_path), "rows.jsonl", held_out_one_in=1)
+        PreferenceFile(str(tmp_path / "rows.jsonl"), held_out_one_in=1)
 
 
 def test_prompts_as_problems(tmp_path: Path) -> None:
     write(tmp_path, *many(10))  # five prompts, twice each
-    made = PromptFile(str(tmp_path), "rows.jsonl")
+    made = PromptFile(str(tmp_path / "rows.jsonl"))
     passes = [[made.train_problem(0, turn * 5 + place).question for place in range(5)] for turn in range(3)]
     assert all(sorted(turn) == [f"Question {n}" for n in range(5)] for turn in passes)
     assert passes[0] != passes[1], "each pass has its own order"
@@ -149,20 +149,79 @@ def test_prompts_as_problems(tmp_path: Path) -> None:
 )
 def test_a_prompt_says_which_language_it_is_in(tmp_path: Path, prompt: str, language: str) -> None:
     write(tmp_path, {**PAIR, "prompt": prompt})
-    assert PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0).language == language
+    assert PromptFile(str(tmp_path / "rows.jsonl")).train_problem(0, 0).language == language
 
 
 def test_a_row_may_name_its_language(tmp_path: Path) -> None:
     write(tmp_path, {**PAIR, "prompt": "Translate: spring", "language": "zh"})
-    assert PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0).language == "zh"
+    assert PromptFile(str(tmp_path / "rows.jsonl")).train_problem(0, 0).language == "zh"
     write(tmp_path, {**PAIR, "language": "de"})
     with pytest.raises(InvalidInput, match="line 1: language='de' is not allowed: it must be one of en, zh, or left"):
-        PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0)
+        PromptFile(str(tmp_path / "rows.jsonl")).train_problem(0, 0)
 
 
 def test_thinking_in_the_language_of_a_chinese_prompt_earns_the_language_reward(tmp_path: Path) -> None:
     write(tmp_path, {**PAIR, "prompt": "请写一首关于春天的诗。"})
-    problem = PromptFile(str(tmp_path), "rows.jsonl").train_problem(0, 0)
+    problem = PromptFile(str(tmp_path / "rows.jsonl")).train_problem(0, 0)
     chinese = Completion("<think>先想想春天的景色。</think><answer>春风</answer>", 9, True)
     english = Completion("<think>First think of spring.</think><answer>春风</answer>", 9, True)
     assert [LanguageConsistencyReward()(problem, sample).score for sample in (chinese, english)] == [1.0, 0.0]
+
+
+ASKED, GOOD, BAD = (
+    {"role": role, "content": text} for role, text in (("user", "1+1?"), ("assistant", "2"), ("assistant", "3"))
+)
+MESSAGES = {
+    "UltraFeedback": {
+        "prompt": "1+1?",
+        "chosen": [ASKED, GOOD],
+        "rejected": [ASKED, BAD],
+        "messages": [ASKED, GOOD],
+        "score_chosen": 8.5,
+        "score_rejected": 6.0,
+    },
+    "TRL without a prompt": {
+        "chosen": [ASKED, GOOD],
+        "rejected": [ASKED, BAD],
+        "chosen_score": 3.5,
+        "rejected_score": 1,
+    },
+    "TRL with one": {"prompt": [ASKED], "chosen": [GOOD], "rejected": [BAD], "chosen_score": 2.5, "rejected_score": 0},
+    "text and messages": {
+        "prompt": "1+1?",
+        "chosen": [GOOD],
+        "rejected": [BAD],
+        "score_chosen": 2.5,
+        "score_rejected": 0,
+    },
+    "ShareGPT": {
+        "chosen": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "2"}],
+        "rejected": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "3"}],
+        "score_chosen": 2.5,
+        "score_rejected": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("row", MESSAGES.values(), ids=MESSAGES)
+def test_replies_may_be_messages(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    made = PreferenceFile(str(tmp_path / "x.jsonl"))
+    assert made._items == [Preference("1+1?", "2", "3", 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"chosen": [ASKED, GOOD], "rejected": [GOOD]}, "rejected=.'assistant'.* in turns"),
+        ({"chosen": [ASKED, GOOD], "rejected": [{**ASKED, "content": "x"}, BAD]}, "must answer the same question"),
+        ({"chosen": [ASKED, BAD, ASKED, GOOD], "rejected": [ASKED, BAD, ASKED, BAD]}, "several turns are not read"),
+        ({"chosen": [ASKED, GOOD], "rejected": [ASKED, GOOD]}, "it must differ from chosen"),
+        ({"chosen": [GOOD], "rejected": [BAD]}, "the field 'prompt' is missing"),
+        ({"chosen": [], "rejected": []}, "chosen="),
+    ],
+)
+def test_messages_that_are_no_pair_are_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InvalidInput, match=message):
+        _ = PreferenceFile(str(tmp_path / "x.jsonl"))._items

@@ -163,9 +163,9 @@ def test_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
 
 
 LEARNED: dict[str, Callable[[Path], Any]] = {  # the readers of text to learn from
-    "answered": lambda path: AnsweredFile(str(path.parent), path.name).rows,
+    "answered": lambda path: AnsweredFile(str(path)).rows,
     "chat": lambda path: ChatExamples(str(path)).read(),
-    "traces": lambda path: TraceFile(str(path.parent), path.name).traces(),
+    "traces": lambda path: TraceFile(str(path)).traces(),
 }
 
 
@@ -190,12 +190,12 @@ def test_every_kind_of_file_has_the_limit_of_a_line(tmp_path: Path, reader: str,
 PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 ANSWERED = {"question": "a", "completion": "b"}
 READERS: dict[str, tuple[Callable[[Path], Any], dict[str, str], str]] = {
-    "answered": (lambda folder: AnsweredFile(str(folder), "x.jsonl").rows, ANSWERED, "completion"),
+    "answered": (lambda folder: AnsweredFile(str(folder / "x.jsonl")).rows, ANSWERED, "completion"),
     "chat": (lambda folder: ChatExamples(str(folder / "x.jsonl")).read(), ANSWERED, "completion"),
     "gsm8k": (lambda folder: gsm8k(folder), {"question": "a", "answer": "1+1\n#### 2"}, "answer"),
-    "preferences": (lambda folder: PreferenceFile(str(folder), "x.jsonl").training_items(0, 1), PAIR, "rejected"),
-    "prompts": (lambda folder: PromptFile(str(folder), "x.jsonl").train_problem(0, 0), PAIR, "prompt"),
-    "traces": (lambda folder: TraceFile(str(folder), "x.jsonl").traces(), ANSWERED, "completion"),
+    "preferences": (lambda folder: PreferenceFile(str(folder / "x.jsonl")).training_items(0, 1), PAIR, "rejected"),
+    "prompts": (lambda folder: PromptFile(str(folder / "x.jsonl")).train_problem(0, 0), PAIR, "prompt"),
+    "traces": (lambda folder: TraceFile(str(folder / "x.jsonl")).traces(), ANSWERED, "completion"),
 }
 
 

@@ -14,7 +14,7 @@ from r1_lightning.types.text import Trace
 
 def written(folder: Path, text: str) -> TraceFile:
     (folder / "traces.jsonl").write_text(text, encoding="utf-8")
-    return TraceFile(str(folder), "traces.jsonl")
+    return TraceFile(str(folder / "traces.jsonl"))
 
 
 def line(**fields: object) -> str:
@@ -52,7 +52,7 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, message: str) -> None
 
 def test_a_file_that_is_not_there_or_not_utf_8(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not readable: No such file"):
-        TraceFile(str(tmp_path), "absent.jsonl").traces()
+        TraceFile(str(tmp_path / "absent.jsonl")).traces()
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9"}')
     with pytest.raises(InvalidInput, match="not valid UTF-8"):
-        TraceFile(str(tmp_path), "latin.jsonl").traces()
+        TraceFile(str(tmp_path / "latin.jsonl")).traces()
