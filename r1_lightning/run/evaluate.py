@@ -91,8 +91,13 @@ def _reward_node(option: str) -> DictConfig:
 
 
 def read_config(path: Path, trust_targets: bool) -> DictConfig:
-    """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`."""
+    """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`.
+
+    Loggers and callbacks, which had a part in training only, are left out: a person's own are neither imported nor in the way.
+    """
     config = _loaded(path)
+    for key in ("logger", "callbacks"):
+        config.pop(key, None)
     if not trust_targets:
         refuse_foreign_targets(OmegaConf.to_container(config))
     validate(config)

@@ -137,3 +137,12 @@ def test_nothing_is_imported_before_it_is_trusted(tmp_path: Path, own_modules: N
     assert "my_rewards" not in sys.modules
     with pytest.raises(InvalidInput, match="seed=-1"):  # then it is checked as any configuration is
         read_config(path, trust_targets=True)
+
+
+def test_loggers_and_callbacks_are_not_in_the_way(tmp_path: Path) -> None:
+    """They are no part of what is measured: neither asked for trust nor imported, Lightning's own among them."""
+    path = tmp_path / "config.yaml"
+    for target in ("lightning.pytorch.loggers.TensorBoardLogger", "my_loggers.Absent", "os.system"):
+        path.write_text(f"logger: {{x: {{_target_: {target}}}}}\ncallbacks: {{y: {{_target_: {target}}}}}\nseed: -1\n")
+        with pytest.raises(InvalidInput, match="seed=-1"):
+            read_config(path, trust_targets=False)
