@@ -64,7 +64,7 @@ def test_a_model_that_does_not_fit_is_counted_and_not_probed(command: Command, t
     assert outcome.code == 0, outcome.err
     assert outcome.recorder.stages == [] and list(tmp_path.iterdir()) == []
     assert re.search(r"^base: missing, .*stage pretrain.*time: not measured, with a reserve of 50% it", outcome.out)
-    assert re.search(r"time: not measured, with a reserve of 50% it takes \d+ PB, and this machine has", outcome.out)
+    assert re.search(r"time: not measured, with a reserve of 50% it takes \d+ TB, and this machine has", outcome.out)
     table = rows(outcome.out)
     # 671 B with V3's vocabulary of 129,280; here it is some 400. The MTP module has 11.6 B.
     assert table["total"].split()[0] == "681" and table["without MTP"].split()[0] == "669"
