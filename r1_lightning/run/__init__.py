@@ -13,6 +13,7 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
         model_rules       lengths, samplers, adapters
         task_rules        the first look at rows: examples, documents, held-out problems
         importing         init_from=FOLDER in HuggingFace's form says what the model is
+        inheriting        what an input knows (task, reward, lengths), and settings that fit a checkpoint
         (graph)           the fingerprint: what the stage would make, by name
     dry_run             with dry_run=true the command ends here: stage_cost counts, probe measures
     graph.build         from the bottom up: what is there is used, what was interrupted resumes, the rest is made
@@ -24,7 +25,8 @@ Beside them: `machine` (what a command needs of the system), `quoting` (names th
 readers of files that are only named), `exit_codes` (how a command ends), `hints` (annotations and plain values), `keys` (what `run`
 reads itself), `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
 `waiting` (for what another process makes), `fitting` (the Trainer and its endings), `loggers` and `logger_rules` (where metrics
-go), `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself).
+go), `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself), `stored_config` (an
+artefact's configuration, read again).
 
 The other scripts: `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`; the reports over runs are
 `*_report`, on `reports`. `notebook` is what `import r1_lightning` offers.

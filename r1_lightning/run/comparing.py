@@ -19,16 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
-from r1_lightning.run.evaluate import read_model
+from r1_lightning.run.importing import model_node_of
 from r1_lightning.run.measuring import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject, quieten, set_up_torch
+from r1_lightning.run.stored_config import read_model
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice
@@ -84,17 +86,21 @@ def _measure(
     problems: list[Problem],
     requests: Mapping[str, Any],
 ) -> dict[str, Measure]:
-    described = read_model(artefact.folder / store.CONFIG)
+    is_published = isinstance(artefact, ImportedModel)  # it knows no template of ours: it is asked in the task's
+    described = config if is_published else read_model(artefact.folder / store.CONFIG)
     template = OmegaConf.select(described, "task.template")
     require_choice("task.template", template, TEMPLATES)
     tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
-    shape = inject(described.model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
-    model = make_backbone(shape, instantiate(config.precision), artefact).eval()
+    model = (
+        OmegaConf.create(model_node_of(artefact, f"stage.inputs.{name}.folder")) if is_published else described.model
+    )
+    shape = inject(model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
+    backbone = make_backbone(shape, instantiate(config.precision), artefact).eval()
     evaluator = Evaluator(problems, tokenizer, TEMPLATES[template], settings, config.seed)
     check_prompt_lengths(evaluator, shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
     with progress(total, f"evaluating {name}", "completion") as bar:
-        return comparison(evaluator, requests, model, bar.update)
+        return comparison(evaluator, requests, backbone, bar.update)
 
 
 def _numbers(measure: Measure) -> tuple[float, float, float]:

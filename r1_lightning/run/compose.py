@@ -89,6 +89,7 @@ class StageConfig:
     config_name: str
     overrides: tuple[str, ...] = ()
     typed: tuple[str, ...] = ()  # for the whole graph: what of the command line concerns `PASSED_ON`
+    notes: tuple[str, ...] = ()  # lines on what it took from its input unasked
 
     @property
     def name(self) -> str:

@@ -32,9 +32,9 @@ from r1_lightning.model.hf_weights import hf_views, joined
 from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.commands import run_command
-from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
+from r1_lightning.run.stored_config import read_model
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
 from r1_lightning.text.published_tokenizer import GENERATION_FILE
 from r1_lightning.text.tokenizer import TextTokenizer

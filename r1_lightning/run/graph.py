@@ -30,7 +30,8 @@ from r1_lightning.artefacts.fingerprint import SHORT_DIGITS, fingerprint
 from r1_lightning.artefacts.leftovers import remove_leftovers
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, compose_stage, resolved
-from r1_lightning.run.importing import open_input, with_model_of
+from r1_lightning.run.importing import model_is_typed, open_input
+from r1_lightning.run.inheriting import from_input
 from r1_lightning.run.keys import GRAPH_KEYS, SHARE_KEYS
 from r1_lightning.run.logger_rules import check_logger_packages
 from r1_lightning.run.model_rules import check_installed
@@ -73,15 +74,16 @@ class _Planner:
         return self._planned[key]
 
     def _plan(self, stage: StageConfig, path: tuple[str, ...]) -> Node:
-        validate(stage.config)
-        check_task(stage.config)
-        inputs: dict[str, Node | Artefact] = {}
+        decides = isinstance(stage.config.init_from, str) and not model_is_typed(stage)
+        if not decides:  # else nothing of this model will stay, and it may be too small for the rest
+            validate(stage.config)
         given = None if stage.config.init_from is None else open_input(stage.config.init_from)
-        if (with_model := with_model_of(stage, given)) is not stage:
-            stage = with_model
+        if (changed := from_input(stage, given)) is not stage or decides:
+            stage = changed
             validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
-        if given is not None:  # also where the stage would otherwise begin with nothing
-            inputs[BASE] = given
+        check_task(stage.config)
+        # Also where the stage would otherwise begin with nothing.
+        inputs: dict[str, Node | Artefact] = {} if given is None else {BASE: given}
         for role, spec in stage.inputs.items():
             if role in inputs:
                 continue
@@ -154,8 +156,8 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
     """
     commit = lineage.commit()  # now: a checkout may change while a run that it began goes on
     is_deep = any(isinstance(source, Node) and source.inputs for source in target.inputs.values())
-    if is_deep:  # a stage and its base need no picture
-        say(tree(target))
+    for line in (*([tree(target)] if is_deep else []), *target.stage.notes):  # a stage and its base need no picture
+        say(line)
     artefact = _have(target, target.stage.name, _Maker(run_stage, say, commit), fresh)
     if not artefact.complete:
         share, of = _share(target)

@@ -1,8 +1,9 @@
 """Starting from a checkpoint in HuggingFace's form: `init_from=FOLDER` in place of an artefact of ours.
 
 The folder's `config.json` says what the model is, so the stage's `model` comes from it: for the DeepSeek family its numbers become
-those of our own backbone; with `model=hf` all of its fields are kept, and `transformers` makes the model. Both end up in the
-stage's configuration, so that its artefact needs the folder no more, and a later stage that starts from it finds them there.
+those of our own backbone; of another family all fields are kept, and `transformers` makes the model (`model=hf`, which need not be
+typed). Both end up in the stage's configuration, so that its artefact needs the folder no more, and a later stage that starts from
+it finds them there.
 
 `config.json` comes from outside: values that Hydra would act on (interpolations, keys such as `_target_`) are refused.
 """
@@ -26,7 +27,7 @@ from r1_lightning.model.hf_model import HFModelConfig, is_of_the_model
 from r1_lightning.model.hf_weights import stored_mtp_depth
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run.compose import StageConfig
-from r1_lightning.run.evaluate import read_model
+from r1_lightning.run.stored_config import read_model
 from r1_lightning.run.targets import refuse_interpolations
 from r1_lightning.types.errors import InvalidInput
 
@@ -49,9 +50,10 @@ def open_input(folder: str, field: str = "init_from") -> Artefact:
 def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
     """`stage` with the model of the input it starts from: of a HuggingFace folder, or of an artefact unless `model` is typed.
 
-    Raises InvalidInput where the model is set on the command line beside a folder that decides it, where the folder's model is
-    not one of ours and `model=hf` is missing, or where `model=hf` is asked for and nothing says what the model is.
+    A model of `transformers` is `model=hf`, typed or not. Raises InvalidInput where another model is set on the command line beside
+    a folder that decides it, or where `model=hf` is asked for and nothing says what the model is.
     """
+    stage = _as_theirs(stage, base)
     target = _target(stage.config.model)
     if target is HFModelConfig:
         return _with_model(
@@ -59,7 +61,7 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
         )
     if base is None or target is not ModelConfig:
         return stage
-    set_here = [override for override in stage.overrides if override.lstrip("+").startswith(("model=", "model."))]
+    set_here = _typed_model(stage)
     if not isinstance(base, ImportedModel):
         return stage if set_here else _with_model(stage, _stored_node(base))
     if set_here:
@@ -68,6 +70,30 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
         )
     named = dataclasses.replace(stage, choices={**stage.choices, "model": str(base.source.config.get("model_type"))})
     return _with_model(named, _deepseek_node(base))
+
+
+def model_is_typed(stage: StageConfig) -> bool:
+    """Whether the command line says what the model is."""
+    return bool(_typed_model(stage))
+
+
+def _typed_model(stage: StageConfig) -> list[str]:
+    return [override for override in stage.overrides if override.lstrip("+").startswith(("model=", "model."))]
+
+
+def _as_theirs(stage: StageConfig, base: Artefact | None) -> StageConfig:
+    """`stage` with `model=hf` where its input holds a model of `transformers`, with the input's adapters, and no model is typed."""
+    if base is None or _typed_model(stage) or _target(stage.config.model) is not ModelConfig:
+        return stage
+    if isinstance(base, ImportedModel):
+        is_theirs, lora = base.source.config.get("model_type") not in FAMILIES, None
+    else:
+        node = read_model(base.folder / store.CONFIG).model
+        is_theirs, lora = _target(node) is HFModelConfig, _plain(node).get("lora")
+    if not is_theirs:
+        return stage
+    node = {"_target_": _path(HFModelConfig), FIELDS: None, "lora": lora}
+    return _with_model(dataclasses.replace(stage, choices={**stage.choices, "model": "hf"}), node)
 
 
 def model_node_of(artefact: Artefact, field: str) -> dict[str, Any]:
@@ -83,10 +109,7 @@ def model_node_of(artefact: Artefact, field: str) -> dict[str, Any]:
 
 def _stored_node(base: Artefact) -> dict[str, Any]:
     """The `model` node of an artefact: what it began with may have been a folder, whose shape no option here has."""
-    node = read_model(base.folder / store.CONFIG).model
-    if _target(node) is HFModelConfig:
-        raise InvalidInput(f"init_from={base.folder} is not allowed without model=hf: it holds a model of transformers")
-    return _plain(node)
+    return _plain(read_model(base.folder / store.CONFIG).model)
 
 
 def _target(node: DictConfig) -> Any:
@@ -154,12 +177,6 @@ def deepseek_config(source: HFFolder) -> ModelConfig:
 
 def _deepseek_node(base: ImportedModel) -> dict[str, Any]:
     """The `model` node of a DeepSeek checkpoint."""
-    kind = base.source.config.get("model_type")
-    if kind not in FAMILIES:
-        raise InvalidInput(
-            f"init_from={base.folder} is not allowed without model=hf: its model_type is {kind!r}, our backbone takes "
-            f"{' and '.join(FAMILIES)}"
-        )
     config = deepseek_config(base.source)
     node = dataclasses.asdict(config)
     del node["vocab_size"]  # see models.vocab_size_of

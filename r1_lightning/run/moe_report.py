@@ -24,7 +24,6 @@ from r1_lightning.evaluation.curves import spread
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.groups import rollout_keys
-from r1_lightning.run.evaluate import read_config
 from r1_lightning.run.parts import build_parts
 from r1_lightning.run.reports import (
     EXPERIMENT,
@@ -36,6 +35,7 @@ from r1_lightning.run.reports import (
     train,
     write_report,
 )
+from r1_lightning.run.stored_config import read_config
 from r1_lightning.stages.grpo import ROUTERS
 from r1_lightning.types.tensors import TokenBatch
 

@@ -22,11 +22,11 @@ from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.sampler import Sampler, SamplingConfig
-from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.export import ExportConfig, write_folder
 from r1_lightning.run.importing import deepseek_config, refuse_directives
 from r1_lightning.run.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
+from r1_lightning.run.stored_config import read_model
 from r1_lightning.text.chat_template import PLAIN, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_int

@@ -17,9 +17,9 @@ from r1_lightning.model.precision import Precision
 from r1_lightning.model.reward_head import HEAD, RewardModel
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.reward_scorer import RewardScorer
-from r1_lightning.run.evaluate import read_model
 from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import inject
+from r1_lightning.run.stored_config import read_model
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice

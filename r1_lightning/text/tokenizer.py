@@ -57,6 +57,9 @@ OUR_CONFIG: Mapping[str, Any] = {
 }
 
 
+# How transformers 5 calls the class of any `tokenizer.json`; 4 knows it by the older name alone, 5 by both.
+NEWER_CLASS = "TokenizersBackend"
+
 # What of somebody else's settings is written again; others may name code (`auto_map`).
 KEPT_SETTINGS = (
     *OUR_CONFIG,
@@ -189,7 +192,9 @@ class TextTokenizer:
         path.mkdir(parents=True, exist_ok=True)
         (path / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
         kept = {name: value for name, value in self._config.items() if name in KEPT_SETTINGS}
-        done = {"add_bos_token": self.begins_with_bos, "add_eos_token": False}
+        done: dict[str, Any] = {"add_bos_token": self.begins_with_bos, "add_eos_token": False}
+        if kept.get("tokenizer_class") == NEWER_CLASS:
+            done["tokenizer_class"] = OUR_CONFIG["tokenizer_class"]
         config = {**kept, **done, "chat_template": template.jinja(self.begins_with_bos)}
         _write_json(path / CONFIG_FILE, config)
         if len(self.eos_ids) > 1:

@@ -9,11 +9,14 @@ import pytest
 from torch import nn
 
 from r1_lightning.artefacts import data_set, store
+from r1_lightning.artefacts.hf_folder import import_model
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.run import comparing
+from r1_lightning.run.compose import compose_stage, composing
 from r1_lightning.run.train import run_stage
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
+from tests.support.hf_folders import dense_folder
 
 Compare = Callable[..., Outcome]
 
@@ -95,3 +98,14 @@ def test_nothing_to_compare_is_said_and_leaves_no_folder(command: Command, tmp_p
     done = command("stage=compare", f"paths.root={tmp_path / 'runs'}", recorder=run_stage, configs=REAL_CONFIGS)
     assert done.code == 2 and "nothing to compare: name models" in done.err
     assert list((tmp_path / "runs").glob("compare-*")) == []
+
+
+def test_a_published_checkpoint_is_measured_in_the_task_s_template(tmp_path: Path) -> None:
+    """Neither an artefact nor asked for its configuration; the stage's task says how it is asked."""
+    base = import_model(dense_folder(tmp_path / "qwen", "qwen2"))
+    small = ["stage.evaluation.problems=2", "stage.evaluation.samples=1", "stage.evaluation.max_new_tokens=3"]
+    with composing():
+        config = compose_stage(["stage=compare", f"+stage.inputs.qwen={{folder: {base.folder}}}", *small]).config
+    metrics = comparing.run_comparison(config, tmp_path, {"qwen": base})
+    assert 0 <= metrics["compare/qwen/completion_tokens_mean"] <= 3
+    assert "qwen" in (tmp_path / store.TABLE).read_text()

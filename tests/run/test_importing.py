@@ -19,13 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import r1_lightning as r1
 from r1_lightning.artefacts.hf_folder import import_model
-from r1_lightning.artefacts.store import CONFIG, Artefact
+from r1_lightning.artefacts.store import CONFIG, TURN, Artefact
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run import export
 from r1_lightning.run.compose import StageConfig, compose_stage, composing
-from r1_lightning.run.evaluate import evaluate, read_model
+from r1_lightning.run.evaluate import evaluate
 from r1_lightning.run.importing import with_model_of
+from r1_lightning.run.stored_config import read_model
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
 from tests.support.commands import folder, train
@@ -182,7 +183,11 @@ def _with_field(path: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "changes", "message"),
     [
-        ([], {}, r"without model=hf: its model_type is 'qwen2', our backbone takes deepseek_v3 and deepseek_v2"),
+        (
+            ["model=tiny_lightning"],
+            {},
+            r"model=tiny_lightning is not allowed beside init_from=.*: its config\.json says what the model is",
+        ),
         (["model=hf"], {"x": "${oc.env:HOME}"}, r"config\.json: the value '\$\{oc\.env:HOME\}' is not allowed"),
         (["model=hf"], {"model_type": "t5"}, r"transformers makes no causal language model of it"),
         (["model=hf"], {"vocab_size": 300}, r"vocab_size=300 is not allowed: the tokenizer has 4\d\d tokens"),
@@ -208,7 +213,7 @@ def test_a_bad_checkpoint_is_one_line(
     assert len(done.err.strip().splitlines()) == 1
 
     assert re.search(message, done.err), done.err
-    assert not root.exists() or not list(root.iterdir())
+    assert not root.exists() or {path.name for path in root.iterdir()} <= {TURN}
 
 
 def test_the_folder_decides_the_model(checkpoints: dict[str, Path], tmp_path: Path, capsys: Captured) -> None:
@@ -261,10 +266,29 @@ def test_a_deepseek_folders_artefact_is_the_input_of_the_next_stage(
     )
 
 
-def test_a_dense_artefact_asks_for_model_hf(tmp_path: Path) -> None:
-    (tmp_path / CONFIG).write_text("model: {_target_: r1_lightning.model.hf_model.HFModelConfig, hf_config: {}}")
-    with pytest.raises(InvalidInput, match="is not allowed without model=hf: it holds a model of transformers"):
-        with_model_of(_stage(), Artefact(tmp_path, "grpo", "f"))
+LORA = "{_target_: r1_lightning.model.lora.LoraSettings, rank: 2, alpha: 4, dropout: 0.0, target_modules: [q_proj]}"
+
+
+@pytest.mark.parametrize("lora", ["null", LORA])
+def test_a_dense_artefact_says_itself_that_it_is_one(tmp_path: Path, lora: str) -> None:
+    """`model=hf` need not be typed; typed, it gives the same, and adapters go on as they are."""
+    node = "_target_: r1_lightning.model.hf_model.HFModelConfig, hf_config: {model_type: qwen2}"
+    (tmp_path / CONFIG).write_text(f"model: {{{node}, lora: {lora}}}")
+    base = Artefact(tmp_path, "grpo", "f")
+    found = with_model_of(_stage(), base)
+    assert found.choices["model"] == "hf" and found.config.model == yaml.safe_load(f"{{{node}, lora: {lora}}}")
+    if lora == "null":
+        assert found.config.model == with_model_of(_stage("model=hf"), base).config.model
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "deepseek_v3"])
+def test_a_folder_says_itself_whose_it_is(checkpoints: dict[str, Path], kind: str) -> None:
+    base = import_model(checkpoints[kind])
+    found = with_model_of(_stage(), base)
+    assert found.choices["model"] == ("deepseek_v3" if kind == "deepseek_v3" else "hf")
+    if kind != "deepseek_v3":
+        assert found.config.model == with_model_of(_stage("model=hf"), base).config.model
+        assert found.config.model.hf_config.model_type == kind
 
 
 def test_the_library_s_own_notes_are_no_obstacle(checkpoints: dict[str, Path], tmp_path: Path) -> None:

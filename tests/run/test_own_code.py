@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.evaluate import read_config
 from r1_lightning.run.parts import build_parts
+from r1_lightning.run.stored_config import read_config
 from r1_lightning.run.targets import refuse_foreign_targets
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem

@@ -275,6 +275,20 @@ def test_tokens_that_take_the_space_beside_them(tmp_path: Path) -> None:
         assert ours.encode_prompts(template, [question]) == [theirs(template.render(question))["input_ids"]]
 
 
+@pytest.mark.parametrize(
+    ("named", "written"),
+    [
+        ("TokenizersBackend", "PreTrainedTokenizerFast"),  # unknown to transformers 4
+        ("PreTrainedTokenizerFast", "PreTrainedTokenizerFast"),
+        ("Qwen2Tokenizer", "Qwen2Tokenizer"),
+    ],
+)
+def test_the_class_is_named_as_every_version_knows_it(tmp_path: Path, named: str, written: str) -> None:
+    TextTokenizer.load(write(tmp_path, tokenizer_of(BYTE_LEVEL), tokenizer_class=named)).save(tmp_path / "again")
+    config = json.loads((tmp_path / "again" / CONFIG_FILE).read_text(encoding="utf-8"))
+    assert config["tokenizer_class"] == written
+
+
 def test_a_tokenizer_that_was_read_decodes_and_saves_as_it_was(
     kind: str, folder: Path, ours: TextTokenizer, tmp_path: Path
 ) -> None:

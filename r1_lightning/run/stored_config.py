@@ -1,0 +1,59 @@
+"""The configuration that an artefact was made with, read again: a file from anywhere, checked before its code is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from r1_lightning.run.targets import refuse_foreign_targets, refuse_interpolations
+from r1_lightning.run.validate import validate
+from r1_lightning.types.errors import InvalidInput
+
+
+def read_config(path: Path, trust_targets: bool) -> DictConfig:
+    """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`.
+
+    Loggers and callbacks, which had a part in training only, are left out: a person's own are neither imported nor in the way.
+    """
+    config = _loaded(path)
+    for key in ("logger", "callbacks"):
+        config.pop(key, None)
+    if not trust_targets:
+        refuse_foreign_targets(OmegaConf.to_container(config))
+    validate(config)
+    return config
+
+
+def read_model(path: Path) -> DictConfig:
+    """The same for whoever wants the model alone: a reward of somebody's own is neither imported nor in the way."""
+    config = _loaded(path)
+    model = config.get("model")
+    if not isinstance(model, DictConfig) or "_target_" not in model:
+        raise InvalidInput(f"config={str(path)!r} is not allowed: it describes no model")
+    refuse_foreign_targets({"model": OmegaConf.to_container(model)})
+    return config
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The same as plain values, for whoever takes some of them over: what names code is for the caller to check."""
+    plain = OmegaConf.to_container(_loaded(path))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _loaded(path: Path) -> DictConfig:
+    try:
+        config = OmegaConf.load(path)
+        OmegaConf.resolve(config)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InvalidInput(
+            f"config={str(path)!r} is not allowed: it cannot be read ({' '.join(str(error).split())})"
+        ) from error
+    if not isinstance(config, DictConfig):
+        raise InvalidInput(f"config={str(path)!r} is not allowed: it is no configuration of a stage")
+    refuse_interpolations(OmegaConf.to_container(config), str(path))
+    return config
