@@ -5,6 +5,8 @@ is that of `rewards.accuracy`; within it, the last `\boxed{...}`, or what follow
 An answer that text and exact fractions can decide (plain numbers, units, multiple choice, words) is judged here and at once; any
 other goes to the processes of `rewards.verifier_pool`, a whole rollout at a time.
 
+An answer that is only the question's own expression ("Compute 139+27+23+11") is not worked out and scores 0 (`text.copied`).
+
 What the verifier cannot judge in its limits of time and memory scores 0, with the reason, and a timeout is counted
 (`rollout/verifier_timeouts`): it is the only verdict that another machine might give otherwise.
 """
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
-from r1_lightning.rewards.accuracy import counted_answer, leniently_right, wrong
+from r1_lightning.rewards.accuracy import counted_answer, leniently_right, shorten, wrong
 from r1_lightning.rewards.math_equality import quick_comparison
 from r1_lightning.rewards.verifier_pool import VerifierPool
 from r1_lightning.text.answers import (
@@ -26,11 +28,10 @@ from r1_lightning.text.answers import (
     parse_number,
     same_number,
 )
+from r1_lightning.text.copied import is_copied
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
-
-_RIGHT = Verdict(1.0, "right")
 
 
 class MathReward:
@@ -105,16 +106,23 @@ class MathReward:
         if given is None:
             return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
         if parse_number(given) is not None and parse_number(problem.answer) is not None:
-            return _RIGHT if same_number(given, problem.answer) else wrong(given, problem)
+            return _right(given, problem) if same_number(given, problem.answer) else wrong(given, problem)
         if not self.strict and leniently_right(given, problem):
-            return _RIGHT
+            return _right(given, problem)
         quick = quick_comparison(given, problem.answer)
         if quick is None:
             return None
-        return _RIGHT if quick.same else wrong(given, problem)
+        return _right(given, problem) if quick.same else wrong(given, problem)
 
     def _verdict(self, given: str, problem: Problem, compared: Any) -> Verdict:
         if compared.same:
-            return _RIGHT
+            return _right(given, problem)
         reason = wrong(given, problem).reason
         return Verdict(0.0, f"{reason} ({compared.why})", timed_out=compared.timed_out)
+
+
+def _right(given: str, problem: Problem) -> Verdict:
+    """The verdict on an answer that equals the reference: right, unless it is the question's own expression."""
+    if is_copied(given, problem.answer, problem.question):
+        return Verdict(0.0, f"answered {shorten(given)}, which the question says and which is not worked out")
+    return Verdict(1.0, "right")

@@ -14,20 +14,23 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 MAX_MATH_CHARS = 400  # the longest references of MATH, matrices included, have about 200
 MAX_DEPTH = 10  # brackets within brackets; the parser's time grows steeply with them
 MAX_DIGITS = 40  # of one number
+MAX_EXPONENT_DIGITS = 4
 MAX_POWERS = 12  # power signs and factorials of one answer
 
 MAX_UNIONS = 8  # of intervals
 
 _OPENING, _CLOSING = "([{", ")]}"
 
-_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_RAISED_RUN, _LOWERED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _SIGNS = {
     **{chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # the full-width forms of ASCII
-    **{sign: f"^{{{digit}}}" for digit, sign in enumerate(_SUPERSCRIPTS)},
     **{
         "\u3000": " ",
         "。": ".",
@@ -45,6 +48,11 @@ _SIGNS = {
     **{"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset "},
     **{
         "≤": r"\le ",
+        "⩽": r"\le ",
+        "⩾": r"\ge ",
+        "≦": r"\le ",
+        "≧": r"\ge ",
+        "′": "'",
         "≥": r"\ge ",
         "≠": r"\ne ",
         "±": r"\pm ",
@@ -52,6 +60,9 @@ _SIGNS = {
         "￥": "¥",
         "θ": r"\theta ",
         "α": r"\alpha ",
+        "β": r"\beta ",
+        "∨": " or ",
+        "∧": " and ",
     },
     **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"},
     **{"【": "[", "】": "]", "《": "<", "》": ">", "\u00a0": " ", "\u2009": " ", "\u202f": " "},
@@ -63,10 +74,26 @@ _TYPOGRAPHY = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])(?:\.(?!\d))?"
     r"|\\(?:displaystyle|textstyle|limits|quad|qquad)(?![a-zA-Z])|(?<!\\)\\[,;:!]|\*\*(?=\s*$)|^\s*\*\*"
 )
-_FONT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}\\]*)\}")
+_FONT = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|up|normal)?|math(?:rm|bf|it|sf)|boldsymbol|mbox|operatorname\*?)\s*\{((?:[^{}\\]|\\[ ,;])*)\}"
+)
 _BARE_WORDS = ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "pi")
 _BARE_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_BARE_WORDS)})(?![a-zA-Z])")
 _SQRT_OF_BRACKET = re.compile(r"\\sqrt\s*\(([^()]*)\)")
+_BRACKETS = {"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|", "vert": "|",
+             "lparen": "(", "rparen": ")"}  # fmt: skip
+_BRACKET_NAMES = re.compile(rf"\\({'|'.join(_BRACKETS)})(?![a-zA-Z])\s*")
+_OVER = re.compile(r"\{\s*([^{}]+?)\s*\\over(?![a-zA-Z])\s*([^{}]+?)\s*\}")
+_SIGN_NAMES = re.compile(r"\\(le|ge|ne)q?(?:slant|q)?(?![a-zA-Z])")
+_REPEATING = re.compile(
+    r"(?<![0-9.])(?P<whole>[0-9]{0,15})\.(?P<fixed>[0-9]{0,15})\\(?:overline|bar|dot)\s*"
+    r"(?:\{\s*(?P<braced>[0-9]{1,15})\s*\}|(?P<bare>[0-9]))(?:(?P<inner>[0-9]{0,12})\\dot\s*\{?(?P<last>[0-9])\}?)?(?![0-9\\])"
+)
+_IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z])\s+|\s+(?![0-9a-zA-Z])")
+_SHORT_ABOVE, _SHORT_BELOW = re.compile(r"\\frac\s*([0-9a-zA-Z])"), re.compile(r"(\\frac\{[^{}]*\})\s*([0-9a-zA-Z])")
+_INTEGRAL = re.compile(r"(\\int(?![a-zA-Z]).*?)\s*d\s*([a-z])")
+_SHORT_SCRIPT = re.compile(r"([_^])\s*([0-9]+|[a-zA-Z])")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _LEADING_WORDS = re.compile(
     r"^(?:so |thus |hence |therefore,? )?(?:the )?(?:final )?answer(?: is)?\s*:?\s+(?=\S)"
     r"|^(?:所以)?(?:最终)?答案?(?:是|为)?\s*:?\s*",
@@ -96,8 +123,8 @@ def danger(text: str) -> str | None:
     if text.count("^") + text.count("!") > MAX_POWERS:
         return f"more than {MAX_POWERS} powers"
     exponents = _NUMBER_AFTER_POWER.findall(text)
-    if any(len(exponent) > 3 for exponent in exponents):
-        return "a power of more than three digits"
+    if any(len(exponent) > MAX_EXPONENT_DIGITS for exponent in exponents):
+        return f"a power of more than {MAX_EXPONENT_DIGITS} digits"
     in_turn = _POWER_OF_POWER.search(text) and math.prod(int(exponent) or 1 for exponent in exponents) >= 1000
     if _TOWER.search(text) or in_turn:
         return "a tower of powers"
@@ -134,17 +161,47 @@ def is_balanced(text: str) -> bool:
 
 def plain_math(text: str) -> str:
     r"""`text` without what is only spelling: `$\dfrac12$.` gives `\frac12`, `（１，２）` gives `(1,2)`."""
-    plain = _unwrapped(text.translate(_TO_PLAIN).strip())
+    plain = _unwrapped(_one_character_signs(text).strip())
     plain = _LEADING_WORDS.sub("", plain, count=1)
     plain = _TYPOGRAPHY.sub("", _FONT.sub(r" \1 ", plain))
     plain = plain.replace("{,}", ",").replace("~", " ").replace(r"\%", "%").replace(r"\$", "$")
     plain = re.sub(r"(?<!\\)\\ ", " ", plain)
     plain = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", plain)
-    plain = re.sub(r"\\(leq|geq|neq)(?![a-zA-Z])", lambda match: f"\\{match.group(1)[:2]} ", plain)
+    plain = _BRACKET_NAMES.sub(lambda match: _BRACKETS[match[1]], plain)
+    plain = _OVER.sub(r"\\frac{\1}{\2}", re.sub(r"\\not\s*=", r"\\ne ", plain))
+    plain = _SIGN_NAMES.sub(lambda match: f"\\{match.group(1)} ", plain)
+    plain = re.sub(r"\\(?:lor|vee)(?![a-zA-Z])", " or ", re.sub(r"\\(?:land|wedge)(?![a-zA-Z])", " and ", plain))
+    plain = re.sub(r"\\lg(?![a-zA-Z])", r"\\log_{10} ", re.sub(r"\^\s*\{?\s*(?:\\prime\s*)\}?", "'", plain))
+    plain = _REPEATING.sub(_as_fraction, plain)
     plain = re.sub(r"\^\s*\{\s*\\circ\s*\}|\\degree(?![a-zA-Z])|\\circ(?![a-zA-Z])(?<!\^\\circ)", r"^\\circ", plain)
     plain = _SQRT_OF_BRACKET.sub(r"\\sqrt{\1}", _BARE_FUNCTION.sub(r"\\\1 ", plain).replace(r"\sqrt  ", r"\sqrt "))
     plain = _unwrapped(" ".join(plain.split()).replace(" ^", "^"))
     return plain.rstrip(".,;").strip() if not plain.endswith("...") else plain
+
+
+def _one_character_signs(text: str) -> str:
+    """`text` with each sign that LaTeX writes in several characters written so."""
+    text = _RAISED_RUN.sub(lambda match: f"^{{{match[0].translate(_RAISED)}}}", text)
+    return _LOWERED_RUN.sub(lambda match: f"_{{{match[0].translate(_LOWERED)}}}", text).translate(_TO_PLAIN)
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    r"""A decimal that repeats, as the fraction it is: 0.1\overline{6} is 16/90 - 1/90 = 1/6."""
+    whole, fixed, repeated = match["whole"] or "0", match["fixed"], match["braced"] or match["bare"]
+    if match["last"]:  # dots over the first and the last digit
+        repeated += match["inner"] + match["last"]
+    shift = 10 ** len(fixed)
+    value = Fraction(int(whole + fixed), shift) + Fraction(int(repeated), shift * (10 ** len(repeated) - 1))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def spelled(text: str) -> str:
+    r"""`text`, in plain spelling, with the braces and spaces that LaTeX allows to leave out in one way: \frac12 is \frac{1}{2}."""
+    if match := _INTEGRAL.fullmatch(text):  # the name of its variable is free
+        text = re.sub(rf"(?<![a-zA-Z\\]){match[2]}(?![a-zA-Z])", "x", match[1]) + "dx"
+    text = _SHORT_BELOW.sub(r"\1{\2}", _SHORT_ABOVE.sub(r"\\frac{\1}", text))
+    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", _SHORT_SCRIPT.sub(r"\1{\2}", text))
+    return _IDLE_SPACE.sub("", re.sub(r"\\(?:cdot|times)(?![a-zA-Z])", "*", text))
 
 
 def _unwrapped(text: str) -> str:
@@ -179,9 +236,10 @@ def split_list(text: str) -> WrittenList:
     """
     core = text.replace(r"\{", "{").replace(r"\}", "}") if text.startswith(r"\{") else text
     if len(core) >= 2 and core[0] in _OPENING and core[-1] in _CLOSING and is_balanced(core[1:-1]):
-        as_set = text.startswith(r"\{")
-        if core[0] != "{" or as_set:
-            return WrittenList(core[0] + core[-1], _items(core[1:-1]))
+        items = _items(core[1:-1])
+        # Braces without a backslash are LaTeX's own grouping, but {1,2,3} can only be meant as a set.
+        if core[0] != "{" or text.startswith(r"\{") or len(items) > 1:
+            return WrittenList(core[0] + core[-1], items)
     joined = re.sub(r"\s*,?\s+(?:and|or)\s+|\s*[和或]\s*", ", ", text)
     # Without brackets 1,200 is a number; within them (1,200) is a point.
     return WrittenList("", _items(_THOUSANDS.sub(lambda match: match.group().replace(",", ""), joined)))

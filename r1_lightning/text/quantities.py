@@ -4,6 +4,7 @@ Read here, without any algebra: 1,200 · -3/4 · \frac{3}{4} · 2 1/2 · 1.5e3 �
 三分之二 · 一百二十元. Values are exact fractions. What two quantities have to do with each other is our decision:
 
 - nothing is rounded: 0.333333 is not 1/3;
+- a noun ("18 apples") may be left off or added; where both have one, one must hold the words of the other;
 - a percent sign may be left off or added where the number stays the same (50 for 50%: the question asked for percent), and
   50% is 0.5. A currency or unit may be left off or added likewise; if both have one, the amounts must agree: 30 mm is 3 cm;
 - a mixed number has a proper fraction behind a whole number: 2 1/2 is 5/2.
@@ -15,40 +16,10 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from r1_lightning.text.units import SCALES, Unit, noun_of, unit_of
+
 MAX_EXPONENT = 400  # of ten: larger than any number of science, and cheap
 MAX_QUANTITY_CHARS = 100
-
-# Unit -> (what it measures, how many of the first unit of its kind it is). Counters measure nothing.
-_UNITS: dict[str, tuple[str, Fraction]] = {}
-
-
-def _add_units(kind: str, **factors: str) -> None:
-    for factor, names in factors.items():
-        value = Fraction(factor.removeprefix("x").replace("_per_", "/").replace("_", "."))
-        _UNITS.update(dict.fromkeys(names.split(), (kind, value)))
-
-
-_add_units("length", x1="mm millimeter millimetre 毫米", x10="cm centimeter centimetre 厘米", x100="dm 分米")
-_add_units("length", x1000="m meter metre 米", x1000000="km kilometer kilometre 千米 公里")
-_add_units("length", x25_4="in inch inches", x304_8="ft foot feet", x914_4="yd yard", x1609344="mi mile")
-_add_units("mass", x1="mg", x1000="g gram 克", x1000000="kg kilogram 千克 公斤", x1000000000="t ton tonne 吨")
-_add_units("weight", x1="oz ounce", x16="lb lbs pound")
-_add_units(
-    "time", x1="s sec second 秒", x60="min minute 分钟", x3600="h hr hour 小时", x86400="d day 天", x604800="week 周"
-)
-_add_units("months", x1="month 个月", x12="year yr 年")
-_add_units("volume", x1="ml mL milliliter 毫升", x1000="l L liter litre 升")
-_add_units("angle", x1="^\\circ degree deg 度")
-_add_units("speed", x1="mph")
-_add_units("speed_metric", x5="km/h kmph", x18="m/s")
-_add_units("USD", x1="cent ¢", x100="dollar $ USD")
-_add_units("EUR", x100="euro €")
-_add_units("GBP", x100="£")
-_add_units("CNY", x1="分", x10="角", x100="元 块 ¥ yuan RMB")
-_add_units("area", x1="mm^2 mm^{2}", x100="cm^2 cm^{2} 平方厘米", x1000000="m^2 m^{2} 平方米")
-_add_units("area", x1000000000000="km^2 km^{2}")
-_add_units("cubic", x1="cm^3 cm^{3} 立方厘米", x1000000="m^3 m^{3} 立方米")
-_add_units("", x1="unit 个 人 只 本 棵 条 张 件 次 支 位 名 square\u00a0unit")
 
 _N = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?: [0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _FRACTION = r"\\frac\s*(?:\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}|([0-9])\s*([0-9]))|([0-9]+)\s*/\s*([0-9]+)"
@@ -62,26 +33,36 @@ _VALUE = re.compile(
     r"(?P<rest>.*)",
     re.DOTALL,
 )
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]+|\^\\circ|''|')")
+_SEVERAL = re.compile(
+    rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern})+".replace("(", "(?:").replace("(?:?:", "(?:")
+)
+_MINUTES = {"'": ("angle", Fraction(1, 60)), "''": ("angle", Fraction(1, 3600))}
 _PERCENT = re.compile(r"\s*(?:%|percent|per cent|pct)\s*", re.IGNORECASE)
 _DIGITS = {character: value for value, character in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _TENS = {"十": 10, "百": 100, "千": 1000}
 _CHINESE = r"[零〇一二两三四五六七八九十百千万亿]+(?:点[零〇一二三四五六七八九]+)?"
-_CHINESE_NUMBER = re.compile(rf"^(?P<minus>负?)(?:(?P<percent>百分之)|(?P<below>{_CHINESE})分之)?(?P<main>{_CHINESE})")
+_CHINESE_NUMBER = re.compile(
+    rf"^(?P<minus>负?)(?:(?P<percent>百分之)|(?:(?P<and>{_CHINESE})又)?(?P<below>{_CHINESE})分之)?(?P<main>{_CHINESE})"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """`number` as written, `percent` if a sign follows it, `unit` its kind and factor if it has one ("" is a counter)."""
+    """`number` as written, `percent` if a sign follows it, its `unit` if it has one, or the words of a `noun` behind it."""
 
     number: Fraction
     percent: bool = False
-    unit: tuple[str, Fraction] | None = None
+    unit: Unit | None = None
+    noun: frozenset[str] = frozenset()
 
 
 def parse_quantity(text: str) -> Quantity | None:
     """The quantity that `text`, in the plain spelling of `text.math_text`, writes; None where it is anything else."""
     if len(text) > MAX_QUANTITY_CHARS:
         return None
+    if _SEVERAL.fullmatch(text.strip()):
+        return _together(text)
     match = _VALUE.fullmatch(_with_digits(text.strip()))
     if match is None or (match["sign"] and match["sign2"]):
         return None
@@ -89,22 +70,43 @@ def parse_quantity(text: str) -> Quantity | None:
     if value is None:
         return None
     value = -value if "-" in (match["sign"], match["sign2"]) else value
-    rest = match["rest"]
+    value, rest = _scaled(value, match["rest"])
     if percent := _PERCENT.fullmatch(rest):
         return Quantity(value, percent=True) if percent and not match["money"] else None
-    unit = _unit(rest.strip())
-    if rest.strip() and unit is None:
-        return None
+    unit = unit_of(rest.strip()) if rest.strip() else None
     if match["money"]:
-        money = _UNITS[match["money"]]
-        if unit is not None and unit != money:
-            return None
-        unit = money
+        money = unit_of(match["money"])
+        return Quantity(value, unit=money) if not rest.strip() or unit == money else None
+    if rest.strip() and unit is None:
+        noun = noun_of(rest)
+        return None if noun is None else Quantity(value, noun=noun)
     return Quantity(value, unit=unit)
+
+
+def _together(text: str) -> Quantity | None:
+    """1 hour 30 minutes, 12 dollars and 50 cents, 45^\\circ 30': amounts of one kind, added, in the last unit."""
+    parts = [(Fraction(number), _MINUTES.get(name) or unit_of(name)) for number, name in _PART.findall(text)]
+    units = [unit for _, unit in parts if unit is not None]
+    if len(units) < len(parts) or len({kind for kind, _ in units}) > 1 or not units[0][0]:
+        return None
+    sizes = [unit[1] / units[-1][1] for unit in units]
+    total = sum((number * size for (number, _), size in zip(parts, sizes, strict=True)), Fraction(0))
+    return Quantity(total, unit=units[-1])
+
+
+def _scaled(value: Fraction, rest: str) -> tuple[Fraction, str]:
+    """`value` times the thousand or million that `rest` begins with."""
+    word, _, others = rest.strip().partition(" ")
+    return (value * SCALES[word], f" {others}" if others else "") if word in SCALES else (value, rest)
 
 
 def same_quantity(given: Quantity, reference: Quantity) -> bool:
     """Whether both are the same amount, by the rules above."""
+    if given.noun or reference.noun:
+        nouns_agree = given.noun <= reference.noun or reference.noun <= given.noun
+        measured = (given.unit and given.unit[0]) or (reference.unit and reference.unit[0])
+        if not nouns_agree or measured or given.percent or reference.percent:
+            return False
     if given.unit and reference.unit and (given.unit[0] or reference.unit[0]):
         kinds_agree = given.unit[0] == reference.unit[0]
         return kinds_agree and given.number * given.unit[1] == reference.number * reference.unit[1]
@@ -152,26 +154,20 @@ def _ten_to(text: str) -> Fraction | None:
     return Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
 
 
-def _unit(text: str) -> tuple[str, Fraction] | None:
-    """The unit that `text` names, in its singular or plural; None for none."""
-    word = text.strip("{} ").rstrip(".") if not text.endswith("}") or "^" not in text else text
-    for name in (word, word.casefold(), word.casefold().removesuffix("s"), word.casefold().removesuffix("es")):
-        if name in _UNITS:
-            return _UNITS[name]
-    return None
-
-
-_UNIT_AT_END = re.compile(r"(?<=[\s0-9})])\s*([a-zA-Z]{1,10}(?:\^(?:\{[23]\}|[23]))?|[\u3400-\u9fff]{1,4})\.?$")
+_UNIT_AT_END = re.compile(
+    r"(?<=[\s0-9})])\s*("
+    r"(?:(?:square|cubic|sq\.?|cu\.?) )?[a-zA-Z]{1,11}(?:\^(?:\{[23]\}|[23])| squared| cubed)?|[\u3400-\u9fff]{1,4})\.?$"
+)
 _LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]")
 
 
-def split_unit(text: str) -> tuple[str, tuple[str, Fraction] | None]:
+def split_unit(text: str) -> tuple[str, Unit | None]:
     r"""`text` without the unit at its end, and that unit: `3\sqrt{2} cm` gives (`3\sqrt{2}`, centimetres).
 
     Only of a number without letters: in `3x m` the m may be a factor.
     """
     match = _UNIT_AT_END.search(text)
-    if match is None or (unit := _unit(match[1])) is None:
+    if match is None or (unit := unit_of(match[1])) is None:
         return text, None
     value = text[: match.start()].strip()
     return (value, unit) if value and not _LETTER.search(value) else (text, None)
@@ -179,6 +175,7 @@ def split_unit(text: str) -> tuple[str, tuple[str, Fraction] | None]:
 
 def _with_digits(text: str) -> str:
     """`text` with the Chinese number at its head, if there is one, written in digits."""
+    text = re.sub("^(?:一共|总共|共)?有(?=.*[0-9零〇一二两三四五六七八九十百])", "", text)
     match = _CHINESE_NUMBER.match(text)
     if match is None:
         return text
@@ -187,7 +184,8 @@ def _with_digits(text: str) -> str:
         return text
     sign, rest = "-" if match["minus"] else "", text[match.end() :]
     if match["below"]:
-        return f"{sign}{main}/{below}{rest}"
+        whole = f"{chinese_number(match['and'])} " if match["and"] else ""
+        return f"{sign}{whole}{main}/{below}{rest}"
     return f"{sign}{main}{'%' if match['percent'] else ''}{rest}"
 
 

@@ -30,7 +30,7 @@ def cases() -> list[tuple[str, str, str, bool, str]]:
 def test_the_corpus_is_broad() -> None:
     rows = cases()
     kinds = Counter(kind for kind, *_ in rows)
-    assert len(rows) >= 400 and len(kinds) >= 20 and max(kinds.values()) <= 30
+    assert len(rows) >= 780 and len(kinds) >= 38 and max(kinds.values()) <= 30
     assert sum(not expected for *_, expected, _ in rows) >= 150
     assert len({(answer, reference) for _, answer, reference, *_ in rows}) == len(rows)
     assert all(why for *_, why in rows)

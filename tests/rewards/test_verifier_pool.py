@@ -21,7 +21,7 @@ from tests.rewards.hostile import hostile_answer
 from tests.rewards.test_math_equality import cases
 
 # Passes every bound and keeps sympy busy for far longer than any limit here.
-SLOW = (r"y=(x+y+z+1)^{99}", r"y=(x+y+z+2)^{99}")
+SLOW = (r"\sum_{k=1}^{499}\binom{n}{k}k!", r"\sum_{k=1}^{498}\binom{n}{k}k!")
 REFERENCES = ("42", r"\frac{\sqrt{3}}{2}", "x^2+1", "[1,2)", "x<3", r"\{1,2\}")
 
 

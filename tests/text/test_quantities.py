@@ -36,7 +36,23 @@ def test_values(text: str, number: str, percent: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1/0", "1,20", "2 3/2", "--3", "5 apples", "1.2.3", "$5%", "€5 dollars", "1e9999"]
+    "text",
+    [
+        "",
+        "x",
+        "1/0",
+        "1,20",
+        "2 3/2",
+        "--3",
+        "5 or 6",
+        "5abc",
+        "1.2.3",
+        "5 is wrong",
+        "7 remainder 1",
+        "$5%",
+        "€5 dollars",
+        "1e9999",
+    ],
 )
 def test_what_is_no_quantity(text: str) -> None:
     assert parse_quantity(text) is None
@@ -58,6 +74,18 @@ def test_what_is_no_quantity(text: str) -> None:
         ("0.5%", "50", False),
         ("5 m", "5%", False),
         ("25 个", "25", True),
+        ("575 students", "575", True),
+        ("575 students", "575 teachers", False),
+        ("18 red apples", "18 apples", True),
+        ("18 apples", "18 cm", False),
+        ("12 square units", "12", True),
+        ("12 square units", "12 cubic units", False),
+        ("12 square inches", "12 in^2", True),
+        ("1 hour 30 minutes", "90 minutes", True),
+        ("12 dollars and 50 cents", "$12.50", True),
+        ("45^\\circ 30'", "45.5^\\circ", True),
+        ("5 million", "5000000", True),
+        ("二又三分之一", "7/3", True),
     ],
 )
 def test_amounts_both_ways_round(first: str, second: str, same: bool) -> None:
