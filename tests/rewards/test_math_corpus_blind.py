@@ -38,12 +38,12 @@ def reward() -> Iterator[MathReward]:
 
 def test_the_corpus_is_broad() -> None:
     blind, seen = rows(BLIND, COLUMNS), rows(SEEN, COLUMNS[:-1])
-    assert len(blind) >= 340 and sum(row[3] == "0" for row in blind) >= len(blind) / 2
+    assert len(blind) >= 800 and sum(row[3] == "0" for row in blind) >= len(blind) / 2
     kinds = Counter(row[0] for row in blind)
     assert max(kinds.values()) <= 30 and not kinds.keys() & {row[0] for row in seen}
     both = [(row[1], row[2], row[5] if len(row) > 5 else "") for row in blind + seen]
-    assert len(both) >= 900 and len(set(both)) == len(both)
-    assert len({row[0] for row in blind + seen}) >= 40
+    assert len(both) >= 1_300 and len(set(both)) == len(both)
+    assert len({row[0] for row in blind + seen}) >= 60
 
 
 @pytest.mark.parametrize("kind", sorted({row[0] for row in rows(BLIND, COLUMNS)}))
