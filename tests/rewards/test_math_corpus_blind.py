@@ -1,4 +1,4 @@
-"""Cases that were written from the mathematics alone, before anybody looked at the verifier's code.
+"""Cases that were written from the mathematics alone, not from the verifier's code.
 
 `math_corpus_blind.tsv` holds them, one a line: kind, answer, reference, expected (1 or 0), why, question. The question is empty
 but where it decides: an answer that copies the question's own expression is not worked out and scores 0.
