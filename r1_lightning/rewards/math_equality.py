@@ -67,14 +67,6 @@ def quick_comparison(given: str, reference: str) -> Comparison | None:
     return quickly(plain, wanted)
 
 
-def compare(given: str, reference: str) -> Comparison:
-    """Whether `given` says the same as `reference`. Costs what sympy costs; may raise what sympy raises."""
-    from r1_lightning.rewards.math_structure import by_structure  # which imports sympy
-
-    quick = quick_comparison(given, reference)
-    return quick if quick is not None else by_structure(plain_math(given), plain_math(reference))
-
-
 def quickly(given: str, reference: str) -> Comparison | None:
     """As `quick_comparison`, of texts in plain spelling that are not dangerous."""
     if not given or not reference:

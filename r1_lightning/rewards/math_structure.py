@@ -4,7 +4,8 @@ A list without brackets is a list of solutions: order is free, but 1,1,2 is not 
 interval have an order and brackets. An equation that names its value (x=5, f(1)=2) is that name and that value: a reference that
 is solved wants a solved answer, so that 2x=10 is not x=5, and any other equation goes to `rewards.relations`.
 
-These functions take text in plain spelling that `text.math_text.danger` let through; call them where they can be killed.
+`compare` takes any two texts; the others take text in plain spelling that `text.math_text.danger` let through; call them where
+they can be killed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sympy
 from r1_lightning.rewards.agreement import agree_at_points
 from r1_lightning.rewards.formulas import read_formula
 from r1_lightning.rewards.layouts import Grid, as_named, as_system, read_congruence, read_grid
-from r1_lightning.rewards.math_equality import Comparison, quickly, without_name
+from r1_lightning.rewards.math_equality import Comparison, quick_comparison, quickly, without_name
 from r1_lightning.rewards.real_sets import looks_like_set, read_set, same_set
 from r1_lightning.rewards.relations import same_relation
 from r1_lightning.text.labels import Labelled, has_relation, labelled
@@ -28,6 +29,12 @@ MAX_DEPTH = 3  # of lists in lists
 _SIGN_PAIR = re.compile(r"^(?P<name>[^\\]*=)?\s*(?P<middle>.*?)\s*\\pm\s*(?P<rest>[^\\].*|\\(?!pm).*)$", re.S)
 _BASED = re.compile(r"\(?([+-]?[0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\)?_(?:\{\s*(\w+)\s*\}|(\w+))")
 _BARE_DIGITS = re.compile(r"[+-]?[0-9A-F]+(?:\.[0-9A-F]+)?")
+
+
+def compare(given: str, reference: str) -> Comparison:
+    """Whether `given` says the same as `reference`. Costs what sympy costs; may raise what sympy raises."""
+    quick = quick_comparison(given, reference)
+    return quick if quick is not None else by_structure(plain_math(given), plain_math(reference))
 
 
 def by_structure(given: str, reference: str, depth: int = 0) -> Comparison:

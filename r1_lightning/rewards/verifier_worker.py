@@ -54,7 +54,7 @@ def serve(warm_up: Callable[[], None], judge: Callable[[str, str], tuple[float, 
 
 
 def _warm_up() -> None:
-    from r1_lightning.rewards.math_equality import compare
+    from r1_lightning.rewards.math_structure import compare
 
     for pair in _WARM_UP:
         compare(*pair)
@@ -62,7 +62,7 @@ def _warm_up() -> None:
 
 def judge(given: str, reference: str) -> tuple[bool, str, bool]:
     """Whether they are the same, why, and whether this process may go on. Raises nothing that a text can cause."""
-    from r1_lightning.rewards.math_equality import compare
+    from r1_lightning.rewards.math_structure import compare
 
     try:
         comparison = compare(given, reference)

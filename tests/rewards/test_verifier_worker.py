@@ -32,7 +32,7 @@ def test_no_errors_but_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(given: str, reference: str) -> None:
         raise raised.pop(0)
 
-    monkeypatch.setattr("r1_lightning.rewards.math_equality.compare", fails)
+    monkeypatch.setattr("r1_lightning.rewards.math_structure.compare", fails)
     found = [judge("1", "1") for _ in range(3)]
     assert found == [
         (False, "not comparable (ValueError)", True),
