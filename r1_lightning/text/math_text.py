@@ -240,6 +240,7 @@ def split_list(text: str) -> WrittenList:
         # Braces without a backslash are LaTeX's own grouping, but {1,2,3} can only be meant as a set.
         if core[0] != "{" or text.startswith(r"\{") or len(items) > 1:
             return WrittenList(core[0] + core[-1], items)
+        return WrittenList("", items)
     joined = re.sub(r"\s*,?\s+(?:and|or)\s+|\s*[和或]\s*", ", ", text)
     # Without brackets 1,200 is a number; within them (1,200) is a point.
     return WrittenList("", _items(_THOUSANDS.sub(lambda match: match.group().replace(",", ""), joined)))
