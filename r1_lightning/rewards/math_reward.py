@@ -33,6 +33,8 @@ from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Completion, Problem, Verdict
 
+_RIGHT = Verdict(1.0, "right")
+
 
 class MathReward:
     """1.0 if the answer is mathematically the reference, else 0.0.
@@ -106,7 +108,9 @@ class MathReward:
         if given is None:
             return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
         if parse_number(given) is not None and parse_number(problem.answer) is not None:
-            return _right(given, problem) if same_number(given, problem.answer) else wrong(given, problem)
+            if not same_number(given, problem.answer):
+                return wrong(given, problem)
+            return _right(given, problem) if "/" in given + problem.answer else _RIGHT  # a plain number is worked out
         if not self.strict and leniently_right(given, problem):
             return _right(given, problem)
         quick = quick_comparison(given, problem.answer)
@@ -125,4 +129,4 @@ def _right(given: str, problem: Problem) -> Verdict:
     """The verdict on an answer that equals the reference: right, unless it is the question's own expression."""
     if is_copied(given, problem.answer, problem.question):
         return Verdict(0.0, f"answered {shorten(given)}, which the question says and which is not worked out")
-    return Verdict(1.0, "right")
+    return _RIGHT

@@ -123,7 +123,8 @@ def _as_lists(given: str, reference: str, depth: int) -> Comparison:
     if has_relation(given + reference) and 1 in (len(theirs.items), len(ours.items)):
         return _as_formulas(given, reference, depth)
     theirs = _named_point(theirs, ours)
-    if theirs.brackets != ours.brackets and {theirs.brackets, ours.brackets} != {"{}", ""}:
+    may_lack = {theirs.brackets, ours.brackets} == {"{}", ""} and (depth == 0 or len(ours.items) > 1)
+    if theirs.brackets != ours.brackets and not may_lack:
         return Comparison(False, f"brackets {theirs.brackets or 'none'} for {ours.brackets or 'none'}")
     if ours.brackets not in ("{}", ""):
         return Comparison(_same_in_order(theirs.items, ours.items, depth + 1), "items of a list")
@@ -197,7 +198,7 @@ def _same_equation(given: str, reference: str, depth: int) -> bool:
         values = by_structure(plain_math(theirs.value), plain_math(ours.value), depth + 1)
         if values.same or not ours.simple:
             return values.same and _holds(theirs)
-    elif any(name and not (name.simple or name.expression) for name in (theirs, ours)):
+    elif theirs and ours and not (theirs.simple or theirs.expression or ours.simple or ours.expression):
         return False
     if ours and ours.simple and _is_constant(ours.value):
         return False  # solved: another name, or not solved

@@ -21,6 +21,7 @@ _COMPOUND = re.compile(
     "|".join(
         [
             rf"{_NAME}(?:\^\{{?-1\}}?|\^\{{\([0-9a-z]\)\}})?[(\[].*[)\]]",  # f(1), P(X=3), f^{-1}(x), E[X]
+            r"[A-Z][a-z]{1,4}\([^()]*\)",  # Var(X)
             r"\([a-zA-Z]\^?\\circ[a-zA-Z]\)\([^()]*\)",
             rf"m?{_CAPITALS}{_INDEX}(?:\+{_CAPITALS})*",  # AB, \angle ABC, AB+BC
             rf"[|\[]{_CAPITALS}[|\]]|\|{_NAME}\|",  # |AB|, [ABC], |z|

@@ -83,7 +83,8 @@ _SQRT_OF_BRACKET = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 _BRACKETS = {"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|", "vert": "|",
              "lparen": "(", "rparen": ")"}  # fmt: skip
 _BRACKET_NAMES = re.compile(rf"\\({'|'.join(_BRACKETS)})(?![a-zA-Z])\s*")
-_OVER = re.compile(r"\{\s*([^{}]+?)\s*\\over(?![a-zA-Z])\s*([^{}]+?)\s*\}")
+_TEX = {"over": r"\frac", "choose": r"\binom"}  # of plain TeX, which stand between their arguments
+_OVER = re.compile(r"\{\s*([^{}]+?)\s*\\(over|choose)(?![a-zA-Z])\s*([^{}]+?)\s*\}")
 _SIGN_NAMES = re.compile(r"\\(le|ge|ne)q?(?:slant|q)?(?![a-zA-Z])")
 _REPEATING = re.compile(
     r"(?<![0-9.])(?P<whole>[0-9]{0,15})\.(?P<fixed>[0-9]{0,15})\\(?:overline|bar|dot)\s*"
@@ -168,7 +169,9 @@ def plain_math(text: str) -> str:
     plain = re.sub(r"(?<!\\)\\ ", " ", plain)
     plain = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", plain)
     plain = _BRACKET_NAMES.sub(lambda match: _BRACKETS[match[1]], plain)
-    plain = _OVER.sub(r"\\frac{\1}{\2}", re.sub(r"\\not\s*=", r"\\ne ", plain))
+    plain = _OVER.sub(
+        lambda match: f"{_TEX[match[2]]}{{{match[1]}}}{{{match[3]}}}", re.sub(r"\\not\s*=", r"\\ne ", plain)
+    )
     plain = _SIGN_NAMES.sub(lambda match: f"\\{match.group(1)} ", plain)
     plain = re.sub(r"\\(?:lor|vee)(?![a-zA-Z])", " or ", re.sub(r"\\(?:land|wedge)(?![a-zA-Z])", " and ", plain))
     plain = re.sub(r"\\lg(?![a-zA-Z])", r"\\log_{10} ", re.sub(r"\^\s*\{?\s*(?:\\prime\s*)\}?", "'", plain))
@@ -234,13 +237,14 @@ def split_list(text: str) -> WrittenList:
 
     A bracket that closes before the end is no bracket of the whole: `(x+1)(x+2)` is one item without brackets.
     """
-    core = text.replace(r"\{", "{").replace(r"\}", "}") if text.startswith(r"\{") else text
-    if len(core) >= 2 and core[0] in _OPENING and core[-1] in _CLOSING and is_balanced(core[1:-1]):
-        items = _items(core[1:-1])
+    as_set = text.startswith(r"\{")
+    core = text.removeprefix("\\") if as_set else text
+    inside = core[1:-1].removesuffix("\\") if as_set else core[1:-1]
+    if len(core) >= 2 and core[0] in _OPENING and core[-1] in _CLOSING and is_balanced(inside):
+        items = _items(inside)
         # Braces without a backslash are LaTeX's own grouping, but {1,2,3} can only be meant as a set.
-        if core[0] != "{" or text.startswith(r"\{") or len(items) > 1:
-            return WrittenList(core[0] + core[-1], items)
-        return WrittenList("", items)
+        grouping = core[0] == "{" and not as_set and len(items) == 1
+        return WrittenList("" if grouping else core[0] + core[-1], items)
     joined = re.sub(r"\s*,?\s+(?:and|or)\s+|\s*[和或]\s*", ", ", text)
     # Without brackets 1,200 is a number; within them (1,200) is a point.
     return WrittenList("", _items(_THOUSANDS.sub(lambda match: match.group().replace(",", ""), joined)))
