@@ -52,8 +52,10 @@ class ChatDataset(FromSeed):
         micro_batches: int,
         row_tokens: int,
         pad_id: int,
+        chosen: Sequence[int] | None = None,
     ) -> None:
         self.rows = rows
+        self.chosen = range(len(rows)) if chosen is None else chosen  # which of them are trained on
         self.seed = seed
         self.examples_per_batch, self.micro_batches = examples_per_batch, micro_batches
         self.length = max_steps * micro_batches
@@ -71,7 +73,7 @@ class ChatDataset(FromSeed):
 
     def row_of(self, place: int) -> int:
         """Which row comes as number `place` of the endless sequence of passes."""
-        return row_of_passes(f"chat/{self.seed}", place, len(self.rows), digest_size=64)
+        return self.chosen[row_of_passes(f"chat/{self.seed}", place, len(self.chosen), digest_size=64)]
 
 
 class ChatDataModule(L.LightningDataModule):
@@ -79,7 +81,8 @@ class ChatDataModule(L.LightningDataModule):
 
     `row_tokens` is the longest prompt with its completion, and the width of a packed row; a longer one is refused, or with
     `too_long: drop` left out and counted. `micro_batches` parts make a batch. `max_steps` None is
-    `epochs` passes. Token ids of large files are kept in `token_cache`.
+    `epochs` passes. Token ids of large files are kept in `token_cache`. `validation_rows` of the rows, drawn by the seed, are not
+    trained on: `val/loss` is theirs.
 
     Raises InvalidInput for bad settings; in `setup` for data that are broken, and where nothing is left.
     """
@@ -98,6 +101,7 @@ class ChatDataModule(L.LightningDataModule):
         row_tokens: int = 256,
         too_long: str = "refuse",
         token_cache: Path | None = None,
+        validation_rows: int = 0,
     ) -> None:
         super().__init__()
         require_int("data.examples_per_batch", examples_per_batch, 1)
@@ -108,6 +112,8 @@ class ChatDataModule(L.LightningDataModule):
         )
         require_int("data.row_tokens", row_tokens, 2)
         require_choice("data.too_long", too_long, TOO_LONG)
+        require_int("data.validation_rows", validation_rows, 0)
+        self.validation_rows = validation_rows
         if epochs is not None:
             require_int("data.epochs", epochs, 1)
         require(
@@ -129,11 +135,28 @@ class ChatDataModule(L.LightningDataModule):
         if self.max_steps is not None:
             return self.max_steps
         assert self.epochs is not None, "checked at construction"
-        return math.ceil(self.epochs * len(self._kept_rows()) / self.examples_per_batch)
+        return math.ceil(self.epochs * len(self._chosen()[0]) / self.examples_per_batch)
 
     def train_dataloader(self) -> StepLoader:
         sizes = (self.examples_per_batch, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
-        return StepLoader(ChatDataset(self._kept_rows(), self.seed, self.steps(), *sizes))
+        return StepLoader(ChatDataset(self._kept_rows(), self.seed, self.steps(), *sizes, self._chosen()[0]))
+
+    def validation_batches(self) -> list[ChatBatch]:
+        """The rows that are not trained on, as many to a batch as a micro-batch has."""
+        rows, (_, held_out) = self._kept_rows(), self._chosen()
+        size = self.examples_per_batch // self.micro_batches
+        parts = [[rows[number] for number in held_out[start : start + size]] for start in range(0, len(held_out), size)]
+        return [collate_chat([part], 0, self.row_tokens, self.tokenizer.pad_id) for part in parts]
+
+    def _chosen(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Which rows are trained on, in the order of the data, and which are held out."""
+        count, wanted = len(self._kept_rows()), self.validation_rows
+        if not wanted:
+            return range(count), ()
+        require(wanted < count, "data.validation_rows", wanted, f"fewer than the {count} examples there are")
+        held_out = [row_of_passes(f"validation/{self.seed}", place, count, digest_size=64) for place in range(wanted)]
+        left_out = set(held_out)
+        return [number for number in range(count) if number not in left_out], held_out
 
     def _kept_rows(self) -> ChatRows:
         """The examples as token ids, read and described once."""

@@ -25,8 +25,8 @@ Beside them: `machine` (what a command needs of the system), `quoting` (names th
 readers of files that are only named), `exit_codes` (how a command ends), `hints` (annotations and plain values), `keys` (what `run`
 reads itself), `nodes` (a stage, planned), `targets` (which code a configuration may name), `stage_tree` (the graph for people),
 `waiting` (for what another process makes), `fitting` (the Trainer and its endings), `loggers` and `logger_rules` (where metrics
-go), `metrics_log` (metrics.csv across resumes), `data_card` (what a sampled data set says of itself), `stored_config` (an
-artefact's configuration, read again).
+go), `metrics_log` (metrics.csv across resumes), `periodic` (what is measured while a stage trains), `last_words` (what to do
+next), `data_card` (what a sampled data set says of itself), `stored_config` (an artefact's configuration, read again).
 
 The other scripts: `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`; the reports over runs are
 `*_report`, on `reports`. `notebook` is what `import r1_lightning` offers.

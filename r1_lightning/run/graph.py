@@ -32,7 +32,7 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.compose import BASE, StageConfig, compose_parent, compose_stage, resolved
 from r1_lightning.run.importing import model_is_typed, open_input
 from r1_lightning.run.inheriting import from_input
-from r1_lightning.run.keys import GRAPH_KEYS, SHARE_KEYS
+from r1_lightning.run.keys import counted
 from r1_lightning.run.logger_rules import check_logger_packages
 from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
@@ -115,8 +115,7 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
         config.paths[key] = f"<paths.{key}>"
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
-    parts = {key: values[key] for key in COUNTED if values.get(key) is not None}
-    parts["stage"] = {key: value for key, value in parts["stage"].items() if key not in (*GRAPH_KEYS, *SHARE_KEYS)}
+    parts = {key: counted(key, values[key]) for key in COUNTED if values.get(key) is not None}
     plain = OmegaConf.to_container(stage.config, resolve=True)
     assert isinstance(plain, dict)
     versions = {path: version for key in COUNTED for path, version in _content_versions(key, plain.get(key))}

@@ -11,16 +11,24 @@ from r1_lightning.types.errors import require
 
 GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
 SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
+# By group, the keys that change nothing of what is made: they stay out of the fingerprint.
+UNCOUNTED = {"stage": (*GRAPH_KEYS, *SHARE_KEYS), "task": ("name",)}
 # Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
     "trainer": {"threads": int | None, "checkpoint_every_steps": int, "max_time": str | None},
-    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict},
+    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict, "name": str},
     "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
     "paths": {"root": str, "data": str},
 }
 EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
+
+
+def counted(group: str, node: Any) -> Any:
+    """What of a group of the configuration the fingerprint covers."""
+    uncounted = UNCOUNTED.get(group)
+    return {key: value for key, value in node.items() if key not in uncounted} if uncounted else node
 
 
 def refuse_key(path: str, key: str, value: Any, taker: str, known: Iterable[str]) -> None:

@@ -57,6 +57,12 @@ def with_room(evaluator: Evaluator, max_positions: int, source: Any) -> Evaluato
     return replace(evaluator, problems=kept)
 
 
+def task_name(config: DictConfig) -> str:
+    """What measures on the stage's task are called: `task.name`, else its source's class in small letters, without "Task"."""
+    named = config.task.get("name")
+    return str(named) if named else str(config.task.source["_target_"]).rpartition(".")[2].removesuffix("Task").lower()
+
+
 def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:
     """Raise `InvalidInput` where the longest held-out prompt and its completion exceed `max_positions` tokens."""
     longest, new = max(map(len, evaluator.prompts())), evaluator.config.max_new_tokens

@@ -21,9 +21,10 @@ from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.comparing import is_comparing, run_comparison
 from r1_lightning.run.fitting import fit, make_trainer
 from r1_lightning.run.loggers import log_results
-from r1_lightning.run.measuring import held_out_problems, stage_evaluation, with_room
+from r1_lightning.run.measuring import held_out_problems, stage_evaluation, task_name, with_room
 from r1_lightning.run.models import make_backbone
 from r1_lightning.run.parts import accuracy_of, build_parts, inject, quieten, set_up_torch
+from r1_lightning.run.periodic import keep_best, measure_maker
 from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.sampling import is_sampling, run_sampling
 from r1_lightning.run.teachers import TEACHER, with_teacher
@@ -58,9 +59,11 @@ def run_stage(
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    parts = {**parts, "make_measure": measure_maker(config, parts, datamodule), "folder": folder}
     trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
     fit(trainer, module, datamodule, folder)
     save_weights(module.backbone, folder / WEIGHTS)
+    keep_best(trainer, folder, stage_name, inputs)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if evaluator is not None:
         if isinstance(evaluator, PreferenceEvaluator):
@@ -120,13 +123,14 @@ def _evaluate(
     for name, model in models.items():
         with progress(len(evaluator.problems) * settings.samples, f"evaluating {name}", "completion") as bar:
             columns[name] = evaluator(model().eval(), bar.update)
-    task = config.task.source["_target_"].rpartition(".")[2]
+    named = config.task.get("name")
+    task = named or config.task.source["_target_"].rpartition(".")[2]
     title = (
         f"{len(evaluator.problems)} held-out problems of {task}, {settings.samples} samples each at temperature "
         f"{settings.sampling_temperature:g}, 95 % intervals"
     )
     write_text(folder / TABLE, render_table(title, columns) + "\n")
-    kind = task.removesuffix("Task").lower()
+    kind = task_name(config)
     return {
         f"{'eval' if name == stage_name else f'eval_{name}'}/{kind}/{measure}": value.value
         for name, measures in columns.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,28 @@ def test_a_long_example_of_the_cache_is_named_by_its_place(tmp_path: Path, monke
     for _ in range(2):
         with pytest.raises(InvalidInput, match=r"x\.jsonl, line 3: 33 tokens with the prompt are not allowed"):
             module(ChatExamples(str(path)), token_cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_validation_rows_are_not_trained_on(tmp_path: Path, count: int) -> None:
+    examples = write(tmp_path / "x.jsonl", sums(10))
+    made = module(examples, max_steps=None, epochs=2, validation_rows=count)
+    held_out = [question for batch in made.validation_batches() for question in questions(batch)]
+    dataset = made.train_dataloader().dataset
+    trained = [question for step in range(made.steps()) for question in questions(dataset[step])]
+    assert len(held_out) == count and not set(held_out) & set(trained)
+    assert sorted({*held_out, *trained}) == [f"{number}=" for number in range(10, 20)]
+    assert made.steps() == math.ceil(2 * (10 - count) / 5)
+    others = module(examples, validation_rows=count, seed=1).validation_batches()
+    if 1 < count < 9:
+        assert [question for batch in others for question in questions(batch)] != held_out
+
+
+def test_without_validation_rows_nothing_changes(tmp_path: Path) -> None:
+    examples = write(tmp_path / "x.jsonl", sums(10))
+    plain, zero = (module(examples, **more) for more in ({}, {"validation_rows": 0}))
+    for step in range(4):
+        assert questions(plain.train_dataloader().dataset[step]) == questions(zero.train_dataloader().dataset[step])
+    assert zero.validation_batches() == []
+    with pytest.raises(InvalidInput, match=r"data\.validation_rows=10 is not allowed: fewer than the 10"):
+        module(examples, validation_rows=10).train_dataloader()

@@ -1,0 +1,121 @@
+"""Measures the model while it trains, and keeps the best: accuracy over steps, and the loss on rows that nobody trains on.
+
+What is measured is handed in (by `run.periodic`), so that a stage needs to know nothing of it. It draws by keys of its own and
+trains nothing: the weights at the end are the same bits with it and without. It costs time, and says how much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.types.errors import require, require_int
+
+# What measures a stage's module: name -> value; and what makes it from (problems, samples of each).
+Measure = Callable[[L.LightningModule], dict[str, float]]
+MakeMeasure = Callable[[int, int], Measure]
+BEST = "best.safetensors"  # in the artefact's folder
+LOWER_IS_BETTER = "loss"  # as a name's end; of everything else more is better
+
+
+class Evaluation(L.Callback):
+    """Every `every_steps` optimizer steps (null: never) `problems` held-out problems, `samples` completions each.
+
+    `best` names the measure by which the best weights so far are kept, beside the artefact's own (those of the last step).
+    """
+
+    def __init__(
+        self,
+        every_steps: int | None = None,
+        problems: int = 100,
+        samples: int = 1,
+        best: str | None = None,
+        make_measure: MakeMeasure | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        if every_steps is not None:
+            require_int("callbacks.evaluation.every_steps", every_steps, 1)
+        require_int("callbacks.evaluation.problems", problems, 1)
+        require_int("callbacks.evaluation.samples", samples, 1)
+        is_measure = best is None or best.startswith("val/")
+        require(
+            is_measure,
+            "callbacks.evaluation.best",
+            best,
+            "it must be a measure such as val/arithmetic/pass_at_1 or val/loss",
+        )
+        self.every_steps, self.best = every_steps, best
+        is_on = every_steps is not None and make_measure is not None
+        self.measure = make_measure(problems, samples) if is_on else None  # type: ignore[misc]  # it is not None then
+        self.folder = folder
+        self.last_step, self.started_s, self.is_first = 0, 0.0, True
+        self.logged: set[str] = set()
+        self.best_value: float | None = None
+        self.best_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last_step, self.started_s = trainer.global_step, time.monotonic()
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Have Lightning forget what was measured at an earlier step: it would log it again with every step that follows."""
+        results = trainer._results
+        for key in list(results or ()):
+            if key.partition(".")[2] in self.logged:
+                del results[key]
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        step, before = trainer.global_step, self.last_step
+        self.last_step = step
+        if self.measure is None or self.every_steps is None or step == before:
+            return
+        if step % self.every_steps == 0 or step == trainer.max_steps:
+            self._evaluate(trainer, module, self.measure)
+
+    def _evaluate(self, trainer: L.Trainer, module: L.LightningModule, measure: Measure) -> None:
+        began_s, modes = time.monotonic(), [(part, part.training) for part in module.modules()]
+        module.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                values = measure(module)
+        finally:
+            for part, was_training in modes:
+                part.training = was_training
+        seconds = time.monotonic() - began_s
+        module.log_dict({**values, "perf/evaluation_s": seconds}, batch_size=1)
+        self.logged.update({*values, "perf/evaluation_s"})
+        self._keep_best(trainer, module, values)
+        if self.is_first:
+            self.is_first = False
+            share = seconds / max(time.monotonic() - self.started_s, 1e-9)
+            print(
+                f"evaluation after step {trainer.global_step}: {seconds:.1f} s, {share:.0%} of the time so far; "
+                f"callbacks.evaluation.every_steps={self.every_steps}",
+                flush=True,
+            )
+
+    def _keep_best(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float]) -> None:
+        if self.best is None:
+            return
+        if self.best not in values:  # the stage of an input, which shares the callbacks, may measure other things
+            if self.is_first:
+                print(f"best weights are not kept: {self.best} is not among {', '.join(sorted(values))}", flush=True)
+            return
+        value, is_lower_better = values[self.best], self.best.endswith(LOWER_IS_BETTER)
+        old = self.best_value
+        if old is not None and not (value < old if is_lower_better else value > old):
+            return
+        self.best_value, self.best_step = value, trainer.global_step
+        if self.folder is not None and trainer.is_global_zero:
+            save_weights(module.backbone, self.folder / BEST)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_value, self.best_step = state["best_value"], state["best_step"]
