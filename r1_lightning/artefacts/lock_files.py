@@ -71,6 +71,14 @@ def held_file(folder: Path, name: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def is_stale(path: Path) -> bool:
+    """Whether the process that made the lock at `path` is gone; true where there is none."""
+    try:
+        return _is_stale(path, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+
+
 def _is_stale(path: Path, text: str) -> bool:
     """Whether the process that made the lock is gone."""
     words = text.split()

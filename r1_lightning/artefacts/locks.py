@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from r1_lightning.artefacts.files import output_folder, unwritable
-from r1_lightning.artefacts.lock_files import held_file, try_file
+from r1_lightning.artefacts.lock_files import HELD, held_file, is_stale, try_file
 from r1_lightning.types.errors import InvalidInput
 
 try:
@@ -56,6 +56,20 @@ def locked(folder: Path, name: str = LOCK, waiting: Callable[[str], None] | None
                 waiting(str(busy))
             time.sleep(POLL_S)
         yield
+
+
+def is_held(folder: Path, name: str = LOCK) -> bool:
+    """Whether a process holds the folder's lock now; nothing is written."""
+    if (folder / f"{name}{HELD}").exists():
+        return not is_stale(folder / f"{name}{HELD}")
+    try:
+        with open(folder / name, encoding="utf-8") as file:
+            _flock(file.fileno(), wait=False)  # let go of when the file is closed
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 @contextmanager

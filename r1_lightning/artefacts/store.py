@@ -1,6 +1,6 @@
 """Artefacts on disk: one folder per trained result, and the rule that nothing which exists is overwritten or lost.
 
-    <root>/<stage>-<model>-<task>-<first 10 digits of the fingerprint>[-2, -3, ...]/
+    <root>/<stage>-<model>-<task> or <stage>-<name>, and -<first 10 digits of the fingerprint>[-2, -3, ...]/
         artefact.json        written last: an artefact is complete if and only if this file is there
         weights.safetensors  the weights        tokenizer/   HuggingFace format
         data/part-*.jsonl    in place of both, where a stage makes a data set (`artefacts.data_set`)
@@ -210,12 +210,13 @@ def _siblings(root: Path, stage: str, fingerprint: str) -> list[tuple[int, Path]
     return sorted((int(match[1] or 1), folder) for match, folder in names if match and folder.is_dir())
 
 
-def create(root: Path, stage: str, model: str, task: str, fingerprint: str) -> Artefact:
+def create(root: Path, stage: str, model: str, task: str, fingerprint: str, label: str | None = None) -> Artefact:
     """Make a new, empty folder for this artefact, under the next free sibling number.
 
-    `model` and `task` are the options' names, for people. Raises `InvalidInput` if the root cannot be written.
+    `model` and `task` are the options' names, for people; a `label` of theirs stands in place of both.
+    Raises `InvalidInput` if the root cannot be written.
     """
-    name = f"{stage}-{model}-{task}-{fingerprint[:SHORT_DIGITS]}"
+    name = f"{stage}-{label or f'{model}-{task}'}-{fingerprint[:SHORT_DIGITS]}"
     with input_folder(root):
         number = 1 + max((number for number, _ in _siblings(root, stage, fingerprint)), default=0)
     with output_folder(root):

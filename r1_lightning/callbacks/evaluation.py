@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
+from torch import nn
 
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.types.errors import require, require_int
@@ -51,8 +52,9 @@ class Evaluation(L.Callback):
             "it must be a measure such as val/arithmetic/pass_at_1 or val/loss",
         )
         self.every_steps, self.best = every_steps, best
-        is_on = every_steps is not None and make_measure is not None
-        self.measure = make_measure(problems, samples) if is_on else None  # type: ignore[misc]  # it is not None then
+        self.measure: Measure | None = None
+        if every_steps is not None and make_measure is not None:
+            self.measure = make_measure(problems, samples)
         self.folder = folder
         self.last_step, self.started_s, self.is_first = 0, 0.0, True
         self.logged: set[str] = set()
@@ -64,10 +66,9 @@ class Evaluation(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Have Lightning forget what was measured at an earlier step: it would log it again with every step that follows."""
-        results = trainer._results
-        for key in list(results or ()):
-            if key.partition(".")[2] in self.logged:
-                del results[key]
+        results: dict[str, Any] = trainer._results or {}
+        for key in [key for key in results if key.partition(".")[2] in self.logged]:
+            del results[key]
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         step, before = trainer.global_step, self.last_step
@@ -112,7 +113,7 @@ class Evaluation(L.Callback):
             return
         self.best_value, self.best_step = value, trainer.global_step
         if self.folder is not None and trainer.is_global_zero:
-            save_weights(module.backbone, self.folder / BEST)
+            save_weights(cast(nn.Module, module.backbone), self.folder / BEST)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step}

@@ -28,6 +28,6 @@ reads itself), `nodes` (a stage, planned), `targets` (which code a configuration
 go), `metrics_log` (metrics.csv across resumes), `periodic` (what is measured while a stage trains), `last_words` (what to do
 next), `data_card` (what a sampled data set says of itself), `stored_config` (an artefact's configuration, read again).
 
-The other scripts: `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`; the reports over runs are
-`*_report`, on `reports`. `notebook` is what `import r1_lightning` offers.
+The other scripts: `runs` (what lies there), `evaluate`, `model_sizes`; `export`, `show_problems` and `write_traces`, on `commands`;
+the reports over runs are `*_report`, on `reports`. `notebook` is what `import r1_lightning` offers.
 """

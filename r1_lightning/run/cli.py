@@ -92,6 +92,7 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
 
     validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
     from r1_lightning.run.graph import build, plan  # imports Lightning
+    from r1_lightning.run.last_words import next_steps
 
     node = plan(stage)
     if config.get("dry_run"):
@@ -101,7 +102,9 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
         return
     check_accelerator((config.get("trainer") or {}).get("accelerator"))
     progress.fresh = bool(config.fresh)
-    build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
+    made = build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
+    if made.complete and (words := next_steps(made)):
+        _say(f"\n{words}")
 
 
 def _run_stage() -> RunStage:

@@ -33,6 +33,7 @@ from r1_lightning.run.compose import BASE, StageConfig, compose_parent, compose_
 from r1_lightning.run.importing import model_is_typed, open_input
 from r1_lightning.run.inheriting import from_input
 from r1_lightning.run.keys import counted
+from r1_lightning.run.last_words import table
 from r1_lightning.run.logger_rules import check_logger_packages
 from r1_lightning.run.model_rules import check_installed
 from r1_lightning.run.nodes import Node
@@ -231,7 +232,13 @@ def _share(node: Node) -> tuple[int, int]:
 def _new_folder(node: Node, fresh: bool) -> Artefact:
     """A folder of the stage's own, or the one that another process has made since we looked."""
     choices = node.stage.choices
-    names = (node.stage.stage, str(choices["model"]), str(choices["task"]), node.fingerprint)
+    names = (
+        node.stage.stage,
+        str(choices["model"]),
+        str(choices["task"]),
+        node.fingerprint,
+        node.stage.config.get("name"),
+    )
     if fresh:
         allowed = "with stage.shards above 1 each process would make a folder of its own"
         require(_share(node)[1] == 1, "fresh", True, allowed)
@@ -283,17 +290,3 @@ def _remove_if_untouched(folder: Path) -> None:
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith((store.LOCK, store.TURN))}
     if names <= {store.CONFIG, store.COMMITS, work.WORK}:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def table(artefact: Artefact) -> str:
-    """What a person reads of a finished stage: its own table, else its metrics, and where everything lies."""
-    path = artefact.folder / store.TABLE
-    if path.is_file():
-        text = path.read_text(encoding="utf-8").rstrip("\n")
-    else:
-        width = max(map(len, artefact.metrics), default=0)
-        text = "\n".join(
-            f"{name:<{width}}  {'-' if value is None else format(value, '.4g')}"
-            for name, value in artefact.metrics.items()
-        )
-    return f"{text}\n{artefact.stage}: everything lies in {artefact.folder}".lstrip("\n")

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -24,6 +24,7 @@ from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, Pref
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.run.measuring import stage_evaluation, task_name, with_room
 from r1_lightning.run.parts import accuracy_of
+from r1_lightning.stages.base import StageModule
 from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import ChatBatch
@@ -41,13 +42,15 @@ def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Ma
         if isinstance(settings, PreferenceEvaluationConfig):
             rows = data.held_out_rows(problems)  # now: a model's own samples change
             judge = PreferenceEvaluator(rows, settings, data.row_tokens, parts["tokenizer"].pad_id)
-            measures.append(lambda module: _named("preferences", judge(module.backbone)))
+            measures.append(lambda module: _named("preferences", judge(cast(StageModule, module).backbone)))
         else:
             evaluator = _evaluator(config, parts, settings or EvaluationConfig(), problems, samples)
             kind = task_name(config)
-            measures.append(lambda module: _named(kind, evaluator(module.backbone)))
+            measures.append(lambda module: _named(kind, evaluator(cast(StageModule, module).backbone)))
         if getattr(data, "validation_rows", 0):
-            measures.append(lambda module: {"val/loss": chat_loss(module, data.validation_batches())})
+            measures.append(
+                lambda module: {"val/loss": chat_loss(cast(StageModule, module), data.validation_batches())}
+            )
         return lambda module: {name: value for measure in measures for name, value in measure(module).items()}
 
     return make
@@ -76,7 +79,7 @@ def _problems(source: Any, n_final: int, count: int) -> Sequence[Problem]:
     return others if len(others) == count else source.held_out_problems(count)
 
 
-def chat_loss(module: L.LightningModule, batches: Sequence[ChatBatch]) -> float:
+def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
     """Mean loss (nats) over all completion tokens of `batches`: the reduction that SFT trains on, over more than one step's."""
     total, count = 0.0, 0
     with torch.no_grad():

@@ -37,7 +37,7 @@ GROUPS = (
     "paths",
     "stage",
 )
-TOP_KEYS = (*GROUPS, "seed", "fresh", "dry_run", "init_from")
+TOP_KEYS = (*GROUPS, "seed", "name", "fresh", "dry_run", "init_from")
 # The trainer is not in the fingerprint: only what leaves the mathematics of a step and the number of steps alone.
 TRAINER_KEYS = (
     "accelerator",

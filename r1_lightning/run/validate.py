@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,6 +34,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "backbone": lambda: _Backbone(),
 }
 SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.rules`)
+NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)  # of a run: a part of its folder's name
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
 WITH_LIGHTNING = ("data", "optim", "trainer", "callbacks", "stage")  # checked last: importing Lightning takes seconds
 NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
@@ -57,6 +59,9 @@ def validate(config: DictConfig) -> None:
     require(isinstance(plain.get("fresh"), bool), "fresh", plain.get("fresh"), "it must be true or false")
     dry_run = plain.get("dry_run", False)  # configurations of artefacts made before there was such a key lack it
     require(isinstance(dry_run, bool), "dry_run", dry_run, "it must be true or false")
+    name = plain.get("name")
+    is_name = name is None or (isinstance(name, str) and NAME.fullmatch(name) is not None)
+    require(is_name, "name", name, "it must be letters, digits, '_', '.' and '-', at most 60, the first a letter")
     init_from = plain.get("init_from")
     require(init_from is None or isinstance(init_from, str), "init_from", init_from, "it must be a folder, or null")
     root = (plain.get("paths") or {}).get("root")

@@ -122,7 +122,9 @@ def test_time_that_is_over_saves_and_the_same_command_goes_on(tmp_path: Path, ca
     slow = "+callbacks.slow={_target_: tests.run.test_endings.Slow}"
     ended = pretrain(tmp_path, capsys, "trainer.max_time=00:00:01", slow)
     assert ended.code == 124
-    assert ended.err.endswith("trainer.max_time=00:00:01 is over; the same command resumes, step 3 is saved\n")
+    assert "trainer.max_time=00:00:01 is over; the same command resumes, step " in ended.err
+    assert 1 <= saved_step(tmp_path) <= 3  # a step takes four tenths of a second, and more on a busy machine
+    assert ended.err.endswith(f"step {saved_step(tmp_path)} is saved\n")
     assert pretrain(tmp_path, capsys).code == 0
     for bad in ("10", "soon", "00:00:00"):
         refused = pretrain(tmp_path, capsys, f"trainer.max_time={bad}").error

@@ -40,7 +40,8 @@ def test_accuracy_over_steps_and_the_best_as_an_artefact(tmp_path: Path, capsys:
     made = store.open_artefact(folder(tmp_path / "with", "pretrain") / "best")
     store.verify(made)
     lengths = [float(row["val/arithmetic/completion_tokens_mean"] or 0) for row in rows(tmp_path / "with", "pretrain")]
-    assert made.metrics["val/arithmetic/completion_tokens_mean"] == max(lengths)
+    # metrics.csv holds single precision
+    assert made.metrics["val/arithmetic/completion_tokens_mean"] == pytest.approx(max(lengths), rel=1e-6)
     assert made.metrics["step"] == lengths.index(max(lengths)) + 1
     from_best = [f"init_from={made.folder}", *overrides(tmp_path / "next", grpo_steps=2, evaluation=False)]
     assert train(from_best, capsys).code == 0

@@ -89,7 +89,8 @@ def test_a_finished_run_is_not_made_again(finished: Path, capsys: Captured) -> N
     assert again.code == 0 and snapshot(finished) == before
     grpo = folder(finished, "grpo")
     assert again.out.startswith(f"grpo: reusing {grpo} (fingerprint ")
-    assert again.out.endswith(f"{(grpo / 'table.txt').read_text()}grpo: everything lies in {grpo}\n")
+    assert f"{(grpo / 'table.txt').read_text()}grpo: everything lies in {grpo}\n" in again.out
+    assert f"scripts/export_hf.py artefact={grpo} out=exports/{grpo.name}\n" in again.out
 
 
 def test_the_same_seed_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:

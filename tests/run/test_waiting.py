@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from r1_lightning.artefacts import store
-from r1_lightning.run.waiting import Waiting, last_step
+from r1_lightning.run.waiting import Waiting
 from tests.run.conftest import Command
 from tests.run.fakes import Recorder
 
@@ -19,24 +19,6 @@ from tests.run.fakes import Recorder
 def metrics(folder: Path, text: str) -> None:
     (folder / "tensorboard").mkdir(parents=True)
     (folder / "tensorboard" / "metrics.csv").write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "step"),
-    [
-        ("a,step\n0.1,0\n0.2,1\n", 2),
-        ("step,a\n0,1\n1,1\n2,", 3),  # the last value is not written yet, its row counts
-        ("step,a\n0,1\n1,1\n2", 2),  # half a row
-        ("step,a\n", None),
-        ("", None),
-        ("a\n1\n", None),
-        ("step,a\n" + "".join(f"{n},{'9' * 40}\n" for n in range(5000)), 5000),
-    ],
-)
-def test_the_last_step_that_was_logged(tmp_path: Path, text: str, step: int | None) -> None:
-    assert last_step(tmp_path) is None
-    metrics(tmp_path, text)
-    assert last_step(tmp_path) == step
 
 
 def test_a_line_at_first_and_then_now_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,34 @@
+"""How far a run is, read from its metrics.csv by somebody beside it: without torch, and while the run goes on writing."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+METRICS = Path("tensorboard", "metrics.csv")  # below an artefact's folder: a row per optimizer step
+TAIL_BYTES = 65_536  # of metrics.csv, enough for its last rows
+
+
+def last_row(folder: Path) -> dict[str, str]:
+    """The last whole row that the run in `folder` has logged, by name; empty where it has logged none."""
+    path = folder / METRICS
+    try:
+        with path.open("rb") as file:
+            header = next(csv.reader([file.readline().decode("utf-8")]), [])
+            file.seek(max(file.tell(), path.stat().st_size - TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    if "step" not in header:
+        return {}
+    for row in csv.reader(reversed(lines)):  # the last line may be half written
+        named = dict(zip(header, row, strict=False))
+        if len(row) == len(header) and named["step"].isdigit():
+            return named
+    return {}
+
+
+def last_step(folder: Path) -> int | None:
+    """How many optimizer steps the artefact in `folder` has logged; None where it has logged none."""
+    row = last_row(folder)
+    return int(row["step"]) + 1 if row else None
