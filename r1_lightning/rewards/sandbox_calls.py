@@ -67,7 +67,8 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "preadv2": (327, 286), "pwritev2": (328, 287),
     "futex_waitv": (449, 449), "futex_wake": (454, 454), "futex_wait": (455, 455), "futex_requeue": (456, 456),
     # what makes others slow
-    "sync": (162, 81), "syncfs": (306, 267), "membarrier": (324, 283), "setpriority": (141, 140), "ioprio_set": (251, 30),
+    "sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227),
+    "sync_file_range": (277, 84), "membarrier": (324, 283), "setpriority": (141, 140), "ioprio_set": (251, 30),
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
 }  # fmt: skip
 CLONE3 = (

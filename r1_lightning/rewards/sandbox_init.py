@@ -43,6 +43,9 @@ MOST_SIGNALS = 64  # waiting to be taken; timers count, too
 # What answers import most, loaded once and for all cases.
 LOADED = ("bisect", "collections", "copy", "heapq", "itertools", "math", "operator", "re", "string")
 
+# Standard input that holds these bytes, and both ends of standard output.
+Streams = Callable[[bytes], tuple[int, int, int]]
+
 
 class _Pipe(NamedTuple):
     read: int
@@ -56,7 +59,9 @@ def main() -> None:
     for name in LOADED:
         importlib.import_module(name)
     sandbox_ending.add_exits()
+    sandbox_seccomp.prepare()
     link = Link(*_high_fds())
+    streams: Streams = _streams
     try:
         if sys.platform == "linux":
             sandbox_walls.die_with_parent(parent)
@@ -76,14 +81,14 @@ def main() -> None:
             if select.select([alive.read], [], [], 0)[0]:
                 return  # it ended before the kernel knew that we go with it
             os.close(alive.read)
-            sandbox_walls.build(packages)
+            streams = functools.partial(sandbox_walls.fresh_streams, sandbox_walls.build(packages))
         link.send({"ready": True})
     except OSError as error:
         link.send({"failed": f"{error.strerror or error}"})
         return
     if packages:
         sys.path.append(sandbox_packages.FOLDER if isolated else sandbox_packages.link(packages, folder))
-    serve(link, isolated, folder, packages)
+    serve(link, isolated, folder, packages, streams)
 
 
 class Link:
@@ -119,10 +124,15 @@ class Link:
         return b"".join(pieces)
 
 
-def serve(link: Link, isolated: bool, folder: str, packages: Mapping[str, str]) -> None:
+def serve(link: Link, isolated: bool, folder: str, packages: Mapping[str, str], streams: Streams) -> None:
     """One answer: its request, then its cases until the parent has seen enough."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing that an answer sends may end init
     request = link.receive()
+    runs: dict[str, Callable[..., Reply]] = {
+        "stdin": functools.partial(_run_stdin, streams),
+        "call": _run_call,
+        "assert": _run_script,
+    }
     number = 0
     sandbox_packages.load(packages, request["setup"], request["answer"])
     gc.freeze()  # what is here now is not an answer's to sift through at its end
@@ -133,18 +143,18 @@ def serve(link: Link, isolated: bool, folder: str, packages: Mapping[str, str]) 
         else:
             home = os.path.join(folder, str(number))
             os.mkdir(home)
-        limited = {**request, "isolated": isolated, "cpu_s": case["cpu_s"], "clock_s": case["clock_s"]}
+        limited = {**request, "cpu_s": case["cpu_s"], "clock_s": case["clock_s"]}
         enter = functools.partial(_enter, limited, isolated, home, os.getpid())
-        run = {"stdin": _run_stdin, "call": _run_call, "assert": _run_script}[request["kind"]]
-        link.send(run(link, limited, case, enter))
+        link.send(runs[request["kind"]](link, limited, case, enter))
         if isolated:
-            sandbox_walls.drop_case()
+            sandbox_walls.drop_tmp()
         number += 1
 
 
-def _run_stdin(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
+def _run_stdin(
+    streams: Streams, link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]
+) -> Reply:
     report = _Pipe(*os.pipe())
-    streams = sandbox_walls.fresh_streams if request["isolated"] else _streams
     given, read, write = streams(case["given"].encode("utf-8", "surrogatepass"))
     pid = _fork(lambda: sandbox_child.answer_stdin(request), enter, {0: given, 1: write, 3: report.write})
     _close(given, write, report.write)

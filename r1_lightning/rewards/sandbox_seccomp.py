@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import struct
@@ -42,6 +43,7 @@ def denied_numbers(machine: str) -> dict[str, int]:
     return {name: number for name, numbers in DENIED.items() if (number := numbers[column]) is not None}
 
 
+@functools.cache  # init makes it once, for all of its forks
 def program(machine: str) -> bytes:
     """The filter as the kernel takes it, an array of struct sock_filter. `KeyError` for an architecture without numbers."""
     column = list(AUDIT_ARCH).index(machine) if machine in AUDIT_ARCH else -1
@@ -74,6 +76,12 @@ def _checked(check: Check) -> list[Instruction]:
     for place, (test, constant) in enumerate(allowed):
         code.append((test, len(allowed) - place, 0, constant))  # over what is left, and the refusal behind it
     return [*code, (_RETURN, 0, 0, _REFUSE)] if allowed else code
+
+
+def prepare() -> None:
+    """Make the filter of this machine, if it has one, so that forks find it made."""
+    if platform.machine() in AUDIT_ARCH:
+        program(platform.machine())
 
 
 def install() -> None:

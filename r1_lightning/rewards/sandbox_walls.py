@@ -16,7 +16,6 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from r1_lightning.rewards import sandbox_packages
@@ -41,7 +40,6 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CAPABILITY_VERSION_3, _LAST_CAPABILITY = 0x20080522, 63
 
-_PAGE = 65_536  # the largest that there is
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -63,8 +61,9 @@ def leave_namespaces() -> None:
     _call("unshare", sum(_CLONE_NEW.values()), step=f"unshare ({', '.join(_CLONE_NEW)})")
 
 
-def build(packages: Mapping[str, str] | None = None) -> None:
-    """Leave the old root for one that holds the libraries, read-only, and an empty folder for /tmp.
+def build(packages: Mapping[str, str] | None = None) -> int:
+    """Leave the old root for one that holds the libraries, read-only, and an empty folder for /tmp; the descriptor of the folder
+    that `fresh_streams` writes to.
 
     `packages`: further folders by the name that each gets below `sandbox_packages.FOLDER`.
     """
@@ -87,17 +86,25 @@ def build(packages: Mapping[str, str] | None = None) -> None:
         if not os.path.lexists(NEW_ROOT + link):
             os.symlink(goal, NEW_ROOT + link)
     os.makedirs(NEW_ROOT + TMP, exist_ok=True)
-    _make_devices()
+    below = _make_devices()
     os.chdir(NEW_ROOT)
     _syscall("pivot_root", _SYS_PIVOT_ROOT.get(os.uname().machine, -1), b".", b".")
     _call("umount2", b".", _MNT_DETACH)
     os.chdir("/")
     _read_only("/", recursive=False)
+    return below
 
 
-def _make_devices() -> None:
-    """/dev with what programs expect there: three devices, and names of the usual streams, which are each case's own."""
+def _make_devices() -> int:
+    """/dev with what programs expect there: three devices, and names of the usual streams, which are each case's own.
+
+    Their folder is mounted twice: in sight read-only, and below that as it is. The descriptor of the lower one is returned.
+    """
     os.makedirs(NEW_ROOT + CASE)
+    _mount("tmpfs", NEW_ROOT + CASE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "nr_inodes=8,mode=755")
+    below = os.open(NEW_ROOT + CASE, os.O_RDONLY | os.O_DIRECTORY)
+    _mount(NEW_ROOT + CASE, NEW_ROOT + CASE, None, _MS_BIND)
+    _read_only(NEW_ROOT + CASE)
     for name in DEVICES:
         device = f"/dev/{name}"
         if os.path.exists(device):
@@ -106,6 +113,7 @@ def _make_devices() -> None:
             _read_only(NEW_ROOT + device, attributes=_ATTR_RDONLY | _ATTR_NOSUID)
     for name, goal in {"stdin": "case/stdin", "stdout": "case/stdout", "stderr": "null"}.items():
         os.symlink(goal, f"{NEW_ROOT}/dev/{name}")
+    return below
 
 
 def python_folders() -> tuple[list[str], dict[str, str], list[str]]:
@@ -139,30 +147,27 @@ def fresh_tmp(megabytes: int) -> str:
     return TMP
 
 
-def fresh_streams(given: bytes) -> tuple[int, int, int]:
+def fresh_streams(below: int, given: bytes) -> tuple[int, int, int]:
     """For one case: standard input that holds `given`, to be read only, and both ends of standard output. Both have names, so
     that `open("/dev/stdin")` begins at the beginning, as where input comes from a file, and `open("/dev/stdout", "w")` prints.
+
+    `below` is what `build` returned.
     """
-    _mount(
-        "tmpfs", CASE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, f"size={len(given) + _PAGE},nr_inodes=8,mode=755"
-    )
-    with open(f"{CASE}/stdin", "wb") as file:
+    for name in os.listdir(below):
+        os.unlink(name, dir_fd=below)
+    with os.fdopen(os.open("stdin", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444, dir_fd=below), "wb") as file:
         file.write(given)
-    os.chmod(f"{CASE}/stdin", 0o444)
-    os.mkfifo(f"{CASE}/stdout")
-    os.chmod(f"{CASE}/stdout", 0o222)
-    _read_only(CASE)
+    os.mkfifo("stdout", 0o200, dir_fd=below)
+    os.chmod("stdout", 0o222, dir_fd=below)  # whatever the mask
     source = os.open(f"{CASE}/stdin", os.O_RDONLY)
     read = os.open(f"{CASE}/stdout", os.O_RDONLY | os.O_NONBLOCK)  # not to wait for who writes
     os.set_blocking(read, True)
     return source, read, os.open(f"{CASE}/stdout", os.O_WRONLY)
 
 
-def drop_case() -> None:
-    """And away with it all, whatever is in it."""
+def drop_tmp() -> None:
+    """And away with it, whatever is in it."""
     _call("umount2", TMP.encode(), _MNT_DETACH)
-    with suppress(OSError):  # a case without streams
-        _call("umount2", CASE.encode(), _MNT_DETACH)
 
 
 def drop_rights() -> None:

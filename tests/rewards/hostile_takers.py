@@ -235,6 +235,10 @@ TAKERS = [
     # what makes others slow, or outlives the program
     Taker("written_out_disks", _ONE + "kernel('sync')"),
     Taker("written_out_file_system", _ONE + "kernel('syncfs', library())"),
+    Taker("flushed_disks", "os.fsync(library()) or 1"),
+    Taker("flushed_data", "os.fdatasync(library()) or 1"),
+    Taker("flushed_range", _ONE + "kernel('sync_file_range', library(), 0, 4096, 7)"),
+    Taker("flushed_memory", _ONE + "kernel('msync', 0, 0, 4)"),
     Taker("interrupts", "kernel('membarrier', 0, 0) or 1"),
     Taker("real_time", "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)) or 1"),
     Taker("another_schedule", "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)) or 1"),

@@ -131,3 +131,12 @@ def test_a_machine_without_a_table_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sandbox_seccomp.platform, "machine", lambda: "riscv64")
     with pytest.raises(OSError, match="no table of system calls for riscv64"):
         sandbox_seccomp.install()
+
+
+def test_a_filter_is_made_once_before_the_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox_seccomp.prepare()
+    made = program.cache_info().misses
+    sandbox_seccomp.prepare()
+    assert program(platform.machine()) and program.cache_info().misses == made
+    monkeypatch.setattr(sandbox_seccomp.platform, "machine", lambda: "riscv64")
+    sandbox_seccomp.prepare()  # no table, no error: that is for `install` to say
