@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 # What is typed -> the class that reads the file.
 READERS = (
-    (re.compile(r"((?:\+\+?)?data\.traces)(?:\.file)?=([^{\[].*)", re.DOTALL), "r1_lightning.tasks.traces.TraceFile"),
+    (re.compile(r"\+{0,2}(data\.traces)(?:\.file)?=([^{\[].*)", re.DOTALL), "r1_lightning.tasks.traces.TraceFile"),
     (
         re.compile(r"((?:\+\+?)?stage\.sources\.[\w-]+)\.file=(.+)", re.DOTALL),
         "r1_lightning.tasks.answered_file.AnsweredFile",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from r1_lightning.run.file_names import with_readers
 from tests.architecture.house import PACKAGE, ROOT
 
 CONFIGS = ROOT / "configs"
@@ -68,9 +69,13 @@ def unknown_options(text: str) -> list[str]:
 
 
 def unknown_keys(text: str) -> list[str]:
-    """`group.key=...` in code that no file of configs/ has: Hydra would refuse it. `+group.key` is the reader's to add."""
+    """`group.key=...` in code that no file of configs/ has: Hydra would refuse it. `+group.key` is the reader's to add.
+
+    What the program itself writes out before Hydra reads it (`data.traces.file=FILE`) is looked for as it is written out.
+    """
     groups = {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()}
-    return sorted({key for key, _ in _assignments(text) if "." in key and key.split(".")[0] in groups} - _keys())
+    read = (with_readers([f"{key}={value}"])[0].partition("=")[0] for key, value in _assignments(text))
+    return sorted({key for key in read if "." in key and key.split(".")[0] in groups} - _keys())
 
 
 def unknown_functions(text: str) -> list[str]:

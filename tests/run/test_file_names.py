@@ -18,7 +18,7 @@ ANSWERED = "{_target_: r1_lightning.tasks.answered_file.AnsweredFile, file: x.js
 TYPED = {
     "data.traces.file=x.jsonl": f"data.traces={TRACES}",
     "data.traces=x.jsonl": f"data.traces={TRACES}",
-    "+data.traces.file=x.jsonl": f"+data.traces={TRACES}",
+    "+data.traces.file=x.jsonl": f"data.traces={TRACES}",
     "+stage.sources.general.file=x.jsonl": f"+stage.sources.general={ANSWERED}",
     "++stage.sources.my-rows.file=x.jsonl": f"++stage.sources.my-rows={ANSWERED}",
     "data.traces.file='a b.jsonl'": f"data.traces={TRACES}".replace("x.jsonl", "'a b.jsonl'"),
