@@ -26,6 +26,7 @@ from r1_lightning.types.errors import InvalidInput, require, require_choice, req
 from r1_lightning.types.tensors import GenerateFn, PreferenceBatch
 from r1_lightning.types.text import Preference, PreferenceItem, PreferenceSource, ProblemSource
 
+SHOWN_CHARS = 60  # of a question, to find it by
 Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and how many were left out for which reason
 
 
@@ -100,11 +101,13 @@ class PreferenceDataModule(L.LightningDataModule):
         self.items_per_batch, self.micro_batches = items_per_batch, micro_batches
         self.min_score_gap, self.max_length_ratio = min_score_gap, max_length_ratio
         self.dataset: PreferenceDataset | None = None
+        self.first_too_long = ""
 
     def setup(self, stage: str) -> None:
         items = self.preferences.training_items(self.seed, self.max_steps * self.items_per_batch)
         rows, left_out = self.keep(items)
-        rank_zero_only(print)(f"preferences: {describe(rows, left_out)}", flush=True)
+        first = f"; the first that is too long: {self.first_too_long}" if self.first_too_long else ""
+        rank_zero_only(print)(f"preferences: {describe(rows, left_out)}{first}", flush=True)
         sizes = (self.items_per_batch, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
         self.dataset = PreferenceDataset(rows, self.seed, self.max_steps, *sizes)
 
@@ -124,6 +127,8 @@ class PreferenceDataModule(L.LightningDataModule):
             reason = self._reason(item, row)
             if reason:
                 left_out[reason] += 1
+                if row is not None and row.longest > self.row_tokens and not self.first_too_long:
+                    self.first_too_long = f"{item.question[:SHOWN_CHARS]!r}, {row.longest} tokens"
             elif row is not None:
                 rows.append(row)
         if not rows:

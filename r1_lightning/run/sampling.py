@@ -32,6 +32,7 @@ from r1_lightning.rollout.rejection_sampling import (
     RejectionSampling,
     accuracy_and_form,
 )
+from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.rollout.sampled_rows import (
     Counts,
     Row,
@@ -120,8 +121,14 @@ def _make_blocks(
     make = _block_maker(config, settings, decontaminator, inputs)
     problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
     first_of: dict[str, int] = {}
+    new = config.rollout.max_new_tokens
+    room = PromptRoom(make.tokenizer, make.template, "model.max_positions", make.max_prompt_tokens + new, new)
     for index in problems:
-        first_of.setdefault(make.source.train_problem(config.seed, index).problem_id, index)
+        problem = make.source.train_problem(config.seed, index)
+        first_of.setdefault(problem.problem_id, index)
+        room.kept([problem])
+    if said := room.text(make.source):
+        print(said, flush=True)
     done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
     total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
     copies = settings.samples

@@ -113,7 +113,7 @@ def test_what_is_left_out_is_counted(capsys: pytest.CaptureFixture[str]) -> None
     assert said == (
         "preferences: 2 pairs, good ones 5.0 tokens long, others 5.0; left out: 1 (a response without text), "
         "1 (longer than row_tokens = 24), 1 (one response is much longer than the other), "
-        "1 (the judge's scores differ by no more than 1)\n"
+        "1 (the judge's scores differ by no more than 1); the first that is too long: '2=', 34 tokens\n"
     )
     assert len(module(items, max_length_ratio=None, min_score_gap=0.0).dataset.rows) == 4  # type: ignore[union-attr]
 

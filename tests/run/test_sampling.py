@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from r1_lightning.rollout import sampled_rows
 from r1_lightning.run import sampling
 from r1_lightning.run.train import run_stage
 from r1_lightning.text.answers import final_answer
+from r1_lightning.text.chat_template import PLAIN
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
 from tests.support.commands import ROOT
-from tests.support.miniature import Sums
+from tests.support.miniature import CharTokenizer, Sums
 from tests.support.sampling import base_artefact, overrides, parts
 
 Sample = Callable[..., Outcome]
@@ -155,6 +157,17 @@ def test_contaminated_and_repeated_problems_are_not_sampled(sample: Sample, tmp_
     assert indices and indices <= set(range(20, 30))
 
 
+def test_prompts_without_room_are_counted_and_the_first_is_named(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is sampled; here all twenty, so that nothing is."""
+    made = sampling._block_maker
+    monkeypatch.setattr(sampling, "_block_maker", lambda *given: replace(made(*given), max_prompt_tokens=3))
+    outcome = sample()
+    assert "prompts: 20 problems leave no room for" in outcome.out and "(model.max_positions=" in outcome.out
+    assert "are left out; the first: " in outcome.out and "none was drawn" in outcome.err
+
+
 def test_a_short_run_of_words_leaves_nothing(sample: Sample) -> None:
     """All sums ask in the same words, so that with runs of one word every problem is contaminated."""
     assert "none was drawn" in sample("stage.held_out_questions=10", "stage.contamination_ngram=1").err
@@ -244,7 +257,8 @@ def test_samples_that_rewriting_would_change_are_dropped_and_counted(
 class Made:
     """In place of a `BlockMaker`: records by number."""
 
-    source = Sums()
+    source, template, max_prompt_tokens = Sums(), PLAIN, 1_000
+    tokenizer = CharTokenizer()
 
     def __init__(self, record: Callable[[int], dict]) -> None:
         self.record = record
