@@ -11,13 +11,14 @@ import datetime
 import io
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from r1_lightning.types.errors import InvalidInput
 
 BYTE_ORDER_MARK = "\ufeff"
+ROWS_AT_ONCE = 1024  # of a Parquet file
 REASON_CHARS = 200  # of what a library says
 _CSV_LIMIT = threading.Lock()  # held while Python's limit of a field is another than it was
 
@@ -82,20 +83,22 @@ def _check_distinct(names: Sequence[str], path: Path) -> None:
         raise InvalidInput(f"{path}: two columns are named {twice!r}: each needs a name of its own")
 
 
-def parquet_rows(path: Path) -> list[Any]:
-    """All rows of a Parquet file."""
+def parquet_rows(path: Path) -> Iterator[Any]:
+    """The rows of a Parquet file, so many at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
-        values: list[Any] = table.to_pylist()
+        file = pq.ParquetFile(path)
+        _check_distinct(file.schema_arrow.names, path)
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            yield from (plain(value) for value in batch.to_pylist())
     except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise InvalidInput(
             f"{path}: not a readable Parquet file ({' '.join(str(error).split())[:REASON_CHARS]})"
         ) from error
-    _check_distinct(table.column_names, path)
-    return [plain(value) for value in values]
 
 
 def plain(value: Any) -> Any:

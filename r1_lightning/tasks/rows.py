@@ -120,10 +120,8 @@ class Rows:
         assert self.is_local, "a hub's rows have no files"
         for part in self._files(Path(str(self.file))):
             try:
-                with part.open("rb") as stream:
-                    digest.update(part.stat().st_size.to_bytes(8, "big"))
-                    while block := stream.read(BLOCK_BYTES):
-                        digest.update(block)
+                digest.update(part.stat().st_size.to_bytes(8, "big"))
+                _digest_bytes(part, digest)
             except OSError as error:
                 raise InvalidInput(f"{part} is not readable: {error.strerror}") from error
 
@@ -169,10 +167,15 @@ class Rows:
             if path.suffix == ".jsonl":
                 yield from self._json_lines(path, digest)
                 return
-            content = path.read_bytes()
+            if path.suffix == ".parquet":
+                _digest_bytes(path, digest)
+                content = b""
+            else:
+                content = path.read_bytes()
         except OSError as error:
             raise InvalidInput(f"{path} is not readable: {error.strerror}") from error
         digest.update(content)
+        values: Iterable[Any]
         if path.suffix == ".parquet":
             values = parquet_rows(path)
         elif path.suffix == ".csv":
@@ -226,6 +229,12 @@ class Rows:
     def _load(self) -> Iterable[Any]:
         assert self.hub is not None, "asked for the hub's rows only"
         return hub.load(self.hub, self.config, self.split, self.revision, self.hub_files)
+
+
+def _digest_bytes(path: Path, digest: hashlib._Hash) -> None:
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
 
 
 def path_of(file: str | None, folder: str | None, name: str | None, field: str) -> Path:

@@ -6,8 +6,11 @@ import datetime
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from r1_lightning.tasks import file_kinds
 from r1_lightning.tasks.file_kinds import characters, csv_rows, decoded, json_array, parquet_rows, parsed, plain
 from r1_lightning.tasks.rows import Rows
 from r1_lightning.types.errors import InvalidInput
@@ -51,7 +54,13 @@ def test_rows_of_csv_have_as_many_values_as_the_first_line() -> None:
 def test_parquet_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(InvalidInput, match=r"x\.parquet: not a readable Parquet file"):
-        parquet_rows(tmp_path / "x.parquet")
+        list(parquet_rows(tmp_path / "x.parquet"))
+
+
+def test_parquet_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_kinds, "ROWS_AT_ONCE", 2)
+    pq.write_table(pa.Table.from_pylist([{"a": n} for n in range(5)]), tmp_path / "x.parquet", row_group_size=3)
+    assert list(parquet_rows(tmp_path / "x.parquet")) == [{"a": n} for n in range(5)]
 
 
 def test_values_as_json_has_them_and_their_size() -> None:

@@ -273,6 +273,16 @@ def test_bad_arguments_are_named(name: str) -> None:
         Rows(**arguments)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet", "csv"])
+def test_the_digest_of_files_is_had_without_reading_rows(tmp_path: Path, suffix: str) -> None:
+    rows = Rows(str(write(tmp_path, f"x.{suffix}")))
+    digest = hashlib.sha256()
+    rows.digest_files(digest)
+    assert digest.hexdigest() == read(rows)[2] and rows.is_local
+    assert rows.size == (tmp_path / f"x.{suffix}").stat().st_size
+    assert not Rows(hub="a/b").is_local and Rows(hub="a/b").size == 0
+
+
 def test_rows_of_nowhere_are_refused_when_they_are_read() -> None:
     assert not Rows().is_named and Rows().beside("test") is None
     with pytest.raises(InvalidInput, match="file=None is not allowed: a file or the name of a data set"):
