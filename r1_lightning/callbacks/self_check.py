@@ -1,6 +1,10 @@
-"""Step-0 self-checks of GRPO: before the first update, everything that should agree must agree.
+"""Step-0 self-checks: before the first update, everything that should agree must agree.
 
-At every start, on a small rollout of its own, sampled by the very sampler that the run will use:
+In every stage that trains on packed rows, on rows of the first step: a document of a packed row has the log-probs that it has
+alone, and left-padded prompts with cached steps behind them, which is how completions are sampled, have those of the forward
+(`rollout.agreement`).
+
+In GRPO at every start, on a small rollout of its own, sampled by the very sampler that the run will use:
 - the log-probs that the sampler stored equal those of a freshly batched and shuffled training forward, to within what the
   compute type allows (`Precision.logprob_tolerance`; 1e-4 in FP32), so the sampler holds today's weights, its cache is
   right, and temperature and top-p mean the same on both sides. Tokens whose own experts came out differently (two
@@ -21,19 +25,20 @@ from torch import Tensor
 
 from r1_lightning.functional.kl import k3
 from r1_lightning.model.precision import PlainPrecision, Precision
+from r1_lightning.rollout.agreement import RowAgreement, row_agreement
 from r1_lightning.rollout.collate import collate, minibatch_rows
 from r1_lightning.rollout.groups import Rollout, RolloutMaker
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.rollout.scoring import completion_index, score_completions
-from r1_lightning.types.errors import require_int, require_number
-from r1_lightning.types.tensors import Backbone, GRPOBatch
+from r1_lightning.types.errors import InvalidInput, require_int, require_number
+from r1_lightning.types.tensors import Backbone, GRPOBatch, TokenBatch
 from r1_lightning.types.text import ProblemSource
 
 # Which draws the check uses: no training rollout ever has this number.
 CHECK_ROLLOUT = 2**31 + 1
 
 
-class SelfCheckFailed(RuntimeError):
+class SelfCheckFailed(InvalidInput):
     """Sampler, trainer and reference do not agree; training on would learn from wrong numbers."""
 
 
@@ -51,7 +56,7 @@ class Agreement:
 
 
 class SelfCheck(L.Callback):
-    """Runs the checks on `prompts` x `group_size` completions when training starts; raises `SelfCheckFailed`.
+    """Runs the checks when training starts, GRPO's on `prompts` x `group_size` completions; raises `SelfCheckFailed`.
 
     `tolerance` (nats) and `max_flipped_fraction` are by default those of the backbone's `precision`.
     """
@@ -71,7 +76,8 @@ class SelfCheck(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         dataset: Any = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         if not hasattr(dataset, "maker"):
-            return  # not an on-policy stage
+            self._check_rows(trainer, module)
+            return
         rollout = small_rollout(dataset.maker, dataset.source, dataset.seed, self.prompts, trainer.global_step)
         fresh_reference = trainer.global_step == 0
         agreement = measure_agreement(
@@ -86,6 +92,31 @@ class SelfCheck(L.Callback):
         precision = getattr(module.backbone, "precision", None) or PlainPrecision()
         rank_zero_only(print)(self.judge(agreement, fresh_reference, precision), flush=True)
         warn_of_nothing_to_learn(rollout)
+
+    def _check_rows(self, trainer: L.Trainer, module: Any) -> None:
+        """What a stage without rollouts can be asked: its own rows, and its backbone's cache."""
+        backbone, tokens = backbone_of(module), first_tokens(trainer)
+        precision = getattr(backbone, "precision", None) or PlainPrecision()
+        is_compiled = precision.static_shapes  # a compiler would make graphs for shapes of the check's own
+        if backbone is None or tokens is None or is_compiled:
+            return
+        found = row_agreement(backbone, tokens.to(device_of(backbone)))
+        rank_zero_only(print)(self.judge_rows(found, precision), flush=True)
+
+    def judge_rows(self, found: RowAgreement, precision: Precision) -> str:
+        """The line that says how well rows agree; `SelfCheckFailed` where a number is out of bounds."""
+        tolerance = precision.logprob_tolerance if self.tolerance is None else self.tolerance
+        both = (("a text in a packed row and alone", found.packed), ("cached steps and the forward", found.cached))
+        for what, difference in both:
+            if not difference <= tolerance:
+                raise SelfCheckFailed(
+                    f"self-check: {what} differ by {difference:.2e} nats, more than {tolerance:.0e}: this model looks at "
+                    "what shares its row, batch or cache, and cannot be trained or sampled here"
+                )
+        return (
+            f"self-check: packed rows agree with texts alone to {found.packed:.1e} nats, cached steps with the forward to "
+            f"{found.cached:.1e}"
+        )
 
     def judge(self, agreement: Agreement, reference_is_policy: bool, precision: Precision) -> str:
         """The line that says how well all agree; `SelfCheckFailed` where a number is out of bounds."""
@@ -110,6 +141,23 @@ class SelfCheck(L.Callback):
             f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats, "
             f"{agreement.flipped_fraction:.2%} of tokens routed differently, KL to the reference {agreement.kl_ref_max:g}"
         )
+
+
+def backbone_of(module: Any) -> Any:
+    """The language model that a stage trains, that inside of a reward model; None for something else."""
+    found = getattr(module, "backbone", None)
+    found = getattr(found, "backbone", found)
+    return found if isinstance(found, Backbone) else None
+
+
+def first_tokens(trainer: L.Trainer) -> TokenBatch | None:
+    """The rows of the step that comes next; None where the loader is not one of ours, or has come to its end."""
+    loader: Any = trainer.train_dataloader
+    dataset, place = getattr(loader, "dataset", None), getattr(loader, "cursor", None)
+    if dataset is None or place is None or place >= len(dataset):
+        return None
+    batch = dataset[place]
+    return batch if isinstance(batch, TokenBatch) else getattr(batch, "tokens", None)
 
 
 def small_rollout(maker: RolloutMaker, source: ProblemSource, seed: int, prompts: int, version: int) -> Rollout:

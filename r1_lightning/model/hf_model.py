@@ -7,7 +7,8 @@ how it is usually called:
 - sampling: prompts are padded on the left and rows leave the batch, so masks and positions are kept here and the keys and values
   by `transformers`' cache;
 - losses take hidden states and the head, so logits must be the head's product and nothing else: that is compared once, when the
-  model is made, and models that scale or bend their logits are refused. So are windows of attention, which the mask would undo.
+  model is made, and models that scale or bend their logits are refused. So are windows of attention, which the mask would undo,
+  and rotary frequencies that move with the length of the batch (dynamic NTK, LongRoPE).
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class HFBackbone(LanguageModel):
         self.model = _make(config.fields(), seed, is_drawn)
         is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None
         require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
+        _refuse_moving_frequencies(self.model)
         if is_drawn and self.head.weight.device.type != "meta":
             self.check_head()
         if config.lora is not None:
@@ -249,3 +251,16 @@ def _refuse_windows(config: Any) -> None:
         window = getattr(config, name, None)
         is_used = window is not None and getattr(config, f"use_{name}", True) and window < longest
         require(not is_used, name, window, f"only attention over all {longest} positions is supported")
+
+
+def _refuse_moving_frequencies(model: nn.Module) -> None:
+    """Rotary frequencies that are chosen by the longest text of a batch: in a packed row, or on a cache, another text decides."""
+    for part in model.modules():
+        kinds = getattr(part, "rope_type", None)  # by kind of layer in some models
+        for kind in kinds.values() if isinstance(kinds, Mapping) else [kinds]:
+            allowed = (
+                "its frequencies change with the longest text of a batch, so that a packed text is not the text alone"
+            )
+            require(
+                not (isinstance(kind, str) and ("dynamic" in kind or kind == "longrope")), "rope_type", kind, allowed
+            )

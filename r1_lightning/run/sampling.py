@@ -24,6 +24,10 @@ from omegaconf import DictConfig
 from r1_lightning.artefacts import data_set, lineage, store
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.callbacks.self_check import SelfCheck
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.rollout.agreement import row_agreement
+from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.rollout.rejecting import KEPT
 from r1_lightning.rollout.rejection_sampling import (
     REASONING,
@@ -44,6 +48,7 @@ from r1_lightning.rollout.sampled_rows import (
     sizes,
     uncontaminated_rows,
 )
+from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.data_card import Origin, render_card, render_table
 from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
 from r1_lightning.run.reward_models import with_models
@@ -51,9 +56,11 @@ from r1_lightning.run.task_rules import benchmark_questions
 from r1_lightning.tasks.answered_file import answered_rows
 from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import Backbone
 
 BLOCKS = "blocks"
 OWN_TASK = "held-out problems of the task"
+CHECKED = 4  # prompts that are looked at before anything is sampled
 ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
 
 
@@ -119,6 +126,7 @@ def _make_blocks(
         return
     require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
     make = _block_maker(config, settings, decontaminator, inputs)
+    check_sampler(make)
     problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
     first_of: dict[str, int] = {}
     new = config.rollout.max_new_tokens
@@ -157,6 +165,19 @@ def _block_maker(
         config.seed,
         room,
     )
+
+
+def check_sampler(make: BlockMaker) -> None:
+    """The self-check of stages that train, on a few of the first prompts: what is sampled on a cache is what the model says."""
+    backbone = getattr(getattr(make, "generate", None), "backbone", None)
+    if not isinstance(backbone, Backbone):
+        return  # an engine of its own computes what is sampled
+    problems = [make.source.train_problem(make.seed, make.settings.first_problem + place) for place in range(CHECKED)]
+    prompts = make.tokenizer.encode_prompts(make.template, [problem.question for problem in problems])
+    rows = PackedRows(prompts, 2 * max(map(len, prompts)), make.tokenizer.pad_id).trimmed()
+    precision = getattr(backbone, "precision", None) or PlainPrecision()
+    if not precision.static_shapes:
+        print(SelfCheck().judge_rows(row_agreement(backbone, rows.to(device_of(backbone))), precision))
 
 
 def records(settings: RejectionSampling, folder: Path) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,26 @@ from r1_lightning.callbacks.self_check import (
     small_rollout,
     touched_tokens,
 )
+from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.tensors import Generation, GRPOBatch
+from r1_lightning.types.tensors import Generation, GRPOBatch, TokenBatch
 from r1_lightning.types.text import Verdict
-from tests.support.miniature import PAD, Miniature, Spy, Sums, backbone, backwards, fingerprint, rollout_config, trainer
+from tests.support.miniature import (
+    PAD,
+    Batches,
+    Miniature,
+    Spy,
+    Sums,
+    backbone,
+    backwards,
+    fingerprint,
+    rollout_config,
+    trainer,
+)
 
 
 def check(miniature: Miniature, folder: Path, module: Any = None, generate: Any = None, steps: int = 1) -> L.Trainer:
@@ -324,11 +337,84 @@ def _save_after_one(folder: Path) -> Any:
     return save
 
 
-def test_pretraining_has_nothing_to_check(tmp_path: Path) -> None:
+# ---------------------------------------------------------------------------------------------- stages without rollouts
+
+
+class Nearsighted(DeepSeekBackbone):
+    """A backbone that knows no borders of documents."""
+
+    def hidden(self, batch: TokenBatch, *arguments: Any, **keywords: Any) -> Any:
+        one = TokenBatch(batch.token_ids, batch.position_ids, batch.is_token.long())
+        return super().hidden(one, *arguments, **keywords)
+
+
+class Forgetful(DeepSeekBackbone):
+    """A backbone whose cached steps are not its forward."""
+
+    def step(self, *arguments: Any) -> Any:
+        output = super().step(*arguments)
+        return dataclasses.replace(output, hidden=output.hidden + 0.5)
+
+
+def fit_stage(stage: str, miniature: Miniature, folder: Path, check: SelfCheck | None = None) -> L.Trainer:
+    modules: dict[str, tuple[Any, Any]] = {
+        "pretrain": (miniature.pretrain, miniature.text),
+        "sft": (miniature.sft, miniature.examples),
+        "distill": (miniature.distill, miniature.traces),
+        "on_policy": (miniature.distill, miniature.on_policy),
+        "reward_model": (miniature.reward_model, miniature.preferences),
+    }
+    module, data = modules[stage]
+    fit = trainer(1, folder, [check or SelfCheck()])
+    fit.fit(module(), datamodule=data())
+    return fit
+
+
+STAGES = ["pretrain", "sft", "distill", "on_policy", "reward_model"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_checks_its_rows_and_its_cache(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     miniature = Miniature(max_steps=1)
-    fit = trainer(1, tmp_path, [SelfCheck()])
-    fit.fit(miniature.pretrain(), datamodule=miniature.text())
-    assert fit.global_step == 1
+    assert fit_stage(stage, miniature, tmp_path).global_step == 1
+    said = re.search(
+        r"packed rows agree with texts alone to (\S+) nats, cached steps .* to (\S+)", capsys.readouterr().out
+    )
+    assert said is not None and all(0.0 <= float(number) < 1e-5 for number in said.groups())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Nearsighted, "a text in a packed row and alone differ"), (Forgetful, "cached steps and the forward differ")],
+)
+def test_every_stage_refuses_a_model_that_sees_its_neighbours_or_forgets(
+    stage: str, kind: Any, message: str, tmp_path: Path
+) -> None:
+    model = kind(backbone().config)
+    model.load_state_dict(backbone().state_dict())
+    with pytest.raises(SelfCheckFailed, match=message):
+        fit_stage(stage, Miniature(model=model, max_steps=1), tmp_path)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_check_changes_no_bit_of_any_stage(stage: str, tmp_path: Path) -> None:
+    with_check, without = Miniature(max_steps=1), Miniature(max_steps=1)
+    fit_stage(stage, with_check, tmp_path)
+    fit_stage(stage, without, tmp_path, check=L.Callback())  # type: ignore[arg-type]
+    assert fingerprint(with_check.model) == fingerprint(without.model)
+
+
+def test_a_stage_of_other_batches_and_other_models_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    miniature = Miniature(max_steps=1)
+    trainer(1, tmp_path, [SelfCheck()]).fit(
+        miniature.pretrain(), Batches([next(iter(miniature.text().train_dataloader()))])
+    )
+    assert "self-check" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

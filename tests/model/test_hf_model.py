@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.model import hf_model
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig, hf_model_views, is_copy
 from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.rollout.agreement import row_agreement
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.tensors import Backbone, Balanced
+from r1_lightning.types.tensors import Backbone, Balanced, TokenBatch
 from tests.model.tiny import left_pad, pack, random_documents
 from tests.support.hf_folders import DENSE, VOCABULARY
 
@@ -170,3 +172,68 @@ def test_nothing_is_dropped_and_padding_learns() -> None:
     batch = pack([random_documents((12,), VOCABULARY, seed=0)])
     assert torch.equal(backbone.hidden(batch).hidden, backbone.hidden(batch).hidden)
     assert backbone.model.get_input_embeddings().padding_idx is None
+
+
+# -------------------------------------------------------------------------------------------------- rotary frequencies
+
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0, 3.0, 5.0, 8.0],
+    "original_max_position_embeddings": 16,
+    "factor": 16.0,
+}
+HOLD: dict[str, dict[str, Any]] = {
+    "default": {"rope_type": "default"},
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+    "yarn, slow": {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 8, "beta_slow": 2.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "proportional": {"rope_type": "proportional", "partial_rotary_factor": 0.5},
+}
+MOVE: dict[str, dict[str, Any]] = {
+    "dynamic": {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}},
+    "dynamic, older form": {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    "dynamic, with its name": {"rope_scaling": {"rope_type": "dynamic", "factor": 8.0}},
+    "longrope": {"rope_parameters": {**LONG, "rope_theta": 10_000.0}},
+    "longrope, older form": {"rope_scaling": LONG},
+}
+
+
+def rows() -> TokenBatch:
+    """Documents of 9, 14 and 3 tokens in one row, one of 26 in the other: beyond and within 16 positions."""
+    return pack([random_documents(lengths, VOCABULARY, seed) for seed, lengths in enumerate([(9, 14, 3), (26,)])], 26)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("rope", HOLD)
+def test_frequencies_that_stay_are_right_in_packed_rows_and_on_a_cache(kind: str, rope: str) -> None:
+    parameters = {"rope_theta": 10_000.0, **HOLD[rope]}
+    found = row_agreement(model(kind, rope_parameters=parameters), rows())
+    assert 0.0 < found.packed < 1e-5 and 0.0 < found.cached < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("rope", MOVE)
+def test_frequencies_that_move_with_the_batch_are_refused(
+    kind: str, rope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"head_dim": 8, "max_position_embeddings": 16, **MOVE[rope]}
+    with pytest.raises(
+        InvalidInput, match=r"rope_type='(dynamic|longrope)' is not allowed: its frequencies change with"
+    ):
+        model(kind, **fields)
+    # Were they not, rows and caches would not agree, which is what the self-check of every stage looks at.
+    monkeypatch.setattr(hf_model, "_refuse_moving_frequencies", lambda made: None)
+    assert row_agreement(model(kind, **fields), rows()).packed > 1e-2
+
+
+def test_a_published_phi3_with_longrope_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"rope_type='longrope'"):
+        model("phi3", rope_scaling=LONG, original_max_position_embeddings=16, pad_token_id=0, sliding_window=None)

@@ -44,6 +44,27 @@ FAULTS = (
         (ADVANTAGES,),
     ),
     Fault(
+        "rounding is an advantage",
+        "functional/advantages.py",
+        "SPREAD_FLOOR = 2.0**-20",
+        "SPREAD_FLOOR = 0.0",
+        (ADVANTAGES,),
+    ),
+    Fault(
+        "a log-ratio is the difference of two sums",
+        "functional/sequence_policy_loss.py",
+        "return tokens.sum_by_sequence(tokens.policy_logprobs - tokens.old_logprobs)\n",
+        "return tokens.sum_by_sequence(tokens.policy_logprobs) - tokens.sum_by_sequence(tokens.old_logprobs)\n",
+        ("tests/functional/test_sequence_policy_loss.py",),
+    ),
+    Fault(
+        "a detached MTP loss still trains the head",
+        "stages/grpo.py",
+        "head_detached=self.mtp_detached",
+        "head_detached=False",
+        (GRPO,),
+    ),
+    Fault(
         "the std is taken over prompts",
         "functional/advantages.py",
         "rewards_PG.std(dim=1,",
@@ -235,8 +256,8 @@ FAULTS = (
     Fault(
         "overloaded experts become easier to choose",
         "functional/expert_balance.py",
-        "torch.sign(load_LE.mean(-1, keepdim=True) - load_LE)",
-        "torch.sign(load_LE - load_LE.mean(-1, keepdim=True))",
+        "return bias_LE - bias_update_speed",
+        "return bias_LE + bias_update_speed",
         ("tests/functional/test_expert_balance.py",),
     ),
     Fault(
@@ -438,8 +459,8 @@ FAULTS = (
     Fault(
         "RL shows a reward model another text than training",
         "rollout/reward_scorer.py",
-        "documents = [ids[-self.max_positions :] for",
-        "documents = [ids[: self.max_positions][:-1] for",
+        "documents = [tuple(ids[-self.max_positions :]) for",
+        "documents = [tuple(ids[: self.max_positions][:-1]) for",
         ("tests/rollout/test_reward_scorer.py",),
     ),
     Fault(

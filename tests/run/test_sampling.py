@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1_lightning.artefacts import data_set, lineage, store
+from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout import sampled_rows
 from r1_lightning.run import sampling
 from r1_lightning.run.train import run_stage
@@ -363,3 +366,19 @@ def test_two_processes_at_once_and_a_kill_9(sample: Sample, tmp_path: Path) -> N
     for path in folder.glob("blocks/.*.tmp"):
         path.unlink()
     assert _bytes(folder) == _bytes(_folder(tmp_path / "one"))
+
+
+def test_a_model_whose_cache_is_not_its_forward_samples_nothing(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DeepSeekBackbone.step
+
+    def forgetful(*arguments: Any) -> Any:
+        output = step(*arguments)
+        return dataclasses.replace(output, hidden=output.hidden + 0.5)
+
+    monkeypatch.setattr(DeepSeekBackbone, "step", forgetful)
+    refused = sample()
+    assert refused.code == 2 and "error: self-check: cached steps and the forward differ by " in refused.err
+    monkeypatch.setattr(DeepSeekBackbone, "step", step)
+    assert "cached steps with the forward to" in sample().out
