@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -37,6 +37,7 @@ from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.stages.sft import SFTModule
+from r1_lightning.tasks.reading import Reading
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.text import ChatExample, Completion, Preference, Problem, Verdict
 from tests.model.tiny import randomise, tiny
@@ -102,7 +103,14 @@ class SumPairs:
 
 @dataclass(frozen=True)
 class SumExamples:
-    """What a `ChatExamples` is asked for: 20 sums with their answers."""
+    """What a `ChatExamples` is asked for: 20 sums with their answers, which no cache keeps."""
+
+    key: ClassVar[str] = ""
+    size: ClassVar[int] = 0
+    reading: ClassVar[Reading] = Reading()
+
+    def stream(self) -> Iterator[ChatExample]:
+        yield from self.read()
 
     def read(self) -> Sequence[ChatExample]:
         problems = [Sums().train_problem(0, index) for index in range(20)]
