@@ -9,6 +9,7 @@ arXiv:2501.12948, section 2.2 and B.3.1). The specified place is the one, closed
 - **An unfinished completion may be right**: where the length limit cut it off after the answer block was closed, the
   answer stands. If the block is not closed there is no answer.
 
+A fraction of the question that is not the reference's own ("48/2" for 24) is not worked out and scores 0 (`text.copied`).
 Numbers are compared exactly, other answers as normalised text; see `r1_lightning.text.answers`.
 """
 
@@ -27,6 +28,7 @@ from r1_lightning.text.answers import (
     same_answer,
     same_number,
 )
+from r1_lightning.text.copied import is_copied
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
@@ -66,6 +68,8 @@ class AccuracyReward:
         if given is None:
             return Verdict(0.0, "no answer in its place" if self.strict else "no answer")
         right = same_answer(given, problem.answer) if self.strict else leniently_right(given, problem)
+        if right and "/" in given and is_copied(given, problem.answer, problem.question):
+            return Verdict(0.0, f"answered {shorten(given)}, which the question says and which is not worked out")
         if right:
             return Verdict(1.0, "right")
         return wrong(given, problem)

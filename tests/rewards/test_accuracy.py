@@ -157,3 +157,25 @@ def test_grades_by_form() -> None:
     assert formed == Grade(strict=True, lenient=True, well_formed=True, accurate=True)
     assert bare == Grade(strict=False, lenient=True, well_formed=False, accurate=True)
     assert not grades(pairs, AccuracyReward())[0].well_formed
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "question", "score"),
+    [
+        ("48/2", "24", "What is 48/2?", 0.0),
+        ("48 / 2", "24", "What is 48 / 2?", 0.0),
+        ("2/4", "1/2", "Reduce 2/4.", 0.0),
+        ("6/3", "2", "Divide 6 by 3.", 0.0),
+        ("10/4", "2.5", "Write 10/4 as a decimal.", 0.0),
+        ("24", "24", "What is 48/2?", 1.0),
+        ("1/2", "1/2", "Is 1/2 or 2/3 smaller?", 1.0),
+        ("0.5", "1/2", "Reduce 2/4.", 1.0),
+        ("48/2", "24", "What is three times eight?", 1.0),
+    ],
+)
+def test_the_question_s_own_fraction_is_no_answer(answer: str, reference: str, question: str, score: float) -> None:
+    problem, given = (
+        Problem(question, reference, "p"),
+        Completion(f"<think>so</think><answer>{answer}</answer>", 9, True),
+    )
+    assert AccuracyReward()(problem, given).score == score == AccuracyReward(strict=False)(problem, given).score
