@@ -84,3 +84,15 @@ def test_a_bad_field_is_named_with_file_and_line(tmp_path: Path, change: dict, m
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"absent\.jsonl"):
         _ = AnsweredFile(str(tmp_path / "absent.jsonl")).rows
+
+
+def test_levels_as_columns_hold_them_and_rows_of_other_formats(tmp_path: Path) -> None:
+    """A float that is whole, none at all, and a row of Alpaca, whose `level` would mean something else."""
+    rows: list[dict[str, object]] = [
+        {"question": "q", "completion": "c", "level": 2.0},
+        {"question": "q", "completion": "c", "level": None, "reasoning_content": "r"},
+        {"instruction": "q", "output": "c", "level": "hard", "domain": ["x"]},
+    ]
+    found = _file(tmp_path, *rows).rows
+    assert [row["level"] for row in found] == [2, 1, 1] and [row["domain"] for row in found] == ["general"] * 3
+    assert [row["completion"] for row in found] == ["c", "<think>\nr\n</think>\n\nc", "c"]

@@ -91,3 +91,15 @@ def test_every_source_says_the_language_of_its_problems() -> None:
                 says = len(node.args) > 3 or any(keyword.arg == "language" for keyword in node.keywords)
                 silent += [] if says else [f"{path.name}:{node.lineno}"]
     assert silent == []
+
+
+@pytest.mark.parametrize("value", [3, 3.0, "3", "3.0", " 3 ", "+3"])
+def test_a_whole_number_is_one_in_every_column_s_type(value: object) -> None:
+    """A column with a null in it holds floats, and CSV holds text."""
+    assert Row({"level": value}, "x").whole("level", 1, 5) == 3
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), 6.0, 0.0, True, None, "3.5", [3.0], "three"])
+def test_what_is_no_whole_number_is_refused(value: object) -> None:
+    with pytest.raises(InvalidInput, match="it must be a whole number from 1 to 5"):
+        Row({"level": value}, "x").whole("level", 1, 5)
