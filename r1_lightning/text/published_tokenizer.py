@@ -94,6 +94,12 @@ def prefixes_every_piece(tokenizer: Tokenizer) -> bool:
     return '"prepend_scheme": "first"' not in json.dumps(_prefixing_parts(tokenizer))
 
 
+def added_words(tokenizer: Tokenizer, control: Mapping[str, Control]) -> list[str]:
+    """The added tokens that anybody may write."""
+    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+    return [name for name in added if name not in control]
+
+
 def first_stretch(text: str, words: re.Pattern[str]) -> str:
     """What stands in `text` before the first of `words`, added tokens that anybody may write."""
     match = words.search(text)
@@ -168,6 +174,12 @@ def stretches(pieces: Sequence[str], control: Mapping[str, Control]) -> list[Str
             found += [token_id, ""]
             strips_next = token.rstrip
     return [stretch for stretch in found if stretch != ""]
+
+
+def cut(text: str, spelled: re.Pattern[str] | None) -> list[str]:
+    """`text` in pieces that end after the first character of everything that `spelled` matches."""
+    places = [match.start() + 1 for match in spelled.finditer(text)] if spelled else []
+    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str]:

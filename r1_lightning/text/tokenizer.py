@@ -105,13 +105,16 @@ class TextTokenizer:
         require(wants_bos in (None, False, True), "add_bos_token", wants_bos, "it must be true or false")
         self.begins_with_bos = published.begin_with(tokenizer, names["bos"], str(names["eos"]), wants_bos is True)
         self._control = published.control_tokens(tokenizer, (*self.eos_ids, self.pad_id))
-        self._words = published.any_of(_added_words(tokenizer, self._control))
+        self._words = published.any_of(published.added_words(tokenizer, self._control))
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._text = published.for_text(tokenizer, self._control)
         self._continuing = published.continuing(self._text)
         self._prefixes_every_piece = published.prefixes_every_piece(self._text)
         self._config = dict(config)
+        # A Unigram model may hold the spelling of a control token as a word of its own.
+        leaking = [name for name, (i, _) in self._control.items() if i in _encoded(self._text, [name], False)[0]]
+        self._leaking = published.any_of(leaking) if leaking else None
 
     @property
     def vocab_size(self) -> int:
@@ -139,16 +142,16 @@ class TextTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all cores, without the character offsets that nobody here reads."""
-        return _encoded(self._text, texts, begins=True)
+        return self._read(self._text, texts, begins=True)
 
     def encode_continuations(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts that follow others, such as completions: nothing is put before the first word."""
         if self._continuing is self._text or not self._prefixes_every_piece:
-            return _encoded(self._continuing, texts, begins=False)
+            return self._read(self._continuing, texts, begins=False)
         firsts = [published.first_stretch(text, self._words) for text in texts]
-        opened = _encoded(self._continuing, firsts, begins=False)
+        opened = self._read(self._continuing, firsts, begins=False)
         rests = [text[len(first) :] for text, first in zip(texts, firsts, strict=True)]
-        return [a + b for a, b in zip(opened, _encoded(self._text, rests, begins=False), strict=True)]
+        return [a + b for a, b in zip(opened, self._read(self._text, rests, begins=False), strict=True)]
 
     def encode_prompts(self, template: ChatTemplate, questions: Sequence[str], after: str = "") -> list[list[int]]:
         """Token ids of each question in its template, and of the template's text `after` it.
@@ -169,8 +172,18 @@ class TextTokenizer:
                 ids = [*ids, stretch]
                 continue
             is_first = number == 0 or self._prefixes_every_piece
-            ids = [*ids, *_encoded(self._text if is_first else self._continuing, [stretch], begins=False)[0]]
+            ids = [*ids, *self._read(self._text if is_first else self._continuing, [stretch], begins=False)[0]]
         return ids
+
+    def _read(self, tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
+        """Token ids of texts; a spelling that would be a control token all the same is cut after its first character."""
+        rows = _encoded(tokenizer, texts, begins)
+        for number, text in enumerate(texts if self._leaking else ()):
+            first, *rest = published.cut(text, self._leaking)
+            if rest:
+                parts = _encoded(tokenizer, [first], begins) + _encoded(self._continuing, rest, False)
+                rows[number] = [token_id for ids in parts for token_id in ids]
+        return rows
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of `ids`. Bytes that form no character, as a model may sample them, become U+FFFD."""
@@ -221,11 +234,6 @@ class TextTokenizer:
             ) from error
         require(isinstance(config, dict), "tokenizer", str(folder), f"{CONFIG_FILE} must hold an object")
         return cls(tokenizer, config, published.end_ids(Path(folder)))
-
-
-def _added_words(tokenizer: Tokenizer, control: Mapping[str, published.Control]) -> list[str]:
-    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
-    return [name for name in added if name not in control]
 
 
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
