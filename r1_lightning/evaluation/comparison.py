@@ -15,7 +15,7 @@ import numpy as np
 
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
-from r1_lightning.functional.intervals import bootstrap_mean_interval
+from r1_lightning.functional.intervals import share_interval
 from r1_lightning.rewards.combine import judge_all
 from r1_lightning.rewards.known_quality import KnownQuality
 from r1_lightning.tasks.family import FamilyTask
@@ -78,5 +78,5 @@ class Comparison:
             once = replace(evaluator, problems=problems, config=replace(evaluator.config, samples=1))
             replies = [row[0] for row in once.completions(model, progress)]
             scores = [verdict.score for verdict in judge_all(KnownQuality(), list(zip(problems, replies, strict=True)))]
-            measures[f"quality_{name}"] = Measure(float(np.mean(scores)), bootstrap_mean_interval(scores))
+            measures[f"quality_{name}"] = Measure(float(np.mean(scores)), share_interval(scores))
         return measures

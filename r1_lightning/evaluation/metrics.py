@@ -2,7 +2,9 @@
 
 pass@1 is the mean over problems of the share of k samples that are right, counted strictly (format and answer) and leniently
 (the right answer at the end, in any form); cons@k is the accuracy of the majority vote over k answers (R1v2 appendix D.1).
-Intervals of means come from a bootstrap over problems, because samples of one problem are not independent.
+pass@k, strict, is the chance that at least one of k samples is right, without bias (`functional.intervals.pass_at_k`).
+Intervals of means come from a bootstrap over problems, because samples of one problem are not independent; where all problems have
+one mean it sees no spread, and Wilson's interval over the problems stands in (`share_interval`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, wilson_interval
+from r1_lightning.functional.intervals import (
+    Interval,
+    bootstrap_mean_interval,
+    pass_at_k,
+    share_interval,
+    wilson_interval,
+)
 from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
 from r1_lightning.rewards.voting import majorities_right
@@ -41,9 +49,10 @@ def measure_samples(
 ) -> dict[str, Measure]:
     """Measures by name, from k completions of a `form` for each problem; `accuracy` judges them, by default the exact rule.
 
-    Names: pass_at_1, pass_at_1_lenient, cons_at_k, format_rate, completion_tokens_mean, language_consistency,
-    wordless_thinking_rate, mixed_language_rate, finished_rate. The vote of cons_at_k is by the equality of `accuracy`
-    (`rewards.voting`), of the problems that have one: where all are programs there is no cons_at_k.
+    Names: pass_at_1, pass_at_1_lenient, pass_at_2, pass_at_4, ... and pass_at_k of all k samples, cons_at_k, format_rate,
+    completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate.
+    The vote of cons_at_k is by the equality of `accuracy` (`rewards.voting`), of the problems that have one: where all are programs
+    there is no cons_at_k.
     Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by name.
     """
     pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
@@ -54,7 +63,8 @@ def measure_samples(
     def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:
         table = np.array([[value(i, j) for j in range(len(completions[i]))] for i in rows], dtype=float)
         clusters = np.repeat(np.arange(len(table)), table.shape[1])
-        return Measure(float(table.mean()), bootstrap_mean_interval(table.ravel(), clusters))
+        interval = share_interval if table.max() <= 1 else bootstrap_mean_interval
+        return Measure(float(table.mean()), interval(table.ravel(), clusters))
 
     consistency = LanguageConsistencyReward()
     right = [[grade.lenient for grade in row] for row in graded]
@@ -66,6 +76,7 @@ def measure_samples(
     return {
         "pass_at_1": mean(lambda i, j: graded[i][j].strict),
         "pass_at_1_lenient": mean(lambda i, j: graded[i][j].lenient),
+        **_passes([sum(grade.strict for grade in row) for row in graded], len(completions[0])),
         **_consensus(votes, len(completions[0])),
         "format_rate": mean(lambda i, j: graded[i][j].well_formed),
         "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
@@ -77,6 +88,16 @@ def measure_samples(
         "finished_rate": mean(lambda i, j: completions[i][j].finished),
         **of_tasks,
     }
+
+
+def _passes(right: Sequence[int], samples: int) -> dict[str, Measure]:
+    """pass@k for k = 2, 4, 8, ... and all samples, without bias, from how many of each problem's samples are right, strictly."""
+    counts = sorted({samples, *(2**power for power in range(1, samples.bit_length()))} - {1})
+    found = {}
+    for k in (count for count in counts if count <= samples):
+        shares = [pass_at_k(samples, count, k) for count in right]
+        found[f"pass_at_{k}"] = Measure(float(np.mean(shares)), share_interval(shares))
+    return found
 
 
 def _consensus(votes: Sequence[bool], samples: int) -> dict[str, Measure]:

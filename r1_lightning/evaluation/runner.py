@@ -83,7 +83,8 @@ class Evaluator:
 
 # What a reader of the table has to know; the rest says it by its name.
 MEANINGS = {
-    "pass_at_1": "share of samples that are right, in the form asked for; lenient: the right answer at the end, in any form",
+    "pass_at_1": "share of samples that are right, in the form asked for; lenient: the right answer at the end, in any form; "
+    "pass_at_k: the chance that at least one of k samples is right",
     "language_consistency": "share of the thinking's words that are in the question's language; 1 where it has none (wordless)",
     "pair_accuracy": "share of pairs whose better response has the higher score (a tie counts half); 0.5 is chance",
     "margin": "mean difference of their scores, in nats of the odds that it is preferred",

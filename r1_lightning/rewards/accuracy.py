@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from r1_lightning.rewards.combine import judge_all
 from r1_lightning.text.answers import (
@@ -31,7 +32,7 @@ from r1_lightning.text.answers import (
 from r1_lightning.text.copied import is_copied
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
-from r1_lightning.types.text import AccuracyFunction, Completion, Problem, RewardFunction, Verdict
+from r1_lightning.types.text import AccuracyFunction, Completion, JudgeName, Problem, RewardFunction, Verdict
 
 # Enough of a wrong answer for a person to see what it was, in one line of a log.
 SHOWN_CHARS = 60
@@ -59,6 +60,7 @@ class AccuracyReward:
     name: str = "accuracy"
     strict: bool = True
     form: FormName = R1_ZERO_FORM
+    judges: ClassVar[tuple[JudgeName, ...]] = ("exact",)
 
     def __post_init__(self) -> None:
         require_choice("form", self.form, FORMS)

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache
+from typing import ClassVar
 
 from r1_lightning.rewards import sandbox_packages
 from r1_lightning.rewards.accuracy import shorten
@@ -52,7 +53,7 @@ from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.text.programs import final_program, lenient_program
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
-from r1_lightning.types.text import Completion, Problem, Verdict
+from r1_lightning.types.text import Completion, JudgeName, Problem, Verdict
 
 _TIMES = (CPU, CLOCK, PROGRAM)  # ends by a limit of time
 
@@ -77,6 +78,8 @@ class CodeReward:
             tests.
         SandboxError: when called, a sandbox that does not start.
     """
+
+    judges: ClassVar[tuple[JudgeName, ...]] = ("code",)
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 from r1_lightning.rewards.accuracy import counted_answer, leniently_right, shorten, wrong
 from r1_lightning.rewards.math_equality import quick_comparison
@@ -31,7 +31,7 @@ from r1_lightning.text.answers import (
 from r1_lightning.text.copied import is_copied
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
-from r1_lightning.types.text import Completion, Problem, Verdict
+from r1_lightning.types.text import Completion, JudgeName, Problem, Verdict
 
 _RIGHT = Verdict(1.0, "right")
 
@@ -45,6 +45,8 @@ class MathReward:
         workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
         form: of the completions, which says where the answer stands (`text.reasoning_format.FORMS`).
     """
+
+    judges: ClassVar[tuple[JudgeName, ...]] = ("exact", "math")
 
     def __init__(
         self,

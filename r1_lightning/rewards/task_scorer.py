@@ -11,6 +11,7 @@ Those scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from r1_lightning.rewards.verifier_pool import PoolVerdict, VerifierPool
 from r1_lightning.tasks.reasoning_gym_task import ENTRY
@@ -18,7 +19,7 @@ from r1_lightning.text.answers import final_answer
 from r1_lightning.text.boxed import MAX_BOX_CHARS
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import InvalidInput, require_choice
-from r1_lightning.types.text import Completion, Problem, Verdict
+from r1_lightning.types.text import Completion, JudgeName, Problem, Verdict
 
 MAX_SCORED_CHARS = MAX_BOX_CHARS  # the longest reference in 400 of each generator has 8,400
 PROGRAM = "r1_lightning.rewards.task_worker"
@@ -36,6 +37,8 @@ class TaskScorer:
     Raises:
         InvalidInput: when judging, a problem that does not come from `ReasoningGymTask`.
     """
+
+    judges: ClassVar[tuple[JudgeName, ...]] = ("reasoning_gym",)
 
     def __init__(
         self,

@@ -58,8 +58,9 @@ def evaluate(
     `changes` replaces fields of its own `EvaluationConfig`. `task` are overrides that name another task than its own and settings
     of it (`["task=math500", "paths.data=FOLDER"]`): an artefact keeps its template, a checkpoint, which has no task, takes the
     task's. Answers are judged by the `accuracy` of the reward that it was trained with, or of another option of configs/reward; by
-    the exact rule where there is neither. Raises `InvalidInput` for a folder that is neither whole artefact nor checkpoint, for bad
-    values, and, without `trust_targets`, for a configuration that names code which is not ours.
+    the task's judge where there is neither, or where `task` names another task. Raises `InvalidInput` for a folder that is neither
+    whole artefact nor checkpoint, for bad values, and, without `trust_targets`, for a configuration that names code which is not
+    ours.
     """
     artefact, config = opened_for_measuring(folder, task, trust_targets)
     stored = evaluation_settings(config) or EvaluationConfig()
@@ -69,7 +70,9 @@ def evaluate(
     template = parts["template"]
     if reward is not None:
         check_forms({"task": {"template": template.name}, "reward": OmegaConf.to_container(_reward_node(reward))})
-    accuracy = accuracy_of(parts.get("reward") if reward is None else named_reward(reward))
+    own = None if task else parts.get("reward")
+    asked = own if reward is None else named_reward(reward)
+    accuracy = accuracy_of(asked, config.task.get("judge"), template.form)
     if forced_prefix == EMPTY_THINK:
         forced_prefix = FORMS[template.form].empty_think
     evaluator = Evaluator(problems, parts["tokenizer"], template, settings, config.seed, forced_prefix, accuracy)
@@ -137,7 +140,10 @@ def main() -> int:
     parser.add_argument(
         "--trust-targets", action="store_true", help="also run code of others that the artefact's configuration names"
     )
-    parser.add_argument("--reward", help="judge answers by this option of configs/reward; default: as it was trained")
+    parser.add_argument(
+        "--reward",
+        help="judge answers by this option of configs/reward; default: as it was trained, else by task.judge",
+    )
     for item in fields(EvaluationConfig):
         kind = type(item.default)
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, help="default: as in the artefact's config")

@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import require
+from r1_lightning.types.text import JudgeName
 
 GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
 SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
 # By group, the keys that change nothing of what is made: they stay out of the fingerprint.
-UNCOUNTED = {"stage": (*GRAPH_KEYS, *SHARE_KEYS), "task": ("name",)}
+UNCOUNTED = {"stage": (*GRAPH_KEYS, *SHARE_KEYS), "task": ("name", "judge")}
 # Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
     "trainer": {"threads": int | None, "checkpoint_every_steps": int, "max_time": str | None},
-    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict, "name": str},
+    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict, "name": str, "judge": JudgeName},
     "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
     "paths": {"root": str, "data": str},
 }

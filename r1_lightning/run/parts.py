@@ -21,12 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rewards.judges import EXACT, accuracy_by
 from r1_lightning.run.keys import GRAPH_KEYS, RUN_KEYS
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
+from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
-from r1_lightning.types.text import RewardFunction
+from r1_lightning.types.text import JudgeName, RewardFunction
 
 TOKEN_CACHE = "token_cache"  # the folder below paths.root for token ids of large files
 
@@ -105,9 +107,15 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
     return parts
 
 
-def accuracy_of(reward: WeightedSum | None) -> RewardFunction | None:
-    """What an evaluation asks whether an answer is right: the reward's own `accuracy`, so that both count the same; or None."""
-    return next((part for part in reward.rewards if part.name == "accuracy"), None) if reward else None
+def accuracy_of(
+    reward: WeightedSum | None, judge: JudgeName | None = None, form: FormName = R1_ZERO_FORM
+) -> RewardFunction | None:
+    """What an evaluation asks whether an answer is right: the reward's own `accuracy`, so that both count the same.
+
+    Without one what the task's `judge` stands for, for completions of `form`; None for the exact rule, and where none is named.
+    """
+    found = next((part for part in reward.rewards if part.name == "accuracy"), None) if reward else None
+    return accuracy_by(judge, form) if found is None and judge not in (None, EXACT) else found
 
 
 def set_up_torch(threads: int | None) -> None:

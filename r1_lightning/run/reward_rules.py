@@ -8,13 +8,17 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from r1_lightning.rewards.judges import OPTIONS, accuracy_class
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import require, require_choice
+
+COMPARISON = "r1_lightning.evaluation.comparison.Comparison"
 
 
 def check_rewards(plain: Mapping[str, Any]) -> None:
     """Raise `InvalidInput` for the first of these rules that a resolved configuration breaks."""
     check_forms(plain)
+    check_judges(plain)
     _check_supervision(plain)
     _check_models("reward", plain.get("reward"), (plain.get("stage") or {}).get("inputs") or {})
 
@@ -25,6 +29,50 @@ def check_forms(plain: Mapping[str, Any]) -> None:
     if plain.get("reward") and name is not None:
         require_choice("task.template", name, TEMPLATES)
         _check_form("reward", plain["reward"], name)
+
+
+def check_judges(plain: Mapping[str, Any]) -> None:
+    """Raise InvalidInput where what says "right" in a run is not what judges the task's answers (`rewards.judges`).
+
+    A comparison has its own rewards, `stage.accuracy`, and reads no other.
+    """
+    task, stage = plain.get("task") or {}, plain.get("stage") or {}
+    judge, template = str(task.get("judge") or ""), TEMPLATES.get(str(task.get("template")))
+    if stage.get("_target_") == COMPARISON:
+        reward = plain.get("reward")
+        shown = None if not isinstance(reward, Mapping) else reward.get("_target_", reward)
+        allowed = "stage=compare reads stage.accuracy and no reward; leave it out"
+        require(not reward, "reward", shown, allowed)
+        for form, node in (stage.get("accuracy") or {}).items() if judge else ():
+            target = f"stage.accuracy.{form}" + (".other" if isinstance(node, Mapping) and "other" in node else "")
+            remedy = f"set {target}._target_={_class_of(accuracy_class(judge))}"
+            _require_judge(f"stage.accuracy.{form}", _judges_in(node), judge, remedy)
+    elif judge and template and isinstance(plain.get("reward"), Mapping):
+        option = OPTIONS.get(template.form, {}).get(judge)
+        remedy = (
+            f"use reward={option}"
+            if option
+            else f"set reward.rewards.accuracy._target_={_class_of(accuracy_class(judge))}"
+        )
+        _require_judge("reward", _judges_in(plain["reward"]), judge, remedy)
+
+
+def _require_judge(field: str, found: set[str], judge: str, remedy: str) -> None:
+    allowed = f"the answers of this task are judged by {judge} (task.judge); {remedy}"
+    require(not found or judge in found, field, " and ".join(sorted(found)), allowed)
+
+
+def _judges_in(node: Any) -> set[str]:
+    """The judges that the rewards in `node` name."""
+    items = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
+    found = {judge for item in items for judge in _judges_in(item)}
+    if isinstance(node, Mapping) and "_target_" in node:
+        found |= set(getattr(get_object(node["_target_"]), "judges", ()))
+    return found
+
+
+def _class_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _check_form(path: str, node: Any, template: str) -> None:

@@ -98,7 +98,7 @@ def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evalu
             data.held_out_rows(settings.items), settings, data.row_tokens, parts["tokenizer"].pad_id
         )
     problems = held_out_problems(parts["source"], settings)
-    accuracy = accuracy_of(parts.get("reward"))
+    accuracy = accuracy_of(parts.get("reward"), config.task.get("judge"), parts["template"].form)
     evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
     return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
 

@@ -130,7 +130,7 @@ DEEPSEEK_R1 = ChatTemplate("deepseek_r1", "<｜User｜>", "<｜Assistant｜><thi
 PLAIN = ChatTemplate("plain", "", "")
 
 TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType(
-    {template.name: template for template in (R1_ZERO, R1, DEEPSEEK_R1, PLAIN)}
+    {template.name: template for template in (R1_ZERO, R1, PLAIN, DEEPSEEK_R1)}
 )
 
 

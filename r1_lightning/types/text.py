@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 Language = Literal["en", "zh"]
+# What judges the answers of a task: see `rewards/judges.py`.
+JudgeName = Literal["exact", "math", "code", "reasoning_gym"]
 
 
 @dataclass(frozen=True, slots=True)

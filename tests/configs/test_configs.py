@@ -60,6 +60,15 @@ GOES_WITH = {
     "rollout/paper": ["model=v3_671b"],
     "reward/r1": ["task.template=r1"],
     "reward/r1_code": ["task.template=r1"],
+    "reward/r1_math": ["task.template=r1"],
+    "reward/r1_stage_1_code": ["task=programs"],
+    "reward/reasoning_gym": ["task=reasoning_gym"],
+    **{
+        f"task/{name}": ["reward=math"]
+        for name in ("aime24", "cmath", "gpqa", "gsm8k", "gsm8k_hub", "math500", "rows", "trl", "verl")
+    },
+    **{f"task/{name}": ["reward=code"] for name in ("humaneval", "livecodebench", "mbpp", "programs")},
+    "task/reasoning_gym": ["reward=reasoning_gym"],
     "reward/r1_opened": ["task.template=deepseek_r1"],
     "reward/r1_tiny_stage_2": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
@@ -97,7 +106,7 @@ def test_every_group_is_shared_or_a_stage_s_own() -> None:
 @pytest.mark.parametrize("file", FILES)
 def test_every_option_composes_and_fits_its_target(file: str, request: pytest.FixtureRequest) -> None:
     group, option = file.split("/")
-    judges = group in ("reward", "stage", "experiment")
+    judges = group in ("reward", "stage", "experiment", "task")
     if judges and "CodeReward" in OmegaConf.to_yaml(compose_stage([f"{group}={option}"]).config):
         request.getfixturevalue("isolated")  # refused where programs cannot be isolated
     stage = [f"stage={STAGE_OF[file]}"] if file in STAGE_OF else []

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from r1_lightning.evaluation.metrics import Measure, measure_samples
-from r1_lightning.functional.intervals import bootstrap_mean_interval, wilson_interval
+from r1_lightning.functional.intervals import bootstrap_mean_interval, share_interval, wilson_interval
 from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.types.text import Completion, Problem
 
@@ -53,8 +53,11 @@ def test_means_by_hand_with_intervals_over_problems(name: str) -> None:
     measure = measure_samples(PROBLEMS, SAMPLES)[name]
     flat = [value for row in BY_HAND[name] for value in row]
     assert measure.value == pytest.approx(sum(flat) / 8)
-    expected = bootstrap_mean_interval(flat, [0, 0, 0, 0, 1, 1, 1, 1])
+    clusters = [0, 0, 0, 0, 1, 1, 1, 1]
+    expected = share_interval(flat, clusters) if max(flat) <= 1 else bootstrap_mean_interval(flat, clusters)
     assert measure.interval == expected
+    if sum(flat[:4]) == sum(flat[4:]):
+        return  # no spread between the two: Wilson's interval, in test_intervals
     # Two problems: a resample is one of them twice, or both, so the bounds are the two problems' own means.
     means = sorted(sum(row) / 4 for row in BY_HAND[name])
     assert [measure.interval.low, measure.interval.high] == pytest.approx(means)
@@ -63,7 +66,7 @@ def test_means_by_hand_with_intervals_over_problems(name: str) -> None:
 def test_the_names_and_the_vote() -> None:
     """Votes are 5 5 6 5 and 9 9 9 none: both majorities are right, Wilson's interval of 2 of 2 is 0.342 to 1."""
     measures = measure_samples(PROBLEMS, SAMPLES)
-    assert set(measures) == {*BY_HAND, "cons_at_4"}
+    assert set(measures) == {*BY_HAND, "cons_at_4", "pass_at_2", "pass_at_4"}
     vote = measures["cons_at_4"]
     assert (vote.value, vote.interval) == (1.0, wilson_interval(2, 2))
     assert vote.interval.low == pytest.approx(0.342, abs=0.001)
@@ -96,9 +99,13 @@ def test_samples_of_one_problem_are_not_independent() -> None:
 
 
 def test_one_problem_has_no_spread_and_says_so() -> None:
+    """A share has Wilson's interval of one trial, p = 1/4, z^2 = 3.841459: the centre (0.25 + z^2/2) / (1 + z^2) = 0.448363 and
+    half the width z sqrt(0.1875 + z^2/4) / (1 + z^2) = 0.433728; a mean length has none."""
     measures = measure_samples(PROBLEMS[:1], SAMPLES[:1])
     assert measures["pass_at_1"].value == 0.25
-    assert math.isnan(measures["pass_at_1"].interval.low)
+    interval = measures["pass_at_1"].interval
+    assert (interval.low, interval.high) == pytest.approx((0.014635, 0.882091), abs=1e-6)
+    assert math.isnan(measures["completion_tokens_mean"].interval.low)
 
 
 def test_every_problem_needs_its_samples() -> None:
@@ -163,3 +170,27 @@ def test_no_answer_is_never_right_and_programs_have_no_vote() -> None:
     # Beside programs the vote is that of the other problems: one of one.
     mixed = measure_samples([*programs, PROBLEMS[0]], [*samples, [done(RIGHT_5)] * 8])
     assert mixed["cons_at_8"].value == 1.0 and mixed["pass_at_1"].value == pytest.approx(1 / 21)
+
+
+def test_pass_at_k_is_the_chance_that_one_of_k_is_right() -> None:
+    """One of 4 is right in each problem: 2 of 4 miss it in C(3,2) of C(4,2) draws, 3 of 6, so pass@2 is 1/2; all 4 hold it."""
+    measures = measure_samples(PROBLEMS, SAMPLES)
+    assert (measures["pass_at_1"].value, measures["pass_at_2"].value, measures["pass_at_4"].value) == (0.25, 0.5, 1.0)
+    # Of 3 and 0 right among 6: k = 2 gives 1 - 3/15 = 0.8 and 0; with 3 wrong ones k = 4 never misses; the mean is half.
+    rows = [[done(RIGHT_5)] * 3 + [done(WRONG_5)] * 3, [done("none")] * 6]
+    found = {name: m.value for name, m in measure_samples(PROBLEMS, rows).items() if name.startswith("pass_at_")}
+    expected = {"pass_at_1": 0.25, "pass_at_1_lenient": 0.25, "pass_at_2": 0.4, "pass_at_4": 0.5, "pass_at_6": 0.5}
+    assert found == pytest.approx(expected)
+    once = measure_samples(PROBLEMS, [[done(RIGHT_5)], [done("none")]])
+    assert [name for name in once if name.startswith("pass_at_")] == ["pass_at_1", "pass_at_1_lenient"]
+
+
+def test_nothing_right_of_8_problems_is_no_certainty() -> None:
+    """Wilson of 0 of 8: [0, z^2 / (8 + z^2)] = 3.841459 / 11.841459 = 0.324408; lengths in tokens keep the bootstrap."""
+    measures = measure_samples(PROBLEMS[:1] * 8, [[done("none", 7)] * 2] * 8)
+    for name in ("pass_at_1", "pass_at_1_lenient", "pass_at_2", "format_rate"):
+        interval = measures[name].interval
+        assert (interval.low, interval.high) == (0.0, pytest.approx(0.324408, abs=1e-6)), name
+    assert measures["finished_rate"].interval.low == pytest.approx(1 - 0.324408, abs=1e-6)
+    tokens = measures["completion_tokens_mean"].interval
+    assert (tokens.low, tokens.high) == (7.0, 7.0)

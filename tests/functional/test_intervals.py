@@ -17,6 +17,7 @@ from r1_lightning.functional.intervals import (
     bootstrap_mean_interval,
     majority_vote,
     pass_at_k,
+    share_interval,
     wilson_interval,
 )
 from r1_lightning.types.errors import InvalidInput
@@ -190,3 +191,44 @@ def test_the_winner_has_the_most_votes(answers: list[str | None]) -> None:
 
 def test_an_interval_prints_in_one_short_piece() -> None:
     assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+@pytest.mark.parametrize(
+    ("values", "clusters", "wilson"),
+    [
+        ([0] * 8, None, (0, 8)),
+        ([1] * 8, None, (8, 8)),
+        ([0] * 64, [i // 8 for i in range(64)], (0, 8)),  # 8 problems of 8 samples are 8 trials
+        ([1, 0] * 6, [i // 2 for i in range(12)], (3, 6)),  # each problem half right
+        ([0], None, (0, 1)),  # a single problem: the bootstrap has no bounds
+        ([1, 1, 1, 0], [0, 0, 0, 0], None),
+        ([0.1 + 0.2, 0.3], None, None),  # equal but for rounding
+    ],
+)
+def test_a_share_without_spread_has_wilsons_interval(
+    values: list[float], clusters: list[int] | None, wilson: tuple[int, int] | None
+) -> None:
+    found = share_interval(values, clusters)
+    assert found.estimate == pytest.approx(float(np.mean(values))) and found.low <= found.estimate <= found.high
+    assert found.high - found.low > 0.2
+    if wilson is not None:
+        expected = wilson_interval(*wilson)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_of_nothing_has_a_closed_form() -> None:
+    for n in (1, 4, 8, 20, 500):
+        assert share_interval([0] * n).high == pytest.approx(
+            1.959963984540054**2 / (n + 1.959963984540054**2), abs=1e-12
+        )
+        assert share_interval([1] * n).low == pytest.approx(n / (n + 1.959963984540054**2), abs=1e-12)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=2, max_size=20).filter(lambda values: len(set(values)) > 1))
+def test_a_share_with_spread_keeps_its_bootstrap(values: list[float]) -> None:
+    assert share_interval(values) == bootstrap_mean_interval(values)
+
+
+def test_a_share_is_between_0_and_1() -> None:
+    with pytest.raises(InvalidInput, match="a share is a mean of values in"):
+        share_interval([0.5, 1.5])

@@ -280,3 +280,14 @@ def test_a_stage_that_many_need_is_composed_and_checked_once(monkeypatch: pytest
 def _nodes(node: graph.Node) -> list[graph.Node]:
     below = [one for source in node.inputs.values() if isinstance(source, graph.Node) for one in _nodes(source)]
     return [node, *below]
+
+
+def test_the_judge_of_a_task_is_not_in_the_fingerprint() -> None:
+    """It refuses rewards and judges measures; what is learned is the same."""
+    with composing():
+        digests = {
+            graph.stage_fingerprint(compose_stage(["stage=grpo", *more]), {})
+            for more in ([], ["task.judge=math"], ["~task.judge"])
+        }
+        other = graph.stage_fingerprint(compose_stage(["stage=grpo", "task.template=r1"]), {})
+    assert len(digests) == 1 and other not in digests

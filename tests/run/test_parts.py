@@ -18,6 +18,7 @@ from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.format import FormatReward
+from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rollout import vllm_engine
 from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
@@ -156,6 +157,15 @@ def test_the_reward_called_accuracy_judges_evaluations() -> None:
     assert accuracy_of(WeightedSum([FormatReward(), accuracy])) is accuracy
     assert accuracy_of(WeightedSum([FormatReward()])) is None
     assert accuracy_of(None) is None
+
+
+def test_without_a_reward_the_task_s_judge_judges_evaluations() -> None:
+    accuracy = AccuracyReward()
+    assert accuracy_of(WeightedSum([accuracy]), "math") is accuracy
+    found = accuracy_of(None, "math", "r1")
+    assert isinstance(found, MathReward) and found.form == "r1"
+    assert isinstance(accuracy_of(WeightedSum([FormatReward()]), "math"), MathReward)
+    assert accuracy_of(None, "exact", "r1") is None  # the exact rule, which is asked where nothing else is
 
 
 def test_the_seed_decides_the_weights(config: DictConfig, parts: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def test_a_task_without_what_the_stage_trains_on_is_noticed_before_anything_is_m
     """A benchmark has nothing to train on; rows without worked solutions have nothing to pre-train on."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"problem": "p", "answer": 1}\n{"problem": "q", "answer": 2}\n', encoding="utf-8")
-    aime = ["stage=grpo", "task=aime24", f"task.source.test.file={rows}", "stage.evaluation.problems=2"]
+    aime = ["stage=grpo", "task=aime24", "reward=math", f"task.source.test.file={rows}", "stage.evaluation.problems=2"]
     benchmark = command(*aime, configs=REAL_CONFIGS).error
     assert benchmark.startswith("aime has no training rows here")
     train = f"task.source.train={{_target_: r1_lightning.tasks.rows.Rows, file: {tmp_path / 'train.jsonl'}}}"
