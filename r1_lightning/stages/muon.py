@@ -12,7 +12,7 @@ routers, convolutions and norms keep AdamW, whatever a family of models calls th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,22 @@ from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.types.errors import require, require_number
 
 MATCH_ADAMW_RMS = 0.2  # Moonlight section 2.2: AdamW's updates have a root mean square of 0.2 to 0.4
+
+
+# Numbers in one stack, 16 MB in FP32: small matrices share their products (two threads meet a fourth as often), large
+# ones gain nothing and would be copied.
+STACK_ELEMENTS = 2**22
+
+
+def stacks(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Parameters of one shape, type and device together, as many as `STACK_ELEMENTS` allows, at least one."""
+    alike: dict[object, list[list[Tensor]]] = {}
+    for parameter in parameters:
+        lists = alike.setdefault((parameter.shape, parameter.dtype, parameter.device), [[]])
+        if (len(lists[-1]) + 1) * parameter.numel() > STACK_ELEMENTS and lists[-1]:
+            lists.append([])
+        lists[-1].append(parameter)
+    return [stack for lists in alike.values() for stack in lists]
 
 
 class Muon(torch.optim.Optimizer):
@@ -43,22 +59,26 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["matrix"]:
-                for parameter in parameters:
-                    self._matrix_step(parameter, group)
+                for stack in stacks(parameters):
+                    self._matrix_step(stack, group)
             elif parameters:
                 self._adamw_step(parameters, group)
         return loss
 
-    def _matrix_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        gradient, mean = parameter.grad, state["momentum"]
-        assert gradient is not None
-        mean.lerp_(gradient, 1 - group["momentum"])
-        update = orthogonalised(gradient.lerp(mean, group["momentum"]))  # Nesterov's look ahead
-        scale = MATCH_ADAMW_RMS * max(parameter.shape[-2:]) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+    def _matrix_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """One update of matrices of one shape, orthogonalised in one stack: few products of a stack, not many small ones."""
+        updates = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            gradient, mean = parameter.grad, state["momentum"]
+            assert gradient is not None
+            mean.lerp_(gradient, 1 - group["momentum"])
+            updates.append(gradient.lerp(mean, group["momentum"]))  # Nesterov's look ahead
+        scale = MATCH_ADAMW_RMS * max(parameters[0].shape[-2:]) ** 0.5
+        for parameter, update in zip(parameters, orthogonalised(torch.stack(updates)), strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
 
     def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:

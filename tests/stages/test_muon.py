@@ -10,6 +10,7 @@ from torch import nn
 
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.reward_head import RewardModel
+from r1_lightning.stages import muon
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import MuonConfig, state_bytes
 from r1_lightning.types.errors import InvalidInput
@@ -84,6 +85,30 @@ def test_a_stack_moves_as_its_matrices() -> None:
         single.weight.grad = matrix
         MuonConfig(lr=0.1).build(single).step()
     assert torch.allclose(stack.weight, torch.stack([single.weight for single in singles]), atol=1e-6)
+
+
+def test_matrices_of_one_shape_move_together_as_each_alone() -> None:
+    """Three layers in one optimizer, and each in an optimizer of its own."""
+    together = nn.ModuleList(nn.Linear(12, 20, bias=False) for _ in range(3))
+    alone = copy.deepcopy(together)
+    mine, others = MuonConfig(lr=0.1).build(together), [MuonConfig(lr=0.1).build(layer) for layer in alone]
+    for step in range(3):
+        for layer, other in zip(together, alone, strict=True):
+            _with_gradients(layer, step), _with_gradients(other, step)
+        for optimizer in (mine, *others):
+            optimizer.step()
+    for layer, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(layer.weight, other.weight, rtol=1e-6, atol=1e-7)
+
+
+def test_stacks_hold_one_shape_and_no_more_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "STACK_ELEMENTS", 24)  # two of 3 x 4
+    wide = [torch.zeros(3, 4) for _ in range(5)]
+    tall, large, half = torch.zeros(4, 3), torch.zeros(5, 7), torch.zeros(3, 4, dtype=torch.bfloat16)
+    made = muon.stacks([wide[0], tall, wide[1], large, *wide[2:], half])
+    assert [len(stack) for stack in made] == [2, 2, 1, 1, 1, 1]
+    assert all(given is wanted for given, wanted in zip(made[0] + made[1] + made[2], wide, strict=True))
+    assert made[3][0] is tall and made[4][0] is large and made[5][0] is half
 
 
 def test_other_parameters_move_as_with_adamw() -> None:
