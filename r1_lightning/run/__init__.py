@@ -5,6 +5,7 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
     cli                 hydra.main composes the configuration; a person's mistake ends in one line and exit code 2
     openmp              how long torch's threads wait by spinning, before torch is imported
     compose             a stage's configuration, and from it those of the stages that make its inputs
+    settle              what an option has for one stage alone
     declared            names and plain types against the text of our classes, still without torch
     graph.plan          from the target down, for every stage of the graph, before anything is made:
         validate          each value against what takes it: names, types, ranges

@@ -10,6 +10,7 @@ A killed run goes on with the next model.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.text import Problem
 
 MODELS = "models"
+BOUNDS = ("value", "low", "high")
 
 
 def is_comparing(config: DictConfig) -> bool:
@@ -67,7 +69,7 @@ def run_comparison(config: DictConfig, folder: Path, inputs: Mapping[str, Artefa
     metrics = {f"compare/{name}/{key}": m.value for name, measures in measured.items() for key, m in measures.items()}
     rows = [
         {"model": name, "fingerprint": inputs[name].fingerprint[:SHORT_DIGITS], "measure": key}
-        | dict(zip(("value", "low", "high"), _numbers(measure), strict=True))
+        | {key: None if math.isnan(number) else number for key, number in zip(BOUNDS, _numbers(measure), strict=True)}
         for name, measures in measured.items()
         for key, measure in measures.items()
     ]
@@ -109,4 +111,7 @@ def _numbers(measure: Measure) -> tuple[float, float, float]:
 
 def _read(path: Path) -> dict[str, Measure]:
     stored = json.loads(path.read_text(encoding="utf-8"))
-    return {key: Measure(value, Interval(value, low, high)) for key, (value, low, high) in stored.items()}
+    known = {
+        key: [math.nan if n is None else n for n in numbers] for key, numbers in stored.items()
+    }  # null: of no sample
+    return {key: Measure(value, Interval(value, low, high)) for key, (value, low, high) in known.items()}

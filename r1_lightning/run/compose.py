@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1_lightning.run.quoting import readable
+from r1_lightning.run.settle import settle
 from r1_lightning.types.errors import InvalidInput
 
 HYDRA_VERSION_BASE = "1.3"
@@ -144,6 +145,7 @@ def _stage_config(
     chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     if chosen.get("stage") is None:
         raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
+    settle(config, str(chosen["stage"]), overrides)
     typed = tuple(override for override in overrides if _key(override) in (*PASSED_ON, "seed"))
     return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides), typed)
 

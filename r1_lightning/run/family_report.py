@@ -116,7 +116,7 @@ def rows_of(experiment: str, seed: int, artefact: Artefact) -> Iterator[dict[str
     made = {"experiment": experiment, "seed": seed, **made_by(artefact)}
     for path in data_set.parts_of(artefact.folder):
         for row in data_set.read_lines(path):
-            numbers = {name: f"{row[name]:.6g}" for name in ("value", "low", "high")}
+            numbers = {name: "nan" if row[name] is None else f"{row[name]:.6g}" for name in ("value", "low", "high")}
             yield {**made, "model": row["model"], "measure": row["measure"], **numbers}
     for stage in stages_of(artefact).values():
         if (work := work_in(stage.folder)) is not None:

@@ -46,7 +46,8 @@ def load_scorer(role: str, artefact: Artefact, part: str, precision: Precision, 
         raise InvalidInput(f"stage.inputs.{role}={str(artefact.folder)!r} is not allowed: it holds no reward model")
     config = read_model(artefact.folder / CONFIG)
     learned = OmegaConf.select(config, "data.part")
-    require(learned == part, f"reward.rewards.{role}.part", part, f"its model was trained on {learned!r}")
+    allowed = f"its model was trained on {learned!r}; set the same where the reward stands: reward.rewards.{role}.part={learned}"
+    require(learned == part, f"reward.rewards.{role}.part", part, allowed)
     template = OmegaConf.select(config, "task.template")
     require_choice("task.template", template, TEMPLATES)
     tokenizer = TextTokenizer.load(artefact.tokenizer_folder)

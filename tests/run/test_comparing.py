@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +110,19 @@ def test_a_published_checkpoint_is_measured_in_the_task_s_template(tmp_path: Pat
     metrics = comparing.run_comparison(config, tmp_path, {"qwen": base})
     assert 0 <= metrics["compare/qwen/completion_tokens_mean"] <= 3
     assert "qwen" in (tmp_path / store.TABLE).read_text()
+
+
+@pytest.mark.usefixtures("isolated")
+def test_a_measure_of_no_sample_has_no_number_and_ends_nothing(
+    compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a handful of problems none may be a program, and then their share that is right is none: null in files."""
+    none = Measure(math.nan, Interval(math.nan, math.nan, math.nan))
+    monkeypatch.setattr(comparing, "_measure", lambda *given: {"pass_at_1_programs": none})
+    done = compare()
+    assert done.code == 0, done.err
+    assert "pass_at_1_programs  nan [nan, nan]" in done.out
+    artefact = store.open_artefact(_folder(tmp_path))
+    assert artefact.metrics == {"compare/one/pass_at_1_programs": None, "compare/two/pass_at_1_programs": None}
+    row = next(data_set.read_lines(data_set.part_path(artefact.folder, 0)))
+    assert (row["value"], row["low"], row["high"]) == (None, None, None)

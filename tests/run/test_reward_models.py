@@ -150,6 +150,7 @@ def test_what_is_no_reward_model_is_refused(finished: Path, capsys: Captured) ->
 def test_a_model_of_another_part_is_refused(finished: Path, capsys: Captured) -> None:
     refused = train(rl(finished, "reward.rewards.score.part=summary"), capsys)
     assert "reward.rewards.score.part='summary' is not allowed: its model was trained on 'whole'" in refused.error
+    assert refused.error.endswith("reward.rewards.score.part=whole")  # what to type, word for word
 
 
 def test_a_reward_whose_model_is_no_input_is_refused(tmp_path: Path, capsys: Captured) -> None:
