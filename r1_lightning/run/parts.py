@@ -43,7 +43,9 @@ def inject(node: DictConfig, parts: Mapping[str, Any]) -> Any:
     """
     wanted = inspect.signature(get_object(node["_target_"])).parameters
     given = {name: part for name, part in parts.items() if name in wanted and node.get(name) is None}
-    plain = {key: value for key, value in node.items() if key not in (*GRAPH_KEYS, "evaluation")}
+    leaves = {key: value for key, value in node.items() if key not in (*GRAPH_KEYS, "evaluation")}
+    # Resolved before they leave the tree in which `${paths.data}` has a meaning.
+    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in leaves.items()}
     try:
         # Parts are passed after instantiation of the YAML leaves: Hydra would try to turn them into configurations.
         return instantiate(OmegaConf.create(plain), _partial_=True)(**given)
