@@ -45,7 +45,8 @@ def _check(path: str, node: Any) -> None:
         _check(f"{path}.{key}", value)
     for index, value in enumerate(node) if isinstance(node, list) else ():
         _check(f"{path}[{index}]", value)
-    target = EVALUATION if path == "stage.evaluation" else node.get("_target_") if isinstance(node, Mapping) else None
+    own = EVALUATION if path == "stage.evaluation" else None
+    target = node.get("_target_", own) if isinstance(node, Mapping) else None
     declared = declared_by(target) if isinstance(target, str) else None
     if declared is None or not isinstance(node, Mapping):
         return

@@ -85,6 +85,17 @@ def test_choices_and_unions_are_read() -> None:
     )  # a tensor's owner is no plain value
 
 
+def test_an_evaluation_that_names_its_class_is_compared_with_that_class() -> None:
+    """As a reward model's does; one that names none is an `EvaluationConfig`."""
+    preferences = "r1_lightning.evaluation.preferences.PreferenceEvaluationConfig"
+    check_declared(OmegaConf.create({"stage": {"evaluation": {"_target_": preferences, "items": 500}}}))
+    with pytest.raises(InvalidInput, match=r"stage.evaluation.problems=4 is not allowed: PreferenceEvaluationConfig"):
+        check_declared(OmegaConf.create({"stage": {"evaluation": {"_target_": preferences, "problems": 4}}}))
+    check_declared(OmegaConf.create({"stage": {"evaluation": {"problems": 4}}}))
+    with pytest.raises(InvalidInput, match=r"stage.evaluation.items=500 is not allowed: EvaluationConfig takes"):
+        check_declared(OmegaConf.create({"stage": {"evaluation": {"items": 500}}}))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
