@@ -63,8 +63,11 @@ def whole(name: str, text: str, minimum: int, maximum: int) -> int:
 
 
 def task_of(overrides: Sequence[str]) -> tuple[DictConfig, Any]:
-    """The configuration, checked, and the source of problems that it names. Raises `InvalidInput`."""
+    """The configuration, checked, and the source of problems that it names. Raises `InvalidInput`.
+
+    Of a stage without a reward: nothing is judged here, so that no reward has to fit the task.
+    """
     with composing():
-        config = compose_stage(overrides).config
+        config = compose_stage(["stage=pretrain", *overrides]).config
         validate(config)
         return config, instantiate(config.task.source, _convert_="all")

@@ -85,7 +85,7 @@ def programs() -> list[tuple[str, str]]:
 
 
 def fill(words: tuple[str, ...], places: Mapping[str, str]) -> list[str]:
-    """`words` with the reader's own values. `places` maps what to replace, longest first, or KEY=PLACEHOLDER for one key alone."""
+    """`words` with the reader's own values. `places` maps what to replace, longest first, or KEY=NAME for one key alone."""
     filled = []
     for word in words:
         for place in sorted(places, key=lambda name: ("=" not in name, -len(name))):

@@ -181,7 +181,7 @@ def takes_things(piece: Piece) -> bool:
 
 @pytest.mark.parametrize("piece", [piece for piece in PLANNED if not takes_things(piece)], ids=named)
 def test_every_documented_option_is_composed(piece: Piece, things: Mapping[str, str], here: Path) -> None:
-    composed(piece, things, here)
+    assert composed(piece, things, here).stage
 
 
 @pytest.mark.parametrize(

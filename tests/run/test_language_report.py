@@ -91,6 +91,8 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     assert [r["value"] for r in read(tmp_path / "results.csv")] == ["0.5", "0.5"]
     old: dict[str, Any] = {**row(2, 1.0, 0.5), "fingerprint": "0123456789", "commit": "c"}
     append(tmp_path / "results.csv", language_report.FIELDS, [old])
+    assert language_report.main() == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
+    monkeypatch.setattr(sys, "argv", ["report", "--tasks", "mathematics", "--seeds", "3", "--out", str(tmp_path)])
     assert language_report.main() == 2
     assert (
         "mathematics, seed 2, language weight 1.0 has fingerprint 0123456789 and would now have"

@@ -73,7 +73,8 @@ def test_missing_peft_is_noticed_before_anything_is_made(
     capsys.readouterr()  # the library's progress bars
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
     arguments = ("stage=grpo", "model=hf_lora", f"init_from={source}", "stage.reference_refresh_steps=0")
-    error = command(*arguments, configs=REAL_CONFIGS).error
+    short = ("rollout.row_tokens=64", "rollout.max_new_tokens=8")  # the folder's model has 256 positions
+    error = command(*arguments, *short, configs=REAL_CONFIGS).error
     assert error == "model.lora is not allowed: peft is not installed here; pip install -e '.[lora]'"
     assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
 

@@ -47,6 +47,8 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     assert moe_report.main() == 0
     assert ran == [(1, router, weight) for router in ROUTERS for weight in MTP_WEIGHTS]
     append(tmp_path / "results.csv", FIELDS, [row(2, "frozen", 0.0, 0.5) | {"fingerprint": "0123456789"}])
+    assert moe_report.main() == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
+    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "3", "--out", str(tmp_path)])
     assert moe_report.main() == 2
     assert "seed 2, router frozen, MTP 0.0 has fingerprint 0123456789 and would now have" in capsys.readouterr().err
 

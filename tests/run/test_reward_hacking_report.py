@@ -94,5 +94,7 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     assert len(read(tmp_path / "curves.csv")) == 2 and (tmp_path / "curve.png").stat().st_size > 1000
     assert (tmp_path / "table.md").read_text().startswith("Seeds: 1.")
     append(tmp_path / "results.csv", FIELDS, [row(2, "rule", "accuracy_last", 0.5) | {"fingerprint": "0123456789"}])
+    assert report.main() == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
+    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "3", "--out", str(tmp_path)])
     assert report.main() == 2
     assert "seed 2, run rule has fingerprint 0123456789 and would now have" in capsys.readouterr().err

@@ -17,7 +17,6 @@ REFUSED = [
         for setting in (
             "fast_dev_run=true",
             "limit_train_batches=1",
-            "max_time='00:00:01:00'",
             "accumulate_grad_batches=2",
             "precision=bf16-mixed",
             "gradient_clip_val=0.1",
