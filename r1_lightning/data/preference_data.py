@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.judged_preferences import JudgedPreferences
+from r1_lightning.rollout.pair_judge import JudgingModel, PairJudge
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, preference_rows
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
 from r1_lightning.tasks.keyed import row_of_passes
@@ -202,3 +204,43 @@ class SampledPreferenceDataModule(PreferenceDataModule):
             row_tokens,
             max_length_ratio=max_length_ratio,
         )
+
+
+class JudgedPreferenceDataModule(PreferenceDataModule):
+    """The same with pairs that another model, `judge`, has compared (`rollout.judged_preferences`): R1's helpful data.
+
+    `judge_calls` calls a pair with at most `judge_new_tokens` each. Sampled and judged again where the stage resumes, with the
+    weights that it starts from.
+    """
+
+    content_version = JudgedPreferences.content_version
+
+    def __init__(
+        self,
+        source: ProblemSource,
+        generate: GenerateFn,
+        judge: JudgingModel,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        seed: int,
+        max_steps: int,
+        samples: int = 2,
+        judge_calls: int = 4,
+        judge_new_tokens: int = 512,
+        min_score_gap: float = 1.0,
+        part: str = "summary",
+        items_per_batch: int = 32,
+        micro_batches: int = 1,
+        row_tokens: int = 128,
+        max_length_ratio: float | None = None,
+    ) -> None:
+        require_int("data.samples", samples, 2)
+        asked = PairJudge(judge, judge_calls, judge_new_tokens)
+        self.judged = JudgedPreferences(source, generate, tokenizer, template, asked, samples, part, min_score_gap)
+        sizes = (part, items_per_batch, micro_batches, row_tokens, min_score_gap, max_length_ratio)
+        super().__init__(self.judged, tokenizer, template, seed, max_steps, *sizes)
+
+    def keep(self, items: Sequence[PreferenceItem]) -> Kept:
+        """As in `PreferenceDataModule`, after a line that says what the judge left out."""
+        rank_zero_only(print)(f"judge: {len(items)} pairs; {self.judged.account()}", flush=True)
+        return super().keep(items)

@@ -89,7 +89,7 @@ class GenerativeJudge:
     def _replies(self, asked: Sequence[tuple[Problem, str]]) -> list[list[str]]:
         requests = [request(problem, candidate) for problem, candidate in asked]
         texts = [self.template.render(text) for text in requests]
-        keys = torch.tensor([[JUDGE_ROLLOUT, _number(text), vote] for text in texts for vote in range(self.votes)])
+        keys = torch.tensor([[JUDGE_ROLLOUT, number_of(text), vote] for text in texts for vote in range(self.votes)])
         prompts = self.tokenizer.encode_prompts(self.template, requests)
         generation = self.generate(prompts, self.votes, keys, self.max_new_tokens)
         replies = completion_texts(generation, self.tokenizer)
@@ -101,8 +101,7 @@ class GenerativeJudge:
 def request(problem: Problem, candidate: str) -> str:
     """What the judge is shown."""
     shown = (problem.question, problem.answer, candidate)
-    fence = hashlib.sha256("\x00".join(("judge", *shown)).encode("utf-8", "replace")).hexdigest()[:_DELIMITER_DIGITS]
-    question, reference, fenced = (_without(text, fence).strip() for text in shown)
+    fence, (question, reference, fenced) = fenced_texts("judge", shown)
     return INSTRUCTION.format(fence=f"[{fence}]", question=question, reference=reference, candidate=fenced)
 
 
@@ -124,12 +123,19 @@ def read_verdict(reply: str) -> str | None:
     return match[1].lower() if match else None
 
 
+def fenced_texts(kind: str, shown: Sequence[str]) -> tuple[str, list[str]]:
+    """A delimiter made of all that is shown, and the texts of `shown` without it."""
+    fence = hashlib.sha256("\x00".join((kind, *shown)).encode("utf-8", "replace")).hexdigest()[:_DELIMITER_DIGITS]
+    return fence, [_without(text, fence).strip() for text in shown]
+
+
+def number_of(text: str) -> int:
+    """A number that int64 holds, from a hash of `text`: part of the keys of draws that belong to this text."""
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_KEY_BYTES).digest()
+    return int.from_bytes(digest, "big")
+
+
 def _without(text: str, fence: str) -> str:
     while fence in text:  # taking it out may bring its halves together
         text = text.replace(fence, "")
     return text
-
-
-def _number(text: str) -> int:
-    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=_KEY_BYTES).digest()
-    return int.from_bytes(digest, "big")

@@ -18,7 +18,7 @@ What a command such as `python scripts/train.py stage=grpo` goes through, file b
         (graph)           the fingerprint: what the stage would make, by name
     dry_run             with dry_run=true the command ends here: stage_cost counts, probe measures
     graph.build         from the bottom up: what is there is used, what was interrupted resumes, the rest is made
-    train.run_stage     one stage in its folder: parts (models, reward_models, teachers), Trainer, measuring, table
+    train.run_stage     one stage in its folder: parts (models, reward_models, teachers, judges), Trainer, measuring, table
     sampling            in place of training where the stage is `sample`
     comparing           in place of training where the stage is `compare`
 

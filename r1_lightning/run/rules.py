@@ -69,7 +69,9 @@ PART_FROM = {
     "generate": "rollout",
     "reward": "reward",
     "teacher": "stage.inputs.teacher",
+    "judge": "stage.inputs.judge",
 }
+INPUT_PARTS = ("teacher", "judge")  # other models, each an input of that name
 NEEDS = {
     "r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")
 }  # beside what signatures name
@@ -80,6 +82,7 @@ BATCH_OF = {
     "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
     "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
     "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
+    "r1_lightning.data.preference_data.JudgedPreferenceDataModule": PreferenceBatch,
     "r1_lightning.data.teacher_data.TeacherTracesDataModule": DistillBatch,
     "r1_lightning.data.teacher_data.CachedTeacherDataModule": DistillBatch,
     "r1_lightning.data.on_policy_data.OnPolicyDataModule": DistillBatch,
@@ -99,6 +102,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
     for group in ("stage", "data"):
         _check_needs(group, plain)
     _check_batches(plain)
+    _check_judge(plain)
     _check_length(plain)
     _check_distill_temperature(plain)
     _check_own_text(plain)
@@ -137,12 +141,21 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
         require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
-        if name == "teacher":
+        if name in INPUT_PARTS:
             roles = (plain.get("stage") or {}).get("inputs") or {}
             allowed = f"{group} {target.rpartition('.')[2]} needs it: {{stage: NAME}} or {{folder: FOLDER}}"
-            require(name in roles, "stage.inputs.teacher", None, allowed)
+            require(name in roles, f"stage.inputs.{name}", None, allowed)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
             require(False, needed, plain.get(needed), f"{group} {target.rpartition('.')[2]} needs it")
+
+
+def _check_judge(plain: Mapping[str, Any]) -> None:
+    """Raise InvalidInput where a reward model's stage names a judge whom its data never ask."""
+    stage, data = plain.get("stage") or {}, str((plain.get("data") or {}).get("_target_", ""))
+    judge = (stage.get("inputs") or {}).get("judge")
+    if judge is not None and BATCH_OF.get(data) is PreferenceBatch:
+        asks = "judge" in inspect.signature(get_object(data)).parameters
+        require(asks, "stage.inputs.judge", judge, "data=judged_preferences asks a judge, these data do not")
 
 
 def _check_length(plain: Mapping[str, Any]) -> None:

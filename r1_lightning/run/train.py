@@ -20,6 +20,7 @@ from r1_lightning.model.lora import fold_adapters
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.comparing import is_comparing, run_comparison
 from r1_lightning.run.fitting import fit, make_trainer
+from r1_lightning.run.judges import with_judge
 from r1_lightning.run.loggers import log_results
 from r1_lightning.run.measuring import held_out_problems, stage_evaluation, task_name, with_room
 from r1_lightning.run.models import make_backbone
@@ -54,7 +55,7 @@ def run_stage(
     if "data" in inputs:
         parts["data_folder"] = inputs["data"].folder
     config, datamodule = _with_steps(config, parts)
-    parts = with_teacher(parts, inputs, config.data.get("row_tokens"))
+    parts = with_judge(with_teacher(parts, inputs, config.data.get("row_tokens")), inputs)
     module = inject(config.stage, parts)
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing

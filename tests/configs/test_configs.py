@@ -43,6 +43,7 @@ STAGE_OF = {
     "data/preference_pairs": "reward_model",
     "data/preference_file": "reward_model",
     "data/preference_samples": "reward_model",
+    "data/judged_preferences": "reward_model",
     "data/general_preferences": "reward_model",
     "data/safety_labels": "reward_model",
     "data/teacher_traces": "distill",
@@ -73,6 +74,7 @@ GOES_WITH = {
     "reward/r1_tiny_stage_2": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
     "data/preference_samples": ["rollout=default", "reward=r1_zero"],
+    "data/judged_preferences": ["rollout=default", "+stage.inputs.judge={stage: pretrain}"],
     "data/safety_labels": ["objective=safety"],
     "data/on_policy": ["rollout=default"],
 }

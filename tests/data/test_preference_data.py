@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.data.preference_data import PreferenceDataModule, SampledPreferenceDataModule
+from r1_lightning.data.preference_data import (
+    JudgedPreferenceDataModule,
+    PreferenceDataModule,
+    SampledPreferenceDataModule,
+)
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import PreferenceBatch
 from r1_lightning.types.text import LabelledResponse, Preference, PreferenceItem
+from tests.rollout.test_judged_preferences import counting
+from tests.rollout.test_pair_judge import judge
 from tests.support.miniature import EOS, CharTokenizer, HashReward, Miniature, Sums
 
 
@@ -159,3 +165,24 @@ def test_a_model_s_own_samples() -> None:
     assert 0 < len(made.held_out_rows(5)) <= 5
     with pytest.raises(InvalidInput, match=r"data.samples=1"):
         sampled(samples=1)
+
+
+def test_pairs_that_a_model_has_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    def judged(**settings: Any) -> JudgedPreferenceDataModule:
+        tokenizer: Any = CharTokenizer()
+        given = {"seed": 0, "max_steps": 3, "part": "whole", "items_per_batch": 2, "row_tokens": 24, **settings}
+        model = judge(counting)[0].model
+        return JudgedPreferenceDataModule(Sums(), Miniature().sampler(), model, tokenizer, PLAIN, **given)
+
+    made, again = judged(), judged()
+    assert 0 < len(made.held_out_rows(30)) < 30
+    made.setup("fit")
+    again.setup("fit")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("judge: ") and said[1].startswith("judge: 6 pairs; left out: ")
+    assert "(the judge's scores differ by no more than 1)" in said[1] and "; 0 of " in said[1]
+    assert said[2].startswith("preferences: 6 pairs")
+    assert made.dataset is not None and again.dataset is not None and made.dataset.rows == again.dataset.rows
+    for settings in ({"samples": 1}, {"judge_calls": 5}, {"judge_new_tokens": 0}, {"min_score_gap": -1.0}):
+        with pytest.raises(InvalidInput, match=f"data.{next(iter(settings))}="):
+            judged(**settings)

@@ -14,6 +14,7 @@ from r1_lightning.callbacks.self_check import CHECK_ROLLOUT
 from r1_lightning.evaluation.runner import EVALUATION_ROLLOUT
 from r1_lightning.rollout import judge_model
 from r1_lightning.rollout.judge_model import JUDGE_ROLLOUT, GenerativeJudge, read_verdict, request, verdict_of
+from r1_lightning.rollout.pair_judge import PAIR_JUDGE_ROLLOUT
 from r1_lightning.rollout.rejection_sampling import SAMPLED_ROLLOUT
 from r1_lightning.rollout.sampled_preferences import HELD_OUT_ROLLOUT, TRAINING_ROLLOUT
 from r1_lightning.types.errors import InvalidInput
@@ -203,5 +204,5 @@ def test_with_our_own_sampler() -> None:
 
 def test_no_two_kinds_of_draws_share_their_keys() -> None:
     sampled = (TRAINING_ROLLOUT, HELD_OUT_ROLLOUT, SAMPLED_ROLLOUT)
-    numbers = (EVALUATION_ROLLOUT, CHECK_ROLLOUT, *sampled, JUDGE_ROLLOUT)
+    numbers = (EVALUATION_ROLLOUT, CHECK_ROLLOUT, *sampled, JUDGE_ROLLOUT, PAIR_JUDGE_ROLLOUT)
     assert len(set(numbers)) == len(numbers) and min(numbers) >= 2**31  # rollouts of RL count from 0
