@@ -1,10 +1,10 @@
 """A generative judge: a model reads question, reference answer and candidate, and writes a verdict.
 
 R1 has DeepSeek-V3 judge where no rule can, given the reference answer beside the model's, when it collects samples for its 800,000
-examples (R1v1 section 2.3.3, R1v2 appendix B.3). The paper prints no parsing rule. Ours: the judge's last line that is not
-empty must be `Verdict: correct` or `Verdict: incorrect`, and nothing else counts; `votes` samples are drawn, and more than half of
-those that can be read must agree. Otherwise the candidate is *not judged*: score 0, with the reason, so that rejection sampling
-drops it.
+examples (R1v1 section 2.3.3, R1v2 appendix B.3): `stage=sample` with an input `judge`. The paper prints no parsing rule. Ours: the
+last line with text of what the judge says (`final_summary` of its reply) must be `Verdict: correct` or `Verdict: incorrect`, and
+nothing else counts; `votes` samples are drawn, and more than half of those that can be read must agree. Otherwise, and where the
+request is longer than the judge reads, the candidate is *not judged*: score 0, with the reason; rejection sampling drops it.
 
 **The candidate is hostile.** It stands between two lines of a delimiter that is made anew for each candidate from a hash of
 everything that is shown, so that nobody can write it beforehand, and whatever equals it in a text is taken out. The verdict is read
@@ -25,8 +25,9 @@ from dataclasses import dataclass
 import torch
 
 from r1_lightning.rollout.groups import completion_texts
+from r1_lightning.rollout.rejecting import NOT_JUDGED
 from r1_lightning.text.chat_template import PLAIN, ChatTemplate
-from r1_lightning.text.response_parts import PARTS, part_of
+from r1_lightning.text.response_parts import PARTS, final_summary, part_of
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_choice, require_int
 from r1_lightning.types.tensors import GenerateFn
@@ -34,6 +35,7 @@ from r1_lightning.types.text import Completion, Problem, Verdict
 
 JUDGE_ROLLOUT = 2**31 + 5  # of the keys of its draws: no rollout of RL has this number, and nothing else that draws
 SCORES = {"correct": 1.0, "incorrect": 0.0}
+TOO_LONG = "longer than the judge reads"
 _VERDICT = re.compile(r"verdict: (correct|incorrect)\.?", re.I)
 _DELIMITER_DIGITS = 32
 _KEY_BYTES = 7  # of a hash, as a number that int64 holds
@@ -59,7 +61,10 @@ Does the candidate give the same answer as the reference? Explain in a few words
 
 @dataclass(frozen=True)
 class GenerativeJudge:
-    """A `BatchRewardFunction`: 1.0 for a candidate that most votes call correct, else 0.0; `part` of each completion is shown."""
+    """A `BatchRewardFunction`: 1.0 for a candidate that most votes call correct, else 0.0; `part` of each completion is shown.
+
+    `max_tokens` is the longest text that the judge reads and writes, with `max_new_tokens` of them for its reply; None: any.
+    """
 
     generate: GenerateFn
     tokenizer: TextTokenizer
@@ -67,6 +72,7 @@ class GenerativeJudge:
     votes: int = 1
     part: str = "summary"
     max_new_tokens: int | None = None
+    max_tokens: int | None = None
     name: str = "judge"
 
     def __post_init__(self) -> None:
@@ -83,14 +89,23 @@ class GenerativeJudge:
         candidates = [part_of(completion.text, self.part) for _, completion in pairs]
         asked = [(p, candidate) for (p, _), candidate in zip(pairs, candidates, strict=True) if candidate is not None]
         replies = iter(self._replies(asked) if asked else ())
-        missing = Verdict(0.0, f"not judged: no {self.part}")
-        return [missing if candidate is None else verdict_of(next(replies)) for candidate in candidates]
+        missing = Verdict(0.0, f"{NOT_JUDGED}: no {self.part}")
+        return [missing if candidate is None else _verdict(next(replies)) for candidate in candidates]
 
-    def _replies(self, asked: Sequence[tuple[Problem, str]]) -> list[list[str]]:
+    def _replies(self, asked: Sequence[tuple[Problem, str]]) -> list[list[str] | None]:
+        """The votes on each of `asked`; None where it is too long to be shown."""
         requests = [request(problem, candidate) for problem, candidate in asked]
-        texts = [self.template.render(text) for text in requests]
-        keys = torch.tensor([[JUDGE_ROLLOUT, number_of(text), vote] for text in texts for vote in range(self.votes)])
         prompts = self.tokenizer.encode_prompts(self.template, requests)
+        room = None if self.max_tokens is None else self.max_tokens - (self.max_new_tokens or 0)
+        fits = [room is None or len(prompt) <= room for prompt in prompts]
+        shown = [(text, prompt) for text, prompt, fit in zip(requests, prompts, fits, strict=True) if fit]
+        votes = iter(self._votes(shown) if shown else ())
+        return [next(votes) if fit else None for fit in fits]
+
+    def _votes(self, shown: Sequence[tuple[str, list[int]]]) -> list[list[str]]:
+        texts = [self.template.render(text) for text, _ in shown]
+        keys = torch.tensor([[JUDGE_ROLLOUT, number_of(text), vote] for text in texts for vote in range(self.votes)])
+        prompts = [prompt for _, prompt in shown]
         generation = self.generate(prompts, self.votes, keys, self.max_new_tokens)
         replies = completion_texts(generation, self.tokenizer)
         finished = generation.finished.tolist()
@@ -105,20 +120,24 @@ def request(problem: Problem, candidate: str) -> str:
     return INSTRUCTION.format(fence=f"[{fence}]", question=question, reference=reference, candidate=fenced)
 
 
+def _verdict(replies: Sequence[str] | None) -> Verdict:
+    return Verdict(0.0, f"{NOT_JUDGED}: {TOO_LONG}") if replies is None else verdict_of(replies)
+
+
 def verdict_of(replies: Sequence[str]) -> Verdict:
     """The majority of the replies that can be read; score 0 and "not judged" for a tie, or where none can."""
     votes = Counter(word for reply in replies if (word := read_verdict(reply)) is not None)
     if not votes:
-        return Verdict(0.0, f"not judged: no verdict in {len(replies)} replies")
+        return Verdict(0.0, f"{NOT_JUDGED}: no verdict in {len(replies)} replies")
     if votes["correct"] == votes["incorrect"]:
-        return Verdict(0.0, f"not judged: {votes['correct']} votes for each side")
+        return Verdict(0.0, f"{NOT_JUDGED}: {votes['correct']} votes for each side")
     word = max(votes, key=votes.__getitem__)
     return Verdict(SCORES[word], f"{word}, by {votes[word]} of {len(replies)} votes")
 
 
 def read_verdict(reply: str) -> str | None:
     """ "correct" or "incorrect" from a reply's last line with text; None where that line is anything else."""
-    lines = [line.strip() for line in reply.splitlines() if line.strip()]
+    lines = [line.strip() for line in (final_summary(reply) or "").splitlines() if line.strip()]
     match = _VERDICT.fullmatch(lines[-1].strip("*_` ")) if lines else None
     return match[1].lower() if match else None
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 
 from r1_lightning.rollout.groups import completion_texts
-from r1_lightning.rollout.judge_model import fenced_texts, number_of
+from r1_lightning.rollout.judge_model import TOO_LONG, fenced_texts, number_of
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import final_summary
@@ -32,7 +32,6 @@ from r1_lightning.types.tensors import GenerateFn
 
 PAIR_JUDGE_ROLLOUT = 2**31 + 6  # of the keys of its draws, which nothing else has
 LOWEST, HIGHEST = 1.0, 10.0
-TOO_LONG = "longer than the judge reads"
 UNREADABLE = "a reply of the judge cannot be read"
 _NUMBER = r"(\d{1,2}(?:\.\d{1,3})?)"
 _SCORES = re.compile(rf"scores: a ?= ?{_NUMBER}, ?b ?= ?{_NUMBER}\.?", re.I | re.A)

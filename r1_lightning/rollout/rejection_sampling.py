@@ -20,7 +20,7 @@ from r1_lightning.rewards.combine import WeightedSum, judge_all
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.judging import completions_of
 from r1_lightning.rollout.prompts import prompt_ids
-from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, JudgedSample, KeepRules
+from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, NOT_JUDGED, JudgedSample, KeepRules
 from r1_lightning.tasks.answered_file import RowSource
 from r1_lightning.tasks.decontaminate import NGRAM, Decontaminator
 from r1_lightning.text.chat_template import ChatTemplate
@@ -28,7 +28,7 @@ from r1_lightning.text.reasoning_format import R1_FORM, FormName
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import GenerateFn
-from r1_lightning.types.text import Completion, Problem, ProblemSource, RewardFunction
+from r1_lightning.types.text import Completion, Problem, ProblemSource, RewardFunction, Verdict
 
 SAMPLED_ROLLOUT = 2**31 + 4  # keys of draws that belong to no rollout of RL
 REASONING = "reasoning"  # the share of what is sampled here, beside those of other sources
@@ -48,7 +48,8 @@ class RejectionSampling:
     from elsewhere by name, and `shares` what part of the data set each source is to be, `reasoning` being what is sampled; null:
     everything there is. `shard` of `shards` says which blocks are this process's: every `shards`-th. With `rewrite_as: r1` the kept
     samples, written in R1-Zero's form, go into the data set in R1's (`tasks.clean_traces.in_r1_form`), but for those in which
-    something else would be read then.
+    something else would be read then. Where a model judges (the stage's input `judge`), it votes `judge_votes` times, in at most
+    `judge_new_tokens` each.
     """
 
     problems: int
@@ -65,10 +66,12 @@ class RejectionSampling:
     rewrite_as: FormName | None = None
     shard: int = 0
     shards: int = 1
+    judge_votes: int = 1
+    judge_new_tokens: int = 512
     content_version: ClassVar[str] = "rejection-sampling-2"
 
     def __post_init__(self) -> None:
-        for name in ("problems", "samples", "problems_per_block", "shards"):
+        for name in ("problems", "samples", "problems_per_block", "shards", "judge_votes", "judge_new_tokens"):
             require_int(name, getattr(self, name), 1)
         require_int("first_problem", self.first_problem, 0)
         require_int("held_out_questions", self.held_out_questions, 0)
@@ -149,7 +152,7 @@ class BlockMaker:
         right = judge_all(self.accuracy, pairs)
         formed = [verdict.score >= 1 for verdict in judge_all(self.form, pairs)] if self.form else [True] * len(pairs)
         return [
-            JudgedSample(completion, verdict.score >= 1, is_well_formed, not verdict.timed_out)
+            JudgedSample(completion, verdict.score >= 1, is_well_formed, _is_judged(verdict))
             for (_, completion), verdict, is_well_formed in zip(pairs, right, formed, strict=True)
         ]
 
@@ -167,9 +170,19 @@ class BlockMaker:
         return {"index": index, "problem": plain, "skipped": skipped, "benchmark": leak, "samples": told}
 
 
+def _is_judged(verdict: Verdict) -> bool:
+    """False where the score stands for no judgement: the verifier ran out of time, or a judge said nothing that can be read."""
+    return not verdict.timed_out and not verdict.reason.startswith(NOT_JUDGED)
+
+
 def accuracy_and_form(reward: WeightedSum) -> tuple[RewardFunction, RewardFunction | None]:
     """The parts of a reward that say whether an answer is right, and whether it has the form asked for (None: none is)."""
     parts = {part.name: part for part in reward.rewards}
     allowed = "rejection sampling needs a reward named accuracy, which says what is right"
     require("accuracy" in parts, "reward.rewards", sorted(parts), allowed)
-    return parts["accuracy"], parts.get("format")
+    return parts["accuracy"], form_of(reward)
+
+
+def form_of(reward: WeightedSum | None) -> RewardFunction | None:
+    """The part of a reward that says whether a completion has the form asked for; None where none does."""
+    return next((part for part in reward.rewards if part.name == "format"), None) if reward else None

@@ -1,4 +1,4 @@
-"""The judge as an input of a stage: `stage.inputs.judge={stage: NAME}` or `{folder: FOLDER}`, whose model compares responses.
+"""The judge as an input of a stage, `stage.inputs.judge={stage: NAME}` or `{folder: FOLDER}`: a model that judges responses.
 
 Its fingerprint counts like that of any other input. It is loaded when it is first asked, with the precision of the stage's own
 model and where that one stands, and draws its replies by the settings of `rollout`. Its tokenizer and template are its own: an
@@ -19,16 +19,20 @@ from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.judge_model import GenerativeJudge
 from r1_lightning.rollout.pair_judge import JudgingModel
+from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form, form_of
 from r1_lightning.rollout.sampler import Sampler, device_of
 from r1_lightning.run.importing import model_node_of
 from r1_lightning.run.models import make_backbone, vocab_size_of
 from r1_lightning.run.parts import inject
+from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.stored_config import read_model
 from r1_lightning.text.chat_template import PLAIN, TEMPLATES
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.tensors import Generation
+from r1_lightning.types.text import RewardFunction
 
 JUDGE = "judge"  # the name of the input, and of the part
 
@@ -55,6 +59,27 @@ def judge_of(artefact: Artefact, beside: Any, rollout: RolloutConfig, seed: int)
         template = TEMPLATES[name]
     make = partial(make_backbone, shape, beside.precision, artefact)
     return JudgingModel(_Asked(make, beside, tokenizer, rollout, seed), tokenizer, template, shape.max_positions)
+
+
+def what_is_right(
+    parts: Mapping[str, Any], inputs: Mapping[str, Artefact], settings: RejectionSampling
+) -> tuple[RewardFunction, RewardFunction | None]:
+    """What says that a sample is right, and that it has the form asked for: the reward, or the judge where there is one.
+
+    A judge is given where no rule can say it (`run.rules` refuses both), and compares with the reference answer.
+    """
+    if JUDGE not in inputs:
+        return accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"]))
+    model = judge_of(inputs[JUDGE], parts["backbone"], parts["rollout"], parts["seed"])
+    judge = GenerativeJudge(
+        model.generate,
+        model.tokenizer,
+        model.template,
+        votes=settings.judge_votes,
+        max_new_tokens=settings.judge_new_tokens,
+        max_tokens=model.max_tokens,
+    )
+    return judge, form_of(parts.get("reward"))
 
 
 class _Asked:

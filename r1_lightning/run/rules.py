@@ -137,12 +137,14 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
     target = (plain.get(group) or {}).get("_target_")
     if target is None:
         return
+    roles = (plain.get("stage") or {}).get("inputs") or {}
     for part in NEEDS.get(target, ()):
+        if part == "reward" and "judge" in roles:
+            continue  # a model says what is right
         require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(get_object(target)).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
         if name in INPUT_PARTS:
-            roles = (plain.get("stage") or {}).get("inputs") or {}
             allowed = f"{group} {target.rpartition('.')[2]} needs it: {{stage: NAME}} or {{folder: FOLDER}}"
             require(name in roles, f"stage.inputs.{name}", None, allowed)
         if needed is not None and parameter.default is parameter.empty and not plain.get(needed):
@@ -150,12 +152,17 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
 
 
 def _check_judge(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where a reward model's stage names a judge whom its data never ask."""
+    """Raise InvalidInput where a reward model's stage names a judge whom its data never ask, or a stage that samples has both a
+    judge and a rule to say what is right."""
     stage, data = plain.get("stage") or {}, str((plain.get("data") or {}).get("_target_", ""))
     judge = (stage.get("inputs") or {}).get("judge")
     if judge is not None and BATCH_OF.get(data) is PreferenceBatch:
         asks = "judge" in inspect.signature(get_object(data)).parameters
         require(asks, "stage.inputs.judge", judge, "data=judged_preferences asks a judge, these data do not")
+    if judge is not None and stage.get("_target_") in NEEDS:
+        rewards = (plain.get("reward") or {}).get("rewards") or {}
+        allowed = "reward.rewards.accuracy says already what is right; a judge is for where no rule can: ~reward leaves it out"
+        require("accuracy" not in rewards, "stage.inputs.judge", judge, allowed)
 
 
 def _check_length(plain: Mapping[str, Any]) -> None:

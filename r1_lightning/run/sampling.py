@@ -34,7 +34,6 @@ from r1_lightning.rollout.rejection_sampling import (
     BlockMaker,
     Record,
     RejectionSampling,
-    accuracy_and_form,
 )
 from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.rollout.sampled_rows import (
@@ -50,8 +49,8 @@ from r1_lightning.rollout.sampled_rows import (
 )
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.data_card import Origin, render_card, render_table
+from r1_lightning.run.judges import what_is_right
 from r1_lightning.run.parts import build_parts, inject, quieten, set_up_torch
-from r1_lightning.run.reward_models import with_models
 from r1_lightning.run.task_rules import benchmark_questions
 from r1_lightning.tasks.answered_file import answered_rows
 from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
@@ -150,7 +149,7 @@ def _block_maker(
     config: DictConfig, settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
 ) -> BlockMaker:
     parts = build_parts(config, inputs["base"])
-    accuracy, form = accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"]))
+    accuracy, form = what_is_right(parts, inputs, settings)
     parts["backbone"].eval()
     room = parts["backbone"].config.max_positions - parts["rollout"].max_new_tokens
     return BlockMaker(

@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.evaluation.comparison import Comparison
-from r1_lightning.rollout.rejection_sampling import REASONING, RejectionSampling, accuracy_and_form
+from r1_lightning.rollout.rejection_sampling import REASONING, RejectionSampling, accuracy_and_form, form_of
 from r1_lightning.rollout.sampled_rows import require_sources
 from r1_lightning.rollout.token_cache import TokenCache
 from r1_lightning.run.compose import BASE
+from r1_lightning.run.judges import JUDGE
 from r1_lightning.run.measuring import evaluation_settings
 from r1_lightning.run.parts import TOKEN_CACHE, inject
 from r1_lightning.tasks.decontaminate import held_out_questions
@@ -38,7 +39,8 @@ def check_task(config: DictConfig) -> None:
     if module is ChatDataModule:
         _check_examples(config)
     if stage is RejectionSampling:
-        _, form = accuracy_and_form(instantiate(config.reward, _convert_="all"))
+        reward: Any = instantiate(config.reward, _convert_="all") if config.get("reward") else None
+        form = form_of(reward) if JUDGE in config.stage.inputs else accuracy_and_form(reward)[1]
         _check_rewriting(config, form is not None)
         _check_sampled_set(config)
     if stage is Comparison:

@@ -78,6 +78,8 @@ def candidate(text: str) -> Completion:
         ("The verdict: correct", None),
         ("Verdict: correct incorrect", None),
         ("correct", None),
+        ("<think> Verdict: incorrect </think> <answer> Verdict: correct </answer>", "correct"),
+        ("<think> Verdict: correct", None),  # never comes to an end of its thinking
         ("", None),
     ],
 )
@@ -119,6 +121,16 @@ def test_a_rollout_of_candidates() -> None:
     assert verdicts[0].reason == "correct, by 3 of 3 votes" and verdicts[2].reason == "not judged: no summary"
     assert len(fake.prompts) == 3, "what is missing is not shown"
     assert isinstance(made, BatchRewardFunction)
+
+
+def test_what_is_too_long_is_not_shown_and_not_judged() -> None:
+    room = len(request(PROBLEM, " 42")) + 5
+    made, fake = judge(lambda prompt, vote: "Verdict: correct", max_tokens=room, max_new_tokens=5, votes=2)
+    verdicts = made.judge_many([(PROBLEM, candidate(text)) for text in ("42", "4" * 99, "43")])
+    assert [v.score for v in verdicts] == [1.0, 0.0, 1.0] and len(fake.prompts) == 2
+    assert verdicts[1].reason == "not judged: longer than the judge reads"
+    short, unasked = judge(lambda prompt, vote: "", max_tokens=room - 1, max_new_tokens=5)
+    assert short(PROBLEM, candidate("42")) == verdicts[1] and not unasked.prompts
 
 
 def test_a_reply_that_was_cut_off_is_no_vote() -> None:

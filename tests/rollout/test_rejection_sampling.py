@@ -35,6 +35,15 @@ def _maker(samples: int = 5, form: Any = None, room: int = 99, **benchmarks: lis
     return BlockMaker(settings, Sums(), Miniature().sampler(), tokenizer, PLAIN, HashReward(), form, leaks, 0, room)
 
 
+class Silent:
+    """A judge that says nothing that can be read."""
+
+    name = "judge"
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return Verdict(0.0, "not judged: no verdict in 1 replies")
+
+
 FIRST = {str(index): index for index in range(100)}
 
 
@@ -63,6 +72,12 @@ def test_draws_belong_to_the_number_of_the_problem() -> None:
     wanted = rollout_keys(SAMPLED_ROLLOUT, 3, 5)
     wanted[:, 1] += 3
     assert asked[0].equal(wanted)
+
+
+def test_a_sample_on_which_the_judge_is_silent_is_not_judged_and_not_wrong() -> None:
+    record = replace(_maker(), accuracy=Silent())(range(7, 8), FIRST)[0]
+    assert {sample["fate"] for sample in record["samples"]} <= {"unfinished", "not judged"}
+    assert any(sample["fate"] == "not judged" for sample in record["samples"])
 
 
 def test_a_record_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,25 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.store import open_artefact
 from r1_lightning.rollout import judged_preferences, pair_judge
 from r1_lightning.rollout.groups import RolloutConfig
-from r1_lightning.run import judges
+from r1_lightning.rollout.pair_judge import JudgingModel
+from r1_lightning.run import judges, sampling
 from r1_lightning.run.judges import judge_of, with_judge
+from r1_lightning.run.train import run_stage
 from r1_lightning.stages.reward_model import RewardModelModule
+from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone
+from tests.rollout.test_judge_model import FakeJudge, Letters
+from tests.run.conftest import REAL_CONFIGS, Command
 from tests.run.test_reward_models import alone
 from tests.run.test_train import Fault, metrics_rows
 from tests.support.commands import SMALL_MODEL, folder, train, weights
+from tests.support.sampling import base_artefact, overrides, parts
 
 Captured = pytest.CaptureFixture[str]
 SMALL = ["model=tiny", *(item for item in SMALL_MODEL if item.startswith("model."))]
@@ -91,6 +99,10 @@ def test_an_untrained_judge_is_one_line_that_counts_its_replies(tmp_path: Path, 
     generation = asked.generate([asked.tokenizer.encode("1+1")], 1, torch.zeros(1, 3).long(), 3)
     assert generation.completion_ids.shape == (1, 3)
     assert with_judge({"backbone": base}, {"base": artefact}) == {"backbone": base}
+    sampled = ["stage=sample", *SMALL, f"init_from={judge}", "~reward", f"+stage.inputs.judge.folder={judge}"]
+    numbers = ["stage.problems=2", "stage.samples=2", "rollout.max_new_tokens=12", "+stage.judge_new_tokens=3"]
+    refused = train([*sampled, *numbers, "logger=none", f"paths.root={tmp_path}"], capsys)
+    assert refused.error.startswith("stage.rules keep none of 4 samples (")
 
 
 def test_without_a_judge_nothing_is_trained(tmp_path: Path, capsys: Captured) -> None:
@@ -115,6 +127,53 @@ def test_a_judge_that_nobody_asks_is_refused(tmp_path: Path, capsys: Captured) -
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, capsys: Captured) -> None:
     refused = train(alone(tmp_path, *JUDGED, "+stage.inputs.judge.folder=absent"), capsys)
     assert refused.error.startswith("stage.inputs.judge.folder: artefact='absent'")
+
+
+# ------------------------------------------------------------------------------------------------------ rejection sampling
+
+
+def even(prompt: str, vote: int) -> str:
+    """Of a candidate with an even number of letters: it is right; nothing of those that can be divided by 3."""
+    found = re.search(r"Candidate answer:\n(\[\w+\])\n(.*)\n\1", prompt, re.S)
+    assert found
+    length = len(found[2])
+    return "hm" if length % 3 == 0 else f"Verdict: {'in' * (length % 2)}correct"
+
+
+def test_where_no_rule_can_the_judge_keeps_and_drops_samples(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeJudge(even)
+    model = JudgingModel(fake, Letters(), PLAIN, 10**6)  # type: ignore[arg-type]
+    monkeypatch.setattr(sampling, "build_parts", lambda *given: {**parts(*given), "reward": None})
+    monkeypatch.setattr(judges, "judge_of", lambda *given: model)
+    base = base_artefact(tmp_path / "given")
+    more = ["~reward", f"+stage.inputs.judge.folder={base}", "+stage.judge_votes=3"]
+    done = command(*overrides(tmp_path / "runs", base, *more), recorder=run_stage, configs=REAL_CONFIGS)
+    assert done.code == 0, done.err
+    (made,) = (tmp_path / "runs").glob("sample-*")
+    artefact = open_artefact(made)
+    assert set(artefact.inputs) == {"base", "judge"}
+    records = [record for path in sorted(made.glob("blocks/*")) for record in data_set.read_lines(path)]
+    samples = [sample for record in records for sample in record["samples"]]
+    kept = [len(sample["completion"].strip()) for sample in samples if sample["fate"] == "kept"]
+    assert kept and all(length % 2 == 0 and length % 3 for length in kept)
+    assert {"wrong", "not judged"} <= {sample["fate"] for sample in samples}
+    finished = [sample for sample in samples if sample["fate"] != "unfinished"]
+    assert len(fake.prompts) <= len(samples) and len(fake.keys) == 3 * len(fake.prompts)
+    assert len(finished) <= len(fake.prompts)
+
+
+def test_a_judge_beside_a_rule_is_refused(tmp_path: Path, capsys: Captured) -> None:
+    both = ["stage=sample", "+stage.inputs.judge={stage: pretrain}", f"paths.root={tmp_path}"]
+    refused = train(both, capsys)
+    assert (
+        "reward.rewards.accuracy says already what is right; a judge is for where no rule can: ~reward" in refused.error
+    )
+    assert "reward=None is not allowed" in train(["stage=sample", "~reward", f"paths.root={tmp_path}"], capsys).error
+    refused = train([*both, "~reward", "+stage.judge_votes=0"], capsys)
+    assert "stage.judge_votes=0 is not allowed" in refused.error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

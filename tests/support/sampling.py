@@ -32,6 +32,7 @@ def parts(config: DictConfig, base: object) -> dict[str, Any]:
         "tokenizer": CharTokenizer(),
         "template": PLAIN,
         "reward": WeightedSum([HashReward()]),
+        "seed": config.seed,
     }
 
 
