@@ -109,9 +109,9 @@ def _compute() -> None:
         number += 1
 
 
-def measure_all(rounds: int, quick: bool, busy: Sequence[int] = BUSY) -> list[Measured]:
-    """Every setting beside every number of busy processes; prints each round as it comes."""
-    workers = {name: Worker(environment, quick) for name, environment in SETTINGS.items()}
+def measure_all(rounds: int, quick: bool, busy: Sequence[int], settings: Sequence[str]) -> list[Measured]:
+    """The settings beside every number of busy processes; prints each round as it comes."""
+    workers = {name: Worker(SETTINGS[name], quick) for name in settings}
     results = []
     for count in busy:
         values: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
@@ -133,10 +133,10 @@ def measure_all(rounds: int, quick: bool, busy: Sequence[int] = BUSY) -> list[Me
 
 
 def render(results: Sequence[Measured]) -> str:
-    """A Markdown table: settings as lines; each cell a median and, in brackets, how many times slower than today's calm one."""
+    """A Markdown table: settings as lines; each cell a median and, in brackets, times slower than the first setting calm."""
     by_key = {(result.setting, result.busy): result for result in results}
     counts = sorted({result.busy for result in results})
-    calm = by_key["today", counts[0]]
+    calm = by_key[results[0].setting, counts[0]]
     heads = [f"{work}, {count} busy" for work in ("tokens/s", "s/step") for count in counts]
     lines = [f"| setting | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name in dict.fromkeys(result.setting for result in results):
@@ -172,6 +172,8 @@ def work(quick: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python benchmarks/busy.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each setting is measured (%(default)s)")
+    parser.add_argument("--busy", type=int, nargs="+", default=list(BUSY), help="busy processes beside (%(default)s)")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="which to measure")
     parser.add_argument("--quick", action="store_true", help="a tiny rehearsal: its numbers mean nothing")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -179,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work(options.quick)
         return 0
     load = os.getloadavg()[0]
-    results = measure_all(options.rounds, options.quick)
+    results = measure_all(options.rounds, options.quick, options.busy, options.settings)
     print(
         f"\nload before the run {load:.1f}; {os.cpu_count()} cores; medians of {options.rounds} rounds\n\n{render(results)}"
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from benchmarks.setting import Size
 from r1_lightning.types.errors import require
 from r1_lightning.types.text import Completion, Problem, Verdict
+
+if TYPE_CHECKING:  # the setting needs Hydra, which a machine with a GPU may lack
+    from benchmarks.setting import Size
 
 WORK = "GRPO step"
 UNEVEN_SCALE = 0.33  # of the limit; rounding up and clamping leave the mean at about a third of it
