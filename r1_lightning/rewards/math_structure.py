@@ -214,7 +214,9 @@ def _worked_out(given: str, reference: str, depth: int) -> Comparison:
     named = labelled(given)
     if named is None:
         left, *sides = given.split("=")
-        if not sides or has_relation("".join([left, *sides])) or not re.search(r"[-+*/^!]|\\[a-z]", left):
+        calculates = re.search(r"[-+*/^!]|\\[a-z]", left.strip().lstrip("+-"))  # a sign alone adds nothing up
+        says_itself = len({re.sub(r"[{}\s]", "", side) for side in (left, *sides)}) == 1
+        if not sides or has_relation("".join([left, *sides])) or says_itself or not calculates:
             return Comparison(False, "a relation and none")
         named = Labelled("", sides[-1].strip(), (left, *sides[:-1]))
     if not named.between or not _holds(named):

@@ -266,10 +266,12 @@ def test_a_deepseek_folders_artefact_is_the_input_of_the_next_stage(
     )
 
 
-LORA = "{_target_: r1_lightning.model.lora.LoraSettings, rank: 2, alpha: 4, dropout: 0.0, target_modules: [q_proj]}"
+STORED_LORA = (
+    "{_target_: r1_lightning.model.lora.LoraSettings, rank: 2, alpha: 4, dropout: 0.0, target_modules: [q_proj]}"
+)
 
 
-@pytest.mark.parametrize("lora", ["null", LORA])
+@pytest.mark.parametrize("lora", ["null", STORED_LORA])
 def test_a_dense_artefact_says_itself_that_it_is_one(tmp_path: Path, lora: str) -> None:
     """`model=hf` need not be typed; typed, it gives the same, and adapters go on as they are."""
     node = "_target_: r1_lightning.model.hf_model.HFModelConfig, hf_config: {model_type: qwen2}"
