@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 SPIN_COUNT_VARIABLE = "GOMP_SPINCOUNT"
-SPIN_COUNT = 10_000
+SPIN_COUNT = 2_000
 # Whoever sets one of these has chosen how threads wait.
 WAIT_VARIABLES = (SPIN_COUNT_VARIABLE, "OMP_WAIT_POLICY")
 
