@@ -9,6 +9,12 @@ from benchmarks.pairs import Contest, compare
 from r1_lightning.types.errors import InvalidInput
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeping a test process that holds all of torch takes a second each time."""
+    monkeypatch.setattr("benchmarks.pairs.gc.collect", lambda: 0)
+
+
 def contest(ours, theirs, unit="tokens/s"):
     return Contest("work", unit, "they", ours, theirs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -45,7 +46,9 @@ def exits() -> None:
 def reported(body: Callable[[], None], files: Mapping[int, int] | None = None) -> tuple[int, str]:
     """Exit code and report of a process that runs `body`."""
     read, write = os.pipe()
+    gc.freeze()  # a program's end sweeps its objects, and not those of this test process
     pid = fork(body, {REPORT_FD: write, **(files or {})})
+    gc.unfreeze()
     os.close(write)
     report = b"".join(iter(lambda: os.read(read, 65_536), b"")).decode()
     os.close(read)
