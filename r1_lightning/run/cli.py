@@ -90,7 +90,8 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
     _say(f"{stage.name}: planning (seed {config.get('seed')})")
     from r1_lightning.run.validate import validate  # imports torch
 
-    validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
+    if config.get("init_from") is None:  # else the folder decides the model, and with it how long rows may be
+        validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
     from r1_lightning.run.graph import build, plan  # imports Lightning
     from r1_lightning.run.last_words import next_steps
 

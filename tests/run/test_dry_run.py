@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def test_a_model_of_transformers_is_not_counted(
     outcome = command("stage=grpo", f"init_from={source}", "dry_run=true", *short, *arguments, configs=REAL_CONFIGS)
     assert outcome.error.startswith("dry_run=True is not allowed: what a step of model=hf takes is not known")
     assert outcome.out == "" and [entry.name for entry in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_folder_decides_how_long_rows_may_be(command: Command, tmp_path: Path, capsys: Captured) -> None:
+    """Rows longer than the default model's 512 positions, typed for a folder whose model has 2,048: no line about 512."""
+    source = dense_folder(tmp_path / "source", "qwen2")
+    fields = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**fields, "max_position_embeddings": 2048}))
+    capsys.readouterr()  # the library's progress bars
+    rows = ("rollout.row_tokens=1024", "rollout.max_new_tokens=8")
+    outcome = command("stage=grpo", f"init_from={source}", "dry_run=true", *rows, configs=REAL_CONFIGS)
+    assert outcome.error.startswith("dry_run=True is not allowed: what a step of model=hf takes is not known")
 
 
 def test_what_is_drawn_again_is_at_most(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
