@@ -109,6 +109,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "train.py": FAST,
     "sample.py": (*FAST, "stage.problems=4"),
     "evaluate.py": ("--problems", "2", "--max-new-tokens", "8"),
+    "busy.py": ("--quick", "--rounds", "1", "--busy", "0"),
     "report_r1_zero_tiny.py": ("--seeds",),
     "report_language_consistency.py": ("--seeds",),
     "report_family.py": ("--seeds",),
