@@ -1,1 +1,1 @@
-"""What a stage leaves behind: a folder named by a fingerprint, written atomically, with its lineage."""
+"""Artefacts: the folders that stages write, named by a fingerprint, written atomically, with their lineage."""

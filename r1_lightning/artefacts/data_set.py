@@ -1,10 +1,10 @@
-"""A data set as what a stage leaves: parts of JSON lines, their counts and a card, in place of weights.
+"""Data-set artefacts: parts in JSON Lines, row counts and a data card in place of weights.
 
-    data/part-00000.jsonl ...   one row per line        counts.json   what was kept, and what was dropped and why
-    data_card.md                the same for people
+    data/part-00000.jsonl ...   one row per line        counts.json   rows kept, and rows dropped by reason
+    data_card.md                the counts as text
 
-A part is written beside its place and moved there whole, so that a part which is there is complete. The artefact's marker holds the
-size and SHA-256 of every file, as it does for weights.
+A part is written to a temporary file and then renamed, so every `part-*.jsonl` is complete. The artefact's marker holds the size
+and SHA-256 of every file, as it does for weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PART = re.compile(r"part-\d{5,}\.jsonl")
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """The parts of the data set in `folder`, in order; none where there is no data set."""
+    """Return the parts of the data set in `folder`, in order; an empty list if it holds no data set."""
     inside = folder / DATA
     found = inside.iterdir() if inside.is_dir() else ()
     return sorted((path for path in found if _PART.fullmatch(path.name)), key=lambda path: (len(path.name), path.name))
@@ -44,7 +44,7 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of one file; `InvalidInput` names the line that is damaged."""
+    """Yield the rows of one file; `InvalidInput` names the first damaged line."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
@@ -59,7 +59,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of everything that makes up the data set in `folder`, by name; empty where there is none."""
+    """Return size and SHA-256 of each file of the data set in `folder`, by name; empty if it holds no data set."""
     parts = parts_of(folder)
     extra = [folder / name for name in (COUNTS, CARD) if parts and (folder / name).is_file()]
     return {
@@ -69,7 +69,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the files in `folder` with what was recorded; `InvalidInput` says how they differ."""
+    """Compare the files in `folder` with their recorded sizes and SHA-256; `InvalidInput` names the first difference."""
     for name, recorded in files.items():
         path = folder / name
         require(path.is_file(), "artefact", str(folder), f"{name} is missing")

@@ -1,7 +1,7 @@
-"""Writing files so that a kill, a full disk or a read-only folder leaves no damage and one clear line.
+"""Atomic file writes: a kill, a full disk or a read-only folder damages no file and gives a one-line error.
 
-A file is written beside its place, flushed to the disk and moved there in one step: whoever looks, at any moment,
-sees the old file or the whole new one. `output_folder` gives the operating system's refusals their one line.
+A file is written under a temporary name in its own folder, synced to disk (fsync) and renamed. A reader sees the old file or the
+complete new one, never a mixture. `output_folder` turns the operating system's errors into one line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from r1_lightning.types.errors import InvalidInput
 
-# What the operating system says when a folder cannot take a file, and how a person says it.
+# Reasons for a failed write, by errno.
 FOLDER_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -59,7 +59,7 @@ def output_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def input_folder(folder: Path) -> Iterator[None]:
-    """Turn any `OSError` met while looking into `folder` (no permission, too long a name) into `InvalidInput`."""
+    """Turn any `OSError` raised while reading `folder` (no permission, too long a name) into `InvalidInput`."""
     try:
         yield
     except OSError as error:
@@ -70,7 +70,7 @@ def input_folder(folder: Path) -> Iterator[None]:
 
 
 def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:
-    """The line for an output folder that refused a file with the error `number` of `FOLDER_ERRORS`."""
+    """Return the error for an output folder in which a write failed with errno `number`."""
     return InvalidInput(
         f"the output folder {folder} cannot be written: {FOLDER_ERRORS.get(number, 'the system refuses')} ({detail}); "
         "make room, or choose another with paths.root=FOLDER"
@@ -78,27 +78,27 @@ def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:
 
 
 def _related(path: Path, folder: Path) -> bool:
-    """Whether `path` is `folder`, lies in it, or is one of its parents (mkdir names the parent that refused)."""
+    """True if `path` is `folder`, lies in it, or is one of its parents (mkdir's error names the parent)."""
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
     return path == folder or folder in path.parents or path in folder.parents
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; once the block has written it, flush it and move it to `path` at once."""
+    """Yield a temporary path beside `path`; after the block, fsync the file and rename it to `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with output_folder(path.parent):
         try:
             yield temporary
-            _flush(temporary)
+            _fsync(temporary)
             os.replace(temporary, path)
-            _flush(path.parent)  # the folder's own entry
+            _fsync(path.parent)  # else the rename itself may be lost in a power cut
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def _flush(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

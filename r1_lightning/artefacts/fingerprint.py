@@ -1,8 +1,8 @@
 """A fingerprint says whether two requests ask for the same artefact.
 
 It is the SHA-256 of a canonical JSON text: keys sorted, no spaces, floats in their shortest exact decimal form
-(Python's repr), so that the same values give the same digits on every machine. Which parts of a configuration count
-is decided by the stage graph (`run/graph.py`); this module only knows how to write a value down in exactly one way.
+(Python's repr), so that the same values give the same digits on every machine. Which parts of a configuration it covers
+is decided by the stage graph (`run/graph.py`); this module only serialises a value in exactly one way.
 
 `1` and `1.0` are different texts and give different fingerprints: a configuration file keeps the type it was written
 with.
@@ -29,7 +29,7 @@ def fingerprint(payload: Mapping[str, Any]) -> str:
 
 
 def _check(value: Any, path: str) -> None:
-    """Refuse what `json.dumps` would refuse, and what it would silently change (other keys than text, NaN, tuples)."""
+    """Raise `InvalidInput` for values that `json.dumps` refuses or silently changes (keys that are not text, NaN, tuples)."""
     where = path or "fingerprint"
     if isinstance(value, Mapping):
         for key, item in value.items():

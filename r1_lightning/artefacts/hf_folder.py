@@ -1,9 +1,8 @@
-"""Folders in HuggingFace's form: `config.json`, a tokenizer, and weights in one or several safetensors files.
+"""HuggingFace checkpoint folders: `config.json`, a tokenizer, and weights in one or several safetensors files.
 
-Such a folder comes from outside, so nothing in it is trusted: no pickle is opened, no code of its own is run, its index names no
-file elsewhere (links are followed, as HuggingFace's cache needs), and the names, shapes and types of all tensors are compared with
-what the model needs before the first number is copied. Files are read and written one after the other, so that beside the
-model never more than one of them is in memory.
+Such a folder is untrusted input. We open no pickle, run none of its code, and refuse an index that names a file in another folder
+(links are followed, as HuggingFace's cache needs). The names, shapes and types of all tensors are compared with the model's before
+the first value is copied. Files are read and written one at a time, so memory holds the model and at most one file.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from r1_lightning.functional.fp8_blocks import dequantise_blocks
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import Views
 
-KIND = "huggingface"  # what stands where an artefact has the name of its stage
+KIND = "huggingface"  # an imported model's stage name
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-SCALE = "_scale_inv"  # beside a weight in FP8
+SCALE = "_scale_inv"  # name of an FP8 weight + this = name of its scales
 FP8 = "F8_E4M3"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
 NAMES_OF_CODE = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")
@@ -40,7 +39,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 class Stored(NamedTuple):
-    """Where a tensor lies and what it is, read off its file's header."""
+    """A stored tensor's file, shape and type, read from the file's header."""
 
     file: str
     shape: tuple[int, ...]
@@ -57,35 +56,36 @@ class HFFolder:
 
     @property
     def files(self) -> list[str]:
-        """The weights' files, in order."""
+        """The weight files, sorted by name."""
         return sorted({place.file for place in self.stored.values()})
 
     def fingerprint(self) -> str:
-        """SHA-256 over every file that decides what the model is: configurations, tokenizer and weights."""
-        small = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # the last may name more ends
+        """SHA-256 over every file that defines the model: configurations, tokenizer and weights."""
+        small = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # the last may add EOS tokens
         names = [CONFIG, *(name for name in small if (self.folder / name).is_file())]
         digests = {name: sha256_of(self.folder / name) for name in (*names, *self.files)}
         return fingerprint({"kind": "HuggingFace folder", "files": digests})
 
     def fill(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
-        """Copy every stored tensor into its views, in their own types.
+        """Copy every stored tensor into its views, in the views' types.
 
-        Raises InvalidInput, and copies nothing, where a tensor is missing, has another shape, is of a type that holds no weights,
-        or belongs nowhere (unless `leave_out` says that its name may be passed over); and at the first tensor that holds NaN or
-        infinity, those before which have been copied.
+        Raises InvalidInput and copies nothing if a tensor is missing, has another shape or a type that is not allowed, or is not
+        part of the model (unless `leave_out(name)` is true). Raises it, too, at the first tensor with NaN or infinity; the tensors
+        before it have been copied by then.
         """
         self.check(targets, leave_out)
         with torch.no_grad():
             for name, tensor in self._read(set(targets)):
                 views = targets[name]
-                if not tensor.sum().isfinite() and not bool(tensor.isfinite().all()):  # a sum alone may be too large
+                # The sum is the cheap look; it can overflow for finite weights, so only the second look decides.
+                if not tensor.sum().isfinite() and not bool(tensor.isfinite().all()):
                     raise self._refusal(f"{self.stored[name].file} holds NaN or infinity in {name}")
                 parts = tensor.split([view.shape[-1] for view in views], dim=-1) if len(views) > 1 else [tensor]
                 for view, part in zip(views, parts, strict=True):
                     view.copy_(part)
 
     def check(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
-        """What `fill` compares; the views may be of the meta device."""
+        """Raise the errors of `fill` that the headers show, without copying; the views may be on the meta device."""
         for name, views in targets.items():
             wanted = (*views[0].shape[:-1], sum(view.shape[-1] for view in views))
             if name not in self.stored:
@@ -127,7 +127,7 @@ class HFFolder:
             raise self._refusal(f"{found}, its blocks need {_shown(wanted)}")
 
     def _block(self) -> tuple[int, int]:
-        """Rows and columns that share a scale."""
+        """Return (rows, columns) of the blocks that share one FP8 scale."""
         settings = self.config.get("quantization_config")
         settings = settings if isinstance(settings, dict) else {}
         block: Any = settings.get("weight_block_size")
@@ -147,7 +147,7 @@ class HFFolder:
 
 @dataclass(frozen=True)
 class ImportedModel(Artefact):
-    """A folder in HuggingFace's form as the input of a stage, in an artefact's place. It is only ever read."""
+    """A HuggingFace folder used as a stage's input in place of an artefact. It is never written."""
 
     source: HFFolder = field(kw_only=True)
 
@@ -157,7 +157,7 @@ class ImportedModel(Artefact):
 
 
 def import_model(folder: Path) -> ImportedModel:
-    """`open_hf_folder`, with the fingerprint of its files, which are read for it."""
+    """Open `folder` as a stage's input; reads all of its files, for the fingerprint."""
     source = open_hf_folder(folder)
     return ImportedModel(folder, KIND, source.fingerprint(), complete=True, source=source)
 
@@ -167,7 +167,7 @@ def is_hf_folder(folder: Path) -> bool:
 
 
 def open_hf_folder(folder: Path) -> HFFolder:
-    """Read `config.json` and the headers of all weights. InvalidInput names the file that is missing, damaged or not allowed."""
+    """Read `config.json` and the headers of all weight files. InvalidInput names a missing, damaged or disallowed file."""
     with input_folder(folder):
         config = _described_model(folder / CONFIG)
         files = _files(folder)
@@ -185,7 +185,7 @@ def open_hf_folder(folder: Path) -> HFFolder:
 
 
 def _described_model(path: Path) -> dict[str, Any]:
-    """`config.json` without notes of the library that wrote it (`_name_or_path`), and without names of code, which is never run."""
+    """Return `config.json` without private keys (`_name_or_path`) and without names of code; warns that such code is not run."""
     fields = _json_object(path)
     code = [name for name in NAMES_OF_CODE if fields.get(name)]
     if code:
@@ -194,16 +194,16 @@ def _described_model(path: Path) -> dict[str, Any]:
 
 
 def _without_notes(value: Any) -> Any:
-    """Keys that begin with an underscore are nobody's but the library's; in a configuration of ours some would be orders."""
+    """Drop keys that begin with an underscore: private to `transformers`; in a Hydra config `_target_` would name code to run."""
     if isinstance(value, dict):
         return {key: _without_notes(item) for key, item in value.items() if not key.startswith("_")}
     return [_without_notes(item) for item in value] if isinstance(value, list) else value
 
 
 def _has_head_of_its_own(folder: Path, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> bool:
-    """Whether files hold an output head that is not the embedding, though `config.json` does not say so.
+    """True if the files hold an output head that differs from the embedding, although `config.json` does not untie them.
 
-    As in `transformers`, the numbers are believed: the head is used as it is stored.
+    As in `transformers`, the stored numbers win over the flag: the head is used as it is stored.
     """
     embedding = next((name for name in stored if name.endswith(EMBEDDINGS)), None)
     if config.get("tie_word_embeddings") is False or HEAD not in stored or embedding is None:
@@ -216,7 +216,7 @@ def _has_head_of_its_own(folder: Path, config: Mapping[str, Any], stored: Mappin
 
 
 def _files(folder: Path) -> dict[str, list[str] | None]:
-    """The weights' files, each with the names that the index gives it (None: whatever it holds)."""
+    """Return the weight files, each with the tensor names that the index lists for it (None: all tensors in the file)."""
     if (folder / INDEX).is_file():
         places = _json_object(folder / INDEX).get("weight_map")
         if not isinstance(places, dict) or not places:
@@ -263,9 +263,9 @@ def _shown(shape: Sequence[int]) -> str:
 def write_hf_weights(
     folder: Path, tensors: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int], max_shard_bytes: int
 ) -> None:
-    """Write `tensors` (made one file at a time) as safetensors files of at most `max_shard_bytes`, with an index if several.
+    """Write `tensors` as safetensors files of at most `max_shard_bytes`, with an index if there are several.
 
-    `sizes` are bytes per tensor; one that is larger than a file may be has a file of its own.
+    Each tensor is made when its file is written. `sizes` are bytes per tensor; one above `max_shard_bytes` gets a file of its own.
     """
     shards: list[list[str]] = [[]]
     room = max_shard_bytes

@@ -1,6 +1,6 @@
-"""What a stage needs only until it is complete: the state that an interrupted run resumes from.
+"""Removes resume checkpoints once their stage is complete.
 
-It is several times the size of the weights (AdamW's two moments beside them), and nobody reads it again.
+A checkpoint is several times the size of the weights (it also holds AdamW's two moments), and nobody reads it again.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"  # in an artefact's folder
-LAST = "last.ckpt"  # there
-# Lightning's own, which a batch system's signal made it write beside ours.
+LAST = "last.ckpt"  # in CHECKPOINTS
+# Lightning writes these when a batch system (SLURM) signals a requeue.
 OTHERS = "hpc_ckpt_*.ckpt"
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the checkpoints of the complete artefact in `folder`; what else lies among them (somebody's own) stays."""
+    """Remove the checkpoints of the complete artefact in `folder`; files that we did not write stay."""
     checkpoints = folder / CHECKPOINTS
     for path in (checkpoints / LAST, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS)):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where an artefact comes from: its seed, the commit and the versions it was made with, and the artefacts it was made from.
+"""An artefact's lineage: its seed, the commit and package versions that made it, and its input artefacts.
 
 `python scripts/lineage.py runs/grpo-...` prints the tree. Nothing here decides anything: the fingerprint says what an
 artefact is, the lineage says how it came to be.
@@ -18,8 +18,8 @@ from r1_lightning.artefacts.store import CONFIG, Artefact, is_complete, open_art
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "lightning", "safetensors", "tokenizers", "transformers", "hydra-core", "omegaconf")
-SEED = re.compile(r"^seed: (\d+)$", re.MULTILINE)  # at the top of an artefact's configuration, not of a part of it
-GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for ever to learn its commit
+SEED = re.compile(r"^seed: (\d+)$", re.MULTILINE)  # the top-level key of config.yaml, not a nested one
+GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for ever for its commit
 
 
 def commit(folder: Path = HERE) -> str:
@@ -57,7 +57,7 @@ def environment() -> dict[str, str]:
 
 
 def render(artefact: Artefact) -> str:
-    """The artefact and everything it was made from, as a tree of lines; what was used twice is shown once whole."""
+    """Return the artefact and its inputs, recursively, as a tree of lines; an artefact used twice is expanded only once."""
     return "\n".join(_lines(artefact, "", "", set()))
 
 
@@ -66,7 +66,7 @@ def _short(commit: str) -> str:
 
 
 def _seed(artefact: Artefact) -> str:
-    """As the line says it, by the artefact's own configuration; nothing where it has none."""
+    """Return "  seed N" from the artefact's config.yaml; empty if that names no seed."""
     path = artefact.folder / CONFIG
     found = SEED.search(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
     return "" if found is None else f"  seed {found[1]}"

@@ -1,10 +1,10 @@
-"""Locks that are files, for file systems without flock: made in one step (O_EXCL), with the holder's process and machine in them.
+"""Lock files, for file systems without flock: created in one step (O_EXCL), with the holder's process and machine in them.
 
-    .lock.held:  4711 node7 9f0c...      process, machine, and a word that tells this lock from every other
+    .lock.held:  4711 node7 9f0c...      process id, host name, and a random token unique to this lock
 
-A killed process leaves its file behind. It is stale, and taken over, once its process is gone (seen on the same machine), or once
-nobody has touched it for `STALE_S` seconds (from another machine; a holder touches it every `TOUCH_S`). A holder that is alive on
-the same machine, however long it has been stopped, keeps its lock.
+A killed process leaves its lock file behind. Another process takes the lock over once the holder is gone (on the same machine), or
+once nobody has touched the file for `STALE_S` seconds (on another machine; the holder touches it every `TOUCH_S`). A holder that is
+alive on the same machine keeps its lock, however long it has been stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from r1_lightning.artefacts.files import output_folder
 
-HELD = ".held"  # put after the lock's name
+HELD = ".held"  # suffix after the lock's name
 TOUCH_S = 20.0
 STALE_S = 300.0  # fifteen missed touches: a machine that is only slow, or a file server that is, keeps its lock
 
@@ -28,7 +28,7 @@ _said: set[Path] = set()
 
 
 def try_file(folder: Path, name: str) -> str | None:
-    """Make the lock's file. None: this process has the lock; else the text of who holds it."""
+    """Try to create the lock file. Returns None if this process now holds the lock, else the text of the holder's file."""
     _say_once(folder)
     path = folder / f"{name}{HELD}"
     while True:
@@ -44,7 +44,7 @@ def try_file(folder: Path, name: str) -> str | None:
         try:
             text = path.read_text(encoding="utf-8")
             stale = _is_stale(path, text)
-        except FileNotFoundError:  # let go of between the two looks
+        except FileNotFoundError:  # the holder released it after our open failed
             continue
         if not stale:
             return text
@@ -53,7 +53,7 @@ def try_file(folder: Path, name: str) -> str | None:
 
 @contextmanager
 def held_file(folder: Path, name: str) -> Iterator[None]:
-    """Keep a lock that `try_file` has made, touched now and then, and remove it in the end."""
+    """Hold a lock that `try_file` made: touch its file every `TOUCH_S` seconds, and remove it at the end."""
     path, over = folder / f"{name}{HELD}", threading.Event()
 
     def touch() -> None:
@@ -72,7 +72,7 @@ def held_file(folder: Path, name: str) -> Iterator[None]:
 
 
 def is_stale(path: Path) -> bool:
-    """Whether the process that made the lock at `path` is gone; true where there is none."""
+    """True if the process that made the lock at `path` is gone, or if there is no such file."""
     try:
         return _is_stale(path, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -80,11 +80,11 @@ def is_stale(path: Path) -> bool:
 
 
 def _is_stale(path: Path, text: str) -> bool:
-    """Whether the process that made the lock is gone."""
+    """True if the process that made the lock is gone."""
     words = text.split()
     if len(words) == 3 and words[1] == socket.gethostname() and words[0].isdigit():
         return not _is_alive(int(words[0]))
-    return _age_s(path) > STALE_S  # another machine's; or not written yet, or cut off by a kill in between
+    return _age_s(path) > STALE_S  # held on another machine, or its text is not written yet or was cut off by a kill
 
 
 def _is_alive(pid: int) -> bool:
@@ -92,7 +92,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user: it is there, but we may not signal it
         return True
     return True
 
@@ -109,7 +109,7 @@ def _age_s(path: Path) -> float:
 
 
 def _take_away(path: Path, text: str) -> None:
-    """Remove a stale lock; one that somebody else has made in its place meanwhile is put back."""
+    """Remove a stale lock file; if another process has replaced it meanwhile, put that new one back."""
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.stale")
     with suppress(FileNotFoundError):
         os.rename(path, aside)

@@ -1,8 +1,8 @@
 """Locks on folders, held by the kernel (flock): a killed process leaves none behind.
 
-One artefact is made by one process, or by several that each have a share of it: `locked` refuses a second process with the same
-work, or has it wait, and `in_turn` lets processes with different shares through one after the other. A file system without flock
-(Lustre mounted without it, Windows) gets locks that are files (`lock_files`).
+One artefact is made by one process, or by several that each make a shard of it. `locked` refuses a second process with the same
+work, or makes it wait; `in_turn` lets processes with different shards through one at a time. On a file system without flock
+(Lustre mounted without it, Windows) lock files take its place (`lock_files`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK = ".lock"
 TURN = ".turn"
-# What flock answers where the file system has no such locks.
+# The errors of flock on a file system that has no such locks.
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 POLL_S = 0.2  # between two looks at a lock that somebody else holds
 
@@ -37,10 +37,10 @@ class _Busy(Exception):
 
 @contextmanager
 def locked(folder: Path, name: str = LOCK, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the folder's lock: two processes never do the same work on one artefact at once.
+    """Hold the folder's lock, so that two processes never do the same work on one artefact at once.
 
-    The second gets `InvalidInput` at once. With `waiting` it waits instead, and calls that with the holder ("pid 7") before
-    every look. The lock is the kernel's (flock) where there is one, so a killed process leaves none behind.
+    The second process gets `InvalidInput` at once. With `waiting` it polls instead, and calls `waiting(holder)`, such as "pid 7",
+    after each failed try. The lock is the kernel's (flock) where there is one, so a killed process leaves none behind.
     """
     with ExitStack() as stack:
         while True:
@@ -59,12 +59,12 @@ def locked(folder: Path, name: str = LOCK, waiting: Callable[[str], None] | None
 
 
 def is_held(folder: Path, name: str = LOCK) -> bool:
-    """Whether a process holds the folder's lock now; nothing is written."""
+    """True if a process holds the folder's lock now. Writes nothing."""
     if (folder / f"{name}{HELD}").exists():
         return not is_stale(folder / f"{name}{HELD}")
     try:
         with open(folder / name, encoding="utf-8") as file:
-            _flock(file.fileno(), wait=False)  # let go of when the file is closed
+            _flock(file.fileno(), wait=False)  # closing the file releases it
             return False
     except BlockingIOError:
         return True
@@ -74,7 +74,7 @@ def is_held(folder: Path, name: str = LOCK) -> bool:
 
 @contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
-    """Wait for the other processes that share the work in `folder`: what is inside takes them a moment each."""
+    """Hold the lock for short critical sections of processes that make shards of one artefact; waits until it is free."""
     with output_folder(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def in_turn(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(folder: Path, name: str, wait: bool = False) -> Iterator[None]:
-    """Hold the lock `name`; `_Busy` at once where somebody else does, unless the kernel can `wait` for it."""
+    """Hold the lock `name`; raises `_Busy` at once if another process does, unless the kernel can `wait` for it."""
     with output_folder(folder):
         (folder / name).touch()
     with open(folder / name, "r+", encoding="utf-8") as file:
@@ -115,7 +115,7 @@ def _held(folder: Path, name: str, wait: bool = False) -> Iterator[None]:
 
 
 def _flock(descriptor: int, wait: bool) -> bool:
-    """Take the kernel's lock; False where the file system has none, `BlockingIOError` where another process holds it."""
+    """Take the kernel's lock. Returns False if the file system has none; `BlockingIOError` if another process holds it."""
     if fcntl is None:
         return False
     try:
@@ -128,7 +128,7 @@ def _flock(descriptor: int, wait: bool) -> bool:
 
 
 def holder(text: str) -> str:
-    """Who wrote a lock's text: "pid 7", and where if it is another machine."""
+    """Return the process named in a lock's text: "pid 7", or "pid 7 on HOST" for another machine."""
     pid, _, host = text.strip().partition(" ")
     host = host.partition(" ")[0]
     return f"pid {pid}" if host in ("", socket.gethostname()) else f"pid {pid} on {host}"

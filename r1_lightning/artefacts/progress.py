@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar that moves where a person watches, and plain lines now and then where nobody does.
+"""Progress of long work: a moving bar in a terminal, a plain line every `EVERY_S` seconds in a log file.
 
 A bar is drawn by carriage returns, which a log file (nohup, a batch system, CI) keeps as one endless line.
 """
@@ -16,7 +16,7 @@ PLAIN_FORMAT = "{desc}: {n_fmt}/{total_fmt}, {percentage:.0f}%, {elapsed} elapse
 
 
 class Lines:
-    """What tqdm writes, as lines: without carriage returns, and none twice in a row."""
+    """A file for tqdm that writes its output as lines: no carriage returns, no line twice in a row."""
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.last = file, ""
@@ -33,17 +33,17 @@ class Lines:
 
 
 def is_watched(file: TextIO) -> bool:
-    """Whether what is written to `file` comes before a person's eyes as it is written."""
+    """True if `file` is a terminal, where a person can watch a moving bar."""
     return bool(getattr(file, "isatty", lambda: False)())
 
 
 def settings_for(file: TextIO) -> Mapping[str, Any]:
-    """The keyword arguments with which tqdm writes to `file` as it should."""
+    """Return tqdm's keyword arguments for `file`: a bar in a terminal, plain lines elsewhere."""
     if is_watched(file):
         return {"file": file}
     return {"file": Lines(file), "mininterval": EVERY_S, "maxinterval": EVERY_S, "bar_format": PLAIN_FORMAT}
 
 
 def progress(total: int, what: str, unit: str, initial: int = 0) -> tqdm:
-    """A tqdm over `total` units (to be told by `update`), on stderr."""
+    """Return a tqdm bar over `total` units on stderr; the caller advances it by `update`."""
     return tqdm(total=total, initial=initial, desc=what, unit=unit, **settings_for(sys.stderr))

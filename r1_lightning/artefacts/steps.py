@@ -1,4 +1,4 @@
-"""How far a run is, read from its metrics.csv by somebody beside it: without torch, and while the run goes on writing."""
+"""A run's last step, read from its metrics.csv by another process: without torch, and while the run is still writing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TAIL_BYTES = 65_536  # of metrics.csv, enough for its last rows
 
 
 def last_row(folder: Path) -> dict[str, str]:
-    """The last whole row that the run in `folder` has logged, by name; empty where it has logged none."""
+    """Return the last complete row that the run in `folder` has logged, by column name; empty if it has logged none."""
     path = folder / METRICS
     try:
         with path.open("rb") as file:
@@ -29,6 +29,6 @@ def last_row(folder: Path) -> dict[str, str]:
 
 
 def last_step(folder: Path) -> int | None:
-    """How many optimizer steps the artefact in `folder` has logged; None where it has logged none."""
+    """Return the number of optimizer steps that the run in `folder` has logged; None if it has logged none."""
     row = last_row(folder)
     return int(row["step"]) + 1 if row else None

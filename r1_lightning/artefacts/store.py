@@ -1,15 +1,15 @@
-"""Artefacts on disk: one folder per trained result, and the rule that nothing which exists is overwritten or lost.
+"""Artefacts on disk: one folder per result of a stage. An existing artefact is never overwritten.
 
     <root>/<stage>-<model>-<task> or <stage>-<name>, and -<first 10 digits of the fingerprint>[-2, -3, ...]/
         artefact.json        written last: an artefact is complete if and only if this file is there
         weights.safetensors  the weights        tokenizer/   HuggingFace format
-        data/part-*.jsonl    in place of both, where a stage makes a data set (`artefacts.data_set`)
-        config.yaml          the resolved configuration      table.txt    what a person reads at the end
-        commits.txt          of the code that worked on it, in order    work.txt      how long (`artefacts.work`)
-        checkpoints/         what an interrupted run resumes from         .lock  held while a process works here
+        data/part-*.jsonl    in place of both if the stage makes a data set (`artefacts.data_set`)
+        config.yaml          the resolved configuration      table.txt    the results table that the command prints
+        commits.txt          commits of the code that worked on it, in order    work.txt    seconds of work (`artefacts.work`)
+        checkpoints/         the state to resume from        .lock        held while a process works here
 
-The folder's name is for people and for finding candidates; whether a finished one is the right one is decided by the
-whole fingerprint in its marker.
+The folder's name is for people and narrows the search; a complete artefact is reused only if the whole fingerprint in its
+marker is equal.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ COMMITS = "commits.txt"
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder of the store. While it is being made `complete` is False and only the first three fields are known.
+    """One folder of the store. Until it is complete, `complete` is False and only the first three fields are known.
 
     `inputs` maps a role (`base`) to its "stage", "fingerprint" and "folder" (relative to this folder, so that a root
     can be moved as a whole); `metrics` maps a metric's name to its value, None where it was not a finite number;
-    `commits` are those of the code that worked on it, in order (more than one if a run was resumed after a change) and
+    `commits` are the commits of the code that worked on it, in order (more than one if a run was resumed after a change) and
     `commit` is the last; `created` is UTC in ISO 8601;
-    `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written; a data set has none, but `files`: the
-    "bytes" and "sha256" of each by its name.
+    `weights_bytes` and `weights_sha256` describe weights.safetensors as it was written. A data set has `files` in their place: the
+    "bytes" and "sha256" of each file by its name.
     """
 
     folder: Path
@@ -95,13 +95,13 @@ class Artefact:
 
     @property
     def weights_path(self) -> Path:
-        """`InvalidInput` for a data set, which has none."""
+        """Path of the weights; `InvalidInput` if the artefact is a data set."""
         self._require_model()
         return self.folder / WEIGHTS
 
     @property
     def tokenizer_folder(self) -> Path:
-        """`InvalidInput` for a data set, which has none."""
+        """Folder of the tokenizer; `InvalidInput` if the artefact is a data set."""
         self._require_model()
         return self.folder / TOKENIZER
 
@@ -114,7 +114,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _hub_hint(folder: Path) -> str:
-    """What to do with a name of the hub, OWNER/NAME or an address, given where a folder belongs; empty for any other."""
+    """Return advice if `folder` is a hub name (OWNER/NAME or an address) where a folder is needed; else an empty text."""
     name = re.sub(r"^(https?:/+|hf:/+)?(www\.)?(huggingface\.co/+)?(models/)?", "", str(folder))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or folder.parent.exists():
         return ""
@@ -122,7 +122,7 @@ def _hub_hint(folder: Path) -> str:
 
 
 def open_artefact(folder: Path) -> Artefact:
-    """Read a complete artefact; `InvalidInput` if the folder is missing or unfinished, or its marker cannot be read."""
+    """Read a complete artefact; `InvalidInput` if the folder is missing or incomplete, or its marker cannot be read."""
     with input_folder(folder):
         require(folder.is_dir(), "artefact", str(folder), f"there is no such folder{_hub_hint(folder)}")
         require(
@@ -159,7 +159,7 @@ def open_artefact(folder: Path) -> Artefact:
 
 
 def verify(artefact: Artefact) -> None:
-    """Compare the weights, or a data set's files, with what was recorded of them; `InvalidInput` says how they differ."""
+    """Compare the weights, or a data set's files, with their recorded size and SHA-256; `InvalidInput` names a difference."""
     with input_folder(artefact.folder):
         if artefact.files:
             data_set.verify_files(artefact.folder, artefact.files)
@@ -187,7 +187,7 @@ def _verify(artefact: Artefact) -> None:
 
 
 def find(root: Path, stage: str, fingerprint: str) -> Artefact | None:
-    """The artefact to use: the newest complete one of this stage and fingerprint, else the newest incomplete one."""
+    """Return the newest complete artefact of this stage and fingerprint, else the newest incomplete one, else None."""
     with input_folder(root):
         return _find(root, stage, fingerprint)
 
@@ -204,16 +204,16 @@ def _find(root: Path, stage: str, fingerprint: str) -> Artefact | None:
 
 
 def _siblings(root: Path, stage: str, fingerprint: str) -> list[tuple[int, Path]]:
-    """(sibling number, folder) of this stage and fingerprint, oldest first; the first has the number 1."""
+    """Return (sibling number, folder) of this stage and fingerprint, oldest first; numbers begin at 1."""
     pattern = re.compile(rf"{re.escape(stage)}-.+-{fingerprint[:SHORT_DIGITS]}(?:-(\d+))?")
     names = ((pattern.fullmatch(folder.name), folder) for folder in (root.iterdir() if root.is_dir() else ()))
     return sorted((int(match[1] or 1), folder) for match, folder in names if match and folder.is_dir())
 
 
 def create(root: Path, stage: str, model: str, task: str, fingerprint: str, label: str | None = None) -> Artefact:
-    """Make a new, empty folder for this artefact, under the next free sibling number.
+    """Make a new, empty folder for this artefact, with the next free sibling number.
 
-    `model` and `task` are the options' names, for people; a `label` of theirs stands in place of both.
+    `model` and `task` are the names of config options, for people to read; `label` replaces both.
     Raises `InvalidInput` if the root cannot be written.
     """
     name = f"{stage}-{label or f'{model}-{task}'}-{fingerprint[:SHORT_DIGITS]}"
@@ -234,7 +234,7 @@ def create(root: Path, stage: str, model: str, task: str, fingerprint: str, labe
 
 
 def digits_of(folder: Path) -> str:
-    """The digits of the fingerprint in the name of an artefact's folder; empty where it has none."""
+    """Return the digits of the fingerprint in an artefact folder's name; empty if it has none."""
     match = re.search(rf"-([0-9a-f]{{{SHORT_DIGITS}}})(?:-\d+)?$", folder.name)
     return match[1] if match else ""
 
@@ -259,9 +259,9 @@ def complete(
     inputs: Mapping[str, Artefact],
     metrics: Mapping[str, float],
 ) -> Artefact:
-    """Write the marker that makes `artefact` complete, last of all its files; returns it as read back.
+    """Write the marker that makes `artefact` complete, after all its other files; returns the artefact as read back.
 
-    `commit` is that of the code which did the work, as it was when the process began; earlier ones are in `commits.txt`.
+    `commit` is the code's commit at the start of this process; those of earlier processes are in `commits.txt`.
 
     Raises `InvalidInput` if it is complete already, or if the stage left neither weights nor a data set.
     """

@@ -1,8 +1,8 @@
-"""Weights on disk: safetensors, saved in one step and loaded all or nothing.
+"""Weights on disk: safetensors files, saved atomically and loaded all or nothing.
 
-Two names may share one tensor (a tied embedding and head; the MTP modules' shared embedding). safetensors holds no
-shared memory, so only the first name of each is written; the module that loads shares in the same way and needs no
-second copy. Loading compares every name and shape before the first number is copied, so that a module is never left
+Two names may share one tensor (a tied embedding and head; the MTP modules' shared embedding). safetensors cannot store
+shared memory, so only the first name of each tensor is written; the module that loads it shares in the same way and
+needs no second copy. Loading compares every name and shape before it copies the first value, so a module is never
 half loaded.
 """
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from r1_lightning.artefacts.files import FOLDER_ERRORS, replacing, unwritable
 from r1_lightning.types.errors import InvalidInput
 
-FORMAT: Mapping[str, str] = {"format": "pt"}  # what every file of ours says
+FORMAT: Mapping[str, str] = {"format": "pt"}  # in the header of every file that we write
 LFS_POINTER = b"version https://git-lfs"
 
 
 def _unique_state(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state by name, without the second and later names of a shared tensor."""
+    """Return the module's state by name; a shared tensor appears under its first name only."""
     state: dict[str, Tensor] = {}
     seen = set()
     for name, tensor in module.state_dict().items():
@@ -41,17 +41,17 @@ def _unique_state(module: nn.Module) -> dict[str, Tensor]:
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write every parameter and persistent buffer of `module` to `path`, atomically.
 
-    Raises `InvalidInput` naming the folder where it is full or read-only; then nothing at `path` has changed.
+    Raises `InvalidInput` naming the folder if it is full or read-only; a file at `path` is then unchanged.
     """
     save_tensors({name: tensor.cpu().contiguous().clone() for name, tensor in _unique_state(module).items()}, path)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] = FORMAT) -> None:
-    """The same for tensors on the CPU, contiguous and without shared memory, with some text in the file's header."""
+    """Write `tensors` (on the CPU, contiguous, sharing no memory) to `path` atomically, with `metadata` in the header."""
     with replacing(path) as temporary:
         try:
             save_file(dict(tensors), temporary, metadata={**FORMAT, **metadata})
-        except SafetensorError as error:  # the library wraps the system's error and keeps only its number, as text
+        except SafetensorError as error:  # the library wraps the system's error and keeps only its errno, as text
             code = re.search(r"os error (\d+)", str(error))
             if code is None or int(code[1]) not in FOLDER_ERRORS:
                 raise
@@ -61,17 +61,17 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
 def load_weights(module: nn.Module, path: Path) -> None:
     """Copy the weights at `path` into `module`, in the module's own dtypes and on its devices.
 
-    Raises `InvalidInput`, and leaves the module as it was, where the file is missing, truncated or damaged, or holds
-    other names or shapes than the module: then the first difference is named with both shapes.
+    Raises `InvalidInput` and leaves the module unchanged if the file is missing, truncated or damaged, or if its names or
+    shapes differ from the module's; the error names the first difference with both shapes.
     """
     load_tensors(_unique_state(module), path)
 
 
 def load_tensors(wanted: Mapping[str, Tensor], path: Path) -> None:
-    """The same for tensors by the names that they have in the file; a shared one has one name."""
+    """Copy the tensors at `path` into `wanted`, matched by name; a shared tensor has one name. Errors as `load_weights`."""
     if not path.is_file():
         raise InvalidInput(f"weights={str(path)!r} is not allowed: there is no such file")
-    with opened(path):  # which says what is wrong with it
+    with opened(path):  # raises `InvalidInput` for a damaged file; load_file would raise its own error
         found = load_file(path)
     for name in sorted(wanted.keys() | found.keys()):
         here, there = _shape(wanted, name), _shape(found, name)
@@ -86,13 +86,13 @@ def load_tensors(wanted: Mapping[str, Tensor], path: Path) -> None:
 
 
 def stored_rows(path: Path, name: str) -> int | None:
-    """How many rows the tensor `name` at `path` has; None where there is no such file or tensor."""
+    """Return the number of rows of the tensor `name` at `path`; None if there is no such file or tensor."""
     shape = stored_shapes(path).get(name)
     return None if shape is None else shape[0]
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors at `path` by name, off the file's header; none where there is no such file."""
+    """Return the shapes of the tensors at `path` by name, read from the header; empty if there is no such file."""
     if not path.is_file():
         return {}
     with opened(path) as tensors:
@@ -100,7 +100,7 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def opened(path: Path) -> Any:
-    """A safetensors file whose header has been read, for a `with`; `InvalidInput` where it is truncated or damaged."""
+    """Open a safetensors file (a context manager) and read its header; `InvalidInput` if it is truncated or damaged."""
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:

@@ -1,9 +1,9 @@
-"""How long a stage was worked on: a line when a process begins, one with its seconds when it ends, however often it was cut off.
+"""Working time of a stage, summed over the processes that worked on it: each writes one line at its start and one at its end.
 
     begin
-    end 93.417
+    end 93.417        seconds
 
-A process that was killed leaves a begin without an end: its time is not known, and the count of such says so.
+A killed process leaves a begin without an end: its time is unknown, and `n_unknown` counts such processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WORK = "work.txt"
 
 @dataclass(frozen=True)
 class Work:
-    """`seconds` on the clock of all processes that ended, and how many others there were (`n_unknown`)."""
+    """`seconds` of wall-clock time of all processes that ended; `n_unknown` processes did not end or still run."""
 
     seconds: float
     n_unknown: int = 0
@@ -27,18 +27,18 @@ class Work:
 
 @contextmanager
 def timed(folder: Path) -> Iterator[None]:
-    """Write down that a process works in `folder` now, and for how long it did."""
+    """Record in `folder` that a process begins to work there and, after the block, for how long it worked."""
     _append(folder, "begin")
     start_s = time.monotonic()
     try:
         yield
     finally:
-        if folder.is_dir():  # a stage that refuses its input leaves none
+        if folder.is_dir():  # the folder of a stage that refused its input may be gone
             _append(folder, f"end {time.monotonic() - start_s:.3f}")
 
 
 def work_in(folder: Path) -> Work | None:
-    """What is known of the work in `folder`; None where nothing was written down (artefacts of older versions)."""
+    """Return the work recorded in `folder`; None if nothing was recorded (artefacts of older versions)."""
     path = folder / WORK
     if not path.is_file():
         return None

@@ -1,1 +1,1 @@
-"""Display and checks around a run: removing any of them changes nothing but what is shown."""
+"""Lightning callbacks for display and checks: removing any of them changes what is shown, never what is learned."""

@@ -1,11 +1,11 @@
-"""The checkpoint from which the same command resumes, replaced atomically so that a kill at any moment leaves a whole one.
+"""Resume checkpoints: the same command goes on from the last one. They are replaced atomically, so a kill leaves a complete one.
 
-Lightning's own `save_checkpoint` writes to the system's temporary folder and moves the file from there. Here it is written
-inside its own folder, so that a full disk is a line about that folder, and nothing is left behind elsewhere. What is written
+Lightning's own `save_checkpoint` writes to the system's temporary folder and moves the file from there. We write in the
+checkpoint's own folder, so that the error of a full disk names that folder, and nothing is left behind elsewhere. The content
 is Lightning's state all the same: `trainer.fit(ckpt_path=...)` reads it.
 
-The state is taken right after an optimizer step, and written once Lightning has logged that step, after the loggers have put
-their rows into their files: a checkpoint never stands for steps whose metrics a kill could still lose.
+The state is taken right after an optimizer step, and written once Lightning has logged that step and the loggers have written
+their rows to their files. So a kill can never lose the metrics of a step that the checkpoint has behind it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from r1_lightning.types.errors import require, require_int
 
 
 class ResumeCheckpoint(L.Callback):
-    """Saves the whole state to `folder`/last.ckpt every `every_steps` optimizer steps, and where training is to stop early.
+    """Saves the training state to `folder`/last.ckpt every `every_steps` optimizer steps, and when training stops early.
 
-    `saved_step` is the step that a resumed run would go on from; 0 where there is nothing to resume.
+    `saved_step` is the step from which a resumed run would go on; 0 if there is nothing to resume.
     """
 
     def __init__(self, folder: Path, every_steps: int) -> None:
@@ -35,7 +35,7 @@ class ResumeCheckpoint(L.Callback):
         self.every_steps = every_steps
         self.last_step = 0
         self.saved_step = self.taken_step = 0
-        self.taken: io.BytesIO | None = None  # a state that is not written yet
+        self.taken: io.BytesIO | None = None  # a serialised state that is not on disk yet
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = self.saved_step = trainer.global_step
@@ -47,8 +47,9 @@ class ResumeCheckpoint(L.Callback):
     ) -> None:
         step, before = trainer.global_step, self.last_step
         self.last_step = step
-        if step == before:  # in the middle of a step's micro-batches: their gradients would not be in the checkpoint
+        if step == before:  # between two micro-batches of a step: the checkpoint would miss the accumulated gradients
             return
+        # After the last step the stage saves its weights, and `remove_leftovers` would delete the checkpoint.
         if (step % self.every_steps == 0 or trainer.should_stop) and step < trainer.max_steps:
             self.save(trainer)
 
@@ -62,9 +63,9 @@ class ResumeCheckpoint(L.Callback):
         self.write(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Take the state of this moment, to be written when the step has been logged.
+        """Serialise the training state to memory; `write` puts it on disk once the step has been logged.
 
-        By way of memory: torch's writer of files says "unexpected pos" of a full disk, the system says what it is.
+        Memory first, because torch's file writer reports a full disk as "unexpected pos", and the system's own error names it.
         """
         state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
         self.taken = io.BytesIO()
@@ -72,16 +73,16 @@ class ResumeCheckpoint(L.Callback):
         self.taken_step = trainer.global_step
 
     def write(self, trainer: L.Trainer) -> None:
-        """Write a state that was taken beside the old checkpoint, then take its place in one step.
+        """Write the serialised state, if there is one, to a temporary file, then rename it over the old checkpoint.
 
-        Raises `InvalidInput` naming the folder where it cannot be written. The main process writes; a strategy that
-        spreads the state over several processes is not served.
+        Raises `InvalidInput` naming the folder if it cannot be written. Only the main process writes, so strategies that
+        shard the state over processes are not supported.
         """
         content, self.taken = self.taken, None
         if content is None:
             return
         for logger in trainer.loggers:
-            logger.save()
+            logger.save()  # before the checkpoint: a kill in between must not lose the rows of steps that it has behind it
         if trainer.is_global_zero:
             with output_folder(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,13 +92,13 @@ class ResumeCheckpoint(L.Callback):
         trainer.strategy.barrier("ResumeCheckpoint.write")
 
     def _remove_leftovers(self) -> None:
-        """Remove what a kill in the middle of writing left; the folder is locked, so that nobody else writes here."""
+        """Remove temporary files of a killed process; the folder is locked, so no other process is writing one."""
         for leftover in self.folder.glob(f".{LAST}.*tmp"):
             leftover.unlink(missing_ok=True)
 
 
 def checkpoint_to_resume(folder: Path) -> Path | None:
-    """The checkpoint in `folder`, or None. Raises `InvalidInput` naming a file that is empty, truncated or damaged."""
+    """Return the checkpoint in `folder`, or None. Raises `InvalidInput` naming an empty, truncated or damaged file."""
     path = folder / LAST
     if not path.exists():
         return None
@@ -107,11 +108,11 @@ def checkpoint_to_resume(folder: Path) -> Path | None:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the checkpoint at `path` is complete: a zip archive, its directory at its end, with a check sum per part."""
+    """True if the checkpoint at `path` is intact: a zip archive whose directory is readable and whose check sums are right."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
     except PermissionError:
         raise
-    except Exception:  # whatever the library makes of a damaged directory
+    except Exception:  # zipfile raises many kinds of errors for a damaged directory
         return False

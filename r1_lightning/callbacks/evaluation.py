@@ -1,7 +1,7 @@
-"""Measures the model while it trains, and keeps the best: accuracy over steps, and the loss on rows that nobody trains on.
+"""Periodic evaluation during training: held-out accuracy and validation loss over steps; keeps the best weights.
 
-What is measured is handed in (by `run.periodic`), so that a stage needs to know nothing of it. It draws by keys of its own and
-trains nothing: the weights at the end are the same bits with it and without. It costs time, and says how much.
+The measurement is injected (by `run.periodic`), so stages know nothing of it. It samples with random keys of its own and updates
+no weight, so the final weights are the same bits with and without it. It takes time, and prints how much.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from torch import nn
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.types.errors import require, require_int
 
-# What measures a stage's module: name -> value; and what makes it from (problems, samples of each).
+# A Measure maps a stage's module to values by name; a MakeMeasure builds one from (number of problems, samples of each).
 Measure = Callable[[L.LightningModule], dict[str, float]]
 MakeMeasure = Callable[[int, int], Measure]
 BEST = "best.safetensors"  # in the artefact's folder
-LOWER_IS_BETTER = "loss"  # as a name's end; of everything else more is better
+LOWER_IS_BETTER = "loss"  # suffix of the names of which the lowest value is best; of all others it is the highest
 
 
 class Evaluation(L.Callback):
-    """Every `every_steps` optimizer steps (null: never) `problems` held-out problems, `samples` completions each.
+    """Evaluates every `every_steps` optimizer steps (null: never) on `problems` held-out problems, `samples` completions each.
 
-    `best` names the measure by which the best weights so far are kept, beside the artefact's own (those of the last step).
+    With `best`, the name of a measure, it also keeps the weights with the best value so far in best.safetensors; the
+    artefact's own weights remain those of the last step.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Evaluation(L.Callback):
         self.last_step, self.started_s = trainer.global_step, time.monotonic()
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Have Lightning forget what was measured at an earlier step: it would log it again with every step that follows."""
+        """Remove earlier measurements from Lightning's results: it would log them again at every step that follows."""
         results: dict[str, Any] = trainer._results or {}
         for key in [key for key in results if key.partition(".")[2] in self.logged]:
             del results[key]
@@ -73,15 +74,19 @@ class Evaluation(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         step, before = trainer.global_step, self.last_step
         self.last_step = step
+        # This hook runs after every micro-batch; the weights move only when the optimizer step count does.
         if self.measure is None or self.every_steps is None or step == before:
             return
+        # The last step counts, too: the best weights may be the final ones.
         if step % self.every_steps == 0 or step == trainer.max_steps:
             self._evaluate(trainer, module, self.measure)
 
     def _evaluate(self, trainer: L.Trainer, module: L.LightningModule, measure: Measure) -> None:
+        # The mode is restored module by module: module.train() would also switch frozen parts that were in eval mode.
         began_s, modes = time.monotonic(), [(part, part.training) for part in module.modules()]
         module.eval()
         try:
+            # torch's global generator is put back afterwards, else training would draw other numbers than without evaluation.
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 values = measure(module)
         finally:
@@ -91,7 +96,7 @@ class Evaluation(L.Callback):
         module.log_dict({**values, "perf/evaluation_s": seconds}, batch_size=1)
         self.logged.update({*values, "perf/evaluation_s"})
         self._keep_best(trainer, module, values)
-        if self.is_first:
+        if self.is_first:  # one line is enough for a person to choose another `every_steps`
             self.is_first = False
             share = seconds / max(time.monotonic() - self.started_s, 1e-9)
             print(
@@ -103,12 +108,12 @@ class Evaluation(L.Callback):
     def _keep_best(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float]) -> None:
         if self.best is None:
             return
-        if self.best not in values:  # the stage of an input, which shares the callbacks, may measure other things
+        if self.best not in values:  # the callbacks apply to input stages as well, and those may have other measures
             if self.is_first:
                 print(f"best weights are not kept: {self.best} is not among {', '.join(sorted(values))}", flush=True)
             return
         value, is_lower_better = values[self.best], self.best.endswith(LOWER_IS_BETTER)
-        old = self.best_value
+        old = self.best_value  # on a tie the earlier weights stay
         if old is not None and not (value < old if is_lower_better else value > old):
             return
         self.best_value, self.best_step = value, trainer.global_step

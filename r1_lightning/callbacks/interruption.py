@@ -1,7 +1,8 @@
-"""Ends a training early without losing a step: at Ctrl-C, SIGTERM or SIGUSR1 (what batch systems send), or when its time is up.
+"""Stops training early without losing a step: at Ctrl-C, SIGTERM or SIGUSR1 (sent by batch systems), or when its time is up.
 
-The first signal lets the step in hand end, has it saved, and stops; a second one leaves at once, with what was saved before. Only
-the main thread of a program can be told of signals: elsewhere (a notebook's worker) they do what they did before.
+After the first signal the current step finishes, is saved, and training stops; a second signal exits at once, with the checkpoint
+that was saved before. Python installs signal handlers in the main thread only: in another one (a notebook's worker) signals keep
+the handlers that they had.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ NAMES = {signal.SIGINT: "Ctrl-C"}
 
 
 class Interruption(L.Callback):
-    """Sets `trainer.should_stop` after the step at which a signal came or `max_time` ("HH:MM:SS") ran out; `stopped` says why.
+    """Sets `trainer.should_stop` after the step in which a signal came or `max_time` ("HH:MM:SS") ran out; `stopped` is the reason.
 
-    Whoever saves on `should_stop` (`ResumeCheckpoint`) comes after it in the list of callbacks.
+    A callback that saves on `should_stop` (`ResumeCheckpoint`) must come after this one in the list of callbacks.
     """
 
     def __init__(self, max_time: str | None = None) -> None:
@@ -46,18 +47,19 @@ class Interruption(L.Callback):
         self.last_step = step
         if self.asked is None and self.max_s is not None and time.monotonic() - self.started_s >= self.max_s:
             self.asked = Stopped(f"trainer.max_time={self.max_time} is over", STOPPED_BY_TIME)
+        # Only between optimizer steps; after the last one there is nothing left to stop.
         if self.asked is not None and step > before and step < trainer.max_steps:
             self.stopped = self.asked
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self._give_back()
+        self._restore_handlers()
 
     def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
-        self._give_back()
+        self._restore_handlers()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        """The handler of the signals. Raises `Stopped` at the second one."""
+        """Handle a signal: note the first one, raise `Stopped` at the second."""
         stopped = Stopped("interrupted", 128 + number)
         if self.asked is not None:
             raise stopped
@@ -65,9 +67,9 @@ class Interruption(L.Callback):
         name = NAMES.get(signal.Signals(number), signal.Signals(number).name)
         print(f"\n{name}: stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
 
-    def _give_back(self) -> None:
-        """Signals do again what they did; one that came too late for a step of its own is obeyed by who called `fit`."""
+    def _restore_handlers(self) -> None:
+        """Put back the signal handlers that were there before training."""
         for number, handler in self.before.items():
-            if handler is not None:
+            if handler is not None:  # None: a handler that was not installed from Python, which cannot be put back
                 signal.signal(number, handler)
         self.before = {}

@@ -1,4 +1,4 @@
-"""The progress bar: one line for a person, with the few numbers that tell whether it goes well; in a log, a line now and then."""
+"""The progress bar: one line in a terminal, with the few numbers that show how training goes; in a log, a line now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from r1_lightning.artefacts.progress import EVERY_S, is_watched, settings_for
 
-# Which metrics the bar shows, and their short names there; TensorBoard has all of them under their full names.
+# The metrics that the bar shows -> their short names there; TensorBoard has all metrics under their full names.
 SHORT_NAMES = {
     "rollout/reward_mean": "reward",
     "rollout/accuracy_mean": "accuracy",
@@ -28,7 +28,7 @@ class StageProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def init_train_tqdm(self) -> Tqdm:
-        """Begins where the run begins, which after a resume is not step 0."""
+        """Return the bar, set to the run's first step, which after a resume is not step 0."""
         trainer = self.trainer
         self.is_watched, self.shown_s = is_watched(sys.stdout), time.monotonic()
         drawn = {
@@ -47,7 +47,7 @@ class StageProgressBar(TQDMProgressBar):
         )
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Lightning's own would name the bar "Epoch 0" and set it back; a resumed run does not even come here."""
+        """Do nothing: Lightning's own method would rename the bar "Epoch 0" and reset it, and is not called after a resume."""
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         bar = self.train_progress_bar
@@ -57,7 +57,7 @@ class StageProgressBar(TQDMProgressBar):
             bar.refresh()
 
     def _is_due(self, trainer: L.Trainer) -> bool:
-        """Every `refresh_rate` steps for a person; in a log the last step, and else a line every `EVERY_S` seconds."""
+        """True every `refresh_rate` steps in a terminal; in a log every `EVERY_S` seconds and at the last step."""
         if self.is_watched:
             return self._should_update(trainer.global_step, trainer.max_steps)
         now = time.monotonic()
@@ -70,7 +70,7 @@ class StageProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Short names and few digits; a metric that a stage does not have is left out."""
+        """Return the shown metrics by short name, with few digits; a metric that the stage does not have is left out."""
         values = trainer.callback_metrics
         shown: dict[str, int | str | float | dict[str, float]] = {}
         for name, short in SHORT_NAMES.items():

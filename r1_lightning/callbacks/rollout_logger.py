@@ -1,4 +1,4 @@
-"""Shows what a policy does while it learns: rollout scalars, and sample completions as text in TensorBoard."""
+"""Logs what the policy samples during RL: rollout metrics, and sample completions as text in TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SAMPLES_SHOWN = 4
 
 
 class RolloutLogger(L.Callback):
-    """Logs every rollout's scalars once, at the step that first trains on it; every `text_every` rollouts also texts.
+    """Logs each rollout's metrics once, at the first step that trains on it; every `text_every` rollouts also completions.
 
-    Lightning repeats the last value of a metric at the steps that log none, so that a curve shows one level per rollout.
+    Lightning repeats a metric's last value at steps that log none, so a curve has one level per rollout.
     """
 
     def __init__(self, text_every: int = 10) -> None:
@@ -50,10 +50,10 @@ class RolloutLogger(L.Callback):
 
 
 def _why(rollout: Any, row: int) -> str:
-    """Each reward function's reason for its score of one completion, a line each."""
+    """Return each reward function's reason for its score of completion `row`, one per line."""
     return "\n".join(f"{name}: {reasons[row]}" for name, reasons in rollout.reasons.items())
 
 
 def as_code(text: str) -> str:
-    """`text` as a block of Markdown code: every line indented, else TensorBoard takes tags in later lines for HTML."""
+    """Return `text` as a Markdown code block: every line indented, or TensorBoard would read tags in later lines as HTML."""
     return "\n".join(f"    {line}" for line in text.split("\n"))

@@ -1,16 +1,16 @@
-"""Step-0 self-checks: before the first update, everything that should agree must agree.
+"""Self-checks before the first update: log-probs that must be equal are computed in two ways and compared.
 
-In every stage that trains on packed rows, on rows of the first step: a document of a packed row has the log-probs that it has
-alone, and left-padded prompts with cached steps behind them, which is how completions are sampled, have those of the forward
-(`rollout.agreement`).
+Every stage that trains on packed rows checks rows of its first step: a document in a packed row must get the log-probs that it
+gets alone, and left-padded prompts followed by cached steps, which is how completions are sampled, must get those of the full
+forward (`rollout.agreement`).
 
-In GRPO at every start, on a small rollout of its own, sampled by the very sampler that the run will use:
-- the log-probs that the sampler stored equal those of a freshly batched and shuffled training forward, to within what the
-  compute type allows (`Precision.logprob_tolerance`; 1e-4 in FP32), so the sampler holds today's weights, its cache is
-  right, and temperature and top-p mean the same on both sides. Tokens whose own experts came out differently (two
-  affinities equal to within rounding) are counted: in FP32 they must be below 0.1 %, in BF16 their share is only said;
-- the KL against the reference is exactly 0 when the reference is the policy: same numbers, same path;
-- warnings where no completion ends, and where every group's rewards are equal: then there is nothing to learn from.
+GRPO checks, at every start, a small rollout made by the sampler that the run will use:
+- The log-probs that the sampler stored equal those of a training forward over the same completions, batched anew and shuffled,
+  within the tolerance of the compute type (`Precision.logprob_tolerance`; 1e-4 in FP32). Then the sampler holds the current
+  weights, its cache is right, and temperature and top-p mean the same on both sides. Tokens that were routed to other experts
+  (two affinities equal to within rounding) are counted: in FP32 they must be below 0.1 %, in BF16 their share is only reported.
+- The KL to the reference is exactly 0 while the reference is the policy: same numbers, same code path.
+- It warns if no completion ends, and if the rewards are equal within every group: then there is nothing to learn.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from r1_lightning.types.errors import InvalidInput, require_int, require_number
 from r1_lightning.types.tensors import Backbone, GRPOBatch, TokenBatch
 from r1_lightning.types.text import ProblemSource
 
-# Which draws the check uses: no training rollout ever has this number.
+# The check's rollout number, which keys its draws: no training rollout ever has it.
 CHECK_ROLLOUT = 2**31 + 1
 
 
 class SelfCheckFailed(InvalidInput):
-    """Sampler, trainer and reference do not agree; training on would learn from wrong numbers."""
+    """Sampler, training forward and reference disagree: the policy would learn from wrong log-probs."""
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How well sampler, training forward and reference agree.
 
-    `max_difference` (nats) is over the tokens whose own and earlier experts came out alike; `flipped_fraction` is the share
-    of tokens whose own experts came out differently; `kl_ref_max` the largest k3 against the reference.
+    `max_difference` (nats) is taken over the tokens that, like all tokens before them, were routed to the same experts in both;
+    `flipped_fraction` is the share of tokens routed to other experts; `kl_ref_max` is the largest k3 against the reference.
     """
 
     max_difference: float
@@ -56,9 +56,9 @@ class Agreement:
 
 
 class SelfCheck(L.Callback):
-    """Runs the checks when training starts, GRPO's on `prompts` x `group_size` completions; raises `SelfCheckFailed`.
+    """Runs the checks when training starts, in GRPO on `prompts` x `group_size` completions; raises `SelfCheckFailed`.
 
-    `tolerance` (nats) and `max_flipped_fraction` are by default those of the backbone's `precision`.
+    `tolerance` (nats) and `max_flipped_fraction` default to those of the backbone's `precision`.
     """
 
     def __init__(
@@ -94,24 +94,24 @@ class SelfCheck(L.Callback):
         warn_of_nothing_to_learn(rollout)
 
     def _check_rows(self, trainer: L.Trainer, module: Any) -> None:
-        """What a stage without rollouts can be asked: its own rows, and its backbone's cache."""
+        """Check a stage without rollouts, on its own next rows and with its backbone's cache."""
         backbone, tokens = backbone_of(module), first_tokens(trainer)
         precision = getattr(backbone, "precision", None) or PlainPrecision()
-        is_compiled = precision.static_shapes  # a compiler would make graphs for shapes of the check's own
+        is_compiled = precision.static_shapes  # the check's shapes would make the compiler build graphs for them alone
         if backbone is None or tokens is None or is_compiled:
             return
         found = row_agreement(backbone, tokens.to(device_of(backbone)))
         rank_zero_only(print)(self.judge_rows(found, precision), flush=True)
 
     def judge_rows(self, found: RowAgreement, precision: Precision) -> str:
-        """The line that says how well rows agree; `SelfCheckFailed` where a number is out of bounds."""
+        """Return the line that reports how well rows agree; raise `SelfCheckFailed` if a difference is above the tolerance."""
         tolerance = precision.logprob_tolerance if self.tolerance is None else self.tolerance
         both = (("a text in a packed row and alone", found.packed), ("cached steps and the forward", found.cached))
         for what, difference in both:
             if not difference <= tolerance:
                 raise SelfCheckFailed(
-                    f"self-check: {what} differ by {difference:.2e} nats, more than {tolerance:.0e}: this model looks at "
-                    "what shares its row, batch or cache, and cannot be trained or sampled here"
+                    f"self-check: {what} differ by {difference:.2e} nats, more than {tolerance:.0e}: this model's output "
+                    "for a text depends on other texts in its row, batch or cache; it cannot be trained or sampled here"
                 )
         return (
             f"self-check: packed rows agree with texts alone to {found.packed:.1e} nats, cached steps with the forward to "
@@ -119,7 +119,7 @@ class SelfCheck(L.Callback):
         )
 
     def judge(self, agreement: Agreement, reference_is_policy: bool, precision: Precision) -> str:
-        """The line that says how well all agree; `SelfCheckFailed` where a number is out of bounds."""
+        """Return the line that reports the agreement; raise `SelfCheckFailed` if a number is out of bounds."""
         tolerance = precision.logprob_tolerance if self.tolerance is None else self.tolerance
         allowed_flips = self.max_flipped_fraction
         if allowed_flips is None:
@@ -144,14 +144,14 @@ class SelfCheck(L.Callback):
 
 
 def backbone_of(module: Any) -> Any:
-    """The language model that a stage trains, that inside of a reward model; None for something else."""
+    """Return the language model that a stage trains (of a reward model, the one under its head); None for anything else."""
     found = getattr(module, "backbone", None)
     found = getattr(found, "backbone", found)
     return found if isinstance(found, Backbone) else None
 
 
 def first_tokens(trainer: L.Trainer) -> TokenBatch | None:
-    """The rows of the step that comes next; None where the loader is not one of ours, or has come to its end."""
+    """Return the rows of the next step; None if the loader is not one of ours, or is at its end."""
     loader: Any = trainer.train_dataloader
     dataset, place = getattr(loader, "dataset", None), getattr(loader, "cursor", None)
     if dataset is None or place is None or place >= len(dataset):
@@ -161,7 +161,7 @@ def first_tokens(trainer: L.Trainer) -> TokenBatch | None:
 
 
 def small_rollout(maker: RolloutMaker, source: ProblemSource, seed: int, prompts: int, version: int) -> Rollout:
-    """A rollout of `prompts` problems of the training stream, with the experts' choices recorded where possible."""
+    """Sample a rollout of `prompts` training problems, with the routes recorded if the sampler can record them."""
     problems = [source.train_problem(seed, index) for index in range(prompts)]
     generate: Any = maker.generate
     recording = getattr(generate, "record_routes", None)
@@ -178,7 +178,7 @@ def small_rollout(maker: RolloutMaker, source: ProblemSource, seed: int, prompts
 def measure_agreement(
     rollout: Rollout, maker: RolloutMaker, seed: int, policy: Any, reference: Backbone, sampling_temperature: float
 ) -> Agreement:
-    """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed."""
+    """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed anew."""
     rows = minibatch_rows(seed, rollout.number, rollout.rewards.numel(), 1)[0]
     batch = collate(rollout, rows, maker.config.row_tokens, maker.tokenizer.pad_id).to(device_of(policy))
     was_training = policy.training
@@ -199,7 +199,7 @@ def measure_agreement(
 
 
 def flipped_tokens(rollout: Rollout, rows: Tensor, batch: GRPOBatch, routes_LBTK: Tensor) -> Tensor:
-    """C booleans: True where the place that predicts a completion token was routed differently."""
+    """C booleans: True where the position that predicts a completion token was routed to other experts."""
     index_C = completion_index(batch)
     stored = rollout.generation.routes.to(routes_LBTK.device)
     if stored.numel() == 0:
@@ -229,7 +229,7 @@ def touched_tokens(flipped_C: Tensor, batch: GRPOBatch) -> Tensor:
 
 
 def warn_of_nothing_to_learn(rollout: Rollout) -> None:
-    """Warn where no completion reached EOS, and where no group's rewards differ."""
+    """Warn if no completion reached EOS, and if the rewards are equal within every group."""
     if not bool(rollout.generation.finished.any()):
         rank_zero_warn(
             "self-check: no completion ended with EOS; has the model learned it, is max_new_tokens too small?"

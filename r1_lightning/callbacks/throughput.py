@@ -1,4 +1,4 @@
-"""How fast it goes: tokens per second of training, over the time since the last step ended."""
+"""Training throughput: tokens per second, over the time since the last step ended."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import lightning as L
 
-SMOOTHING = 0.9  # weight of the past in the running mean: a bar that jumps cannot be read
+SMOOTHING = 0.9  # weight of the past in the running mean: nobody can read a number that jumps
 
 
 class Throughput(L.Callback):
-    """Logs `perf/tokens_per_s` (tokens trained on, padding left out; for RL the time of sampling counts) and step time."""
+    """Logs `perf/tokens_per_s` (trained tokens without padding; in RL the sampling time counts) and seconds per step."""
 
     def __init__(self) -> None:
         self.last_s: float | None = None
