@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, installed or not
 
 from r1_lightning.rewards.code_reward import CodeReward
-from r1_lightning.rewards.sandbox import isolation
+from r1_lightning.rewards.sandbox.sandbox import isolation
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.types.text import Completion, Problem
 

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, installed or not
 
 from r1_lightning.rewards.math_reward import MathReward
-from r1_lightning.rewards.verifier_pool import cpu_seconds
+from r1_lightning.rewards.verifiers.pool import cpu_seconds
 from r1_lightning.types.text import Completion, Problem
 
 NUMBERS, FORMULAS = 5_000, 480

@@ -23,7 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from r1_lightning.rewards.sandbox import isolation  # noqa: E402
+from r1_lightning.rewards.sandbox.sandbox import isolation  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -2,7 +2,8 @@
 
 DeepSeek-R1 (arXiv:2501.12948, section 2.2 and B.3.1) runs a code answer against the problem's test cases and gives 1 if it
 passes all of them. A problem's tests stand in its metadata (`text.code_tests`); the program is the last fenced block of the
-answer (`text.programs`); it runs in a sandbox (`rewards.sandbox`) and its output is compared outside (`rewards.code_equality`).
+answer (`text.programs`). The program runs in a sandbox (`rewards.sandbox`), and its output is compared outside it
+(`rewards.equality.code`).
 Decisions of ours, where the papers say nothing:
 
 - **All cases, visible and hidden.** With `partial_credit` (off, as in R1) a program that fails some gets the share of the
@@ -32,10 +33,10 @@ from copy import copy
 from functools import cache
 from typing import ClassVar
 
-from r1_lightning.rewards import sandbox_packages
 from r1_lightning.rewards.accuracy import shorten
-from r1_lightning.rewards.code_equality import same_output, same_result
-from r1_lightning.rewards.sandbox import (
+from r1_lightning.rewards.equality.code import same_output, same_result
+from r1_lightning.rewards.sandbox import allowed_packages
+from r1_lightning.rewards.sandbox.sandbox import (
     CLOCK,
     CPU,
     DIED,
@@ -48,7 +49,7 @@ from r1_lightning.rewards.sandbox import (
     isolation,
     require_isolation,
 )
-from r1_lightning.rewards.verifier_pool import available_processors
+from r1_lightning.rewards.verifiers.pool import available_processors
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.text.programs import final_program, lenient_program
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
@@ -71,7 +72,7 @@ class CodeReward:
         partial_credit: a share of the hidden cases instead of 0.0.
         allow_unsandboxed: run programs with limits only where this machine cannot isolate them.
         form: of the completions, which says where the program stands (`text.reasoning_format.FORMS`).
-        packages: names of installed packages that programs may import, such as numpy (`rewards.sandbox_packages`).
+        packages: names of installed packages that programs may import, such as numpy (`rewards.sandbox.allowed_packages`).
 
     Raises:
         InvalidInput: no isolation and `allow_unsandboxed` false; a package that is not installed; when called, a problem without
@@ -208,7 +209,7 @@ def _tests_of(problem: Problem) -> str:
 
 def _found(packages: Sequence[str]) -> dict[str, str]:
     try:
-        return sandbox_packages.find(packages)
+        return allowed_packages.find(packages)
     except LookupError as error:
         raise InvalidInput(f"packages={list(packages)!r} is not allowed: {error}") from error
 

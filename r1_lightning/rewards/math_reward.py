@@ -3,7 +3,7 @@ r"""Is the mathematics right? The accuracy reward for answers that are more than
 Reward_acc of DeepSeek-R1 (arXiv:2501.12948, section 2.2): 1 if the answer in its place equals the reference by rule. The place
 is that of `rewards.accuracy`; within it, the last `\boxed{...}`, or what follows the last `####`, is the answer if there is one.
 An answer that text and exact fractions can decide (plain numbers, units, multiple choice, words) is judged here and at once; any
-other goes to the processes of `rewards.verifier_pool`, a whole rollout at a time.
+other goes to the processes of `rewards.verifiers.pool`, a whole rollout at a time.
 
 An answer that is only the question's own expression ("Compute 139+27+23+11") is not worked out and scores 0 (`text.copied`).
 
@@ -18,8 +18,8 @@ from copy import copy
 from typing import Any, ClassVar
 
 from r1_lightning.rewards.accuracy import counted_answer, leniently_right, shorten, wrong
-from r1_lightning.rewards.math_equality import quick_comparison
-from r1_lightning.rewards.verifier_pool import VerifierPool
+from r1_lightning.rewards.equality.quick import quick_comparison
+from r1_lightning.rewards.verifiers.pool import VerifierPool
 from r1_lightning.text.answers import (
     answer_key,
     final_answer,

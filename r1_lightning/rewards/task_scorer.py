@@ -2,7 +2,7 @@
 
 The answer is what stands in the one, closed answer block, as `AccuracyReward` has it (DeepSeek-R1, arXiv:2501.12948, section 2.2).
 Generated answers are longer than those of mathematics (seven disks of a tower take 127 lines): up to `MAX_SCORED_CHARS` are read.
-It goes to the generator's `score_answer`, in processes that can be killed (`verifier_pool`), a whole rollout at a time.
+It goes to the generator's `score_answer`, in processes that can be killed (`verifiers.pool`), a whole rollout at a time.
 
 Those scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 for a right one with words around it. R1's accuracy is
 1 or 0, so only 1.0 counts as right; with `graded` the score is passed on as it is.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from r1_lightning.rewards.verifier_pool import PoolVerdict, VerifierPool
+from r1_lightning.rewards.verifiers.pool import PoolVerdict, VerifierPool
 from r1_lightning.tasks.reasoning_gym_task import ENTRY
 from r1_lightning.text.answers import final_answer
 from r1_lightning.text.boxed import MAX_BOX_CHARS
@@ -22,7 +22,7 @@ from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import Completion, JudgeName, Problem, Verdict
 
 MAX_SCORED_CHARS = MAX_BOX_CHARS  # the longest reference in 400 of each generator has 8,400
-PROGRAM = "r1_lightning.rewards.task_worker"
+PROGRAM = "r1_lightning.rewards.verifiers.task_worker"
 
 
 class TaskScorer:

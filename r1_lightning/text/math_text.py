@@ -6,7 +6,7 @@ something. `split_list` says how a list stands: `(1,2)` is ordered, `\{1,2\}` is
 
 `danger` is asked first of any text that a model wrote, before something that understands it is let near it: its length, depth,
 digits and powers are bounded, so that what remains costs a computer algebra system little in nearly every case. The rest is
-what `rewards.verifier_pool` kills.
+what `rewards.verifiers.pool` kills.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import sandbox
-from r1_lightning.rewards.sandbox import Isolation
+from r1_lightning.rewards.sandbox.sandbox import Isolation
 
 
 @pytest.mark.usefixtures("isolated")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import verifier
-from r1_lightning.rewards.math_equality import quick_comparison
+from r1_lightning.rewards.equality.quick import quick_comparison
 
 
 def test_it_runs_and_prints_both_rates(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.rewards import code_reward, sandbox
+from r1_lightning.rewards import code_reward
 from r1_lightning.rewards.code_reward import CodeReward
+from r1_lightning.rewards.sandbox import sandbox
 from r1_lightning.text.code_tests import TESTS, CodeCase, CodeTests
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import AccuracyFunction, BatchRewardFunction, Completion, Problem, Verdict
-from tests.rewards.hostile_programs import _ARMS, ALL, CANARY, TAME, TESTS_OF, Hostile
+from tests.rewards.sandbox.hostile_programs import _ARMS, ALL, CANARY, TAME, TESTS_OF, Hostile
 
 pytestmark = pytest.mark.usefixtures("isolated")
 
@@ -54,7 +55,7 @@ def sandboxes(parent: int | None = None) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"r1_lightning.rewards.sandbox_init" in words and name in words:
+        if b"r1_lightning.rewards.sandbox.init" in words and name in words:
             found.append(int(folder.name))
     return found
 

@@ -12,7 +12,7 @@ import pytest
 
 from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.math_reward import MathReward
-from r1_lightning.rewards.verifier_pool import TIMED_OUT, PoolVerdict
+from r1_lightning.rewards.verifiers.pool import TIMED_OUT, PoolVerdict
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import BatchRewardFunction, Completion, Problem
 from tests.rewards.test_accuracy import CASES, PROBLEM

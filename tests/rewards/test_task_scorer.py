@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from r1_lightning.rewards.task_scorer import TaskScorer
-from r1_lightning.rewards.verifier_pool import CRASHED, TIMED_OUT, PoolVerdict
+from r1_lightning.rewards.verifiers.pool import CRASHED, TIMED_OUT, PoolVerdict
 from r1_lightning.tasks.reasoning_gym_task import ENTRY, ReasoningGymTask
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem, Verdict
@@ -59,7 +59,7 @@ def test_a_copy_has_processes_of_its_own() -> None:
     copy = pickle.loads(pickle.dumps(scorer))
     assert copy.pool is not scorer.pool and copy.graded and copy.name == "accuracy"
     assert (copy.pool.workers, copy.pool.cpu_limit_s, copy.pool.memory_limit_mb) == (3, 1.0, 512)
-    assert copy.pool.program == scorer.pool.program == "r1_lightning.rewards.task_worker"
+    assert copy.pool.program == scorer.pool.program == "r1_lightning.rewards.verifiers.task_worker"
 
 
 def test_real_problems_in_real_processes(scorer: TaskScorer) -> None:
