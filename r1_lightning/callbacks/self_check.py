@@ -9,7 +9,7 @@ GRPO checks, at every start, a small rollout made by the sampler that the run wi
   within the tolerance of the compute type (`Precision.logprob_tolerance`; 1e-4 in FP32). Then the sampler holds the current
   weights, its cache is right, and temperature and top-p mean the same on both sides. Tokens that were routed to other experts
   (two affinities equal to within rounding) are counted: in FP32 they must be below 0.1 %, in BF16 their share is only reported.
-- The KL to the reference is exactly 0 while the reference is the policy: same numbers, same code path.
+- The KL to the reference, if the objective needs one, is exactly 0 while the reference is the policy: same numbers, same path.
 - It warns if no completion ends, and if the rewards are equal within every group: then there is nothing to learn.
 """
 
@@ -47,12 +47,13 @@ class Agreement:
     """How well sampler, training forward and reference agree.
 
     `max_difference` (nats) is taken over the tokens that, like all tokens before them, were routed to the same experts in both;
-    `flipped_fraction` is the share of tokens routed to other experts; `kl_ref_max` is the largest k3 against the reference.
+    `flipped_fraction` is the share of tokens routed to other experts; `kl_ref_max` is the largest k3 against the reference,
+    None without one.
     """
 
     max_difference: float
     flipped_fraction: float
-    kl_ref_max: float
+    kl_ref_max: float | None
 
 
 class SelfCheck(L.Callback):
@@ -133,13 +134,13 @@ class SelfCheck(L.Callback):
             raise SelfCheckFailed(
                 f"self-check: {agreement.flipped_fraction:.2%} of tokens chose other experts in the training forward"
             )
-        if reference_is_policy and agreement.kl_ref_max != 0.0:
-            raise SelfCheckFailed(
-                f"self-check: the KL to a fresh reference is {agreement.kl_ref_max:.2e}, not exactly 0"
-            )
+        kl = agreement.kl_ref_max
+        if reference_is_policy and kl is not None and kl != 0.0:
+            raise SelfCheckFailed(f"self-check: the KL to a fresh reference is {kl:.2e}, not exactly 0")
+        compared = "no reference" if kl is None else f"KL to the reference {kl:g}"
         return (
             f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats, "
-            f"{agreement.flipped_fraction:.2%} of tokens routed differently, KL to the reference {agreement.kl_ref_max:g}"
+            f"{agreement.flipped_fraction:.2%} of tokens routed differently, {compared}"
         )
 
 
@@ -176,7 +177,12 @@ def small_rollout(maker: RolloutMaker, source: ProblemSource, seed: int, prompts
 
 @torch.no_grad()
 def measure_agreement(
-    rollout: Rollout, maker: RolloutMaker, seed: int, policy: Any, reference: Backbone, sampling_temperature: float
+    rollout: Rollout,
+    maker: RolloutMaker,
+    seed: int,
+    policy: Any,
+    reference: Backbone | None,
+    sampling_temperature: float,
 ) -> Agreement:
     """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed anew."""
     rows = minibatch_rows(seed, rollout.number, rollout.rewards.numel(), 1)[0]
@@ -191,11 +197,12 @@ def measure_agreement(
     difference_C = (scored.logprobs - batch.old_logprobs.flatten()[index_C]).abs()
     flipped_C = flipped_tokens(rollout, rows, batch, scored.output.routes)
     touched_C = touched_tokens(flipped_C, batch)
-    reference_C = score_completions(reference, batch, sampling_temperature).logprobs
     untouched = difference_C[~touched_C]
     largest = float(untouched.max()) if untouched.numel() else float("nan")
-    kl = k3(scored.logprobs, reference_C).abs().max()
-    return Agreement(largest, float(flipped_C.float().mean()), float(kl))
+    kl = None
+    if reference is not None:
+        kl = float(k3(scored.logprobs, score_completions(reference, batch, sampling_temperature).logprobs).abs().max())
+    return Agreement(largest, float(flipped_C.float().mean()), kl)
 
 
 def flipped_tokens(rollout: Rollout, rows: Tensor, batch: GRPOBatch, routes_LBTK: Tensor) -> Tensor:

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 
-from r1_lightning.functional.policy_loss import ClippedObjective, SampledTokens, token_mean_loss
+from r1_lightning.functional.policy_loss import ClippedObjective, Objective, SampledTokens, token_mean_loss
 from r1_lightning.types.errors import require, require_choice, require_number
 from r1_lightning.types.tensors import LossOutput
 
@@ -52,20 +51,11 @@ class CISPO(ClippedObjective):
         return token_mean_loss(tokens, policy_C, weights, self.kl, self.kl_coef, metrics)
 
 
-@runtime_checkable
-class LevelledObjective(Protocol):
-    """An objective that says whether its ratio is of a "token" or of a "sequence"."""
-
-    level: str
-
-    def __call__(self, tokens: SampledTokens) -> LossOutput: ...
-
-
 @dataclass(frozen=True)
 class TruncatedImportanceSampling:
     """`objective` with its policy term weighed by min(pi_old / pi_sampler, `cap`), per token or per sequence."""
 
-    objective: LevelledObjective
+    objective: Objective
     cap: float = 2.0
     weight_level: str = "token"
 
@@ -79,6 +69,10 @@ class TruncatedImportanceSampling:
     @property
     def level(self) -> str:
         return self.objective.level
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.objective.needs_reference
 
     @property
     def kl_coef(self) -> float:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -81,7 +82,21 @@ class SampledTokens:
         return (values_S.detach() * is_here).sum() / self.n_sequences
 
 
-Objective = Callable[[SampledTokens], LossOutput]
+@runtime_checkable
+class Objective(Protocol):
+    """A loss over sampled tokens. `level` says whether its ratio is of a "token" or of a "sequence".
+
+    Where `needs_reference` is False the loss is the same whatever the reference says, so that nobody makes one:
+    `SampledTokens.ref_logprobs` is None.
+    """
+
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def needs_reference(self) -> bool: ...
+
+    def __call__(self, tokens: SampledTokens) -> LossOutput: ...
 
 
 def clipped_surrogate(
@@ -116,6 +131,11 @@ class ClippedObjective:
             require_number("objective.clip_eps_high", self.clip_eps_high, 0.0, open_minimum=True)
         require_number("objective.kl_coef", self.kl_coef, 0.0)
         require_choice("objective.kl_estimator", self.kl_estimator, LOSS_ESTIMATORS)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the KL to the reference weighs anything."""
+        return self.kl_coef > 0
 
     @property
     def upper_eps(self) -> float:

@@ -1,8 +1,9 @@
 """GRPO (DeepSeekMath section 4; R1 section 2.1): learn from how completions of one prompt compare.
 
 One optimizer step is one minibatch of a rollout. Log-probs under the policy come from the training forward, old ones from
-the sampler, reference ones from the frozen reference, all of softmax(logits / sampling_temperature). The expert biases stay
-frozen by default: which experts serve a token must not drift between sampling and training.
+the sampler and, where the objective needs them, reference ones from the frozen reference, all of softmax(logits /
+sampling_temperature). The expert biases stay frozen by default: which experts serve a token must not drift between sampling
+and training.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class GRPOModule(StageModule):
     towards whatever was sampled, right or wrong. "detached": nothing else, so that rewards and KL alone move the policy (the clip
     of the gradient's norm still sees both).
 
-    `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`. `on_zero_variance` says
-    what happens at a step whose advantages are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
+    `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`; without a KL term it needs no
+    reference model, and `reference_refresh_steps` plays no part. `on_zero_variance` says what happens at a step whose advantages
+    are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class GRPOModule(StageModule):
         self.mtp_detached = mtp_trunk == "detached"
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
-        self.reference = reference_of(backbone, reference_refresh_steps)
+        self.reference = reference_of(backbone, reference_refresh_steps, objective.needs_reference)
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         with_mtp = self.mtp_loss_weight > 0

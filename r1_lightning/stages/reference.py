@@ -6,6 +6,9 @@ each version is saved once, as a file of its own that is named by the optimizer 
 and hash. The file before the last is kept until a checkpoint that cites the last one is in its place.
 
 A policy with LoRA adapters needs no copy: its base never changes, and is the reference (`BaseAsReference`). It cannot be refreshed.
+
+An objective without a KL term (`objective.needs_reference` is False) has no reference at all (`NoReference`): no copy of the
+weights, no forward, and no metric `policy/kl_ref`.
 """
 
 from __future__ import annotations
@@ -114,6 +117,28 @@ class BaseAsReference:
         """There is nothing to load."""
 
 
+class NoReference:
+    """Stands where an objective does not ask for a reference: nothing is copied, computed, saved or loaded."""
+
+    version = 0
+    backbone: Any = None
+
+    def __init__(self, refresh_every: int) -> None:
+        require_int("stage.reference_refresh_steps", refresh_every, 0)
+
+    def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> None:
+        """There are none."""
+
+    def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
+        return False
+
+    def take_out_of(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """A checkpoint holds the policy alone."""
+
+    def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """A file that an older checkpoint cites is left where it is."""
+
+
 class _Base:
     """What scoring needs of a backbone: the policy's own forward with its adapters off, in evaluation mode."""
 
@@ -151,8 +176,12 @@ def refuse_refresh(refresh_every: int) -> None:
     require(refresh_every == 0, "stage.reference_refresh_steps", refresh_every, allowed)
 
 
-def reference_of(policy: nn.Module, refresh_every: int) -> ReferencePolicy | BaseAsReference:
-    """The base of a policy with adapters, a frozen copy of any other."""
+def reference_of(
+    policy: nn.Module, refresh_every: int, is_needed: bool
+) -> ReferencePolicy | BaseAsReference | NoReference:
+    """Where it `is_needed`, the base of a policy with adapters, a frozen copy of any other; else none."""
+    if not is_needed:
+        return NoReference(refresh_every)
     kind = BaseAsReference if has_adapters(policy) else ReferencePolicy
     return kind(policy, refresh_every)
 

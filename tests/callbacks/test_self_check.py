@@ -75,6 +75,9 @@ def test_what_it_passes_on_is_tight_and_not_empty() -> None:
     found = measure_agreement(rollout, maker, 0, miniature.model, copy.deepcopy(miniature.model).eval(), 0.7)
     assert rollout.number == CHECK_ROLLOUT and rollout.rewards.shape == (8, 4)
     assert 0.0 < found.max_difference < 1e-5 and found.flipped_fraction == 0.0 and found.kl_ref_max == 0.0
+    assert measure_agreement(rollout, maker, 0, miniature.model, None, 0.7) == dataclasses.replace(
+        found, kl_ref_max=None
+    )
     assert int(rollout.generation.completion_mask.sum()) > 100
     # Top-p renormalises what is drawn from, so the two stored log-probs differ, and it is the policy's that agrees.
     generation = rollout.generation
@@ -226,7 +229,8 @@ def test_a_model_in_bf16_is_held_to_what_bf16_can_do(tmp_path: Path, capsys: pyt
 
 
 def test_flips_are_faults_in_fp32_alone() -> None:
-    some = Agreement(max_difference=5e-5, flipped_fraction=0.02, kl_ref_max=0.0)
+    some = Agreement(max_difference=5e-5, flipped_fraction=0.02, kl_ref_max=None)
+    assert SelfCheck().judge(some, True, PlainPrecision("bf16")).endswith("tokens routed differently, no reference")
     assert "2.00% of tokens routed differently" in SelfCheck().judge(some, True, PlainPrecision("bf16"))
     with pytest.raises(SelfCheckFailed, match=r"2\.00% of tokens chose other experts"):
         SelfCheck().judge(some, True, PlainPrecision("fp32"))

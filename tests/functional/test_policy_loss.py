@@ -204,6 +204,23 @@ def test_kl_is_exactly_zero_at_the_reference_and_absent_without_one(objective):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_reference_is_needed_exactly_where_it_changes_the_loss(objective):
+    """Without a KL, loss and gradient are the same bits whatever the reference says, and without one."""
+
+    def step(tokens: SampledTokens, kl_coef: float) -> list[float]:
+        tokens = with_gradient(tokens)
+        loss = objective(kl_coef=kl_coef)(tokens).loss
+        loss.backward()
+        return [loss.item(), *tokens.policy_logprobs.grad.tolist()]
+
+    near = sampled()
+    far, none = (replace(near, ref_logprobs=ref) for ref in (near.ref_logprobs - 3.0, None))
+    assert objective(kl_coef=0.01).needs_reference and not objective(kl_coef=0.0).needs_reference
+    assert step(near, 0.0) == step(far, 0.0) == step(none, 0.0)
+    assert step(near, 0.01) != step(far, 0.01)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_order_of_tokens_and_of_sequences_does_not_matter(objective):
     tokens = sampled(sampler_drift=0.5)
     generator = torch.Generator().manual_seed(9)

@@ -45,6 +45,7 @@ def sizes(lines: list[Any]) -> dict[str, int]:
     [
         ("stage=grpo", *ROLLOUT),
         ("stage=grpo", *ROLLOUT, "stage.mtp_loss_weight=0.1", "optim=muon", "rollout.micro_batches=2"),
+        ("stage=grpo", *ROLLOUT, "objective=dapo"),  # no KL, no reference
         ("stage=pretrain", "data.rows_per_batch=4"),
         ("stage=pretrain", "data.rows_per_batch=4", "optim=adamw", "stage.mtp_loss_weight=0.0"),
     ],
@@ -70,7 +71,7 @@ def test_what_lasts_is_counted_exactly(overrides: tuple[str, ...], tmp_path: Pat
         measured["weights"] = bytes_of([*module.backbone.parameters(), *module.backbone.buffers()])
         measured["gradients"] = bytes_of(p.grad for p in module.parameters() if p.grad is not None)
         measured["optimizer state"] = bytes_of(moments)
-        if hasattr(module, "reference"):
+        if hasattr(getattr(module, "reference", None), "parameters"):
             measured["reference"] = bytes_of([*module.reference.parameters(), *module.reference.buffers()])
 
     spies = [Spy("on_train_batch_end", look)]
@@ -170,6 +171,10 @@ def test_tokens_and_flops_of_a_step_by_hand() -> None:
     assert work["update"].flops == 3 * work["reference"].flops
     assert work["sampling"].tokens == 240 and work["update"].tokens == load.tokens
     assert stage.load().new_tokens == 64  # the limit of configs/rollout/default.yaml
+
+    free = EmptyStage.of(config_of("stage=grpo", *ROLLOUT, "objective=cispo"), None)  # no KL, no reference
+    assert [part.name for part in free.work(load)] == ["sampling", "update"]
+    assert "reference's forward" in sizes(stage.update_memory()).keys() - sizes(free.update_memory()).keys()
 
     text = EmptyStage.of(config_of("stage=pretrain", "data.rows_per_batch=4", "data.row_tokens=32"), None)
     assert text.load().tokens == 128 and [part.name for part in text.work(text.load())] == ["update"]

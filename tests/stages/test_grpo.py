@@ -46,9 +46,10 @@ def sampled(mini: Miniature) -> tuple[Rollout, GRPOBatch]:
 
 
 def stage(mini: Miniature, objective: Any = None) -> GRPOModule:
-    """A stage whose reference is another model, so that the KL has a gradient."""
+    """A stage whose reference, where it needs one, is another model, so that the KL has a gradient."""
     module = mini.grpo(objective=objective or TokenLevelGRPO(kl_coef=BETA))
-    module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
+    if module.objective.needs_reference:
+        module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())
     return module
 
 

@@ -13,11 +13,15 @@ from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
 from r1_lightning.callbacks.self_check import SelfCheck
+from r1_lightning.functional.importance_sampling import CISPO, TruncatedImportanceSampling
+from r1_lightning.functional.policy_loss import DAPO, DrGRPO, TokenLevelGRPO
+from r1_lightning.functional.sequence_policy_loss import GSPO
 from r1_lightning.model.cost import tensor_bytes
 from r1_lightning.model.lora import is_adapter
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.scoring import reference_logprobs, score_completions
-from r1_lightning.stages.reference import BaseAsReference, ReferencePolicy, reference_of
+from r1_lightning.stages import reference as reference_file
+from r1_lightning.stages.reference import BaseAsReference, NoReference, ReferencePolicy, reference_of
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch
 from tests.support.hf_folders import adapted, move_adapters
@@ -180,8 +184,8 @@ def sampled(miniature: Miniature) -> GRPOBatch:
 
 
 def test_a_policy_with_adapters_takes_its_base() -> None:
-    assert isinstance(reference_of(with_adapters().model, 0), BaseAsReference)
-    assert isinstance(reference_of(backbone(), 3), ReferencePolicy)
+    assert isinstance(reference_of(with_adapters().model, 0, is_needed=True), BaseAsReference)
+    assert isinstance(reference_of(backbone(), 3, is_needed=True), ReferencePolicy)
 
 
 def test_its_log_probs_are_those_of_the_model_without_adapters() -> None:
@@ -279,3 +283,77 @@ def test_a_refresh_of_the_base_is_refused() -> None:
     with pytest.raises(InvalidInput, match=message):
         with_adapters().grpo(reference_refresh_steps=40)
     assert not BaseAsReference(with_adapters().model, 0).refresh_if_due(40, with_adapters().model)
+
+
+# ------------------------------------------------------------------------------------ an objective without a reference
+
+WITHOUT_KL = [DAPO(), DrGRPO(max_completion_tokens=10), GSPO(), CISPO(), TruncatedImportanceSampling(DAPO())]
+
+
+def weights_after(objective: Any, folder: Path, has_reference: bool) -> int:
+    """The fingerprint of the weights after 4 steps; `has_reference` puts in the frozen copy that every stage had once."""
+    miniature = Miniature(max_steps=4)
+    module = miniature.grpo(objective=objective)
+    if has_reference:
+        module.reference = ReferencePolicy(miniature.model, 0)
+        module.reference.backbone.load_state_dict(backbone(seed=9).state_dict())  # far away, so that a KL would be felt
+    trainer(4, folder).fit(module, datamodule=miniature.rollouts())
+    return fingerprint(miniature.model)
+
+
+@pytest.mark.parametrize("objective", WITHOUT_KL, ids=lambda objective: type(objective).__name__)
+def test_without_a_kl_no_reference_is_asked_and_not_a_bit_of_the_weights_changes(
+    objective: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return reference_logprobs(*arguments)
+
+    monkeypatch.setattr(reference_file, "reference_logprobs", counted)
+    found = weights_after(objective, tmp_path, has_reference=False)
+    assert calls == [] and found != fingerprint(backbone())
+    assert found == weights_after(objective, tmp_path, has_reference=True)
+    assert len(calls) == 4  # what it took before
+
+
+def test_without_a_kl_nothing_is_copied_and_metrics_do_not_name_one(tmp_path: Path) -> None:
+    miniature = Miniature(max_steps=1)
+    with LiveTensors() as live:
+        module = miniature.grpo(objective=DAPO())
+    assert isinstance(module.reference, NoReference) and live.peak == 0
+    assert tensor_bytes(module) == tensor_bytes(miniature.model)
+    fit = trainer(1, tmp_path, [SelfCheck(prompts=2)])
+    fit.fit(module, datamodule=miniature.rollouts())
+    assert "policy/ratio_mean" in fit.callback_metrics and "policy/kl_ref" not in fit.callback_metrics
+
+
+def test_without_a_kl_a_run_of_old_resumes_and_saves_no_reference(tmp_path: Path) -> None:
+    """A checkpoint that cites a reference was written by a stage that made one for every objective."""
+
+    def run_to(step: int, folder: Path, was_before: bool, resume: bool = False) -> Any:
+        miniature = Miniature(max_steps=4)
+        module = miniature.grpo(objective=DAPO())
+        if was_before:
+            module.reference = ReferencePolicy(miniature.model, 0)
+        stop = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= step))
+        fit = trainer(4, folder, [ResumeCheckpoint(folder, 1), stop])
+        path = folder / LAST if resume else None
+        fit.fit(module, datamodule=miniature.rollouts(), ckpt_path=path, weights_only=True if resume else None)
+        return miniature.model
+
+    whole = run_to(4, tmp_path / "whole", was_before=False)
+    assert not (tmp_path / "whole" / "reference").exists()
+    run_to(2, tmp_path / "parts", was_before=True)
+    assert "reference" in torch.load(tmp_path / "parts" / LAST, weights_only=True)
+    resumed = run_to(4, tmp_path / "parts", was_before=False, resume=True)
+    assert fingerprint(resumed) == fingerprint(whole)
+    assert "reference" not in torch.load(tmp_path / "parts" / LAST, weights_only=True)
+
+
+def test_a_kl_keeps_its_reference_however_small_it_is() -> None:
+    module = Miniature().grpo(objective=TruncatedImportanceSampling(TokenLevelGRPO(kl_coef=1e-9)))
+    assert isinstance(module.reference, ReferencePolicy)
+    with pytest.raises(InvalidInput, match=r"stage\.reference_refresh_steps=-1"):
+        Miniature().grpo(objective=DAPO(), reference_refresh_steps=-1)
