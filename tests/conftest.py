@@ -24,10 +24,15 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from r1_lightning.rewards.sandbox.sandbox import isolation  # noqa: E402
+from tests.support.tiers import Tiers  # noqa: E402
 
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tiers(config), "tiers")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,11 @@ CODE_SPAN = re.compile(r"`([^`\n]+)`")
 CODE_BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 A_PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./*-]*[\w*]")
-IN_PACKAGE = re.compile(r"(?<![\w/.-])[a-z_]+/\w+\.py")  # as README writes `stages/grpo.py`
+IN_PACKAGE = re.compile(r"(?<![\w/.-])[a-z_]+/\w+\.py")  # as architecture.md writes `stages/grpo.py`
+NAME_IN_FILE = re.compile(
+    r"([\w./-]+\.py):{1,2}([A-Za-z_][\w.]*)"
+)  # `stages/grpo.py:GRPOModule.training_step`, or a test's node id
+TARGET = re.compile(r"^make ([a-z_]+)$")
 
 
 def code(text: str) -> Iterator[str]:
@@ -54,7 +58,23 @@ def missing_files(text: str) -> list[str]:
     """
     named = {path for piece in code(text) for path in A_PATH.findall(re.sub(r"--out \S+", "", piece))}
     named |= {f"{PACKAGE}/{path}" for piece in code(text) for path in IN_PACKAGE.findall(piece) if not _is_rooted(path)}
-    return sorted(path for path in named if not _is_readers_own(path) and not _exists(path))
+    return sorted(path for path in named if not _is_readers_own(path) and not _is_built(path) and not _exists(path))
+
+
+def unknown_names(text: str) -> list[str]:
+    """`file.py:Name.attribute` and `file.py::test` in code that the file does not define; the package's name may be left out."""
+    found = set()
+    for file, name in (pair for piece in code(text) for pair in NAME_IN_FILE.findall(piece)):
+        path = next((ROOT / base / file for base in ("", PACKAGE) if (ROOT / base / file).is_file()), None)
+        if path is None or not _defines(path, name.split(".")):
+            found.add(f"{file}:{name}")
+    return sorted(found)
+
+
+def unknown_targets(text: str) -> list[str]:
+    """`make NAME` in code spans where the Makefile has no such target."""
+    targets = re.findall(r"^([a-z_]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    return sorted({match[1] for span in CODE_SPAN.findall(text) if (match := TARGET.match(span))} - set(targets))
 
 
 def unknown_options(text: str) -> list[str]:
@@ -126,6 +146,12 @@ def _anchors(text: str) -> set[str]:
 
 def _is_readers_own(path: str) -> bool:
     return Path(path).stem == OWN or any(part.isupper() for part in Path(path).with_suffix("").parts)
+
+
+def _is_built(path: str) -> bool:
+    """Whether git ignores it by name from the root: `/docs/api/`."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    return any(line.startswith("/") and f"/{path}/".startswith(line) for line in ignored)
 
 
 def _is_rooted(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""README, the guide and the index of papers speak of what is there: files, options, keys, functions and tests by name."""
+"""Documents speak of what is there: files, options, keys, functions, tests and targets of the Makefile by name."""
 
 from __future__ import annotations
 
@@ -10,31 +10,41 @@ from tests.architecture import documents
 from tests.architecture.house import PACKAGE, ROOT
 
 README, GUIDE, INDEX = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "paper_index.md"
-FOR_READERS = [README, GUIDE]
+CONTRIBUTING, ARCHITECTURE = ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"
+FOR_READERS = [README, GUIDE, CONTRIBUTING, ARCHITECTURE, ROOT / "CHANGELOG.md"]
+FORMS = [*(ROOT / ".github").rglob("*.md")]
 
 
-@pytest.mark.parametrize("path", [*FOR_READERS, INDEX, ROOT / "docs" / "models.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*FOR_READERS, *FORMS, INDEX, ROOT / "docs" / "models.md"], ids=lambda path: path.name)
 def test_links_and_files_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     assert documents.broken_links(text, path.parent) == []
     assert documents.missing_files(text) == []
 
 
-@pytest.mark.parametrize("path", FOR_READERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*FOR_READERS, *FORMS], ids=lambda path: path.name)
 def test_what_can_be_typed_is_there(path):
     text = path.read_text(encoding="utf-8")
     assert documents.unknown_options(text) == []
     assert documents.unknown_keys(text) == []
+    assert documents.unknown_names(text) == []
+    assert documents.unknown_targets(text) == []
 
 
 @pytest.mark.parametrize("group", ["stage", "experiment"])
-def test_readme_has_a_line_for_every_stage_and_every_experiment(group):
-    first = {name for cells in documents.rows(README.read_text(encoding="utf-8")) for name in _spans(cells[0])}
+def test_the_guide_has_a_line_for_every_stage_and_every_experiment(group):
+    first = {name for cells in documents.rows(GUIDE.read_text(encoding="utf-8")) for name in _spans(cells[0])}
     assert sorted({path.stem for path in (ROOT / "configs" / group).glob("*.yaml")} - first) == []
 
 
-def test_readme_names_every_script():
-    text = README.read_text(encoding="utf-8")
+def test_readme_leads_to_every_document():
+    linked = {link.partition("#")[0] for link in documents.LINK.findall(README.read_text(encoding="utf-8"))}
+    wanted = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - {"docs/models.md"}
+    assert sorted((wanted | {"CONTRIBUTING.md", "CHANGELOG.md"}) - linked) == []
+
+
+def test_readme_or_the_guide_names_every_script():
+    text = README.read_text(encoding="utf-8") + GUIDE.read_text(encoding="utf-8")
     assert [path.name for path in (ROOT / "scripts").glob("*.py") if f"scripts/{path.name}" not in text] == []
 
 
@@ -95,6 +105,22 @@ def test_a_missing_file_is_found():
         "scripts/gone.py",
         "tests/nothing.py",
     ]
+
+
+def test_what_git_ignores_by_name_is_not_missing():
+    assert documents.missing_files("`docs/api/index.html`, `docs/apix`") == ["docs/apix"]
+
+
+def test_a_name_that_its_file_does_not_define_is_found():
+    text = (
+        "`functional/kl.py:k3`, `functional/kl.py:k4`, `r1_lightning/model/router.py:Router.forward`, `gone/kl.py:k3`"
+    )
+    tests = "`tests/conftest.py::repo_root`, `pytest -n 0 tests/conftest.py::gone`"
+    assert documents.unknown_names(text + tests) == ["functional/kl.py:k4", "gone/kl.py:k3", "tests/conftest.py:gone"]
+
+
+def test_a_target_that_the_makefile_does_not_have_is_found():
+    assert documents.unknown_targets("`make checks`, `make peace`, make love") == ["peace"]
 
 
 def test_an_option_and_a_key_that_are_not_there_are_found():

@@ -17,7 +17,8 @@ import r1_lightning
 from tests.architecture.house import PACKAGE, ROOT, python_files
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIRED = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIRED = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["docs"]]]
 
 
 def _pins() -> dict[str, Version]:
@@ -44,7 +45,7 @@ def test_torch_range(version, admitted):
 
 def test_what_the_package_imports_is_a_dependency_of_its_own():
     """Not one that happens to come along with another."""
-    extras = [text for extra, texts in PROJECT["optional-dependencies"].items() if extra != "test" for text in texts]
+    extras = [text for extra, texts in EXTRAS.items() if extra not in ("test", "docs") for text in texts]
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"] + extras}
     installed = packages_distributions()
     undeclared = {
@@ -66,7 +67,7 @@ def test_pins_name_no_local_build():
 
 
 def test_extras_are_those_the_house_promises():
-    assert set(PROJECT["optional-dependencies"]) == {"test", "fp8", "lora", "mlflow", "tasks", "vllm", "wandb"}
+    assert set(EXTRAS) == {"docs", "test", "fp8", "lora", "mlflow", "tasks", "vllm", "wandb"}
 
 
 def test_version_is_a_release_number():
