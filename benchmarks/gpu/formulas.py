@@ -10,6 +10,8 @@ them and the whole latent cache. Bytes / bandwidth is the shortest time in which
 
 from __future__ import annotations
 
+from r1_lightning.model.attention import layer_kinds
+from r1_lightning.model.cache_sizes import own_elements
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import (
     FORWARD_FLOPS,
@@ -22,7 +24,7 @@ from r1_lightning.model.cost import (
 
 
 def training_flops_per_token(config: ModelConfig, row_tokens: int) -> float:
-    """FLOPs of forward and backward per token of full rows, without MTP: 6 (activated + L S N (d_qk + d_v)).
+    """FLOPs of forward and backward per token of full rows, without MTP: with MLA 6 (activated + L S N (d_qk + d_v)).
 
     S = (T + 1) / 2 is the mean number of tokens that a token of a row of T `row_tokens` looks at, itself included.
     """
@@ -41,7 +43,7 @@ def decoding_bytes(config: ModelConfig, rows: int, context: float, number: int) 
 
     All matrices of the blocks and the head, the cache, and of E routed experts the E (1 - (1 - K/E)^rows) that are expected to
     be chosen by some row when routing is even. Norms and router are FP32. The embedding is looked up: nothing beside the rest.
-    Lightning attention has one FP32 state per row for a cache.
+    A recurrent kind of attention has one state per row for a cache.
     """
     backbone = meta_backbone(config)
     touched = 1 - (1 - config.n_activated_experts / config.n_routed_experts) ** rows
@@ -50,9 +52,8 @@ def decoding_bytes(config: ModelConfig, rows: int, context: float, number: int) 
         is_fp32 = parameter.dim() == 1 or "router" in name
         share = touched if parameter.dim() == 3 else 1.0  # 3: stacked experts
         total += parameter.numel() * share * (FP32 if is_fp32 else number)
-    lightning = config.n_lightning_layers
-    states = lightning * config.n_heads * config.lightning_head_dim**2 * FP32
-    return total + rows * (context * (config.n_layers - lightning) * config.cache_width * number + states)
+    states = sum(kind.state_bytes(config) for kind in layer_kinds(config))
+    return total + rows * (context * own_elements(config) * number + states)
 
 
 def floor_tokens_per_s(rows: int, step_bytes: float, bytes_per_s: float) -> float:

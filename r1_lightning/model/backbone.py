@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.logprobs import EAGER_TILES, Tiles
-from r1_lightning.model.block import ATTENTION, Block
+from r1_lightning.model.attention import kinds_by_name, mtp_kind
+from r1_lightning.model.block import Block
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.init import init_weights
 from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.language_model import LanguageModel
-from r1_lightning.model.mla import step_mask
 from r1_lightning.model.moe import RoutingStats
 from r1_lightning.model.mtp import MTPModule, shift_left
 from r1_lightning.model.norm import RMSNorm
@@ -30,7 +30,7 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 
 class DeepSeekBackbone(LanguageModel):
-    """MLA (or MLA and lightning attention) + DeepSeekMoE + MTP.
+    """Attention (MLA, or another kind of `model/attention.py`) + DeepSeekMoE + MTP.
 
     Built with weights drawn from `seed`; load a checkpoint over them to continue from it.
     """
@@ -51,10 +51,11 @@ class DeepSeekBackbone(LanguageModel):
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         self.mtp_modules = nn.ModuleList(MTPModule(config, self.precision) for _ in range(config.mtp_depth))
-        cos, sin = rotary_tables(config.max_positions, config.qk_rope_head_dim, config.rope_theta, config.yarn)
+        self.attention_kinds, self.mtp_kind = kinds_by_name(config), mtp_kind(config)
+        rotary_width = self.mtp_kind.rotary_width(config)  # no other kind of the model rotates
+        cos, sin = rotary_tables(config.max_positions, rotary_width, config.rope_theta, config.yarn)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        self.attention_kinds = sorted(set(config.attention_kinds))
         init_weights(self, config.init_std, seed)
         self.run_steps = self.precision.compiled(_run_steps)
         self.tiles = Tiles(*map(self.precision.compiled, EAGER_TILES))
@@ -73,7 +74,7 @@ class DeepSeekBackbone(LanguageModel):
         """
         with self.precision.autocast(batch.token_ids.device.type):
             cos, sin = self.cos[batch.position_ids], self.sin[batch.position_ids]
-            masks = {kind: ATTENTION[kind].row_mask(batch.document_ids) for kind in self.attention_kinds}
+            masks = {name: kind.row_mask(batch.document_ids) for name, kind in self.attention_kinds.items()}
             embedded = self.embedding(batch.token_ids)
             x, collected = embedded, []
             blocks = [cast(Block, block) for block in self.blocks]
@@ -87,7 +88,7 @@ class DeepSeekBackbone(LanguageModel):
             embedded = embedded.detach() if mtp_detached else embedded
             for depth, module in enumerate(self.mtp_modules if with_mtp else (), start=1):
                 ahead = shift_left(embedded, depth)
-                previous, stats = module(previous, ahead, cos, sin, masks["mla"], batch.is_token)
+                previous, stats = module(previous, ahead, cos, sin, masks[self.mtp_kind.name], batch.is_token)
                 mtp.append(previous)
                 collected.append(stats)
         return self._output(x, tuple(mtp), [stats for stats in collected if stats is not None])
@@ -112,9 +113,10 @@ class DeepSeekBackbone(LanguageModel):
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
         with self.precision.autocast(token_ids.device.type):
             position_ids, attend = cache.advance(is_token)
-            heads, dtype = self.config.n_heads, compute_type(token_ids.device.type)
+            dtype = compute_type(token_ids.device.type)
             masks = {
-                kind: ATTENTION[kind].new_columns_mask(is_token, attend, heads, dtype) for kind in self.attention_kinds
+                name: kind.new_columns_mask(self.config, is_token, attend, dtype)
+                for name, kind in self.attention_kinds.items()
             }
             # A prompt comes once per wave, and a compiler would make a second graph for it.
             run = self.run_steps if token_ids.shape[1] == 1 else _run_steps
@@ -137,7 +139,7 @@ class DeepSeekBackbone(LanguageModel):
         with self.precision.autocast(next_ids.device.type):
             position_ids, attend = cache.advance(is_token)
             dtype = compute_type(next_ids.device.type)
-            mask = step_mask(attend, self.config.n_heads, dtype)  # MTP modules have MLA
+            mask = self.mtp_kind.new_columns_mask(self.config, is_token, attend, dtype)
             cos, sin = self.cos[position_ids], self.sin[position_ids]
             module = cast(MTPModule, self.mtp_modules[0])
             start = cache.length - next_ids.shape[1]

@@ -1,8 +1,6 @@
 """One transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)), dense or mixture of experts.
 
-The two kinds of attention have one interface: `row_mask` and `new_columns_mask` turn a batch into what `forward` and `step` of
-that kind must know about it, once for all its layers, and `new_state` is what sampling keeps of the past. Nothing outside of
-construction asks for the kind.
+Which kind of attention a block has, `model/attention.py` says; nothing in the block depends on it.
 """
 
 from __future__ import annotations
@@ -11,34 +9,29 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from r1_lightning.model.attention import Attention, layer_kinds, mtp_kind
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.feed_forward import FeedForward
-from r1_lightning.model.lightning_attention import LightningAttention
-from r1_lightning.model.mla import MLA
 from r1_lightning.model.moe import MoE, RoutingStats
 from r1_lightning.model.norm import RMSNorm
 from r1_lightning.model.precision import Precision
-
-ATTENTION: dict[str, type[MLA] | type[LightningAttention]] = {"mla": MLA, "lightning": LightningAttention}
 
 
 class Block(nn.Module):
     """B x T x D to B x T x D; routing statistics are None for a dense block. `replayed` as in `Router`, B x T x K.
 
-    `layer` is the block's place in the trunk, which says its `attention_kind`; None outside of it (MTP), where that is MLA.
-    `mask` is what the `row_mask` or `new_columns_mask` of that kind has made.
+    `layer` is the block's place in the trunk, None outside of it (MTP): it says which kind of attention the block has.
+    `attention_kind` is that kind's name, `mask` what its `row_mask` or `new_columns_mask` has made.
     """
 
-    attention: MLA | LightningAttention
+    attention: Attention
 
     def __init__(self, config: ModelConfig, precision: Precision, is_dense: bool, layer: int | None = None) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.attention_kind = "mla" if layer is None else config.attention_kinds[layer]
-        if layer is None or self.attention_kind == "mla":
-            self.attention = MLA(config, precision)
-        else:
-            self.attention = LightningAttention(config, precision, layer)
+        kind = mtp_kind(config) if layer is None else layer_kinds(config)[layer]
+        self.attention_kind = kind.name
+        self.attention = kind.build(config, precision, layer)
         self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
         self.is_dense = is_dense
         self.run = precision.compiled(_run_block)

@@ -5,25 +5,32 @@ Elements per token over all layers l, for n_h heads of width d_h (n_g of them wi
     MHA  2 n_h d_h l      GQA  2 n_g d_h l      MQA  2 d_h l      MLA  (d_c + d_h^R) l
 
 MLA's are those of the model; the others are what it would cost with the same heads (d_h its width without rotation).
+`own_elements` counts the cache of any model, whatever its attention.
 """
 
 from __future__ import annotations
 
+from r1_lightning.model.attention import layer_kinds
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.precision import BF16
 
 GQA_GROUPS = 8  # what Llama 3 and Qwen2.5's large models have
-BF16 = 2  # bytes of an element
+
+
+def own_elements(config: ModelConfig) -> int:
+    """Elements per token of the model's own cache; layers with a recurrent state have none."""
+    return sum(kind.cached_elements(config) for kind in layer_kinds(config))
 
 
 def cache_elements(config: ModelConfig) -> dict[str, int]:
-    """Elements per token, by kind. Of a model with lightning attention only the layers with MLA count."""
-    width = config.qk_nope_head_dim
-    layers = config.attention_kinds.count("mla")
+    """Elements per token of a model with MLA, and by other kinds. Of a hybrid only the layers that have a cache count."""
+    cached = [kind for kind in layer_kinds(config) if kind.cached_elements(config)]
+    width, layers = cached[0].head_dim(config), len(cached)
     return {
         "MHA": 2 * config.n_heads * width * layers,
         "GQA": 2 * min(GQA_GROUPS, config.n_heads) * width * layers,
         "MQA": 2 * width * layers,
-        "MLA": config.cache_width * layers,
+        "MLA": own_elements(config),
     }
 
 

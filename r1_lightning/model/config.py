@@ -7,6 +7,7 @@ names appear only in `model/hf_config.py`. The vocabulary size comes from the to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 
@@ -36,7 +37,30 @@ class YarnConfig:
         require_number("yarn.mscale_all_dim", self.mscale_all_dim, 0.0)
 
 
-@dataclass(frozen=True)
+# Kinds of attention without settings of their own: MLA and lightning attention read the fields of `ModelConfig`.
+NAMED_ATTENTION = ("mla", "lightning")
+# What MLA alone has; 0 says that a field is not given.
+MLA_FIELDS = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+
+
+@runtime_checkable
+class AttentionSettings(Protocol):
+    """A kind of attention that `model.attention_kind` names by its `_target_`, as `ModelConfig` sees it.
+
+    The whole interface is `model.attention.AttentionKind`. `is_recurrent` kinds keep a state of constant size; some layers beside
+    them keep MLA. `check` raises `InvalidInput` where the settings do not fit the other fields, a `ModelConfig`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_recurrent(self) -> bool: ...
+
+    def check(self, config: Any) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape of a DeepSeek-V3-style backbone.
 
@@ -46,8 +70,9 @@ class ModelConfig:
     `router_scoring` "sigmoid" is V3's router; "softmax" V2's (eq 20-22 there), whose gates are not normalised again and which has
     no expert biases. `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models
     want more.
-    `attention_kind` is "mla" for all layers, or "lightning" for all but every `softmax_attention_every`-th, which keep MLA
-    (MiniMax-01, arXiv:2501.08313: 8); MTP modules always have MLA.
+    `attention_kind` is "mla", "lightning", or an object with settings of its own (`AttentionSettings`). A kind with a recurrent
+    state (lightning) leaves MLA in every `softmax_attention_every`-th layer (MiniMax-01, arXiv:2501.08313: 8) and in MTP modules.
+    The fields of MLA (`MLA_FIELDS`) are given where a layer has MLA, and nowhere else.
     """
 
     vocab_size: int
@@ -55,11 +80,11 @@ class ModelConfig:
     n_layers: int
     n_dense_layers: int
     n_heads: int
-    q_lora_rank: int | None
-    kv_lora_rank: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
+    q_lora_rank: int | None = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
     d_ff_dense: int
     d_ff_expert: int
     n_routed_experts: int
@@ -77,20 +102,16 @@ class ModelConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
     router_scoring: str = "sigmoid"
-    attention_kind: str = "mla"
+    attention_kind: str | AttentionSettings = "mla"
     softmax_attention_every: int = 8
 
     def __post_init__(self) -> None:
         positive = (
-            "vocab_size d_model n_layers n_heads kv_lora_rank qk_nope_head_dim v_head_dim d_ff_dense d_ff_expert "
-            "n_routed_experts n_shared_experts n_activated_experts n_expert_groups n_limited_groups max_positions"
+            "vocab_size d_model n_layers n_heads d_ff_dense d_ff_expert n_routed_experts n_shared_experts "
+            "n_activated_experts n_expert_groups n_limited_groups max_positions"
         )
         for name in positive.split():
             require_int(f"model.{name}", getattr(self, name), 1)
-        if self.q_lora_rank is not None:
-            require_int("model.q_lora_rank", self.q_lora_rank, 1)
-        require_int("model.qk_rope_head_dim", self.qk_rope_head_dim, 2)
-        require(self.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim", self.qk_rope_head_dim, "it must be even")
         require_int("model.n_dense_layers", self.n_dense_layers, 0, self.n_layers)
         require_int("model.mtp_depth", self.mtp_depth, 0)
         require_number("model.route_scale", self.route_scale, 0.0, open_minimum=True)
@@ -106,9 +127,27 @@ class ModelConfig:
         self._check_experts()
 
     def _check_attention(self) -> None:
-        require_choice("model.attention_kind", self.attention_kind, ("mla", "lightning"))
-        most = self.n_layers if self.attention_kind == "lightning" else None  # at least one layer keeps MLA
+        kind = self.attention_kind
+        if not isinstance(kind, AttentionSettings):
+            require_choice("model.attention_kind", kind, NAMED_ATTENTION)
+        most = self.n_layers if self.is_hybrid else None  # at least one layer keeps MLA
         require_int("model.softmax_attention_every", self.softmax_attention_every, 2, most)
+        if isinstance(kind, str) or kind.is_recurrent:
+            self._check_mla()
+        else:
+            for name in MLA_FIELDS:
+                allowed = f"no layer has MLA where model.attention_kind is {kind.name}"
+                require(getattr(self, name) == 0, f"model.{name}", getattr(self, name), allowed)
+        if not isinstance(kind, str):
+            kind.check(self)
+
+    def _check_mla(self) -> None:
+        for name in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
+            require_int(f"model.{name}", getattr(self, name), 1)
+        if self.q_lora_rank is not None:
+            require_int("model.q_lora_rank", self.q_lora_rank, 1)
+        require_int("model.qk_rope_head_dim", self.qk_rope_head_dim, 2)
+        require(self.qk_rope_head_dim % 2 == 0, "model.qk_rope_head_dim", self.qk_rope_head_dim, "it must be even")
 
     def _check_experts(self) -> None:
         experts, groups = self.n_routed_experts, self.n_expert_groups
@@ -129,14 +168,21 @@ class ModelConfig:
             require(width % 8 == 0, f"model.{name}", width, "it must be a multiple of 8")
 
     @property
-    def attention_kinds(self) -> tuple[str, ...]:
-        """The attention of each layer of the trunk, "mla" or "lightning"."""
-        every = self.softmax_attention_every
+    def is_hybrid(self) -> bool:
+        """Whether most layers of the trunk have a recurrent kind of attention, and the others MLA."""
+        kind = self.attention_kind
+        return kind == "lightning" if isinstance(kind, str) else kind.is_recurrent
+
+    @property
+    def attention_kinds(self) -> tuple[str | AttentionSettings, ...]:
+        """The attention of each layer of the trunk; `model.attention.layer_kinds` says what each kind is."""
+        every = self.softmax_attention_every if self.is_hybrid else self.n_layers + 1
         return tuple("mla" if i % every == 0 else self.attention_kind for i in range(1, self.n_layers + 1))
 
     @property
-    def n_lightning_layers(self) -> int:
-        return self.attention_kinds.count("lightning")
+    def mtp_attention_kind(self) -> str | AttentionSettings:
+        """The attention of the MTP modules: that of the trunk, and in a hybrid MLA."""
+        return "mla" if self.is_hybrid else self.attention_kind
 
     @property
     def lightning_head_dim(self) -> int:

@@ -4,7 +4,8 @@ Weights, gradients, optimizer state, reference and cache are counted on a backbo
 no numbers: the largest model is counted in a second. What has no tensors before it runs is written as a formula: what the
 forward keeps for the backward (read off the modules, tensor by tensor; `tests/model/test_cost.py` measures the same), and
 FLOPs, two per weight and token forward and four backward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1) plus those of
-attention. Not counted: copies that live for a moment only, padding, and what is computed twice to save memory.
+attention. Each kind of attention counts its own part (`model/attention.py`). Not counted: copies that live for a moment only,
+padding, and what is computed twice to save memory.
 """
 
 from __future__ import annotations
@@ -15,21 +16,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from r1_lightning.functional.linear_attention import block_length
 from r1_lightning.functional.logprobs import tile_shape
+from r1_lightning.model.attention import AttentionKind, kinds_by_name, layer_kinds, mtp_kind
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.lightning_attention import BLOCK_TOKENS
+from r1_lightning.model.norm import norm_bytes
+from r1_lightning.model.precision import BF16 as BF16
+from r1_lightning.model.precision import FP32 as FP32
 from r1_lightning.model.precision import Precision
 
-# Shape legend: B rows, T positions, V vocabulary, D model width, N heads, H lightning head width, C latent width,
-# R rotary width, E experts.
+# Shape legend: B rows, T positions, V vocabulary, D model width, N heads, E experts.
 
 # Per weight and token.
 FORWARD_FLOPS = 2
 TRAINING_FLOPS = 6
 
-FP32, BF16, INDEX = 4, 2, 8  # bytes of a number
+INDEX = 8  # bytes of a position in a tensor
 # Tables of rows x vocabulary while a token is drawn: logits, log-probs, probabilities, their running sum.
 SAMPLER_TABLES = 4
 # Tiles alive at once: logits, their powers, and the next tile's logits.
@@ -110,8 +112,8 @@ class MicroBatch:
 
 
 def is_attention_fused(config: ModelConfig, device_type: str) -> bool:
-    """Whether attention runs without keeping its N x T weights per token: the CPU's kernel wants one width per head."""
-    return device_type != "cpu" or config.qk_head_dim == config.v_head_dim
+    """Whether attention runs without keeping its N x T weights per token, in all layers."""
+    return all(kind.is_fused(config, device_type) for kind in kinds_by_name(config).values())
 
 
 def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> int:
@@ -121,77 +123,47 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     the hidden state that meets the head. Attention's mask is kept once in FP32, and once per layer where it is converted.
     """
     width, depths = config.d_model, batch.mtp_depth
-    layers = config.n_layers + depths
+    kinds = _kinds(config, depths)
     n_dense = config.n_dense_layers + (depths if config.n_dense_layers == config.n_layers else 0)
-    per_token = INDEX + FP32 * config.qk_rope_head_dim + _norm(width)
-    per_token += depths * (3 * _norm(width) + 2 * width * number)
-    n_lightning = config.n_lightning_layers
-    per_token += (layers - n_lightning) * _attention(config, batch.row_tokens, number, is_fused)
-    per_token += n_lightning * _lightning(config, batch.row_tokens, number)
-    per_token += n_dense * _dense(config, number) + (layers - n_dense) * _mixture(config, number)
+    per_token = INDEX + FP32 * mtp_kind(config).rotary_width(config) + norm_bytes(width)
+    per_token += depths * (3 * norm_bytes(width) + 2 * width * number)
+    per_token += sum(kind.kept_bytes(config, batch.row_tokens, number, is_fused) for kind in kinds)
+    per_token += n_dense * _dense(config, number) + (len(kinds) - n_dense) * _mixture(config, number)
     if is_fused:
-        per_token += batch.row_tokens * (FP32 if number == FP32 else (layers - n_lightning) * number)
+        masked = sum(not kind.is_recurrent for kind in kinds)
+        per_token += batch.row_tokens * (FP32 if number == FP32 else masked * number)
     per_token += depths * width * FP32  # an MTP loss takes every position
     return batch.rows * batch.row_tokens * per_token + batch.targets * width * FP32
 
 
 def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> int:
-    """Bytes that a forward without gradients has alive at once: half a block, attention's mask or its weights once more."""
-    mixed = config.n_dense_layers < config.n_layers
-    feed_forward = _mixture(config, number) if mixed else _dense(config, number)
-    attention = _attention(config, batch.row_tokens, number, is_fused)
-    if not is_fused:
-        attention += FP32 * config.n_heads * batch.row_tokens
-    if config.n_lightning_layers:
-        attention = max(attention, _lightning(config, batch.row_tokens, number))
-    return batch.rows * batch.row_tokens * (max(attention, feed_forward) + FP32 * batch.row_tokens)
+    """Bytes that a forward without gradients has alive at once: the larger half of the largest block, and attention's mask."""
+    attention = max(kind.passing_bytes(config, batch.row_tokens, number, is_fused) for kind in layer_kinds(config))
+    passing = max(attention, _feed_forward(config, number))
+    return batch.rows * batch.row_tokens * (passing + FP32 * batch.row_tokens)
 
 
 def prefill_bytes(config: ModelConfig, prompts: int, tokens: int, number: int = FP32) -> int:
-    """Bytes alive at once while `prompts` rows of `tokens` are read into the cache: the mask, the stream, and half a block.
+    """Bytes alive at once while `prompts` rows of `tokens` are read into the cache: the masks, the stream, and half a block.
 
-    The mask is N T x T per row (`mla.step_mask`), beside the boolean it is made from. Attention has per head the query as it
-    comes and rotated, absorbed (twice, for it changes its order), the two joined, and the sum over the cached vectors.
+    Masks are those of all kinds of attention, beside the boolean that they are made from.
     """
-    heads, width = config.n_heads, config.d_model
-    attention = number * heads * 2 * (config.qk_head_dim + config.kv_lora_rank + config.cache_width)
-    if config.n_lightning_layers:
-        attention = max(attention, _lightning(config, tokens, number))
-    mixed = config.n_dense_layers < config.n_layers
-    feed_forward = (_mixture(config, number) if mixed else _dense(config, number)) - _norm(width)
-    per_token = (number * heads + 1) * tokens + 2 * FP32 * width + max(attention, feed_forward)
+    kinds = kinds_by_name(config).values()
+    attention = max(kind.prefill_bytes(config, tokens, number) for kind in layer_kinds(config))
+    masks = sum(kind.step_mask_bytes(config, number) for kind in kinds) + 1
+    feed_forward = _feed_forward(config, number) - norm_bytes(config.d_model)
+    per_token = masks * tokens + 2 * FP32 * config.d_model + max(attention, feed_forward)
     return prompts * tokens * per_token
 
 
-def _norm(width: int) -> int:
-    """The input, one over its root mean square, and their product; the output belongs to whoever reads it."""
-    return FP32 * (2 * width + 1)
+def _kinds(config: ModelConfig, mtp_depth: int) -> list[AttentionKind]:
+    """The kind of attention of every layer that runs: the trunk's, and those of so many MTP modules."""
+    return [*layer_kinds(config), *[mtp_kind(config)] * mtp_depth]
 
 
-def _attention(config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
-    heads, value = config.n_heads, config.v_head_dim
-    kept = _norm(config.d_model) + FP32 * config.d_model  # as input: once in FP32, or twice in BF16 (two projections)
-    if config.q_lora_rank is not None:
-        kept += _norm(config.q_lora_rank) + number * config.q_lora_rank
-    kept += _norm(config.kv_lora_rank) + number * config.kv_lora_rank
-    kept += number * heads * value  # the output, which meets W^O
-    if is_fused:  # query, key, W^UK and W^UV's output, the logarithm of the softmax's sum
-        key_value = config.qk_nope_head_dim + value
-        return kept + number * heads * (2 * config.qk_head_dim + key_value) + FP32 * heads
-    return kept + FP32 * heads * (2 * config.qk_head_dim + value + row_tokens)
-
-
-def _lightning(config: ModelConfig, row_tokens: int, number: int) -> int:
-    """The same for a layer of lightning attention: nothing that grows with the row.
-
-    Before SiLU and in blocks q, k, v; q and k with their decay, and its factors; within a block the decay of all pairs and the
-    scores with it; the state that enters each block; the norm, its output, the gate, and their product, which meets W^O.
-    """
-    heads, head, block = config.n_heads, config.lightning_head_dim, block_length(row_tokens, BLOCK_TOKENS)
-    width = heads * head
-    kept = _norm(config.d_model) + FP32 * config.d_model + number * width * (3 + 3 + 2 + 3) + _norm(width)
-    kept += 2 * FP32 * heads + heads * block * (FP32 + number)
-    return kept + number * width * head // block
+def _feed_forward(config: ModelConfig, number: int) -> int:
+    """The larger of the model's two feed-forwards: the mixture, where it has one."""
+    return _mixture(config, number) if config.n_dense_layers < config.n_layers else _dense(config, number)
 
 
 def _swiglu(hidden: int, number: int) -> int:
@@ -200,7 +172,7 @@ def _swiglu(hidden: int, number: int) -> int:
 
 
 def _dense(config: ModelConfig, number: int) -> int:
-    return _norm(config.d_model) + number * config.d_model + _swiglu(config.d_ff_dense, number)
+    return norm_bytes(config.d_model) + number * config.d_model + _swiglu(config.d_ff_dense, number)
 
 
 def _mixture(config: ModelConfig, number: int) -> int:
@@ -210,7 +182,7 @@ def _mixture(config: ModelConfig, number: int) -> int:
     router = FP32 * (width + config.n_routed_experts + 3)
     per_expert = 2 * number * width + _swiglu(config.d_ff_expert, number) + FP32 + number + 3 * INDEX
     shared = shared_input + _swiglu(config.n_shared_experts * config.d_ff_expert, number)
-    return _norm(width) + router + chosen * per_expert + shared
+    return norm_bytes(width) + router + chosen * per_expert + shared
 
 
 def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bool) -> int:
@@ -237,23 +209,11 @@ def forward_flops(
 ) -> float:
     """FLOPs of a forward over `tokens`, each looking at `context` tokens on average, with logits of `targets` only.
 
-    2 tokens (activated - head) + 2 targets head, and per MLA layer 2 tokens context N (d_qk + d_v) for attention; lightning
-    attention takes the same for every token, as long as rows have at least a block (left out: its sums over blocks, (H / T_block)^2
-    products per pair of tokens and head where MLA takes d_qk + d_v).
+    2 tokens (activated - head) + 2 targets head, and 2 tokens per product of attention, which its kind counts.
     """
-    layers = config.n_layers - config.n_lightning_layers + mtp_depth
     weights = counts.activated - counts.head + (counts.mtp_activated if mtp_depth else 0)
-    attention = layers * context * config.n_heads * (config.qk_head_dim + config.v_head_dim)
-    attention += config.n_lightning_layers * _lightning_products(config, BLOCK_TOKENS)
+    attention = sum(kind.forward_products(config, context) for kind in _kinds(config, mtp_depth))
     return FORWARD_FLOPS * (tokens * (weights + attention) + (1 + mtp_depth) * targets * counts.head)
-
-
-def _lightning_products(config: ModelConfig, block: int) -> int:
-    """Multiplications per token of a layer of lightning attention: with the keys and values of its block, and with the state.
-
-    N (2 T_block H + 2 H^2); one token at a time, `block` 0, the recurrence alone.
-    """
-    return config.n_heads * 2 * config.lightning_head_dim * (block + config.lightning_head_dim)
 
 
 def sampling_flops(
@@ -261,15 +221,12 @@ def sampling_flops(
 ) -> float:
     """FLOPs of `group_size` completions of `new_tokens` for each prompt, which is read once for its group.
 
-    Attention runs on the cached latents (V2 section 2.1.2): per layer and cached token 2 N (2 C + R). That is what has to be
-    computed; the fused kernel of `MLA.step` sums the rotary part as well, 2 N R more, and cuts it off. Lightning attention reads
-    prompts in blocks and draws by the recurrence, whose work does not depend on what lies before.
+    Attention's part is what its kind says of reading a prompt and of drawing a token, which looks at the prompt and, on average, at
+    half of the completion.
     """
-    mla_layers, lightning_layers = config.n_layers - config.n_lightning_layers, config.n_lightning_layers
-    per_place = mla_layers * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
-    body = counts.activated - counts.head
-    in_blocks, one_by_one = (lightning_layers * _lightning_products(config, block) for block in (BLOCK_TOKENS, 0))
-    read = prompts * prompt_tokens * (body + in_blocks + per_place * prompt_tokens / 2)
-    drawn = prompts * group_size * new_tokens
-    drawn *= counts.activated + one_by_one + per_place * (prompt_tokens + new_tokens / 2)
+    kinds, seen = layer_kinds(config), prompt_tokens + new_tokens / 2
+    reading = sum(kind.prefill_products(config, prompt_tokens / 2) for kind in kinds)
+    drawing = sum(kind.decode_products(config, seen) for kind in kinds)
+    read = prompts * prompt_tokens * (counts.activated - counts.head + reading)
+    drawn = prompts * group_size * new_tokens * (counts.activated + drawing)
     return FORWARD_FLOPS * (read + drawn)

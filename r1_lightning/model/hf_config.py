@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from r1_lightning.model.attention import layer_kinds
 from r1_lightning.model.config import ModelConfig, YarnConfig
 from r1_lightning.model.rope import yarn_scale
 from r1_lightning.types.errors import InvalidInput, require, require_choice
@@ -63,7 +64,7 @@ _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def config_to_hf(config: ModelConfig, **special_token_ids: int | list[int] | None) -> dict[str, Any]:
     """The fields of a DeepseekV3 (or, with a softmax router, V2) `config.json`; special token ids are None unless given.
 
-    Raises InvalidInput for a model with lightning attention.
+    Raises InvalidInput for a model with a kind of attention that no class of `transformers` has.
     """
     check_expressible(config)
     for name in special_token_ids:
@@ -126,8 +127,8 @@ def rope_in_both_forms(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_expressible(config: ModelConfig) -> None:
     """Raise InvalidInput where `transformers` has no class for such a model."""
-    reason = "transformers has no class with both MLA and lightning attention"
-    require(config.attention_kind == "mla", "model.attention_kind", config.attention_kind, reason)
+    for kind in layer_kinds(config):
+        require(kind.hf_refusal is None, "model.attention_kind", kind.name, str(kind.hf_refusal))
 
 
 def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:

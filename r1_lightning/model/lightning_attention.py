@@ -15,20 +15,24 @@ pre-norm block. The state is kept in FP32 whatever the compute type: it is a sum
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1_lightning.functional.linear_attention import (
     BlockPlan,
+    block_length,
     block_plan,
     decay_slopes,
     document_segments,
     linear_attention,
 )
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.norm import RMSNorm
-from r1_lightning.model.precision import Precision
+from r1_lightning.model.norm import RMSNorm, norm_bytes
+from r1_lightning.model.precision import FP32, Precision
 
 # Shape legend: B rows, T positions, R rows being sampled, D model width, N heads, H head width, W all heads' width (N H).
 
@@ -53,26 +57,16 @@ class LightningAttention(nn.Module):
         self.out = precision.linear(width, config.d_model, fp8_eligible=True)
         self.register_buffer("slopes", decay_slopes(self.n_heads, layer, config.n_layers), persistent=False)
 
-    @staticmethod
-    def row_mask(document_ids_BT: Tensor) -> BlockPlan:
-        """What `forward` must know of packed rows: the same for all layers."""
-        return block_plan(document_segments(document_ids_BT), document_ids_BT > 0, BLOCK_TOKENS)
-
-    @staticmethod
-    def new_columns_mask(is_token_RT: Tensor, attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> BlockPlan:
-        """What `step` must know of its new columns, which all go on where the state stands."""
-        return block_plan(torch.zeros_like(is_token_RT, dtype=torch.long), is_token_RT, BLOCK_TOKENS)
-
     def new_state(self, rows: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """An empty state R x N x H x H in FP32; `max_tokens` and `dtype` have no say in it."""
         return torch.zeros(rows, self.n_heads, self.head_dim, self.head_dim, device=device)
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: BlockPlan) -> Tensor:
-        """`mask` comes from `row_mask`; `cos` and `sin` are not needed."""
+        """`mask` comes from `LightningKind.row_mask`; `cos` and `sin` are not needed."""
         return self._attend(x_BTD, mask, None)[0]
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: BlockPlan, state: Tensor, start: int) -> Tensor:
-        """The newest positions; `mask` comes from `new_columns_mask`. Writes the new state over `state`, R x N x H x H."""
+        """The newest positions; `mask` comes from `LightningKind`. Writes the new state over `state`, R x N x H x H."""
         y_RTD, new_state = self._attend(x_RTD, mask, state)
         state.copy_(new_state)
         return y_RTD
@@ -82,3 +76,88 @@ class LightningAttention(nn.Module):
         o_BTNH, state = linear_attention(q, k, v, self.slopes, mask, state)
         gated_BTW = self.gate(x_BTD).sigmoid() * self.norm(o_BTNH.flatten(2))
         return self.out(gated_BTW), state
+
+
+@dataclass(frozen=True)
+class LightningKind:
+    """Lightning attention as an `AttentionKind`: nothing of it grows with the row."""
+
+    name: ClassVar[str] = "lightning"
+    is_recurrent: ClassVar[bool] = True
+    hf_refusal: ClassVar[str | None] = "transformers has no class with both MLA and lightning attention"
+
+    def check(self, config: ModelConfig) -> None:
+        """Nothing: it has the heads of MLA."""
+
+    def build(self, config: ModelConfig, precision: Precision, layer: int | None) -> LightningAttention:
+        """Raises TypeError outside of the trunk: the decay depends on the place."""
+        if layer is None:
+            raise TypeError("lightning attention has a place in the trunk")
+        return LightningAttention(config, precision, layer)
+
+    def rotary_width(self, config: ModelConfig) -> int:
+        return 0
+
+    def row_mask(self, document_ids_BT: Tensor) -> BlockPlan:
+        return block_plan(document_segments(document_ids_BT), document_ids_BT > 0, BLOCK_TOKENS)
+
+    def new_columns_mask(
+        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
+    ) -> BlockPlan:
+        """All new columns go on where the state stands."""
+        return block_plan(torch.zeros_like(is_token_RT, dtype=torch.long), is_token_RT, BLOCK_TOKENS)
+
+    def head_dim(self, config: ModelConfig) -> int:
+        return config.lightning_head_dim
+
+    def cached_elements(self, config: ModelConfig) -> int:
+        return 0
+
+    def state_bytes(self, config: ModelConfig) -> int:
+        """N states of H x H in FP32."""
+        return config.n_heads * config.lightning_head_dim**2 * FP32
+
+    def is_fused(self, config: ModelConfig, device_type: str) -> bool:
+        """There are no weights of T positions to keep."""
+        return True
+
+    def kept_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
+        """Nothing that grows with the row.
+
+        Before SiLU and in blocks q, k, v; q and k with their decay, and its factors; within a block the decay of all pairs and
+        the scores with it; the state that enters each block; the norm, its output, the gate, and their product, which meets W^O.
+        """
+        heads, head, block = config.n_heads, config.lightning_head_dim, block_length(row_tokens, BLOCK_TOKENS)
+        width = heads * head
+        kept = norm_bytes(config.d_model) + FP32 * config.d_model + number * width * (3 + 3 + 2 + 3)
+        kept += norm_bytes(width) + 2 * FP32 * heads + heads * block * (FP32 + number)
+        return kept + number * width * head // block
+
+    def passing_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
+        return self.kept_bytes(config, row_tokens, number, is_fused)
+
+    def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
+        return self.kept_bytes(config, row_tokens, number, is_fused=True)
+
+    def step_mask_bytes(self, config: ModelConfig, number: int) -> int:
+        return 0
+
+    def forward_products(self, config: ModelConfig, context: float) -> float:
+        """N (2 T_block H + 2 H^2), whatever lies before: with the keys and values of the block, and with the state.
+
+        For rows of at least a block. Left out: the sums over blocks, (H / T_block)^2 products per pair of tokens and head where MLA
+        takes d_qk + d_v.
+        """
+        return _products(config, BLOCK_TOKENS)
+
+    def prefill_products(self, config: ModelConfig, context: float) -> float:
+        return _products(config, BLOCK_TOKENS)
+
+    def decode_products(self, config: ModelConfig, context: float) -> float:
+        """The recurrence alone."""
+        return _products(config, 0)
+
+
+def _products(config: ModelConfig, block: int) -> int:
+    """Multiplications per token: with the keys and values of a block of so many tokens, and with the state."""
+    return config.n_heads * 2 * config.lightning_head_dim * (block + config.lightning_head_dim)

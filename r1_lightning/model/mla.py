@@ -10,6 +10,9 @@ the RMSNorms after c^KV and c^Q, as in the published code; those two keep the co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,8 +20,8 @@ from torch import Tensor, nn
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.kv_cache import append_columns
-from r1_lightning.model.norm import RMSNorm
-from r1_lightning.model.precision import Precision, in_compute_type
+from r1_lightning.model.norm import RMSNorm, norm_bytes
+from r1_lightning.model.precision import FP32, Precision, in_compute_type
 from r1_lightning.model.rope import rotate, softmax_scale
 
 # Shape legend: B rows, T positions, S cached positions, D model width, N heads, C latent width (kv_lora_rank),
@@ -65,16 +68,6 @@ class MLA(nn.Module):
         key_value_width = config.n_heads * (config.qk_nope_head_dim + config.v_head_dim)
         self.kv_up = precision.linear(config.kv_lora_rank, key_value_width, fp8_eligible=True)  # W^UK and W^UV
         self.out = precision.linear(config.n_heads * config.v_head_dim, config.d_model, fp8_eligible=True)  # W^O
-
-    @staticmethod
-    def row_mask(document_ids_BT: Tensor) -> Tensor:
-        """What `forward` must know of packed rows, B x 1 x T x T: the same for all layers."""
-        return document_attention_mask(document_ids_BT)
-
-    @staticmethod
-    def new_columns_mask(is_token_RT: Tensor, attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
-        """What `step` must know of its new columns, R x 1 x NT x S."""
-        return step_mask(attend_R1TS, n_heads, dtype)
 
     def new_state(self, rows: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Room for the latents and rotary keys of `max_tokens` columns, rows x max_tokens x (C + R)."""
@@ -130,3 +123,84 @@ class MLA(nn.Module):
         o_latent = o[..., : config.kv_lora_rank].reshape(rows, config.n_heads, new, -1).transpose(0, 1).flatten(1, 2)
         o = torch.bmm(o_latent, w_v_NUC.transpose(1, 2))  # N x RT x U: W^UV after the sum
         return self.out(o.transpose(0, 1).reshape(rows, new, -1))
+
+
+@dataclass(frozen=True)
+class MLAKind:
+    """MLA as an `AttentionKind`: masks, bytes and products, from the model's shape."""
+
+    name: ClassVar[str] = "mla"
+    is_recurrent: ClassVar[bool] = False
+    hf_refusal: ClassVar[str | None] = None
+
+    def check(self, config: ModelConfig) -> None:
+        """Nothing: `ModelConfig` checks its own fields."""
+
+    def build(self, config: ModelConfig, precision: Precision, layer: int | None) -> MLA:
+        return MLA(config, precision)
+
+    def rotary_width(self, config: ModelConfig) -> int:
+        return config.qk_rope_head_dim
+
+    def row_mask(self, document_ids_BT: Tensor) -> Tensor:
+        """B x 1 x T x T."""
+        return document_attention_mask(document_ids_BT)
+
+    def new_columns_mask(
+        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """R x 1 x NT x S."""
+        return step_mask(attend_R1TS, config.n_heads, dtype)
+
+    def head_dim(self, config: ModelConfig) -> int:
+        return config.qk_nope_head_dim
+
+    def cached_elements(self, config: ModelConfig) -> int:
+        """The latent and the shared rotary key (V2 Table 1: d_c + d_h^R)."""
+        return config.cache_width
+
+    def state_bytes(self, config: ModelConfig) -> int:
+        return 0
+
+    def is_fused(self, config: ModelConfig, device_type: str) -> bool:
+        """The CPU's kernel wants one width per head."""
+        return device_type != "cpu" or config.qk_head_dim == config.v_head_dim
+
+    def kept_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
+        heads, value = config.n_heads, config.v_head_dim
+        kept = norm_bytes(config.d_model) + FP32 * config.d_model  # as input: once in FP32, or twice in BF16
+        if config.q_lora_rank is not None:
+            kept += norm_bytes(config.q_lora_rank) + number * config.q_lora_rank
+        kept += norm_bytes(config.kv_lora_rank) + number * config.kv_lora_rank
+        kept += number * heads * value  # the output, which meets W^O
+        if is_fused:  # query, key, W^UK and W^UV's output, the logarithm of the softmax's sum
+            key_value = config.qk_nope_head_dim + value
+            return kept + number * heads * (2 * config.qk_head_dim + key_value) + FP32 * heads
+        return kept + FP32 * heads * (2 * config.qk_head_dim + value + row_tokens)
+
+    def passing_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
+        """What would be kept; where it is not fused, its weights once more."""
+        again = 0 if is_fused else FP32 * config.n_heads * row_tokens
+        return self.kept_bytes(config, row_tokens, number, is_fused) + again
+
+    def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
+        """Per head the query as it comes and rotated, absorbed (twice: its order changes), joined, and the weighted sum."""
+        return number * config.n_heads * 2 * (config.qk_head_dim + config.kv_lora_rank + config.cache_width)
+
+    def step_mask_bytes(self, config: ModelConfig, number: int) -> int:
+        """One number per head (`step_mask`)."""
+        return number * config.n_heads
+
+    def forward_products(self, config: ModelConfig, context: float) -> float:
+        """N (d_qk + d_v) per token in sight."""
+        return context * config.n_heads * (config.qk_head_dim + config.v_head_dim)
+
+    def prefill_products(self, config: ModelConfig, context: float) -> float:
+        """N (2 C + R) per cached token: attention runs on the cached latents (V2 section 2.1.2).
+
+        That is what has to be computed; the fused kernel sums the rotary part as well, N R more, and cuts it off.
+        """
+        return context * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
+
+    def decode_products(self, config: ModelConfig, context: float) -> float:
+        return self.prefill_products(config, context)

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from r1_lightning.types.errors import require, require_choice
 
+FP32, BF16 = 4, 2  # bytes of a number
+
 
 def compute_type(device_type: str) -> torch.dtype:
     """The type in which matrix products of FP32 weights run here: autocast's, or FP32."""

@@ -38,13 +38,14 @@ Two columns are decoded eagerly also under `precision.compile`, which compiles s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from r1_lightning.model.config import AttentionSettings
 from r1_lightning.rollout.sampler import COMPACT_AT_ENDED_SHARE, Ends, Prefilled, Sampler, SamplingConfig
 from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import Backbone, Drafting, DraftingBackbone, Drafts, GenerateFn, Generation
@@ -81,10 +82,11 @@ class _Verified:
     counts: Tensor
 
 
-def check_forgets(attention_kinds: Sequence[str]) -> None:
+def check_forgets(attention_kinds: Iterable[AttentionSettings]) -> None:
     """Raise `InvalidInput` where a layer's state cannot give a refused token back."""
     allowed = "rollout=mtp_drafts takes refused tokens back, which a recurrent state cannot"
-    require("lightning" not in attention_kinds, "model.attention_kind", "lightning", allowed)
+    for kind in attention_kinds:
+        require(not kind.is_recurrent, "model.attention_kind", kind.name, allowed)
 
 
 class DraftingSampler(Sampler):
@@ -103,7 +105,7 @@ class DraftingSampler(Sampler):
         super().__init__(backbone, config, eos_id, pad_id, seed, max_rows, record_routes)
         depth = backbone.mtp_depth if isinstance(backbone, DraftingBackbone) else 0
         require(depth >= 1, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
-        check_forgets(getattr(backbone, "attention_kinds", ()))
+        check_forgets(getattr(backbone, "attention_kinds", {}).values())
         self.drafter: Any = backbone
         self.drafts = Drafts()
 

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from r1_lightning.model.attention import KINDS
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
 from r1_lightning.rollout.vllm_engine import require_vllm
@@ -58,7 +59,9 @@ def _check_drafts(plain: Mapping[str, Any]) -> None:
     model = plain.get("model") or {}
     depth = model.get("mtp_depth")
     if _sampler_target(plain) is MTPDrafts:
-        check_forgets([str(model.get("attention_kind"))])
+        kind = model.get("attention_kind")
+        if kind is not None:
+            check_forgets([get_object(kind["_target_"]) if isinstance(kind, Mapping) else KINDS[kind]])
         require(depth != 0, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
 
 

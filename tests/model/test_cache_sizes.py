@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from r1_lightning.model.cache_sizes import GQA_GROUPS, cache_bytes_per_token, cache_elements
+from r1_lightning.model.cache_sizes import GQA_GROUPS, cache_bytes_per_token, cache_elements, own_elements
 from r1_lightning.model.cost import meta_backbone
 from tests.model.test_config import V3
 from tests.model.tiny import backbone, tiny
@@ -27,6 +27,7 @@ def test_it_is_what_a_cache_holds() -> None:
     hybrid = meta_backbone(tiny(n_layers=4, attention_kind="lightning", softmax_attention_every=2))
     grown = hybrid.new_cache(1, 8).bytes - hybrid.new_cache(1, 7).bytes
     assert grown == 4 * cache_elements(hybrid.config)["MLA"] == 4 * 2 * hybrid.config.cache_width
+    assert own_elements(hybrid.config) == 2 * (16 + 4)  # of four layers two have MLA
 
 
 def test_there_are_no_more_groups_than_heads() -> None:

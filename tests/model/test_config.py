@@ -82,8 +82,7 @@ def test_bad_values_are_named(changes, message):
 def test_every_eighth_layer_keeps_mla():
     kinds = tiny(n_layers=17, attention_kind="lightning").attention_kinds
     assert kinds == (*["lightning"] * 7, "mla", *["lightning"] * 7, "mla", "lightning")
-    assert tiny(n_layers=17, attention_kind="lightning").n_lightning_layers == 15
-    assert (TINY.attention_kinds, TINY.n_lightning_layers) == (("mla", "mla"), 0)
+    assert TINY.attention_kinds == ("mla", "mla")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from r1_lightning.functional.linear_attention import decay_slopes
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model import lightning_attention as module
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.lightning_attention import LightningAttention
+from r1_lightning.model.lightning_attention import LightningAttention, LightningKind
 from r1_lightning.model.mla import MLA
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.tensors import TokenBatch
@@ -62,7 +62,7 @@ def test_against_the_equations_head_by_head():
     flat = o.flatten(1)
     normed = flat / (flat.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.norm.weight.double()
     expected = (torch.sigmoid(x[0].double() @ layer.gate.weight.double().T) * normed) @ layer.out.weight.double().T
-    mask = layer.row_mask(torch.ones(1, 11, dtype=torch.long))
+    mask = LightningKind().row_mask(torch.ones(1, 11, dtype=torch.long))
     found = layer(x, *(torch.empty(0),) * 2, mask)[0].double()
     assert found.std() > 0.1
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

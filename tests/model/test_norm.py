@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1_lightning.model.norm import RMSNorm
+from r1_lightning.model.norm import RMSNorm, norm_bytes
 from tests.model.tiny import normal
 
 
@@ -56,3 +56,8 @@ def test_gradient_has_no_component_along_the_input():
     (norm(x) * normal(8, 16, seed=2)).sum().backward()
     assert x.grad.abs().max() > 0.1
     assert (x.grad * x).sum(-1).abs().max() < 1e-5
+
+
+def test_bytes_kept_for_the_backward():
+    """Of 3 numbers: the input, the product and one root, in FP32: 3 + 3 + 1 numbers of 4 bytes."""
+    assert norm_bytes(3) == 28

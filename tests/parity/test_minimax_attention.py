@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from r1_lightning.model import lightning_attention as module
-from r1_lightning.model.lightning_attention import LightningAttention
+from r1_lightning.model.lightning_attention import LightningAttention, LightningKind
 from r1_lightning.model.precision import PlainPrecision
 from tests.model.tiny import normal, tiny
 
 MAX_DIFFERENCE = 1e-5
 LAYERS = 8
 NONE = torch.empty(0)  # rotary tables, which lightning attention does not read
+KIND = LightningKind()
 CONFIG = tiny(n_layers=LAYERS, attention_kind="lightning", n_heads=4, v_head_dim=8, d_model=32)
 SHAPES = [CONFIG, dataclasses.replace(CONFIG, n_heads=3, v_head_dim=20), dataclasses.replace(CONFIG, n_heads=8)]
 
@@ -62,7 +63,7 @@ def test_whole_rows_agree(config, layer):
     x = normal(2, 150, 32, seed=9)  # more than two of our blocks, and many of theirs
     expected = theirs(x, (NONE, NONE), None)[0]
     assert expected.std() > 0.1
-    found = ours(x, NONE, NONE, ours.row_mask(torch.ones(2, 150, dtype=torch.long)))
+    found = ours(x, NONE, NONE, KIND.row_mask(torch.ones(2, 150, dtype=torch.long)))
     assert (found - expected).abs().max() <= MAX_DIFFERENCE
 
 
@@ -75,7 +76,7 @@ def test_packed_documents_agree(block, monkeypatch):
     ids = torch.cat(
         [torch.full((length,), number) for number, length in enumerate(lengths, 1)] + [torch.zeros(4)]
     ).long()
-    found = ours(x, NONE, NONE, ours.row_mask(ids[None]))
+    found = ours(x, NONE, NONE, KIND.row_mask(ids[None]))
     for number in range(1, len(lengths) + 1):
         alone = theirs(x[:, ids == number], (NONE, NONE), None)[0]
         assert (found[:, ids == number] - alone).abs().max() <= MAX_DIFFERENCE
@@ -93,7 +94,7 @@ def test_cached_steps_agree():
     cache, state = MiniMaxCache(), ours.new_state(3, 17, torch.float32, x.device)
     for columns in (slice(0, 11), *(slice(t, t + 1) for t in range(11, 17))):
         new = is_token[:, columns]
-        mask = ours.new_columns_mask(new, NONE, CONFIG.n_heads, torch.float32)
+        mask = KIND.new_columns_mask(CONFIG, new, NONE, torch.float32)
         found = ours.step(x[:, columns], NONE, NONE, mask, state, columns.start)
         expected, their_state = theirs(x[:, columns], (NONE, NONE), new if columns.start == 0 else None, cache)
         assert (found - expected)[new].abs().max() <= MAX_DIFFERENCE
@@ -105,7 +106,7 @@ def test_gradients_agree():
     """Of every weight, to within 1e-4 of its largest entry."""
     ours, theirs = _twins(CONFIG, 1)
     x, direction = normal(2, 70, 32, seed=9), normal(2, 70, 32, seed=10)
-    (ours(x, NONE, NONE, ours.row_mask(torch.ones(2, 70, dtype=torch.long))) * direction).sum().backward()
+    (ours(x, NONE, NONE, KIND.row_mask(torch.ones(2, 70, dtype=torch.long))) * direction).sum().backward()
     (theirs(x, (NONE, NONE), None)[0] * direction).sum().backward()
     pairs = {"qkv": theirs.qkv_proj, "gate": theirs.output_gate, "norm": theirs.norm, "out": theirs.out_proj}
     for name, other in pairs.items():
@@ -118,7 +119,7 @@ def test_the_decay_and_the_gates_own_projection_matter():
     """Another layer's slopes, or a gate from other weights, are seen by this comparison."""
     ours, theirs = _twins(CONFIG, 0)
     x = normal(2, 50, 32, seed=9)
-    mask, expected = ours.row_mask(torch.ones(2, 50, dtype=torch.long)), theirs(x, (NONE, NONE), None)[0]
+    mask, expected = KIND.row_mask(torch.ones(2, 50, dtype=torch.long)), theirs(x, (NONE, NONE), None)[0]
     later, _ = _twins(CONFIG, 3)
     swapped, _ = _twins(CONFIG, 0)
     swapped.gate.weight.data = ours.qkv.weight[: len(ours.gate.weight)].clone()

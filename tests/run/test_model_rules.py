@@ -25,6 +25,10 @@ REFUSED = [
         ["rollout=mtp_drafts", "model.mtp_depth=0"],
         "model.mtp_depth=0 is not allowed: rollout=mtp_drafts needs an MTP module",
     ),
+    (
+        ["rollout=mtp_drafts", "model=tiny_lightning"],
+        "model.attention_kind='lightning' is not allowed: rollout=mtp_drafts",
+    ),
     (["rollout=mtp_drafts", "+rollout.sampler.n=2"], "rollout.sampler.n=2 is not allowed: MTPDrafts takes"),
     # adapters
     (["model=hf_lora"], "stage.reference_refresh_steps=40 is not allowed: with model.lora the reference is the base"),
