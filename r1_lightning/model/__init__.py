@@ -1,1 +1,1 @@
-"""The backbone: DeepSeek-V3's blocks as plain nn.Modules, fitting the Protocols of types, with no training loop."""
+"""The backbones: DeepSeek-V3's blocks as plain nn.Modules, and models of `transformers`. No training loop."""

@@ -1,14 +1,14 @@
-"""Routed experts in shapes that depend on the number of tokens alone: what a compiler needs, and what AMX runs fast.
+"""Routed experts with shapes that depend only on the number of tokens, as torch.compile needs; AMX runs them fast, too.
 
-`grouped_mm` takes the rows of each expert as they fall, so its shapes are data: no graph can be compiled through it, and
-oneDNN makes a new BF16 kernel for almost every count. Two ways around, both the same mathematics (V3 eq 12):
+`grouped_mm` takes as many rows per expert as the router sent there, so its shapes depend on the data: no graph can be compiled
+through it, and oneDNN makes a new BF16 kernel for almost every row count. Two replacements compute the same sum (V3 eq 12):
 
-- **blocks**: tokens are sorted by expert, every expert's rows padded to whole blocks of `BLOCK_ROWS`, and one batched product
+- **blocks**: tokens are sorted by expert, every expert's rows are padded to whole blocks of `BLOCK_ROWS`, and one batched product
   runs over all blocks, each with its expert's matrix. N K rows never need more than N K / BLOCK_ROWS + E blocks.
-- **dense**: every expert computes every token and gates of 0 drop what was not chosen. E / K times the arithmetic, but nothing
-  is sorted: faster while tokens are few, as in decoding.
+- **dense**: every expert computes every token, and gates of 0 drop the experts that were not chosen. This takes E / K times the
+  arithmetic but no sorting, which is faster for few tokens, as in decoding.
 
-Padding rows hold some token's numbers; nothing is ever read from them, and their gradients are 0.
+Padding rows hold copies of some token; nothing is ever read from them, and their gradients are 0.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from r1_lightning.model.feed_forward import swiglu
 # Shape legend: N tokens, D model width, F expert width, E routed experts, K chosen experts, L blocks of R rows, S = L R places.
 
 BLOCK_ROWS = 128
-# Up to so many (token, expert) pairs are computed densely: decoding steps of 512 tokens with 8 experts, or of 16 with 256.
+# Up to this many (token, expert) pairs are computed densely: decoding steps of 512 tokens with 8 experts, or of 16 with 256.
 DENSE_PAIRS = 4096
 
 
 class Blocks(NamedTuple):
-    """Which place each choice (token n, its k-th expert) takes, and whose it is: place_of_choice NK, choice_of_place S (NK
-    where there is none), expert_of_block L."""
+    """The place of each choice (token n, its k-th expert) in the blocks.
+
+    place_of_choice NK; choice_of_place S, the inverse, with NK at padding places; expert_of_block L.
+    """
 
     place_of_choice: Tensor
     choice_of_place: Tensor
@@ -37,7 +39,7 @@ class Blocks(NamedTuple):
 
 
 def lay_out(chosen_NK: Tensor, n_experts: int, block_rows: int = BLOCK_ROWS) -> Blocks:
-    """Give every choice a place such that no block holds rows of two experts."""
+    """Assign every choice a place in the blocks, so that no block holds rows of two experts."""
     sorted_experts, order = chosen_NK.flatten().sort(stable=True)
     n_choices = chosen_NK.numel()
     n_blocks = n_choices // block_rows + n_experts
@@ -66,7 +68,7 @@ def blocked_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_E
 
 
 def dense_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_EDF: Tensor, down_EFD: Tensor) -> Tensor:
-    """The same by computing all experts for all tokens."""
+    """The same sum as `blocked_experts`, N x D, by computing all experts for all tokens."""
     n_experts, d_model, width = gate_up_EDF.shape
     gates_NE = gates_NK.new_zeros(len(gates_NK), n_experts).scatter_add(1, chosen_NK, gates_NK)
     side_by_side = gate_up_EDF.transpose(0, 1).reshape(d_model, n_experts * width)
@@ -76,7 +78,7 @@ def dense_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_EDF
 
 
 class _Spread(torch.autograd.Function):
-    """Tokens to places, N x D to S x D. Backward gathers, too: a scatter-add would be slow and of no fixed order."""
+    """Copy tokens to places, N x D to S x D. Backward gathers as well: a scatter-add would be slow and add in no fixed order."""
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, n_chosen: int, place_of_choice: Tensor, choice_of_place: Tensor) -> Tensor:
@@ -91,7 +93,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """Places to choices, S x D to NK x D; the gradient of a padding place is 0."""
+    """Gather places back to choices, S x D to NK x D; the gradient of a padding place is 0."""
 
     @staticmethod
     def forward(ctx: Any, y_SD: Tensor, place_of_choice: Tensor, choice_of_place: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
 
-Under a compiler the same sum comes from `model/expert_blocks.py`, whose shapes do not depend on the routes.
+With torch.compile `model/expert_blocks.py` computes the same sum, in shapes that do not depend on the routes.
 
 No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
-which are slow on CPUs and unordered on GPUs; so the result does not depend on which other tokens share the batch.
+which are slow on CPUs and add in no fixed order on GPUs; so a token's result does not depend on the other tokens of the batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Between `ModelConfig` and the `config.json` of HuggingFace's DeepseekV3 and DeepseekV2, both ways.
+"""Converts between `ModelConfig` and the `config.json` of HuggingFace's DeepseekV3 and DeepseekV2, in both directions.
 
-Pure mappings: nothing is read, written or downloaded, and `transformers` is not imported. V2's models differ in the router
-alone: softmax affinities that are not normalised again, and no biases (V2 section 2.2; `ModelConfig.router_scoring`). The norms
+Pure mappings: no file is read or written, and `transformers` is not imported. V2's models differ only in the router:
+softmax affinities that are not normalised again, and no biases (V2 section 2.2; `ModelConfig.router_scoring`). The norms
 after c^KV and c^Q have eps 1e-6 on both sides, whatever `rms_norm_eps` says.
 """
 
@@ -41,14 +41,14 @@ _SAME_MEANING = {  # ours -> HuggingFace's
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
 }
-_OPTIONAL = {"balance_loss_alpha", "mtp_depth", "init_std", "norm_eps", "tie_embeddings"}  # absent: our default holds
-_FIXED = {  # what this backbone always does; a configuration that says otherwise describes another model
+_OPTIONAL = {"balance_loss_alpha", "mtp_depth", "init_std", "norm_eps", "tie_embeddings"}  # if absent, our default
+_FIXED = {  # constants of this backbone; config_from_hf refuses a configuration with other values
     "hidden_act": "silu",
     "attention_bias": False,
     "attention_dropout": 0.0,
     "moe_layer_freq": 1,
 }
-# What each family's router does: model_type -> (our name for it, its fields there).
+# Each family's router: model_type -> (our router_scoring, the router's fields in config.json).
 _ROUTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "deepseek_v3": (
         "sigmoid",
@@ -62,7 +62,7 @@ _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def config_to_hf(config: ModelConfig, **special_token_ids: int | list[int] | None) -> dict[str, Any]:
-    """The fields of a DeepseekV3 (or, with a softmax router, V2) `config.json`; special token ids are None unless given.
+    """Return the fields of a DeepseekV3 `config.json` (V2's with a softmax router); special token ids are None unless given.
 
     Raises InvalidInput for a model with a kind of attention that no class of `transformers` has.
     """
@@ -85,7 +85,7 @@ def config_to_hf(config: ModelConfig, **special_token_ids: int | list[int] | Non
 
 
 def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
-    """The `ModelConfig` of a DeepseekV3 or V2 `config.json`, as published (`rope_scaling`) or newer (`rope_parameters`).
+    """Return the `ModelConfig` of a DeepseekV3 or V2 `config.json`, as published (`rope_scaling`) or newer (`rope_parameters`).
 
     Raises InvalidInput for a missing field and for a model that this backbone cannot express: V2's routing by groups,
     biases, fewer key-value heads than heads, an activation other than SiLU, rotary scaling other than YaRN.
@@ -109,10 +109,10 @@ def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
 
 
 def rope_in_both_forms(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` of a `config.json` with the rotary settings as `transformers` 5 writes them and as 4 and most others read them.
+    """Return `fields` of a `config.json` with the rotary settings in the form of `transformers` 5 and in the older form.
 
-    The older form is `rope_theta`, and `rope_scaling` for what is not the default. What has it already, or has another rope for
-    each kind of layer, stays as it is.
+    The older form (`transformers` 4 and most other readers) is `rope_theta`, plus `rope_scaling` if the scaling is not the
+    default. Fields that hold it already, or that set a rope for each kind of layer, stay as they are.
     """
     rope = fields.get("rope_parameters")
     if not isinstance(rope, Mapping) or "rope_theta" not in rope or fields.get("rope_scaling"):
@@ -126,7 +126,7 @@ def rope_in_both_forms(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_expressible(config: ModelConfig) -> None:
-    """Raise InvalidInput where `transformers` has no class for such a model."""
+    """Raise InvalidInput if `transformers` has no class for such a model."""
     for kind in layer_kinds(config):
         require(kind.hf_refusal is None, "model.attention_kind", kind.name, str(kind.hf_refusal))
 

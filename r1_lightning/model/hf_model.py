@@ -1,14 +1,14 @@
 """Dense students: any causal language model of `transformers` as a `Backbone` (R1 section 4: Qwen2.5, Llama 3).
 
-The model is `transformers`' own class, made from a `config.json` alone: no code of a checkpoint is ever run. What differs from
-how it is usually called:
+The model is `transformers`' own class, made from a `config.json` alone: no code of a checkpoint is ever run. We call it in three
+unusual ways:
 
-- packed rows: every document of a row attends to itself only, by a mask B x 1 x T x T and positions that begin anew;
-- sampling: prompts are padded on the left and rows leave the batch, so masks and positions are kept here and the keys and values
-  by `transformers`' cache;
-- losses take hidden states and the head, so logits must be the head's product and nothing else: that is compared once, when the
-  model is made, and models that scale or bend their logits are refused. So are windows of attention, which the mask would undo,
-  and rotary frequencies that move with the length of the batch (dynamic NTK, LongRoPE).
+- packed rows: every document of a row attends to itself only, by a mask B x 1 x T x T and positions that begin at 0 again;
+- sampling: prompts are padded on the left and rows leave the batch, so we keep masks and positions, and `transformers`' cache
+  keeps keys and values;
+- losses: they take hidden states and the head, so logits must be the head's product and nothing else. This is checked once, when
+  the model is made, and models that scale or cap their logits are refused. So are sliding windows, which our mask would undo,
+  and rotary frequencies that depend on the length of the batch (dynamic NTK, LongRoPE).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_HEAD_DIFFERENCE = 1e-4
 class HFModelConfig:
     """`hf_config` holds the fields of the checkpoint's `config.json`; `run` fills it in from `init_from`.
 
-    With `lora` the checkpoint's weights stay, and adapters beside them train (see `model.lora`).
+    With `lora` the checkpoint's weights are frozen, and only adapters train (see `model.lora`).
     """
 
     hf_config: Mapping[str, Any] | None = None
@@ -52,9 +52,9 @@ class HFModelConfig:
         require(is_lora, "model.lora", self.lora, allowed)
 
     def fields(self) -> dict[str, Any]:
-        """What describes the model. Raises InvalidInput where no checkpoint has been named."""
+        """Return the fields that describe the model. Raises InvalidInput if no checkpoint has been named."""
         if self.hf_config is None:
-            raise InvalidInput("model=hf is not allowed without init_from=FOLDER: a checkpoint says what the model is")
+            raise InvalidInput("model=hf is not allowed without init_from=FOLDER: the checkpoint describes the model")
         return {name: _plain(value) for name, value in self.hf_config.items() if is_of_the_model(name)}
 
     @property
@@ -68,8 +68,8 @@ class HFModelConfig:
 class HFBackbone(LanguageModel):
     """A causal language model of `transformers` that fits the Protocols `Backbone` and `Balanced`; it has no experts to balance.
 
-    Weights are drawn from `seed`, unless `is_drawn` is False: then they are whatever memory held, and whoever loads a checkpoint
-    over them calls `check_head`. Raises InvalidInput for a model that is not one of those above.
+    Weights are drawn from `seed`. With `is_drawn=False` they are uninitialised memory; the caller then loads a checkpoint and calls
+    `check_head`. Raises InvalidInput for a model that cannot be called in the three ways above.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class HFBackbone(LanguageModel):
 
     @property
     def decoder(self) -> nn.Module:
-        """The model without its head; a property, since a second attribute would give its weights a second name."""
+        """The model without its head. A property, because an attribute would register its weights under a second name."""
         decoder: nn.Module = self.model.get_decoder()
         return decoder
 
@@ -101,7 +101,7 @@ class HFBackbone(LanguageModel):
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Raise InvalidInput where logits are not the head's product, which every loss here takes them for."""
+        """Raise InvalidInput if the logits are not the head's product, as every loss here assumes."""
         ids = torch.arange(CHECKED_TOKENS)[None]
         self.model.eval()
         logits = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state)
@@ -150,7 +150,7 @@ class HFBackbone(LanguageModel):
 
 
 class HFCache(LatentKVCache):
-    """Keys and values as `transformers` caches them; columns, masks and positions as in our own cache."""
+    """Keys and values in `transformers`' cache; columns, masks and positions as in our own cache."""
 
     def __init__(self, rows: int, max_tokens: int, device: torch.device) -> None:
         from transformers import DynamicCache
@@ -171,7 +171,7 @@ class HFCache(LatentKVCache):
 
 
 def hf_model_views(backbone: HFBackbone) -> dict[str, tuple[Tensor, ...]]:
-    """The name of every stored tensor -> the weights that it fills; a tied head is not stored, adapters are left out."""
+    """Return, by the name of each stored tensor, the weights that it fills; a tied head is not stored, adapters are left out."""
     state = backbone.model.state_dict()
     if backbone.config.lora is not None:
         state = base_state(state)
@@ -179,18 +179,18 @@ def hf_model_views(backbone: HFBackbone) -> dict[str, tuple[Tensor, ...]]:
 
 
 def is_copy(backbone: HFBackbone, name: str) -> bool:
-    """Whether a stored tensor only repeats another: a tied head, or the rotary frequencies of older files."""
+    """True if a stored tensor is redundant: a tied head, or the rotary frequencies in older files."""
     is_tied = backbone.head.weight is backbone.model.get_input_embeddings().weight
     return (is_tied and name == "lm_head.weight") or name.endswith("rotary_emb.inv_freq")
 
 
 def is_of_the_model(name: str) -> bool:
-    """Whether a field of `config.json` describes the model; the others are notes of the library that wrote it."""
+    """True if a field of `config.json` describes the model; the others are notes of the library that wrote it."""
     return name not in NOT_OF_THE_MODEL and not name.startswith("_")
 
 
 def _plain(value: Any) -> Any:
-    """Dictionaries and lists proper, whatever kind of mapping and sequence a configuration holds."""
+    """Return `value` with dict and list in place of the configuration's own mappings and sequences."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
 
 
 def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
-    """The model of `transformers` with weights drawn from `seed`, not drawn at all, or without memory on the meta device."""
+    """Make the `transformers` model, with weights drawn from `seed`, uninitialised, or on the meta device without memory."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
@@ -215,7 +215,7 @@ def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
             )
     except InvalidInput:
         raise
-    except Exception as error:  # every configuration class refuses values in a way of its own
+    except Exception as error:  # each configuration class raises its own kinds of errors
         line = " ".join(str(error).split())[:300]
         raise InvalidInput(
             f"model_type={kind!r} is not allowed: transformers makes no causal language model of it ({line})"
@@ -226,15 +226,15 @@ def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
 
 
 def _still(config: Any) -> None:
-    """No dropout, whose draws sampler and trainer would not share; and no embedding that padding keeps from learning."""
+    """Set dropout to 0, because sampler and trainer would draw different masks; unset the pad token."""
     for name, value in vars(config).items():
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)
-    config.pad_token_id = None  # with one, `nn.Embedding` gives its row no gradient, and it may be that of the end
+    config.pad_token_id = None  # with one, `nn.Embedding` gives its row no gradient, and pad may also be EOS
 
 
 def _refuse_caps(kind: Any, config: Any) -> None:
-    """Gemma 2 and its like: said before the model is made, which `transformers` would refuse in words of its own."""
+    """Refuse capped logits and attention (Gemma 2) before the model is made: `transformers` would raise an error of its own."""
     caps = {name: getattr(config, name, None) for name in ("final_logit_softcapping", "attn_logit_softcapping")}
     found = [f"{name}={value}" for name, value in caps.items() if value is not None]
     if found and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
@@ -254,13 +254,11 @@ def _refuse_windows(config: Any) -> None:
 
 
 def _refuse_moving_frequencies(model: nn.Module) -> None:
-    """Rotary frequencies that are chosen by the longest text of a batch: in a packed row, or on a cache, another text decides."""
+    """Refuse rotary frequencies set by the longest text of a batch: in a packed row, or on a cache, that is another text."""
     for part in model.modules():
         kinds = getattr(part, "rope_type", None)  # by kind of layer in some models
         for kind in kinds.values() if isinstance(kinds, Mapping) else [kinds]:
-            allowed = (
-                "its frequencies change with the longest text of a batch, so that a packed text is not the text alone"
-            )
+            allowed = "its frequencies depend on the longest text of a batch, so a packed text gets other log-probs than alone"
             require(
                 not (isinstance(kind, str) and ("dynamic" in kind or kind == "longrope")), "rope_type", kind, allowed
             )

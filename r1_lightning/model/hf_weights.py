@@ -1,14 +1,14 @@
-"""Between the weights of our backbone and HuggingFace's: names, halves, stacks, and where MTP modules lie.
+"""Maps the weights of our backbone to HuggingFace's and back: names, halves, stacks, and the place of MTP modules.
 
-`hf_views` gives, for every tensor of `DeepseekV3ForCausalLM` (or V2's), the views of our tensors that hold the same numbers, so
-that one table serves reading and writing. Nothing is read or written here, and `transformers` is not imported. Besides names:
+`hf_views` returns, for every tensor of `DeepseekV3ForCausalLM` (or V2's), the views of our tensors that hold the same numbers, so
+one table serves reading and writing. This file reads and writes nothing and does not import `transformers`. Besides names:
 
-- gate and up of a feed-forward are one matrix here (gate first), two there;
-- routed experts are stacked E x in x out here, E x out x in in the module there, and one tensor per expert in files, as
+- gate and up of a feed-forward are one matrix here (gate first), two in HuggingFace;
+- routed experts are stacked E x in x out here, E x out x in in HuggingFace's module, and one tensor per expert in files, as
   DeepSeek publishes them and as `save_pretrained` writes them;
-- MTP modules lie there as extra layers after the last (V3's layer 61), and their projection takes [embedding; hidden],
+- HuggingFace stores MTP modules as extra layers after the last (V3's layer 61), and their projection takes [embedding; hidden],
   not [hidden; embedding] as printed in V3 eq 21: `transformers` (`MtpLayer`), vLLM and SGLang, which run the published
-  weights, all apply `eh_proj` to [enorm(embedding); hnorm(hidden)]. So the two halves change places.
+  weights, all apply `eh_proj` to [enorm(embedding); hnorm(hidden)]. So we swap the two halves.
 
 The rotary pairs are interleaved on both sides, so no row of an attention matrix moves.
 """
@@ -28,12 +28,12 @@ from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import Views
 
 TIED_HEAD = "lm_head.weight"
-# How a stored tensor's name ends where a folder keeps all experts of a layer in one.
+# Suffix of a stored tensor that holds all experts of a layer.
 STACKED_EXPERTS = ".mlp.experts.gate_up_proj"
 
 
 class _Rule(NamedTuple):
-    """One tensor of ours, the tensors there, and which parts of ours they are, in the same order."""
+    """One tensor of ours, HuggingFace's tensors for it, and the views of ours that they equal, in the same order."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -63,11 +63,11 @@ def _each_expert(weight_EFD: Tensor) -> list[Views]:
 def hf_views(
     state: Mapping[str, Tensor], config: ModelConfig, with_mtp: bool = False, stacked: bool = False
 ) -> dict[str, Views]:
-    """HuggingFace's name -> views of `state`, which stand side by side (along the last dimension) in the tensor there.
+    """Return, by HuggingFace's name, the views of `state` whose concatenation along the last dimension is HuggingFace's tensor.
 
-    `state` is that of a `DeepSeekBackbone`. A tied head is the embedding and is not named. Routed experts are named one by one, as
-    in files, or `stacked`, as in the module. MTP modules are left out unless `with_mtp`. Raises InvalidInput naming a tensor that
-    is missing or unknown.
+    `state` is that of a `DeepSeekBackbone`. A tied head is the embedding and has no entry. Routed experts have an entry each, as
+    in files, or one for all if `stacked`, as in the module. MTP modules are left out unless `with_mtp`. Raises InvalidInput naming
+    a tensor that is missing or unknown.
     """
     check_expressible(config)
     rules = list(_rules(config, with_mtp, stacked))
@@ -83,21 +83,21 @@ def hf_views(
 def state_to_hf(
     state: Mapping[str, Tensor], config: ModelConfig, with_mtp: bool = False, stacked: bool = True
 ) -> dict[str, Tensor]:
-    """State of `DeepSeekBackbone` to that of `DeepseekV3ForCausalLM`, which loads it strictly (a tied head, too)."""
+    """Convert the state of a `DeepSeekBackbone` to all of `DeepseekV3ForCausalLM`'s, for a strict load (a tied head included)."""
     converted = {name: joined(views) for name, views in hf_views(state, config, with_mtp, stacked).items()}
     return converted | ({TIED_HEAD: state["head.weight"]} if config.tie_embeddings else {})
 
 
 def joined(views: Views) -> Tensor:
-    """The tensor that `views` are side by side; it shares their memory where it can."""
+    """Concatenate `views` along the last dimension; shares their memory where possible."""
     return (views[0] if len(views) == 1 else torch.cat(views, dim=-1)).contiguous()
 
 
 def is_left_out(name: str, config: ModelConfig, with_mtp: bool) -> bool:
-    """Whether a stored tensor is one that `hf_views` does not name and that may be passed over.
+    """True if a stored tensor has no entry in `hf_views` and may be skipped.
 
-    Layers after the last hold MTP modules, which repeat the main model's embedding and head; a tied head repeats the embedding;
-    older files hold the rotary frequencies.
+    These are: layers after the last, which hold MTP modules (with copies of the main model's embedding and head); a tied head, a
+    copy of the embedding; rotary frequencies in older files.
     """
     extra_layers = [f"model.layers.{config.n_layers + depth}." for depth in range(max(config.mtp_depth, 1))]
     copies = ("embed_tokens.", "shared_head.head.") if with_mtp else ("",)
@@ -107,7 +107,7 @@ def is_left_out(name: str, config: ModelConfig, with_mtp: bool) -> bool:
 
 
 def stored_mtp_depth(names: Iterator[str], n_layers: int) -> int:
-    """How many MTP modules lie after layer `n_layers - 1` among the stored `names`."""
+    """Return the number of MTP modules after layer `n_layers - 1` among the stored `names`."""
     found = (re.fullmatch(r"model\.layers\.(\d{1,6})\.eh_proj\.weight", name) for name in names)
     layers = {int(match[1]) for match in found if match}
     return len([layer for layer in layers if layer >= n_layers])

@@ -1,6 +1,6 @@
-"""What every backbone does with its hidden states: logits, and log-probs without ever making all logits.
+"""The output side of every backbone: logits from hidden states, and log-probs without making all logits at once.
 
-Both need the head alone, so they are the same for our own backbone and for the models of `transformers`.
+Both need only the head, so our own backbone and the models of `transformers` share this code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 
 class LanguageModel(nn.Module, ABC):
-    """The part of a `Backbone` that follows from `hidden` and `head`, a V x D linear layer without bias."""
+    """Base class of backbones: implements `unembed` and `token_logprobs` from `hidden` and `head` (V x D, linear, no bias)."""
 
     precision: Precision
     head: Any
@@ -39,7 +39,7 @@ class LanguageModel(nn.Module, ABC):
     def token_logprobs(
         self, hidden_ND: Tensor, targets_N: Tensor, sampling_temperature: float = 1.0, head_detached: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs of the targets and entropies, N each, without ever making all logits (see `functional.logprobs`).
+        """Log-probs of the targets and entropies, N each, without making all logits at once (see `functional.logprobs`).
 
         With `head_detached` no gradient flows into the head.
         """

@@ -1,10 +1,10 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685): a frozen weight W learns as W + (alpha / rank) B A, by `peft` (extra `lora`).
 
-A (rank x in) is drawn at random and B (out x rank) begins at 0 (section 4.1), so that a model with fresh adapters is its base, bit
-for bit. Only A and B train: gradients and optimizer state are theirs alone. And since W stays, so does the base: the policy with
-its adapters switched off is the reference, and needs no second copy (`stages.reference.BaseAsReference`).
+A (rank x in) is drawn at random and B (out x rank) begins at 0 (section 4.1), so a model with fresh adapters equals its base, bit
+for bit. Only A and B train, so only they have gradients and optimizer state. And since W stays, the base stays, too: the policy
+with its adapters switched off is the reference, without a second copy (`stages.reference.BaseAsReference`).
 
-The adapters are put into the model in place. Its names stay, with peft's own beside them:
+The adapters are injected into the model in place. Its parameter names gain parts that peft chooses:
 
     q_proj.weight  ->  q_proj.base_layer.weight, q_proj.lora_A.default.weight (A), q_proj.lora_B.default.weight (B)
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 
-ADAPTER = "default"  # the name that peft gives an adapter which has none
+ADAPTER = "default"  # peft's name for an adapter that was given none
 BASE = ".base_layer."
 MATRICES = (".lora_A.", ".lora_B.")
 
@@ -35,8 +35,8 @@ MATRICES = (".lora_A.", ".lora_B.")
 class LoraSettings:
     """`target_modules` are the last parts of the names of the linear layers to adapt; by default those of the paper's section 4.2.
 
-    `dropout` is on the adapters' input while training. Its draws are not part of a checkpoint: with it, a resumed run is not the
-    uninterrupted one to the last bit.
+    `dropout` acts on the adapters' input in training. Checkpoints do not hold the state of its random draws: with dropout, a
+    resumed run differs from the uninterrupted one.
     """
 
     rank: int
@@ -54,20 +54,20 @@ class LoraSettings:
         is_named = bool(names) and all(isinstance(name, str) and name for name in names)
         allowed = "it must be a list of linear layers by name, such as [q_proj, v_proj]"
         require(is_named, "model.lora.target_modules", self.target_modules, allowed)
-        object.__setattr__(self, "target_modules", names)  # a plain one, whatever list a configuration holds
+        object.__setattr__(self, "target_modules", names)  # a plain tuple in place of the configuration's list type
 
 
 def require_peft() -> None:
-    """Raise `InvalidInput` naming the extra where peft is not installed."""
+    """Raise `InvalidInput` naming the extra to install if peft is missing."""
     if find_spec("peft") is None:
         raise InvalidInput("model.lora is not allowed: peft is not installed here; pip install -e '.[lora]'")
 
 
 def add_adapters(model: Any, settings: LoraSettings, seed: int) -> None:
-    """Freeze `model` (of `transformers`) and put fresh adapters into it, drawn from `seed`.
+    """Freeze `model` (of `transformers`) and inject fresh adapters, drawn from `seed`.
 
-    Raises InvalidInput where peft is missing, and for a target that is no linear layer of the model or its output head: losses
-    take the head's matrix as it is.
+    Raises InvalidInput if peft is missing, and for a target that is not a linear layer of the model. The output head is refused
+    as well, because losses use its matrix directly, without an adapter.
     """
     head = model.get_output_embeddings()
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head]
@@ -83,14 +83,16 @@ def add_adapters(model: Any, settings: LoraSettings, seed: int) -> None:
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
     )
     model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):  # what peft draws is drawn anew
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # peft draws A from the global generator; we draw it again from `seed` below
         inject_adapter_in_model(config, model, ADAPTER)
     draw_adapters(model, seed)
 
 
 @torch.no_grad()
 def draw_adapters(module: nn.Module, seed: int) -> None:
-    """A drawn from `seed` as peft draws it (uniform, Kaiming with a = sqrt 5), B = 0."""
+    """Draw A from `seed` as peft does (Kaiming uniform with a = sqrt 5) and set B to 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _, layer in _adapted(module):
@@ -100,10 +102,10 @@ def draw_adapters(module: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def fold_adapters(module: nn.Module, seed: int) -> None:
-    """Add what the adapters have learned to the base, and begin new ones: the model stays what it is, to within rounding.
+    """Add each adapter's product to its base weight and draw fresh adapters: the model stays the same to within rounding.
 
-    So a stage that starts from an adapted policy holds on to that policy, and not to the base of an earlier stage. Nothing is done
-    where there are no adapters.
+    So the reference of a stage that starts from an adapted policy is that policy, not the base of an earlier stage. Does nothing
+    to a model without adapters.
     """
     for _, layer in _adapted(module):
         layer.get_base_layer().weight.add_(layer.get_delta_weight(ADAPTER))
@@ -112,7 +114,7 @@ def fold_adapters(module: nn.Module, seed: int) -> None:
 
 @contextmanager
 def without_adapters(module: nn.Module) -> Iterator[None]:
-    """Inside, `module` is its base. Afterwards all is as it was, also after an exception: adapters, and what trains."""
+    """Switch the adapters of `module` off inside the block, and restore adapters and requires_grad afterwards in any case."""
     before = [(layer, layer.disable_adapters, list(layer.parameters())) for _, layer in _adapted(module)]
     trains = [[parameter.requires_grad for parameter in parameters] for *_, parameters in before]
     try:
@@ -122,12 +124,12 @@ def without_adapters(module: nn.Module) -> Iterator[None]:
     finally:
         for (layer, was_off, parameters), flags in zip(before, trains, strict=True):
             layer.enable_adapters(not was_off)
-            for parameter, flag in zip(parameters, flags, strict=True):  # peft has all adapters train again
+            for parameter, flag in zip(parameters, flags, strict=True):  # enable_adapters made all adapters trainable
                 parameter.requires_grad_(flag)
 
 
 def merged(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
-    """The stored name of every weight with an adapter -> what makes W + (alpha / rank) B A; `model` stays as it is."""
+    """Return, by the stored name of each adapted weight, a function that computes W + (alpha / rank) B A; changes nothing."""
     return {f"{name}.weight": partial(_merged, layer) for name, layer in _adapted(model)}
 
 
@@ -138,7 +140,7 @@ def _merged(layer: Any) -> Tensor:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a tensor of this name belongs to an adapter."""
+    """True if the tensor of this name belongs to an adapter."""
     return any(matrix in name for matrix in MATRICES)
 
 
@@ -147,12 +149,12 @@ def has_adapters(module: nn.Module) -> bool:
 
 
 def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`state` under the names that it has without adapters."""
+    """Return `state` without adapters, under the names that the base has."""
     return {name.replace(BASE, "."): tensor for name, tensor in state.items() if not is_adapter(name)}
 
 
 def _adapted(module: nn.Module) -> list[tuple[str, Any]]:
-    """The layers that have an adapter, with their names."""
+    """Return the layers that have an adapter, with their names."""
     if not has_adapters(module):
         return []
     from peft.tuners.lora import LoraLayer

@@ -15,7 +15,7 @@ from r1_lightning.model.router import Router
 
 
 class RoutingStats(NamedTuple):
-    """What a mixture layer reports besides its output: load E (tokens per expert), balance loss, routes B x T x K."""
+    """Routing statistics of one MoE layer: load E (tokens per expert), balance loss, routes B x T x K."""
 
     load: Tensor
     balance_loss: Tensor
@@ -42,7 +42,8 @@ class MoE(nn.Module):
         y_BTD = self.experts(x_ND, chosen_NK, gates_NK).view_as(x_BTD) + self.shared(x_BTD)
         scores_BTE = scores_NE.view(rows, positions, -1)
         routes_BTK = chosen_NK.view(rows, positions, -1)
-        if not self.training:  # load is counted in training forwards only: sampling and reference passes must not count
+        # Only training forwards count: the bias update must not see the load of sampling and reference passes.
+        if not self.training:
             return y_BTD, RoutingStats(chosen_NK.new_zeros(scores_NE.shape[-1]), scores_NE.new_zeros(()), routes_BTK)
         load = count_expert_load(routes_BTK, is_token_BT, self.config.n_routed_experts)
         balance = scores_NE.new_zeros(())

@@ -1,14 +1,14 @@
-"""Multi-token prediction (V3 section 2.2, eq 21-25): module k predicts the token k + 1 places ahead.
+"""Multi-token prediction (V3 section 2.2, eq 21-25): module k predicts the token k + 1 positions ahead.
 
     h'_i = M [RMSNorm(h_i^{k-1}); RMSNorm(Emb(t_{i+k}))]        (21)
     h^k  = TRM(h')                                              (22)
 
-When completions are sampled, module 1 can draft (`rollout/mtp_drafts.py`): `step` is `forward` for the newest positions only, on
-a latent cache of its own, because its block attends to its own past.
+In sampling, module 1 can draft tokens (`rollout/mtp_drafts.py`): `step` is `forward` for the newest positions only, with a latent
+cache of its own, because the module's block attends to the module's own past.
 
-Embedding and output head are the main model's. h^0 is the main model's output after its final norm, as the published
-weights are used by inference engines; the report leaves open which side of the norm it is taken from. The concatenation is
-the report's, hidden first (HuggingFace and vLLM keep the embedding first: `model/hf_weights.py` says how weights are carried over).
+Embedding and output head are the main model's. h^0 is the main model's output after its final norm, as inference engines use
+the published weights; the report does not say on which side of the norm to take it. The concatenation is the report's, hidden
+first (HuggingFace and vLLM put the embedding first: `model/hf_weights.py` swaps the halves of M).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from r1_lightning.model.precision import Precision
 
 
 class MTPModule(nn.Module):
-    """One prediction depth: previous hidden B x T x D and the embeddings one place further on, to normed B x T x D."""
+    """One prediction depth: hidden B x T x D of the previous depth and the embeddings of the next tokens, to normed B x T x D."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class MTPModule(nn.Module):
         state: Tensor,
         start: int,
     ) -> Tensor:
-        """`forward` for the newest positions, as `Block.step`; what the experts did is not told."""
+        """`forward` for the newest positions, as `Block.step`; drops the routing statistics."""
         output, _ = self.block.step(self._combined(hidden, embedding), cos, sin, mask, is_token, state, start)
         normed: Tensor = self.norm(output)
         return normed
@@ -65,5 +65,5 @@ class MTPModule(nn.Module):
 
 
 def shift_left(x_BTD: Tensor, places: int) -> Tensor:
-    """Entry t becomes what stood at t + places; the end is filled with zeros. Losses mask what crosses a border."""
+    """Move every entry from t + places to t and fill the end with zeros. Losses mask targets in another document."""
     return F.pad(x_BTD, (0, 0, 0, places))[:, places:]  # padded first: a row may be shorter than `places`

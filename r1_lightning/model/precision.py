@@ -1,15 +1,15 @@
-"""Linear layers come from here, and only from here: this file says which of them may run in FP8.
+"""Precision backends: they make every linear layer of the backbone and decide in which type it computes.
 
 DeepSeek-V3 (section 3.3) runs the GEMMs of the MLA projections and of dense, shared and routed feed-forwards in FP8, and
-keeps embedding, output head, router, norms and the attention core in higher precision. A layer is therefore asked for
+keeps embedding, output head, router, norms and the attention core in higher precision. So the model asks for each layer
 with `fp8_eligible`, and the backend decides once, at construction. `PlainPrecision` is the backend for FP32 and BF16: it
 keeps FP32 master weights and leaves the compute type to autocast.
 
-Whether the numerical core is compiled (torch.compile) is chosen here, too: `compiled` is put around the functions that do the
-work of a block and of a decoding step, and experts then keep to shapes that do not depend on the routes.
+The backend also decides whether the numerical core is compiled (torch.compile): `compiled` wraps the functions that do the
+work of a block and of a decoding step, and experts then use shapes that do not depend on the routes.
 
-Sampling and training compute the same thing in another order, so they agree to within rounding, and how much that is belongs
-to the compute type. It is said here, for whoever compares the two (the step-0 self-check).
+Sampling and training compute the same log-probs in another order, so they agree only to within rounding. The tolerance depends
+on the compute type, so it is defined here, for the self-check.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ FP32, BF16 = 4, 2  # bytes of a number
 
 
 def compute_type(device_type: str) -> torch.dtype:
-    """The type in which matrix products of FP32 weights run here: autocast's, or FP32."""
+    """Return the type in which matrix products of FP32 weights run now: autocast's, or FP32."""
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else torch.float32
 
 
 def in_compute_type(x: Tensor) -> Tensor:
-    """`x` in the type in which matrix products run here: what autocast does for `nn.Linear`, for products of our own."""
+    """Return `x` in the type of matrix products: autocast does this for `nn.Linear`, but not for our own products."""
     return x.to(compute_type(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x
 
 
@@ -56,36 +56,35 @@ class GroupedLinear(nn.Module):
         return F.grouped_mm(x_ND.to(weight.dtype), weight, offs=ends_E)
 
 
-# Per compute type: the largest difference of log-probs (nats) between sampler and training forward, and the share of tokens
-# whose experts may come out differently. Measured with configs/model/tiny after 60 steps of pre-training, three seeds of some
-# 2,300 tokens each: FP32 differs by at most 5e-6 and flips no expert; BF16 differs by at most 0.066 and 0.8 to 1.3 % of its
-# tokens flip, which is why flips are no fault there. A model that is 1e-3 off in every weight differs by 0.45 and more.
+# Per compute type: the largest allowed difference of log-probs (nats) between sampler and training forward, and the allowed share
+# of tokens routed to other experts. Measured with configs/model/tiny after 60 steps of pre-training, three seeds of about
+# 2,300 tokens each: FP32 differs by at most 5e-6 and flips no expert; BF16 differs by at most 0.066 and flips 0.8 to 1.3 % of its
+# tokens, so flips are no fault there. A model whose weights are all off by 1e-3 differs by 0.45 and more.
 AGREEMENT = {"fp32": (1e-4, 1e-3), "bf16": (0.2, 1.0)}
 
 
-# A function is compiled anew for every combination of what it cannot treat as a variable: dense block or mixture, with or
-# without gradients, weights that train or a frozen reference, replayed routes or none. torch stops at 8.
+# torch.compile makes one variant for every combination of constants: dense block or mixture, with or without gradients,
+# trained weights or a frozen reference, replayed routes or none. By default torch stops at 8.
 MOST_VARIANTS = 32
 
 
 @functools.cache
 def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled for varying sizes; every layer and every copy of a model shares what has been compiled."""
+    """Return `function` compiled for varying sizes; all layers and all copies of a model share the compiled code."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
     return torch.compile(function, dynamic=True, fullgraph=True)
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler, which torch.compile needs on a CPU (and to launch kernels on a GPU)."""
+    """True if there is a C++ compiler, which torch.compile needs on a CPU (and to launch kernels on a GPU)."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 class Precision(Protocol):
-    """A backend that makes linear layers and says in which type they compute.
+    """A backend that makes linear layers and decides in which type they compute.
 
-    `compute` names that type. `logprob_tolerance` (nats) and `max_flipped_fraction` (0..1) say how closely sampler and training
-    forward must agree;
-    `static_shapes` says whether shapes must not depend on data.
+    `compute` names that type. `logprob_tolerance` (nats) and `max_flipped_fraction` (0..1) bound the differences between sampler
+    and training forward. `static_shapes` is true if shapes must not depend on data.
     """
 
     @property
@@ -107,15 +106,15 @@ class Precision(Protocol):
     def autocast(self, device_type: str) -> AbstractContextManager: ...
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, a plain one that takes its module as an argument, as it is or compiled."""
+        """Return `function` as it is, or compiled; it must be a plain function that takes its module as an argument."""
         ...
 
 
 class PlainPrecision:
-    """FP32 weights; `compute` says in which type matrix products run: "fp32", or "bf16" through autocast.
+    """FP32 weights; `compute` is the type of matrix products: "fp32", or "bf16" through autocast.
 
-    `compile` runs blocks, decoding steps and log-probs through torch.compile: slow to start (about a minute on two cores, less
-    when torch finds its cache), faster after. Raises `InvalidInput` where there is no C++ compiler.
+    `compile` runs blocks, decoding steps and log-probs through torch.compile: it starts slowly (about a minute on two cores, less
+    if torch finds its cache) and then runs faster. Raises `InvalidInput` if there is no C++ compiler.
     """
 
     def __init__(self, compute: Literal["fp32", "bf16"] = "fp32", compile: bool = False) -> None:

@@ -1,10 +1,10 @@
 """Rotary position embedding of MLA's decoupled part, and its YaRN extension.
 
-A pair of neighbouring dimensions (x_2i, x_2i+1) is turned by the angle position * theta^(-2i/d). DeepSeek pairs neighbours
-(interleaved); HuggingFace's Llama pairs x_i with x_(i + d/2). The order of the result is free as long as queries and keys
-share it: here first the turned even halves, then the odd ones, so that no interleaving copy is needed.
+A pair of neighbouring dimensions (x_2i, x_2i+1) is rotated by the angle position * theta^(-2i/d). DeepSeek pairs neighbours
+(interleaved); HuggingFace's Llama pairs x_i with x_(i + d/2). The result may have any order that queries and keys share: here
+all rotated even dimensions come first, then the odd ones, which saves the copy that interleaves them.
 
-YaRN (V3 section 4.3): frequencies that turn fast over the original context stay, slow ones are divided by the factor, with
+YaRN (V3 section 4.3): frequencies that make many turns over the original context stay, slow ones are divided by the factor, with
 a linear ramp between; the softmax scale grows by (0.1 m ln s + 1)^2.
 """
 

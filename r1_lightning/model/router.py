@@ -1,9 +1,9 @@
 """The router of DeepSeekMoE with auxiliary-loss-free balancing (V3 section 2.1.2, eq 12-16).
 
-Each token's affinity to expert i is s_i = sigmoid(u . e_i). Which experts are chosen is decided by s_i + b_i, where the bias
-b_i is nudged after every optimizer step so that overloaded experts are chosen less (see `functional.expert_balance`); how
-much a chosen expert weighs is decided by s_i alone. Node-limited routing first keeps the `n_limited_groups` groups whose two
-best biased affinities sum highest.
+Each token's affinity to expert i is s_i = sigmoid(u . e_i). The router chooses experts by s_i + b_i; a balancing update moves the
+bias b_i after every optimizer step so that overloaded experts are chosen less (see `functional.expert_balance`). The gate of a
+chosen expert depends on s_i alone. Node-limited routing first keeps the `n_limited_groups` groups whose two best biased
+affinities have the highest sums.
 
 V2's router (`router_scoring="softmax"`, V2 eq 20-22) has s = softmax(u . e), no bias, and gates that are the affinities.
 
@@ -35,7 +35,7 @@ def choose_experts(scores_NE: Tensor, bias_E: Tensor | float, n_chosen: int, n_g
 
 
 def gate_weights(scores_NE: Tensor, chosen_NK: Tensor, route_scale: float, normalise: bool = True) -> Tensor:
-    """Gates N x K: the chosen experts' unbiased affinities, normalised to sum to `route_scale` (V3 eq 13) or only times it."""
+    """Gates N x K: the chosen experts' unbiased affinities, normalised to sum to `route_scale` (V3 eq 13), or only scaled by it."""
     chosen_scores_NK = scores_NE.gather(-1, chosen_NK)
     if not normalise:
         return chosen_scores_NK * route_scale
@@ -46,8 +46,9 @@ def gate_weights(scores_NE: Tensor, chosen_NK: Tensor, route_scale: float, norma
 class Router(nn.Module):
     """Tokens N x D to affinities N x E, chosen experts N x K and gates N x K.
 
-    `expert_bias` is a buffer: it is saved with the weights, has no gradient, and belongs to whoever balances the load. Routes may
-    be replayed ("Rollout Routing Replay", arXiv:2510.11370): the choice is the sampler's, the gates are today's, with gradients.
+    `expert_bias` is a buffer: it is saved with the weights, has no gradient, and the stage that balances the load sets it. Routes
+    may be replayed ("Rollout Routing Replay", arXiv:2510.11370): the sampler's experts with gates of the current weights and
+    gradients.
     """
 
     expert_bias: Tensor
@@ -60,7 +61,7 @@ class Router(nn.Module):
         self.register_buffer("expert_bias", torch.zeros(config.n_routed_experts) if self.is_sigmoid else None)
 
     def forward(self, x_ND: Tensor, replayed_NK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """`replayed_NK` names the experts to take instead of choosing, -1 where the router is free."""
+        """`replayed_NK` are the experts to use; where it is -1 the router chooses."""
         with torch.autocast(x_ND.device.type, enabled=False):
             logits_NE = F.linear(x_ND.float(), self.weight.float())
             scores_NE = logits_NE.sigmoid() if self.is_sigmoid else logits_NE.softmax(-1)
