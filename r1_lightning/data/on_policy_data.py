@@ -56,7 +56,7 @@ class OnPolicySteps:
         lengths = generation.completion_mask.sum(1).tolist()
         completions = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
         rows = [DistillRow((*p, *c), len(p)) for p, c in zip(prompts, completions, strict=True)]
-        return StepRows(rows, is_text=False)
+        return StepRows(rows, is_on_policy=True)
 
 
 class OnPolicyDataModule(TeacherTracesDataModule):

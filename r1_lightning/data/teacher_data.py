@@ -30,10 +30,10 @@ from r1_lightning.types.text import ProblemSource, Trace, TraceSource
 
 
 class StepRows(NamedTuple):
-    """What is learned at a step; `is_text` is False where the student wrote it."""
+    """The rows that one step trains on; `is_on_policy` is True if the student sampled them itself."""
 
     rows: Sequence[DistillRow]
-    is_text: bool = True
+    is_on_policy: bool = False
 
 
 class Steps(Protocol):
@@ -108,10 +108,10 @@ class DistillDataset(FromSeed):
 
     def batches(self, step: int) -> list[DistillBatch]:
         """All micro-batches of a step, as they come from the text."""
-        rows, is_text = self.steps(step)
+        rows, is_on_policy = self.steps(step)
         n_tokens = sum(row.n_targets for row in rows)
         parts = [rows[start :: self.micro_batches] for start in range(self.micro_batches)]
-        return [collate_distill(part, self.row_tokens, self.pad_id, n_tokens, is_text) for part in parts]
+        return [collate_distill(part, self.row_tokens, self.pad_id, n_tokens, is_on_policy) for part in parts]
 
 
 class TeacherTracesDataModule(L.LightningDataModule):

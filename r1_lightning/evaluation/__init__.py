@@ -1,1 +1,1 @@
-"""Asking a trained model: benchmarks, their metrics with intervals, and the tables printed at the end."""
+"""Evaluation of trained models: benchmarks, their metrics with intervals, and the tables printed at the end."""

@@ -1,8 +1,9 @@
-"""Several models on the same held-out problems: the table of stages of DeepSeek-R1 (Nature table 2, R1v2 table 3) in miniature.
+"""Compares several models on the same held-out problems: DeepSeek-R1's table of stages (Nature table 2, R1v2 table 3) in miniature.
 
-Every model is asked in its own template and judged in its own form; problems, random numbers and rules are the same for all.
-Beside the reasoning that a rule can judge stand the kinds of request that none can, general and safety: the paper has people and
-models judge them (AlpacaEval, Arena-Hard); here their truth is known (`rewards/known_quality.py`), and the mean of it is given.
+Each model is prompted with its own template, and its completions are judged in its own format; problems, random numbers and rules
+are the same for all. Reasoning problems are judged by rule. General and safety requests cannot be: the paper has people and models
+judge them (AlpacaEval, Arena-Hard). Here the synthetic task knows the true quality of a reply (`rewards/known_quality.py`), and
+the table gives its mean.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from r1_lightning.types.text import Problem, ProblemSource, RewardFunction
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `stage=compare` does.
+    """Settings of `stage=compare`.
 
-    `accuracy` says what is right, by the form of completions that a model's template asks for. `requests` held-out requests of
-    each of `domains` are asked once and judged by their known quality; a task without such a domain leaves it out. `max_steps`
-    bounds the number of problems and of requests, for a short trial.
+    `accuracy` maps each completion format to the reward that judges it; a model's template decides its format. Each model replies
+    once to `requests` held-out requests of each of `domains`, judged by their known quality; domains that the task lacks are
+    skipped. `max_steps` limits the number of problems and of requests, for a short trial.
     """
 
     accuracy: Mapping[str, RewardFunction]
@@ -49,11 +50,11 @@ class Comparison:
             require_choice("accuracy", form, FORMS)
 
     def settings(self, given: EvaluationConfig) -> EvaluationConfig:
-        """`given`, with no more problems than `max_steps`."""
+        """Return `given` with at most `max_steps` problems."""
         return replace(given, problems=min(given.problems, self.max_steps or given.problems))
 
     def requests_of(self, source: ProblemSource) -> dict[str, Sequence[Problem]]:
-        """Held-out requests of each domain that `source` has."""
+        """Return the held-out requests of each of the domains that `source` has."""
         count = min(self.requests, self.max_steps or self.requests)
         if not isinstance(source, FamilyTask):
             return {}
@@ -67,9 +68,9 @@ class Comparison:
         model: Backbone,
         progress: Callable[[int], None] | None = None,
     ) -> dict[str, Measure]:
-        """All that `evaluator` measures, and `quality_NAME` of every domain in `requests`, 0..1.
+        """Return all of `evaluator`'s measures, and `quality_NAME` of every domain in `requests`, 0..1.
 
-        Raises `InvalidInput` where nothing says what is right in the form of the evaluator's template.
+        Raises `InvalidInput` if `accuracy` has no reward for the completion format of the evaluator's template.
         """
         form = evaluator.template.form
         require_choice("stage.accuracy", form, self.accuracy)

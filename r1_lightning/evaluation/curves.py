@@ -1,4 +1,4 @@
-"""From runs to a report: the table over seeds, the band in which a learning curve is expected, its picture, its FLOPs."""
+"""Report tools for runs over several seeds: a table, the expected band of a learning curve, a plot, and training FLOPs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import FORWARD_FLOPS, TRAINING_FLOPS, count_parameters, meta_backbone
 
-# A band of the smallest and largest of 5 seeds, widened by this much on both sides: other machines round otherwise.
+# The band from the smallest to the largest of 5 seeds is widened by this much on both sides, because rounding differs by machine.
 BAND_MARGIN = 0.05
 SHOWN = (
     ("pass_at_1", "accuracy, strict (format and answer)"),
@@ -28,7 +28,7 @@ MODELS = ("base", "trained", "trained, empty think", "control")
 
 
 def summarise(results: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table: mean and range over seeds, and the gains per seed."""
+    """Return a Markdown table: mean and range over seeds, and the gains per seed."""
     values: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for row in results:
         values[row["model"], row["measure"]][row["seed"]] = float(row["value"])
@@ -60,7 +60,7 @@ def summarise(results: Sequence[Mapping[str, str]]) -> str:
         lines.append(f"| {label} | " + " | ".join(f"{values[model, measure][seed]:.2e}" for seed in seeds) + " |")
     ratios = [values["control", "control_flops"][s] / values["trained", "training_flops"][s] for s in seeds]
     lines.append("| control / RL, FLOPs (at least 1) | " + " | ".join(f"{ratio:.3f}" for ratio in ratios) + " |")
-    seconds = values["trained", "command_s"]  # only of seeds that ran from nothing without a break
+    seconds = values["trained", "command_s"]  # only of seeds whose run started from scratch and was not interrupted
     timed = [f"{seconds[seed]:.0f}" if seed in seconds else "not timed" for seed in seeds]
     lines.append("| the whole command, s | " + " | ".join(timed) + " |")
     if seconds:
@@ -69,9 +69,9 @@ def summarise(results: Sequence[Mapping[str, str]]) -> str:
 
 
 def spread(numbers: Collection[float], digits: int | None = None, sign: str = "") -> str:
-    """A cell of a table over seeds: `mean [smallest, largest]`, or "not run".
+    """Return a table cell over seeds: `mean [smallest, largest]`, or "not run".
 
-    Without `digits`, one for lengths in tokens and three for shares in 0..1; `sign="+"` shows it of positive numbers as well.
+    `digits=None` shows 1 decimal for lengths in tokens and 3 for shares in 0..1; `sign="+"` also marks positive numbers.
     """
     if not numbers:
         return "not run"
@@ -83,7 +83,7 @@ def spread(numbers: Collection[float], digits: int | None = None, sign: str = ""
 
 
 def expected_band(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Bands per step of reward and accuracy: every seed lies within, with a margin for other machines."""
+    """Return per step the band of reward and accuracy that contains every seed, with a margin for other machines."""
     by_step: dict[int, list[Mapping[str, str]]] = defaultdict(list)
     for row in curves:
         by_step[int(row["step"])].append(row)
@@ -98,7 +98,7 @@ def expected_band(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
 
 
 def draw_curves(curves: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Reward, accuracy and completion length over optimizer steps, a line per seed."""
+    """Plot reward, accuracy and completion length over optimizer steps, one line per seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -122,17 +122,17 @@ def draw_curves(curves: Sequence[Mapping[str, str]], path: Path) -> None:
 
 
 def training_flops(folder: Path) -> float:
-    """FLOPs of a finished stage's training, from its logged tokens: 2 per weight and token forward, 4 backward.
+    """Estimate the FLOPs of a finished stage's training from its logged tokens: 2 per weight and token forward, 4 backward.
 
-    A GRPO step is one forward and backward of the policy and one forward of the reference over its packed tokens; a rollout
-    is one forward per sampled token. Left out: attention scores on both sides; reading the prompts, once per group (in the
-    default run about 3 % of the sampled tokens, in RL's favour); the MTP module of pre-training, which the main model does
-    without (about a quarter of a pre-training step, in the control's favour).
+    A GRPO step counts one forward and backward of the policy and one forward of the reference over its packed tokens; a rollout
+    counts one forward per sampled token. Not counted: attention scores (in RL and control alike); the prompt forward, once per
+    group (in the default run about 3 % of the sampled tokens, in RL's favour); the MTP module of pre-training (about a quarter of a
+    pre-training step, in the control's favour).
     """
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     shape = {
         key: value for key, value in config["model"].items() if key not in ("_target_", "yarn")
-    }  # YaRN weighs nothing
+    }  # YaRN has no weights
     vocab_size = config["task"]["tokenizer"]["vocab_size"]
     weights = count_parameters(meta_backbone(ModelConfig(vocab_size=vocab_size, **shape))).activated
     with (folder / "tensorboard" / "metrics.csv").open(encoding="utf-8") as lines:
@@ -142,7 +142,7 @@ def training_flops(folder: Path) -> float:
     if not is_rl:
         return TRAINING_FLOPS * weights * trained_tokens
     rollout = config["rollout"]
-    # A rollout's numbers stand in the row of each step that trains on it.
+    # The log repeats a rollout's metrics in the row of each step that trains on it.
     completions_per_step = rollout["prompts_per_rollout"] * rollout["group_size"] / rollout["minibatches_per_rollout"]
     lengths = [float(row["rollout/completion_tokens_mean"]) for row in rows if row.get("rollout/reward_mean")]
     with_reference = (TRAINING_FLOPS + FORWARD_FLOPS) * weights * trained_tokens

@@ -1,10 +1,10 @@
-"""What a model's samples on held-out problems are worth, each number with a 95 % interval.
+"""Evaluation metrics from a model's samples on held-out problems, each with a 95 % interval.
 
-pass@1 is the mean over problems of the share of k samples that are right, counted strictly (format and answer) and leniently
-(the right answer at the end, in any form); cons@k is the accuracy of the majority vote over k answers (R1v2 appendix D.1).
-pass@k, strict, is the chance that at least one of k samples is right, without bias (`functional.intervals.pass_at_k`).
-Intervals of means come from a bootstrap over problems, because samples of one problem are not independent; where all problems have
-one mean it sees no spread, and Wilson's interval over the problems stands in (`share_interval`).
+pass@1 is the mean over problems of the share of right samples, counted strictly (format and answer) and leniently (the right
+answer at the end, in any format); cons@k is the accuracy of the majority vote over k answers (R1v2 appendix D.1). pass@k, strict,
+is the unbiased estimate of the chance that at least one of k samples is right (`functional.intervals.pass_at_k`). Intervals of
+means come from a bootstrap over problems, because samples of one problem are not independent; if all problems have the same mean,
+the bootstrap has no spread, and Wilson's interval over the problems replaces it (`share_interval`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 @dataclass(frozen=True)
 class Measure:
-    """One number with its 95 % interval: a share (0..1) or a mean length (tokens), as its name says."""
+    """One metric with its 95 % interval: a share (0..1), or a mean in the unit that its name says (tokens, score)."""
 
     value: float
     interval: Interval
@@ -47,13 +47,13 @@ def measure_samples(
     accuracy: RewardFunction | None = None,
     form: FormName = R1_ZERO_FORM,
 ) -> dict[str, Measure]:
-    """Measures by name, from k completions of a `form` for each problem; `accuracy` judges them, by default the exact rule.
+    """Return the measures by name, from k completions in format `form` per problem; `accuracy` judges them, by default exactly.
 
     Names: pass_at_1, pass_at_1_lenient, pass_at_2, pass_at_4, ... and pass_at_k of all k samples, cons_at_k, format_rate,
     completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate.
-    The vote of cons_at_k is by the equality of `accuracy` (`rewards.voting`), of the problems that have one: where all are programs
-    there is no cons_at_k.
-    Where problems come from several tasks of a family (`tasks/family.py`), pass_at_1 and pass_at_1_lenient also of each, by name.
+    The vote of cons_at_k groups answers by the equality of `accuracy` (`rewards.voting`). Programs cannot be compared and do not
+    vote: if all problems ask for programs, there is no cons_at_k. If problems come from several tasks of a `FamilyTask`
+    (`tasks/family.py`), pass_at_1 and pass_at_1_lenient are also given per task: pass_at_1_TASK.
     """
     pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
     accuracy = accuracy or AccuracyReward(form=form)
@@ -91,7 +91,7 @@ def measure_samples(
 
 
 def _passes(right: Sequence[int], samples: int) -> dict[str, Measure]:
-    """pass@k for k = 2, 4, 8, ... and all samples, without bias, from how many of each problem's samples are right, strictly."""
+    """Return the unbiased pass@k for k = 2, 4, 8, ... and all samples; `right` counts each problem's strictly right samples."""
     counts = sorted({samples, *(2**power for power in range(1, samples.bit_length()))} - {1})
     found = {}
     for k in (count for count in counts if count <= samples):
@@ -108,7 +108,7 @@ def _consensus(votes: Sequence[bool], samples: int) -> dict[str, Measure]:
 
 
 def _rows_of_tasks(problems: Sequence[Problem]) -> dict[str, list[int]]:
-    """Which problems belong to which task; empty where they do not come from several."""
+    """Return the problem numbers of each task; empty unless the problems come from several tasks."""
     rows: dict[str, list[int]] = {}
     for number, problem in enumerate(problems):
         if TASK in problem.metadata:

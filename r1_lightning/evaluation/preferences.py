@@ -1,4 +1,4 @@
-"""Evaluation of a reward model: how often it prefers the better of two held-out responses, with a 95 % interval."""
+"""Evaluates a reward model: how often it prefers the better of two held-out responses, with a 95 % interval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from r1_lightning.types.errors import require_int
 
 @dataclass(frozen=True)
 class PreferenceEvaluationConfig:
-    """`items` held-out pairs or labelled responses, at most; `items_per_batch` at a time."""
+    """Settings: evaluate at most `items` held-out pairs or labelled responses, `items_per_batch` per forward pass."""
 
     items: int = 500
     items_per_batch: int = 64
@@ -31,7 +31,7 @@ class PreferenceEvaluationConfig:
 
 @dataclass(frozen=True)
 class PreferenceEvaluator:
-    """Measures a reward model on `rows`, all of one kind."""
+    """Measures a reward model on `rows`, either all pairs or all single responses."""
 
     rows: Sequence[PreferenceRow]
     config: PreferenceEvaluationConfig
@@ -39,8 +39,11 @@ class PreferenceEvaluator:
     pad_id: int
 
     def __call__(self, model: Any, progress: Callable[[int], Any] | None = None) -> dict[str, Measure]:
-        """Measures by name. Pairs: pair_accuracy (a tie counts half), margin; else accuracy (above 0 is good), score_mean; and the
-        lengths of good and other responses in tokens, prompt included."""
+        """Return the measures by name.
+
+        Pairs: pair_accuracy (a tie counts half) and margin. Single responses: accuracy (a score above 0 predicts good) and
+        score_mean. Both: the mean lengths of good and other responses in tokens, prompt included.
+        """
         scores_S = self.scores(model, progress)
         labels_S = torch.tensor([label for row in self.rows for label in row.labels])
         if len(self.rows[0].documents) == 2:
@@ -58,7 +61,7 @@ class PreferenceEvaluator:
 
     @torch.no_grad()
     def scores(self, model: Any, progress: Callable[[int], Any] | None = None) -> Tensor:
-        """Scores S of all documents, row after row, in evaluation mode."""
+        """Return the scores S of all documents in row order; the model is in evaluation mode meanwhile."""
         was_training, found = model.training, []
         model.eval()
         for start in range(0, len(self.rows), self.config.items_per_batch):

@@ -1,4 +1,4 @@
-"""Evaluation: k samples for each held-out problem, measured, and laid side by side in a small table."""
+"""Evaluation: samples k completions per held-out problem, measures them, and renders models side by side in a table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from r1_lightning.types.errors import require_int, require_number
 from r1_lightning.types.tensors import Backbone
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
-# Evaluation draws belong to no rollout; this number keeps their keys apart from those of any training rollout.
+# The rollout number in the random keys of evaluation samples; no training rollout has it, so the draws are independent.
 EVALUATION_ROLLOUT = 2**31
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """`problems` held-out problems, `samples` completions each, drawn as the sampling fields say."""
+    """Settings: `samples` completions for each of `problems` held-out problems, drawn with the sampling settings below."""
 
     problems: int = 500
     samples: int = 16
@@ -47,8 +47,8 @@ class EvaluationConfig:
 class Evaluator:
     """Measures any backbone on the same problems with the same random numbers.
 
-    `forced_prefix` is put after every prompt and counted as part of the completion: " <think></think><answer>" forces an
-    empty think, which tells reasoning from mere knowledge. `accuracy` says what is right; None is the exact rule.
+    `forced_prefix` follows every prompt and counts as part of the completion: " <think></think><answer>" forces an empty think,
+    which shows how much the model knows without reasoning. `accuracy` judges answers; None is the exact rule.
     """
 
     problems: Sequence[Problem]
@@ -60,11 +60,11 @@ class Evaluator:
     accuracy: RewardFunction | None = None
 
     def prompts(self) -> list[list[int]]:
-        """What the model is asked, with the forced prefix, as token ids."""
+        """Return the prompts as token ids, forced prefix included."""
         return prompt_ids(self.problems, self.tokenizer, self.template, self.forced_prefix)
 
     def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
-        """`samples` completions for each problem; `progress` hears of every batch of completions done."""
+        """Sample `samples` completions for each problem; `progress` is called with the size of each finished batch."""
         config, tokenizer = self.config, self.tokenizer
         sampler = Sampler(backbone, config.sampling, tokenizer.eos_ids, tokenizer.pad_id, self.seed, config.max_rows)
         prompts = self.prompts()
@@ -76,12 +76,12 @@ class Evaluator:
         return [flat[start : start + config.samples] for start in range(0, len(flat), config.samples)]
 
     def __call__(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> dict[str, Measure]:
-        """Measures by name (see `evaluation.metrics`)."""
+        """Return the measures by name (see `evaluation.metrics`)."""
         completions = self.completions(backbone, progress)
         return measure_samples(self.problems, completions, bool(self.forced_prefix), self.accuracy, self.template.form)
 
 
-# What a reader of the table has to know; the rest says it by its name.
+# Explanations printed below the table, for measures whose names do not explain themselves.
 MEANINGS = {
     "pass_at_1": "share of samples that are right, in the form asked for; lenient: the right answer at the end, in any form; "
     "pass_at_k: the chance that at least one of k samples is right",
@@ -93,7 +93,7 @@ MEANINGS = {
 
 
 def render_table(title: str, columns: Mapping[str, Mapping[str, Measure]]) -> str:
-    """Measures as lines and models as columns, each value with its 95 % interval."""
+    """Return a table with a line per measure and a column per model, each value with its 95 % interval."""
     names = list(next(iter(columns.values())))
     cells = [["", *columns]]
     cells += [[name, *(_cell(measures[name]) for measures in columns.values())] for name in names]

@@ -21,9 +21,10 @@ from torch import Tensor
 def masked_cross_entropy(
     logprobs_N: Float[Tensor, "N"], mask_N: Bool[Tensor, "N"], n_tokens: Int[Tensor, ""] | None = None
 ) -> Float[Tensor, ""]:
-    """Mean of minus the targets' log-probs over the tokens where `mask` is True; 0 where there is none (nats).
+    """Return the mean of -log p(target) over the tokens where `mask` is True (nats); 0 if there is none.
 
-    `n_tokens` divides instead of their number: with that of the whole step, its micro-batches' results add up to its mean.
+    With `n_tokens` the sum is divided by `n_tokens` instead: given the target count of the whole optimizer step, the losses of its
+    micro-batches add up to the step's mean.
     """
     mask_N = mask_N.to(logprobs_N.dtype)
     return -(logprobs_N * mask_N).sum() / (mask_N.sum() if n_tokens is None else n_tokens).clamp(min=1)

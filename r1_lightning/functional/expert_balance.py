@@ -1,7 +1,7 @@
-"""Keeping experts busy without distorting the loss: auxiliary-loss-free balancing and the small sequence-wise loss.
+"""Expert load balancing: DeepSeek-V3's auxiliary-loss-free routing biases, and its small sequence-wise balance loss.
 
-The bias update is no gradient step: after each optimizer step an expert that got more than its share of the batch has its
-bias lowered by `bias_update_speed`, one that got less has it raised (V3 section 2.1.2; speed 0.001 for 14.3T tokens). The
+The bias update is not a gradient step: after each optimizer step the bias of an expert that received more than its share of the
+batch goes down by `bias_update_speed`, that of one with less goes up (V3 section 2.1.2; speed 0.001 for 14.3T tokens). The
 sequence-wise balance loss (eq 17-20) only guards against extreme imbalance within one sequence.
 """
 
@@ -17,19 +17,19 @@ from torch import Tensor
 def count_expert_load(
     routes_BTK: Int[Tensor, "B T K"], is_token_BT: Bool[Tensor, "B T"], n_experts: int
 ) -> Int[Tensor, "E"]:
-    """How many tokens chose each expert: E whole numbers (int64), padding left out."""
+    """Count the tokens routed to each expert (E, int64), padding excluded."""
     counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts).flatten()
-    # Not bincount: its result has a size that depends on the data, and no compiler takes that.
+    # Not bincount: the size of its result depends on the data, which torch.compile cannot trace.
     return routes_BTK.new_zeros(n_experts + 1).scatter_add(0, counted, torch.ones_like(counted))[:n_experts]
 
 
 def sequence_balance_loss(
     scores_BTE: Float[Tensor, "B T E"], is_token_BT: Bool[Tensor, "B T"], n_chosen: int
 ) -> Float[Tensor, ""]:
-    """Sum over experts of f_i P_i per sequence, averaged over sequences (V3 eq 17-20, without alpha).
+    """Return the sum over experts of f_i P_i per sequence, averaged over sequences (V3 eq 17-20, without alpha).
 
-    f_i = E / (K T) * count of tokens whose bias-free top-K holds i; P_i = mean of s_i / sum_j s_j. Perfect balance gives 1.
-    Rows without a token count as balanced nowhere: they are left out of the mean.
+    f_i = E / (K T) * count of tokens whose bias-free top-K contains i; P_i = mean of s_i / sum_j s_j. Perfect balance gives 1.
+    Rows that hold only padding are left out of the mean.
     """
     n_experts = scores_BTE.shape[-1]
     mask = is_token_BT.unsqueeze(-1).to(scores_BTE.dtype)
@@ -45,7 +45,7 @@ def updated_expert_bias(
     bias_LE: Float[Tensor, "L E"], load_LE: Shaped[Tensor, "L E"], bias_update_speed: float
 ) -> Float[Tensor, "L E"]:
     """b_i + speed * sign(mean load - load_i), per layer (V3 section 2.1.2): overloaded experts become harder to choose."""
-    load_LE = load_LE.long()  # whole tokens: a batch of R1's size counts further than FP32 does (2^24)
+    load_LE = load_LE.long()  # integers: a batch of R1's size exceeds 2^24, up to which FP32 counts exactly
     excess_LE = load_LE.shape[-1] * load_LE - load_LE.sum(-1, keepdim=True)
     return bias_LE - bias_update_speed * torch.sign(excess_LE).to(bias_LE.dtype)
 

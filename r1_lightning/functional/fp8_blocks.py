@@ -15,9 +15,9 @@ from r1_lightning.types.errors import require
 
 
 def dequantise_blocks(stored_OI: Tensor, scales_oi: Tensor, block: tuple[int, int]) -> Tensor:
-    """O x I in FP8 and its scales, ceil(O / H) x ceil(I / W), to O x I in FP32.
+    """Convert an FP8 weight O x I with its scales ceil(O / H) x ceil(I / W) to FP32 O x I.
 
-    Raises InvalidInput where the scales do not cover the weight.
+    Raises InvalidInput if the scales do not cover the weight exactly.
     """
     (rows, columns), (height, width) = stored_OI.shape, block
     wanted = (-(-rows // height), -(-columns // width))

@@ -1,14 +1,14 @@
-"""Weighing tokens by how likely they were when sampled, instead of clipping their gradient away.
+"""Objectives with importance weights: tokens are weighted by probability ratios instead of losing their gradient to the clip.
 
 `CISPO` (MiniMax-M1, arXiv:2506.13585, eq 4-5) keeps every token's gradient and bounds only its weight:
     J = 1 / (number of tokens) sum_it sg[ min(rho_it, 1 + eps_high) ] A_it log pi_it - beta kl_it
-The paper's lower bound is switched off there (a very large eps_low), so it does not exist here.
+The paper switches its lower bound off (a very large eps_low), so there is none here.
 
 `TruncatedImportanceSampling` (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training";
-truncation: Ionides 2008) stands around any objective. Where sampler and trainer differ (another engine, lower precision,
-top-p), tokens come from pi_sampler although the objective's pi_old is the trainer's; each is weighed by
+truncation: Ionides 2008) wraps any objective. If sampler and trainer differ (another engine, lower precision, top-p), tokens are
+drawn from pi_sampler, but the objective's pi_old is computed by the trainer; each token gets the weight
     sg[ min(pi_old / pi_sampler, cap) ]
-of the token, or of the whole completion. With one engine and top-p 1 both are the same number and every weight is 1.
+of the token itself, or of its whole completion. With one engine and top-p 1 both probabilities are equal and every weight is 1.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LEVELS = ("token", "sequence")
 
 @dataclass(frozen=True)
 class CISPO(ClippedObjective):
-    """CISPO: weights of at most 1 + `clip_eps_high`; `clip_eps` plays no part. Not a clipped surrogate, no token is dropped.
+    """CISPO: weights are capped at 1 + `clip_eps_high`, and every token keeps its gradient; `clip_eps` is not used.
 
-    The paper does not print its bound; weights of at most 5 are what ScaleRL (arXiv:2510.13786) settled on.
+    The paper does not print its cap; 5 is the value that ScaleRL (arXiv:2510.13786) chose.
     """
 
     level = "token"
@@ -79,7 +79,7 @@ class TruncatedImportanceSampling:
         return float(getattr(self.objective, "kl_coef", 0.0))
 
     def __call__(self, tokens: SampledTokens) -> LossOutput:
-        """The inner objective's loss and metrics, with how large the weights were and how many were truncated (0..1)."""
+        """Return the inner objective's loss and metrics, plus the mean weight and the fraction of truncated weights (0..1)."""
         log_weight_C = (tokens.old_logprobs - tokens.sampler_logprobs).detach()
         if self.weight_level == "sequence":
             log_weight_C = tokens.sum_by_sequence(log_weight_C)[tokens.sequence_ids]

@@ -1,8 +1,8 @@
-"""How sure is a measured accuracy? Intervals of 95 %, pass@k without bias, and the majority vote.
+"""95 % confidence intervals of measured accuracies, the unbiased pass@k, and the majority vote.
 
-An accuracy on 1,000 problems with k samples each is not 1000 k independent observations: the samples of one problem
-resemble each other. So `bootstrap_mean_interval` draws whole problems (clusters); `wilson_interval` is for one
-observation per problem, and stays honest near 0 and 1, where the bootstrap has no width.
+An accuracy on 1,000 problems with k samples each does not rest on 1000 k independent observations, because the samples of one
+problem are correlated. So `bootstrap_mean_interval` resamples whole problems (clusters). `wilson_interval` is for one observation
+per problem, and stays valid near 0 and 1, where the bootstrap interval has no width.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from r1_lightning.types.errors import require, require_int
 
 Z_95 = 1.959963984540054  # the 0.975 quantile of the standard normal distribution
 TAIL_PERCENT = 2.5  # what a 95 % interval leaves out on each side
-_ROUNDING = 1e-12  # means of clusters that differ by less are equal
+_ROUNDING = 1e-12  # cluster means that differ by less count as equal
 _CHUNK_DRAWS = 4_000_000  # draws held in memory at a time: 32 MB of 8-byte indices
 
 
@@ -58,12 +58,12 @@ def _wilson(p: float, n: int) -> Interval:
 def share_interval(
     values: Sequence[float | int | bool] | np.ndarray, clusters: Sequence[Hashable] | np.ndarray | None = None
 ) -> Interval:
-    """The interval of a share: the mean of `values` in 0..1, of which those of one cluster (problem) belong together.
+    """Return the mean of `values` in 0..1 with its interval; `clusters` says which values belong to the same problem.
 
-    `bootstrap_mean_interval`, and where that sees no spread, because every cluster has the same mean or there is only one, Wilson's
-    score interval of that mean p over the n clusters (the formula of `wilson_interval`, p = 0: [0, z^2/(n + z^2)]): that none of 8
-    problems was solved does not show that none ever will be. Conservative where a cluster has several values. Raises `InvalidInput`
-    as the bootstrap does, and for values outside of 0..1.
+    Uses `bootstrap_mean_interval`. If that has no spread to resample (all clusters have the same mean, or there is only one), uses
+    Wilson's score interval of that mean p over the n clusters (`wilson_interval`'s formula; for p = 0: [0, z^2/(n + z^2)]): that a
+    model solved none of 8 problems does not prove that it solves none at all. Conservative if a cluster has several values.
+    Raises `InvalidInput` as the bootstrap does, and for values outside of 0..1.
     """
     found = bootstrap_mean_interval(values, clusters)
     data = np.asarray(values, dtype=np.float64)
@@ -84,9 +84,9 @@ def bootstrap_mean_interval(
     13).
 
     `clusters[i]` says which problem `values[i]` belongs to; None makes each value its own cluster. A resample draws as
-    many clusters as there are, with replacement, and its mean is the sum of all drawn values by their number. With a
-    single cluster there is no spread to see and both bounds are NaN. Same arguments, same result. Raises `InvalidInput`
-    for no values, values that are not finite, and lengths that differ.
+    many clusters as there are, with replacement; its mean is the sum of all drawn values divided by their number. With a
+    single cluster the spread is unknown and both bounds are NaN. The same arguments always give the same result. Raises
+    `InvalidInput` for no values, values that are not finite, and lengths that differ.
     """
     data = np.asarray(values, dtype=np.float64)
     require(data.ndim == 1 and data.size > 0, "values", data.shape, "it must be a non-empty list of numbers")
@@ -108,10 +108,10 @@ def bootstrap_mean_interval(
 
 
 def pass_at_k(n_samples: int, n_correct: int, k: int) -> float:
-    """The chance that at least one of k samples is right, from n samples of which c were: 1 - C(n-c, k) / C(n, k).
+    """Estimate the chance that at least one of k samples is right, from n samples with c right: 1 - C(n-c, k) / C(n, k).
 
     Unbiased, unlike 1 - (1 - c/n)^k (Chen et al. 2021, arXiv:2107.03374, equation 1). k = 1 gives c/n. Raises
-    `InvalidInput` unless 1 <= k <= n and 0 <= c <= n: samples that were never drawn cannot be divided by.
+    `InvalidInput` unless 1 <= k <= n and 0 <= c <= n.
     """
     require_int("n_samples", n_samples, minimum=1)
     require_int("n_correct", n_correct, minimum=0, maximum=n_samples)
@@ -120,13 +120,13 @@ def pass_at_k(n_samples: int, n_correct: int, k: int) -> float:
 
 
 def majority_vote(answers: Sequence[Hashable | None]) -> Hashable | None:
-    """The most frequent answer. None is no vote; among equals the one that was given first wins; no votes give None."""
+    """Return the most frequent answer; of equally frequent ones the first given. None does not vote; without votes, None."""
     votes = Counter(answer for answer in answers if answer is not None)  # keeps the order of first appearance
     return max(votes, key=votes.__getitem__, default=None)  # max returns the first of equals
 
 
 def _cluster_sums(data: np.ndarray, clusters: Sequence[Hashable] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the values of each cluster, clusters in the order of first appearance."""
+    """Return the sum and the count of each cluster's values, clusters in the order of first appearance."""
     if clusters is None:
         return data, np.ones_like(data)
     require(len(clusters) == data.size, "clusters", len(clusters), f"there must be {data.size}, one per value")

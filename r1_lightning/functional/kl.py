@@ -2,14 +2,14 @@
 
 With x = log pi_ref - log pi at a sampled token:
 
-| estimator | its value, in the mean over pi | its gradient used as a loss, in the mean over pi |
+| estimator | expectation of the value under pi | expected gradient under pi, used as a loss |
 |---|---|---|
-| k1 = -x | KL[pi || pi_ref], may be negative | d log pi: zero. As a loss it holds nothing back |
+| k1 = -x | KL[pi || pi_ref], a sample may be negative | d log pi: zero, so as a loss it does nothing |
 | k2 = x^2 / 2 | biased, low variance | -x d log pi: the gradient of KL[pi || pi_ref] |
-| k3 = e^x - x - 1 | KL[pi || pi_ref], never negative | (1 - e^x) d log pi: the gradient of KL[pi_ref || pi], the other way round |
+| k3 = e^x - x - 1 | KL[pi || pi_ref], never negative | (1 - e^x) d log pi: the gradient of KL[pi_ref || pi], the reverse |
 
-k3 is DeepSeekMath eq 4 and R1 eq 2. So GRPO's penalty has the value of the one divergence and pulls like the other; close to
-the reference they agree to second order. The table is tested by enumerating a distribution.
+k3 is DeepSeekMath eq 4 and R1 eq 2. So GRPO's penalty has the value of one divergence and the gradient of the other; close to
+the reference they agree to second order. A test checks the table by enumerating a distribution.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ def k3(policy_logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*s
     return torch.expm1(log_ratio) - log_ratio
 
 
-# Those that can stand in a loss: k1's gradient is zero in the mean, so a penalty of k1 would be one in name only.
+# Estimators allowed as a penalty. k1's expected gradient is zero, so it would not penalise anything.
 LOSS_ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"k2": k2, "k3": k3}

@@ -1,19 +1,19 @@
 """Linear attention with a decay per head, computed block by block (MiniMax-01, arXiv:2501.08313, section 2.2, Algorithm 1).
 
-Without a softmax the products of attention may be bracketed the other way round: (Q K^T) V = Q (K^T V). All that the past
-means to a query is then one H x H matrix per head, the state
+Without a softmax, attention's products are associative: (Q K^T) V = Q (K^T V). So one H x H matrix per head, the state
 
     S_t = exp(-s) S_{t-1} + k_t v_t^T,    o_t = q_t S_t        (eq 5, with a decay)
 
-whose size does not grow. Token by token that is slow to train, so a row is cut into blocks: within a block the scores are made
-as ever (eq 4), what lies before it comes from the state, and the work per token hardly depends on the length of the row.
+holds everything that a query needs of the past, and its size does not grow. A loop over tokens trains slowly, so a row is cut into
+blocks: within a block attention scores are computed as usual (eq 4), the state stands for everything before the block, and the work
+per token hardly depends on the length of the row.
 
-The paper prints no decay: its mask M is 0 or 1. The published code weighs a key that lies d tokens back by exp(-s d), with a
+The paper prints no decay: its mask M is 0 or 1. The published code weights a key that lies d tokens back by exp(-s d), with a
 slope s for every head. Slopes close to 0 give the paper's equations.
 
-Packed rows: a state must not cross the border of a document, nor know of padding. Both are said by distances: `BlockPlan` holds
-for every pair that the blocks need how many tokens lie between the two, and infinity where the later may not see the earlier,
-whose weight is then exactly exp(-inf) = 0. It depends on the batch alone and is made once for all layers.
+Packed rows: a state must neither cross a document border nor count padding. Distances express both: for every (query, key) pair
+that the blocks need, `BlockPlan` holds the number of tokens between the two, or infinity if the query may not see the key, whose
+weight is then exactly exp(-inf) = 0. The plan depends on the batch alone and is computed once for all layers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # Shape legend: B rows, T positions, N heads, H head width, C blocks of a row, G = C + 1 places
-# between blocks, t and j places within a block (query and key).
+# between blocks, t and j positions within a block (query and key).
 
 
 class BlockPlan(NamedTuple):
-    """Tokens between two places, inf where the later one may not see the earlier one (FP32).
+    """Distances in tokens between two positions (FP32), inf if the later one may not see the earlier one.
 
     `inside` B x C x t x j, from key to query of a block; `before` B x C x t, from the end of the block before to a query;
     `after` B x C x j, from a key to the end of its block; `across` B x G x G, between the ends of blocks, the start of the row
@@ -44,24 +44,24 @@ class BlockPlan(NamedTuple):
 
 
 def document_segments(document_ids_BT: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """How many borders lie before each place: 0 for the first document of a row, whatever its id, and growing."""
+    """Number the documents of each row 0, 1, ... in order, whatever their ids: the count of borders before each position."""
     return F.pad(document_ids_BT[:, 1:] != document_ids_BT[:, :-1], (1, 0)).long().cumsum(1)
 
 
 def block_length(length: int, most_block_tokens: int) -> int:
-    """The length of a row's blocks: as few as may be and all alike, so that little is filled up.
+    """Return the length of a row's blocks: as few blocks as possible, all of one length, so that little is padded.
 
-    Example: 81 tokens in blocks of at most 64 are two blocks of 41, which leave one place empty; two of 64 would leave 47.
+    Example: 81 tokens in blocks of at most 64 make two blocks of 41, with 1 position padded; two blocks of 64 would pad 47.
     """
     n_blocks = -(-length // most_block_tokens)
     return -(-length // n_blocks)
 
 
 def block_plan(segments_BT: Int[Tensor, "B T"], is_token_BT: Bool[Tensor, "B T"], most_block_tokens: int) -> BlockPlan:
-    """The plan of rows whose `segments` belong together, in blocks of at most `most_block_tokens` (see `block_length`).
+    """Return the `BlockPlan` of rows with these `segments` (documents), in blocks of at most `most_block_tokens`.
 
-    A state that enters the rows belongs to segment 0. Padding (`is_token` False) is not seen, sees nothing (its output is 0),
-    and lets no time pass: a distance counts the tokens in between.
+    A state that enters the rows belongs to segment 0. Padding (`is_token` False) is not seen, sees nothing (its output is 0), and
+    does not count towards distances.
 
     Example: block_plan([[0, 0, 1]], all tokens, 3) has `inside` [[0, inf, inf], [1, 0, inf], [inf, inf, 0]], `before`
     [1, 2, inf], `after` [inf, inf, 0] and `across` [[0, inf], [inf, 0]]: the first segment ends within the block.
@@ -96,8 +96,8 @@ def _tokens(distance: Tensor, is_visible: Tensor) -> Tensor:
 def decay_slopes(n_heads: int, layer: int, n_layers: int) -> Float[Tensor, "N"]:
     """s_h = 2^(-8 h / N) (1 - l / (L - 1 + 1e-5) + 1e-5) for heads h = 1 .. N of layer l = 0 .. L - 1; FP32, above 0.
 
-    From MiniMax's published code; the paper has no equation for it. Of 8 heads the first forgets with exp(-1/2) per token in the
-    first layer, the last with exp(-1/256), and the deeper the layer, the longer all of them remember.
+    From MiniMax's published code; the paper has no equation for it. Of 8 heads the first decays by exp(-1/2) per token in the
+    first layer, the last by exp(-1/256); deeper layers decay more slowly in every head.
     """
     heads = torch.arange(1, n_heads + 1, dtype=torch.float32)
     return 2.0 ** (-8.0 * heads / n_heads) * (1.0 - layer / (n_layers - 1 + 1e-5) + 1e-5)
@@ -111,11 +111,11 @@ def linear_attention(
     plan: BlockPlan,
     state_BNHH: Float[Tensor, "B N H H"] | None = None,
 ) -> tuple[Float[Tensor, "B T N H"], Float[Tensor, "B N H H"]]:
-    """Outputs B x T x N x H and the state B x N x H x H (key by value, at least FP32) after the last token.
+    """Return outputs B x T x N x H and the state B x N x H x H (key by value, at least FP32) after the last token.
 
-    o_t = sum over j <= t that t sees of exp(-s (tokens from j to t)) (q_t k_j) v_j, and of `state`, None for an empty one, as if
-    all its tokens lay before the row. `slopes` must be above 0. Algorithm 1 of MiniMax-01 with the decay of its code; a single
-    position, as in sampling, takes eq 5 as it stands.
+    o_t = sum of exp(-s (tokens from j to t)) (q_t k_j) v_j over the j <= t that t sees, plus the contribution of `state` (None:
+    empty), whose tokens lie before the row. `slopes` must be above 0. Algorithm 1 of MiniMax-01 with the decay of its code; a
+    single position, as in sampling, uses eq 5 directly.
     """
     length, (n_blocks, block) = q_BTNH.shape[1], plan.before.shape[1:]
     if length == 1 and state_BNHH is not None:
@@ -134,12 +134,12 @@ def linear_attention(
 
 
 def _states(state_BNHH: Tensor, added_BNCHH: Tensor, decay_BNGG: Tensor) -> tuple[Tensor, Tensor]:
-    """The states that enter each block, B x N x C x H x H, and the one after the last; G = C + 1 places between blocks.
+    """Return the states that enter each block, B x N x C x H x H, and the state after the last; G = C + 1 places between blocks.
 
-    S_g = sum over h <= g of decay_gh A_h, where A_0 is the state before the row and A_h what block h adds: one product of small
-    matrices in place of a loop over blocks, of which a compiler would make another graph for every number of blocks. It is the
-    one part whose work grows with the square of the row, though only with (T / T_block)^2: at 4,096 tokens, in blocks of 64 and
-    with heads as wide, it is a fifth of the whole. In FP32: these are sums over the whole text.
+    S_g = sum over h <= g of decay_gh A_h, where A_0 is the state before the row and A_h the contribution of block h: one small
+    matrix product instead of a loop over blocks, for which torch.compile would make one graph per number of blocks. Its work is the
+    only one to grow with the square of the row length, as (T / T_block)^2: at 4,096 tokens, blocks of 64 and head width 64, it is a
+    fifth of the total. FP32, because these are sums over the whole text.
     """
     with torch.autocast(state_BNHH.device.type, enabled=False):
         added_BNG = torch.cat([state_BNHH.unsqueeze(2), added_BNCHH.to(state_BNHH.dtype)], 2).flatten(3)
@@ -151,7 +151,7 @@ def _states(state_BNHH: Tensor, added_BNCHH: Tensor, decay_BNGG: Tensor) -> tupl
 def _next_position(
     q_B1NH: Tensor, k_B1NH: Tensor, v_B1NH: Tensor, slopes_N: Tensor, plan: BlockPlan, state_BNHH: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Eq 5 with the decay. The distances of one place to itself are 0 for a token and inf for padding: factors of 1 and 0."""
+    """One step of eq 5 with the decay. A position's distance to itself is 0 for a token and inf for padding: factors 1 and 0."""
     is_token_B1 = torch.exp(-plan.inside[:, 0, 0])
     kept_BN = torch.exp(-slopes_N * plan.across[:, 1, :1])
     key_BNH1 = (k_B1NH[:, 0] * is_token_B1[..., None]).unsqueeze(-1).to(state_BNHH.dtype)
@@ -162,7 +162,7 @@ def _next_position(
 
 
 def _in_blocks(x_BTNH: Tensor, n_blocks: int, block: int) -> Tensor:
-    """B x T x N x H to B x N x C x block x H, the last block filled up with zeros, which the plan does not let anybody see."""
+    """Reshape B x T x N x H to B x N x C x block x H; zeros pad the last block, and the plan masks them."""
     filling = n_blocks * block - x_BTNH.shape[1]
     x_BTNH = F.pad(x_BTNH, (0, 0, 0, 0, 0, filling)) if filling else x_BTNH
     return x_BTNH.unflatten(1, (n_blocks, block)).permute(0, 3, 1, 2, 4).contiguous()  # once, not in every product

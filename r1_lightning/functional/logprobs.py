@@ -3,10 +3,9 @@
 Everywhere in this project a policy's log-probs are those of softmax(logits / sampling_temperature): in the sampler, in the
 training forward, and for the reference. Top-p changes which tokens are drawn, never these numbers.
 
-Logits are the largest tensor of all: 8 x 1,024 tokens times 129,280 entries are 4.2 GB in FP32, and softmax and its gradient
-take as much again each. `linear_token_logprobs` therefore starts from hidden states and head, walks over tiles of some tokens
-times some of the vocabulary with a running maximum and sum (as "online softmax" does), and computes each tile again in
-backward. What is kept is one number per token.
+Logits are the largest tensor of a step: 8 x 1,024 tokens times 129,280 entries are 4.2 GB in FP32, and softmax and its gradient
+take as much again each. So `linear_token_logprobs` starts from hidden states and head, iterates over tiles of (tokens x
+vocabulary) with a running maximum and sum ("online softmax"), and recomputes each tile in backward. It keeps one number per token.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ class Tiles(NamedTuple):
 def _tile_forward(
     hidden_nD: Tensor, head_vD: Tensor, targets_n: Tensor, temperature: float, sums: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """Take a tile of the vocabulary into `sums`: the targets' logits, the running maximum, sum e^(z - max) and sum e^(z - max) z.
+    """Add one tile of the vocabulary to `sums`: the targets' logits, the running maximum, sum e^(z - max) and sum e^(z - max) z.
 
-    `targets_n` count from the tile's first entry, and may lie outside of it.
+    `targets_n` are relative to the tile's first vocabulary entry, and may lie outside the tile.
     """
     chosen, largest, total, weighted = sums
     logits = _tile_logits(hidden_nD, head_vD, temperature)
@@ -71,7 +70,7 @@ def _tile_forward(
 def _tile_backward(
     hidden_nD: Tensor, head_vD: Tensor, targets_n: Tensor, temperature: float, log_sum_n: Tensor, scaled_n: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """d log p_y / d z_i = ([i = y] - p_i) / temperature, carried on to the tile's hidden states and its part of the head."""
+    """Return the tile's gradients for hidden states and head rows, from d log p_y / d z_i = ([i = y] - p_i) / temperature."""
     logits = _tile_logits(hidden_nD, head_vD, temperature)
     slope = logits.sub_(log_sum_n.unsqueeze(1)).exp_().mul_(-scaled_n.unsqueeze(1))
     inside = (targets_n >= 0) & (targets_n < slope.shape[1])
@@ -90,7 +89,7 @@ def linear_token_logprobs(
     sampling_temperature: float = 1.0,
     tiles: Tiles = EAGER_TILES,
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """`token_logprobs` and `entropy` of the logits hidden head^T, which are never made as a whole.
+    """Return `token_logprobs` and `entropy` of the logits hidden head^T, without ever holding all of the logits.
 
     Products run in the type of `head_VD`, sums in FP32. Gradients flow from the log-probs into hidden states and head; the
     entropy has none.
@@ -100,13 +99,13 @@ def linear_token_logprobs(
 
 
 def tile_shape(n_tokens: int, vocabulary: int) -> tuple[int, int]:
-    """Tokens and entries of the largest tile; a small vocabulary lets more tokens share one."""
+    """Return (tokens, vocabulary entries) of the largest tile; the smaller the vocabulary, the more tokens fit one tile."""
     width = min(vocabulary, TILE_VOCABULARY)
     return min(n_tokens, TILE_TOKENS * TILE_VOCABULARY // width), width
 
 
 def _tiles(n_tokens: int, vocabulary: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Slices of tokens, each with the slices of the vocabulary."""
+    """Yield slices of tokens, each with all slices of the vocabulary."""
     height, width = tile_shape(max(n_tokens, 1), vocabulary)
     columns = [slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width)]
     for start in range(0, n_tokens, height):
@@ -119,7 +118,7 @@ def _tile_logits(hidden_nD: Tensor, head_vD: Tensor, sampling_temperature: float
 
 
 class _LinearTokenLogprobs(torch.autograd.Function):
-    """Walks over the tiles."""
+    """Forward and backward of `linear_token_logprobs`, tile by tile."""
 
     @staticmethod
     def forward(
@@ -138,7 +137,7 @@ class _LinearTokenLogprobs(torch.autograd.Function):
             entropy_N[rows] = log_sum_N[rows] - weighted / total
         ctx.save_for_backward(hidden_ND, head_VD, targets_N, log_sum_N)
         ctx.sampling_temperature, ctx.tiles = sampling_temperature, tiles
-        entropy_N = entropy_N.clone()  # a result of its own, no view of what is kept
+        entropy_N = entropy_N.clone()  # memory of its own, not a view of `numbers`, which backward keeps
         ctx.mark_non_differentiable(entropy_N)
         return chosen_N - log_sum_N, entropy_N
 

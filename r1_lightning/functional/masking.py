@@ -1,6 +1,6 @@
-"""Who may look at whom, and which token is whose target, in packed rows.
+"""Attention masks and prediction targets of packed rows.
 
-Several documents share a row (see `types/tensors.py`); attention and targets stop at every border between them.
+Several documents share a row (see `types/tensors.py`); neither attention nor targets cross the border between two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def document_attention_mask(document_ids_BT: Int[Tensor, "B T"]) -> Float[Tensor
     """Additive mask B x 1 x T x T (0 or -inf): a token sees itself and the earlier tokens of its own document.
 
     Padding (id 0) counts as a document of its own, so that no row of the softmax is empty. The mask is additive because
-    fused CPU attention takes no boolean one without converting it in every layer.
+    fused CPU attention would convert a boolean one in every layer.
     """
     same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
     causal_TT = torch.ones(same_BTT.shape[-2:], dtype=torch.bool, device=same_BTT.device).tril()

@@ -1,12 +1,12 @@
-"""How a reward model learns: from pairs (Bradley and Terry 1952), or from single responses with a label.
+"""Losses of reward models: pairwise (Bradley and Terry 1952), or point-wise on single labelled responses.
 
-R1's helpful reward model is trained pairwise, its safety one point-wise (R1v2 section 3.1). The paper prints neither loss; these
-are the usual ones:
+R1 trains its helpful reward model pairwise and its safety reward model point-wise (R1v2 section 3.1). The paper prints neither
+loss; these are the usual ones:
 
     pairwise     L = -mean log sigmoid(s_chosen - s_rejected)
     point-wise   L = -mean [y log sigmoid(s) + (1 - y) log(1 - sigmoid(s))],    y = 1 for a good (safe) response
 
-With the first only differences of scores mean anything; with the second a score of 0 means "as likely good as bad".
+The pairwise loss gives meaning to differences of scores only; under the point-wise loss a score of 0 means "as likely good as bad".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from r1_lightning.types.tensors import LossOutput
 
 
 class PreferenceObjective(Protocol):
-    """Scores and labels, S each, to a loss; `is_paired` says whether it needs pairs (see `PreferenceBatch`)."""
+    """Maps scores and labels (S each) to a loss; `is_paired` is True if sequences must come as pairs (see `PreferenceBatch`)."""
 
     is_paired: ClassVar[bool]
 
@@ -32,7 +32,7 @@ class PreferenceObjective(Protocol):
 
 
 def margins(scores_S: Float[Tensor, "S"]) -> Float[Tensor, "_"]:
-    """s_chosen - s_rejected of each pair, P: scores come as chosen, rejected, chosen, rejected, ..."""
+    """Return s_chosen - s_rejected of each pair (P) from scores ordered chosen, rejected, chosen, rejected, ..."""
     chosen_P, rejected_P = scores_S.view(-1, 2).unbind(1)
     return chosen_P - rejected_P
 
@@ -54,7 +54,7 @@ class BradleyTerry:
     is_paired: ClassVar[bool] = True
 
     def __call__(self, scores_S: Tensor, labels_S: Tensor) -> LossOutput:
-        """Loss, and the metrics `train/pair_accuracy` and `train/margin`; the labels are not looked at."""
+        """Return the loss, with metrics `train/pair_accuracy` and `train/margin`; the labels are not used."""
         margins_P = margins(scores_S)
         metrics = {"train/pair_accuracy": wins(margins_P.detach()).mean(), "train/margin": margins_P.detach().mean()}
         return LossOutput(bradley_terry_loss(margins_P), metrics)
@@ -62,12 +62,12 @@ class BradleyTerry:
 
 @dataclass(frozen=True)
 class PointWise:
-    """The point-wise objective: binary cross-entropy of sigmoid(score). Pairs serve it as two labelled responses each."""
+    """The point-wise objective: binary cross-entropy of sigmoid(score). A pair counts as two labelled responses."""
 
     is_paired: ClassVar[bool] = False
 
     def __call__(self, scores_S: Tensor, labels_S: Tensor) -> LossOutput:
-        """Loss, and the metrics `train/accuracy` (a score above 0 says good) and `train/score_mean`."""
+        """Return the loss, with metrics `train/accuracy` (a score above 0 predicts good) and `train/score_mean`."""
         right_S = (scores_S.detach() > 0) == (labels_S > 0.5)
         metrics = {"train/accuracy": right_S.float().mean(), "train/score_mean": scores_S.detach().mean()}
         return LossOutput(F.binary_cross_entropy_with_logits(scores_S, labels_S), metrics)

@@ -12,7 +12,7 @@ from r1_lightning.types.errors import require_int, require_number
 class WarmupCosine:
     """Linear warm-up over `warmup_steps`, then a cosine from 1 down to `final_factor` at `max_steps`.
 
-    A factor per step 0 .. max_steps - 1. `final_factor=1` makes the rate constant after the warm-up.
+    Called with a step 0 .. max_steps - 1, returns that step's factor. `final_factor=1` keeps the rate constant after the warm-up.
     """
 
     max_steps: int

@@ -1,4 +1,4 @@
-"""The forms of GRPO's objective with one ratio for a whole completion.
+"""GRPO objectives with one probability ratio per completion.
 
     J = 1/S sum_i { min(rho_i A_i, clip(rho_i, 1 - eps, 1 + eps_high) A_i) - beta kl_i }
 
@@ -7,12 +7,12 @@
 | `SequenceLevelGRPO` | pi(o_i) / pi_old(o_i) | k3 of the whole completion | R1 eq 1-2, V3 eq 26-27 |
 | `GSPO` | (pi(o_i) / pi_old(o_i))^(1 / |o_i|) | mean of the tokens' k3 | Zheng et al. 2025 (arXiv:2507.18071) eq 5-7 |
 
-Ratios of whole completions leave any clip interval after few updates, which is why implementations of R1 run the token
-form; GSPO takes the geometric mean over tokens, with an interval about a thousand times narrower. GSPO itself has no KL
-term; where `kl_coef` is set, it is the mean over the completion's tokens, as elsewhere.
+Ratios of whole completions leave any clip interval after few updates, which is why implementations of R1 use token ratios
+(`policy_loss.py`). GSPO takes the geometric mean over tokens, with an interval about a thousand times narrower. GSPO's paper has
+no KL term; if `kl_coef` is set, the term is the mean over the completion's tokens, as in `policy_loss.py`.
 
-A log-ratio is the sum of the tokens' differences, never the difference of two sums: at 32,768 tokens each sum is some -65,000
-nats, of which FP32 keeps steps of 0.008, and adding them up rounds at every token.
+A log-ratio is computed as the sum of the tokens' differences, never as the difference of two sums: at 32,768 tokens each sum is
+some -65,000 nats, where FP32 resolves only 0.008, and the summation rounds at every token.
 
 All tokens of a completion must share one advantage: process supervision needs a form of `policy_loss.py`.
 """
@@ -33,7 +33,7 @@ from r1_lightning.types.tensors import LossOutput
 
 
 class _SequenceRatio(ClippedObjective, ABC):
-    """A subclass gives the log-ratios and the KL of whole completions."""
+    """Base class; a subclass defines the log-ratio and the KL of a completion."""
 
     level = "sequence"
 
@@ -65,7 +65,7 @@ class _SequenceRatio(ClippedObjective, ABC):
 
 
 class SequenceLevelGRPO(_SequenceRatio):
-    """R1 eq 1-2: the ratio and the KL estimate are of the completion's whole probability."""
+    """R1 eq 1-2: ratio and KL estimate use the probability of the whole completion."""
 
     def log_ratio(self, tokens: SampledTokens) -> Float[Tensor, "S"]:
         return tokens.sum_by_sequence(tokens.policy_logprobs - tokens.old_logprobs)

@@ -44,7 +44,7 @@ def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: Chat
 
 
 def collate_distill(
-    rows: Sequence[DistillRow], row_tokens: int, pad_id: int, n_tokens: int, is_text: bool = True
+    rows: Sequence[DistillRow], row_tokens: int, pad_id: int, n_tokens: int, is_on_policy: bool = False
 ) -> DistillBatch:
     """`rows` packed into rows of at most `row_tokens`, and cut to what is used. ValueError where one is longer.
 
@@ -55,4 +55,4 @@ def collate_distill(
     mask = torch.zeros(tokens.token_ids.shape, dtype=torch.bool)
     for row, (line, column) in zip(rows, packed.spans, strict=True):
         mask[line, column + row.first_target : column + len(row.ids)] = True
-    return DistillBatch(tokens, mask, n_tokens, is_text)
+    return DistillBatch(tokens, mask, n_tokens, is_on_policy)

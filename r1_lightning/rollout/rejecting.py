@@ -89,7 +89,7 @@ class KeepRules:
         fates = [self._alone(problem, sample, leak) or KEPT for sample in samples]
         texts = [sample.completion.text for sample in samples]
         if self.one_per_equations:
-            chosen = one_per_equations(texts, _kept(fates))
+            chosen = distinct_by_equations(texts, _kept(fates))
             fates = [SAME_EQUATIONS if fate == KEPT and i not in chosen else fate for i, fate in enumerate(fates)]
         taken: list[int] = []
         for number in _kept(fates):
@@ -121,7 +121,7 @@ class KeepRules:
         return text == other or Levenshtein.normalized_distance(text, other) < self.min_edit_distance
 
 
-def one_per_equations(texts: Sequence[str], numbers: Sequence[int]) -> set[int]:
+def distinct_by_equations(texts: Sequence[str], numbers: Sequence[int]) -> set[int]:
     """RFT's Algorithm 1 over the texts with these `numbers`, in their order; those without equations are all chosen."""
     chosen: list[int] = []
     place_of: dict[tuple[str, ...], int] = {}

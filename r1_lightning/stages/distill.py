@@ -45,11 +45,11 @@ class DistillModule(StageModule):
             unembed=self.backbone.unembed,
             vocabulary=self.teacher.vocabulary,
             n_tokens=batch.n_tokens,
-            is_text=batch.is_text,
+            is_on_policy=batch.is_on_policy,
         )
         result = self.objective(student, self.teacher.tokens(batch))
         share = 1 / self.micro_batches
         self.add_metrics({"train/loss": result.loss.detach(), **result.metrics})
-        self.add_metrics({"train/on_policy": result.loss.new_tensor(not batch.is_text).detach() * share})
+        self.add_metrics({"train/on_policy": result.loss.new_tensor(batch.is_on_policy).detach() * share})
         # Lightning divides by the number of micro-batches; the batch's own denominator has divided already.
         return result.loss * self.micro_batches

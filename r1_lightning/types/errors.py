@@ -18,14 +18,14 @@ class InvalidInput(ValueError):
     """Input from outside (a configuration, a file, a folder) is not acceptable; the message is one line."""
 
 
-STOPPED_BY_TIME = 124  # the exit code of a run whose time was up, as `timeout` has it
+STOPPED_BY_TIME = 124  # the exit code of a run that reached its time limit; the same as that of `timeout`
 
 
 class Stopped(BaseException):
-    """Work that ends before its end, as it was asked to (a signal, no time left), with the exit `code` that says which.
+    """Stops work early on request (a signal, no time left); the exit `code` says which.
 
-    No `Exception`: nothing that mends or reports faults on the way should hold it. `step` is the
-    optimizer step that the same command goes on from, None where nothing is known to be saved.
+    Not an `Exception`, so that no handler that repairs or reports faults catches it. `step` is the optimizer step from which the
+    same command resumes; None if no saved state is known.
     """
 
     def __init__(self, reason: str, code: int, step: int | None = None) -> None:
@@ -40,7 +40,7 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
 
 
 def require_int(field: str, value: Any, minimum: int, maximum: int | None = None) -> None:
-    """`value` must be an `int` (not a bool, not a string) in [minimum, maximum]."""
+    """Raise `InvalidInput` unless `value` is an `int` (not a bool, not a string) in [minimum, maximum]."""
     upper = f" and at most {maximum}" if maximum is not None else ""
     is_int = isinstance(value, int) and not isinstance(value, bool)
     in_range = is_int and value >= minimum and (maximum is None or value <= maximum)
@@ -50,7 +50,7 @@ def require_int(field: str, value: Any, minimum: int, maximum: int | None = None
 def require_number(
     field: str, value: Any, minimum: float, maximum: float | None = None, open_minimum: bool = False
 ) -> None:
-    """`value` must be a finite real number in [minimum, maximum], or (minimum, maximum] with `open_minimum`."""
+    """Raise `InvalidInput` unless `value` is finite and real, in [minimum, maximum], or (minimum, maximum] with `open_minimum`."""
     word = "above" if open_minimum else "of at least"
     upper = f" and at most {maximum}" if maximum is not None else " and finite" if value == math.inf else ""
     is_number = isinstance(value, Real) and not isinstance(value, bool) and value == value and abs(value) != math.inf
@@ -61,13 +61,13 @@ def require_number(
 
 
 def require_choice(field: str, value: Any, choices: Iterable[Any]) -> None:
-    """`value` must be one of `choices`."""
+    """Raise `InvalidInput` unless `value` is one of `choices`."""
     allowed = list(choices)
     require(value in allowed, field, value, f"it must be one of {', '.join(map(str, allowed))}")
 
 
 def require_duration(field: str, text: str) -> float:
-    """Seconds in "HH:MM:SS" or "DD:HH:MM:SS". `InvalidInput` names `field` where it is neither, or nothing."""
+    """Return the seconds of "HH:MM:SS" or "DD:HH:MM:SS". Raises `InvalidInput` with `field` for another form, and for 0 s."""
     is_time = re.fullmatch(r"(?:\d{1,3}:)?\d{1,3}:[0-5]?\d:[0-5]?\d", text, re.ASCII) is not None
     allowed = 'it must be "HH:MM:SS" or "DD:HH:MM:SS", more than 0'
     require(is_time, field, text, allowed)

@@ -54,7 +54,7 @@ class TokenBatch(_Movable):
         return self.document_ids > 0
 
 
-# Parts of weights that lie side by side, along the last dimension, in a tensor of a checkpoint.
+# Slices of weights that a checkpoint stores in one tensor, side by side along its last dimension.
 Views = tuple[Tensor, ...]
 
 
@@ -92,14 +92,14 @@ class LossOutput:
 class GRPOBatch(_Movable):
     """One minibatch of completions in packed rows.
 
-    All B x T fields speak of the token at the same place in `tokens`: `old_logprobs[b, t]` is the log-prob (nats, of
-    softmax(logits / sampling_temperature)) with which the policy that sampled it gave token t. `completion_mask` is True
+    Each B x T field describes the token at the same position of `tokens`. `old_logprobs[b, t]` is the log-prob of token t under
+    the policy that sampled it (nats, of softmax(logits / sampling_temperature)). `completion_mask` is True
     on completion tokens, EOS included. `sequence_ids` maps each token to its sequence, 0 .. S - 1 (-1 on padding).
     `advantages` (B x T) are 0 outside of completions. `completion_tokens` is per sequence (S); `n_sequences` and `n_tokens`
     count the sequences and the completion tokens of the whole minibatch, over all micro-batches and processes: the
     denominators of means.
     `policy_version` counts the optimizer steps that the sampling policy had taken. `routes` L x B x T x K are the experts that the
-    sampler chose at each place, -1 where it is not known; None where they are not to be replayed.
+    sampler chose at each position, -1 where unknown; None if training does not replay them.
     """
 
     tokens: TokenBatch
@@ -119,8 +119,8 @@ class GRPOBatch(_Movable):
 class ChatBatch(_Movable):
     """Questions with their completions as documents of packed rows, for supervised fine-tuning.
 
-    `completion_mask` B x T is True on completion tokens, EOS included. `step_lengths` S x 2 are the tokens of the prompt and of the
-    whole of each document of the optimizer step, over all of its micro-batches: the denominators of means.
+    `completion_mask` B x T is True on completion tokens, EOS included. `step_lengths` S x 2 holds (prompt tokens, all tokens) of
+    each document of the optimizer step, over all of its micro-batches: the denominators of means come from it.
     """
 
     tokens: TokenBatch
@@ -128,7 +128,7 @@ class ChatBatch(_Movable):
     step_lengths: Tensor
 
     def n_targets(self, places: int) -> Tensor:
-        """How many completion tokens of the step stand `places` or more tokens behind the start of their document (a scalar)."""
+        """Count the step's completion tokens whose position in their document is at least `places` (a scalar)."""
         prompt_S, whole_S = self.step_lengths.unbind(1)
         return (whole_S - prompt_S.clamp(min=places)).clamp(min=0).sum()
 
@@ -137,8 +137,8 @@ class ChatBatch(_Movable):
 class PreferenceBatch(_Movable):
     """S prompts with their responses as documents of packed rows, for a reward model.
 
-    `ends` S is the flat place (row * T + column) of each document's last token, EOS, where its score is read; `labels` S is 1.0
-    for a good response, else 0.0. Where `is_paired`, sequences 2i and 2i + 1 answer one question, the chosen one first.
+    `ends` S is the flat index (row * T + column) of each document's last token, EOS, where the model's score is read; `labels` S is
+    1.0 for a good response, else 0.0. If `is_paired`, sequences 2i and 2i + 1 answer the same question, the chosen one first.
     """
 
     tokens: TokenBatch
@@ -149,19 +149,19 @@ class PreferenceBatch(_Movable):
 
 @dataclass(frozen=True)
 class DistillBatch(_Movable):
-    """Text that a student learns from a teacher, in packed rows.
+    """Text on which a student learns its teacher's distribution, in packed rows.
 
-    `target_mask` B x T is True at the C tokens that are to be predicted, never at a document's first: nothing stands before it.
-    `n_tokens` counts those of the whole optimizer step, over all micro-batches: the denominator of means. `is_text` is False where
-    the student wrote the text itself. `top_ids` C x K and `top_logprobs` C x (K + 1) (C x K where K is the vocabulary) are what a
-    cache knows of the teacher at those tokens, in the order of the rows: its likeliest tokens with their log-probs, and that of
-    all others together (`functional.distillation.lumped`); None where the teacher itself is asked.
+    `target_mask` B x T is True at the C tokens to predict; never at a document's first token, which has no context.
+    `n_tokens` counts the target tokens of the whole optimizer step, over all micro-batches: the denominator of means.
+    `is_on_policy` is True if the student sampled the text itself. `top_ids` C x K and `top_logprobs` C x (K + 1) (C x K if K is the
+    vocabulary) come from a cache of the teacher, in row order: its K likeliest tokens with their log-probs, then the log-prob of
+    all other tokens together (`functional.distillation.lumped`); None if the teacher model itself computes them.
     """
 
     tokens: TokenBatch
     target_mask: Tensor
     n_tokens: int
-    is_text: bool = True
+    is_on_policy: bool = False
     top_ids: Tensor | None = None
     top_logprobs: Tensor | None = None
 
@@ -171,10 +171,10 @@ class Generation(_Movable):
     """Completions of R rows, right-padded to the longest.
 
     completion_ids R x T; completion_mask R x T, EOS included; policy_logprobs R x T, of softmax(logits /
-    sampling_temperature); sampler_logprobs R x T, of the distribution really drawn from (top-p renormalises it);
-    finished R, True where EOS ended the row; routes L x R x T x K, the experts chosen where each token was predicted, and
-    prompt_routes L x R x Tp x K, those of the prompt's tokens but its last, which predicts the first completion token
-    (left-padded with -1), when the sampler records them, else empty.
+    sampling_temperature); sampler_logprobs R x T, of the distribution actually drawn from (top-p renormalises it);
+    finished R, True if EOS ended the row. routes L x R x T x K: the experts chosen at the position that predicted each token;
+    prompt_routes L x R x Tp x K: the experts of the prompt tokens except the last, which predicts the first completion token
+    (left-padded with -1). Both are empty unless the sampler records routes.
     """
 
     completion_ids: Tensor
@@ -200,7 +200,7 @@ class LatentCache(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A language model as sampling and scoring see it: ours and the HuggingFace adapter fit it."""
+    """The interface of a language model for sampling and scoring; our backbone and the HuggingFace adapter implement it."""
 
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         """Packed rows to normed hidden states; `replayed_LBTK` names experts to take instead of choosing (-1: choose)."""
@@ -219,7 +219,10 @@ class Backbone(Protocol):
     def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: Any) -> BackboneOutput:
-        """R x T newest tokens (left-padded; `is_token` R x T) to normed hidden R x T x D, filling a cache of its own making."""
+        """Map the R x T newest tokens (left-padded; `is_token` R x T) to normed hidden R x T x D, and append them to `cache`.
+
+        `cache` comes from this backbone's `new_cache`.
+        """
         ...
 
 
@@ -227,26 +230,26 @@ class Backbone(Protocol):
 class DraftingBackbone(Backbone, Protocol):
     """A `Backbone` whose first MTP module drafts the token after the next (V3 section 5.4.3).
 
-    Its caches know, besides, `room`, `forget_newest` and `close_gaps` (`model/kv_cache.py`).
+    Its caches also have `room`, `forget_newest` and `close_gaps` (`model/kv_cache.py`).
     """
 
     @property
     def mtp_depth(self) -> int:
-        """How many MTP modules there are; without one nothing can be drafted."""
+        """The number of MTP modules; 0 means that nothing can be drafted."""
         ...
 
     def new_mtp_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
 
     def step_mtp(self, hidden: Tensor, next_ids: Tensor, is_token: Tensor, cache: Any) -> Tensor:
-        """Hidden R x T x D of `step` and the tokens R x T one place further on, to R x T x D for `unembed`."""
+        """Map `step`'s hidden R x T x D and the tokens R x T one position later to hidden R x T x D for `unembed`."""
         ...
 
 
 @runtime_checkable
 class Balanced(Protocol):
-    """A `Backbone` whose experts are kept in balance by biases, as the stages that move them see it (V3 section 2.1.2).
+    """A `Backbone` whose experts are balanced by routing biases, which the training stages update (V3 section 2.1.2).
 
-    A dense model has none: its `expert_bias` is empty (L = 0) and setting it does nothing.
+    A dense model has no experts: its `expert_bias` is empty (L = 0) and setting it does nothing.
     """
 
     def expert_bias(self) -> Tensor:
@@ -259,10 +262,10 @@ class Balanced(Protocol):
 
 
 class GenerateFn(Protocol):
-    """Samples `copies` completions for each of P prompts, the copies of a prompt next to each other (R = P * copies).
+    """Samples `copies` completions for each of P prompts (R = P * copies); the completions of one prompt are adjacent rows.
 
-    `keys` R x 3 (rollout, prompt, sample) and the position alone decide each draw. `max_new_tokens` None is the sampler's own
-    limit.
+    Each random draw depends only on the row's `keys` R x 3 (rollout, prompt, sample) and the position. `max_new_tokens=None` means
+    the sampler's own limit.
     """
 
     def __call__(
@@ -272,7 +275,7 @@ class GenerateFn(Protocol):
 
 @dataclass(frozen=True)
 class Drafts:
-    """How many drafted tokens were put to the model, and how many of them it drew itself."""
+    """Counts of speculative decoding: tokens `proposed` by the draft, and of these the tokens `accepted` by the model."""
 
     proposed: int = 0
     accepted: int = 0
@@ -283,6 +286,6 @@ class Drafts:
 
 @runtime_checkable
 class Drafting(Protocol):
-    """A `GenerateFn` that drafts: `drafts` are those of its latest call."""
+    """A `GenerateFn` with speculative decoding; `drafts` holds the counts of its latest call."""
 
     drafts: Drafts

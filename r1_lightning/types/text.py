@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 Language = Literal["en", "zh"]
-# What judges the answers of a task: see `rewards/judges.py`.
+# The rule that judges a task's answers; `rewards/judges.py` maps each name to a reward.
 JudgeName = Literal["exact", "math", "code", "reasoning_gym"]
 
 
@@ -19,9 +19,8 @@ JudgeName = Literal["exact", "math", "code", "reasoning_gym"]
 class Problem:
     """One question with its reference answer.
 
-    `problem_id` is equal for the same problem whatever its wording or the order of its operands, so that sets of
-    problems can be compared; `level` grows with difficulty. `earlier` are the turns of the conversation that came before the
-    question, each what was asked and what was replied.
+    `problem_id` is the same for every wording of a problem and every order of its operands, so that sets of problems can be
+    compared; `level` grows with difficulty. `earlier` holds the conversation's turns before the question, as (question, reply).
     """
 
     question: str
@@ -46,7 +45,7 @@ class Completion:
 class Verdict:
     """A reward function's judgement: a score (1.0 is right, 0.0 is wrong) and a short reason for people.
 
-    `timed_out`: the score stands for no judgement, because judging took longer than it may.
+    `timed_out` is True if judging passed its time limit; the score is then no judgement.
     """
 
     score: float
@@ -72,21 +71,21 @@ class BatchRewardFunction(RewardFunction, Protocol):
 
 @runtime_checkable
 class AccuracyFunction(RewardFunction, Protocol):
-    """A reward for right answers in their place, which knows its lenient form: right at the end, in any form."""
+    """A reward for right answers in the required format; `leniently` returns one that accepts a final answer in any format."""
 
     def leniently(self) -> RewardFunction: ...
 
 
 @runtime_checkable
 class VotingFunction(RewardFunction, Protocol):
-    """A reward for right answers that knows which answers are equal, so that samples can vote by the equality it scores by."""
+    """A reward for right answers that also decides whether two answers are equal, so that a majority vote uses its equality."""
 
     def ballot(self, problem: Problem, completion: Completion) -> str | None:
-        """The answer that a completion votes for, in any form; None where it gives none."""
+        """Return the answer for which a completion votes, in any format; None if it gives no answer."""
         ...
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> Sequence[bool]:
-        """Whether the two ballots of each pair are one answer."""
+        """True for each pair whose two ballots are the same answer."""
         ...
 
 
@@ -100,16 +99,17 @@ class StepVerdict:
 
 
 class Scorer(Protocol):
-    """A model that gives (question, response) pairs a number each, higher for the better: a trained reward model."""
+    """A trained reward model: maps each (question, response) pair to a number, higher for a better response."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]: ...
 
 
 @runtime_checkable
 class ModelReward(RewardFunction, Protocol):
-    """A reward that asks trained models. Each is an input of the stage: `part_of_model` maps its role to what it is shown.
+    """A reward that takes its score from trained models, each an input of the stage.
 
-    A configuration makes the reward without a model, because a model cannot stand in YAML; `with_scorers` gives one that has it.
+    `part_of_model` maps each model's role to the part of a completion that the model reads. YAML cannot hold a model, so a
+    configuration makes the reward without one; `with_scorers` returns a copy that has its models.
     """
 
     @property
@@ -120,7 +120,7 @@ class ModelReward(RewardFunction, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two responses to one question; `chosen` is the better one. `score_gap`: by how much a judge said so, None if it did not."""
+    """Two responses to one question; `chosen` is better. `score_gap` is the judge's score difference, None if not scored."""
 
     question: str
     chosen: str
@@ -142,9 +142,9 @@ PreferenceItem = Preference | LabelledResponse
 
 @dataclass(frozen=True, slots=True)
 class ChatExample:
-    """A question and the completion to be learned; `where` it was read ("train.jsonl, line 7"), and what else is known of it.
+    """A question and the completion to learn; `where` is its place in the source ("train.jsonl, line 7"), for error messages.
 
-    `earlier` as in `Problem`: it belongs to the prompt, and is not learned.
+    `metadata` holds the row's other known fields. `earlier` is as in `Problem`: its turns belong to the prompt and are not learned.
     """
 
     question: str
@@ -155,23 +155,23 @@ class ChatExample:
 
 
 class PreferenceSource(Protocol):
-    """Where a reward model's data come from; deterministic, and `content_version` as in `ProblemSource`."""
+    """The source of a reward model's data; deterministic. `content_version` is as in `ProblemSource`."""
 
     @property
     def content_version(self) -> str: ...
 
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
-        """All there are, or the first `wanted` of an endless sequence; all of one kind."""
+        """Return all items, or the first `wanted` of an endless sequence; either all pairs or all labelled responses."""
         ...
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
-        """`count` items on questions that are never trained on."""
+        """Return `count` items on questions of the test split, which training never sees."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A question with the whole completion that a teacher wrote to it; `earlier` as in `Problem`."""
+    """A question with a teacher's whole completion; `earlier` is as in `Problem`."""
 
     question: str
     completion: str
@@ -179,23 +179,23 @@ class Trace:
 
 
 class SharedVocabulary(Protocol):
-    """As much of a tokenizer as says whether two of them are the same."""
+    """The part of a tokenizer's interface that decides whether two tokenizers are the same."""
 
     eos_id: int
 
     def vocabulary(self) -> Mapping[str, int]:
-        """Each token's spelling with its id."""
+        """Return each token's spelling and its id."""
         ...
 
 
 class TraceSource(Protocol):
-    """Where a student's text comes from; `content_version` as in `ProblemSource`."""
+    """The source of a student's text; `content_version` is as in `ProblemSource`."""
 
     @property
     def content_version(self) -> str: ...
 
     def traces(self) -> Sequence[Trace]:
-        """All there are, in an order of their own."""
+        """Return all traces, always in the same order."""
         ...
 
 

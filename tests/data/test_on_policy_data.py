@@ -26,7 +26,7 @@ def test_a_step_is_one_completion_of_each_of_its_problems() -> None:
     found = steps(1.0, miniature, [2])(2)
     prompts = [CharTokenizer().encode(PLAIN.render(Sums().train_problem(0, 12 + n).question)) for n in range(6)]
     generation = miniature.sampler()(prompts, 1, rollout_keys(2, 6, 1))
-    assert not found.is_text and len(found.rows) == 6
+    assert found.is_on_policy and len(found.rows) == 6
     for number, (row, prompt) in enumerate(zip(found.rows, prompts, strict=True)):
         length = int(generation.completion_mask[number].sum())
         assert list(row.ids) == prompt + generation.completion_ids[number, :length].tolist()
@@ -45,7 +45,7 @@ def test_the_share_is_drawn_from_seed_and_step() -> None:
 def test_the_other_steps_are_text() -> None:
     miniature = Miniature()
     none = steps(0.0, miniature, [5])(1)
-    assert none.is_text and none.rows == miniature.traces().text()(1).rows
+    assert not none.is_on_policy and none.rows == miniature.traces().text()(1).rows
 
 
 def test_text_of_another_moment_is_refused() -> None:
@@ -74,7 +74,7 @@ def test_each_step_learns_what_the_weights_of_that_step_wrote(tmp_path: Path) ->
     trainer(3, tmp_path, spies, accumulate_grad_batches=2).fit(miniature.distill(), datamodule=module)
     assert len(asked) == 3 and len(set(asked)) == 3
     assert asked == at_start[::2] == at_start[1::2]
-    assert len({batch.n_tokens for batch in batches[:2]}) == 1 and not any(batch.is_text for batch in batches)
+    assert len({batch.n_tokens for batch in batches[:2]}) == 1 and all(batch.is_on_policy for batch in batches)
     assert sum(int(batch.target_mask.sum()) for batch in batches[:2]) == batches[0].n_tokens
 
 

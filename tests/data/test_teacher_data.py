@@ -60,7 +60,7 @@ def test_every_token_but_a_documents_first_is_learned() -> None:
     batch = data()[0]
     first = batch.tokens.position_ids == 0
     assert torch.equal(batch.target_mask, batch.tokens.is_token & ~first)
-    assert batch.n_tokens == int(batch.target_mask.sum()) and batch.is_text
+    assert batch.n_tokens == int(batch.target_mask.sum()) and not batch.is_on_policy
 
 
 def test_random_access_and_the_seed() -> None:

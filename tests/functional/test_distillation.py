@@ -202,7 +202,7 @@ def test_alpha_0_on_the_students_own_text_is_a_loss_of_0_with_a_gradient_of_0(di
     hidden = torch.randn(n_tokens, 4, generator=generator).requires_grad_()
     head = torch.randn(6, 4, generator=generator)
     targets = torch.randint(6, (n_tokens,), generator=generator)
-    own = StudentTokens(hidden, targets, lambda h: h @ head.T, 6, n_tokens, is_text=False)
+    own = StudentTokens(hidden, targets, lambda h: h @ head.T, 6, n_tokens, is_on_policy=True)
     teacher = FullTeacher(torch.randn(n_tokens, 4, generator=generator), lambda h: h @ head.T)
     output = Distillation(divergence, alpha=0.0)(own, teacher)
     output.loss.backward()
@@ -220,7 +220,7 @@ def test_alpha_1_does_not_look_at_the_text() -> None:
 
 
 def test_the_students_own_text_has_no_right_token() -> None:
-    student, teacher, leaves = case(is_text=False)
+    student, teacher, leaves = case(is_on_policy=True)
     loss = Distillation(ReverseKL(), 0.25, 2.0)(student, teacher).loss
     pure = Distillation(ReverseKL(), 1.0, 2.0)(student, teacher).loss
     torch.testing.assert_close(loss, 0.25 * pure)

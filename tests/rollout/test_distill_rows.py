@@ -60,8 +60,8 @@ def test_packed_by_hand() -> None:
     assert batch.tokens.token_ids.tolist() == [[1, 2, 3, EOS, 6, EOS], [4, 5, EOS, PAD, PAD, PAD]]
     assert batch.target_mask.int().tolist() == [[0, 0, 1, 1, 0, 1], [0, 1, 1, 0, 0, 0]]
     assert batch.tokens.document_ids.tolist() == [[1, 1, 1, 1, 2, 2], [1, 1, 1, 0, 0, 0]]
-    assert batch.n_tokens == 5 and batch.is_text and batch.top_ids is None
-    assert collate_distill(rows[1:2], 6, PAD, 2, is_text=False).tokens.token_ids.tolist() == [[4, 5, EOS]]
+    assert batch.n_tokens == 5 and not batch.is_on_policy and batch.top_ids is None
+    assert collate_distill(rows[1:2], 6, PAD, 2, is_on_policy=True).tokens.token_ids.tolist() == [[4, 5, EOS]]
 
 
 def test_a_row_that_does_not_fit_is_refused() -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from r1_lightning.rollout.rejecting import KEPT, REASONS, JudgedSample, KeepRules, one_per_equations
+from r1_lightning.rollout.rejecting import KEPT, REASONS, JudgedSample, KeepRules, distinct_by_equations
 from r1_lightning.text.equations import equations
 from r1_lightning.text.readability import Readability
 from r1_lightning.text.reasoning_format import reasoned
@@ -91,16 +91,16 @@ def test_the_first_come_within_the_limit() -> None:
 def test_on_a_tie_the_path_further_from_the_others_is_kept() -> None:
     """1+1=2 twice: to "xyz 2+2=4" (9 characters) the first has distance 5 ("xyz " and "2+2=4" aside), the second more."""
     texts = ["xyz 2+2=4", "xyz 1+1=2", "a much longer way to say that 1+1=2"]
-    assert one_per_equations(texts, [0, 1, 2]) == {0, 2}
-    assert one_per_equations(texts, [0, 2, 1]) == {0, 2}
-    assert one_per_equations(texts, [1, 2]) == {1}, "no other path: both are at distance 0, and the first stays"
+    assert distinct_by_equations(texts, [0, 1, 2]) == {0, 2}
+    assert distinct_by_equations(texts, [0, 2, 1]) == {0, 2}
+    assert distinct_by_equations(texts, [1, 2]) == {1}, "no other path: both are at distance 0, and the first stays"
 
 
 def test_algorithm_1_against_a_plain_reading() -> None:
     """The paper's loop, written with lists and a textbook distance, on every order of six paths."""
     paths = ["1+1=2", "so 1+1=2 it is", "2+2=4", "4 = 2+2=4 indeed, yes", "3+3=6 and 1+1=2", "words"]
     for order in itertools.permutations(range(6)):
-        assert one_per_equations(paths, order) == _plain_reading(paths, order)
+        assert distinct_by_equations(paths, order) == _plain_reading(paths, order)
 
 
 def _plain_reading(paths: list[str], order: tuple[int, ...]) -> set[int]:

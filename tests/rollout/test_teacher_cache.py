@@ -109,7 +109,7 @@ def test_whatever_decides_the_content_decides_the_name(tmp_path: Path) -> None:
     ]
     assert len(set(names)) == len(names)
     # What does not: the denominator of the step, and whoever wrote the text.
-    assert cache(tmp_path).path_of(replace(data, n_tokens=1, is_text=False)) == names[0]
+    assert cache(tmp_path).path_of(replace(data, n_tokens=1, is_on_policy=True)) == names[0]
 
 
 def test_a_second_run_finds_the_shards_and_goes_on_behind_the_last(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ ROWS = [DistillRow((1, 10, 2, 12, 3, EOS), 4), DistillRow((4, 10, 4, 12, 8, EOS)
 N_TOKENS = 2 + 5 + 2
 
 
-def batch(rows: list[DistillRow] = ROWS, is_text: bool = True) -> DistillBatch:
-    return collate_distill(rows, 12, PAD, N_TOKENS, is_text)
+def batch(rows: list[DistillRow] = ROWS, is_on_policy: bool = False) -> DistillBatch:
+    return collate_distill(rows, 12, PAD, N_TOKENS, is_on_policy)
 
 
 def step(batches: list[DistillBatch], folder: Path, objective: Any = None, **settings: Any) -> Backward:
@@ -31,7 +31,7 @@ def step(batches: list[DistillBatch], folder: Path, objective: Any = None, **set
 
 
 @torch.no_grad()
-def by_loops(alpha: float, t: float, is_text: bool = True) -> float:
+def by_loops(alpha: float, t: float, is_on_policy: bool = False) -> float:
     """KL(teacher, student) T^2 alpha + (1 - alpha) CE of each learned token of each text alone, in float64."""
     student, teacher = Miniature().model.eval(), Miniature().teacher().model
     total = 0.0
@@ -45,17 +45,17 @@ def by_loops(alpha: float, t: float, is_text: bool = True) -> float:
             p, q = (v[place - 1] / t).softmax(-1), (z[place - 1] / t).softmax(-1)
             divergence = math.fsum((p * (p / q).log()).tolist())
             hard = -float(z[place - 1].log_softmax(-1)[row.ids[place]])
-            total += alpha * t * t * divergence + (1 - alpha) * hard * is_text
+            total += alpha * t * t * divergence + (1 - alpha) * hard * (not is_on_policy)
     return total / N_TOKENS
 
 
-@pytest.mark.parametrize("is_text", [True, False])
-def test_the_loss_by_loops(tmp_path: Path, is_text: bool) -> None:
-    done = step([batch(is_text=is_text)], tmp_path, Distillation(ForwardKL(), 0.6, 2.0))
-    assert done.loss == pytest.approx(by_loops(0.6, 2.0, is_text), rel=1e-5)
+@pytest.mark.parametrize("is_on_policy", [False, True])
+def test_the_loss_by_loops(tmp_path: Path, is_on_policy: bool) -> None:
+    done = step([batch(is_on_policy=is_on_policy)], tmp_path, Distillation(ForwardKL(), 0.6, 2.0))
+    assert done.loss == pytest.approx(by_loops(0.6, 2.0, is_on_policy), rel=1e-5)
     assert done.metrics["train/divergence"] == pytest.approx(by_loops(1.0, 2.0) / 4, rel=1e-5)
     assert done.metrics["train/cross_entropy"] == pytest.approx(by_loops(0.0, 1.0), rel=1e-5)
-    assert done.metrics["train/on_policy"] == (not is_text)
+    assert done.metrics["train/on_policy"] == is_on_policy
 
 
 def test_two_micro_batches_are_one_step(tmp_path: Path) -> None:
