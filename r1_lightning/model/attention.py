@@ -74,8 +74,8 @@ class AttentionKind(AttentionSettings, Protocol):
         """What `Attention.step` must know of new columns: which are tokens, and what each may look at (True: attend)."""
         ...
 
-    def head_dim(self, config: ModelConfig) -> int:
-        """Width of a head without a rotary part of its own (V2's d_h)."""
+    def mha_head_dim(self, config: ModelConfig) -> int:
+        """Width of the keys and values that plain attention with the same heads would cache (d_h in V2's Table 1)."""
         ...
 
     def cached_elements(self, config: ModelConfig) -> int:

@@ -25,7 +25,7 @@ def own_elements(config: ModelConfig) -> int:
 def cache_elements(config: ModelConfig) -> dict[str, int]:
     """Elements per token of a model with MLA, and by other kinds. Of a hybrid only the layers that have a cache count."""
     cached = [kind for kind in layer_kinds(config) if kind.cached_elements(config)]
-    width, layers = cached[0].head_dim(config), len(cached)
+    width, layers = cached[0].mha_head_dim(config), len(cached)
     return {
         "MHA": 2 * config.n_heads * width * layers,
         "GQA": 2 * min(GQA_GROUPS, config.n_heads) * width * layers,

@@ -107,7 +107,7 @@ class LightningKind:
         """All new columns go on where the state stands."""
         return block_plan(torch.zeros_like(is_token_RT, dtype=torch.long), is_token_RT, BLOCK_TOKENS)
 
-    def head_dim(self, config: ModelConfig) -> int:
+    def mha_head_dim(self, config: ModelConfig) -> int:
         return config.lightning_head_dim
 
     def cached_elements(self, config: ModelConfig) -> int:

@@ -152,7 +152,7 @@ class MLAKind:
         """R x 1 x NT x S."""
         return step_mask(attend_R1TS, config.n_heads, dtype)
 
-    def head_dim(self, config: ModelConfig) -> int:
+    def mha_head_dim(self, config: ModelConfig) -> int:
         return config.qk_nope_head_dim
 
     def cached_elements(self, config: ModelConfig) -> int:
