@@ -56,6 +56,8 @@ STAGE_OF = {
     "objective/helpful": "reward_model",
     "objective/safety": "reward_model",
 }
+# What judges each task's answers, which is also the name of a reward that can.
+JUDGED_BY = {path.stem: yaml.safe_load(path.read_text()).get("judge", "exact") for path in CONFIGS.glob("task/*.yaml")}
 # Options that only another option has room for.
 GOES_WITH = {
     "rollout/paper": ["model=v3_671b"],
@@ -64,12 +66,7 @@ GOES_WITH = {
     "reward/r1_math": ["task.template=r1"],
     "reward/r1_stage_1_code": ["task=programs"],
     "reward/reasoning_gym": ["task=reasoning_gym"],
-    **{
-        f"task/{name}": ["reward=math"]
-        for name in ("aime24", "cmath", "gpqa", "gsm8k", "gsm8k_hub", "math500", "rows", "trl", "verl")
-    },
-    **{f"task/{name}": ["reward=code"] for name in ("humaneval", "livecodebench", "mbpp", "programs")},
-    "task/reasoning_gym": ["reward=reasoning_gym"],
+    **{f"task/{name}": [f"reward={judge}"] for name, judge in JUDGED_BY.items() if judge != "exact"},
     "reward/r1_opened": ["task.template=deepseek_r1"],
     "reward/r1_tiny_stage_2": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],
