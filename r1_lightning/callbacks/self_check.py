@@ -27,7 +27,8 @@ from r1_lightning.functional.kl import k3
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.agreement import RowAgreement, row_agreement
 from r1_lightning.rollout.collate import collate, minibatch_rows
-from r1_lightning.rollout.groups import Rollout, RolloutMaker
+from r1_lightning.rollout.groups import RolloutMaker
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.types.errors import InvalidInput, require_int, require_number

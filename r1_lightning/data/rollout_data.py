@@ -24,7 +24,8 @@ from r1_lightning.data.step_loader import StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import micro_batches
 from r1_lightning.rollout.dynamic_sampling import until_informative
-from r1_lightning.rollout.groups import Rollout, RolloutConfig, RolloutMaker, completion_texts
+from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -138,25 +139,23 @@ class RolloutDataset:
             return
         problems = [Problem(**problem) for problem in state["problems"]]
         maker = self.maker
-        prompts = maker.prompts(problems)
         generation = Generation(**state["generation"])
-        texts = completion_texts(generation, maker.tokenizer)
         self._use(
             Rollout(
-                state["number"],
-                state["policy_version"],
-                problems,
-                prompts,
-                texts,
-                generation,
-                state["rewards"],
-                state["parts"],
-                state["advantages"],
-                state["drawn_groups"],
-                Drafts(**state.get("drafts", {})),  # checkpoints made before there were drafts lack them
-                state.get("timeouts", 0),  # and those made before there was a verifier, these
-                state.get("reasons", {}),
-                maker.template.form,
+                problems=problems,
+                prompts=maker.prompts(problems),
+                texts=completion_texts(generation, maker.tokenizer),
+                generation=generation,
+                rewards=state["rewards"],
+                parts=state["parts"],
+                timeouts=state.get("timeouts", 0),  # checkpoints made before there was a verifier lack them
+                reasons=state.get("reasons", {}),
+                advantages=state["advantages"],
+                number=state["number"],
+                policy_version=state["policy_version"],
+                drawn_groups=state["drawn_groups"],
+                drafts=Drafts(**state.get("drafts", {})),  # and those made before there were drafts, these
+                form=maker.template.form,
             )
         )
 

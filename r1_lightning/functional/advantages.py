@@ -50,6 +50,15 @@ def group_relative_advantages(rewards_PG: Float[Tensor, "P G"], scale: str = "po
     return torch.where(equal_P1, 0.0, centred / torch.where(equal_P1, 1.0, std_P1))
 
 
+def leave_one_out_advantages(rewards_PG: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
+    """RLOO (Ahmadian et al. 2024, arXiv:2402.14740): A_i = r_i - mean of the other G - 1 rewards, P x G.
+
+    It is G / (G - 1) times the reward less the mean of all. Raises ValueError where a reward is not finite.
+    """
+    group_size = rewards_PG.shape[1]
+    return group_relative_advantages(rewards_PG, "none") * (group_size / (group_size - 1))
+
+
 def per_token(advantages_PG: Float[Tensor, "P G"], completion_mask_RT: Bool[Tensor, "R T"]) -> Float[Tensor, "R T"]:
     """Outcome supervision: every token of a completion gets the completion's advantage, R x T; 0 outside of the mask."""
     return torch.where(completion_mask_RT, advantages_PG.flatten().unsqueeze(1), 0.0)

@@ -13,9 +13,10 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from r1_lightning.rollout.groups import Rollout, RolloutConfig
+from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.packing import PackedRows
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 
@@ -37,12 +38,11 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
 
     Raises InvalidInput where a prompt with its completion is longer than a row.
     """
-    group_size = rollout.rewards.shape[1]
     generation = rollout.generation
     lengths = generation.completion_mask.sum(1)
     chosen = rows.tolist()
     trained = generation.finished[rows] | train_on_truncated
-    prompts = [list(rollout.prompts[row // group_size]) for row in chosen]
+    prompts = [list(rollout.prompts[row // rollout.group_size]) for row in chosen]
     documents = [
         prompt + generation.completion_ids[row, : lengths[row]].tolist()
         for prompt, row in zip(prompts, chosen, strict=True)
@@ -54,29 +54,31 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
         )
     packed = PackedRows(documents, row_tokens, pad_id)
     shape = packed.token_ids.shape
-    old, sampler, advantages = torch.zeros(shape), torch.zeros(shape), torch.zeros(shape)
+    numbers = {
+        "old_logprobs": generation.policy_logprobs,
+        "sampler_logprobs": generation.sampler_logprobs,
+        "advantages": rollout.advantages,
+    }  # of each completion token, R x T
+    placed = {name: torch.zeros(shape) for name in numbers}
     mask = torch.zeros(shape, dtype=torch.bool)
     sequence_ids = torch.full(shape, -1, dtype=torch.long)
     for sequence, (row, (line, column)) in enumerate(zip(chosen, packed.spans, strict=True)):
         start, end = column + len(prompts[sequence]), column + len(documents[sequence])
         mask[line, start:end] = trained[sequence]
-        old[line, start:end] = generation.policy_logprobs[row, : lengths[row]]
-        sampler[line, start:end] = generation.sampler_logprobs[row, : lengths[row]]
-        advantages[line, start:end] = rollout.advantages[row, : lengths[row]]
+        for name, number_RT in numbers.items():
+            placed[name][line, start:end] = number_RT[row, : lengths[row]]
         sequence_ids[line, column:end] = sequence
     routes = packed_routes(rollout, chosen, prompts, packed) if generation.routes.numel() else None
     return GRPOBatch(
         tokens=packed.batch(slice(None)),
         completion_mask=mask,
-        old_logprobs=old,
-        sampler_logprobs=sampler,
         sequence_ids=sequence_ids,
-        advantages=advantages,
         completion_tokens=lengths[rows].float(),
         n_sequences=len(chosen),
         n_tokens=int(mask.sum()),
         policy_version=rollout.policy_version,
         routes=routes,
+        **placed,
     )
 
 

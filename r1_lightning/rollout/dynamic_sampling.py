@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from r1_lightning.functional.advantages import zero_variance_groups
 from r1_lightning.rollout.generations import joined, rows_of
-from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.types.tensors import Drafts
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
@@ -48,14 +48,14 @@ def until_informative(
 def teaching_groups(rollout: Rollout, train_on_truncated: bool) -> Tensor:
     """P booleans: the rewards are numbers that differ, and a completion that is trained on has an advantage."""
     teaches_R = (rollout.advantages != 0).any(1) & (rollout.generation.finished | train_on_truncated)
-    differs_P = rollout.rewards.isfinite().all(1) & ~zero_variance_groups(rollout.rewards)
+    differs_P = rollout.is_judged & ~zero_variance_groups(rollout.rewards)
     return differs_P & teaches_R.view(rollout.rewards.shape).any(1)
 
 
 def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:
     """The groups where `keep_P` is True, in their order."""
     groups = keep_P.nonzero().squeeze(1)
-    group_size = rollout.rewards.shape[1]
+    group_size = rollout.group_size
     rows = (groups.unsqueeze(1) * group_size + torch.arange(group_size)).flatten()
     numbers = groups.tolist()
     return replace(

@@ -1,4 +1,4 @@
-"""A rollout: G completions for each of P prompts, judged and turned into group-relative advantages.
+"""How a rollout is made: G completions for each of P prompts are sampled, judged, and given advantages.
 
 R1-Zero's numbers (Nature supplement, B.4): 32 questions x 16 outputs per step, 8,192 outputs per rollout split into 16
 minibatches. `RolloutConfig` holds the same numbers for any size.
@@ -6,27 +6,25 @@ minibatches. `RolloutConfig` holds the same numbers for any size.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from r1_lightning.functional.advantages import SCALES, zero_variance_groups
+from r1_lightning.functional.advantages import SCALES
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.judging import Judge
+from r1_lightning.rollout.advantage_estimators import AdvantageEstimator, estimated_advantages, estimator_of
+from r1_lightning.rollout.judging import judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.prompts import prompt_ids
+from r1_lightning.rollout.results import Rollout, Samples
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.text.code_tests import TESTS
-from r1_lightning.text.language import is_mixed
-from r1_lightning.text.readability import spoken
-from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
-from r1_lightning.types.tensors import Drafts, GenerateFn, Generation
+from r1_lightning.types.tensors import GenerateFn, Generation
 from r1_lightning.types.text import Problem
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
@@ -44,6 +42,7 @@ class RolloutConfig:
     is off). Without `train_on_truncated`, completions that the length limit cut off are masked out of the loss. The sampling
     fields are those of `SamplingConfig`; from optimizer step `longer_from_step` on, `longer_max_new_tokens` is the limit.
     `sampler` makes what draws the completions, by default our own `Sampler` (others: `vllm_sampler.VLLM`, `mtp_drafts.MTPDrafts`).
+    `advantages` turns rewards into advantages; None is R1's comparison within the group (others: `advantage_estimators`).
     """
 
     prompts_per_rollout: int = 32
@@ -61,6 +60,7 @@ class RolloutConfig:
     longer_from_step: int | None = None
     longer_max_new_tokens: int | None = None
     sampler: SamplerMaker = Sampler
+    advantages: AdvantageEstimator | None = None
 
     def __post_init__(self) -> None:
         require_int("rollout.prompts_per_rollout", self.prompts_per_rollout, 1)
@@ -75,6 +75,7 @@ class RolloutConfig:
         require(isinstance(truncated, bool), "rollout.train_on_truncated", truncated, "true or false")
         self._check_longer()
         require(callable(self.sampler), "rollout.sampler", self.sampler, "a node with a _target_, as in rollout=vllm")
+        self._check_advantages()
         rows = self.prompts_per_rollout * self.group_size
         require(
             rows % self.minibatches_per_rollout == 0,
@@ -98,6 +99,14 @@ class RolloutConfig:
             require_int("rollout.longer_from_step", start, 0)
             require_int("rollout.longer_max_new_tokens", limit, self.max_new_tokens)
 
+    def _check_advantages(self) -> None:
+        """An estimator of another kind divides by nothing of the group's."""
+        if self.advantages is not None:
+            given = callable(self.advantages)
+            require(given, "rollout.advantages", self.advantages, "a node with a _target_, as in objective=rloo")
+            allowed = f"with rollout.advantages={type(self.advantages).__name__} it must be none"
+            require(self.advantage_scale == "none", "rollout.advantage_scale", self.advantage_scale, allowed)
+
     @property
     def longest_completion(self) -> int:
         """The length limit at the end of training, in tokens."""
@@ -111,73 +120,6 @@ class RolloutConfig:
     @property
     def sampling(self) -> SamplingConfig:
         return SamplingConfig(self.sampling_temperature, self.top_p, self.max_new_tokens)
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Judged completions of one rollout, with what is needed to train on them and to show them.
-
-    `rewards` are P x G; `parts` holds each reward function's scores P x G under its name; `advantages` are per completion
-    token, R x T, 0 elsewhere. `drawn_groups` counts the groups that were sampled to fill it, P without dynamic sampling.
-    `drafts` counts what was drafted while all of these were sampled: nothing, unless the sampler drafts. `reasons` says, by the
-    name of the reward function, why each of the R completions got its score. `form` is the form that the template asks for.
-    """
-
-    number: int
-    policy_version: int
-    problems: Sequence[Problem]
-    prompts: Sequence[Sequence[int]]
-    texts: Sequence[str]
-    generation: Generation
-    rewards: Tensor
-    parts: Mapping[str, Tensor]
-    advantages: Tensor
-    drawn_groups: int
-    drafts: Drafts = field(default_factory=Drafts)
-    timeouts: int = 0
-    reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    form: str = R1_ZERO_FORM
-
-    @property
-    def zero_variance_fraction(self) -> float:
-        """Share of groups whose completions all got the same reward: they teach nothing. 0..1."""
-        return float(zero_variance_groups(self.rewards).float().mean())
-
-    def summary(self) -> dict[str, float]:
-        """Scalars to log, by metric name: means over completions, lengths in tokens, shares in 0..1."""
-        generation = self.generation
-        lengths = generation.completion_mask.sum(1).float()
-        group = self.rewards.shape[1]
-        asks_for_code = [TESTS in self.problems[number // group].metadata for number in range(len(self.texts))]
-        mixed = [is_mixed(spoken(text, code)) for text, code in zip(self.texts, asks_for_code, strict=True)]
-        return {
-            "rollout/reward_mean": float(self.rewards.nanmean()),
-            **{f"rollout/{name}_mean": float(scores.nanmean()) for name, scores in self.parts.items()},
-            "rollout/completion_tokens_mean": float(lengths.mean()),
-            # Over tokens, in nats. They differ under top-p alone: by how much is the mass that it cuts off.
-            "rollout/policy_logprob_mean": float(generation.policy_logprobs[generation.completion_mask].mean()),
-            "rollout/sampler_logprob_mean": float(generation.sampler_logprobs[generation.completion_mask].mean()),
-            "rollout/finished_fraction": float(generation.finished.float().mean()),
-            "rollout/zero_variance_fraction": self.zero_variance_fraction,
-            "rollout/unjudged_fraction": float((~self.rewards.isfinite().all(1)).float().mean()),
-            "rollout/drawn_groups": float(self.drawn_groups),
-            # Of all that were drawn: completions with a verdict of 0 because the verifier ran out of time.
-            "rollout/verifier_timeouts": self.timeouts / (self.drawn_groups * self.rewards.shape[1]),
-            "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
-            **self._faults(),
-            **self._draft_acceptance(),
-        }
-
-    def _faults(self) -> dict[str, float]:
-        """The share of completions that break each rule of the form, so that a format reward of 0 explains itself."""
-        form = FORMS[self.form]
-        broken = Counter(fault for text in self.texts for fault in form.parse(text).faults)
-        return {f"format/{fault}": broken[fault] / len(self.texts) for fault in form.faults}
-
-    def _draft_acceptance(self) -> dict[str, float]:
-        """The share of drafted tokens that the model drew itself, 0..1; nothing where nothing was drafted."""
-        drafts = self.drafts
-        return {"rollout/draft_acceptance": drafts.accepted / drafts.proposed} if drafts.proposed else {}
 
 
 def rollout_keys(number: int, prompts: int, group_size: int) -> Tensor:
@@ -199,13 +141,19 @@ def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[s
 
 @dataclass(frozen=True)
 class RolloutMaker:
-    """Makes rollout number n from the problems given to it: sample, decode, judge, compare within groups."""
+    """Makes rollout number n from the problems given to it: sample, decode, judge, estimate advantages."""
 
     generate: GenerateFn
     tokenizer: TextTokenizer
     template: ChatTemplate
     reward: WeightedSum
     config: RolloutConfig
+
+    @cached_property
+    def estimator(self) -> AdvantageEstimator:
+        """Chosen once. `InvalidInput` where the reward judges steps and the configured estimator is for outcomes."""
+        config = self.config
+        return estimator_of(config.advantages, config.advantage_scale, self.reward, self.tokenizer)
 
     def __call__(self, number: int, policy_version: int, problems: Sequence[Problem]) -> Rollout:
         """`problems` are the P problems of this rollout; `policy_version` is the optimizer step the sampler stands at.
@@ -217,22 +165,15 @@ class RolloutMaker:
         keys = rollout_keys(number, len(prompts), config.group_size)
         generation = self.generate(prompts, config.group_size, keys, config.max_new_tokens_at(policy_version))
         texts = completion_texts(generation, self.tokenizer)
-        judge = Judge(self.reward, self.tokenizer, config.group_size, config.advantage_scale)
-        judged = judge(problems, texts, generation, policy_version)
+        samples = Samples(problems=problems, prompts=prompts, texts=texts, generation=generation)
+        judged = judge(samples, self.reward, policy_version)
         return Rollout(
-            number,
-            policy_version,
-            problems,
-            prompts,
-            texts,
-            generation,
-            judged.rewards,
-            judged.parts,
-            judged.advantages,
+            **vars(judged),
+            advantages=estimated_advantages(self.estimator, judged),
+            number=number,
+            policy_version=policy_version,
             drawn_groups=len(problems),
             drafts=drafts_of(self.generate),
-            timeouts=judged.timeouts,
-            reasons=judged.reasons,
             form=self.template.form,
         )
 

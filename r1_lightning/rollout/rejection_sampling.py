@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 from r1_lightning.rewards.combine import WeightedSum, judge_all
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
-from r1_lightning.rollout.judging import completions_of
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.rejecting import CONTAMINATED, KEPT, NOT_JUDGED, JudgedSample, KeepRules
+from r1_lightning.rollout.results import Samples
 from r1_lightning.tasks.answered_file import RowSource
 from r1_lightning.tasks.decontaminate import NGRAM, Decontaminator
 from r1_lightning.text.chat_template import ChatTemplate
@@ -141,10 +141,11 @@ class BlockMaker:
         copies = self.settings.samples
         keys = rollout_keys(SAMPLED_ROLLOUT, len(problems), copies)
         keys[:, 1] = keys.new_tensor(numbers).repeat_interleave(copies)
-        generation = self.generate([self._prompt(problem) for problem in problems], copies, keys)
-        completions = completions_of(completion_texts(generation, self.tokenizer), generation)
-        rows = [problem for problem in problems for _ in range(copies)]
-        judged = self._judged(list(zip(rows, completions, strict=True)))
+        prompts = [self._prompt(problem) for problem in problems]
+        generation = self.generate(prompts, copies, keys)
+        texts = completion_texts(generation, self.tokenizer)
+        samples = Samples(problems=problems, prompts=prompts, texts=texts, generation=generation)
+        judged = self._judged(samples.pairs())
         for start in range(0, len(judged), copies):
             yield judged[start : start + copies]
 

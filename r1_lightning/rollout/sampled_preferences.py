@@ -15,8 +15,8 @@ from typing import ClassVar
 from r1_lightning.functional.advantages import SPREAD_FLOOR
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
-from r1_lightning.rollout.judging import completions_of
 from r1_lightning.rollout.prompts import prompt_ids
+from r1_lightning.rollout.results import Samples
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -71,9 +71,9 @@ class SampledPreferences:
         keys = rollout_keys(rollout, len(prompts), self.samples)
         keys[:, 1] += start
         generation = self.generate(prompts, self.samples, keys)
-        completions = completions_of(completion_texts(generation, self.tokenizer), generation)
-        rows = [problem for problem in problems for _ in range(self.samples)]
-        totals = [verdict.total for verdict in self.reward.judge_many(list(zip(rows, completions, strict=True)))]
+        texts = completion_texts(generation, self.tokenizer)
+        samples = Samples(problems=problems, prompts=prompts, texts=texts, generation=generation)
+        totals = [verdict.total for verdict in self.reward.judge_many(samples.pairs())]
         pairs = []
         for number, problem in enumerate(problems):
             own = range(number * self.samples, (number + 1) * self.samples)
@@ -81,5 +81,5 @@ class SampledPreferences:
             if high - low > SPREAD_FLOOR * max(1.0, abs(high), abs(low)):
                 rng = keyed_random("pair", rollout, start + number)
                 best, worst = (rng.choice([row for row in own if totals[row] == value]) for value in (high, low))
-                pairs.append(Preference(problem.question, completions[best].text, completions[worst].text))
+                pairs.append(Preference(problem.question, texts[best], texts[worst]))
         return pairs

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.rollout.collate import collate
-from r1_lightning.rollout.groups import Rollout
 from r1_lightning.rollout.keyed_random import keyed_seeds
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.sampler import Ends, SamplingConfig, device_of
 from r1_lightning.rollout.scoring import completion_index, reference_logprobs
 from r1_lightning.rollout.vllm_engine import VLLMEngine, tensor_digest, weights_digest
@@ -200,9 +200,7 @@ def policy_logprobs(
     The rows go through `collate` and `score_completions`, as in training, as many at a time as `scored_tokens` hold.
     """
     rows, width = generation.completion_ids.shape
-    unjudged = torch.zeros(len(prompts), rows // len(prompts))
-    no_advantages = torch.zeros(rows, width)
-    rollout = Rollout(0, 0, (), prompts, (), generation, unjudged, {}, no_advantages, len(prompts))
+    rollout = Rollout.unjudged(prompts, generation)
     longest = max(map(len, prompts)) + width
     module = backbone if isinstance(backbone, nn.Module) else nn.Identity()
     was_training = module.training

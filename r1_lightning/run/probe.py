@@ -25,7 +25,7 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import RolloutDataset
 from r1_lightning.rollout.collate import minibatches, split_rows
-from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.run.parts import build_parts, inject, set_up_torch, trainer_settings
 from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch, TokenBatch
 

@@ -12,6 +12,7 @@ from r1_lightning.functional.advantages import (
     SCALES,
     SPREAD_FLOOR,
     group_relative_advantages,
+    leave_one_out_advantages,
     per_token,
     process_advantages,
     zero_variance_groups,
@@ -147,6 +148,16 @@ def test_without_a_scale_it_is_dr_grpos_difference_to_the_mean():
     assert group_relative_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]), "none").tolist() == [[0.5, -0.5, -0.5, 0.5]]
     small = group_relative_advantages(torch.tensor([[0.9, 0.1]]), "none")
     torch.testing.assert_close(small, torch.tensor([[0.4, -0.4]]))
+
+
+def test_leave_one_out_literal_numbers_and_by_loops() -> None:
+    # 1 0 0 1: the first against (0 + 0 + 1) / 3: 2/3; the second against (1 + 0 + 1) / 3: -2/3.
+    found = leave_one_out_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(found, torch.tensor([[2 / 3, -2 / 3, -2 / 3, 2 / 3]]))
+    rewards = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    others = torch.stack([rewards[:, [j for j in range(5) if j != i]].mean(1) for i in range(5)], 1)
+    torch.testing.assert_close(leave_one_out_advantages(rewards), rewards - others)
+    assert leave_one_out_advantages(torch.full((1, 4), 0.1)).tolist() == [[0.0] * 4]
 
 
 def test_every_token_of_a_completion_shares_its_advantage():

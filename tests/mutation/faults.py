@@ -174,7 +174,7 @@ FAULTS = (
         "functional/advantages.py",
         "placed_RT.flip(1).cumsum(1).flip(1)",
         "placed_RT.cumsum(1)",
-        (ADVANTAGES, "tests/rollout/test_judging.py"),
+        (ADVANTAGES, "tests/rollout/test_advantage_estimators.py"),
     ),
     Fault(
         "replayed experts stand one place too late",

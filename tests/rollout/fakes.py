@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.logprobs import entropy, token_logprobs
-from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.types.tensors import BackboneOutput, Generation, TokenBatch
 from r1_lightning.types.text import Problem
 
@@ -93,5 +93,15 @@ def rollout_of(
     why = {"accuracy": [f"row {row}" for row in range(len(completions))]}
     parts = {"accuracy": rewards}
     return Rollout(
-        number, 3, problems, prompts, texts, generation, rewards, parts, advantages, len(prompts), reasons=why
+        problems=problems,
+        prompts=prompts,
+        texts=texts,
+        generation=generation,
+        rewards=rewards,
+        parts=parts,
+        reasons=why,
+        advantages=advantages,
+        number=number,
+        policy_version=3,
+        drawn_groups=len(prompts),
     )

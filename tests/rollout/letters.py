@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from r1_lightning.rollout.results import Samples
 from r1_lightning.types.text import Completion, Problem, Verdict
 from tests.rollout.fakes import generation_of
 from tests.support.prompts import PlainPrompts
@@ -66,3 +67,6 @@ COMPLETIONS = [[A, EOS], [B, EOS], [A, A, A], [B, C, EOS], [B, C, EOS], [D]]  # 
 FINISHED = [True, True, False, True, True, False]
 GENERATION = generation_of(COMPLETIONS, FINISHED)
 TEXTS = ["a", "b", "aaa", "bc", "bc", "d"]
+SAMPLES = Samples(
+    problems=PROBLEMS, prompts=[Letters().encode(p.question) for p in PROBLEMS], texts=TEXTS, generation=GENERATION
+)

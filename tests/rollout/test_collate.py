@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from r1_lightning.rollout.collate import collate, minibatch_rows, minibatches, split_rows
-from r1_lightning.rollout.groups import Rollout, RolloutConfig
+from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch
 from tests.rollout.fakes import rollout_of

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from r1_lightning.rollout.dynamic_sampling import joined_rollouts, select_groups, until_informative
-from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.results import Rollout
 from tests.rollout.fakes import rollout_of
 
 EQUAL, DIFFERENT = [1.0, 1.0], [0.0, 1.0]

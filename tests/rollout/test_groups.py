@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.advantage_estimators import LeaveOneOut
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, rollout_keys
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.text.reasoning_format import FAULTS, R1_FAULTS
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import Problem
-from tests.rollout.fakes import generation_of, rollout_of
-from tests.rollout.letters import COMPLETIONS, EOS, GENERATION, PROBLEMS, TEXTS, A, B, D, Letters, Matches
+from tests.rollout.fakes import generation_of
+from tests.rollout.letters import EOS, GENERATION, PROBLEMS, TEXTS, A, B, D, Letters, Matches
 
 
 def test_keys_count_prompts_and_their_samples() -> None:
@@ -93,45 +93,6 @@ def test_a_rollout_by_hand() -> None:
     assert rollout.zero_variance_fraction == 0.0
 
 
-def test_what_is_logged_by_hand() -> None:
-    """Lengths 2, 2, 3, 3, 3, 1; four of six finished; of "我ok", "ok", "", "我", "1+1", "ok 好" the first and last mix.
-
-    Policy log-probs -(row + place / 100): -(0 * 2 + 1 * 2 + 2 * 3 + 3 * 3 + 4 * 3 + 5 * 1 + 0.11) = -34.11 over 14 tokens.
-    """
-    rewards = torch.tensor([[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]])
-    rollout = dataclasses.replace(
-        rollout_of([[A], [B]], COMPLETIONS, rewards),
-        generation=GENERATION,
-        texts=["我ok", "<think>ok</think><answer>1</answer>", "", "<think>我</think>", "1+1", "ok 好"],
-        parts={"accuracy": rewards / 2, "format": torch.ones(2, 3)},
-    )
-    assert rollout.summary() == pytest.approx(
-        {
-            "rollout/reward_mean": 1.0,
-            "rollout/accuracy_mean": 0.5,
-            "rollout/format_mean": 1.0,
-            "rollout/completion_tokens_mean": 14 / 6,
-            "rollout/finished_fraction": 4 / 6,
-            "rollout/policy_logprob_mean": -34.11 / 14,
-            "rollout/sampler_logprob_mean": -34.11 / 28,
-            "rollout/zero_variance_fraction": 0.5,
-            "rollout/unjudged_fraction": 0.0,
-            "rollout/drawn_groups": 2.0,
-            "rollout/verifier_timeouts": 0.0,
-            "rollout/mixed_language_fraction": 2 / 6,
-            **dict.fromkeys((f"format/{fault}" for fault in FAULTS), 0.0),
-            "format/missing_think": 4 / 6,  # all but the second, which is well formed, and the fourth
-            "format/missing_answer": 5 / 6,
-            "format/text_outside": 3 / 6,  # the third is empty
-        }
-    )
-
-
-def test_groups_without_variance_teach_nothing() -> None:
-    rewards = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.3, 0.3]])
-    assert rollout_of([[A]] * 4, [[EOS]] * 8, rewards).zero_variance_fraction == 0.75
-
-
 # --------------------------------------------------------------------------------------------------------- the configuration
 
 
@@ -188,14 +149,14 @@ def test_a_longer_limit_from_a_step_on() -> None:
         dataclasses.replace(config, longer_max_new_tokens=2)
 
 
-def test_faults_are_those_of_the_template_s_form() -> None:
-    rewards = torch.zeros(1, 2)
-    rollout = dataclasses.replace(
-        rollout_of([[A]], COMPLETIONS[:2], rewards), texts=["<think>a</think>5", "<answer>5</answer>"], form="r1"
-    )
-    found = {name: value for name, value in rollout.summary().items() if name.startswith("format/")}
-    assert found == {
-        **dict.fromkeys((f"format/{fault}" for fault in R1_FAULTS), 0.0),
-        "format/missing_think": 0.5,
-        "format/tag_in_summary": 0.5,
-    }
+def test_a_chosen_estimator_is_asked_and_has_no_scale() -> None:
+    """Accuracies 1 0 0 and 1 1 0: leave-one-out gives the first completion 1 - 0, the fourth 1 - 1/2."""
+    config = RolloutConfig(2, 3, max_new_tokens=3, row_tokens=16, advantage_scale="none", advantages=LeaveOneOut())
+    make = RolloutMaker(Generator(), Letters(), ChatTemplate("t", "q", "e"), WeightedSum([Matches()]), config)
+    assert make.estimator is config.advantages  # the stage that is given the configuration meets the same object
+    torch.testing.assert_close(make(0, 0, PROBLEMS).advantages[[0, 3], 0], torch.tensor([1.0, 0.5]))
+    message = r"^rollout\.advantage_scale='sample' is not allowed: with rollout\.advantages=LeaveOneOut it must be none"
+    with pytest.raises(InvalidInput, match=message):
+        dataclasses.replace(config, advantage_scale="sample")
+    with pytest.raises(InvalidInput, match=r"^rollout\.advantages=3 is not allowed"):
+        dataclasses.replace(config, advantages=3)

@@ -1,9 +1,8 @@
-"""Judging: each completion against its own problem, outcome and process supervision by hand, and scores that are none."""
+"""Judging: each completion against its own problem, by every reward function, and scores that are none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,35 +10,17 @@ import pytest
 import torch
 
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.judging import Judge, Judged, last_token
+from r1_lightning.rollout.judging import judge
 from r1_lightning.types.errors import InvalidInput
-from r1_lightning.types.text import Completion, Problem, StepVerdict, Verdict
-from tests.rollout.letters import (
-    COMPLETIONS,
-    EOS,
-    FINISHED,
-    GENERATION,
-    PROBLEMS,
-    TEXTS,
-    A,
-    B,
-    C,
-    Letters,
-    Matches,
-    Short,
-)
-
-
-def judge(reward: WeightedSum, scale: str = "population", step: int = 0) -> Judged:
-    tokenizer: Any = Letters()
-    return Judge(reward, tokenizer, 3, scale)(PROBLEMS, TEXTS, GENERATION, step)
+from r1_lightning.types.text import Completion, Problem, Verdict
+from tests.rollout.letters import COMPLETIONS, FINISHED, SAMPLES, TEXTS, Matches, Short
 
 
 def test_judging_keeps_order_and_gives_each_completion_its_own_problem() -> None:
     """accuracy + 2 * brevity; brevity is 0.8 for 2 tokens, 0.7 for 3 and 0.9 for 1."""
     accuracy = Matches()
     reward = WeightedSum([accuracy, Short()], weights=[1.0, 2.0])
-    judged = judge(reward)
+    judged = judge(SAMPLES, reward)
     assert judged.parts["accuracy"].tolist() == [[1, 0, 0], [1, 1, 0]]
     torch.testing.assert_close(judged.parts["brevity"], torch.tensor([[0.8, 0.8, 0.7], [0.7, 0.7, 0.9]]))
     torch.testing.assert_close(judged.rewards, torch.tensor([[2.6, 1.6, 1.4], [2.4, 2.4, 1.8]]))
@@ -55,7 +36,7 @@ def test_whole_numbers_are_scores_like_any_other() -> None:
     reward = WeightedSum([Matches()])
     reward.rewards = (lambda problem, completion: Verdict(int(completion.text == problem.answer), ""),)
     reward.rewards[0].name = "accuracy"  # type: ignore[attr-defined]
-    judged = judge(reward)
+    judged = judge(SAMPLES, reward)
     assert judged.rewards.dtype == judged.parts["accuracy"].dtype == torch.float32
     assert float(judged.parts["accuracy"].mean()) == 0.5
 
@@ -65,7 +46,7 @@ def test_a_score_that_is_no_number_stops_the_rollout_by_name() -> None:
     reward.rewards = (lambda problem, completion: Verdict(float("nan"), ""),)
     reward.rewards[0].name = "accuracy"  # type: ignore[attr-defined]
     with pytest.raises(InvalidInput, match="reward accuracy: score=nan"):
-        judge(reward)
+        judge(SAMPLES, reward)
 
 
 @dataclass
@@ -80,56 +61,19 @@ class Broken:
 
 def test_a_group_with_a_score_that_is_no_number_can_be_dropped_instead() -> None:
     """The first group holds "b": all of it is left out. Its other scores still count in the means."""
-    judged = judge(WeightedSum([Matches(), Broken()], on_bad_score="drop_group"))
+    judged = judge(SAMPLES, WeightedSum([Matches(), Broken()], on_bad_score="drop_group"))
     assert [math.isnan(value) for value in judged.rewards[0].tolist()] == [False, True, False]
-    assert judged.advantages[:3].abs().max() == 0.0
-    low = 0.5**0.5  # accuracies 1 1 0: mean 2/3, population std sqrt(2)/3
-    expected = torch.tensor([low, low, -2 * low])[:, None] * GENERATION.completion_mask[3:]
-    torch.testing.assert_close(judged.advantages[3:], expected)
+    assert judged.is_judged.tolist() == [False, True]
+    assert judged.known_rewards.tolist() == [[0, 0, 0], judged.rewards[1].tolist()]
     with pytest.raises(InvalidInput, match="reward broken: score=None"):
-        judge(WeightedSum([Matches(), Broken()]))
+        judge(SAMPLES, WeightedSum([Matches(), Broken()]))
 
 
 def test_a_reward_may_join_late() -> None:
     late = WeightedSum([Matches(), Short()], from_step={"brevity": 1300})
-    assert set(judge(late, step=1299).parts) == {"accuracy"}
-    assert set(judge(late, step=1300).parts) == {"accuracy", "brevity"}
-    assert judge(late, step=1299).rewards.tolist() == [[1, 0, 0], [1, 1, 0]]
-
-
-@pytest.mark.parametrize(("scale", "std"), [("population", 0.5), ("none", 1.0)])
-def test_outcome_supervision_by_hand(scale: str, std: float) -> None:
-    """Rewards 1 0 0 and 1 1 0 minus their means, over the std where it is asked for; 0 outside of completions."""
-    judged = judge(WeightedSum([Matches()]), scale)
-    by_row = torch.tensor([2 / 3, -1 / 3, -1 / 3, 1 / 3, 1 / 3, -2 / 3])
-    if scale == "population":
-        by_row = by_row / (2**0.5 / 3)
-    torch.testing.assert_close(judged.advantages, by_row[:, None] * GENERATION.completion_mask)
-
-
-class EveryA:
-    """A step ends after each letter a; it is worth 1 where it is the first letter."""
-
-    def __call__(self, problem: Problem, completion: Completion) -> Sequence[StepVerdict]:
-        return [StepVerdict(i + 1, float(i == 0), "") for i, letter in enumerate(completion.text) if letter == "a"]
-
-
-def test_process_supervision_by_hand() -> None:
-    """Group 0: "a" has steps 1 (token 0) and its outcome 1 (token 1); "b" its outcome 0 (token 1); "aaa", cut off, has steps
-    1, 0, 0 (tokens 0, 1, 2) and its outcome 0 (token 2). Seven rewards 1 1 0 1 0 0 0: mean 3/7, std sqrt(12)/7.
-    """
-    judged = judge(WeightedSum([Matches()], steps=EveryA()))
-    high, low = 4 / 12**0.5, -3 / 12**0.5
-    expected = [[2 * high, high, 0], [low, low, 0], [high + 3 * low, 3 * low, 2 * low]]
-    torch.testing.assert_close(judged.advantages[:3], torch.tensor(expected))
-    # Group 1 has no letter a: outcomes 1 1 0 alone, which is outcome supervision.
-    torch.testing.assert_close(judged.advantages[3:], judge(WeightedSum([Matches()])).advantages[3:])
-
-
-def test_the_token_at_which_a_step_ends() -> None:
-    tokenizer: Any = Letters()
-    assert [last_token([A, B, C, EOS], end, tokenizer) for end in (0, 1, 2, 3, 4)] == [0, 0, 1, 2, 3]
-    assert last_token([A], 9, tokenizer) == 0
+    assert set(judge(SAMPLES, late, step=1299).parts) == {"accuracy"}
+    assert set(judge(SAMPLES, late, step=1300).parts) == {"accuracy", "brevity"}
+    assert judge(SAMPLES, late, step=1299).rewards.tolist() == [[1, 0, 0], [1, 1, 0]]
 
 
 def test_timeouts_are_counted_by_completion() -> None:
@@ -143,5 +87,5 @@ def test_timeouts_are_counted_by_completion() -> None:
             return Verdict(0.0, "timed out", timed_out=completion.text == "b")
 
     expected = sum(text == "b" for text in TEXTS)
-    assert judge(WeightedSum([Late("one"), Late("two")])).timeouts == expected > 0
-    assert judge(WeightedSum([Matches()])).timeouts == 0
+    assert judge(SAMPLES, WeightedSum([Late("one"), Late("two")])).timeouts == expected > 0
+    assert judge(SAMPLES, WeightedSum([Matches()])).timeouts == 0

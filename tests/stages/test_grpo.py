@@ -13,7 +13,7 @@ import torch
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.sequence_policy_loss import SequenceLevelGRPO
 from r1_lightning.rollout.collate import collate, split_rows
-from r1_lightning.rollout.groups import Rollout
+from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.grpo import GRPOModule

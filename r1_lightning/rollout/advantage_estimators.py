@@ -1,0 +1,126 @@
+"""From rewards to advantages: the estimator is a part of its own, chosen when the rollout's maker is built.
+
+| class | advantage of a token | source |
+|---|---|---|
+| `GroupRelative` | (r_i - mean r) / std r of its completion i within the group | DeepSeekMath section 4.1.2, R1 eq 3 |
+| `StepRelative` | the sum of the normalised rewards of the steps that end at it or later | DeepSeekMath section 4.1.3 |
+| `LeaveOneOut` | r_i less the mean reward of the group's other completions | RLOO (arXiv:2402.14740) |
+
+Another one, for instance PPO's with a value model, is a class with the same call: `rollout.advantages` names it. It is given the
+judged samples and looks at what it needs; the stage finds the same object in `rollout`, and can train what it learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from r1_lightning.functional.advantages import (
+    group_relative_advantages,
+    leave_one_out_advantages,
+    per_token,
+    process_advantages,
+)
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.results import JudgedSamples
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require
+from r1_lightning.types.text import StepRewardFunction
+
+# Shape legend: P prompts, G completions per prompt, R = P * G rows, T positions of a completion.
+
+
+@runtime_checkable
+class AdvantageEstimator(Protocol):
+    """Says how much better than expected each token was."""
+
+    def __call__(self, samples: JudgedSamples) -> Tensor:
+        """Advantages R x T. What it says outside of completions, and of groups that could not be judged, does not count."""
+        ...
+
+
+def estimated_advantages(estimator: AdvantageEstimator, samples: JudgedSamples) -> Tensor:
+    """The estimator's advantages R x T, 0 outside of completions and in groups that could not be judged."""
+    is_judged_R = samples.is_judged.repeat_interleave(samples.group_size)
+    counts_RT = is_judged_R.unsqueeze(1) & samples.generation.completion_mask
+    return torch.where(counts_RT, estimator(samples), 0.0)
+
+
+def estimator_of(
+    chosen: AdvantageEstimator | None, scale: str, reward: WeightedSum, tokenizer: TextTokenizer
+) -> AdvantageEstimator:
+    """The `chosen` one; by default R1's, or that of process supervision where the reward judges steps.
+
+    `scale` is one of `functional.advantages.SCALES`. Raises `InvalidInput` where steps are judged and another estimator is chosen.
+    """
+    if chosen is None:
+        return GroupRelative(scale) if reward.steps is None else StepRelative(reward.steps, tokenizer, scale)
+    allowed = "with reward.steps (process supervision) leave it out: steps are compared within their group"
+    require(reward.steps is None, "rollout.advantages", type(chosen).__name__, allowed)
+    return chosen
+
+
+@dataclass(frozen=True)
+class GroupRelative:
+    """Outcome supervision: every token of a completion gets what the completion's reward is relative to its group."""
+
+    scale: str = "population"
+
+    def __call__(self, samples: JudgedSamples) -> Tensor:
+        return per_token(
+            group_relative_advantages(samples.known_rewards, self.scale), samples.generation.completion_mask
+        )
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Outcome supervision with the mean of the *other* completions as the baseline, and no scale."""
+
+    def __call__(self, samples: JudgedSamples) -> Tensor:
+        return per_token(leave_one_out_advantages(samples.known_rewards), samples.generation.completion_mask)
+
+
+@dataclass(frozen=True)
+class StepRelative:
+    """Process supervision: `judge_steps` rewards the steps of each completion.
+
+    The completion's outcome is its last step, as a process reward model judges the answer last.
+    """
+
+    judge_steps: StepRewardFunction
+    tokenizer: TextTokenizer
+    scale: str = "population"
+
+    def __call__(self, samples: JudgedSamples) -> Tensor:
+        rewards: list[float] = []
+        rows: list[int] = []
+        ends: list[int] = []
+        mask_RT = samples.generation.completion_mask
+        outcomes_R = samples.known_rewards.flatten()
+        for row, (problem, completion) in enumerate(samples.pairs()):
+            ids = samples.generation.completion_ids[row, : completion.n_tokens].tolist()
+            verdicts = self.judge_steps(problem, completion)
+            rewards += [verdict.score for verdict in verdicts] + [float(outcomes_R[row])]
+            ends += [last_token(ids, verdict.end, self.tokenizer) for verdict in verdicts] + [completion.n_tokens - 1]
+            rows += [row] * (len(verdicts) + 1)
+        steps = torch.tensor(rewards), torch.tensor(rows), torch.tensor(ends)
+        return process_advantages(*steps, samples.group_size, (mask_RT.shape[0], mask_RT.shape[1]), self.scale)
+
+
+def last_token(ids: Sequence[int], end: int, tokenizer: TextTokenizer) -> int:
+    """The first token up to which the text of `ids` has at least `end` characters: where a step that ends there ends.
+
+    By bisection: the text of a prefix grows with it.
+    """
+    low, high = 0, len(ids) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if len(tokenizer.decode(ids[: middle + 1], skip_special=False)) >= end:
+            high = middle
+        else:
+            low = middle + 1
+    return low
