@@ -1,17 +1,17 @@
 """The kinds of attention: one interface, and the one table that says which kind a layer has.
 
 A kind has two sides. `Attention` is the layer itself, with weights: `forward` for packed training rows, `step` for the newest
-positions on what `new_state` has kept of the past. `AttentionKind` is what holds for all its layers before there are weights: the
-masks of a batch, made once for all layers, and the bytes and products that `model/cost.py` and `model/cache_sizes.py` sum up.
-Whoever needs such a number asks the kind for it, and never for its name.
+positions, with the past in the state that `new_state` made. `AttentionKind` describes all layers of the kind without their weights:
+the masks of a batch, made once for all layers, and the bytes and products that `model/cost.py` and `model/cache_sizes.py` sum up.
+Code that needs such a number asks the kind for it, and never compares its name.
 
 A new kind is one file with both sides (as `model/mla.py` and `model/lightning_attention.py` are). Its `AttentionKind` is a frozen
-dataclass of the settings it needs, which a configuration names by `_target_` in `model.attention_kind`. `KINDS` holds the two that
-have no settings of their own and are named by a word.
+dataclass of its settings, which a configuration names by `_target_` in `model.attention_kind`. `KINDS` holds the two kinds without
+settings of their own, which a configuration names by a word.
 
-Numbers of a kind are per layer and token. Bytes are those of tensors alive at once. Products are multiplications with what a token
-looks at (`context` tokens on average, itself included). Projections are left out: they are weights, and `cost.count_parameters`
-counts those on the layers themselves.
+A kind's numbers are per layer and token. Bytes are those of tensors alive at once. Products are multiplications with the tokens
+that a token attends to (`context` tokens on average, itself included). Projections are not among them: they are weights, and
+`cost.count_parameters` counts them on the layers.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Attention(Protocol):
     """A layer of attention, an `nn.Module`. cos and sin hold the angles of the positions, ... x `rotary_width` / 2."""
 
     def __call__(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Any) -> Tensor:
-        """Packed rows B x T x D onto themselves; `mask` is what the kind's `row_mask` has made of them."""
+        """Attention of packed rows B x T x D onto themselves; `mask` comes from the kind's `row_mask`."""
         ...
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Any, state: Tensor, start: int) -> Tensor:
-        """The newest positions, R x T x D, columns `start` and following; writes what they leave behind into `state`.
+        """Attention of the newest positions, R x T x D, at columns `start` and following; updates `state`.
 
-        `mask` is what the kind's `new_columns_mask` has made.
+        `mask` comes from the kind's `new_columns_mask`.
         """
         ...
 
     def new_state(self, rows: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An empty state, rows first: rows x max_tokens x elements of `dtype`, or of constant size where the kind is recurrent."""
+        """Return an empty state, rows first: rows x max_tokens x elements of `dtype`, or constant in size if recurrent."""
         ...
 
 
 class AttentionKind(AttentionSettings, Protocol):
-    """What is known of a kind of attention from the model's shape alone; equal settings are equal objects."""
+    """The properties of a kind of attention that follow from the model's shape; equal settings are equal objects."""
 
     @property
     def hf_refusal(self) -> str | None:
@@ -65,13 +65,13 @@ class AttentionKind(AttentionSettings, Protocol):
         ...
 
     def row_mask(self, document_ids_BT: Tensor) -> Any:
-        """What `Attention.__call__` must know of packed rows (document 0 is padding)."""
+        """Return the mask of packed rows for `Attention.__call__` (document 0 is padding)."""
         ...
 
     def new_columns_mask(
         self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
     ) -> Any:
-        """What `Attention.step` must know of new columns: which are tokens, and what each may look at (True: attend)."""
+        """Return the mask of new columns for `Attention.step`, from their tokens and the columns they attend to (True: attend)."""
         ...
 
     def mha_head_dim(self, config: ModelConfig) -> int:
@@ -102,11 +102,11 @@ class AttentionKind(AttentionSettings, Protocol):
         ...
 
     def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
-        """The same of `step` on a prompt of `row_tokens`, masks apart."""
+        """Bytes that `step` has alive at once on a prompt of `row_tokens`, masks apart."""
         ...
 
     def step_mask_bytes(self, config: ModelConfig, number: int) -> int:
-        """Bytes per cached position of what `new_columns_mask` makes."""
+        """Bytes of the mask of `new_columns_mask` per cached position."""
         ...
 
     def forward_products(self, config: ModelConfig, context: float) -> float:

@@ -1,8 +1,8 @@
-"""The DeepSeek-V3-style backbone that every stage shares: embedding, blocks, final norm, head, MTP modules.
+"""The DeepSeek-V3-style backbone of every stage: embedding, blocks, final norm, head, MTP modules.
 
-Stages see it through the `Backbone` Protocol of `types/tensors.py`: `hidden` for packed training rows, `step` with a latent
-cache for sampling, `unembed` for logits. Losses take hidden states and the head apart, so that logits, the largest tensor
-of all, are only made where a loss needs them.
+Stages use it through the `Backbone` Protocol of `types/tensors.py`: `hidden` for packed training rows, `step` with a latent
+cache for sampling, `unembed` for logits. Losses take hidden states and the head separately, so that logits, the largest tensor
+of all, are computed only for the positions that a loss needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 class DeepSeekBackbone(LanguageModel):
     """Attention (MLA, or another kind of `model/attention.py`) + DeepSeekMoE + MTP.
 
-    Built with weights drawn from `seed`; load a checkpoint over them to continue from it.
+    Its weights are drawn from `seed`; load a checkpoint over them to continue from it.
     """
 
     cos: Tensor
@@ -69,7 +69,7 @@ class DeepSeekBackbone(LanguageModel):
     ) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D, attention staying within each document.
 
-        `replayed_LBTK` names experts for the L mixtures of the trunk, -1 where the router chooses by itself. With `mtp_detached` no
+        `replayed_LBTK` are routes for the L mixtures of the trunk; where they are -1 the router chooses. With `mtp_detached` no
         gradient flows from the MTP modules into trunk and embedding.
         """
         with self.precision.autocast(batch.token_ids.device.type):
@@ -98,14 +98,14 @@ class DeepSeekBackbone(LanguageModel):
         return self._cache_of(list(self.blocks), rows, max_tokens)
 
     def new_mtp_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
-        """The same for the first MTP module, which has one layer: what `step_mtp` fills."""
+        """An empty latent cache for the first MTP module, which has one layer; `step_mtp` fills it."""
         return self._cache_of([cast(MTPModule, self.mtp_modules[0]).block], rows, max_tokens)
 
     def _cache_of(self, layers: list[Any], rows: int, max_tokens: int) -> LatentKVCache:
         device = self.embedding.weight.device
-        kind = "cpu" if device.type == "meta" else device.type  # on which a model is only counted
+        kind = "cpu" if device.type == "meta" else device.type  # a meta model is only counted
         with self.precision.autocast(kind):
-            dtype = compute_type(kind)  # the type in which latents come out of their projection
+            dtype = compute_type(kind)  # the type of the latents as their projection returns them
         states = [block.attention.new_state(rows, max_tokens, dtype, device) for block in layers]
         return LatentKVCache(states, rows, max_tokens, device)
 
@@ -118,7 +118,7 @@ class DeepSeekBackbone(LanguageModel):
                 name: kind.new_columns_mask(self.config, is_token, attend, dtype)
                 for name, kind in self.attention_kinds.items()
             }
-            # A prompt comes once per wave, and a compiler would make a second graph for it.
+            # Prompts run eagerly: there is one prefill per wave, and the compiler would build a second graph for it.
             run = self.run_steps if token_ids.shape[1] == 1 else _run_steps
             start = cache.length - token_ids.shape[1]
             x, collected = run(self, token_ids, position_ids, masks, is_token, cache.states, start)
@@ -130,11 +130,10 @@ class DeepSeekBackbone(LanguageModel):
         return self.config.mtp_depth
 
     def step_mtp(self, hidden: Tensor, next_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> Tensor:
-        """Module 1 at the newest T positions of R rows, normed R x T x D: what `hidden(...).mtp[0]` has there; fills the cache.
+        """Module 1's normed output R x T x D at the newest T positions of R rows, as in `hidden(...).mtp[0]`; fills the cache.
 
-        `hidden` R x T x D is what `step` returned for these positions. `next_ids` R x T are the tokens one place further on,
-        so that `unembed` of the result speaks of the tokens two places on. `is_token` R x T is False where a row has no such
-        pair.
+        `hidden` R x T x D is the output of `step` at these positions. `next_ids` R x T are the tokens one position ahead, so
+        `unembed` of the result predicts the tokens two positions ahead. `is_token` R x T is False where a row has no such pair.
         """
         with self.precision.autocast(next_ids.device.type):
             position_ids, attend = cache.advance(is_token)
@@ -164,7 +163,7 @@ class DeepSeekBackbone(LanguageModel):
             router.expert_bias.copy_(bias)
 
     def _routers(self) -> list[Any]:
-        """Those that a bias steers: none where routing is by softmax."""
+        """The routers that have a bias: none with softmax routing."""
         if self.config.router_scoring == "softmax":
             return []
         blocks: list[Any] = [*self.blocks, *(module.block for module in self.mtp_modules)]
@@ -180,7 +179,7 @@ def _run_steps(
     states: list[Tensor],
     start: int,
 ) -> tuple[Tensor, list[RoutingStats | None]]:
-    """All layers of `DeepSeekBackbone.step`: a plain function, which may be compiled as one graph."""
+    """Run all layers of `DeepSeekBackbone.step`; a plain function, so that it can be compiled as one graph."""
     cos, sin = backbone.cos[position_ids], backbone.sin[position_ids]
     x, collected = backbone.embedding(token_ids), []
     layers: list[Any] = list(backbone.blocks)

@@ -1,6 +1,6 @@
 """One transformer block: x + attention(norm(x)), then x + feed_forward(norm(x)), dense or mixture of experts.
 
-Which kind of attention a block has, `model/attention.py` says; nothing in the block depends on it.
+`model/attention.py` decides which kind of attention a block has; nothing in the block depends on the kind.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from r1_lightning.model.precision import Precision
 class Block(nn.Module):
     """B x T x D to B x T x D; routing statistics are None for a dense block. `replayed` as in `Router`, B x T x K.
 
-    `layer` is the block's place in the trunk, None outside of it (MTP): it says which kind of attention the block has.
-    `attention_kind` is that kind's name, `mask` what its `row_mask` or `new_columns_mask` has made.
+    `layer` is the block's index in the trunk, None outside of it (MTP); it determines the kind of attention.
+    `attention_kind` is that kind's name; `mask` comes from its `row_mask` or `new_columns_mask`.
     """
 
     attention: Attention
@@ -50,7 +50,7 @@ class Block(nn.Module):
     def step(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, state: Tensor, start: int
     ) -> tuple[Tensor, RoutingStats | None]:
-        """`forward` for the newest positions only, which stand from column `start` on in the cached `state` of this layer."""
+        """`forward` for the newest positions only, from column `start` on in the cached `state` of this layer."""
         x = x + self.attention.step(self.attention_norm(x), cos, sin, mask, state, start)
         return self.add_feed_forward(x, is_token)
 
@@ -68,6 +68,6 @@ class Block(nn.Module):
 def _run_block(
     block: Block, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, replayed: Tensor | None
 ) -> tuple[Tensor, RoutingStats | None]:
-    """`Block.forward`, as a plain function: all blocks and all copies of them share what is compiled."""
+    """`Block.forward` as a plain function, so that all blocks and all their copies share the compiled code."""
     x = x + block.attention(block.attention_norm(x), cos, sin, mask)
     return block.add_feed_forward(x, is_token, replayed)

@@ -39,7 +39,7 @@ class YarnConfig:
 
 # Kinds of attention without settings of their own: MLA and lightning attention read the fields of `ModelConfig`.
 NAMED_ATTENTION = ("mla", "lightning")
-# What MLA alone has; 0 says that a field is not given.
+# Fields of MLA alone; 0 means that a field is not given.
 MLA_FIELDS = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 
@@ -47,8 +47,8 @@ MLA_FIELDS = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_d
 class AttentionSettings(Protocol):
     """A kind of attention that `model.attention_kind` names by its `_target_`, as `ModelConfig` sees it.
 
-    The whole interface is `model.attention.AttentionKind`. `is_recurrent` kinds keep a state of constant size; some layers beside
-    them keep MLA. `check` raises `InvalidInput` where the settings do not fit the other fields, a `ModelConfig`.
+    The whole interface is `model.attention.AttentionKind`. `is_recurrent` kinds keep a state of constant size, and some layers of
+    the model keep MLA beside them. `check` raises `InvalidInput` if the settings do not fit the other fields of the `ModelConfig`.
     """
 
     @property
@@ -64,15 +64,15 @@ class AttentionSettings(Protocol):
 class ModelConfig:
     """Shape of a DeepSeek-V3-style backbone.
 
-    Widths are in elements, counts in pieces. `q_lora_rank=None` leaves the query uncompressed (V2-Lite). The first
+    Widths are in elements. `q_lora_rank=None` leaves the query uncompressed (V2-Lite). The first
     `n_dense_layers` blocks have a dense feed-forward of width `d_ff_dense`, the others a mixture of experts of width
     `d_ff_expert`. `n_expert_groups` and `n_limited_groups` are the node-limited routing of V3 section 2.1.2.
     `router_scoring` "sigmoid" is V3's router; "softmax" V2's (eq 20-22 there), whose gates are not normalised again and which has
     no expert biases. `balance_loss_alpha` weighs the sequence-wise balance loss (eq 17). `init_std` is 0.006 in V3; small models
-    want more.
+    need a larger one.
     `attention_kind` is "mla", "lightning", or an object with settings of its own (`AttentionSettings`). A kind with a recurrent
     state (lightning) leaves MLA in every `softmax_attention_every`-th layer (MiniMax-01, arXiv:2501.08313: 8) and in MTP modules.
-    The fields of MLA (`MLA_FIELDS`) are given where a layer has MLA, and nowhere else.
+    Give the fields of MLA (`MLA_FIELDS`) if and only if a layer has MLA.
     """
 
     vocab_size: int
@@ -163,30 +163,30 @@ class ModelConfig:
         require_int(
             "model.n_activated_experts", self.n_activated_experts, 1, self.n_limited_groups * (experts // groups)
         )
-        for name in ("d_model", "d_ff_expert"):  # grouped matrix products want rows of 16 bytes: 8 elements of BF16
+        for name in ("d_model", "d_ff_expert"):  # grouped matrix products need rows of 16 bytes: 8 elements of BF16
             width = getattr(self, name)
             require(width % 8 == 0, f"model.{name}", width, "it must be a multiple of 8")
 
     @property
     def is_hybrid(self) -> bool:
-        """Whether most layers of the trunk have a recurrent kind of attention, and the others MLA."""
+        """True if most layers of the trunk have a recurrent kind of attention, and the others MLA."""
         kind = self.attention_kind
         return kind == "lightning" if isinstance(kind, str) else kind.is_recurrent
 
     @property
     def attention_kinds(self) -> tuple[str | AttentionSettings, ...]:
-        """The attention of each layer of the trunk; `model.attention.layer_kinds` says what each kind is."""
+        """The attention of each layer of the trunk, as configured; `model.attention.layer_kinds` returns the kinds themselves."""
         every = self.softmax_attention_every if self.is_hybrid else self.n_layers + 1
         return tuple("mla" if i % every == 0 else self.attention_kind for i in range(1, self.n_layers + 1))
 
     @property
     def mtp_attention_kind(self) -> str | AttentionSettings:
-        """The attention of the MTP modules: that of the trunk, and in a hybrid MLA."""
+        """The attention of the MTP modules: that of the trunk, or MLA in a hybrid."""
         return "mla" if self.is_hybrid else self.attention_kind
 
     @property
     def lightning_head_dim(self) -> int:
-        """Width of a lightning head's query, key and value: that of MLA's values, so that W^O is alike in both kinds."""
+        """Width of a lightning head's query, key and value: that of MLA's values, so that W^O has one shape in both kinds."""
         return self.v_head_dim
 
     @property

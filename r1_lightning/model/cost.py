@@ -1,11 +1,10 @@
-"""What a model costs before anything runs: parameters, bytes and FLOPs, from its shape alone.
+"""The cost of a model from its shape alone: parameters, bytes and FLOPs, before anything runs.
 
-Weights, gradients, optimizer state, reference and cache are counted on a backbone of the `meta` device, which has shapes and
-no numbers: the largest model is counted in a second. What has no tensors before it runs is written as a formula: what the
-forward keeps for the backward (read off the modules, tensor by tensor; `tests/model/test_cost.py` measures the same), and
-FLOPs, two per weight and token forward and four backward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1) plus those of
-attention. Each kind of attention counts its own part (`model/attention.py`). Not counted: copies that live for a moment only,
-padding, and what is computed twice to save memory.
+Weights, gradients, optimizer state, reference and cache are counted on a backbone on the `meta` device, which has shapes but no
+values, so the largest model takes a second. Formulas give the rest: the bytes that the forward keeps for the backward (derived
+from the modules, tensor by tensor; `tests/model/test_cost.py` measures the same), and FLOPs, two per weight and token forward and
+four backward (Kaplan et al. 2020, arXiv:2001.08361, section 2.1) plus those of attention. Each kind of attention counts its own
+part (`model/attention.py`). Not counted: short-lived copies, padding, and recomputation that saves memory.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from r1_lightning.model.precision import Precision
 
 # Shape legend: B rows, T positions, V vocabulary, D model width, N heads, E experts.
 
-# Per weight and token.
+# FLOPs per weight and token.
 FORWARD_FLOPS = 2
 TRAINING_FLOPS = 6
 
@@ -39,18 +38,18 @@ LOGIT_TILES = 3
 
 
 def meta_backbone(config: ModelConfig, precision: Precision | None = None) -> DeepSeekBackbone:
-    """A backbone of this shape without memory."""
+    """Return a backbone of this shape on the meta device, without memory."""
     with torch.device("meta"):
         return DeepSeekBackbone(config, precision)
 
 
 def parameter_bytes(module: nn.Module) -> int:
-    """Bytes of the parameters of `module`, and of their gradients; what two names share counts once."""
+    """Bytes of the parameters of `module`, which is also the size of their gradients; a shared parameter counts once."""
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def tensor_bytes(module: nn.Module) -> int:
-    """The same with the buffers."""
+    """Bytes of the parameters and buffers of `module`."""
     return parameter_bytes(module) + sum(b.numel() * b.element_size() for b in module.buffers())
 
 
@@ -74,7 +73,7 @@ class Parameters:
 
 
 def count_parameters(backbone: DeepSeekBackbone) -> Parameters:
-    """Counts of a backbone, which may be a `meta_backbone`."""
+    """Count the parameters of a backbone, which may be a `meta_backbone`."""
     config = backbone.config
 
     def activated(module: nn.Module) -> int:
@@ -99,10 +98,10 @@ def count_parameters(backbone: DeepSeekBackbone) -> Parameters:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward and backward compute: B `rows` of T `row_tokens`, padding included.
+    """Size of one forward and backward: B `rows` of T `row_tokens`, padding included.
 
-    `targets` tokens have a loss, their logits made tile by tile. `mtp_depth` MTP modules run, 0 where the stage leaves them
-    alone; their losses take every position.
+    `targets` tokens have a loss, with logits computed tile by tile. `mtp_depth` MTP modules run, 0 if the stage does not train
+    them; their losses cover every position.
     """
 
     rows: int
@@ -112,7 +111,7 @@ class MicroBatch:
 
 
 def is_attention_fused(config: ModelConfig, device_type: str) -> bool:
-    """Whether attention runs without keeping its N x T weights per token, in all layers."""
+    """True if attention keeps no N x T weights per token, in all layers."""
     return all(kind.is_fused(config, device_type) for kind in kinds_by_name(config).values())
 
 
@@ -132,7 +131,7 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     if is_fused:
         masked = sum(not kind.is_recurrent for kind in kinds)
         per_token += batch.row_tokens * (FP32 if number == FP32 else masked * number)
-    per_token += depths * width * FP32  # an MTP loss takes every position
+    per_token += depths * width * FP32  # an MTP loss covers every position
     return batch.rows * batch.row_tokens * per_token + batch.targets * width * FP32
 
 
@@ -157,17 +156,17 @@ def prefill_bytes(config: ModelConfig, prompts: int, tokens: int, number: int = 
 
 
 def _kinds(config: ModelConfig, mtp_depth: int) -> list[AttentionKind]:
-    """The kind of attention of every layer that runs: the trunk's, and those of so many MTP modules."""
+    """Return the kind of attention of every layer that runs: the trunk's layers and `mtp_depth` MTP modules."""
     return [*layer_kinds(config), *[mtp_kind(config)] * mtp_depth]
 
 
 def _feed_forward(config: ModelConfig, number: int) -> int:
-    """The larger of the model's two feed-forwards: the mixture, where it has one."""
+    """Bytes of the model's larger feed-forward: the mixture if it has one, else the dense one."""
     return _mixture(config, number) if config.n_dense_layers < config.n_layers else _dense(config, number)
 
 
 def _swiglu(hidden: int, number: int) -> int:
-    """Gate and up, silu(gate), and the product."""
+    """Bytes of gate and up, silu(gate), and their product."""
     return 4 * hidden * number
 
 
@@ -186,7 +185,7 @@ def _mixture(config: ModelConfig, number: int) -> int:
 
 
 def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bool) -> int:
-    """Copies of the weights in the compute type, which live from forward to backward; 0 in FP32. The router keeps FP32."""
+    """Bytes of the weights' copies in the compute type, alive from forward to backward; 0 in FP32. The router keeps FP32."""
     if number == FP32:
         return 0
     modules: list[Any] = [backbone.blocks, backbone.head, *([backbone.mtp_modules] if with_mtp else [])]
@@ -195,7 +194,7 @@ def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bo
 
 
 def logit_bytes(vocab_size: int, batch: MicroBatch) -> int:
-    """The most memory that logits of a micro-batch take at once, their gradients included (FP32)."""
+    """Peak bytes of a micro-batch's logits, gradients included (FP32)."""
     tokens = batch.rows * batch.row_tokens if batch.mtp_depth else batch.targets
     height, width = tile_shape(tokens, vocab_size)
     return LOGIT_TILES * FP32 * height * width
@@ -221,7 +220,7 @@ def sampling_flops(
 ) -> float:
     """FLOPs of `group_size` completions of `new_tokens` for each prompt, which is read once for its group.
 
-    Attention's part is what its kind says of reading a prompt and of drawing a token, which looks at the prompt and, on average, at
+    Attention's kind counts the products of a prefill and of a decoding step, whose token attends to the prompt and, on average, to
     half of the completion.
     """
     kinds, seen = layer_kinds(config), prompt_tokens + new_tokens / 2

@@ -1,13 +1,14 @@
-"""What sampling keeps of the past. For MLA: per token and layer one latent c^KV and one rotary key, shared by all heads (V3
-section 2.1.1). For lightning attention: one state of constant size per row and layer.
+"""The cache of sampling.
 
-Prompts of a batch are left-padded, so that every row's newest token stands in the same column: appending is one slice
-assignment, and a padded column is only masked out. `select_rows` both repeats a prompt's row for its group and drops rows
-that have ended.
+For MLA it holds, per token and layer, one latent c^KV and one rotary key, shared by all heads (V3 section 2.1.1). For lightning
+attention it holds one state of constant size per row and layer.
 
-Where tokens are drafted (`rollout/mtp_drafts.py`), rows take different numbers of the newest columns: `forget_newest` makes
-padding of a refused draft. That leaves gaps, which `close_gaps` takes out when the room is needed. A latent does not know its
-column, only its position, so that moving it changes nothing.
+The prompts of a batch are left-padded, so every row's newest token is in the same column: appending is one slice assignment, and
+padded columns are masked out. `select_rows` both repeats a prompt's row for its group and drops rows that have ended.
+
+With drafts (`rollout/mtp_drafts.py`) rows accept different numbers of the newest columns: `forget_newest` turns a refused draft
+into padding. That leaves gaps, which `close_gaps` removes when the room is needed. A latent depends on its position, not on its
+column, so moving it changes nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int) -> Tensor:
 
 
 class LatentKVCache:
-    """Preallocated `states`, one per layer, rows first: of MLA `max_tokens` columns of latents, of lightning attention a matrix.
+    """Preallocated `states`, one per layer, rows first: `max_tokens` columns of latents for MLA, a matrix for lightning attention.
 
-    `length` is the number of columns in use; `is_token` R x S tells tokens from padding; `positions` R counts each row's
+    `length` is the number of columns in use; `mask` R x S is True at tokens, False at padding; `positions` R counts each row's
     tokens so far (its next position id).
     """
 
@@ -46,7 +47,7 @@ class LatentKVCache:
 
     @property
     def room(self) -> int:
-        """How many more columns there is memory for."""
+        """Number of free columns."""
         return self.mask.shape[1] - self.length
 
     @property
@@ -57,7 +58,7 @@ class LatentKVCache:
     def advance(self, is_token_RT: Tensor) -> tuple[Tensor, Tensor]:
         """Make room for T new columns; returns their position ids R x T and the attention mask R x 1 x T x S (True: attend)."""
         new = is_token_RT.shape[1]
-        if new > self.room:  # a slice past the end would be empty, and the token lost without a word
+        if new > self.room:  # a slice past the end would be empty, and the token lost without an error
             raise InvalidInput(f"max_tokens={self.mask.shape[1]} is not allowed: {self.length + new} tokens are needed")
         start, self.length = self.length, self.length + new
         self.mask[:, start : self.length] = is_token_RT
@@ -72,13 +73,13 @@ class LatentKVCache:
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows`, in their order; an index may repeat."""
-        for layer, state in enumerate(self.states):  # one by one: two whole caches are never there at once
+        for layer, state in enumerate(self.states):  # one at a time, so that memory never holds two whole caches
             self.states[layer] = state.index_select(0, rows)
         self.mask = self.mask.index_select(0, rows)
         self.positions = self.positions.index_select(0, rows)
 
     def forget_newest(self, rows_R: Tensor) -> None:
-        """In the rows where `rows_R` is True, the newest column is padding from now on; their next token takes its position."""
+        """Turn the newest column into padding in the rows where `rows_R` is True; their next token takes its position."""
         newest_R = self.mask[:, self.length - 1]
         self.positions = self.positions - (newest_R & rows_R).long()
         self.mask[:, self.length - 1] = newest_R & ~rows_R
@@ -86,7 +87,7 @@ class LatentKVCache:
     def close_gaps(self) -> None:
         """Move each row's tokens together, the newest into the last column in use, and free the columns that no row needs.
 
-        Copies what is kept, layer by layer.
+        Copies the kept columns, layer by layer.
         """
         used_RS = self.mask[:, : self.length]
         needed = int(used_RS.sum(1).max())

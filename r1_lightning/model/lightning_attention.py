@@ -3,14 +3,14 @@
     [q; k; v] = SiLU(W_qkv x),    y = W_o (sigmoid(W_g x) * RMSNorm(o))
 
 where o is the block-wise linear attention of `functional/linear_attention.py`, normed over all heads together, and the gate has
-a projection of x of its own. There is no softmax, no 1 / sqrt(d) and no rotation: order enters through the causal sum and the
-decay. What the past leaves behind is one H x H matrix per head, so that sampling takes the same memory and the same work for
-every token, however long the text. MiniMax-01 keeps softmax attention in one layer of eight, which finds single tokens that a
-state of fixed size cannot hold; here that layer is MLA.
+its own projection of x. There is no softmax, no 1 / sqrt(d) and no rotation: order enters through the causal sum and the
+decay. One H x H matrix per head holds the whole past, so that sampling takes the same memory and the same work for every token,
+however long the text. MiniMax-01 keeps softmax attention in one layer of eight, which finds single tokens that a state of fixed
+size cannot hold; here that layer is MLA.
 
-Departures: the decay stands in MiniMax's code only (the paper's mask is 0 or 1), and it is the code that is followed, as in the
-norm's fixed eps. MiniMax's own blocks norm after the residual sum (DeepNorm); here lightning attention sits in DeepSeek's
-pre-norm block. The state is kept in FP32 whatever the compute type: it is a sum over the whole text.
+Departures: the decay is in MiniMax's code only (the paper's mask is 0 or 1); we follow the code, also in the norm's fixed eps.
+MiniMax's own blocks norm after the residual sum (DeepNorm); here lightning attention is part of DeepSeek's pre-norm block. The
+state is FP32 whatever the compute type, because it is a sum over the whole text.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LightningAttention(nn.Module):
         self.register_buffer("slopes", decay_slopes(self.n_heads, layer, config.n_layers), persistent=False)
 
     def new_state(self, rows: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An empty state R x N x H x H in FP32; `max_tokens` and `dtype` have no say in it."""
+        """Return an empty state R x N x H x H in FP32; `max_tokens` and `dtype` do not affect it."""
         return torch.zeros(rows, self.n_heads, self.head_dim, self.head_dim, device=device)
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: BlockPlan) -> Tensor:
@@ -66,7 +66,7 @@ class LightningAttention(nn.Module):
         return self._attend(x_BTD, mask, None)[0]
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: BlockPlan, state: Tensor, start: int) -> Tensor:
-        """The newest positions; `mask` comes from `LightningKind`. Writes the new state over `state`, R x N x H x H."""
+        """Attention of the newest positions; `mask` comes from `LightningKind`. Overwrites `state`, R x N x H x H."""
         y_RTD, new_state = self._attend(x_RTD, mask, state)
         state.copy_(new_state)
         return y_RTD
@@ -104,7 +104,7 @@ class LightningKind:
     def new_columns_mask(
         self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
     ) -> BlockPlan:
-        """All new columns go on where the state stands."""
+        """The mask of new columns, which all continue from the current state."""
         return block_plan(torch.zeros_like(is_token_RT, dtype=torch.long), is_token_RT, BLOCK_TOKENS)
 
     def mha_head_dim(self, config: ModelConfig) -> int:
@@ -122,10 +122,11 @@ class LightningKind:
         return True
 
     def kept_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
-        """Nothing that grows with the row.
+        """Bytes kept per token, which do not grow with the row.
 
-        Before SiLU and in blocks q, k, v; q and k with their decay, and its factors; within a block the decay of all pairs and
-        the scores with it; the state that enters each block; the norm, its output, the gate, and their product, which meets W^O.
+        They are: q, k, v before SiLU and in blocks; q and k with their decay, and its factors; within a block the decay of all
+        pairs and the scores with it; the state that enters each block; the norm, its output, the gate, and their product, the
+        input of W^O.
         """
         heads, head, block = config.n_heads, config.lightning_head_dim, block_length(row_tokens, BLOCK_TOKENS)
         width = heads * head
@@ -143,10 +144,10 @@ class LightningKind:
         return 0
 
     def forward_products(self, config: ModelConfig, context: float) -> float:
-        """N (2 T_block H + 2 H^2), whatever lies before: with the keys and values of the block, and with the state.
+        """N (2 T_block H + 2 H^2), independent of the context: with the keys and values of the block, and with the state.
 
-        For rows of at least a block. Left out: the sums over blocks, (H / T_block)^2 products per pair of tokens and head where MLA
-        takes d_qk + d_v.
+        For rows of at least a block. Not counted: the sums over blocks, (H / T_block)^2 products per pair of tokens and head, where
+        MLA takes d_qk + d_v.
         """
         return _products(config, BLOCK_TOKENS)
 
@@ -159,5 +160,5 @@ class LightningKind:
 
 
 def _products(config: ModelConfig, block: int) -> int:
-    """Multiplications per token: with the keys and values of a block of so many tokens, and with the state."""
+    """Multiplications per token: with the keys and values of a block of `block` tokens, and with the state."""
     return config.n_heads * 2 * config.lightning_head_dim * (block + config.lightning_head_dim)

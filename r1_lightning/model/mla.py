@@ -1,6 +1,6 @@
 """Multi-head latent attention (V3 section 2.1.1, eq 1-11).
 
-Keys and values are squeezed through one latent c^KV per token, and position enters through a separate rotary key shared by
+Keys and values are compressed into one latent c^KV per token, and position enters through a separate rotary key shared by
 all heads. Training expands the latent into per-head keys and values. Sampling never does: W^UK is absorbed into the query
 and W^UV applied after the weighted sum (V2 section 2.1.2), so that attention runs on the cached latents themselves.
 
@@ -31,9 +31,9 @@ LATENT_NORM_EPS = 1e-6
 
 
 def step_mask(attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
-    """What `MLA.step` adds to its scores, R x 1 x NT x S: 0 where a token may look, the lowest number elsewhere.
+    """Return the additive mask of `MLA.step`, R x 1 x NT x S: 0 where a token may attend, the lowest number elsewhere.
 
-    Not -inf: a row of padding attends to nothing, its softmax would be NaN, and NaN times 0 is NaN for every other row.
+    Not -inf: a row of padding attends to nothing, so its softmax would be NaN, and NaN times 0 is NaN for every other row.
     """
     mask = torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, torch.finfo(dtype).min)
     return mask.expand(-1, n_heads, -1, -1).flatten(1, 2).unsqueeze(1)
@@ -42,7 +42,7 @@ def step_mask(attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
 def spelled_out_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     """`F.scaled_dot_product_attention` with an additive mask, as products and a softmax that a compiler fuses.
 
-    torch's fused CPU kernel has a BF16 backward that is some ten times slower than these. All T x T scores are made.
+    The BF16 backward of torch's fused CPU kernel is about ten times slower than these. They make all T x T scores.
     """
     scores = torch.matmul(q, k.transpose(-1, -2)).float() * scale + mask
     return torch.matmul(scores.softmax(-1).to(v.dtype), v)
@@ -70,7 +70,7 @@ class MLA(nn.Module):
         self.out = precision.linear(config.n_heads * config.v_head_dim, config.d_model, fp8_eligible=True)  # W^O
 
     def new_state(self, rows: int, max_tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Room for the latents and rotary keys of `max_tokens` columns, rows x max_tokens x (C + R)."""
+        """Return zeros for the latents and rotary keys of `max_tokens` columns, rows x max_tokens x (C + R)."""
         return torch.zeros(rows, max_tokens, self.config.cache_width, dtype=dtype, device=device)
 
     def _queries(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,12 +83,12 @@ class MLA(nn.Module):
         return q_nope, rotate(q_rope, cos.unsqueeze(-2), sin.unsqueeze(-2))
 
     def _latents(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Normed latent B x T x C and the shared rotary key B x T x R (eq 1 and 3): all that a cache must hold."""
+        """Return the normed latent B x T x C and the shared rotary key B x T x R (eq 1 and 3), which the cache holds."""
         latent, k_rope = self.kv_down(x_BTD).split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
         return self.kv_norm(latent), rotate(k_rope, cos, sin)
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """`cos`, `sin` B x T x R / 2; `mask` B x 1 x T x T, True or 0 where a token may look, False or -inf elsewhere."""
+        """`cos`, `sin` B x T x R / 2; `mask` B x 1 x T x T, True or 0 where a token may attend, False or -inf elsewhere."""
         config = self.config
         q_nope, q_rope = self._queries(x_BTD, cos, sin)
         latent_BTC, k_rope_BTR = self._latents(x_BTD, cos, sin)
@@ -116,8 +116,8 @@ class MLA(nn.Module):
         q_latent = torch.bmm(q_nope.flatten(0, 1).transpose(0, 1), w_k_NPC)  # N x RT x C: W^UK absorbed
         q_latent = q_latent.transpose(0, 1).unflatten(0, (rows, new))
         q = torch.cat([q_latent, q_rope], -1).transpose(1, 2).flatten(1, 2).unsqueeze(1)  # R x 1 x NT x (C + R)
-        # Heads share their keys, so they stand where positions would: one fused kernel instead of a product per row. Values
-        # are the same cached vectors; what the rotary part adds to the sum is cut off.
+        # Heads share their keys, so they take the place of positions: one fused kernel instead of a product per row. Values
+        # are the same cached vectors; the rotary part of the sum is cut off.
         cached = cached_RSC.unsqueeze(1).to(q.dtype)
         o = F.scaled_dot_product_attention(q, cached, cached, attn_mask=mask, scale=self.scale)
         o_latent = o[..., : config.kv_lora_rank].reshape(rows, config.n_heads, new, -1).transpose(0, 1).flatten(1, 2)
@@ -127,14 +127,14 @@ class MLA(nn.Module):
 
 @dataclass(frozen=True)
 class MLAKind:
-    """MLA as an `AttentionKind`: masks, bytes and products, from the model's shape."""
+    """MLA's masks, bytes and products from the model's shape, as an `AttentionKind`."""
 
     name: ClassVar[str] = "mla"
     is_recurrent: ClassVar[bool] = False
     hf_refusal: ClassVar[str | None] = None
 
     def check(self, config: ModelConfig) -> None:
-        """Nothing: `ModelConfig` checks its own fields."""
+        """Do nothing: `ModelConfig` checks its own fields."""
 
     def build(self, config: ModelConfig, precision: Precision, layer: int | None) -> MLA:
         return MLA(config, precision)
@@ -163,28 +163,28 @@ class MLAKind:
         return 0
 
     def is_fused(self, config: ModelConfig, device_type: str) -> bool:
-        """The CPU's kernel wants one width per head."""
+        """True if the fused kernel applies; the CPU's needs queries, keys and values of one width."""
         return device_type != "cpu" or config.qk_head_dim == config.v_head_dim
 
     def kept_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
         heads, value = config.n_heads, config.v_head_dim
-        kept = norm_bytes(config.d_model) + FP32 * config.d_model  # as input: once in FP32, or twice in BF16
+        kept = norm_bytes(config.d_model) + FP32 * config.d_model  # the input, once in FP32 or twice in BF16
         if config.q_lora_rank is not None:
             kept += norm_bytes(config.q_lora_rank) + number * config.q_lora_rank
         kept += norm_bytes(config.kv_lora_rank) + number * config.kv_lora_rank
-        kept += number * heads * value  # the output, which meets W^O
+        kept += number * heads * value  # the output, the input of W^O
         if is_fused:  # query, key, W^UK and W^UV's output, the logarithm of the softmax's sum
             key_value = config.qk_nope_head_dim + value
             return kept + number * heads * (2 * config.qk_head_dim + key_value) + FP32 * heads
         return kept + FP32 * heads * (2 * config.qk_head_dim + value + row_tokens)
 
     def passing_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:
-        """What would be kept; where it is not fused, its weights once more."""
+        """The bytes that training would keep; without fusion, attention's weights a second time."""
         again = 0 if is_fused else FP32 * config.n_heads * row_tokens
         return self.kept_bytes(config, row_tokens, number, is_fused) + again
 
     def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
-        """Per head the query as it comes and rotated, absorbed (twice: its order changes), joined, and the weighted sum."""
+        """Per head: the query before and after rotation, absorbed (twice: its order changes), joined, and the weighted sum."""
         return number * config.n_heads * 2 * (config.qk_head_dim + config.kv_lora_rank + config.cache_width)
 
     def step_mask_bytes(self, config: ModelConfig, number: int) -> int:
@@ -192,13 +192,13 @@ class MLAKind:
         return number * config.n_heads
 
     def forward_products(self, config: ModelConfig, context: float) -> float:
-        """N (d_qk + d_v) per token in sight."""
+        """N (d_qk + d_v) per token of the context."""
         return context * config.n_heads * (config.qk_head_dim + config.v_head_dim)
 
     def prefill_products(self, config: ModelConfig, context: float) -> float:
         """N (2 C + R) per cached token: attention runs on the cached latents (V2 section 2.1.2).
 
-        That is what has to be computed; the fused kernel sums the rotary part as well, N R more, and cuts it off.
+        The fused kernel also sums the rotary part, N R more products, and cuts it off; these are not counted.
         """
         return context * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
 

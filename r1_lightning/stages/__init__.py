@@ -1,1 +1,1 @@
-"""LightningModules: one stage of the paper each, calling the pure core and logging what it returns."""
+"""LightningModules, one per stage of the paper: each calls the pure core and logs the metrics that it returns."""

@@ -1,11 +1,11 @@
-"""What all stages share: an optimizer with a schedule, gradient clipping, and the expert-bias update.
+"""The base class of all stages: an optimizer with a schedule, gradient clipping, and the expert-bias update.
 
 The auxiliary-loss-free balancing of DeepSeek-V3 belongs to the mathematics of a step, so it lives in the stage and not in a
-callback: load is summed over the micro-batches of an optimizer step, and the biases move once, just before that step.
+callback: the load is summed over the micro-batches of an optimizer step, and the biases move once, just before that step.
 
-A loss or a gradient that is no number ends the run before the optimizer takes the step, or, if so configured, has that step
-skipped: no weight, no optimizer state and no expert bias moves, and `train/skipped_step` is 1. Either way the weights stay those
-of the last good step, and neither a checkpoint nor an artefact ever holds NaN.
+If a loss or gradient is not finite, the run ends before the optimizer takes the step or, if so configured, skips the step: no
+weight, no optimizer state and no expert bias changes, and `train/skipped_step` is 1. Either way the weights stay those of the
+last good step, and no checkpoint or artefact ever holds NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import BackboneOutput
 
-# So many steps skipped one after the other are no accident of a batch any more.
+# More skipped steps in a row than this mean that training has diverged, not that one batch was bad.
 MAX_SKIPPED_IN_A_ROW = 10
 
 
@@ -50,7 +50,7 @@ class AdamWConfig:
         require_number("optim.lr", self.lr, 0.0, open_minimum=True)
         require_number("optim.beta1", self.beta1, 0.0, 1.0)
         require_number("optim.beta2", self.beta2, 0.0, 1.0)
-        for name in ("beta1", "beta2"):  # a running mean that forgets nothing divides by 1 - beta = 0
+        for name in ("beta1", "beta2"):  # Adam's bias correction divides by 1 - beta^t, which is 0 at beta = 1
             require(getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "it must be below 1")
         require_number("optim.weight_decay", self.weight_decay, 0.0)
         require_number("optim.max_grad_norm", self.max_grad_norm, 0.0, open_minimum=True)
@@ -68,10 +68,10 @@ class AdamWConfig:
 
 
 class StageModule(L.LightningModule):
-    """A backbone in training for `max_steps` optimizer steps. Subclasses write `training_step`.
+    """Trains a backbone for `max_steps` optimizer steps. Subclasses implement `training_step`.
 
-    `bias_update_speed` 0 freezes the expert biases. `on_nonfinite` says what a loss or gradient that is not finite does: "stop"
-    the run, or "skip" the step (at most `MAX_SKIPPED_IN_A_ROW` times in a row).
+    `bias_update_speed` 0 freezes the expert biases. `on_nonfinite` decides what happens if a loss or gradient is not finite:
+    "stop" the run, or "skip" the step (at most `MAX_SKIPPED_IN_A_ROW` times in a row).
     """
 
     backbone: Any  # an nn.Module that fits the Protocols `Backbone` and `Balanced`
@@ -105,11 +105,11 @@ class StageModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Add a micro-batch's loss to that of the current optimizer step; it is looked at once per step."""
+        """Add a micro-batch's loss to that of the current optimizer step, which is checked once per step."""
         self.step_loss = loss.detach() if self.step_loss is None else self.step_loss + loss.detach()
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip the global norm and balance the experts, or skip the step. `InvalidInput` where the run is to stop."""
+        """Clip the global norm and balance the experts, or skip the step. Raises `InvalidInput` to stop the run."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
         loss, self.step_loss = self.step_loss, None
@@ -124,14 +124,14 @@ class StageModule(L.LightningModule):
         )  # of this very step; Muon's matrices, the first, have another
         if is_skipped:
             for parameter in parameters:
-                parameter.grad = None  # an optimizer leaves such parameters, and what it knows of them, as they are
+                parameter.grad = None  # the optimizer then changes neither the parameter nor its moments
             return
         self.log("train/grad_norm", norm)
         if load is not None and load.numel() > 0:
             self._balance_experts(load)
 
     def nothing_to_learn(self) -> bool:
-        """Whether the step that is about to be taken should be skipped although all its numbers are finite."""
+        """True if this optimizer step carries no learning signal and should be skipped."""
         return False
 
     def _is_finite(self, metrics: Mapping[str, Tensor]) -> bool:
@@ -148,11 +148,11 @@ class StageModule(L.LightningModule):
         return not bad
 
     def count_load(self, output: BackboneOutput) -> None:
-        """Add a training forward's expert load to that of the current optimizer step."""
+        """Add a training forward's expert load to the load of the current optimizer step."""
         self.expert_load = output.expert_load if self.expert_load is None else self.expert_load + output.expert_load
 
     def _balance_experts(self, load: Tensor) -> None:
-        """Move the expert biases by the whole step's load; once per optimizer step."""
+        """Update the expert biases from the load of the whole optimizer step; called once per step."""
         used = load.sum(-1) > 0  # MTP layers are idle where the stage trains without them
         self.log("moe/max_violation", max_violation(load[used]).mean())
         if self.bias_update_speed > 0 and (bias := self.backbone.expert_bias()).numel():
@@ -160,15 +160,15 @@ class StageModule(L.LightningModule):
             self.backbone.set_expert_bias(updated_expert_bias(bias, load, self.bias_update_speed))
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """Sum over processes (the value itself when there is one): the load is that of the whole batch."""
+        """Sum `value` over processes (itself if there is only one), so that the load is that of the whole batch."""
         return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
 
     @property
     def micro_batches(self) -> int:
-        """How many batches make one optimizer step; 1 in a loop of somebody's own, without a Trainer."""
+        """Number of batches per optimizer step; 1 without a Trainer, in a user's own loop."""
         return 1 if self._trainer is None else self.trainer.accumulate_grad_batches
 
     def add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
-        """Add a micro-batch's scalars to those of the current optimizer step; their sums are logged under their names."""
+        """Add a micro-batch's scalars to those of the current optimizer step; the sums are logged under the scalars' names."""
         for name, value in metrics.items():
             self.step_metrics[name] = self.step_metrics[name] + value if name in self.step_metrics else value

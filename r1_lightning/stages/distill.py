@@ -1,11 +1,10 @@
-"""Distillation: a student learns what a frozen teacher says of every token (Hinton et al. 2015; GKD, Agarwal et al. 2023).
+"""Distillation: a student learns a frozen teacher's distribution of every token (Hinton et al. 2015; GKD, Agarwal et al. 2023).
 
-Which text the two look at is the data module's business: given text scored by the teacher beside the student or from a cache
-(`data.teacher_data`), or text that the student writes itself (`data.on_policy_data`). How they are compared is the objective's
-(`functional.distillation`). R1 distilled by plain SFT on its own samples (section 4): that is `alpha` 0, and needs no teacher.
+The data module provides the text: given text, scored by the teacher at every step or from a cache (`data.teacher_data`), or text
+that the student samples (`data.on_policy_data`). The objective compares the two distributions (`functional.distillation`). R1
+distilled by plain SFT on its own samples (section 4): that is `alpha` 0, and needs no teacher.
 
-The MTP modules are left as they are; the load of the experts is kept in balance by `bias_update_speed` (0, the default, leaves the
-biases as they came).
+The MTP modules are not trained. `bias_update_speed` balances the load of the experts (0, the default, leaves the biases unchanged).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from r1_lightning.types.tensors import DistillBatch
 
 
 class DistillModule(StageModule):
-    """Trains on `DistillBatch`es. The `teacher` is no part of the module: neither trained, nor saved, nor in checkpoints."""
+    """Trains on `DistillBatch`es. The `teacher` is not a part of the module: it is neither trained nor saved in checkpoints."""
 
     def __init__(
         self,

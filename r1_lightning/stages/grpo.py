@@ -1,9 +1,9 @@
-"""GRPO (DeepSeekMath section 4; R1 section 2.1): learn from how completions of one prompt compare.
+"""GRPO (DeepSeekMath section 4; R1 section 2.1): RL with advantages relative to the other completions of the same prompt.
 
 One optimizer step is one minibatch of a rollout. Log-probs under the policy come from the training forward, old ones from
-the sampler and, where the objective needs them, reference ones from the frozen reference, all of softmax(logits /
-sampling_temperature). The expert biases stay frozen by default: which experts serve a token must not drift between sampling
-and training.
+the sampler and, if the objective needs them, reference ones from the frozen reference, all of softmax(logits /
+sampling_temperature). The expert biases stay frozen by default, so that a token goes to the same experts in sampling and in
+training.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TRUNKS = ("trained", "detached")
 class GRPOModule(StageModule):
     """Trains on `GRPOBatch`es.
 
-    `router` says what becomes of the experts' choice: "frozen" keeps the expert biases, "update" goes on balancing them by
-    `bias_update_speed`, "replay" keeps them and takes the sampler's own choice in the training forward. With
-    `mtp_loss_weight` 0 the MTP modules are left as they are; above it, they go on learning to predict the completions, and
-    `mtp_trunk` says what else their loss moves. "trained": trunk, embedding and head as well, as in pre-training, which is a pull
-    towards whatever was sampled, right or wrong. "detached": nothing else, so that rewards and KL alone move the policy (the clip
-    of the gradient's norm still sees both).
+    `router` decides how experts are chosen: "frozen" keeps the expert biases, "update" goes on balancing them by
+    `bias_update_speed`, "replay" keeps them and uses the sampler's routes in the training forward. With `mtp_loss_weight` 0 the
+    MTP modules are not trained; above 0 they go on learning to predict the completions, and `mtp_trunk` decides what else their
+    loss trains. "trained": also trunk, embedding and head, as in pre-training, which pulls the policy towards all sampled
+    completions, right or wrong. "detached": nothing else, so that only rewards and KL move the policy (gradient clipping still
+    sees the norm of both).
 
     `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`; without a KL term it needs no
     reference model, and `reference_refresh_steps` plays no part. `on_zero_variance` says what happens at a step whose advantages
@@ -77,7 +77,8 @@ class GRPOModule(StageModule):
         form = {"mtp_detached": True} if with_mtp and self.mtp_detached else {}
         scored = score_completions(self.backbone, batch, self.sampling_temperature, with_mtp, self.replay, **form)
         self.count_load(scored.output)
-        self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())  # a masked completion teaches nothing
+        # Only tokens in the loss count: the advantage of a masked completion teaches nothing.
+        self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())
         reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
         tokens = sampled_tokens(batch, scored.logprobs, reference)
         output = self.objective(tokens)
@@ -92,7 +93,7 @@ class GRPOModule(StageModule):
         return loss * self.micro_batches
 
     def _mtp_loss(self, batch: GRPOBatch, output: BackboneOutput) -> Tensor:
-        """(lambda / D) times the MTP depths' losses on completion tokens, weighed by this micro-batch's share of them."""
+        """(lambda / D) times the MTP depths' losses on completion tokens, weighted by this micro-batch's share of the tokens."""
         mask = batch.completion_mask
         depths = [
             loss_ahead(self.backbone, hidden, batch.tokens, places, mask, head_detached=self.mtp_detached)
@@ -129,12 +130,12 @@ class GRPOModule(StageModule):
         return Path(self.trainer.default_root_dir) / "reference"
 
     def on_train_batch_start(self, *_: object) -> None:
-        # Before a step and not after it: a checkpoint is written between the two, and a resumed run refreshes here, too.
+        # Before the step, not after the last one: the checkpoint is written in between, and a resumed run must refresh as well.
         self.reference.refresh_if_due(self.trainer.global_step, self.backbone)
 
 
 def sampled_tokens(batch: GRPOBatch, policy_logprobs: Tensor, ref_logprobs: Tensor | None) -> SampledTokens:
-    """Line up a minibatch's C completion tokens with their log-probs."""
+    """Gather log-probs, advantages and sequence ids of a minibatch's C completion tokens, in the order of the packed rows."""
     index_C = completion_index(batch)
     return SampledTokens(
         policy_logprobs=policy_logprobs,

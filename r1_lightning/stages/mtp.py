@@ -1,4 +1,4 @@
-"""The losses of the main head and the MTP modules (V3 eq 23-24), as pre-training, fine-tuning and, on request, RL have them."""
+"""The losses of the main head and the MTP modules (V3 eq 23-24), for pre-training, fine-tuning and, if configured, RL."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def loss_ahead(
     n_targets: Tensor | None = None,
     head_detached: bool = False,
 ) -> Tensor:
-    """Mean loss of predicting the token `places` ahead (nats); 0 where nothing has a target.
+    """Mean loss (nats) of predicting the token `places` positions ahead; 0 if no position has a target.
 
-    Positions without a target are computed and left out of the mean: picking them out would cost more than they do.
+    Positions without a target are computed and left out of the mean, because selecting the others would cost more.
 
-    `only_targets_BT` leaves out targets where it is False: the prompts. `n_targets` is what the sum is divided by, where it is not
-    the number of targets found here. With `head_detached` the loss does not train the head.
+    `only_targets_BT` is False at targets to leave out (prompts). `n_targets` divides the sum instead of the number of targets
+    found here. With `head_detached` the loss does not train the head.
     """
     targets, has_target = targets_ahead(batch.token_ids, batch.document_ids, places)
     if only_targets_BT is not None:
         wanted, _ = targets_ahead(only_targets_BT.long(), batch.document_ids, places)
         has_target = has_target & wanted.bool()
-    form = {"head_detached": True} if head_detached else {}  # only backbones with MTP modules know it
+    form = {"head_detached": True} if head_detached else {}  # backbones without MTP modules do not have this argument
     logprobs, _ = backbone.token_logprobs(hidden_BTD.flatten(0, 1), targets.flatten(), **form)
     return masked_cross_entropy(logprobs, has_target.flatten(), n_targets)

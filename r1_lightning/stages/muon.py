@@ -1,13 +1,13 @@
 """Muon (Jordan 2024; Moonlight, arXiv:2502.16982) for the hidden matrices, AdamW for everything else, as one optimizer.
 
-DeepSeek-V3 was trained with AdamW. The miniature has minutes and not months, and learns its arithmetic from markedly fewer tokens
-with Muon (docs/log.md), so its pre-training uses it; `optim=adamw` is the paper's choice. torch's own Muon takes matrices
-only; here the stacked matrices of the experts (E x in x out) are orthogonalised each on its own, too.
+DeepSeek-V3 was trained with AdamW. The miniature trains for minutes, not months, and learns its arithmetic from far fewer tokens
+with Muon (docs/log.md), so its pre-training uses Muon; `optim=adamw` is the paper's choice. torch's own Muon takes matrices
+only; ours also orthogonalises each of the experts' stacked matrices (E x in x out).
 
     M <- mu M + (1 - mu) G;   W <- W - lr (0.2 sqrt(max(m, n)) orthogonalised((1 - mu) G + mu M) + weight_decay W)
 
-The factor gives updates the root mean square of AdamW's (Moonlight, eq 4). Embeddings, heads (a reward model's score head, too),
-routers, convolutions and norms keep AdamW, whatever a family of models calls them (`model.roles`).
+The factor gives updates the same root mean square as AdamW's (Moonlight, eq 4). AdamW trains embeddings, heads (also a reward
+model's score head), routers, convolutions and norms, whatever names a model family gives them (`model.roles`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from r1_lightning.types.errors import require, require_number
 MATCH_ADAMW_RMS = 0.2  # Moonlight section 2.2: AdamW's updates have a root mean square of 0.2 to 0.4
 
 
-# Numbers in one stack, 16 MB in FP32: small matrices share their products (two threads meet a fourth as often), large
-# ones gain nothing and would be copied.
+# Elements per stack, 16 MB in FP32. Small matrices are multiplied in one batch (threads synchronise a quarter as often); large
+# ones would gain nothing and be copied.
 STACK_ELEMENTS = 2**22
 
 
 def stacks(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Parameters of one shape, type and device together, as many as `STACK_ELEMENTS` allows, at least one."""
+    """Group parameters by shape, type and device into stacks of at most `STACK_ELEMENTS` elements, at least one parameter each."""
     alike: dict[object, list[list[Tensor]]] = {}
     for parameter in parameters:
         lists = alike.setdefault((parameter.shape, parameter.dtype, parameter.device), [[]])
@@ -45,7 +45,7 @@ def stacks(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `matrix=True` take Muon's update, the others AdamW's. One state_dict, one schedule for both."""
+    """Muon for parameter groups with `matrix=True`, AdamW for the others, with one state_dict and one schedule."""
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float, betas: tuple[float, float]) -> None:
         super().__init__(groups, {"momentum": momentum, "betas": betas, "matrix": False, "weight_decay": 0.0})
@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _matrix_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """One update of matrices of one shape, orthogonalised in one stack: few products of a stack, not many small ones."""
+        """Update matrices of one shape, orthogonalised as one stack: a few batched products in place of many small ones."""
         updates = []
         for parameter in parameters:
             state = self.state[parameter]
@@ -108,7 +108,7 @@ class Muon(torch.optim.Optimizer):
 
 @dataclass(frozen=True)
 class MuonConfig(AdamWConfig):
-    """`matrix_lr` and `momentum` for hidden matrices; `lr` and the betas are AdamW's, for all other parameters."""
+    """`matrix_lr` and `momentum` apply to hidden matrices, `lr` and the betas (AdamW's) to all other parameters."""
 
     matrix_lr: float = 0.01
     momentum: float = 0.95
@@ -135,9 +135,9 @@ class MuonConfig(AdamWConfig):
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, idle: Collection[Tensor] = ()) -> int:
-    """Bytes of the moments once each parameter has had a gradient: one for a matrix of Muon's, two (AdamW) for all others.
+    """Bytes of the moments once each parameter has had a gradient: one moment for a matrix of Muon, two (AdamW) for all others.
 
-    `idle` parameters never get one. Step counters, a number per parameter tensor, are not counted.
+    `idle` parameters never get a gradient. Step counters, one number per parameter tensor, are not counted.
     """
     skipped = {id(parameter) for parameter in idle}
     return sum(

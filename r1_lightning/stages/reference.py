@@ -1,11 +1,11 @@
-"""The frozen reference policy that GRPO's KL term holds on to, refreshed every so often.
+"""The frozen reference policy of GRPO's KL term, refreshed at fixed intervals.
 
-R1 replaces it by the current policy every 400 steps (Nature supplement, B.4), so that the policy can travel far in small
-steps. It is a copy of the backbone that never has gradients and costs no optimizer state. Its weights change only at a refresh, so
-each version is saved once, as a file of its own that is named by the optimizer step of its policy; checkpoints cite it by step
-and hash. The file before the last is kept until a checkpoint that cites the last one is in its place.
+R1 replaces it by the current policy every 400 steps (Nature supplement, B.4), so that the policy can move far in total although
+the KL keeps each move small. It is a copy of the backbone without gradients and optimizer state. Its weights change only at a
+refresh, so each version is saved once, in a file named by the optimizer step of its policy, and checkpoints cite that file by step
+and hash. The previous file is kept until a checkpoint that cites the new one is on disk.
 
-A policy with LoRA adapters needs no copy: its base never changes, and is the reference (`BaseAsReference`). It cannot be refreshed.
+A policy with LoRA adapters needs no copy: its base never changes and is the reference (`BaseAsReference`). It cannot be refreshed.
 
 An objective without a KL term (`objective.needs_reference` is False) has no reference at all (`NoReference`): no copy of the
 weights, no forward, and no metric `policy/kl_ref`.
@@ -29,12 +29,12 @@ from r1_lightning.rollout.scoring import reference_logprobs
 from r1_lightning.types.errors import require, require_int
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
-PREFIX = "reference."  # of its names in the stage's state
-CITATION = "reference"  # its key in a checkpoint
+PREFIX = "reference."  # prefix of its parameter names in the stage's state
+CITATION = "reference"  # key of the citation in a checkpoint
 
 
 class ReferencePolicy(nn.Module):
-    """A frozen copy of `policy`; `refresh_every` optimizer steps (0: never) it becomes the policy of that moment."""
+    """A frozen copy of `policy`; every `refresh_every` optimizer steps (0: never) it becomes a copy of the current policy."""
 
     backbone: Any  # an nn.Module that fits the `Backbone` Protocol
 
@@ -47,16 +47,16 @@ class ReferencePolicy(nn.Module):
         self.cited: Citation | None = None
 
     def train(self, mode: bool = True) -> ReferencePolicy:
-        """Stays in evaluation mode: its forwards must not count expert load."""
+        """Stay in evaluation mode: the reference's forwards must not count expert load."""
         return super().train(False)
 
     def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> Tensor:
-        """Log-probs of the minibatch's C completion tokens, without gradients; `replay` takes the sampler's experts."""
+        """Log-probs of the minibatch's C completion tokens, without gradients; `replay` uses the sampler's experts."""
         return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
 
     @torch.no_grad()
     def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
-        """Copy the policy's weights when `optimizer_steps` is a multiple of `refresh_every`; True where it did."""
+        """Copy the policy's weights if `optimizer_steps` is a multiple of `refresh_every`; returns True if it did."""
         due = self.refresh_every > 0 and optimizer_steps > 0 and optimizer_steps % self.refresh_every == 0
         if due:
             self.backbone.load_state_dict(policy.state_dict())
@@ -64,7 +64,7 @@ class ReferencePolicy(nn.Module):
         return due
 
     def take_out_of(self, checkpoint: dict[str, Any], folder: Path) -> None:
-        """Replace the reference's weights in a checkpoint by a citation of their file in `folder`, which is made if need be."""
+        """Replace the reference's weights in a checkpoint by a citation of their file in `folder`, written if it is not there."""
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith(PREFIX)]:
             del state[name]
@@ -80,7 +80,7 @@ class ReferencePolicy(nn.Module):
         checkpoint[CITATION] = self.cited
 
     def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
-        """Load the cited weights and put them back; `InvalidInput` where their file is missing or another."""
+        """Load the cited weights and put them into `checkpoint`; `InvalidInput` if their file is missing or was changed."""
         citation: Citation = checkpoint[CITATION]
         path = weights_of(folder, citation["version"])
         found = sha256_of(path) if path.is_file() else "missing"
@@ -92,9 +92,9 @@ class ReferencePolicy(nn.Module):
 
 
 class BaseAsReference:
-    """The base of a policy with adapters as its reference, which the policy was when the stage began.
+    """The reference of a policy with adapters: the policy's base, which equals the policy at the beginning of the stage.
 
-    Nothing is copied and nothing is saved. Not a module: the policy's weights would get second names in the stage's state.
+    Copies and saves nothing. It is not a module, because the policy's weights would get second names in the stage's state.
     """
 
     version = 0  # it is never refreshed
@@ -111,14 +111,14 @@ class BaseAsReference:
         return False
 
     def take_out_of(self, checkpoint: dict[str, Any], folder: Path) -> None:
-        """The policy's own weights hold the base."""
+        """Do nothing: the policy's own weights include the base."""
 
     def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
-        """There is nothing to load."""
+        """Do nothing: there is nothing to load."""
 
 
 class NoReference:
-    """Stands where an objective does not ask for a reference: nothing is copied, computed, saved or loaded."""
+    """The reference of an objective without KL: copies, computes, saves and loads nothing."""
 
     version = 0
     backbone: Any = None
@@ -127,20 +127,20 @@ class NoReference:
         require_int("stage.reference_refresh_steps", refresh_every, 0)
 
     def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> None:
-        """There are none."""
+        """Return None: there are no reference log-probs."""
 
     def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
         return False
 
     def take_out_of(self, checkpoint: dict[str, Any], folder: Path) -> None:
-        """A checkpoint holds the policy alone."""
+        """Do nothing: a checkpoint holds the policy alone."""
 
     def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
-        """A file that an older checkpoint cites is left where it is."""
+        """Do nothing: a file that an older checkpoint cites stays on disk."""
 
 
 class _Base:
-    """What scoring needs of a backbone: the policy's own forward with its adapters off, in evaluation mode."""
+    """The policy's forward with its adapters off, in evaluation mode: the part of a backbone that scoring needs."""
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
@@ -153,14 +153,14 @@ class _Base:
 
     @torch.no_grad()
     def token_logprobs(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
-        """By the head, which has no adapter."""
+        """The policy's log-probs, since the head has no adapter."""
         result: tuple[Tensor, Tensor] = self.policy.token_logprobs(*arguments, **keywords)
         return result
 
 
 @contextmanager
 def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Inside, all of `module` is in evaluation mode; afterwards each part is in the mode that it had."""
+    """Put all of `module` into evaluation mode inside the block; restore the mode of each submodule afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -171,7 +171,7 @@ def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def refuse_refresh(refresh_every: int) -> None:
-    """Raise `InvalidInput` where the reference of a policy with adapters is to be refreshed."""
+    """Raise `InvalidInput` if the settings would refresh the reference of a policy with adapters."""
     allowed = "with model.lora the reference is the base, which stays; set stage.reference_refresh_steps=0"
     require(refresh_every == 0, "stage.reference_refresh_steps", refresh_every, allowed)
 
@@ -179,7 +179,7 @@ def refuse_refresh(refresh_every: int) -> None:
 def reference_of(
     policy: nn.Module, refresh_every: int, is_needed: bool
 ) -> ReferencePolicy | BaseAsReference | NoReference:
-    """Where it `is_needed`, the base of a policy with adapters, a frozen copy of any other; else none."""
+    """Return the reference of `policy`: its base if it has adapters, else a frozen copy; `NoReference` unless `is_needed`."""
     if not is_needed:
         return NoReference(refresh_every)
     kind = BaseAsReference if has_adapters(policy) else ReferencePolicy
@@ -187,12 +187,12 @@ def reference_of(
 
 
 class Citation(TypedDict):
-    """How a checkpoint names the reference it belongs to."""
+    """A checkpoint's citation of its reference: optimizer step and hash of the file."""
 
     version: int
     sha256: str
 
 
 def weights_of(folder: Path, version: int) -> Path:
-    """The file of the reference that was the policy of optimizer step `version`."""
+    """Return the file of the reference that was the policy at optimizer step `version`."""
     return folder / f"step-{version}.safetensors"

@@ -1,7 +1,7 @@
 """Training a reward model (R1v2 section 3.1): the backbone and a scalar head learn which responses people or rules prefer.
 
 R1's settings: batch 256, learning rate 6e-6, one epoch; helpful pairwise on the final summary, safety point-wise on the whole
-response. The load of the experts is kept in balance by `bias_update_speed`; 0 (the default) leaves the biases as they came.
+response. `bias_update_speed` balances the load of the experts; 0 (the default) leaves the biases unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from r1_lightning.types.tensors import PreferenceBatch
 
 
 class RewardModelModule(StageModule):
-    """Trains on `PreferenceBatch`es; `backbone` becomes part of a `RewardModel`, which is what the artefact holds."""
+    """Trains on `PreferenceBatch`es; wraps `backbone` in a `RewardModel`, which the artefact holds."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class RewardModelModule(StageModule):
         scores, output = self.backbone.scores(batch.tokens, batch.ends)
         self.count_load(output)
         result = self.objective(scores, batch.labels)
-        share = 1 / self.micro_batches  # all micro-batches of a step are of one size, so its mean is theirs
+        share = 1 / self.micro_batches  # micro-batches have equal sizes, so the step's mean is the mean of theirs
         metrics = {"train/loss": result.loss.detach(), **result.metrics}
         self.add_metrics({key: value * share for key, value in metrics.items()})
         return result.loss

@@ -2,10 +2,10 @@
 
     L = CE + (lambda / D) sum_k CE_k + sum over layers of alpha * L_Bal          (V3 eq 23-25, on completion tokens and EOS)
 
-Each CE is the mean over the completion tokens of the whole optimizer step, whatever micro-batch they are in, so that a long
-completion weighs by its tokens. DeepSeek-R1's cold start and second fine-tuning, and that of its students, are this (R1v2
-B.4.2 and B.4.3); the papers do not say whether prompts are masked, how MTP trains or whether expert biases move. Here prompts are
-masked, MTP goes on learning (`mtp_loss_weight`), and biases stay as they came unless `bias_update_speed` is set.
+Each CE is the mean over the completion tokens of the whole optimizer step, across its micro-batches, so a completion's weight is
+its number of tokens. DeepSeek-R1 uses SFT for its cold start, its second fine-tuning and its students (R1v2 B.4.2 and B.4.3); the
+papers do not say whether prompts are masked, how MTP trains or whether expert biases move. Here prompts are masked, MTP goes on
+learning (`mtp_loss_weight`), and biases stay unchanged unless `bias_update_speed` is set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from r1_lightning.types.tensors import ChatBatch
 
 
 class SFTModule(StageModule):
-    """Trains on `ChatBatch`es; `mtp_loss_weight` is lambda, 0 leaves the MTP modules as they are."""
+    """Trains on `ChatBatch`es; `mtp_loss_weight` is lambda, and 0 does not train the MTP modules."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class SFTModule(StageModule):
 
     @torch.no_grad()
     def _counts(self, hidden_BTD: Tensor, batch: ChatBatch) -> dict[str, Tensor]:
-        """This micro-batch's part of the share of completion tokens that are the model's first choice, and of their number."""
+        """This micro-batch's summands of the step's token accuracy (argmax) and number of completion tokens."""
         targets, has_target = targets_ahead(batch.tokens.token_ids, batch.tokens.document_ids, 1)
         wanted, _ = targets_ahead(batch.completion_mask.long(), batch.tokens.document_ids, 1)
         chosen = has_target & wanted.bool()
