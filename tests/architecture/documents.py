@@ -71,6 +71,11 @@ def unknown_names(text: str) -> list[str]:
     return sorted(found)
 
 
+def named_commits(text: str) -> list[str]:
+    """Commits that a text names, `commit` before each."""
+    return re.findall(r"[Cc]ommit `([0-9a-f]{7,40})`", text)
+
+
 def unknown_targets(text: str) -> list[str]:
     """`make NAME` in code spans where the Makefile has no such target."""
     targets = re.findall(r"^([a-z_]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
@@ -145,7 +150,8 @@ def _anchors(text: str) -> set[str]:
 
 
 def _is_readers_own(path: str) -> bool:
-    return Path(path).stem == OWN or any(part.isupper() for part in Path(path).with_suffix("").parts)
+    words = [word for part in Path(path).with_suffix("").parts for word in part.split("_")]  # test_NAME.py
+    return Path(path).stem == OWN or any(word.isupper() for word in words)
 
 
 def _is_built(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
@@ -92,6 +93,14 @@ def test_the_index_has_one_row_per_rule_and_a_function_in_each():
     assert [cells[0] for cells in rows if not _spans(cells[2])] == []
 
 
+def test_commits_that_the_architecture_names_are_there():
+    named = documents.named_commits(ARCHITECTURE.read_text(encoding="utf-8"))
+    assert len(named) >= 2
+    if _git("rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("needs the history of a checkout")
+    assert [name for name in named if _git("cat-file", "-t", name) != "commit"] == []
+
+
 def test_a_broken_link_is_found():
     text = "[a](README.md), [b](nowhere.md), [c](README.md#two-commands), [d](README.md#three), [e](https://x.org)"
     assert documents.broken_links(text, ROOT) == ["nowhere.md", "README.md#three"]
@@ -136,6 +145,14 @@ def test_a_function_and_a_test_that_are_not_there_are_found():
     assert documents.unknown_functions("`model.router.Router.backward`") == ["model.router.Router.backward"]
     text = "`tests/conftest.py`, `tests/conftest.py::repo_root`, `::gone`, `tests/gone.py`"
     assert documents.unknown_tests(text) == ["::gone", "tests/gone.py"]
+
+
+def _git(*arguments):
+    """What git prints, without the last line break; nothing where it fails or is not there."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _spans(cell):
