@@ -6,7 +6,7 @@ keeps the other core from the very thread it waits for, and an operator of a hun
 milliseconds. How long a thread spins is decided by environment variables that OpenMP reads once, when torch is loaded:
 
     today      nothing set: GNU OpenMP spins for some milliseconds, then sleeps
-    bounded    GOMP_SPINCOUNT: a few microseconds of spinning, then sleep (what the program sets, `run/openmp.py`)
+    bounded    GOMP_SPINCOUNT: a few microseconds of spinning, then sleep (what the program sets, `run/config/openmp.py`)
     passive    OMP_WAIT_POLICY=PASSIVE: sleep at once, so that every barrier costs a wake-up
     one        one thread: no barriers, and no second core
 
@@ -33,7 +33,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, installed or not
 
-from r1_lightning.run.openmp import SPIN_COUNT, SPIN_COUNT_VARIABLE
+from r1_lightning.run.config.openmp import SPIN_COUNT, SPIN_COUNT_VARIABLE
 
 SETTINGS: dict[str, dict[str, str]] = {
     "today": {},
@@ -154,7 +154,7 @@ def work(quick: bool) -> None:
     from benchmarks.grpo_ours import measurement
     from benchmarks.grpo_work import uneven_work
     from benchmarks.setting import FULL, QUICK, World
-    from r1_lightning.run.parts import keep_freed_memory
+    from r1_lightning.run.build.torch_setup import keep_freed_memory
 
     quieten()
     keep_freed_memory()

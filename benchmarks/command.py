@@ -15,7 +15,7 @@ from benchmarks import grpo_step, memory, pretraining, sampling
 from benchmarks.pairs import Contest, Result, compare
 from benchmarks.setting import FULL, QUICK, World
 from benchmarks.table import Machine, render, write_between_markers, write_csv
-from r1_lightning.run.parts import keep_freed_memory
+from r1_lightning.run.build.torch_setup import keep_freed_memory
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 CONTESTS: dict[str, Callable[[World], Contest]] = {

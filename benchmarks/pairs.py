@@ -146,7 +146,7 @@ def _measured(measurement: Measurement, ours: bool) -> float:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Deterministic algorithms, as `run.parts.set_up_torch` sets them for every run of ours."""
+    """Deterministic algorithms, as `run.build.torch_setup.set_up_torch` sets them for every run of ours."""
     before, only_warned = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

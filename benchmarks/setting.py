@@ -21,8 +21,8 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_weights import state_to_hf
-from r1_lightning.run.compose import compose_stage, composing
-from r1_lightning.run.parts import build_parts
+from r1_lightning.run.build.parts import build_parts
+from r1_lightning.run.config.compose import compose_stage, composing
 
 NEVER = -1  # an end-of-sequence id that no model samples, so that every completion has full length
 # transformers' two ways to run experts that make sense here: grouped products (its default) and its loop over experts.

@@ -15,7 +15,7 @@ LAYERS = ("run", "stages", "data", "callbacks", "evaluation", "rollout", "artefa
           "functional", "text", "types")  # fmt: skip
 
 
-# For a notebook: what `run/notebook.py` gives, under the package's own name.
+# For a notebook: what `run/commands/notebook.py` gives, under the package's own name.
 SHORTCUTS = ("load", "generate", "save")
 
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
     if name in LAYERS:
         return import_module(f"{__name__}.{name}")
     if name in SHORTCUTS:
-        return getattr(import_module(f"{__name__}.run.notebook"), name)
+        return getattr(import_module(f"{__name__}.run.commands.notebook"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

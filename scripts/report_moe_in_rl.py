@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.moe_report import main
+from r1_lightning.run.commands.moe_report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from r1_lightning.run import machine
-from r1_lightning.run.runs import list_runs
+from r1_lightning.run.commands.runs import list_runs
+from r1_lightning.run.config import machine
 from r1_lightning.types.errors import InvalidInput
 
 

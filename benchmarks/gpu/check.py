@@ -124,7 +124,7 @@ def run(part: Part, cannot: str, meter: Meter) -> Row:
 
 def check(only: Sequence[str], is_rehearsal: bool, out: Path | None, commit: str | None) -> int:
     """Run the parts named in `only`, print the table, keep what ran on a GPU below `out`; returns the exit code."""
-    # Our runs leave fresh memory as it is (run.parts.set_up_torch); deterministic algorithms alone would fill it with NaN.
+    # Our runs leave fresh memory as it is (`set_up_torch`); deterministic algorithms alone would fill it with NaN.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - unknown to mypy
     has_gpu = torch.cuda.is_available() and not is_rehearsal
     meter = Meter(torch.device("cuda" if has_gpu else "cpu"))

@@ -71,7 +71,7 @@ def title(size: GrpoSize) -> str:
 
 
 def build_parts(size: GrpoSize) -> dict[str, Any]:
-    """What both sides share, by the names that `run.parts` gives it."""
+    """What both sides share, by the names that `run.build.parts` gives it."""
     task = _leaf("task/arithmetic")
     operations = {name: task["source"][name] for name in ("min_operations", "max_operations")}
     source, template = ArithmeticTask(**operations), TEMPLATES[task["template"]]

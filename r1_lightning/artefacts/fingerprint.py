@@ -2,7 +2,7 @@
 
 It is the SHA-256 of a canonical JSON text: keys sorted, no spaces, floats in their shortest exact decimal form
 (Python's repr), so that the same values give the same digits on every machine. Which parts of a configuration it covers
-is decided by the stage graph (`run/graph.py`); this module only serialises a value in exactly one way.
+is decided by the stage graph (`run/graph/fingerprints.py`); this module only serialises a value in exactly one way.
 
 `1` and `1.0` are different texts and give different fingerprints: a configuration file keeps the type it was written
 with.

@@ -1,7 +1,7 @@
 """Periodic evaluation during training: held-out accuracy and validation loss over steps; keeps the best weights.
 
-The measurement is injected (by `run.periodic`), so stages know nothing of it. It samples with random keys of its own and updates
-no weight, so the final weights are the same bits with and without it. It takes time, and prints how much.
+The measurement is injected (`run.stages.periodic`), so stages know nothing of it. It samples with random keys of its own and
+updates no weight, so the final weights are the same bits with and without it. It takes time, and prints how much.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class TeacherTracesDataModule(L.LightningDataModule):
 
     Without `traces` and without the data set of the artefact in `data_folder` the text is the task's documents from number
     `first_document` on. Traces longer than a row are left out, and counted. Given both, `traces` are
-    taken; `run.task_rules` refuses that.
+    taken; `run.checks.tasks` refuses that.
     """
 
     def __init__(

@@ -6,8 +6,8 @@
     reasoning_gym   the scorer of the problem's own generator (`rewards.task_scorer`)
 
 A published model answers AIME with `\\boxed{42}`, which the exact rule scores 0: a run on the wrong judge learns nothing and says
-nothing. So a task names its judge, a reward names the judges that it serves as (`judges`), and `run.reward_rules` compares the two
-before anything is made. A reward of somebody's own that names none is trusted.
+nothing. So a task names its judge, a reward names the judges that it serves as (`judges`), and `run.checks.rewards` compares the
+two before anything is made. A reward of somebody's own that names none is trusted.
 """
 
 from __future__ import annotations

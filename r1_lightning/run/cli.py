@@ -25,17 +25,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from r1_lightning.run import machine
-from r1_lightning.run.compose import HYDRA_VERSION_BASE, composing, config_folder, explain, from_hydra
-from r1_lightning.run.declared import check_declared
-from r1_lightning.run.exit_codes import BAD_INPUT, INTERRUPTED, bad_input_in
-from r1_lightning.run.openmp import bound_spinning
-from r1_lightning.run.quoting import readable
-from r1_lightning.run.targets import find_own_modules
+from r1_lightning.run.checks.declared import check_declared
+from r1_lightning.run.config import machine
+from r1_lightning.run.config.compose import HYDRA_VERSION_BASE, composing, config_folder, from_hydra
+from r1_lightning.run.config.exit_codes import BAD_INPUT, INTERRUPTED, bad_input_in
+from r1_lightning.run.config.hydra_errors import explain
+from r1_lightning.run.config.openmp import bound_spinning
+from r1_lightning.run.config.quoting import readable
+from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.types.errors import Stopped, require
 
 if TYPE_CHECKING:
-    from r1_lightning.run.graph import RunStage
+    from r1_lightning.run.graph.build import RunStage
 
 GPU_NAMES = ("gpu", "cuda")
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -88,16 +89,17 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
     stage = from_hydra(config)
     check_declared(config)
     _say(f"{stage.name}: planning (seed {config.get('seed')})")
-    from r1_lightning.run.validate import validate  # imports torch
+    from r1_lightning.run.checks.validate import validate
 
     if config.get("init_from") is None:  # else the folder decides the model, and with it how long rows may be
         validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
-    from r1_lightning.run.graph import build, plan  # imports Lightning
-    from r1_lightning.run.last_words import next_steps
+    from r1_lightning.run.graph.build import build
+    from r1_lightning.run.graph.last_words import next_steps
+    from r1_lightning.run.graph.plan import plan
 
     node = plan(stage)
     if config.get("dry_run"):
-        from r1_lightning.run.dry_run import dry_run
+        from r1_lightning.run.cost.dry_run import dry_run
 
         dry_run(node, _say, fresh=bool(config.fresh))
         return
@@ -109,7 +111,7 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
 
 
 def _run_stage() -> RunStage:
-    from r1_lightning.run.train import run_stage  # imports the Trainer
+    from r1_lightning.run.stages.train import run_stage
 
     return run_stage
 

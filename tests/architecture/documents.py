@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from r1_lightning.run.file_names import with_readers
+from r1_lightning.run.config.file_names import with_readers
 from tests.architecture.house import PACKAGE, ROOT
 
 CONFIGS = ROOT / "configs"

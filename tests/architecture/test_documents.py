@@ -72,11 +72,21 @@ def test_the_tables_of_the_guide_name_options():
         assert documents.unknown_options(" ".join(f"`{option}`" for option in named)) == []
 
 
-def test_run_says_what_each_of_its_files_is_for():
+def test_run_holds_its_command_line_and_rooms():
     folder = ROOT / PACKAGE / "run"
-    words = set(re.findall(r"\w+", (folder / "__init__.py").read_text(encoding="utf-8")))
-    names = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert sorted(name for name in names - words if not name.endswith("_report")) == []
+    assert sorted(path.name for path in folder.glob("*.py")) == ["__init__.py", "cli.py"]
+    rooms = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert rooms <= _words(folder) and len(rooms) == 7
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in (ROOT / PACKAGE / "run").glob("*/__init__.py")))
+def test_each_room_of_run_says_what_its_files_are_for(room):
+    folder = ROOT / PACKAGE / "run" / room
+    assert sorted({path.stem for path in folder.glob("*.py")} - {"__init__"} - _words(folder)) == []
+
+
+def _words(package):
+    return set(re.findall(r"\w+", (package / "__init__.py").read_text(encoding="utf-8")))
 
 
 def test_functions_and_tests_of_the_index_are_there():

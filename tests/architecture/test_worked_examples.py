@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from r1_lightning.functional.policy_loss import Objective, SampledTokens
-from r1_lightning.run.compose import compose_stage, composing
-from r1_lightning.run.validate import validate
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.tasks.dataset_task import Adaptor
 from r1_lightning.tasks.fields import Row
 from r1_lightning.types.errors import InvalidInput

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint, checkpoint_to_resume, is_whole
-from r1_lightning.run.metrics_log import MetricsLog
+from r1_lightning.run.stages.metrics_log import MetricsLog
 from r1_lightning.types.errors import InvalidInput
 from tests.support.miniature import Batches, Miniature, Spy, fingerprint, trainer
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from r1_lightning.run.compose import SHARED_GROUPS, compose_parent, compose_stage, composing, options
-from r1_lightning.run.graph import COUNTED
-from r1_lightning.run.validate import validate
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.config.compose import SHARED_GROUPS, compose_parent, compose_stage, composing, options
+from r1_lightning.run.graph.fingerprints import COUNTED
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = (

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.run.compose import compose_stage, composing, resolved
-from r1_lightning.run.graph import plan
-from r1_lightning.run.nodes import Node
-from r1_lightning.run.stage_cost import EmptyStage
-from r1_lightning.run.validate import validate
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.stage_config import resolved
+from r1_lightning.run.cost.stage_cost import EmptyStage
+from r1_lightning.run.graph.node import Node
+from r1_lightning.run.graph.plan import plan
 
 BASE = "paper_v3_base"
 # experiment -> (stage, template, {role: the experiment that makes it}); R1v2 figure 2

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a program: the checkout, installed or not
 
-from r1_lightning.run.compose import compose_stage, composing
-from r1_lightning.run.graph import stage_fingerprint
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.graph.fingerprints import stage_fingerprint
 from tests.run.readers_things import write_files
 from tests.support.commands import CONFIGS
 

@@ -311,10 +311,10 @@ FAULTS = (
     ),
     Fault(
         "the sampler has a copy of the policy",
-        "run/parts.py",
+        "run/build/parts.py",
         "            backbone,\n            rollout.sampling,",
         '            __import__("copy").deepcopy(backbone),\n            rollout.sampling,',
-        ("tests/run/test_parts.py",),
+        ("tests/run/build/test_parts.py",),
     ),
     Fault(
         "the sampler stores log-probs at temperature 1",

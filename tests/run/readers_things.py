@@ -15,7 +15,8 @@ from torch import nn
 from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.store import CONFIG, TOKENIZER
 from r1_lightning.artefacts.weights import save_weights
-from r1_lightning.run.compose import compose_stage, composing, resolved
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.stage_config import resolved
 from tests.support.commands import SMALL_MODEL, folder, overrides, train
 from tests.support.hf_folders import dense_folder, write_tokenizer
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from r1_lightning.run.compose import StageConfig, compose_stage, composing
-from r1_lightning.run.graph import plan
-from r1_lightning.run.notebook import load, save
-from r1_lightning.run.validate import validate
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.commands.notebook import load, save
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.stage_config import StageConfig
+from r1_lightning.run.graph.plan import plan
 from tests.run.documented import Piece, commands, fill, options, programs, unfilled
 from tests.run.readers_things import planned, trained
 from tests.support.commands import CONFIGS, ROOT, SMALL_MODEL, environment
@@ -81,8 +82,8 @@ UNRUN = {
     "pip install -c constraints.txt -e .[test]": "needs a package index",
     "pip install -e .[tasks]": "needs a package index",
     "pip install -e .[lora]": "needs a package index",
-    "python scripts/runs.py": "tests/run/test_runs.py runs it",
-    "python scripts/runs.py stage=grpo": "tests/run/test_runs.py runs it",
+    "python scripts/runs.py": "tests/run/commands/test_runs.py runs it",
+    "python scripts/runs.py stage=grpo": "tests/run/commands/test_runs.py runs it",
     "pytest": "would run this test",
     "pytest -m slow": "would run this test",
     "pytest -m long": "hours",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.parts import build_parts
-from r1_lightning.run.stored_config import read_config
-from r1_lightning.run.targets import refuse_foreign_targets
+from r1_lightning.run.build.parts import build_parts
+from r1_lightning.run.checks.stored_config import read_config
+from r1_lightning.run.config.targets import refuse_foreign_targets
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem
 from tests.run.conftest import REAL_CONFIGS, Command
@@ -100,7 +100,7 @@ def test_edited_code_is_other_code(command: Command, tmp_path: Path, repo_root: 
         "my_rewards.Brevity",
         "r1_lightning_evil.Thing",
         "r1_lightning.artefacts.files.os.system",  # begins as ours do
-        "r1_lightning.run.reports.train",  # ours, and no part of a configuration: it starts processes
+        "r1_lightning.run.commands.report.train",  # ours, and no part of a configuration: it starts processes
         "lightning.Trainer.fit",
         3,
     ],

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from r1_lightning.run import evaluate
+from r1_lightning.run.commands import evaluate
 from r1_lightning.stages.sft import SFTModule
 from r1_lightning.text.chat_template import R1
 from r1_lightning.types.errors import InvalidInput
-from tests.run.test_train import metrics_rows
+from tests.run.stages.test_train import metrics_rows
 from tests.support.commands import SMALL_MODEL, folder, train, weights
 from tests.support.hf_folders import dense_folder
 

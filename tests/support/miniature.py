@@ -242,7 +242,7 @@ def rollout_config(**changes: Any) -> RolloutConfig:
 
 
 def trainer(max_steps: int, folder: Path, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
-    """Lightning's own Trainer, silent, as `run.train` sets it up, writing nothing but what `callbacks` write."""
+    """Lightning's own Trainer, silent, as `run.stages.train` sets it up, writing nothing but what `callbacks` write."""
     quiet: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,

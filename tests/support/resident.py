@@ -38,7 +38,8 @@ def _status(field: str) -> int:
 
 
 def _train(config: Any) -> None:
-    from r1_lightning.run.parts import build_parts, inject
+    from r1_lightning.run.build.parts import build_parts
+    from r1_lightning.run.config.inject import inject
     from tests.support.miniature import trainer
 
     parts = build_parts(config, None)
@@ -53,8 +54,9 @@ def _train(config: Any) -> None:
 def main(stage: str, *overrides: str) -> None:
     """Print estimated and measured bytes."""
 
-    from r1_lightning.run.compose import compose_stage, composing, resolved
-    from r1_lightning.run.stage_cost import EmptyStage
+    from r1_lightning.run.config.compose import compose_stage, composing
+    from r1_lightning.run.config.stage_config import resolved
+    from r1_lightning.run.cost.stage_cost import EmptyStage
 
     def config_of(*more: str) -> Any:
         return resolved(compose_stage([f"stage={stage}", "stage.max_steps=1", *overrides, *more]).config)

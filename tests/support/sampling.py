@@ -14,15 +14,16 @@ from torch import nn
 
 from r1_lightning.artefacts import store
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.run import cli, sampling
-from r1_lightning.run.train import run_stage
+from r1_lightning.run import cli
+from r1_lightning.run.stages import rejection_sampling as sampling
+from r1_lightning.run.stages.train import run_stage
 from r1_lightning.text.chat_template import PLAIN
 from tests.support.commands import CONFIGS
 from tests.support.miniature import CharTokenizer, HashReward, Miniature, Sums, rollout_config
 
 
 def parts(config: DictConfig, base: object) -> dict[str, Any]:
-    """What `run.parts.build_parts` makes, of the miniature."""
+    """What `run.build.parts.build_parts` makes, of the miniature."""
     mini = Miniature(seed=config.seed, rollout=rollout_config())
     return {
         "backbone": mini.model,

@@ -70,7 +70,7 @@ def test_the_version_is_that_of_the_bytes(tmp_path: Path) -> None:
     first = source(tmp_path, PAIR).content_version
     assert source(tmp_path, PAIR).content_version == first
     assert source(tmp_path, {**PAIR, "chosen": "Hello"}).content_version != first
-    for kind in (PreferenceFile, PromptFile):  # what a fingerprint makes an object for (run/graph.py)
+    for kind in (PreferenceFile, PromptFile):  # what a fingerprint makes an object for (run/graph/fingerprints.py)
         assert isinstance(kind.content_version, property)
 
 

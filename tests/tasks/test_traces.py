@@ -29,7 +29,9 @@ def test_lines_in_order_other_fields_and_empty_lines_apart(tmp_path: Path) -> No
 def test_the_version_is_of_the_bytes(tmp_path: Path) -> None:
     versions = [written(tmp_path, text).content_version for text in (line(), line(), line(completion="3"))]
     assert versions[0] == versions[1] != versions[2] and versions[0].startswith("traces-3-")
-    assert isinstance(TraceFile.content_version, property)  # what a fingerprint makes an object for (run/graph.py)
+    assert isinstance(
+        TraceFile.content_version, property
+    )  # what a fingerprint makes an object for (run/graph/fingerprints.py)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""The judge as an input of a stage, `stage.inputs.judge={stage: NAME}` or `{folder: FOLDER}`: a model that judges responses.
+
+Its fingerprint counts like that of any other input. It is loaded when it is first asked, with the precision of the stage's own
+model and where that one stands, and draws its replies by the settings of `rollout`. Its tokenizer and template are its own: an
+artefact's are those that it was trained with, a folder in HuggingFace's form is asked in plain text, without a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from r1_lightning.artefacts.hf_folder import ImportedModel
+from r1_lightning.artefacts.store import CONFIG, Artefact
+from r1_lightning.artefacts.weights import stored_shapes
+from r1_lightning.model.reward_head import HEAD
+from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.judge_model import GenerativeJudge
+from r1_lightning.rollout.pair_judge import JudgingModel
+from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form, form_of
+from r1_lightning.rollout.sampler import Sampler, device_of
+from r1_lightning.run.build.hf_import import model_node_of
+from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.run.build.reward_models import with_models
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.keys import JUDGE
+from r1_lightning.run.config.stored import read_model
+from r1_lightning.text.chat_template import PLAIN, TEMPLATES
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput, require_choice
+from r1_lightning.types.tensors import Generation
+from r1_lightning.types.text import RewardFunction
+
+
+def with_judge(parts: Mapping[str, Any], inputs: Mapping[str, Artefact]) -> dict[str, Any]:
+    """`parts` with a `JudgingModel` where the stage has an input of that name. InvalidInput where it is no language model."""
+    if JUDGE not in inputs or "rollout" not in parts:
+        return dict(parts)
+    return {**parts, JUDGE: judge_of(inputs[JUDGE], parts["backbone"], parts["rollout"], parts["seed"])}
+
+
+def judge_of(artefact: Artefact, beside: Any, rollout: RolloutConfig, seed: int) -> JudgingModel:
+    """The model in `artefact` (ours, or a folder in HuggingFace's form), to be asked beside the backbone `beside`."""
+    if HEAD in stored_shapes(artefact.weights_path):
+        where = f"stage.inputs.{JUDGE}={str(artefact.folder)!r}"
+        raise InvalidInput(f"{where} is not allowed: it holds a reward model, which writes nothing")
+    tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
+    node = OmegaConf.create(model_node_of(artefact, f"stage.inputs.{JUDGE}"))
+    shape = inject(node, {"vocab_size": vocab_size_of(tokenizer, artefact)})
+    template = PLAIN
+    if not isinstance(artefact, ImportedModel):
+        name = OmegaConf.select(read_model(artefact.folder / CONFIG), "task.template")
+        require_choice("task.template", name, TEMPLATES)
+        template = TEMPLATES[name]
+    make = partial(make_backbone, shape, beside.precision, artefact)
+    return JudgingModel(_Asked(make, beside, tokenizer, rollout, seed), tokenizer, template, shape.max_positions)
+
+
+def what_is_right(
+    parts: Mapping[str, Any], inputs: Mapping[str, Artefact], settings: RejectionSampling
+) -> tuple[RewardFunction, RewardFunction | None]:
+    """What says that a sample is right, and that it has the form asked for: the reward, or the judge where there is one.
+
+    A judge is given where no rule can say it (`run.checks.rules` refuses both), and compares with the reference answer.
+    """
+    if JUDGE not in inputs:
+        return accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"]))
+    model = judge_of(inputs[JUDGE], parts["backbone"], parts["rollout"], parts["seed"])
+    judge = GenerativeJudge(
+        model.generate,
+        model.tokenizer,
+        model.template,
+        votes=settings.judge_votes,
+        max_new_tokens=settings.judge_new_tokens,
+        max_tokens=model.max_tokens,
+    )
+    return judge, form_of(parts.get("reward"))
+
+
+class _Asked:
+    """A `GenerateFn` over a frozen model that is made when it is first asked, and stands where `beside` does."""
+
+    def __init__(
+        self, make: Callable[[], Any], beside: Any, tokenizer: TextTokenizer, rollout: RolloutConfig, seed: int
+    ) -> None:
+        self.make, self.beside, self.tokenizer, self.rollout, self.seed = make, beside, tokenizer, rollout, seed
+        self._sampler: Sampler | None = None
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
+    ) -> Generation:
+        if self._sampler is None:
+            model = self.make().requires_grad_(False).eval()
+            ends, settings = self.tokenizer.eos_ids, self.rollout
+            args = (settings.sampling, ends, self.tokenizer.pad_id, self.seed, settings.max_rows)
+            self._sampler = Sampler(model, *args)
+        device = device_of(self.beside)
+        if device_of(self._sampler.backbone) != device:
+            self._sampler.backbone.to(device)  # type: ignore[attr-defined]
+        return self._sampler(prompts, copies, keys, max_new_tokens)

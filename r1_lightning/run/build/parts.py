@@ -1,0 +1,93 @@
+"""Builds the parts of a stage from its configuration, each target given the parts whose names it takes.
+
+A YAML node with a `_target_` names a class; its leaves are keyword arguments. What cannot stand in YAML (the tokenizer, the
+one policy object, the sampler) is passed by name to every target whose signature asks for it, so that a new stage or data
+module is wired by naming its arguments.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rewards.judges import EXACT, accuracy_by
+from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.keys import RUN_KEYS, TOKEN_CACHE
+from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
+from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
+from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
+from r1_lightning.types.errors import require_choice
+from r1_lightning.types.text import JudgeName, RewardFunction
+
+
+def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> TextTokenizer:
+    """The input artefact's tokenizer, or a new one trained on the first documents of the problem source."""
+    if base is not None:
+        return TextTokenizer.load(base.tokenizer_folder)
+    settings = config.task.tokenizer
+    template = TEMPLATES[config.task.template]
+    # The documents of our generators are written in R1-Zero's template, whatever the stage's own is.
+    phrases = (
+        (*template.phrases(), *(R1_ZERO.phrases() if template is R1 else ())) if settings.phrases_as_tokens else ()
+    )
+    texts = source.documents(config.seed, 0, settings.training_documents)
+    return train_tokenizer(texts, settings.vocab_size, phrases)
+
+
+def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = False) -> dict[str, Any]:
+    """Every part that a stage, its data module or its callbacks may ask for, by name; the model as in `build_backbone`."""
+    require_choice("task.template", config.task.template, TEMPLATES)
+    source = instantiate(config.task.source, _convert_="all")
+    tokenizer = build_tokenizer(config, source, base)
+    model_config = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, base)})
+    backbone = make_backbone(model_config, instantiate(config.precision), base, config.seed, is_empty)
+    parts: dict[str, Any] = {
+        "source": source,
+        "tokenizer": tokenizer,
+        "template": TEMPLATES[config.task.template],
+        "backbone": backbone,
+        "seed": config.seed,
+        "max_steps": config.stage.max_steps,
+        "token_cache": Path(config.paths.root) / TOKEN_CACHE,
+    }
+    if config.get("optim"):
+        parts["optim"] = instantiate(config.optim)
+    if config.get("rollout"):
+        rollout = instantiate(config.rollout)
+        parts["rollout"] = rollout
+        parts["sampling_temperature"] = rollout.sampling_temperature
+        parts["generate"] = rollout.sampler(
+            backbone,
+            rollout.sampling,
+            tokenizer.eos_ids,
+            tokenizer.pad_id,
+            config.seed,
+            rollout.max_rows,
+            record_routes=config.stage.get("router") == "replay",
+        )
+    if config.get("reward"):
+        # Plain lists and mappings: OmegaConf would turn rewards that are dataclasses back into configurations.
+        parts["reward"] = instantiate(config.reward, _convert_="all")
+    return parts
+
+
+def accuracy_of(
+    reward: WeightedSum | None, judge: JudgeName | None = None, form: FormName = R1_ZERO_FORM
+) -> RewardFunction | None:
+    """What an evaluation asks whether an answer is right: the reward's own `accuracy`, so that both count the same.
+
+    Without one what the task's `judge` stands for, for completions of `form`; None for the exact rule, and where none is named.
+    """
+    found = next((part for part in reward.rewards if part.name == "accuracy"), None) if reward else None
+    return accuracy_by(judge, form) if found is None and judge not in (None, EXACT) else found
+
+
+def trainer_settings(config: DictConfig) -> dict[str, Any]:
+    """The keyword arguments of the Lightning Trainer: `config.trainer` without the keys that `run` reads itself."""
+    return {key: value for key, value in config.trainer.items() if key not in RUN_KEYS["trainer"]}

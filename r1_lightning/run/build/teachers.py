@@ -1,0 +1,52 @@
+"""The teacher as an input of a stage: `stage.inputs: {base: pretrain, teacher: {stage: grpo}}` or `{folder: FOLDER}`.
+
+Its fingerprint counts like that of any other input. It is loaded when it is first asked (`rollout.teacher`), with the student's
+precision; its tokenizer must be the student's, which is looked at before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.weights import stored_shapes
+from r1_lightning.model.reward_head import HEAD
+from r1_lightning.rollout.teacher import Teacher, check_same_vocabulary
+from r1_lightning.run.build.hf_import import model_node_of
+from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.keys import TEACHER
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput, require
+
+
+def with_teacher(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], row_tokens: int | None) -> dict[str, Any]:
+    """`parts` with a `Teacher` where the stage has an input of that name.
+
+    InvalidInput where it is no language model, has another tokenizer than the student, or cannot read rows of `row_tokens`.
+    """
+    if TEACHER not in inputs:
+        return dict(parts)
+    return {**parts, TEACHER: teacher_of(inputs[TEACHER], parts["tokenizer"], parts["backbone"], row_tokens or 0)}
+
+
+def teacher_of(artefact: Artefact, tokenizer: TextTokenizer, student: Any, row_tokens: int = 0) -> Teacher:
+    """The model in `artefact` (ours, or a folder in HuggingFace's form) as the teacher of `student`."""
+    where = f"stage.inputs.{TEACHER}={str(artefact.folder)!r}"
+    if HEAD in stored_shapes(artefact.weights_path):
+        raise InvalidInput(f"{where} is not allowed: it holds a reward model, which predicts no tokens")
+    own = TextTokenizer.load(artefact.tokenizer_folder)
+    check_same_vocabulary(own, tokenizer, where)
+    node = OmegaConf.create(model_node_of(artefact, f"stage.inputs.{TEACHER}"))
+    shape = inject(node, {"vocab_size": vocab_size_of(own, artefact)})
+    allowed = f"the teacher reads at most {shape.max_positions} tokens"
+    require(row_tokens <= shape.max_positions, "data.row_tokens", row_tokens, allowed)
+    precision = student.precision
+    make = partial(make_backbone, shape, precision, artefact)
+    # The marker of an artefact holds the digest, which has been compared with the file; a HuggingFace folder's fingerprint is one.
+    weights = artefact.weights_sha256 or artefact.fingerprint
+    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, precision.compute, weights)

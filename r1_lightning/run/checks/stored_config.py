@@ -1,0 +1,25 @@
+"""The configuration that an artefact was made with, read again: a file from anywhere, checked before its code is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.config.stored import load_stored
+from r1_lightning.run.config.targets import refuse_foreign_targets
+
+
+def read_config(path: Path, trust_targets: bool) -> DictConfig:
+    """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`.
+
+    Loggers and callbacks, which had a part in training only, are left out: a person's own are neither imported nor in the way.
+    """
+    config = load_stored(path)
+    for key in ("logger", "callbacks"):
+        config.pop(key, None)
+    if not trust_targets:
+        refuse_foreign_targets(OmegaConf.to_container(config))
+    validate(config)
+    return config

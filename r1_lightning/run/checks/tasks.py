@@ -1,0 +1,126 @@
+"""What the rows of a task must give a stage, found out before anything is made: this is the first time that rows are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+
+from r1_lightning.data.chat_data import ChatDataModule
+from r1_lightning.data.pretrain_data import PretrainDataModule
+from r1_lightning.evaluation.comparison import Comparison
+from r1_lightning.rollout.rejection_sampling import REASONING, RejectionSampling, accuracy_and_form, form_of
+from r1_lightning.rollout.sampled_rows import require_sources
+from r1_lightning.rollout.token_cache import TokenCache
+from r1_lightning.run.checks.evaluation import evaluation_settings
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.keys import JUDGE, TOKEN_CACHE
+from r1_lightning.run.config.stage_config import BASE
+from r1_lightning.tasks.decontaminate import held_out_questions
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.reasoning_format import R1_ZERO_FORM
+from r1_lightning.types.errors import InvalidInput, require
+
+DATA = "data"  # the stage's input that holds a data set
+MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
+
+
+def check_task(config: DictConfig) -> None:
+    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
+
+    Files that are missing or broken end here, before any input is made.
+    """
+    source = instantiate(config.task.source, _convert_="all")
+    data: Mapping[str, Any] = config.get("data") or {}
+    module, stage = (_target(node) for node in (data, config.stage))
+    if module is ChatDataModule:
+        _check_examples(config)
+    if stage is RejectionSampling:
+        reward: Any = instantiate(config.reward, _convert_="all") if config.get("reward") else None
+        form = form_of(reward) if JUDGE in config.stage.inputs else accuracy_and_form(reward)[1]
+        _check_rewriting(config, form is not None)
+        _check_sampled_set(config)
+    if stage is Comparison:
+        inject(config.stage, {}).requests_of(source)
+    if config.get("rollout"):
+        source.train_problem(config.seed, 0)
+    given = DATA in config.stage.inputs
+    if data.get("traces"):
+        require(not given, "data.traces", data["traces"].get("_target_"), f"the stage has an input {DATA!r} as well")
+        instantiate(data["traces"]).traces()
+    elif module is PretrainDataModule or (_learns_from_documents(data) and not given):
+        next(iter(source.documents(config.seed, 0, 1)), None)
+    _check_held_out(config, source)
+
+
+def _target(node: Mapping[str, Any]) -> Any:
+    return None if node.get("_target_") is None else get_object(node["_target_"])
+
+
+def _learns_from_documents(data: Mapping[str, Any]) -> bool:
+    return "traces" in data and data.get("on_policy_fraction") != 1
+
+
+def _check_examples(config: DictConfig) -> None:
+    """Raise InvalidInput where examples for fine-tuning come from nowhere, or from two places; a file is read by the fingerprint,
+    before anything is made."""
+    examples = instantiate(config.data.examples, _convert_="all")
+    given = DATA in config.stage.inputs
+    place = config.data.examples.get("file") or config.data.examples.get("hub")
+    require(not (given and examples.is_named), "data.examples.file", place, f"the stage has an input {DATA!r} as well")
+    cache = TokenCache(Path(config.paths.root) / TOKEN_CACHE)
+    if not given and not (examples.is_named and examples.key and cache.was_read(examples.key)):
+        for _ in examples.stream():
+            pass
+
+
+def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
+    rewrite_as = config.stage.get("rewrite_as")
+    if rewrite_as is not None:
+        written = TEMPLATES[config.task.template].form
+        allowed = f"it rewrites {R1_ZERO_FORM}, and with task.template={config.task.template} samples are of the form {written}"
+        require(written == R1_ZERO_FORM, "stage.rewrite_as", rewrite_as, allowed)
+        require(
+            judges_form,
+            "stage.rewrite_as",
+            rewrite_as,
+            "it needs a reward named format, which says what can be rewritten",
+        )
+
+
+def _check_sampled_set(config: DictConfig) -> None:
+    """Raise InvalidInput for a share of what no role and no source is called, or for a benchmark without held-out questions."""
+    settings: RejectionSampling = inject(config.stage, {})
+    roles = [str(role) for role in config.stage.inputs if role != BASE]  # which of them are data sets is not known yet
+    require_sources(settings.shares, (REASONING, *settings.sources, *roles))
+    benchmark_questions(settings)
+
+
+def benchmark_questions(settings: RejectionSampling) -> dict[str, list[str]]:
+    """The questions that each benchmark of the stage holds out, by name. InvalidInput for one that is no task, or gives none."""
+    questions = {}
+    for name, task in settings.benchmarks.items():
+        place = f"stage.benchmarks.{name}"
+        source = task.get("source") if isinstance(task, Mapping) else None
+        require(hasattr(source, "held_out_problems"), place, task, "it must be a task with a source")
+        try:
+            questions[name] = held_out_questions(source, settings.held_out_questions)
+        except InvalidInput as error:
+            raise InvalidInput(f"{place}: {error}") from error
+    return questions
+
+
+def _check_held_out(config: DictConfig, source: Any) -> None:
+    settings = evaluation_settings(config)
+    if settings is None:
+        return
+    require(
+        settings.problems <= MAX_HELD_OUT, "stage.evaluation.problems", settings.problems, f"at most {MAX_HELD_OUT}"
+    )
+    try:
+        source.held_out_problems(settings.problems)
+    except InvalidInput as error:
+        raise InvalidInput(f"stage.evaluation.problems: {error}") from error

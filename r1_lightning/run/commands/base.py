@@ -1,0 +1,73 @@
+"""Commands beside `train.py` that take `key=value`: keys of their own, the rest as overrides of the configuration.
+
+They end as `train.py` does: bad input with one line and exit code 2, a defect with its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.config import machine
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
+from r1_lightning.types.errors import require_int
+
+MAX_DIGITS = 8  # of a count: more is a slip of the finger
+
+
+def run_command(documentation: str | None, usage: str, do: Callable[[Sequence[str]], str]) -> int:
+    """Print what `do` makes of the command line, or with `--help` or nothing the usage; returns the exit code."""
+    if refused := machine.set_up():
+        return refused
+    arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(f"{(documentation or '').strip()}\n\n{usage}")
+        return 0 if arguments else BAD_INPUT
+    try:
+        print(do(arguments), flush=True)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        line = bad_input_in(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def own_keys(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The values of the keys in `defaults`, and the other arguments: overrides as `train.py` takes them."""
+    own, overrides = dict(defaults), []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in own:
+            own[key] = value
+        else:
+            overrides.append(argument)
+    return own, overrides
+
+
+def whole(name: str, text: str, minimum: int, maximum: int) -> int:
+    """A typed whole number. `InvalidInput` where it is none, or out of range."""
+    value = int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else text
+    require_int(name, value, minimum, maximum)
+    return int(value)
+
+
+def task_of(overrides: Sequence[str]) -> tuple[DictConfig, Any]:
+    """The configuration, checked, and the source of problems that it names. Raises `InvalidInput`.
+
+    Of a stage without a reward: nothing is judged here, so that no reward has to fit the task.
+    """
+    with composing():
+        config = compose_stage(["stage=pretrain", *overrides]).config
+        validate(config)
+        return config, instantiate(config.task.source, _convert_="all")

@@ -1,0 +1,114 @@
+"""Three lines for a notebook:
+
+    import r1_lightning as r1
+    model, tokenizer = r1.load("folder")
+    logits = model(token_ids)
+
+A folder is one in HuggingFace's form or an artefact of ours; `save` writes the former.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
+from r1_lightning.model.hf_config import FAMILIES
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.model.precision import PlainPrecision, Precision
+from r1_lightning.rollout.groups import rollout_keys
+from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+from r1_lightning.run.build.hf_import import deepseek_config, refuse_directives
+from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.commands.export import ExportConfig, write_folder
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.stored import read_model
+from r1_lightning.text.chat_template import PLAIN, ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require, require_int
+
+
+def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBackbone, TextTokenizer]:
+    """Model (in evaluation mode) and tokenizer of a HuggingFace folder or an artefact of ours.
+
+    DeepSeek checkpoints become our own backbone, others stay `transformers`' model inside an adapter; `model(token_ids)` takes
+    B x T ids to B x T x V logits. Computes in FP32 unless `precision` says otherwise. Raises `InvalidInput` naming file, tensor and
+    shape where the folder is wrong or damaged.
+    """
+    path = Path(folder).expanduser()
+    base, shape = _opened(path)
+    tokenizer = TextTokenizer.load(base.tokenizer_folder)
+    vocab_size = vocab_size_of(tokenizer, base)
+    model_config = inject(shape, {"vocab_size": vocab_size}) if not isinstance(base, ImportedModel) else shape
+    return make_backbone(model_config, precision or PlainPrecision(), base).eval(), tokenizer
+
+
+def _opened(path: Path) -> tuple[store.Artefact, Any]:
+    """The folder, and the model's shape: as it is, or as the configuration of an artefact has it."""
+    if not is_hf_folder(path):
+        artefact = store.open_artefact(path)
+        store.verify(artefact)
+        return artefact, read_model(path / store.CONFIG).model
+    source = open_hf_folder(path)
+    base = ImportedModel(path, KIND, "", complete=True, source=source)
+    if source.config.get("model_type") in FAMILIES:
+        return base, deepseek_config(source)
+    refuse_directives(dict(source.config), str(path / "config.json"))
+    return base, HFModelConfig(source.config)
+
+
+def generate(
+    model: AnyBackbone,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int = 128,
+    copies: int = 1,
+    sampling_temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    template: ChatTemplate | None = None,
+) -> list[list[str]]:
+    """`copies` completions of each prompt, drawn from `seed`.
+
+    Without a template a prompt is the caller's own and taken as it is: special tokens that it spells (`<|im_start|>`) are those
+    tokens. With one, `prompts` are questions from anybody, in which their spelling is text.
+
+    Raises `InvalidInput` for prompts that are no list, empty, or too long for the model together with `max_new_tokens`.
+    """
+    require(not isinstance(prompts, str), "prompts", prompts, "it must be a list of texts")
+    require_int("copies", copies, 1)
+    sampling = SamplingConfig(sampling_temperature, top_p, max_new_tokens)
+    if template is None:
+        ids = [tokenizer.encode_prompts(ChatTemplate("prompt", prompt, ""), [""])[0] for prompt in prompts]
+    else:
+        ids = tokenizer.encode_prompts(template, prompts)
+    require(bool(ids) and all(ids), "prompts", list(prompts), "there must be at least one, and none empty")
+    longest = max(map(len, ids)) + max_new_tokens
+    allowed = f"with the longest prompt that is {longest} tokens, and the model takes {model.config.max_positions}"
+    require(longest <= model.config.max_positions, "max_new_tokens", max_new_tokens, allowed)
+    sampler = Sampler(model, sampling, tokenizer.eos_ids, tokenizer.pad_id, seed)
+    drawn = sampler(ids, copies, rollout_keys(0, len(prompts), copies))
+    lengths = (drawn.completion_mask.sum(1) - drawn.finished.long()).tolist()  # without what ended it
+    texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
+    return [texts[start : start + copies] for start in range(0, len(texts), copies)]
+
+
+def save(
+    model: AnyBackbone,
+    tokenizer: TextTokenizer,
+    folder: str | Path,
+    template: ChatTemplate = PLAIN,
+    dtype: str = "float32",
+    mtp: bool = False,
+) -> Path:
+    """Write a folder that `transformers` (and `load`) reads; `template` becomes its chat template. Nothing is overwritten.
+
+    MTP modules are written with `mtp`; without it they are left out, as `transformers` has no place for them.
+    """
+    settings = ExportConfig("a model in memory", str(folder), dtype, "true" if mtp else "false")
+    with torch.no_grad():
+        return write_folder(model, tokenizer, template, settings)

@@ -1,0 +1,56 @@
+"""What a task makes of its rows: `python scripts/show_problems.py task=mbpp count=3`.
+
+Prints the first problems as the model would be asked them, their reference answers and metadata, and how many there are by language
+and level. `from=train` shows training problems in place of held-out ones; everything else is an override as `train.py` takes it
+(`paths.data=FOLDER`, `task.source.test.file=FILE`). Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from r1_lightning.run.commands.base import own_keys, run_command, task_of, whole
+from r1_lightning.run.config.targets import find_own_modules
+from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
+from r1_lightning.types.errors import require_choice
+from r1_lightning.types.text import Problem
+
+USAGE = "usage: python scripts/show_problems.py task=NAME [count=3] [from=test|train] [OVERRIDE ...]"
+MAX_COUNT = 10_000
+SHOWN_CHARS = 2_000  # of a prompt, an answer, a field of the metadata: tests of programs are long
+
+
+def show(problems: Sequence[Problem], template: ChatTemplate) -> str:
+    """The problems one after the other, and the counts."""
+    parts = [_one(number, problem, template) for number, problem in enumerate(problems, start=1)]
+    by_kind = Counter((problem.language, problem.level) for problem in problems)
+    counts = [f"{language}, level {level}: {count}" for (language, level), count in sorted(by_kind.items())]
+    return "\n\n".join([*parts, f"{len(problems)} problems; {'; '.join(counts)}"])
+
+
+def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
+    """What the command line asks for. Raises `InvalidInput`."""
+    own, overrides = own_keys(arguments, {"count": "3", "from": "test"})
+    require_choice("from", own["from"], ("test", "train"))
+    count = whole("count", own["count"], 1, MAX_COUNT)
+    config, source = task_of(overrides)
+    if own["from"] == "train":
+        return [source.train_problem(config.seed, index) for index in range(count)], TEMPLATES[config.task.template]
+    return list(source.held_out_problems(count)), TEMPLATES[config.task.template]
+
+
+def main() -> int:
+    """The command line of `scripts/show_problems.py`; returns the exit code."""
+    find_own_modules()
+    return run_command(__doc__, USAGE, lambda arguments: show(*problems_of(arguments)))
+
+
+def _one(number: int, problem: Problem, template: ChatTemplate) -> str:
+    head = f"--- {number}: {problem.problem_id}, {problem.language}, level {problem.level}"
+    fields = [f"{name}: {_short(value)}" for name, value in problem.metadata.items() if value]
+    return "\n".join([head, _short(template.render(problem.question)), f"answer: {_short(problem.answer)}", *fields])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}... ({len(text)} characters)"

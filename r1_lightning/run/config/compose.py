@@ -1,0 +1,151 @@
+"""Configurations of a stage and of the stages that make its inputs, and Hydra's refusals in one line.
+
+One command line describes a whole graph. The stage it names is composed by Hydra as usual. A stage that makes one of
+its inputs shares with it everything in `SHARED` (the model, the task, the precision, the trainer, the seed, ...),
+values set on the command line or by an experiment included; everything else (data, rollout, reward, optim, stage) is
+its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model.
+
+`stage.inputs` names for each role the stage that makes it (`base: pretrain`), or settings for that stage besides
+(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a whole experiment (`base: {experiment: r1_dev2_tiny}`: a
+stage with all its settings and inputs, so that experiments compose into a graph; it shares with the child only what was typed for
+the whole graph, not what the child's own experiment says), or a finished artefact
+(`helpful: {folder: FOLDER}`; a folder wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
+`stage.parent_overrides=["optim.lr=0.002"]` are settings for the maker of the base. Other inputs begin with the same base: what
+decides it (`parent_overrides`, `init_from`) is passed on to their makers, which may be told otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.run.config.hydra_errors import explain
+from r1_lightning.run.config.quoting import readable
+from r1_lightning.run.config.settle import settle
+from r1_lightning.run.config.stage_config import BASE, StageConfig, override_list
+from r1_lightning.types.errors import InvalidInput
+
+HYDRA_VERSION_BASE = "1.3"
+
+
+SHARED_GROUPS = ("model", "task", "precision", "trainer", "callbacks", "logger", "launcher", "paths")
+
+
+SHARED = (*SHARED_GROUPS, "seed")
+
+
+# Chosen for the makers of inputs, too, but not copied: these options set values all over the configuration.
+PASSED_ON = (*SHARED_GROUPS, "debug")
+
+
+@contextmanager
+def composing(configs: Path | None = None) -> Iterator[None]:
+    """Hydra with the checkout's configs/ (or those of another folder): within it `compose_stage` can be called.
+
+    `hydra.main` does the same for the command line of `scripts/train.py`.
+    """
+    with hydra.initialize_config_dir(str(configs or config_folder()), version_base=HYDRA_VERSION_BASE):
+        yield
+
+
+def from_hydra(config: DictConfig) -> StageConfig:
+    """The stage that `hydra.main` has just composed; call it inside the task function."""
+    composed = HydraConfig.get()
+    typed = OmegaConf.to_container(composed.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name, typed)
+
+
+def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:
+    """Compose from overrides; Hydra must be initialised. Raises `InvalidInput` for whatever Hydra refuses."""
+    overrides = readable(overrides)
+    try:
+        config = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
+    except Exception as error:
+        line = explain(error, overrides, config_name)
+        if line is None:
+            raise
+        raise InvalidInput(line) from error
+    choices = dict(config.hydra.runtime.choices)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return _stage_config(config, choices, config_name, overrides)
+
+
+def _stage_config(
+    config: DictConfig, choices: dict[str, str | None], config_name: str, overrides: Sequence[str]
+) -> StageConfig:
+    chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+    if chosen.get("stage") is None:
+        raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
+    settle(config, str(chosen["stage"]), overrides)
+    typed = tuple(override for override in overrides if _key(override) in (*PASSED_ON, "seed"))
+    return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides), typed)
+
+
+def _key(override: str) -> str:
+    """What an override sets first: the group or the top of the path. GROUP@PACKAGE is another place than GROUP, and another key."""
+    return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+Compose = Callable[[Sequence[str], str], StageConfig]  # from overrides and the name of the primary configuration
+
+
+def compose_parent(child: StageConfig, role: str, compose: Compose = compose_stage) -> StageConfig:
+    """The configuration of the stage that makes `child`'s input `role` (see the module's docstring).
+
+    A shared group that the overrides name is taken as composed there, not from the child: a student's teacher may be another model.
+    """
+    spec = child.inputs[role]
+    for_base = _parent_overrides(child)
+    extra = [*for_base, *spec.overrides] if role == BASE else list(spec.overrides)
+    if spec.experiment is not None:
+        parent = compose([spec.maker, *child.typed, *extra], child.config_name)
+        return replace(parent, overrides=tuple(extra), typed=child.typed)
+    choices = {group: child.choices.get(group) for group in PASSED_ON}
+    if choices["model"] not in options("model"):  # a folder's own, which init_from says once more
+        choices["model"] = None
+    chosen = [f"{group}={choice}" for group, choice in choices.items() if choice is not None]
+    parent = compose([spec.maker, *chosen, *extra], child.config_name)
+    own = {_key(override) for override in extra}
+    own_keys = {override.lstrip("+~").partition("=")[0] for override in extra}
+    resolved = OmegaConf.to_container(child.config, resolve=False)
+    assert isinstance(resolved, dict)
+    OmegaConf.set_struct(parent.config, False)
+    for key in SHARED:
+        if key not in own and key in resolved:
+            parent.config[key] = resolved[key]
+    if role != BASE and BASE in parent.config.stage.inputs:
+        if "stage.parent_overrides" not in own_keys:
+            parent.config.stage.parent_overrides = for_base
+        if "init_from" not in own_keys:
+            parent.config.init_from = child.config.init_from
+    OmegaConf.set_struct(parent.config, True)
+    # What was typed for it; the groups passed on were not.
+    return replace(parent, overrides=tuple(extra), typed=child.typed)
+
+
+def _parent_overrides(child: StageConfig) -> list[str]:
+    plain = OmegaConf.to_container(child.config, resolve=True)
+    assert isinstance(plain, dict)
+    return override_list("stage.parent_overrides", plain["stage"].get("parent_overrides"))
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group, by name; Hydra must be initialised."""
+    loader = GlobalHydra.instance().config_loader()
+    return sorted(option for option in loader.get_group_options(group) if not option.startswith("_"))
+
+
+def config_folder() -> Path:
+    """The checkout's configs/."""
+    return Path(__file__).resolve().parents[3] / "configs"

@@ -1,0 +1,41 @@
+"""Keys of a configuration that no target takes, because `run` reads them itself; and the line about a key that nobody reads."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.types.errors import require
+from r1_lightning.types.text import JudgeName
+
+GRAPH_KEYS = ("inputs", "parent_overrides")  # of the stage node: they say where inputs come from, not what is learned
+SHARE_KEYS = ("shard", "shards")  # of the stage node: which process does which part of the work, not what comes of it
+# By group, the keys that change nothing of what is made: they stay out of the fingerprint.
+UNCOUNTED = {"stage": (*GRAPH_KEYS, *SHARE_KEYS), "task": ("name", "judge")}
+# Leaves that `run` reads itself, alone or beside a target's own: where, name, type.
+RUN_KEYS: dict[str, dict[str, Any]] = {
+    "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
+    "trainer": {"threads": int | None, "checkpoint_every_steps": int, "max_time": str | None},
+    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict, "name": str, "judge": JudgeName},
+    "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
+    "paths": {"root": str, "data": str},
+}
+JUDGE, TEACHER = "judge", "teacher"  # names of inputs of a stage, and of the parts made from them
+TOKEN_CACHE = "token_cache"  # the folder below paths.root for token ids of large files
+EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
+OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
+
+
+def counted(group: str, node: Any) -> Any:
+    """What of a group of the configuration the fingerprint covers."""
+    uncounted = UNCOUNTED.get(group)
+    return {key: value for key, value in node.items() if key not in uncounted} if uncounted else node
+
+
+def refuse_key(path: str, key: str, value: Any, taker: str, known: Iterable[str]) -> None:
+    """A key that Hydra kept and nobody reads."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    require(False, f"{path}.{key}", value, f"{taker} takes {', '.join(known) or 'nothing'}{hint}")

@@ -1,0 +1,84 @@
+"""One stage's composed configuration, and where each of its inputs comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.types.errors import InvalidInput
+
+BASE = "base"  # the input that a stage begins with, and that `init_from` replaces
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One of `stage` or `experiment`, which makes the input, with `overrides` of its own, or `folder`, where it lies already."""
+
+    stage: str | None = None
+    overrides: tuple[str, ...] = ()
+    folder: str | None = None
+    experiment: str | None = None
+
+    @classmethod
+    def of(cls, path: str, node: object) -> InputSpec:
+        """As `stage.inputs` writes it (see the module's docstring)."""
+        if isinstance(node, str):
+            return cls(node)
+        allowed = (
+            "it must be the name of a stage, {stage: NAME, overrides: [...]}, {experiment: NAME, overrides: [...]}, "
+            "or {folder: FOLDER}"
+        )
+        if isinstance(node, dict):  # null takes back what an option file says
+            node = {key: value for key, value in node.items() if value is not None}
+        known = isinstance(node, dict) and set(node) <= {"stage", "overrides", "folder", "experiment"}
+        makers = set(node) & {"stage", "experiment"} if isinstance(node, dict) else set()
+        if not isinstance(node, dict) or not known or len(makers) > 1 or not (makers or "folder" in node):
+            raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
+        overrides = override_list(f"{path}.overrides", node.get("overrides"))
+        if not all(isinstance(node[key], str) for key in node if key != "overrides"):
+            raise InvalidInput(f"{path}={node!r} is not allowed: {allowed}")
+        return cls(node.get("stage"), tuple(overrides), node.get("folder"), node.get("experiment"))
+
+    @property
+    def maker(self) -> str:
+        """The choice of Hydra's that makes it."""
+        return f"stage={self.stage}" if self.experiment is None else f"experiment={self.experiment}"
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage's configuration: its name, the option chosen in each group, the composed values, what was typed."""
+
+    stage: str
+    choices: dict[str, str | None]
+    config: DictConfig
+    config_name: str
+    overrides: tuple[str, ...] = ()
+    typed: tuple[str, ...] = ()  # for the whole graph: what of the command line concerns `PASSED_ON`
+    notes: tuple[str, ...] = ()  # lines on what it took from its input unasked
+
+    @property
+    def name(self) -> str:
+        """What people call it: its experiment, or its stage where there is none."""
+        return self.choices.get("experiment") or self.stage
+
+    @property
+    def inputs(self) -> dict[str, InputSpec]:
+        """Role of each input -> where it comes from. InvalidInput for one that says nothing, or too much."""
+        inputs = OmegaConf.to_container(self.config.stage, resolve=True)["inputs"]
+        return {str(role): InputSpec.of(f"stage.inputs.{role}", node) for role, node in inputs.items()}
+
+
+def override_list(path: str, overrides: object) -> list[str]:
+    given = [] if overrides is None else overrides
+    if not isinstance(given, list) or not all(isinstance(override, str) for override in given):
+        raise InvalidInput(f'{path}={overrides!r} is not allowed: it must be a list such as ["optim.lr=0.002"]')
+    return given
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """A copy with every interpolation replaced by its value."""
+    copy = config.copy()
+    OmegaConf.resolve(copy)
+    return copy

@@ -1,0 +1,220 @@
+"""`dry_run=true`: what a stage would cost, printed before anything is made or trained.
+
+Bytes, tokens and FLOPs come from `stage_cost`, seconds from `probe` where the model fits this machine. Nothing is written: the
+models of the probe are thrown away. Known are pre-training and GRPO of our own backbone; other stages and `model=hf` are refused,
+because nobody has counted what a step of theirs takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from statistics import mean
+
+import torch
+from hydra.utils import get_object
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.evaluation.comparison import Comparison
+from r1_lightning.model.cost import count_parameters
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.rollout.rejection_sampling import RejectionSampling
+from r1_lightning.run.build.torch_setup import quieten
+from r1_lightning.run.checks.evaluation import evaluation_settings
+from r1_lightning.run.checks.models import check_installed
+from r1_lightning.run.config.stage_config import BASE, resolved
+from r1_lightning.run.cost.probe import measure
+from r1_lightning.run.cost.stage_cost import COUNTED_DATA, EmptyStage
+from r1_lightning.run.graph.node import Node
+from r1_lightning.types.errors import InvalidInput, require
+
+# Tensors are estimated to within 25 %, and glibc was seen to keep up to 45 % more than they take (docs/log.md).
+HEADROOM = 1.5
+TRAIN_NOTHING = (RejectionSampling, Comparison)
+ACCURACY = {  # of the most memory at one time: what the tests measure, and what nobody has measured
+    "cpu": "tensors, to within 25 %; libraries and the allocator on top",
+    "cuda": "tensors, an estimate that was compared with runs on the CPU only",
+}
+DECIMAL = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P"), (1e18, "E"), (1e21, "Z"))
+DRAWN, AT_MOST = ("sampling", "drafting", "old log-probs"), ", at most (dynamic sampling)"
+WORDS = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"), (1e12, "T"))
+TIMES = ((1e-3, "ms"), (1, "s"), (60, "minutes"), (3600, "hours"), (86400, "days"))
+
+
+def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> None:
+    """Say what `target` would cost, and before it which of its inputs are missing and would be made first.
+
+    `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
+    """
+    target_of = get_object(target.stage.config.stage["_target_"])
+    trains = target_of not in TRAIN_NOTHING
+    require(trains, "dry_run", True, "what sampling and comparing take is not known, only what training does")
+    is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
+    require(
+        not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
+    )
+    quieten()
+    for line in _inputs(target):
+        say(line)
+    for line in _table(target, fresh):
+        say(line)
+
+
+def _inputs(node: Node) -> Iterator[str]:
+    for role, source in node.inputs.items():
+        if isinstance(source, Artefact):
+            yield f"{role}: taking {source.folder} ({'init_from' if role == BASE else f'stage.inputs.{role}'})"
+            continue
+        found = store.find(source.root, source.stage.stage, source.fingerprint)
+        if found is not None and found.complete:
+            yield f"{role}: reusing {found.folder}"
+            continue
+        yield from _inputs(source)
+        state = (
+            "missing, would be built first" if found is None else f"incomplete, {found.folder} would be resumed first"
+        )
+        if get_object(source.stage.config.stage["_target_"]) in TRAIN_NOTHING:
+            yield f"{role}: {state} (stage {source.stage.stage}, time not measured)"
+            continue
+        steps = source.stage.config.stage.max_steps
+        is_counted = get_object(source.stage.config.data["_target_"]) in COUNTED_DATA
+        *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]
+        length = "as many optimizer steps as its data need" if steps is None else f"{steps:,} optimizer steps"
+        yield f"{role}: {state} (stage {source.stage.stage}, {length}, {' '.join(whole.split())})"
+
+
+def _base(node: Node) -> Artefact | None:
+    """The input from which the stage would start, where it is there already."""
+    source = node.inputs.get(BASE)
+    if source is None or isinstance(source, Artefact):
+        return source
+    found = store.find(source.root, source.stage.stage, source.fingerprint)
+    return found if found is not None and found.complete else None
+
+
+def _empty(node: Node) -> EmptyStage:
+    return EmptyStage.of(resolved(node.stage.config), _base(node))
+
+
+def _table(node: Node, fresh: bool) -> Iterator[str]:
+    stage, name, choices = _empty(node), node.stage.stage, node.stage.choices
+    found = None if fresh else store.find(node.root, name, node.fingerprint)
+    if found is not None:
+        state = "is complete already" if found.complete else "would be resumed; below is the cost of the whole"
+        yield f"{name}: {found.folder} {state}"
+    steps = stage.config.stage.max_steps
+    yield f"{name}: {steps:,} optimizer steps of model {choices['model']} on task {choices['task']}; nothing is run"
+    yield from _parameters(stage)
+    limit = f" (completions at their limit of {stage.load().new_tokens:,.0f} tokens)" if stage.prompts else ""
+    yield f"memory{limit}"
+    for line in (*stage.lasting_memory(), *stage.sampling_memory(), *stage.update_memory()):
+        yield _row(line.name, f"{_human(line.size)}B", line.note)
+    if stage.engine is not None:
+        yield _row(
+            "vLLM", f"{stage.engine.gpu_memory_utilization:.0%}", "of the GPU's memory, all the time, and on top"
+        )
+    taking_turns = "sampling and update take turns; " if stage.prompts else ""
+    yield _row("at one time", f"{_human(stage.peak_bytes())}B", f"{taking_turns}{ACCURACY[stage.device_type]}")
+    yield f"one optimizer step{limit}"
+    for work in stage.work(stage.load()):
+        at_most = stage.attempts > 1 and work.name in DRAWN
+        yield _row(work.name, f"{_human(work.flops)}FLOPs", f"{work.tokens:,.0f} tokens{AT_MOST * at_most}")
+    yield from _time(node, stage)
+
+
+def _parameters(stage: EmptyStage) -> Iterator[str]:
+    counts = count_parameters(stage.backbone)
+    yield "parameters"
+    vocabulary = stage.backbone.config.vocab_size
+    yield _row("total", _human(counts.total, WORDS), f"{counts.total:,} with this task's vocabulary of {vocabulary:,}")
+    yield _row("without embedding and head", _human(counts.total - counts.embeddings, WORDS))
+    if counts.mtp:
+        yield _row("without MTP", _human(counts.total - counts.mtp, WORDS))
+    yield _row("activated per token", _human(counts.activated, WORDS), "with the head, without embedding and MTP")
+    yield _row("activated, without the head", _human(counts.activated - counts.head, WORDS))
+
+
+def _time(node: Node, stage: EmptyStage) -> list[str]:
+    """Seconds per step, and the whole; the last line stands for all."""
+    obstacle = _obstacle(stage)
+    if obstacle:
+        return [f"time: not measured, {obstacle}"]
+    base = _base(node)
+    speed = measure(stage.config, base)
+    untrained = "" if base is not None or not stage.prompts else ", weights untrained"
+    lines = [f"time per step, from a probe of {speed.probe_s:.0f} s on this machine ({_device(stage)}{untrained})"]
+    steps, new_tokens, note = stage.config.stage.max_steps, speed.new_tokens, ""
+    if stage.prompts:
+        seen = "as in the probe"
+        if new_tokens is None:
+            seen = "their limit, which the probe did not reach"
+            new_tokens = mean(stage.parts["rollout"].max_new_tokens_at(step) for step in range(steps))
+        note = f"{1 / speed.sampling_s:,.0f} tokens/s, completions of {new_tokens:,.0f} tokens ({seen})"
+        note += AT_MOST * (stage.attempts > 1)
+    load = stage.load(new_tokens)
+    parts = (
+        ("sampling", load.sampled_tokens * speed.sampling_s, note),
+        ("data", load.tokens * speed.data_s, "rewards and packing" if stage.prompts else "tokenizing and packing"),
+        ("forward and backward", load.tokens * speed.training_s, f"{1 / speed.training_s:,.0f} tokens/s"),
+        ("optimizer", speed.optimizer_s, ""),
+    )
+    lines += [_row(name, _duration(seconds), note) for name, seconds, note in parts if seconds]
+    total_s = steps * sum(seconds for _, seconds, _ in parts)
+    settings = evaluation_settings(stage.config)
+    if settings is not None and new_tokens is None:
+        lines.append(_row("evaluation, once", "-", "not measured: this stage samples nothing else"))
+    elif settings is not None and new_tokens is not None:
+        sampled = settings.problems * settings.samples * min(new_tokens, settings.max_new_tokens)
+        models = 1 + (BASE in node.inputs)  # this one, and the one it started from
+        evaluation_s = models * sampled * speed.sampling_s
+        lines.append(_row("evaluation, once", _duration(evaluation_s), f"models compared: {models}"))
+        total_s += evaluation_s
+    return [*lines, f"about {_duration(total_s)} for the whole stage on this machine, checkpoints apart"]
+
+
+def _obstacle(stage: EmptyStage) -> str:
+    """Why the stage cannot be probed here; empty where it can."""
+    try:
+        check_installed(stage.config)
+    except InvalidInput as error:
+        return str(error)
+    models = getattr(stage.parts.get("reward"), "part_of_model", {})
+    if models:
+        return f"a probe has no reward model to ask ({', '.join(models)})"
+    if stage.device_type == "cpu":
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    elif torch.cuda.is_available():
+        memory = torch.cuda.mem_get_info()[1]
+    else:
+        return "this machine has no GPU"
+    needed = HEADROOM * stage.peak_bytes()
+    fits = needed <= memory
+    return (
+        ""
+        if fits
+        else f"with a reserve of {HEADROOM - 1:.0%} it takes {_human(needed)}B, and this machine has {_human(memory)}B"
+    )
+
+
+def _device(stage: EmptyStage) -> str:
+    return torch.cuda.get_device_name() if stage.device_type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def _row(name: str, value: str, note: str = "") -> str:
+    return f"  {name:<28}{value:>14}  {note}".rstrip()
+
+
+def _human(number: float, steps: tuple[tuple[float, str], ...] = DECIMAL) -> str:
+    """Three digits and a decimal prefix: 1234567 is 1.23 M."""
+    size, prefix = max((step for step in steps if step[0] <= number), default=steps[0])
+    return f"{_three_digits(number / size)} {prefix}"
+
+
+def _duration(seconds: float) -> str:
+    size, unit = max((step for step in TIMES if step[0] <= seconds), default=TIMES[0])
+    return f"{_three_digits(seconds / size)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f}"

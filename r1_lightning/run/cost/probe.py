@@ -1,0 +1,247 @@
+"""How fast this machine is at a stage: a short sampling run and a few micro-batches with the real parts, then thrown away.
+
+Each begins with a small one that is not timed (what a process does for the first time is slow) and grows until it is of the
+real size or has taken `BUDGET_S`, so that a machine which is slow at a stage still answers after some ten seconds. Micro-batches
+go through Lightning's Trainer, clipping and optimizer included; the real size is repeated while there is time, and the median
+counts: one reading that something else disturbed does no harm. What a run does besides (starting, checkpoints) is not measured.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from statistics import median
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.data.pretrain_data import PretrainDataModule
+from r1_lightning.data.rollout_data import RolloutDataset
+from r1_lightning.rollout.collate import minibatches, split_rows
+from r1_lightning.rollout.results import Rollout
+from r1_lightning.run.build.parts import build_parts, trainer_settings
+from r1_lightning.run.build.torch_setup import set_up_torch
+from r1_lightning.run.config.inject import inject
+from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch, TokenBatch
+
+BUDGET_S = 3.0  # what was begun is finished: doubling makes it up to twice as much, for sampling and for training
+WARM_UP_TOKENS, FIRST_NEW_TOKENS = 2, 8
+PARTS = (32, 32, 16, 8, 4, 2, *[1] * 8)  # of the micro-batch; the first warms up
+READINGS = 3  # at least, so that the median passes over one at which the machine was busy with something else
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds on this machine. `training_s` is per token trained on, padding beside it included; `data_s` too (rewards, packing,
+    tokenizing).
+
+    `sampling_s` is per sampled token, 0 for a stage that samples nothing; `new_tokens` is the mean length of completions in
+    the probe, None where it had to stop before the length limit; `probe_s` is what the probe itself took.
+    """
+
+    training_s: float
+    optimizer_s: float
+    data_s: float
+    sampling_s: float
+    new_tokens: float | None
+    probe_s: float
+
+
+def measure(config: DictConfig, base: Artefact | None) -> Speed:
+    """Probe the stage of `config` (resolved), from the weights of `base`, or from fresh ones."""
+    start_s = time.perf_counter()
+    set_up_torch(config.trainer.get("threads"))
+    L.seed_everything(config.seed, verbose=False)
+    parts = build_parts(config, base)
+    module = inject(config.stage, parts)
+    trainer_for = _trainers(config)
+    device = trainer_for(1).strategy.root_device
+    module.to(device)
+    datamodule = inject(config.data, {**parts, "max_steps": 1})
+    batch: GRPOBatch | TokenBatch
+    sampling_s, new_tokens = 0.0, None
+    if isinstance(datamodule, PretrainDataModule):
+        batch, data_s = _packed(datamodule)
+    else:
+        batch, data_s, sampling_s, new_tokens = _sampled(datamodule.dataset)
+    clock = _Clock(device)
+    batches = [_share(batch, parts) for parts in PARTS]
+    trainer_for(len(batches), clock).fit(module, _Batches(batches))
+    training_s, optimizer_s = clock.medians()
+    probe_s = time.perf_counter() - start_s
+    return Speed(training_s, optimizer_s, data_s, sampling_s, new_tokens, probe_s)
+
+
+def _trainers(config: DictConfig) -> Any:
+    def make(steps: int, *callbacks: L.Callback) -> L.Trainer:
+        silent = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        settings = {**trainer_settings(config), **silent, "max_steps": steps, "max_epochs": 1, "logger": False}
+        return instantiate(settings, callbacks=list(callbacks), _convert_="object")
+
+    return make
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Batches as a loader: Lightning takes a bare list for a list of loaders."""
+
+    items: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+class _Clock(L.Callback):
+    """Times the micro-batches of a fit, the first one left out, and ends it when the budget is spent."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.began_s = self.backward_s = self.spent_s = 0.0
+        self.readings: list[tuple[int, float, float]] = []  # tokens, seconds per token, seconds of the optimizer
+
+    def now_s(self) -> float:
+        if self.device.type == "cuda":  # kernels run on after they are called
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.began_s = self.now_s()
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.backward_s = self.now_s()
+
+    def on_train_batch_end(self, trainer: L.Trainer, _: Any, __: Any, batch: Any, index: int) -> None:
+        if index == 0:
+            return
+        now_s, tokens = self.now_s(), int(getattr(batch, "tokens", batch).is_token.sum())
+        self.readings.append((tokens, (self.backward_s - self.began_s) / tokens, now_s - self.backward_s))
+        self.spent_s += now_s - self.began_s
+        if self.spent_s > BUDGET_S and len(self.readings) >= READINGS:
+            trainer.should_stop = True
+
+    def medians(self) -> tuple[float, float]:
+        """Seconds per token over the readings of the largest size (over the last three, where there are fewer), and of the
+        optimizer, which no size changes.
+        """
+        largest = max(tokens for tokens, *_ in self.readings)
+        alike = [reading for reading in self.readings if reading[0] == largest]
+        used = alike if len(alike) >= READINGS else self.readings[-READINGS:]
+        return median(seconds for _, seconds, _ in used), median(seconds for *_, seconds in self.readings)
+
+
+def _share(batch: GRPOBatch | TokenBatch, parts: int) -> Any:
+    """The first of `parts` parts of a micro-batch, by its rows."""
+    if isinstance(batch, GRPOBatch):
+        return split_rows(batch, parts)[0]
+    rows = math.ceil(len(batch.token_ids) / parts)
+    return TokenBatch(*(getattr(batch, item.name)[:rows] for item in fields(TokenBatch)))
+
+
+def _packed(datamodule: PretrainDataModule) -> tuple[TokenBatch, float]:
+    """The first batch, and what tokenizing and packing took per token of what they made (more than that batch)."""
+    start_s = time.perf_counter()
+    dataset = datamodule.train_dataloader().dataset
+    batch = dataset[0]
+    rows: Any = dataset
+    return batch, (time.perf_counter() - start_s) / (len(rows.rows) * datamodule.row_tokens)
+
+
+class _Timed:
+    """A `GenerateFn` that notes how long it took."""
+
+    def __init__(self, generate: GenerateFn) -> None:
+        self.generate, self.seconds = generate, 0.0
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
+    ) -> Generation:
+        start_s = time.perf_counter()
+        generation = self.generate(prompts, copies, keys, max_new_tokens)
+        self.seconds = time.perf_counter() - start_s
+        return generation
+
+
+def _sampled(dataset: RolloutDataset) -> tuple[GRPOBatch, float, float, float | None]:
+    """A micro-batch from one wave of sampling; seconds per trained token of judging and packing, per sampled token, length.
+
+    Every completion token gets an advantage: a model that is right nowhere yet costs no less.
+    """
+    config = dataset.maker.config
+    rows = config.prompts_per_rollout * config.group_size
+    prompts = max(1, min(config.max_rows, rows) // config.group_size)
+    problems = dataset.problems(0)[:prompts]
+    one_wave = replace(
+        config,
+        prompts_per_rollout=prompts,
+        minibatches_per_rollout=1,
+        micro_batches=1,
+        longer_from_step=None,
+        longer_max_new_tokens=None,
+    )
+    limits = [WARM_UP_TOKENS, FIRST_NEW_TOKENS]
+    while limits[-1] < config.max_new_tokens:
+        limits.append(2 * limits[-1])
+    spent_s = 0.0
+    for turn, limit in enumerate(min(limit, config.max_new_tokens) for limit in limits):
+        small = replace(one_wave, max_new_tokens=limit)
+        generate = _Timed(dataset.maker.generate)
+        start_s = time.perf_counter()
+        rollout = replace(dataset.maker, generate=generate, config=small)(0, 0, problems)
+        judging_s = time.perf_counter() - start_s - generate.seconds
+        spent_s += generate.seconds if turn else 0.0
+        if spent_s > BUDGET_S:
+            break
+    lengths = rollout.generation.completion_mask.sum(1).float()
+    sampling_s = generate.seconds / float(lengths.sum())
+    new_tokens = float(lengths.mean()) if limit == config.max_new_tokens else None
+    if new_tokens is None:
+        rollout = _lengthened(rollout, config.max_new_tokens)
+    start_s = time.perf_counter()
+    (batch,) = minibatches(rollout, small, dataset.seed, dataset.maker.tokenizer.pad_id)
+    packing_s = time.perf_counter() - start_s
+    prompt_tokens = sum(map(len, rollout.prompts)) * config.group_size
+    trained = float(rollout.generation.completion_mask.sum()) + prompt_tokens
+    data_s = judging_s / (float(lengths.sum()) + prompt_tokens) + packing_s / trained
+    per_micro_batch = rows / (config.minibatches_per_rollout * config.micro_batches)
+    batch = split_rows(batch, max(1, round(len(lengths) / per_micro_batch)))[0]
+    return (
+        replace(batch, advantages=torch.ones_like(batch.advantages) * batch.completion_mask),
+        data_s,
+        sampling_s,
+        new_tokens,
+    )
+
+
+def _lengthened(rollout: Rollout, limit: int) -> Rollout:
+    """The rollout as if every completion cut off had gone on to `limit` tokens, its own over and over again.
+
+    So that training is timed on rows that are as full as those of a run, where sampling itself was too slow to get there.
+    """
+    old = rollout.generation
+    width = old.completion_mask.shape[1]
+    lengths = torch.where(old.finished, old.completion_mask.sum(1), limit)
+    mask = torch.arange(limit) < lengths.unsqueeze(1)
+    columns = torch.arange(limit) % width
+
+    def longer(x: Tensor) -> Tensor:
+        return x[:, columns] * mask
+
+    generation = replace(
+        old,
+        completion_ids=longer(old.completion_ids),
+        completion_mask=mask,
+        policy_logprobs=longer(old.policy_logprobs),
+        sampler_logprobs=longer(old.sampler_logprobs),
+        routes=old.routes[:, :, columns] if old.routes.numel() else old.routes,
+    )
+    return replace(rollout, generation=generation, advantages=longer(rollout.advantages))

@@ -1,0 +1,286 @@
+"""What a configured stage will take, in bytes, tokens and FLOPs, counted on a model without memory (`model/cost.py`).
+
+How long completions become is not known beforehand: unless a length is given, they are as long as they may ever be, so that
+memory, tokens and FLOPs are the most that a run can come to. Sampling and updates take turns, so that the most memory at one
+time is what lasts and the larger of the two. Copies that live for a moment, and the rollout itself, come on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.data.pretrain_data import PretrainDataModule
+from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.model import cost
+from r1_lightning.model.cost import MicroBatch
+from r1_lightning.rollout.groups import RolloutConfig
+from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS, MTPDrafts
+from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS, VLLM
+from r1_lightning.run.build.parts import build_parts
+from r1_lightning.run.config.inject import inject
+from r1_lightning.stages.muon import state_bytes
+from r1_lightning.types.errors import require
+
+COUNTED_DATA = (PretrainDataModule, GroupedRolloutsDataModule)
+
+
+@dataclass(frozen=True)
+class StepLoad:
+    """What an optimizer step computes: tokens trained on, those of them with a loss, and what is sampled for it.
+
+    A trained token looks at `context` tokens on average. `prompts` may be a fraction: a rollout serves several steps.
+    """
+
+    tokens: float
+    targets: float
+    context: float
+    prompts: float = 0.0
+    group_size: int = 1
+    prompt_tokens: float = 0.0
+    new_tokens: float = 0.0
+
+    @property
+    def sampled_tokens(self) -> float:
+        return self.prompts * self.group_size * self.new_tokens
+
+
+class Memory(NamedTuple):
+    """`size` bytes of one kind, and what they are."""
+
+    name: str
+    size: int
+    note: str
+
+
+class Work(NamedTuple):
+    """One part of an optimizer step: its tokens and FLOPs."""
+
+    name: str
+    tokens: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class EmptyStage:
+    """A stage as `run` would build it, but with a model that has shapes and no numbers.
+
+    `prompts` are those of the first rollout; none in pre-training.
+    """
+
+    config: DictConfig
+    parts: dict[str, Any]
+    module: L.LightningModule
+    data: PretrainDataModule | GroupedRolloutsDataModule
+    prompts: Sequence[Sequence[int]]
+
+    @classmethod
+    def of(cls, config: DictConfig, base: Artefact | None) -> EmptyStage:
+        """Build from a resolved configuration. `InvalidInput` for a data module of somebody's own, or too short a row."""
+        target = config.data["_target_"]  # looked at before it is made: others may need parts that are not here
+        known = issubclass(get_object(target), COUNTED_DATA)
+        require(known, "dry_run", True, f"what a step of {target} takes is not known")
+        parts = build_parts(config, base, is_empty=True)
+        data = inject(config.data, parts)
+        prompts = [] if isinstance(data, PretrainDataModule) else data.dataset.maker.prompts(data.dataset.problems(0))
+        return cls(config, parts, inject(config.stage, parts), data, prompts)
+
+    @property
+    def backbone(self) -> Any:
+        return self.parts["backbone"]
+
+    @property
+    def mtp_depth(self) -> int:
+        """How many MTP modules train."""
+        return self.backbone.config.mtp_depth if getattr(self.module, "mtp_loss_weight", 0.0) > 0 else 0
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the stage holds more than the model: a frozen copy of it."""
+        return cost.tensor_bytes(self.module) > cost.tensor_bytes(self.backbone)
+
+    @property
+    def engine(self) -> VLLM | None:
+        """What samples in place of our own sampler, in memory of its own."""
+        sampler = self.parts["rollout"].sampler if self.prompts else None
+        return sampler if isinstance(sampler, VLLM) else None
+
+    @property
+    def is_drafting(self) -> bool:
+        """Whether the MTP module drafts while sampling."""
+        return bool(self.prompts) and isinstance(self.parts["rollout"].sampler, MTPDrafts)
+
+    @property
+    def attempts(self) -> int:
+        """How many times as many prompts may be drawn as are trained on."""
+        return self.parts["rollout"].dynamic_sampling_attempts if self.prompts else 1
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number in the type in which products run."""
+        return cost.BF16 if getattr(self.backbone.precision, "compute", "fp32") == "bf16" else cost.FP32
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether attention keeps no weights; compiled for the CPU it is spelled out (`model.mla.spelled_out_attention`)."""
+        if self.device_type == "cpu" and self.backbone.precision.static_shapes:
+            return False
+        return cost.is_attention_fused(self.backbone.config, self.device_type)
+
+    @property
+    def device_type(self) -> str:
+        """Where it would run: "cpu" or "cuda"."""
+        accelerator = self.config.trainer.get("accelerator", "auto")
+        is_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+        return "cpu" if is_cpu else "cuda"
+
+    def load(self, new_tokens: float | None = None) -> StepLoad:
+        """The load of a step whose completions have `new_tokens` each; None: as many as they may ever have."""
+        if isinstance(self.data, PretrainDataModule):
+            tokens = self.data.rows_per_batch * self.data.row_tokens
+            return StepLoad(tokens, tokens, self.data.row_tokens / 2)
+        rollout: RolloutConfig = self.parts["rollout"]
+        new = rollout.longest_completion if new_tokens is None else new_tokens
+        prompt, steps = mean(map(len, self.prompts)), rollout.minibatches_per_rollout
+        sequences = rollout.prompts_per_rollout * rollout.group_size / steps
+        prompts = rollout.prompts_per_rollout * rollout.dynamic_sampling_attempts / steps
+        length = prompt + new
+        return StepLoad(sequences * length, sequences * new, length / 2, prompts, rollout.group_size, prompt, new)
+
+    def micro_batch(self) -> MicroBatch:
+        """The largest: as many rows as completions at their limit need, each behind the longest prompt."""
+        if isinstance(self.data, PretrainDataModule):
+            rows, length = self.data.rows_per_batch, self.data.row_tokens
+            return MicroBatch(rows, length, rows * length, self.mtp_depth)
+        rollout: RolloutConfig = self.parts["rollout"]
+        new, length = rollout.longest_completion, rollout.row_tokens
+        sequences = rollout.prompts_per_rollout * rollout.group_size // rollout.minibatches_per_rollout
+        longest = max(map(len, self.prompts)) + new
+        per_row = length // longest
+        length = per_row * longest  # the rest is cut off
+        rows = math.ceil(math.ceil(sequences / per_row) / rollout.micro_batches)
+        return MicroBatch(rows, length, min(rows * per_row, sequences) * new, self.mtp_depth)
+
+    def lasting_memory(self) -> list[Memory]:
+        """What is there from the first step to the last (gradients live until the next backward)."""
+        backbone = self.backbone
+        idle = [] if self.mtp_depth else list(backbone.mtp_modules.parameters())
+        weights = cost.tensor_bytes(backbone)
+        gradients = cost.parameter_bytes(backbone) - sum(cost.parameter_bytes(m) for m in backbone.mtp_modules if idle)
+        moments = state_bytes(self.parts["optim"].build(backbone), idle)
+        optimizer = self.config.optim["_target_"].rpartition(".")[2].removesuffix("Config")
+        reference = cost.tensor_bytes(self.module) - weights
+        lines = [
+            Memory("weights", weights, "FP32"),
+            Memory("gradients", gradients, "FP32, without the MTP modules" if idle else "FP32"),
+            Memory("optimizer state", moments, optimizer),
+            Memory("reference", reference, "a frozen copy"),
+        ]
+        return [line for line in lines if line.size]
+
+    def _mtp_cache(self, rows: int, length: int) -> int:
+        return self.backbone.new_mtp_cache(rows, length).bytes
+
+    def sampling_memory(self) -> list[Memory]:
+        """What sampling adds, a wave of `max_rows` at a time: nothing in pre-training."""
+        if not self.prompts:
+            return []
+        rollout: RolloutConfig = self.parts["rollout"]
+        config, longest = self.backbone.config, max(map(len, self.prompts))
+        length = longest + rollout.longest_completion
+        if self.engine is not None:
+            return self._scoring_memory(length)
+        rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
+        prompts = math.ceil(rows / rollout.group_size)
+        if self.is_drafting:
+            length += SPARE_COLUMNS
+        cache = self.backbone.new_cache(rows, length)
+        tables = cost.SAMPLER_TABLES * cost.FP32 * rows * config.vocab_size
+        prefill = cost.prefill_bytes(config, prompts, longest, self.number)
+        note = f"{rows:,} rows x {length:,} tokens"
+        return [
+            Memory("latent cache, sampling", cache.bytes, note),
+            *(
+                [Memory("MTP module's cache, sampling", self._mtp_cache(rows, length), note)]
+                if self.is_drafting
+                else []
+            ),
+            Memory("prefill, sampling", prefill, f"{prompts:,} prompts x {longest:,} tokens"),
+            Memory("logits, sampling", tables, f"{rows:,} rows x {config.vocab_size:,} entries"),
+        ]
+
+    def _scoring_memory(self, length: int) -> list[Memory]:
+        """Where another engine samples: the trainer's forward for the old log-probs."""
+        rows, shape = max(1, SCORED_TOKENS // length), self.backbone.config
+        batch = MicroBatch(rows, length, rows * length, 0)
+        passing = cost.inference_bytes(shape, batch, self.number, self.is_fused)
+        note = f"{rows:,} rows x {length:,} tokens"
+        return [
+            Memory("forward, old log-probs", passing, f"{note}, one layer at a time"),
+            Memory("logits, old log-probs", cost.logit_bytes(shape.vocab_size, batch), "in tiles"),
+        ]
+
+    def update_memory(self) -> list[Memory]:
+        """What forward and backward of one micro-batch add."""
+        batch, shape = self.micro_batch(), self.backbone.config
+        number, is_fused = self.number, self.is_fused
+        kept = cost.activation_bytes(shape, batch, number, is_fused)
+        converted = cost.converted_weight_bytes(self.backbone, number, self.mtp_depth > 0)
+        passing = cost.inference_bytes(shape, batch, number, is_fused) if self.has_reference else 0
+        rows = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
+        lines = [
+            Memory("activations, update", kept, rows if is_fused else f"{rows}; the CPU keeps attention's weights"),
+            Memory("weights in BF16, update", converted, "made for every forward"),
+            Memory("reference's forward", passing, "one layer at a time"),
+            Memory("logits, update", cost.logit_bytes(shape.vocab_size, batch), f"{batch.targets:,} tokens, in tiles"),
+        ]
+        return [line for line in lines if line.size]
+
+    def peak_bytes(self) -> int:
+        """The most memory at one time."""
+        lasting, sampling, update = (
+            sum(line.size for line in lines)
+            for lines in (self.lasting_memory(), self.sampling_memory(), self.update_memory())
+        )
+        return lasting + max(sampling, update)
+
+    def work(self, load: StepLoad) -> list[Work]:
+        """Tokens and FLOPs of an optimizer step; a part that the stage has not is left out."""
+        shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
+        sampling = cost.sampling_flops(
+            shape, counts, load.prompts, load.group_size, load.prompt_tokens, load.new_tokens
+        )
+        forward = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context)
+        update = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context, self.mtp_depth)
+        drawn = load.prompts * load.group_size * (load.prompt_tokens + load.new_tokens) if self.engine else 0.0
+        old = cost.forward_flops(shape, counts, drawn, load.sampled_tokens, load.context) if self.engine else 0.0
+        lines = [
+            Work("sampling", load.sampled_tokens, sampling),
+            Work("drafting", load.sampled_tokens, self._drafting_flops(load) if self.is_drafting else 0),
+            Work("old log-probs", drawn, old),
+            Work("reference", load.tokens, forward if self.has_reference else 0),
+            Work("update", load.tokens, update * cost.TRAINING_FLOPS / cost.FORWARD_FLOPS),
+        ]
+        return [line for line in lines if line.flops]
+
+    def _drafting_flops(self, load: StepLoad) -> float:
+        """What drafts add to sampling where none holds: the model reads each in vain, the MTP module two columns for each.
+
+        The module's attention and what it reads of the prompt are left out: it is one layer.
+        """
+        shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
+        whole, read = (
+            cost.sampling_flops(shape, counts, load.prompts, load.group_size, load.prompt_tokens, new)
+            for new in (load.new_tokens, 0)
+        )
+        module = counts.mtp_activated / shape.mtp_depth
+        return whole - read + cost.FORWARD_FLOPS * load.sampled_tokens * (DRAFTED_COLUMNS * module + counts.head)

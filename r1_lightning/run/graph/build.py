@@ -1,0 +1,183 @@
+"""Builds a planned stage graph: what is complete is reused, what was interrupted resumes, the rest is made, inputs first.
+
+    pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
+        └─ base ──► reward_model ── helpful ──► grpo, where `inputs` names a second role
+
+An input may be a whole experiment, so that experiments compose: `experiment=r1_tiny` is a stage whose base is another's result.
+
+A stage may leave its work to several processes (`stage.shard` of `stage.shards`, each started by itself): they share one folder,
+and the one that finds all of the work done completes the artefact.
+
+A stage is asked for by its configuration, and found by its fingerprint (`fingerprints`): a complete artefact of that fingerprint
+is used as it is, an incomplete one is resumed, and a missing one is made after its inputs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts import lineage, store, work
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.leftovers import remove_leftovers
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.checks.loggers import check_logger_packages
+from r1_lightning.run.checks.models import check_installed
+from r1_lightning.run.config.stage_config import BASE, resolved
+from r1_lightning.run.graph.last_words import table
+from r1_lightning.run.graph.node import Node
+from r1_lightning.run.graph.stage_tree import measured_stages, stage_table, time_table, tree
+from r1_lightning.run.graph.waiting import Waiting
+from r1_lightning.types.errors import InvalidInput, require
+
+# Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there. None: its
+# share of the work is done, and that of other processes is not.
+RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float] | None]
+
+
+def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[[str], None] = print) -> Artefact:
+    """Have the artefact of `target`: found, resumed or made, after its inputs; then `say` its table.
+
+    `fresh` makes a new sibling of the target (never of its inputs). Raises `InvalidInput` when a folder cannot be
+    written, when another process is at it, or when a stage refuses its input.
+    """
+    commit = lineage.commit()  # now: a checkout may change while a run that it began goes on
+    is_deep = any(isinstance(source, Node) and source.inputs for source in target.inputs.values())
+    for line in (*([tree(target)] if is_deep else []), *target.stage.notes):  # a stage and its base need no picture
+        say(line)
+    artefact = _have(target, target.stage.name, _Maker(run_stage, say, commit), fresh)
+    if not artefact.complete:
+        share, of = _share(target)
+        say(
+            f"{artefact.stage}: share {share} of 0..{of - 1} is done, others are not; the last to end completes {artefact.folder}"
+        )
+        return artefact
+    say(table(artefact))
+    if is_deep:
+        for text in (stage_table(measured_stages(target)), time_table(target)):
+            if text:
+                say(f"\n{text}")
+    return artefact
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What making an artefact needs beside its node; `commit` is that of the code at work."""
+
+    run_stage: RunStage
+    say: Callable[[str], None]
+    commit: str
+
+
+def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
+    say = maker.say
+    found = None if fresh else node.found()
+    if found is not None and found.complete:
+        store.verify(found)
+        say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
+        if found.commit != maker.commit:
+            say(
+                f"{role}: made by commit {_short(found.commit)}, the code here is {_short(maker.commit)}; fresh=true makes it anew"
+            )
+        return found
+    check_installed(node.stage.config)  # before its inputs are made
+    check_logger_packages(node.stage.config)
+    inputs = {}
+    for name, source in node.inputs.items():
+        if isinstance(source, Artefact):
+            given = "init_from" if name == BASE else f"stage.inputs.{name}"
+            say(f"{name}: taking {source.folder} ({given}, fingerprint {source.fingerprint[:SHORT_DIGITS]})")
+            inputs[name] = source
+        else:
+            inputs[name] = _have(source, name, maker, False)
+            done = inputs[name].complete
+            require(done, f"stage.inputs.{name}", str(inputs[name].folder), "other processes are still at work on it")
+    if found is not None:
+        say(f"{role}: resuming {found.folder}")
+        return _run(node, found, inputs, maker, role)
+    made = _new_folder(node, fresh)
+    if made.complete:
+        return made
+    if role == node.stage.name:
+        say(f"{role}: running -> {made.folder}")
+    else:
+        say(f"{role}: missing, building it first (stage {_what(node)}) -> {made.folder}")
+    return _run(node, made, inputs, maker, role)
+
+
+def _what(node: Node) -> str:
+    stage = node.stage
+    return stage.stage if stage.name == stage.stage else f"{stage.stage}, experiment {stage.name}"
+
+
+def _share(node: Node) -> tuple[int, int]:
+    """Which share of the stage's work is this process's, and of how many."""
+    stage = node.stage.config.stage
+    return stage.get("shard", 0), stage.get("shards", 1)
+
+
+def _new_folder(node: Node, fresh: bool) -> Artefact:
+    """A folder of the stage's own, or the one that another process has made since we looked."""
+    choices = node.stage.choices
+    names = (
+        node.stage.stage,
+        str(choices["model"]),
+        str(choices["task"]),
+        node.fingerprint,
+        node.stage.config.get("name"),
+    )
+    if fresh:
+        allowed = "with stage.shards above 1 each process would make a folder of its own"
+        require(_share(node)[1] == 1, "fresh", True, allowed)
+        return store.create(node.root, *names)
+    with store.in_turn(node.root):
+        return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)
+
+
+def _short(commit: str) -> str:
+    """A commit's first digits, and whether there were changes beside it."""
+    return commit[:SHORT_DIGITS] + "-dirty" * commit.endswith("-dirty")
+
+
+def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker, role: str) -> Artefact:
+    """Run the stage in its folder, under its lock, and complete the artefact unless other processes have shares left to do.
+
+    An input that another process is making is waited for; the target itself is refused then.
+    """
+    folder, (share, of) = artefact.folder, _share(node)
+    waiting = None if role == node.stage.name else Waiting(role, node, folder, maker.say)
+    lock = store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{share}-of-{of}", waiting)
+    with lock, store.output_folder(folder):
+        if store.is_complete(folder):  # another process finished it while this one waited
+            maker.say(f"{role}: {folder} is complete now, made by another process")
+            return store.open_artefact(folder)
+        with store.in_turn(folder):
+            if not (folder / store.CONFIG).exists():
+                store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
+            store.note_commit(folder, maker.commit)
+        try:
+            with work.timed(folder):
+                metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
+        except InvalidInput:
+            if of == 1:
+                _remove_if_untouched(folder)
+            raise
+        if metrics is None:
+            return artefact
+        with store.in_turn(folder):
+            if store.is_complete(folder):
+                return store.open_artefact(folder)
+            made = store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
+            remove_leftovers(folder)
+            return made
+
+
+def _remove_if_untouched(folder: Path) -> None:
+    """A stage that refused its input before it did anything leaves no folder behind."""
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith((store.LOCK, store.TURN))}
+    if names <= {store.CONFIG, store.COMMITS, work.WORK}:
+        shutil.rmtree(folder, ignore_errors=True)

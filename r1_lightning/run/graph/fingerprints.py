@@ -1,0 +1,65 @@
+"""The fingerprint of a stage: what it covers of the configuration, of content versions and of inputs.
+
+It covers everything that changes what the stage would learn: the groups in `COUNTED`, the seed, the content versions of the code
+behind them, and the fingerprints of its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+from r1_lightning.artefacts.fingerprint import fingerprint
+from r1_lightning.run.config.keys import counted
+from r1_lightning.run.config.stage_config import StageConfig
+from r1_lightning.run.config.targets import PACKAGE, source_digest
+
+FORMAT_VERSION = 1  # of the fingerprint itself; changing it makes every artefact anew
+
+
+COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
+
+
+def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
+    """Fingerprint of what `stage` would make from inputs with these fingerprints.
+
+    Folders do not count: a value that refers to `paths` enters as that name, so that another machine finds the same.
+    """
+    config = stage.config.copy()
+    for key in config.paths:
+        config.paths[key] = f"<paths.{key}>"
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    parts = {key: counted(key, values[key]) for key in COUNTED if values.get(key) is not None}
+    plain = OmegaConf.to_container(stage.config, resolve=True)
+    assert isinstance(plain, dict)
+    versions = {path: version for key in COUNTED for path, version in _content_versions(key, plain.get(key))}
+    return fingerprint(
+        {"format": FORMAT_VERSION, "name": stage.stage, "inputs": dict(inputs), "content_versions": versions, **parts}
+    )
+
+
+def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """(where, version) for every target with a `content_version`: another one makes other content from equal values.
+
+    That of a source may depend on its files: then it is made and asked. Code that is not ours and names no version is
+    counted by its text, so that an edited reward is another reward.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _content_versions(f"{path}.{key}", value)
+        if "_target_" in node:
+            target = get_object(node["_target_"])
+            version = getattr(target, "content_version", None)
+            if isinstance(version, property) or (path.startswith("task.") and not isinstance(version, str)):
+                version = getattr(instantiate(node, _convert_="all"), "content_version", None)
+            if version is None and not node["_target_"].startswith(PACKAGE):
+                version = source_digest(target)
+            if version is not None:
+                yield path, str(version)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _content_versions(f"{path}[{index}]", value)

@@ -1,0 +1,139 @@
+"""What a stage takes from the input that it starts from, where nothing was typed.
+
+- `stage=sample init_from=ARTEFACT`: the artefact's configuration says which task it was trained on, by which reward, and how long
+  its rows are, so that none of it has to be typed again. Rewards that need a model of their own are left out.
+- `stage=grpo` of a checkpoint (a folder in HuggingFace's form, or any model of `transformers`): `configs/grpo_of_a_checkpoint.yaml`
+  in place of the miniature's settings.
+
+What was typed stays, whole groups included, and so does everything where an experiment or `debug` was chosen. A line says what was
+taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.hf_folder import ImportedModel
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.run.build.hf_import import with_model_of
+from r1_lightning.run.config.compose import config_folder, options
+from r1_lightning.run.config.stage_config import StageConfig
+from r1_lightning.run.config.stored import read_settings
+from r1_lightning.run.config.targets import refuse_foreign_targets
+
+CHECKPOINT_SETTINGS = "grpo_of_a_checkpoint.yaml"
+NEEDS_A_MODEL = "r1_lightning.rewards.model_score.ModelScoreReward"
+
+
+def from_input(stage: StageConfig, base: Artefact | None) -> StageConfig:
+    """`stage` with the model and the settings of the input that it starts from; the same object where nothing changes."""
+    stage = with_model_of(stage, base)
+    return stage if base is None else with_settings_of(stage, base)
+
+
+def with_settings_of(stage: StageConfig, base: Artefact) -> StageConfig:
+    """`stage` with what its input knows or asks for. `InvalidInput` where an artefact's configuration names code of others."""
+    if stage.choices.get("experiment") or stage.choices.get("debug"):
+        return stage
+    if stage.stage == "sample" and not isinstance(base, ImportedModel):
+        return _as_trained(stage, base)
+    is_checkpoint = isinstance(base, ImportedModel) or _is_theirs(stage.config.model)
+    return _for_a_checkpoint(stage) if stage.stage == "grpo" and is_checkpoint else stage
+
+
+def _is_theirs(model: DictConfig) -> bool:
+    return "_target_" in model and get_object(model["_target_"]) is HFModelConfig
+
+
+def _typed(stage: StageConfig) -> list[str]:
+    """The keys that were typed: a group, or a path below it. `stage=NAME` says which stage it is, and nothing of its settings."""
+    keys = [override.lstrip("+~").partition("=")[0] for override in (*stage.overrides, *stage.typed)]
+    return [key for key in keys if key != "stage"]
+
+
+def _is_typed(path: str, typed: list[str]) -> bool:
+    return any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed)
+
+
+def _for_a_checkpoint(stage: StageConfig) -> StageConfig:
+    typed = _typed(stage)
+    settings = OmegaConf.to_container(OmegaConf.load(config_folder() / CHECKPOINT_SETTINGS))
+    assert isinstance(settings, dict)
+    values = {path: value for path, value in _leaves(settings) if not _is_typed(path, typed)}
+    changed = _with_values(stage, {path: value for path, value in values.items() if _differs(stage, path, value)})
+    if _is_typed("task", typed):
+        return changed
+    hint = f"task={stage.choices.get('task')} is the miniature's: task=NAME asks for another"
+    return dataclasses.replace(changed, notes=(*changed.notes, f"{stage.name}: {hint}"))
+
+
+def _leaves(node: Mapping[Any, Any], above: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in node.items():
+        path = f"{above}{key}"
+        found += _leaves(value, f"{path}.") if isinstance(value, dict) else [(path, value)]
+    return found
+
+
+def _as_trained(stage: StageConfig, base: Artefact) -> StageConfig:
+    if not (base.folder / store.CONFIG).is_file():  # it says nothing
+        return stage
+    typed, described = _typed(stage), read_settings(base.folder / store.CONFIG)
+    values: dict[str, Any] = {"task": described.get("task"), "reward": _without_models(described.get("reward"))}
+    rollout = described.get("rollout") or {}
+    evaluation = (described.get("stage") or {}).get("evaluation") or {}
+    values["rollout.row_tokens"] = rollout.get("row_tokens") or (described.get("data") or {}).get("row_tokens")
+    values["rollout.max_new_tokens"] = rollout.get("max_new_tokens") or evaluation.get("max_new_tokens")
+    wanted = {path: value for path, value in values.items() if value is not None and not _is_typed(path, typed)}
+    wanted = {path: value for path, value in wanted.items() if _differs(stage, path, value)}
+    refuse_foreign_targets({path: value for path, value in wanted.items() if isinstance(value, dict)})
+    changed = _with_values(stage, wanted, f" of {base.folder}")
+    words = base.folder.name.split("-")  # stage, model, task, digits: see `store.create`
+    if "task" in wanted and len(words) == 4 and words[2] in options("task"):
+        return dataclasses.replace(changed, choices={**changed.choices, "task": words[2]})
+    return changed
+
+
+def _without_models(reward: Any) -> Any:
+    """The reward without those of its parts that ask a trained model, which would have to be an input."""
+    if not isinstance(reward, dict) or not isinstance(reward.get("rewards"), dict):
+        return reward
+    kept = {name: part for name, part in reward["rewards"].items() if not _names(part, NEEDS_A_MODEL)}
+    fields = {key: _only(value, kept) if key in ("weights", "from_step") else value for key, value in reward.items()}
+    return {**fields, "rewards": kept} if kept else None
+
+
+def _only(values: Any, kept: Mapping[str, Any]) -> Any:
+    return {name: value for name, value in values.items() if name in kept} if isinstance(values, dict) else values
+
+
+def _names(node: Any, target: str) -> bool:
+    if isinstance(node, dict):
+        return node.get("_target_") == target or any(_names(value, target) for value in node.values())
+    return isinstance(node, list) and any(_names(value, target) for value in node)
+
+
+def _differs(stage: StageConfig, path: str, value: Any) -> bool:
+    found = OmegaConf.select(stage.config, path)
+    plain = OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    return bool(plain != value)
+
+
+def _with_values(stage: StageConfig, values: Mapping[str, Any], origin: str = " for a checkpoint") -> StageConfig:
+    if not values:
+        return stage
+    config = stage.config.copy()
+    OmegaConf.set_struct(config, False)
+    for path, value in values.items():
+        OmegaConf.update(config, path, value, merge=False)
+    OmegaConf.set_struct(config, True)
+    shown = ", ".join(path if isinstance(value, dict) else f"{path}={value}" for path, value in values.items())
+    note = f"{stage.name}: nothing else was typed, so with the settings{origin}: {shown}"
+    return dataclasses.replace(stage, config=config, notes=(*stage.notes, note))

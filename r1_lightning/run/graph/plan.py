@@ -1,0 +1,73 @@
+"""Plans a stage graph: composes, checks and fingerprints the target and every stage below it, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from omegaconf import OmegaConf
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.build.hf_import import model_is_typed, open_input
+from r1_lightning.run.checks.tasks import check_task
+from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.config.compose import compose_parent, compose_stage
+from r1_lightning.run.config.stage_config import BASE, StageConfig
+from r1_lightning.run.graph.fingerprints import stage_fingerprint
+from r1_lightning.run.graph.inheriting import from_input
+from r1_lightning.run.graph.node import Node
+from r1_lightning.types.errors import require
+
+
+def plan(target: StageConfig) -> Node:
+    """Compose, check and fingerprint `target` and everything it needs; nothing is written.
+
+    Raises `InvalidInput` for a bad value anywhere in the graph, a bad `init_from`, or a stage that needs itself.
+    """
+    return _Planner().plan(target, ())
+
+
+class _Planner:
+    """Plans one graph. Many stages share an input: each distinct stage is composed, checked and fingerprinted once."""
+
+    def __init__(self) -> None:
+        self._composed: dict[tuple[str, ...], StageConfig] = {}
+        self._planned: dict[tuple[object, ...], Node] = {}
+
+    def plan(self, stage: StageConfig, below: tuple[str, ...]) -> Node:
+        """The node of `stage`, which the stages named in `below` need."""
+        key = (stage.stage, stage.overrides, stage.typed, tuple(stage.choices.items()), OmegaConf.to_yaml(stage.config))
+        if key not in self._planned:
+            self._planned[key] = self._plan(stage, (*below, stage.name))
+        return self._planned[key]
+
+    def _plan(self, stage: StageConfig, path: tuple[str, ...]) -> Node:
+        decides = isinstance(stage.config.init_from, str) and not model_is_typed(stage)
+        if not decides:  # else nothing of this model will stay, and it may be too small for the rest
+            validate(stage.config)
+        given = None if stage.config.init_from is None else open_input(stage.config.init_from)
+        if (changed := from_input(stage, given)) is not stage or decides:
+            stage = changed
+            validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
+        check_task(stage.config)
+        # Also where the stage would otherwise begin with nothing.
+        inputs: dict[str, Node | Artefact] = {} if given is None else {BASE: given}
+        for role, spec in stage.inputs.items():
+            if role in inputs:
+                continue
+            if spec.folder is not None:
+                inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
+                continue
+            maker = spec.experiment or spec.stage
+            require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")
+            inputs[role] = self.plan(compose_parent(stage, role, self._compose), path)
+        digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
+        return Node(stage, digest, inputs)
+
+    def _compose(self, overrides: Sequence[str], config_name: str) -> StageConfig:
+        """A composition of one's own to change: Hydra reads every option file again for each, which takes most of a plan's time."""
+        key = (config_name, *overrides)
+        if key not in self._composed:
+            self._composed[key] = compose_stage(overrides, config_name)
+        stage = self._composed[key]
+        return replace(stage, config=stage.config.copy())

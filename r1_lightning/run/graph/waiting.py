@@ -1,0 +1,37 @@
+"""Waiting for an artefact that another process is making: who makes it, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from r1_lightning.artefacts.steps import last_step
+from r1_lightning.run.graph.node import Node
+
+EVERY_S = 30.0  # between two lines about how far the other process is
+
+
+class Waiting:
+    """Called with the holder of a lock whenever it is found taken; says so at first and every `EVERY_S` seconds after."""
+
+    def __init__(self, role: str, node: Node, folder: Path, say: Callable[[str], None]) -> None:
+        self.role, self.folder, self.say = role, folder, say
+        self.steps = node.stage.config.stage.get("max_steps")
+        self.said_s: float | None = None
+
+    def __call__(self, holder: str) -> None:
+        now = time.monotonic()
+        if self.said_s is None:
+            self.say(f"{self.role}: another process ({holder}) is making {self.folder}; waiting for it")
+        elif now - self.said_s < EVERY_S:
+            return
+        else:
+            self.say(f"{self.role}: still waiting for {holder}, {_at(last_step(self.folder), self.steps)}")
+        self.said_s = now
+
+
+def _at(step: int | None, steps: int | None) -> str:
+    if step is None:
+        return "which has trained no step yet"
+    return f"which is at step {step}" + (f" of {steps}" if steps else "")

@@ -1,0 +1,118 @@
+"""`stage=compare`: measures every input of the stage on the same held-out problems, and leaves the numbers as a data set.
+
+    models/NAME.json          the measures of one input, written when they are all there
+    data/part-00000.jsonl     a row per model and measure: value, bounds of its 95 % interval, fingerprint of the model
+    table.txt                 the models side by side
+
+A killed run goes on with the next model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts import data_set, store
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.hf_folder import ImportedModel
+from r1_lightning.artefacts.progress import progress
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.evaluation.comparison import Comparison
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
+from r1_lightning.functional.intervals import Interval
+from r1_lightning.run.build.hf_import import model_node_of
+from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.run.build.torch_setup import quieten, set_up_torch
+from r1_lightning.run.checks.evaluation import check_prompt_lengths, evaluation_settings
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.stored import read_model
+from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import require, require_choice
+from r1_lightning.types.text import Problem
+
+MODELS = "models"
+BOUNDS = ("value", "low", "high")
+
+
+def is_comparing(config: DictConfig) -> bool:
+    """Whether the stage of this configuration compares models."""
+    return get_object(config.stage["_target_"]) is Comparison
+
+
+def run_comparison(config: DictConfig, folder: Path, inputs: Mapping[str, Artefact]) -> Mapping[str, float]:
+    """Measure those of `inputs` that are not measured yet, then write the table and the rows.
+
+    Raises `InvalidInput` where there is nothing to compare, and for an input that is no language model.
+    """
+    quieten()
+    set_up_torch(config.trainer.get("threads"))
+    require(bool(inputs), "stage.inputs", dict(inputs), "nothing to compare: name models, NAME: {experiment: ...}")
+    comparison: Comparison = inject(config.stage, {})
+    settings = comparison.settings(evaluation_settings(config) or EvaluationConfig())
+    source = instantiate(config.task.source, _convert_="all")
+    problems, requests = source.held_out_problems(settings.problems), comparison.requests_of(source)
+    (folder / MODELS).mkdir(exist_ok=True)
+    measured = {}
+    for name, artefact in inputs.items():
+        path = folder / MODELS / f"{name}.json"
+        if not path.is_file():
+            measures = _measure(name, artefact, config, comparison, settings, problems, requests)
+            store.write_json(path, {key: list(_numbers(measure)) for key, measure in measures.items()})
+        measured[name] = _read(path)
+    metrics = {f"compare/{name}/{key}": m.value for name, measures in measured.items() for key, m in measures.items()}
+    rows = [
+        {"model": name, "fingerprint": inputs[name].fingerprint[:SHORT_DIGITS], "measure": key}
+        | {key: None if math.isnan(number) else number for key, number in zip(BOUNDS, _numbers(measure), strict=True)}
+        for name, measures in measured.items()
+        for key, measure in measures.items()
+    ]
+    data_set.write_lines(data_set.part_path(folder, 0), rows)
+    title = f"{len(problems)} held-out problems, {settings.samples} samples each, 95 % intervals"
+    store.write_text(folder / store.TABLE, render_table(title, measured) + "\n")
+    return metrics
+
+
+def _measure(
+    name: str,
+    artefact: Artefact,
+    config: DictConfig,
+    comparison: Comparison,
+    settings: EvaluationConfig,
+    problems: list[Problem],
+    requests: Mapping[str, Any],
+) -> dict[str, Measure]:
+    is_published = isinstance(artefact, ImportedModel)  # it knows no template of ours: it is asked in the task's
+    described = config if is_published else read_model(artefact.folder / store.CONFIG)
+    template = OmegaConf.select(described, "task.template")
+    require_choice("task.template", template, TEMPLATES)
+    tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
+    model = (
+        OmegaConf.create(model_node_of(artefact, f"stage.inputs.{name}.folder")) if is_published else described.model
+    )
+    shape = inject(model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
+    backbone = make_backbone(shape, instantiate(config.precision), artefact).eval()
+    evaluator = Evaluator(problems, tokenizer, TEMPLATES[template], settings, config.seed)
+    check_prompt_lengths(evaluator, shape.max_positions)
+    total = len(problems) * settings.samples + sum(map(len, requests.values()))
+    with progress(total, f"evaluating {name}", "completion") as bar:
+        return comparison(evaluator, requests, backbone, bar.update)
+
+
+def _numbers(measure: Measure) -> tuple[float, float, float]:
+    return measure.value, measure.interval.low, measure.interval.high
+
+
+def _read(path: Path) -> dict[str, Measure]:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    known = {
+        key: [math.nan if n is None else n for n in numbers] for key, numbers in stored.items()
+    }  # null: of no sample
+    return {key: Measure(value, Interval(value, low, high)) for key, (value, low, high) in known.items()}

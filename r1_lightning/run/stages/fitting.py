@@ -1,0 +1,112 @@
+"""The Lightning Trainer of a stage: its callbacks and loggers, and one fit that ends in its last step or says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts.leftovers import CHECKPOINTS
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.run.build.parts import trainer_settings
+from r1_lightning.run.config.exit_codes import INTERRUPTED, TERMINATED
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.stages.loggers import Rewind, make_loggers
+from r1_lightning.types.errors import InvalidInput, Stopped, require
+
+
+def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, micro_batches: int) -> L.Trainer:
+    """The Trainer that `config` describes. `InvalidInput` for a callback that is none, or that Lightning refuses."""
+    try:
+        callbacks = _callbacks(config, parts)
+        callbacks += [Rewind(), Interruption(config.trainer.get("max_time"))]
+        callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
+        return instantiate(
+            trainer_settings(config),
+            max_steps=config.stage.max_steps,
+            max_epochs=1,
+            accumulate_grad_batches=micro_batches,
+            logger=make_loggers(config, folder),
+            callbacks=callbacks,
+            default_root_dir=str(folder),
+            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            plugins=[
+                LightningEnvironment()
+            ],  # one process, also in a batch job: no second set of checkpoints and signals
+            _convert_="object",
+        )
+    except Exception as error:
+        if (line := _refusal(error)) is not None:
+            raise InvalidInput(line) from error
+        raise
+
+
+def _callbacks(config: DictConfig, parts: Mapping[str, Any]) -> list[L.Callback]:
+    callbacks = []
+    for name, node in (config.get("callbacks") or {}).items():
+        if node is None:
+            continue
+        callback = inject(node, parts)
+        allowed = "it must be a lightning.Callback"
+        require(isinstance(callback, L.Callback), f"callbacks.{name}", node["_target_"], allowed)
+        callbacks.append(callback)
+    return callbacks
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, folder: Path) -> None:
+    """Train from the last checkpoint in `folder`, or from the start, to the last step.
+
+    Raises `Stopped` where a signal or the time allowed ended it, with the step that is saved; `InvalidInput` where a callback did,
+    or where one asks for what the stage has not got.
+    """
+    resume = checkpoint_to_resume(folder / CHECKPOINTS)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # its connector sets it
+    saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))
+    interruption = next(callback for callback in callbacks if isinstance(callback, Interruption))
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
+    except SIGTERMException as error:  # it came before the first step: its own exit code would be 0
+        raise Stopped("interrupted", TERMINATED, saved.saved_step) from error
+    except Stopped as stopped:
+        stopped.step = saved.saved_step
+        raise
+    except SystemExit as leaving:  # Lightning's own answer to Ctrl-C
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise Stopped("interrupted", INTERRUPTED, saved.saved_step) from leaving
+        raise
+    except (MisconfigurationException, RuntimeError) as error:
+        if (line := _refusal(error)) is not None:
+            raise InvalidInput(line) from error
+        raise
+    if interruption.stopped is not None:
+        interruption.stopped.step = saved.saved_step
+        raise interruption.stopped
+    early = (
+        f"training ended after {trainer.global_step} optimizer steps (a callback stopped it); it is not complete; step "
+        f"{saved.saved_step} is saved, and the same command without that callback goes on from there"
+    )
+    require(trainer.global_step == trainer.max_steps, "stage.max_steps", trainer.max_steps, early)
+
+
+def _refusal(error: BaseException) -> str | None:
+    """One line for what Lightning refuses of a person's callbacks; None where it is something else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split())
+        if isinstance(cause, MisconfigurationException):
+            return f"callbacks is not allowed: Lightning refuses one of them ({text})"
+        if isinstance(cause, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
+            return f"callbacks.{EarlyStopping.__name__} is not allowed: this stage has no such metric ({text})"
+        cause = cause.__cause__
+    return None

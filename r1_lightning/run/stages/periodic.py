@@ -1,0 +1,113 @@
+"""What is measured while a stage trains, and the best weights as an artefact of their own.
+
+The problems are others than those of the table at the end wherever the task holds out enough: the best by a measure is chosen on
+problems, and its own number on them is too good.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts import lineage, store
+from r1_lightning.artefacts.fingerprint import fingerprint
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.callbacks.evaluation import BEST, Evaluation, MakeMeasure, Measure
+from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
+from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.run.build.parts import accuracy_of
+from r1_lightning.run.checks.evaluation import stage_evaluation, task_name, with_room
+from r1_lightning.stages.base import StageModule
+from r1_lightning.stages.mtp import loss_ahead
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import ChatBatch
+from r1_lightning.types.text import Problem
+
+BEST_FOLDER = "best"  # in an artefact's folder, an artefact itself
+
+
+def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> MakeMeasure:
+    """Makes what measures the stage on so many held-out problems (or preferences), and on the validation rows of its data."""
+
+    def make(problems: int, samples: int) -> Measure:
+        settings = stage_evaluation(config)
+        measures: list[Measure] = []
+        if isinstance(settings, PreferenceEvaluationConfig):
+            rows = data.held_out_rows(problems)  # now: a model's own samples change
+            judge = PreferenceEvaluator(rows, settings, data.row_tokens, parts["tokenizer"].pad_id)
+            measures.append(lambda module: _named("preferences", judge(cast(StageModule, module).backbone)))
+        else:
+            evaluator = _evaluator(config, parts, settings or EvaluationConfig(), problems, samples)
+            kind = task_name(config)
+            measures.append(lambda module: _named(kind, evaluator(cast(StageModule, module).backbone)))
+        if getattr(data, "validation_rows", 0):
+            measures.append(
+                lambda module: {"val/loss": chat_loss(cast(StageModule, module), data.validation_batches())}
+            )
+        return lambda module: {name: value for measure in measures for name, value in measure(module).items()}
+
+    return make
+
+
+def _named(kind: str, measures: Mapping[str, Any]) -> dict[str, float]:
+    return {f"val/{kind}/{name}": measure.value for name, measure in measures.items()}
+
+
+def _evaluator(
+    config: DictConfig, parts: Mapping[str, Any], settings: EvaluationConfig, problems: int, samples: int
+) -> Evaluator:
+    chosen = _problems(parts["source"], settings.problems, problems)
+    few = replace(settings, problems=len(chosen), samples=samples)
+    accuracy = accuracy_of(parts.get("reward"))
+    evaluator = Evaluator(chosen, parts["tokenizer"], parts["template"], few, config.seed, accuracy=accuracy)
+    return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
+
+
+def _problems(source: Any, n_final: int, count: int) -> Sequence[Problem]:
+    """`count` held-out problems after the `n_final` of the final table; the first ones where the task does not hold out so many."""
+    try:
+        others = source.held_out_problems(n_final + count)[n_final:]
+    except InvalidInput:
+        others = []
+    return others if len(others) == count else source.held_out_problems(count)
+
+
+def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
+    """Mean loss (nats) over all completion tokens of `batches`: the reduction that SFT trains on, over more than one step's."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            batch = module.transfer_batch_to_device(batch, module.device, 0)
+            hidden = module.backbone.hidden(batch.tokens, with_mtp=False).hidden
+            n_targets = batch.n_targets(1)
+            loss = loss_ahead(module.backbone, hidden, batch.tokens, 1, batch.completion_mask, n_targets)
+            total, count = total + float(loss) * int(n_targets), count + int(n_targets)
+    return total / max(count, 1)
+
+
+def keep_best(trainer: L.Trainer, folder: Path, stage: str, inputs: Mapping[str, Artefact]) -> None:
+    """Make the best weights, where a callback kept them, an artefact in `folder`/best: for `init_from`, evaluation and export."""
+    evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None)  # type: ignore[attr-defined]
+    if evaluation is None or evaluation.best is None or not (folder / BEST).is_file():
+        return
+    best = folder / BEST_FOLDER
+    shutil.rmtree(best, ignore_errors=True)
+    with store.output_folder(best):
+        best.mkdir()
+        shutil.copytree(folder / store.TOKENIZER, best / store.TOKENIZER)
+        shutil.copyfile(folder / store.CONFIG, best / store.CONFIG)
+        shutil.copyfile(folder / BEST, best / store.WEIGHTS)
+    name = {"of": folder.name, "best": evaluation.best, "step": evaluation.best_step}
+    assert evaluation.best_value is not None
+    metrics = {evaluation.best: evaluation.best_value, "step": float(evaluation.best_step)}
+    artefact = Artefact(best, stage, fingerprint(name))
+    store.complete(artefact, lineage.commit(), lineage.environment(), inputs, metrics)
+    (folder / BEST).unlink()
+    print(f"best: step {evaluation.best_step}, {evaluation.best} {evaluation.best_value:.4g} -> {best}", flush=True)

@@ -1,0 +1,284 @@
+"""`stage=sample`: rejection sampling from a model, leaving a data set in place of weights.
+
+    blocks/block-00000.jsonl   what became of every sample of a block of problems; written when the block is done
+    data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
+    data_card.md, counts.json  what the rows are; of the pool pass rates, lengths, what was dropped and why
+
+A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks
+of one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: it has the input
+`base`, the model that is asked, and may itself be an input.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts import data_set, lineage, store
+from r1_lightning.artefacts.progress import progress
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.callbacks.self_check import SelfCheck
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.rollout.agreement import row_agreement
+from r1_lightning.rollout.packing import PackedRows
+from r1_lightning.rollout.rejecting import KEPT
+from r1_lightning.rollout.rejection_sampling import (
+    REASONING,
+    BlockMaker,
+    Record,
+    RejectionSampling,
+)
+from r1_lightning.rollout.room import PromptRoom
+from r1_lightning.rollout.sampled_rows import (
+    Counts,
+    Row,
+    RowCounts,
+    chosen,
+    in_form,
+    require_sources,
+    rows_of,
+    sizes,
+    uncontaminated_rows,
+)
+from r1_lightning.rollout.sampler import device_of
+from r1_lightning.run.build.judges import what_is_right
+from r1_lightning.run.build.parts import build_parts
+from r1_lightning.run.build.torch_setup import quieten, set_up_torch
+from r1_lightning.run.checks.tasks import benchmark_questions
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.stages.data_card import Origin, render_card, render_table
+from r1_lightning.tasks.answered_file import answered_rows
+from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
+from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.tensors import Backbone
+
+BLOCKS = "blocks"
+OWN_TASK = "held-out problems of the task"
+CHECKED = 4  # prompts that are looked at before anything is sampled
+ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
+
+
+def is_sampling(config: DictConfig) -> bool:
+    """Whether the stage of this configuration makes a data set by sampling."""
+    return get_object(config.stage["_target_"]) is RejectionSampling
+
+
+def run_sampling(
+    config: DictConfig, stage_name: str, folder: Path, inputs: Mapping[str, Artefact]
+) -> Mapping[str, float] | None:
+    """Make this process's blocks in `folder`, then, where no block is missing, the data set; None where some are.
+
+    Raises `InvalidInput` for an input that is no model, a reward without accuracy, shares that cannot be had, and a damaged block.
+    """
+    quieten()
+    set_up_torch(config.trainer.get("threads"))
+    settings: RejectionSampling = inject(config.stage, {})
+    _check_sources(settings, inputs)
+    decontaminator = _decontaminator(config, settings)
+    _make_blocks(config, settings, decontaminator, folder, inputs)
+    missing = [number for number in range(len(settings.blocks)) if not block_path(folder, number).is_file()]
+    if missing:
+        print(f"{stage_name}: {len(missing)} of {len(settings.blocks)} blocks are left to other processes")
+        return None
+    with store.in_turn(folder):
+        if not (folder / data_set.COUNTS).is_file():  # the last of its files: another process has just written it
+            _write_data_set(config, settings, decontaminator, folder, inputs)
+    counts = json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))
+    return _metrics(counts)
+
+
+def block_path(folder: Path, number: int) -> Path:
+    return folder / BLOCKS / f"block-{number:05d}.jsonl"
+
+
+def _check_sources(settings: RejectionSampling, inputs: Mapping[str, Artefact]) -> None:
+    """Raise InvalidInput where two sources have one name, or a share is of none: before anything is sampled."""
+    data_sets = {role: str(artefact.folder) for role, artefact in inputs.items() if artefact.files}
+    for role, folder in data_sets.items():
+        is_free = role not in (REASONING, *settings.sources)
+        require(is_free, f"stage.inputs.{role}", folder, "another source has this name")
+    require_sources(settings.shares, (REASONING, *settings.sources, *data_sets))
+
+
+def _decontaminator(config: DictConfig, settings: RejectionSampling) -> Decontaminator:
+    """Of all benchmarks: the stage's own list, and what the task itself holds out."""
+    source = instantiate(config.task.source, _convert_="all")
+    questions = {OWN_TASK: held_out_questions(source, settings.held_out_questions), **benchmark_questions(settings)}
+    return Decontaminator(questions, settings.contamination_ngram)
+
+
+def _make_blocks(
+    config: DictConfig,
+    settings: RejectionSampling,
+    decontaminator: Decontaminator,
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+) -> None:
+    """Make those of this process's blocks that are not there, with a bar that counts samples."""
+    missing = [number for number in settings.own_blocks if not block_path(folder, number).is_file()]
+    if not missing:
+        return
+    require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
+    make = _block_maker(config, settings, decontaminator, inputs)
+    check_sampler(make)
+    problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
+    first_of: dict[str, int] = {}
+    new = config.rollout.max_new_tokens
+    room = PromptRoom(make.tokenizer, make.template, "model.max_positions", make.max_prompt_tokens + new, new)
+    for index in problems:
+        problem = make.source.train_problem(config.seed, index)
+        first_of.setdefault(problem.problem_id, index)
+        room.kept([problem])
+    if said := room.text(make.source):
+        print(said, flush=True)
+    done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
+    total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
+    copies = settings.samples
+    with progress(total * copies, "sampling", "completion", done * copies) as bar:
+        for number in missing:
+            data_set.write_lines(block_path(folder, number), make(settings.blocks[number], first_of))
+            bar.update(len(settings.blocks[number]) * copies)
+
+
+def _block_maker(
+    config: DictConfig, settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
+) -> BlockMaker:
+    parts = build_parts(config, inputs["base"])
+    accuracy, form = what_is_right(parts, inputs, settings)
+    parts["backbone"].eval()
+    room = parts["backbone"].config.max_positions - parts["rollout"].max_new_tokens
+    return BlockMaker(
+        settings,
+        parts["source"],
+        parts["generate"],
+        parts["tokenizer"],
+        parts["template"],
+        accuracy,
+        form,
+        decontaminator,
+        config.seed,
+        room,
+    )
+
+
+def check_sampler(make: BlockMaker) -> None:
+    """The self-check of stages that train, on a few of the first prompts: what is sampled on a cache is what the model says."""
+    backbone = getattr(getattr(make, "generate", None), "backbone", None)
+    if not isinstance(backbone, Backbone):
+        return  # an engine of its own computes what is sampled
+    problems = [make.source.train_problem(make.seed, make.settings.first_problem + place) for place in range(CHECKED)]
+    prompts = make.tokenizer.encode_prompts(make.template, [problem.question for problem in problems])
+    rows = PackedRows(prompts, 2 * max(map(len, prompts)), make.tokenizer.pad_id).trimmed()
+    precision = getattr(backbone, "precision", None) or PlainPrecision()
+    if not precision.static_shapes:
+        print(SelfCheck().judge_rows(row_agreement(backbone, rows.to(device_of(backbone))), precision))
+
+
+def records(settings: RejectionSampling, folder: Path) -> Iterator[Record]:
+    """All records, problem by problem. `InvalidInput` names a block that is not whole."""
+    for number, block in enumerate(settings.blocks):
+        path = block_path(folder, number)
+        found = list(data_set.read_lines(path))
+        if [record.get("index") for record in found] != list(block):
+            raise InvalidInput(
+                f"{path} is damaged: it should hold problems {block.start} to {block.stop - 1}; remove it"
+            )
+        yield from found
+
+
+def _write_data_set(
+    config: DictConfig,
+    settings: RejectionSampling,
+    decontaminator: Decontaminator,
+    folder: Path,
+    inputs: Mapping[str, Artefact],
+) -> None:
+    """The parts, the card and, last, the counts. What a killed run left of them is written again."""
+    counts = Counts()
+    for record in records(settings, folder):
+        counts.add(in_form(record, settings.rewrite_as))
+    others, leaked = _other_rows(settings, decontaminator, inputs)
+    available = {REASONING: counts.fates[KEPT], **{name: len(rows) for name, rows in others.items()}}
+    if not sum(available.values()):
+        fates = ", ".join(f"{fate}: {number}" for fate, number in counts.fates.items() if number) or "none was drawn"
+        raise InvalidInput(
+            f"stage.rules keep none of {counts.total['samples']} samples ({fates}); is the model trained?"
+        )
+    wanted = sizes(available, settings.shares)
+    taken = {name: chosen(name, available[name], wanted[name], config.seed) for name in available}
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        for record in records(settings, folder):
+            for row in rows_of(in_form(record, settings.rewrite_as)):
+                if number in taken[REASONING]:
+                    yield row
+                number += 1
+        for name, given in others.items():
+            yield from (row for number, row in enumerate(given) if number in taken[name])
+
+    for path in data_set.parts_of(folder):
+        path.unlink()
+    written = RowCounts()
+    write_parts(folder, written.counted(rows()))
+    summary = {
+        **counts.summary(),
+        "data_set": written.summary(),
+        "sources": {
+            name: {"available": available[name], "contaminated": leaked.get(name, 0), "rows": wanted[name]}
+            for name in available
+        },
+        "rows": sum(wanted.values()),
+        "benchmarks": decontaminator.n_questions,
+    }
+    origin = Origin(
+        command=f"python {shlex.join(sys.argv)}",
+        fingerprint=store.digits_of(folder),
+        commit=lineage.commit(),
+        inputs={role: lineage.render(source) for role, source in inputs.items()},
+    )
+    store.write_text(folder / data_set.CARD, render_card(summary, settings, origin))
+    store.write_text(folder / store.TABLE, render_table(summary) + "\n")
+    store.write_json(folder / data_set.COUNTS, summary)
+
+
+def write_parts(folder: Path, rows: Iterator[Row], rows_per_part: int = ROWS_PER_PART) -> None:
+    """`rows` as parts of at most `rows_per_part` rows each."""
+    part: list[Row] = []
+    number = 0
+    for row in rows:
+        part.append(row)
+        if len(part) == rows_per_part:
+            data_set.write_lines(data_set.part_path(folder, number), part)
+            part, number = [], number + 1
+    if part:
+        data_set.write_lines(data_set.part_path(folder, number), part)
+
+
+def _other_rows(
+    settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
+) -> tuple[dict[str, list[Row]], dict[str, int]]:
+    """Rows of files (`stage.sources`) and of inputs that are data sets, by name, and how many were left out as contaminated."""
+    given: dict[str, Any] = {name: source.rows for name, source in settings.sources.items()}
+    for role, artefact in inputs.items():
+        if artefact.files:
+            given[role] = list(answered_rows(data_set.parts_of(artefact.folder), role))
+    cleaned = {name: uncontaminated_rows(name, rows, decontaminator.leak) for name, rows in given.items()}
+    return {name: rows for name, (rows, _) in cleaned.items()}, {
+        name: left_out for name, (_, left_out) in cleaned.items()
+    }
+
+
+def _metrics(counts: Mapping[str, Any]) -> dict[str, float]:
+    names = ("rows", "problems", "samples", "right", "kept")
+    return {
+        **{f"sample/{name}": float(counts[name]) for name in names},
+        **({} if counts["pass_rate"] is None else {"sample/pass_rate": counts["pass_rate"]}),
+    }

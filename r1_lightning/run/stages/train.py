@@ -1,0 +1,153 @@
+"""Runs one stage in its folder: build the parts, train (or go on training), evaluate, leave the weights and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from omegaconf import DictConfig
+
+from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.progress import progress
+from r1_lightning.artefacts.store import TABLE, TOKENIZER, WEIGHTS, Artefact
+from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
+from r1_lightning.evaluation.runner import Evaluator, render_table
+from r1_lightning.model.lora import fold_adapters
+from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.run.build.judges import with_judge
+from r1_lightning.run.build.models import make_backbone
+from r1_lightning.run.build.parts import accuracy_of, build_parts
+from r1_lightning.run.build.reward_models import with_models
+from r1_lightning.run.build.teachers import with_teacher
+from r1_lightning.run.build.torch_setup import quieten, set_up_torch
+from r1_lightning.run.checks.evaluation import held_out_problems, stage_evaluation, task_name, with_room
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.keys import TEACHER
+from r1_lightning.run.stages.compare import is_comparing, run_comparison
+from r1_lightning.run.stages.fitting import fit, make_trainer
+from r1_lightning.run.stages.loggers import log_results
+from r1_lightning.run.stages.periodic import keep_best, measure_maker
+from r1_lightning.run.stages.rejection_sampling import is_sampling, run_sampling
+from r1_lightning.types.errors import require
+
+
+def run_stage(
+    config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]
+) -> Mapping[str, float] | None:
+    """Train `stage_name` in `folder` from `inputs`, resuming from its last checkpoint; returns the final metrics.
+
+    A stage that samples makes a data set instead (`rejection_sampling`), and so does one that compares (`compare`).
+
+    Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
+    """
+    if is_sampling(config):
+        return run_sampling(config, stage_name, folder, inputs)
+    if is_comparing(config):
+        return run_comparison(config, folder, inputs)
+    quieten()
+    set_up_torch(config.trainer.get("threads"))
+    L.seed_everything(config.seed, verbose=False)
+    parts = build_parts(config, inputs.get("base"))
+    fold_adapters(parts["backbone"], config.seed)
+    if isinstance(parts.get("reward"), WeightedSum):
+        parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"])
+    if "data" in inputs:
+        parts["data_folder"] = inputs["data"].folder
+    config, datamodule = _with_steps(config, parts)
+    parts = with_judge(with_teacher(parts, inputs, config.data.get("row_tokens")), inputs)
+    module = inject(config.stage, parts)
+    datamodule = datamodule or inject(config.data, parts)
+    evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
+    parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    parts = {**parts, "make_measure": measure_maker(config, parts, datamodule), "folder": folder}
+    trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
+    fit(trainer, module, datamodule, folder)
+    save_weights(module.backbone, folder / WEIGHTS)
+    keep_best(trainer, folder, stage_name, inputs)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if evaluator is not None:
+        if isinstance(evaluator, PreferenceEvaluator):
+            measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder)
+        else:
+            measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
+        log_results(measured, trainer)
+        metrics.update(measured)
+    return metrics
+
+
+def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, L.LightningDataModule | None]:
+    """Where `stage.max_steps` is null, the data say how many steps there are: they are made now, the number is put in its place."""
+    if config.stage.max_steps is not None:
+        return config, None
+    datamodule = inject(config.data, parts)
+    config = config.copy()
+    config.stage.max_steps = parts["max_steps"] = datamodule.steps()
+    return config, datamodule
+
+
+def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evaluator | PreferenceEvaluator | None:
+    """What will measure the model, made and checked; None where the stage has no evaluation."""
+    settings = stage_evaluation(config)
+    if settings is None:
+        return None
+    if isinstance(settings, PreferenceEvaluationConfig):
+        require(
+            hasattr(data, "held_out_rows"), "stage.evaluation", type(settings).__name__, "it needs preferences as data"
+        )
+        return PreferenceEvaluator(
+            data.held_out_rows(settings.items), settings, data.row_tokens, parts["tokenizer"].pad_id
+        )
+    problems = held_out_problems(parts["source"], settings)
+    accuracy = accuracy_of(parts.get("reward"), config.task.get("judge"), parts["template"].form)
+    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
+    return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
+
+
+def _evaluate(
+    evaluator: Evaluator,
+    config: DictConfig,
+    parts: Mapping[str, Any],
+    inputs: Mapping[str, Artefact],
+    stage_name: str,
+    folder: Path,
+) -> dict[str, float]:
+    """Measure the model on held-out problems beside the model it started from, and write the table."""
+    settings = evaluator.config
+    models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
+    if "base" in inputs:
+        shape, precision = parts["backbone"].config, parts["backbone"].precision
+        models = {"base": lambda: make_backbone(shape, precision, inputs["base"]), **models}
+    if TEACHER in parts:
+        models[TEACHER] = lambda: parts[TEACHER].model
+    columns: dict[str, dict[str, Measure]] = {}
+    for name, model in models.items():
+        with progress(len(evaluator.problems) * settings.samples, f"evaluating {name}", "completion") as bar:
+            columns[name] = evaluator(model().eval(), bar.update)
+    named = config.task.get("name")
+    task = named or config.task.source["_target_"].rpartition(".")[2]
+    title = (
+        f"{len(evaluator.problems)} held-out problems of {task}, {settings.samples} samples each at temperature "
+        f"{settings.sampling_temperature:g}, 95 % intervals"
+    )
+    write_text(folder / TABLE, render_table(title, columns) + "\n")
+    kind = task_name(config)
+    return {
+        f"{'eval' if name == stage_name else f'eval_{name}'}/{kind}/{measure}": value.value
+        for name, measures in columns.items()
+        for measure, value in measures.items()
+    }
+
+
+def _evaluate_reward_model(
+    evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path
+) -> dict[str, float]:
+    """Measure a reward model on held-out preferences, and write the table."""
+    with progress(len(evaluator.rows), f"evaluating {stage_name}", "item") as bar:
+        measures = evaluator(model, bar.update)
+    title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
+    write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")
+    return {f"eval/preferences/{name}": measure.value for name, measure in measures.items()}

@@ -1,0 +1,133 @@
+"""Networks with the weights of a HuggingFace folder: DeepSeek's published form (FP8, an expert per tensor) and the stacked one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from r1_lightning.artefacts.hf_folder import ImportedModel, import_model
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.hf_config import config_to_hf
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.model.hf_weights import state_to_hf
+from r1_lightning.model.lora import LoraSettings, is_adapter, without_adapters
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput
+from tests.model.tiny import backbone, tiny
+from tests.support.hf_folders import DENSE, VOCABULARY, adapted, dense_folder, move_adapters, write_tokenizer
+from tests.support.memory import LiveTensors
+
+CONFIG = tiny(vocab_size=VOCABULARY, d_model=160)  # wider than a block of 128
+
+
+def published(folder: Path, config: ModelConfig = CONFIG, stacked: bool = False, fp8: bool = False) -> ImportedModel:
+    """A folder as DeepSeek publishes: MTP layer with its copies of embedding and head; optionally in FP8."""
+    write_tokenizer(folder)
+    model = backbone(config)
+    state = {name: tensor.clone() for name, tensor in state_to_hf(model.state_dict(), config, True, stacked).items()}
+    extra = f"model.layers.{config.n_layers}."
+    state[f"{extra}embed_tokens.weight"] = state["model.embed_tokens.weight"].clone()
+    state[f"{extra}shared_head.head.weight"] = state["lm_head.weight"].clone()
+    fields = config_to_hf(config)
+    if fp8:
+        fields["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}
+        for name in [name for name in state if name.endswith("_proj.weight") and "eh_proj" not in name]:
+            rows, columns = state[name].shape
+            scales = torch.rand(-(-rows // 128), -(-columns // 128)) / 448
+            state[name] = torch.randn(rows, columns).mul(100).to(torch.float8_e4m3fn)
+            state[f"{name}_scale_inv"] = scales
+    (folder / "config.json").write_text(json.dumps(fields))
+    save_file(state, folder / "model.safetensors")
+    return import_model(folder)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_both_forms_of_experts_are_read(tmp_path: Path, stacked: bool) -> None:
+    base = published(tmp_path, stacked=stacked)
+    found = make_backbone(CONFIG, PlainPrecision(), base)
+    expected = backbone(CONFIG).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.state_dict().items())
+
+
+def test_fp8_is_dequantised_block_by_block(tmp_path: Path) -> None:
+    base = published(tmp_path, fp8=True)
+    found = make_backbone(CONFIG, PlainPrecision(), base)
+    stored = load_file(tmp_path / "model.safetensors")
+    name = "model.layers.1.mlp.experts.3.up_proj"  # 16 x 160: two blocks of 128 and 32 columns
+    scales = stored[f"{name}.weight_scale_inv"]
+    assert scales.shape == (1, 2)
+    spread = torch.cat([scales[:, :1].expand(16, 128), scales[:, 1:].expand(16, 32)], dim=1)
+    expected = stored[f"{name}.weight"].float() * spread
+    assert torch.equal(found.state_dict()["blocks.1.feed_forward.experts.gate_up.weight"][3, :, 16:].T, expected)
+
+
+def test_loading_never_holds_the_folder_beside_the_model(tmp_path: Path) -> None:
+    """The largest tensors are embedding and head: beside the model there are never more than those two, of 1.5 MB in one file."""
+    base = published(tmp_path)
+    with LiveTensors() as live:
+        model = make_backbone(CONFIG, PlainPrecision(), base)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    assert live.peak <= 1.01 * size + 2 * model.embedding.weight.nbytes < 1.5 * size
+
+
+def test_the_vocabulary_is_that_of_the_embedding(tmp_path: Path) -> None:
+    base = published(tmp_path / "hf")
+    tokenizer = TextTokenizer.load(base.tokenizer_folder)
+    assert vocab_size_of(tokenizer, base) == VOCABULARY > tokenizer.vocab_size
+    assert vocab_size_of(tokenizer, None) == tokenizer.vocab_size
+    artefact = Artefact(tmp_path / "ours", "grpo", "f")
+    artefact.folder.mkdir()
+    save_weights(backbone(CONFIG), artefact.weights_path)
+    assert vocab_size_of(tokenizer, artefact) == VOCABULARY
+    save_weights(backbone(tiny(vocab_size=64)), artefact.weights_path)
+    with pytest.raises(InvalidInput, match=r"vocab_size=64 is not allowed: the tokenizer has \d+ tokens"):
+        vocab_size_of(tokenizer, artefact)
+
+
+def test_another_shape_is_named_and_nothing_is_loaded(tmp_path: Path) -> None:
+    base = published(tmp_path)
+    with pytest.raises(
+        InvalidInput, match=r"holds model\.layers\.0\.self_attn\.q_a_proj\.weight as 12 x 160, this .* needs 20 x 160"
+    ):
+        make_backbone(tiny(vocab_size=VOCABULARY, d_model=160, q_lora_rank=20), PlainPrecision(), base)
+
+
+def dense(**changes: object) -> HFModelConfig:
+    return HFModelConfig({"model_type": "qwen2", **DENSE, "tie_word_embeddings": True}, **changes)
+
+
+def stored(folder: Path, model: torch.nn.Module) -> Artefact:
+    folder.mkdir()
+    base = Artefact(folder, "pretrain", "", complete=True)
+    save_weights(model, base.weights_path)
+    return base
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["a checkpoint in HuggingFace's form", "an artefact without adapters"])
+def test_weights_without_adapters_fill_the_base(tmp_path: Path, kind: str) -> None:
+    folder, ids = import_model(dense_folder(tmp_path / "hf", "qwen2")), torch.arange(20)[None]
+    plain = make_backbone(dense(), PlainPrecision(), folder)
+    base = folder if kind.startswith("a checkpoint") else stored(tmp_path / "artefact", plain)
+    model = make_backbone(dense(lora=LoraSettings(2, 8)), PlainPrecision(), base, seed=3)
+    assert torch.equal(model(ids), plain(ids))
+    with without_adapters(move_adapters(model)):
+        assert torch.equal(model(ids), plain(ids))
+
+
+def test_an_artefact_with_adapters_is_loaded_as_it_is(tmp_path: Path) -> None:
+    model = move_adapters(adapted(seed=5))
+    again = make_backbone(dense(lora=LoraSettings(2, 8)), PlainPrecision(), stored(tmp_path / "artefact", model))
+    expected = model.state_dict()
+    assert any(is_adapter(name) for name in expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+    with pytest.raises(InvalidInput, match="it was made by another architecture"):
+        make_backbone(dense(), PlainPrecision(), stored(tmp_path / "other", model))

@@ -1,0 +1,24 @@
+"""The line of bad input is found behind whatever wrapped it."""
+
+from __future__ import annotations
+
+from r1_lightning.run.config.exit_codes import BAD_INPUT, INTERRUPTED, TERMINATED, bad_input_in
+from r1_lightning.types.errors import InvalidInput
+
+
+def test_codes_are_those_of_a_shell() -> None:
+    assert (BAD_INPUT, INTERRUPTED, TERMINATED) == (2, 128 + 2, 128 + 15)  # SIGINT is 2, SIGTERM 15
+
+
+def test_bad_input_is_found_behind_what_wrapped_it() -> None:
+    inner = InvalidInput("seed=-1 is not allowed:\n  it must be at least 0")
+    outer = RuntimeError("Error in call to target")
+    outer.__cause__ = KeyError("one more")
+    outer.__cause__.__cause__ = inner
+    assert bad_input_in(outer) == bad_input_in(inner) == "seed=-1 is not allowed: it must be at least 0"
+
+
+def test_a_defect_has_no_such_line() -> None:
+    error = ValueError("ours")
+    error.__context__ = InvalidInput("handled before")  # what was being handled is not what it was raised from
+    assert bad_input_in(error) is None

@@ -1,0 +1,49 @@
+"""Systems we do not run on are refused in one line, and no character ends a program."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from r1_lightning.run.config import machine
+
+
+@pytest.mark.parametrize("platform", ["win32", "cygwin"])
+def test_windows_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], platform: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert machine.set_up() == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: this system") and "WSL 2" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_others_are_not(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert machine.set_up() == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "cp437", "koi8-r", "utf-8"])
+def test_every_character_can_be_written(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert machine.set_up() == 0
+    print("中文 🙂 ─►", file=stream, flush=True)
+
+
+def test_the_commands_can_be_imported_where_unix_modules_are_missing(repo_root: object) -> None:
+    """On Windows the refusal has to be reached: nothing at the top imports what is not there."""
+    code = (
+        "import sys\nfor name in ('fcntl', 'resource'): sys.modules[name] = None\n"
+        "from r1_lightning.run import cli\nfrom r1_lightning.run.stages import train\n"
+        "sys.platform = 'win32'\nsys.exit(cli.main(train.run_stage))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=str(repo_root), capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("error: this system (win32)")

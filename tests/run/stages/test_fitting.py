@@ -1,0 +1,64 @@
+"""Callbacks and loggers of one's own: they run, or one line says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.run.test_endings import Captured, pretrain
+from tests.support.commands import folder
+
+
+class NoCallback:
+    """Something else."""
+
+    def __init__(self, days: int) -> None:
+        self.days = days
+
+
+OWN = "+callbacks.mine={_target_: lightning.pytorch.callbacks"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "+callbacks.mine={_target_: tests.run.stages.test_fitting.NoCallback, days: 1}",
+            "it must be a lightning.Callback",
+        ),
+        (f"{OWN}.EarlyStopping, monitor: nothing, check_on_train_epoch_end: true}}", "this stage has no such metric"),
+        (f"{OWN}.ModelCheckpoint, save_top_k: -5}}", "Lightning refuses one of them"),
+        ("+logger.wandb=true", "logger.wandb=True is not allowed: a logger is a mapping with a _target_"),
+        ("+trainer.max_epochs=3", "trainer.max_epochs=3 is not allowed: trainer takes"),
+    ],
+)
+def test_callbacks_and_loggers_that_do_not_fit_are_one_line(
+    tmp_path: Path, capsys: Captured, override: str, words: str
+) -> None:
+    assert words in pretrain(tmp_path, capsys, override).error
+
+
+def test_callbacks_of_ones_own_run(tmp_path: Path, capsys: Captured) -> None:
+    target = "lightning.pytorch.callbacks"
+    own = f"+callbacks.keep={{_target_: {target}.ModelCheckpoint, monitor: train/loss, every_n_train_steps: 2, save_top_k: 1}}"
+    assert pretrain(tmp_path, capsys, own, f"+callbacks.lr={{_target_: {target}.LearningRateMonitor}}").code == 0
+    assert len(list(folder(tmp_path, "pretrain").rglob("*.ckpt"))) == 1  # the person's, not ours
+
+
+def test_a_logger_whose_package_is_missing_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1_lightning.run.checks.loggers.find_spec", lambda _: None)
+    for name in ("wandb", "mlflow"):
+        assert f"pip install 'r1_lightning[{name}]'" in pretrain(tmp_path / "runs", capsys, f"logger={name}").error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_loggers_do_not_count(tmp_path: Path, capsys: Captured) -> None:
+    assert pretrain(tmp_path, capsys, "logger=csv").code == 0
+    files = {path.name for path in folder(tmp_path, "pretrain").glob("tensorboard/*")}
+    assert files == {"metrics.csv"}
+    own = "+logger.mine={_target_: lightning.pytorch.loggers.CSVLogger, name: mine}"
+    again = pretrain(tmp_path, capsys, "logger=tensorboard", own)
+    assert again.code == 0 and "reusing" in again.out
