@@ -1,1 +1,1 @@
-"""Where problems come from: generators and data set adaptors, rows in, problems out, the same for the same seed."""
+"""Sources of problems: generators and data-set adaptors; the same settings and seed always give the same problems."""

@@ -1,12 +1,12 @@
 r"""Readers of published formats whose answers are judged by text or mathematics: MATH, AIME, GPQA and CMATH.
 
-Each adaptor is a frozen dataclass with `to_problem(row)`; `DatasetTask` does the rest. Programs are in `code_adaptors`, chat rows
-(TRL, verl) in `chat_adaptors`, GSM8K in `gsm8k`.
+Each adaptor is a frozen dataclass with `to_problem(row)`; `DatasetTask` does the rest. Programming problems are in `code_adaptors`,
+chat rows (TRL, verl) in `chat_adaptors`, GSM8K in `gsm8k`.
 
-Where they depart from the rows:
-- GPQA lists the right option first. Here their order depends on the row alone, so that the answer is not always A.
-- AIME's "042" and 42 are one answer, written 42.
-- MATH has rows without an answer of its own; it is what stands in the last box of the solution.
+Differences from the published rows:
+- GPQA lists the right option first. Here a hash of the row shuffles the options, so that the answer is not always A.
+- AIME's "042" and 42 are the same answer, written 42.
+- Some rows of MATH have no answer field; their answer is the content of the solution's last box.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Aime:
 
     def to_problem(self, row: Row) -> Problem:
         question = row.text("problem")
-        answer = str(row.whole("answer", 0, _MAX_AIME))
+        answer = str(row.parse_int("answer", 0, _MAX_AIME))
         solution = row.optional_text("solution").strip()
         problem_id, metadata = question_id(self.name, question), {STEPS: solution} if solution else {}
         return Problem(question.strip(), answer, problem_id, question_language(question), metadata=metadata)
@@ -76,7 +76,7 @@ class CMath:
     def to_problem(self, row: Row) -> Problem:
         question = row.text("question")
         answer = row.answer("golden" if "answer" not in row.fields and "golden" in row.fields else "answer")
-        grade = row.whole("grade", 1, _MAX_GRADE)
+        grade = row.parse_int("grade", 1, _MAX_GRADE)
         return Problem(question.strip(), answer, question_id(self.name, question), language="zh", level=grade)
 
 
@@ -84,8 +84,8 @@ class CMath:
 class GPQA:
     """GPQA (Rein et al. 2023, arXiv:2311.12022): a `Question`, its `Correct Answer` and three wrong ones; the answer is a letter.
 
-    The order of the options depends on the row and `options_seed`, not on the row's place. A row whose right option is also a
-    wrong one is refused.
+    The order of the options depends on the row's text and `options_seed`, not on the row's position in the file. Raises
+    `InvalidInput` for a row whose right option also stands among the wrong ones.
     """
 
     options_seed: int = 0
@@ -123,4 +123,4 @@ def _math_level(row: Row) -> int:
     value = row.value("level")
     if isinstance(value, str) and (match := _MATH_LEVEL.fullmatch(value.strip())):
         return 1 if match[1] == "?" else int(match[1])
-    return row.whole("level", 1, 5)
+    return row.parse_int("level", 1, 5)

@@ -1,13 +1,13 @@
-"""Questions with their answers from a file, to be mixed into a data set: one JSON object per line.
+"""Reads question-completion rows from a file (one JSON object per line), to mix them into a data set.
 
     {"question": "...", "completion": "..."}
 
-and, where known, "answer", "problem_id", "language", "domain", "level" and "metadata". Rows of the other formats that fine-tuning
-reads (`tasks/chat_formats.py`) serve as well.
+Optional fields are "answer", "problem_id", "language", "domain", "level" and "metadata". Every other row format that fine-tuning
+reads (`tasks/chat_formats.py`) works, too.
 
-R1's 800k set is 600k sampled rows and 200k of other kinds, writing, facts, translation, that were not sampled but taken over
-(arXiv:2501.12948, section 2.3.3). The parts of a data set that this program made (`data/part-00000.jsonl`) have the same form. A
-line that is not what it should be is refused by file, line and field.
+R1's 800k set has 600k sampled rows and 200k rows of other kinds (writing, facts, translation) that were not sampled but reused
+(arXiv:2501.12948, section 2.3.3). The shards of a data set that this program wrote (`data/part-00000.jsonl`) have the same format.
+An error names the file, the line and the field.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows, path_of
 from r1_lightning.text.language import LANGUAGES, language_of
 from r1_lightning.types.text import ChatExample
 
-FORMAT_VERSION = 2  # goes up when the same file would give other rows
+FORMAT_VERSION = 2  # increment it when the same file gives other rows
 
 
 class RowSource(Protocol):
-    """Rows to be mixed into a data set, in a fixed order; `content_version` changes with them."""
+    """A source of rows to mix into a data set, in a fixed order; `content_version` changes whenever the rows do."""
 
     @property
     def content_version(self) -> str: ...
@@ -38,7 +38,7 @@ class RowSource(Protocol):
 
 
 class AnsweredFile:
-    """The rows of `file`, read when they are first asked for; `domain` is that of rows that name none."""
+    """The rows of `file`, read on first use; rows without a domain get `domain`."""
 
     def __init__(
         self, file: str | None = None, domain: str = "general", folder: str | None = None, name: str | None = None
@@ -52,7 +52,7 @@ class AnsweredFile:
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:
-        """All rows, in their order, with every field. Raises `InvalidInput`."""
+        """Return all rows in file order, with every field filled in. Raises `InvalidInput`."""
         return self._content[0]
 
     @cached_property
@@ -63,7 +63,7 @@ class AnsweredFile:
 
 
 def answered_rows(paths: Sequence[Path], domain: str, digest: hashlib._Hash | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of several files of JSON lines, one file after the other."""
+    """Yield the rows of several JSON-lines files, one file after the other."""
     for path in paths:
         for row in Rows(str(path), max_row_chars=MAX_TEXT_CHARS).read(digest):
             example = AnyFormat().to_example(row)
@@ -72,7 +72,7 @@ def answered_rows(paths: Sequence[Path], domain: str, digest: hashlib._Hash | No
 
 
 def _answered(row: Row, example: ChatExample, domain: str) -> dict[str, Any]:
-    """What the row says of itself counts where it is one of ours; columns of that name mean something else in others' rows."""
+    """Take `answer` and `metadata` from rows in our own format only: in other formats these columns mean something else."""
     known, question = example.metadata, example.question
     is_ours = format_of(row).name == OURS
     return {

@@ -1,6 +1,6 @@
-"""The arithmetic problem source: chains of two or three operations, asked in English and Chinese.
+"""The arithmetic problem source: chains of two or three operations, with questions in English and Chinese.
 
-The mathematics and the wall between training and test are in `tasks/chains.py`, the words in `tasks/arithmetic_text.py`.
+`tasks/chains.py` holds the mathematics and the train/test split, `tasks/arithmetic_text.py` the wording.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from r1_lightning.types.errors import InvalidInput, require_choice, require_int,
 from r1_lightning.types.text import Language, Problem
 
 HELD_OUT_SEED = 20_260_101  # the held-out set is the same for every training seed
-# Chains with two or three operations are tested on 1 time in 8 or 64; far more draws than that mean there are no more.
+# 1 in 8 chains of two operations, 1 in 64 of three, may be tested on; if far more draws find no new one, there are no more.
 DRAWS_PER_HELD_OUT_PROBLEM = 2_000
 
 
@@ -28,8 +28,8 @@ DRAWS_PER_HELD_OUT_PROBLEM = 2_000
 class ArithmeticTask:
     """The problem source (see `types/text.py`) of arithmetic chains with `min_operations` .. `max_operations` steps.
 
-    `wrong_share` is how many of the corpus's unreasoned answers are wrong; `word_share` how many questions are put in
-    words rather than as an expression; `manner` how the corpus thinks aloud (`tasks/step_text.py`).
+    `wrong_share` is the share of wrong answers among the corpus's answers without reasoning; `word_share` the share of questions
+    in words rather than as an expression; `manner` the style of the corpus's reasoning (`tasks/step_text.py`).
     """
 
     min_operations: int = 2
@@ -51,7 +51,7 @@ class ArithmeticTask:
         return self.solved_problem(seed, index).problem
 
     def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with the steps of its left-to-right solution."""
+        """Problem number `index` as in `train_problem`, with the steps of its left-to-right solution."""
         rng = keyed_random("train", seed, index)
         chain = draw_training_chain(rng, self.min_operations, self.max_operations)
         return Solved(self._problem(rng, chain), tuple(f"{left}={right}" for left, right in chain.facts()))
@@ -76,7 +76,7 @@ class ArithmeticTask:
         return Problem(question, str(chain.value()), chain.key(), chosen, chain.n_operations)
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Pre-training documents (see `arithmetic_text.DocumentWriter`), numbered, each a function of (seed, number)."""
+        """Yield pre-training documents (see `arithmetic_text.DocumentWriter`), each a function of (seed, number)."""
         shares = (self.word_share, self.wrong_share, self.manner)
         writer = DocumentWriter(self.min_operations, self.max_operations, *shares)
         for number in range(start, start + count):

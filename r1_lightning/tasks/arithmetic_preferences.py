@@ -1,10 +1,10 @@
-"""Preferences that need no judge: of two worked solutions of one chain, the one without a slip is better.
+"""Synthetic preference pairs without a judge: of two worked solutions of one chain, the one without a mistake is better.
 
-Both are texts of the miniature's corpus (`tasks/arithmetic_text.py`): reasoned, well formatted, of like length; the rejected one
-has a slip that goes unnoticed and is carried on to a wrong answer. Nothing but the arithmetic tells them apart, so that a reward
-model which does better than chance has looked at it. Pairs of what a model really writes: `rollout/sampled_preferences.py`.
+Both responses are texts of the miniature's corpus (`tasks/arithmetic_text.py`): reasoned, well formatted, of similar length. The
+rejected one makes a mistake in one step and carries it to a wrong answer. The two differ in nothing but the arithmetic, so a reward
+model that beats chance must check it. For pairs of a model's own samples see `rollout/sampled_preferences.py`.
 
-Training pairs are on chains that may be trained on, held-out ones on chains that are tested on: the wall of `tasks/chains.py`.
+Training and held-out pairs keep to the two sides of the train/test split of `tasks/chains.py`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput, require_int
 from r1_lightning.types.text import Preference
 
-DRAWS_PER_PAIR = 5_000  # of chains with two or three operations 1 in 8 or 64 is held out, and most take a slip
+DRAWS_PER_PAIR = 5_000  # 1 in 8 or 64 chains (of two or three operations) is held out, and most allow a mistake
 
 
 @dataclass(frozen=True)
 class ArithmeticPreferences(GeneratedPreferences):
-    """Endless pairs on chains with `min_operations` .. `max_operations` steps."""
+    """An endless source of pairs on chains with `min_operations` .. `max_operations` steps."""
 
     min_operations: int = 2
     max_operations: int = 3
@@ -49,7 +49,9 @@ class ArithmeticPreferences(GeneratedPreferences):
             language = rng.choice(LANGUAGES)
             question = question_text(rng, chain.expression(), language, in_words=rng.random() < writer.word_share)
             chosen, rejected = (writer.answers[kind](rng, chain, language) for kind in ("reasoned", "slip_unnoticed"))
-            if final_answer(rejected) != str(chain.value()):  # else no slip could be carried on, or two made good
+            if final_answer(rejected) != str(
+                chain.value()
+            ):  # equal if no step allows a mistake, or if two mistakes cancel
                 return Preference(question, chosen, rejected)
         raise InvalidInput(
             f"data.preferences: {DRAWS_PER_PAIR} draws gave no pair with {self.max_operations} operations"

@@ -1,9 +1,9 @@
-"""The miniature's pre-training corpus: what the web says about sums, in English and Chinese, right and wrong.
+"""The miniature's arithmetic pre-training corpus in English and Chinese; like web text, partly right and partly wrong.
 
-A base model must bring two things to reinforcement learning: the facts, and an occasional habit of writing steps down. So
-the corpus holds plain facts; chains worked out line by line; and questions in R1-Zero's template with answers of every kind:
-straight away and often wrong, half-formatted, reasoned, reasoned with a slip that goes unnoticed, reasoned with a slip that is
-noticed ("Wait, ..."). Well-formatted reasoning is a minority; that it pays is left for the reward to show.
+A base model must bring two things to reinforcement learning: the facts, and an occasional habit of writing steps down. So the
+corpus holds plain facts; chains worked out line by line; and questions in R1-Zero's template with every kind of answer: immediate
+and often wrong, half-formatted, reasoned, reasoned with an unnoticed mistake, reasoned with a corrected mistake ("Wait, ...").
+Well-formatted reasoning is a minority; it is the reward's job to show that it pays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _QUESTIONS = {
     "en": ("What is {}", "Compute {}", "Calculate {}", "Find {}"),
     "zh": ("{}等于多少", "计算{}", "求{}", "请算{}"),
 }
-# How the parts of a chain read in words: the start, a product, plus, minus, the closing question.
+# The wording of a chain: the start, a product, plus, minus, the closing question.
 _WORDS = {
     "en": ("Start with {}", "{} times {}", ", add {}", ", take away {}", ". What is left"),
     "zh": ("从{}开始", "{}乘{}", "，加{}", "，减{}", "，结果是多少"),
@@ -30,7 +30,7 @@ _SAY = {"en": ("The answer is {}.", "It is {}.", "{}"), "zh": ("答案是{}。",
 
 _TERM = re.compile(r"[+-]\d+")
 
-# Kinds of document and their shares; chosen so that about one answer in four is reasoned and well formatted.
+# Document types and their shares, chosen so that about one answer in four is reasoned and well formatted.
 _KINDS = (
     ("facts", 0.26),
     ("worked", 0.06),
@@ -43,7 +43,7 @@ _KINDS = (
 
 
 def question_text(rng: random.Random, expression: str, language: str, in_words: bool) -> str:
-    """A question without its final mark (the template closes it): as an expression, or told step by step in words."""
+    """Return a question without its final mark (the template adds it): an expression, or the steps in words."""
     if not in_words:
         return rng.choice(_QUESTIONS[language]).format(expression)
     start, product, plus, minus, closing = _WORDS[language]
@@ -55,7 +55,7 @@ def question_text(rng: random.Random, expression: str, language: str, in_words: 
 
 
 class DocumentWriter:
-    """Writes one document from one random generator; shares as in `ArithmeticTask`."""
+    """Writes one document from one random generator; the shares are those of `ArithmeticTask`."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class DocumentWriter:
         }
 
     def document(self, rng: random.Random) -> str:
-        """One document: facts, a worked chain, or a question with an answer."""
+        """Return one document: facts, a worked chain, or a question with an answer."""
         names, shares = zip(*_KINDS, strict=True)
         kind = rng.choices(names, shares)[0]
         if kind in self.kinds:
@@ -96,7 +96,9 @@ class DocumentWriter:
                 fact, last = f"{a}*{b}", a * b
             else:
                 value = rng.randint(0, MAX_VALUE)
-                while value == last:  # a line that went on from the one before would work out a chain with it
+                while (
+                    value == last
+                ):  # a fact that continued the previous line's would spell out a chain, perhaps a held-out one
                     value = rng.randint(0, MAX_VALUE)
                 term = draw_term(rng, value)
                 fact, last = f"{value}{term:+d}", value + term
@@ -151,10 +153,10 @@ class DocumentWriter:
             steps, value = self._steps_with_slip(rng, chain, wrong_at)
             if steps:
                 return reasoned(join_steps(rng, steps, language, self.manner), value)
-        return self._reasoned(rng, chain, language)  # no slip leads on without leaving 0 .. 99 or the trained side
+        return self._reasoned(rng, chain, language)  # every mistake leads out of 0 .. 99 or to a held-out chain
 
     def _steps_with_slip(self, rng: random.Random, chain: Chain, wrong_at: int) -> tuple[list[str], int]:
-        """The solution gone wrong at step `wrong_at` and carried on from there; empty where that may not be written."""
+        """Return the solution with a mistake at step `wrong_at`, and its result; empty if it has a forbidden value or chain."""
         steps, value = [], 0
         for number, (left, right) in enumerate(chain.facts()):
             if number > wrong_at:
@@ -171,7 +173,7 @@ class DocumentWriter:
 
 
 def _near_miss(rng: random.Random, value: int) -> int:
-    """A wrong value of the kind people write: off by one, by ten, or with a digit gone wrong."""
+    """Return a typical wrong value: off by one, off by ten, or with one wrong digit."""
     while True:
         wrong = value + rng.choice((-10, -2, -1, 1, 2, 10))
         if 0 <= wrong <= MAX_VALUE:

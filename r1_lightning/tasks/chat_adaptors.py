@@ -1,8 +1,8 @@
-"""Rows that other trainers read: TRL's prompt format, and verl's Parquet rows (DAPO-Math-17k and Skywork-OR1 among them).
+"""Adaptors for other trainers' RL data: TRL's prompt format, and verl's Parquet rows (DAPO-Math-17k and Skywork-OR1 among them).
 
-Both hold a prompt that may be a conversation (`tasks/turns.py`): its last message is the question, and what was said before belongs
-to the prompt. A system message opens the first question, because our templates have no other place for it; `system: leave_out`
-leaves it out. It stands in the metadata either way, and so does every column that is not needed here (`tasks/columns.py`).
+Both hold a prompt that may be a conversation (`tasks/turns.py`): its last message is the question, and the earlier messages belong
+to the prompt. A system message is put before the first question, because our templates have no other place for it; `system:
+leave_out` drops it. The metadata holds it in either case, as it does every unused column (`tasks/columns.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from r1_lightning.types.text import Language, Problem
 
 AnswerForm = Literal["plain", "boxed", "hashes"]
 SystemMessages = Literal["show", "leave_out"]
-RULE = "rule"  # how the styles of verl begin that a rule judges: "rule", "rule-lighteval/MATH_v2"
+RULE = "rule"  # prefix of verl's styles with a rule-based reward: "rule", "rule-lighteval/MATH_v2"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class TRL:
 
     Args:
         answer_field: the column's name; there is no standard one ("answer", "solution", "ground_truth").
-        answer_form: "plain": the column is the answer; "boxed": it holds the answer in its last box; "hashes": after `####`.
-        language: of the questions; None finds it out for each.
+        answer_form: "plain": the column is the answer; "boxed": the answer is in its last box; "hashes": after `####`.
+        language: the questions' language; None detects it per question.
         system: whether a system message is shown to the model.
     """
 
@@ -60,9 +60,9 @@ class TRL:
 class Verl:
     """verl's rows: `prompt` (messages), `reward_model` with a style that begins with "rule" and a `ground_truth`, `data_source`.
 
-    A ground truth is text, a number, or a list of one (also written as JSON, as Skywork-OR1 has it). One that is neither (tests of
-    programs) is refused, and so is a style for which a model would judge. The fields of `extra_info` go into the metadata, too.
-    `language` and `system` as in `TRL`.
+    A ground truth is text, a number, or a list of one of these (also as JSON text, as in Skywork-OR1). Any other ground truth
+    (tests of programs) raises `InvalidInput`, and so does a style that needs a model as judge. The fields of `extra_info` go into
+    the metadata, too. `language` and `system` are as in `TRL`.
     """
 
     language: Language | None = None
@@ -95,7 +95,7 @@ def problem_of(
     language: Language | None = None,
     system: SystemMessages = "show",
 ) -> Problem:
-    """The problem that a conversation asks; its id is that of what the user said, whatever the system message."""
+    """Return the problem of a conversation; its id depends on the user's messages alone, not on the system message."""
     question, earlier = asked.shown(with_system=system == "show")
     told = {SYSTEM: asked.system.strip()} if asked.system.strip() else {}
     spoken = language or language_of(asked.question) or "en"
@@ -104,7 +104,7 @@ def problem_of(
 
 
 def prompt_of(row: Row, name: str) -> Dialogue:
-    """What the field `name` asks: text, or a conversation whose last word is the user's."""
+    """Return the prompt in the field `name`: text, or a conversation that ends with a user message."""
     refuse_calls(row)
     value = row.value(name)
     if isinstance(value, str):
@@ -115,7 +115,7 @@ def prompt_of(row: Row, name: str) -> Dialogue:
 
 
 def answer_in(row: Row, name: str, form: AnswerForm) -> str:
-    """The answer that the field `name` holds in the given form."""
+    """Return the answer from the field `name`, which holds it in the given form."""
     if form == "plain":
         return reference(row, name)
     text = row.text(name)
@@ -125,7 +125,7 @@ def answer_in(row: Row, name: str, form: AnswerForm) -> str:
 
 
 def reference(row: Row, name: str) -> str:
-    """The one reference answer under `name`: text, a number, or a list of one, which may be written as JSON."""
+    """Return the reference answer under `name`: text, a number, or a list of one of these, which may be JSON text."""
     value = row.value(name)
     given = _json_texts(value) if isinstance(value, str) else value
     if not isinstance(given, list):
@@ -137,7 +137,7 @@ def reference(row: Row, name: str) -> str:
 
 
 def _json_texts(text: str) -> Any:
-    """A list of texts in JSON; anything else stays the text that it is: `[1, 2]` may be an answer, `["34"]` is none."""
+    """Parse a JSON list of texts; leave any other text as it is: `[1, 2]` may be an answer, `["34"]` is a list of one."""
     if not text.lstrip().startswith('["'):
         return text
     try:

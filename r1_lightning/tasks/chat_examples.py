@@ -1,13 +1,12 @@
-"""Worked examples for supervised fine-tuning: a question, perhaps with the turns before it, and the completion to be learned.
+"""Examples for supervised fine-tuning: a question, perhaps with earlier turns, and the completion to learn.
 
     {"question": "...", "completion": "..."}                             ours; `stage=sample` writes it
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
-and whatever else `tasks/chat_formats.py` lists: rows are recognised by their fields, and what they were taken for is said.
+and every other format in `tasks/chat_formats.py`: a row's fields decide its format, and the log says which formats were found.
 
-Of a conversation the last reply is learned; all that was said before belongs to the prompt. A system message opens the first
-question (`system: leave_out` leaves it out). A row that cannot be read ends the run, or with `unreadable: drop` is left out and
-counted.
+The last reply of a conversation is learned; everything before it belongs to the prompt. A system message is put before the first
+question (`system: leave_out` drops it). An unreadable row stops the run; with `unreadable: drop` such rows are skipped and counted.
 
 R1 learned from thousands of such examples at its cold start, and from some 800,000 in its second fine-tuning, which its students
 learned from, too (R1v2 sections 3.1 and B.3.3).
@@ -29,28 +28,27 @@ from r1_lightning.tasks.rows import MAX_TEXT_CHARS, Rows
 from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.text import ChatExample
 
-FORMAT_VERSION = 2  # goes up when the same rows would give other examples
+FORMAT_VERSION = 2  # increment it when the same rows give other examples
 SHARDS, ONE_FILE = "data", "data.jsonl"  # where the artefact of a data set holds its rows
 
 
 class ExampleAdaptor(Protocol):
-    """Reads rows. Raises InvalidInput for a broken one, by file, line and field; None is a row that its format leaves out."""
+    """Turns rows into examples; returns None for a row that its format skips, raises InvalidInput for a broken one."""
 
     def to_example(self, row: Row) -> ChatExample | None: ...
 
 
 class ChatExamples:
-    """The examples of a file, a folder of files, or a data set of the hub (see `tasks.rows`), read when first asked for.
+    """The examples of a file, a folder of files, or a data set of the hub (see `tasks.rows`), read on first use.
 
     Args:
         file: a .jsonl, .json, .csv or .parquet file, or a folder of files named after the split.
-        hub: a data set's name, "owner/name", where there is no such file; `config`, `split` and `revision` as in `Rows`.
-        adaptor: reads a row; the default takes every format of `tasks/chat_formats.py`.
-        system: whether the default adaptor shows a system message to the model ("show"), or not ("leave_out").
-        unreadable: "refuse" ends in the first row that cannot be read; "drop" leaves such rows out, and counts them.
+        hub: a data set's name, "owner/name", used if `file` does not exist; `config`, `split` and `revision` as in `Rows`.
+        adaptor: reads a row; the default reads every format of `tasks/chat_formats.py`.
+        system: whether the default adaptor shows a system message to the model ("show"), or drops it ("leave_out").
+        unreadable: "refuse" stops at the first unreadable row; "drop" skips such rows, and counts them.
 
-    With neither `file` nor `hub` there is nothing to read, and asking for it raises InvalidInput: the examples are then an input of
-    the stage.
+    With neither `file` nor `hub`, reading raises InvalidInput: the examples must then be an input of the stage.
     """
 
     def __init__(
@@ -72,18 +70,18 @@ class ChatExamples:
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> ChatExamples:
-        """Those of a data-set artefact: `data/part-*.jsonl`, or `data.jsonl`."""
+        """Return the examples of a data-set artefact: `data/part-*.jsonl`, or `data.jsonl`."""
         shards = Path(folder) / SHARDS
         return cls(str(shards), split="part") if shards.is_dir() else cls(str(Path(folder) / ONE_FILE))
 
     @property
     def is_named(self) -> bool:
-        """Whether there is a place to read from."""
+        """True if `file` or `hub` names a source."""
         return self.rows is not None
 
     @property
     def content_version(self) -> str:
-        """Of all that is read; the rows of files are not looked at."""
+        """The version of everything that is read: a digest of the files' bytes, without parsing rows."""
         if self.rows is None:
             return "none"
         if not self.rows.is_local:
@@ -94,7 +92,7 @@ class ChatExamples:
 
     @property
     def key(self) -> str:
-        """Names the rows and how they are read; "" where the adaptor cannot be told from another by its `repr`."""
+        """A key of the rows and of how they are read; "" if the adaptor's `repr` does not identify it."""
         adaptor = repr(self.adaptor)
         return (
             ""
@@ -104,15 +102,15 @@ class ChatExamples:
 
     @property
     def size(self) -> int:
-        """Bytes of the files, 0 for rows of the hub."""
+        """Bytes of the files; 0 for rows of the hub."""
         return self.rows.size if self.rows is not None else 0
 
     def read(self) -> Sequence[ChatExample]:
-        """All examples, in the order of their rows."""
+        """Return all examples in row order."""
         return list(self.stream())
 
     def stream(self) -> Iterator[ChatExample]:
-        """The same one after the other."""
+        """Yield the examples one by one in row order."""
         if self.rows is None:
             raise InvalidInput(
                 "data.examples.file=None is not allowed: give a file (or data.examples.hub=OWNER/NAME), or an artefact with a "
@@ -134,7 +132,7 @@ class ChatExamples:
         return self.rows.read(digest), _version(digest)
 
     def examples_of(self, rows: Iterable[Row]) -> Iterator[ChatExample]:
-        """The examples of `rows`; what became of the others is counted in `reading`."""
+        """Yield the examples of `rows`; `reading` counts the formats and the skipped rows."""
         for _, example in items_of(rows, self.adaptor.to_example, self.adaptor, self.unreadable, self.reading):
             yield example
 

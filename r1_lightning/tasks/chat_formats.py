@@ -1,21 +1,21 @@
-"""How rows for fine-tuning are read: conversations, and columns with a question and a reply, under the names that are published.
+"""Row formats for fine-tuning: published conversation formats, and columns with a question and a reply.
 
-A row is recognised by the fields that hold something: the first of `FORMATS` whose fields all do reads it.
+The non-empty fields of a row decide its format: the first entry of `FORMATS` whose fields are all non-empty reads it.
 
     messages                    TRL, UltraChat, OpenR1-Math, NuminaMath: role and content
-    conversations               ShareGPT, OpenThoughts, Bespoke-Stratos: from and value; a field `system` may stand beside them
-    problem, generations        OpenR1-Math: the first generation that is complete and was found correct, or the row is left out
+    conversations               ShareGPT, OpenThoughts, Bespoke-Stratos: from and value; optionally a field `system`
+    problem, generations        OpenR1-Math: the first generation that is complete and verified as correct; without one, no example
     question, thinking_trajectories, attempt     s1K (and with `deepseek_` before the two, s1K-1.1)
-    instruction, output         Alpaca: its `input` stands below the instruction
-    instruction, response       Dolly: so does its `context`
+    instruction, output         Alpaca: `input` is appended below the instruction
+    instruction, response       Dolly: `context` is appended below the instruction
     a question and a reply      one of `QUESTIONS`, one of `REPLIES`: TRL, MetaMath, OpenMathInstruct, LIMO, MATH, and ours
 
-GSM8K's `answer` is a reply, too, because it holds the steps before its `####`; any other column of that name is a reference, and a
-row that has nothing else to learn is refused. So is one in which two columns could be the question, or the reply, and one of
-preferences. A field with thinking beside a reply becomes its thinking (`tasks/turns.py`).
+GSM8K's `answer` counts as a reply, because it holds the steps before its `####`; any other column `answer` is a reference, and a
+row that has no other reply raises an error. So does a row in which two columns could be the question or the reply, and a row of
+preferences. A field with thinking next to a reply becomes the reply's thinking (`tasks/turns.py`).
 
-Ours may say `language` ("en" or "zh"), `domain`, `problem_id` and `level` besides, and `earlier`: [what was asked, what was
-replied] of the turns before.
+Our own format also has the optional fields `language` ("en" or "zh"), `domain`, `problem_id`, `level`, and `earlier`: a list of
+[question, reply] of the earlier turns.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Found = tuple[Dialogue, Known]
 
 
 class Format(NamedTuple):
-    """One kind of rows: its name, the fields that must hold something, and its reader, which gives None for a row to leave out."""
+    """A row format: its name, the fields that must be non-empty, and its reader, which returns None for a row to skip."""
 
     name: str
     fields: tuple[str, ...]
@@ -60,7 +60,7 @@ class Format(NamedTuple):
 
 @dataclass(frozen=True)
 class AnyFormat:
-    """Reads each row by the fields that hold something. `system`: whether a system message is shown to the model."""
+    """Reads each row in the format that its non-empty fields decide; `system` says whether the model sees a system message."""
 
     system: SystemMessages = "show"
 
@@ -68,11 +68,11 @@ class AnyFormat:
         require_choice("system", self.system, get_args(SystemMessages))
 
     def format_name(self, row: Row) -> str:
-        """What the row is recognised as."""
+        """Return the name of the row's format."""
         return format_of(row).name
 
     def to_example(self, row: Row) -> ChatExample | None:
-        """The example, or None where the format leaves the row out. Raises `InvalidInput`."""
+        """Return the row's example, or None if its format skips the row. Raises `InvalidInput`."""
         refuse_calls(row)
         found = format_of(row).read(row)
         if found is None:
@@ -85,7 +85,7 @@ class AnyFormat:
 
 
 def format_of(row: Row) -> Format:
-    """Which format the row has. Raises `InvalidInput` where none fits, or more than one reading does."""
+    """Return the row's format. Raises `InvalidInput` if no format fits, or if the row can be read in two ways."""
     for known in FORMATS:
         if all(holds(row, name) for name in known.fields):
             return known
@@ -110,13 +110,13 @@ def _refuse_unknown(row: Row, question: str) -> NoReturn:
 
 
 def holds(row: Row, name: str) -> bool:
-    """Column formats give every row all columns: null where there is nothing, in CSV empty text, in Parquet an empty list."""
+    """True if the column is non-empty. Column formats give every row all columns: null, in CSV "", in Parquet [] if empty."""
     value = row.fields.get(name)
     return value is not None and value not in ("", [])
 
 
 def _only(row: Row, names: Sequence[str], what: str) -> str:
-    """The one of `names` that holds something, or ""; two that say the same are one."""
+    """Return the one non-empty column of `names`, or ""; two columns with equal content count as one."""
     there = [name for name in names if holds(row, name)]
     if any(row.fields[name] != row.fields[there[0]] for name in there[1:]):
         allowed = f"{there[0]} could be the {what}, too: leave one of them ({ALLOWED})"
@@ -178,7 +178,7 @@ def _known(row: Row) -> Known:
     if known["language"] not in ("", *LANGUAGES):
         row.refuse("language", known["language"], f"it must be one of {', '.join(LANGUAGES)}, or left out")
     if holds(row, "level"):
-        known["level"] = str(row.whole("level", 0, MAX_LEVEL))
+        known["level"] = str(row.parse_int("level", 0, MAX_LEVEL))
     return known
 
 

@@ -1,19 +1,19 @@
 r"""Clean traces for a cold start: solved training problems as rows (question, completion), readable and in one language.
 
-R1 begins with some thousand long chains of thought that people can read, because what R1-Zero writes mixes languages and is hard to
-follow (R1v1 section 2.3.1). Here each row is written out from the task's own solution: every step, with words between the
-steps, all in the language of the question. Two forms:
+R1 starts from some thousand long, readable chains of thought, because R1-Zero's own text mixes languages and is hard to follow
+(R1v1 section 2.3.1). Here each row is generated from the task's own solution: every step, with words between the steps, all in the
+language of the question. Two forms:
 
     r1_zero    <think>...</think><answer>79</answer>
     r1         <think>...</think> The answer is \boxed{79}.        a summary for the reader after the thinking (R1v1 2.3.1)
 
-A program stands in R1's summary as any answer does, in the box (`text/programs.py` reads it there), but one that was sampled in a
-fenced block stays in it. A completion begins with the space that stands between a prompt and what follows. Nothing here is ever on
-a held-out problem.
+R1's summary gives a program like any other answer, in the box (`text/programs.py` reads it there); a sampled program in a fenced
+block stays in its block. A completion begins with the space that separates it from the prompt. No row is ever about a held-out
+problem.
 
-`in_r1_form` does the second half of R1's cold start to a sampled completion: what R1-Zero wrote between its tags becomes a thinking
-and a summary for the reader. The paper asks DeepSeek-V3 to rewrite (R1v2 B.3), which also mends what is hard to read; here a rule
-writes the summary and leaves the thinking as it is, so only samples that are readable already are worth rewriting.
+`in_r1_form` does the second half of R1's cold start for a sampled completion: it turns R1-Zero's thinking and answer tags into a
+thinking and a summary for the reader. The paper has DeepSeek-V3 rewrite the text (R1v2 B.3), which also repairs unreadable parts;
+here a rule writes the summary and keeps the thinking, so only samples that are already readable are worth rewriting.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from r1_lightning.text.reasoning_format import (
 from r1_lightning.types.errors import require_choice, require_int
 from r1_lightning.types.text import Problem
 
-FORMAT_VERSION = 2  # goes up when the same task would give other rows
+FORMAT_VERSION = 2  # increment it when the same task gives other rows
 
 _SUMMARIES = {
     "en": ("The answer is \\boxed{{{}}}.", "So we get \\boxed{{{}}}.", "Answer: \\boxed{{{}}}."),
@@ -50,7 +50,7 @@ _SUMMARIES = {
 
 
 class CleanTraces:
-    """The first `count` rows of `source` for `seed`, all of one `domain`: a source of rows beside sampled ones."""
+    """The first `count` rows of `source` for `seed`, all of one `domain`: rows to mix with sampled ones."""
 
     def __init__(
         self,
@@ -77,9 +77,9 @@ class CleanTraces:
 def clean_rows(
     source: SolvedSource, seed: int, start: int, count: int, form: FormName = R1_FORM
 ) -> Iterator[dict[str, Any]]:
-    """Rows number `start` .. `start` + `count` - 1, each a function of (seed, number).
+    """Yield rows number `start` .. `start` + `count` - 1, each a function of (seed, number).
 
-    Fields: question, completion, answer, problem_id, language, domain, level. InvalidInput for an unknown form.
+    Fields: question, completion, answer, problem_id, language, domain, level. Raises InvalidInput for an unknown form.
     """
     require_choice("form", form, WRITTEN_FORMS)
     require_int("start", start, 0)
@@ -99,7 +99,7 @@ def clean_rows(
 
 
 def clean_completion(solved: Solved, key: str, form: FormName) -> str:
-    """The solution as a completion in `form`; how it is worded depends on `key` alone."""
+    """Return the solution as a completion in `form`; its wording depends on `key` alone."""
     rng = keyed_random("clean-trace", key)
     problem = solved.problem
     thinking = solved.thinking(rng, problem.language, "clean")
@@ -109,11 +109,11 @@ def clean_completion(solved: Solved, key: str, form: FormName) -> str:
 
 
 def in_r1_form(problem: Problem, completion: str, key: str) -> str | None:
-    """A well-formed completion of R1-Zero's form in R1's: its thinking, then a summary that says its answer in a box.
+    """Rewrite a well-formed completion from R1-Zero's form to R1's: its thinking, then a summary with the answer in a box.
 
-    What holds a fenced program is the summary itself. How a summary is worded depends on `key` alone. None where another answer or
-    program would be read in the result: a box holds neither a brace without its partner nor more than 1,000 characters. Raises
-    ValueError for a completion without thinking or without answer.
+    An answer that contains a fenced program becomes the summary itself. A summary's wording depends on `key` alone. Returns None if
+    a verifier would read another answer or program from the result: a box holds neither an unbalanced brace nor more than 1,000
+    characters. Raises ValueError for a completion without thinking or without answer.
     """
     found = parse(completion)
     if found.think is None or found.answer is None:
@@ -126,7 +126,7 @@ def in_r1_form(problem: Problem, completion: str, key: str) -> str | None:
 
 
 def _read(completion: str, form: FormName, is_code: bool) -> str | None:
-    """What a verifier finds in `completion`; white space after a program does not count, before it does."""
+    """Return the answer that a verifier reads from `completion`; white space after a program is ignored, before it is not."""
     if is_code:
         program = final_program(completion, form)
         return None if program is None else program.rstrip()

@@ -1,14 +1,14 @@
-"""Readers of programming problems: MBPP, HumanEval and LiveCodeBench. Their tests become `text.code_tests.CodeTests`.
+"""Adaptors for programming problems: MBPP, HumanEval and LiveCodeBench. Their tests become `text.code_tests.CodeTests`.
 
-No program is run here. Where they depart from what is published:
+No program is run here. Differences from the published data:
 
-- **MBPP** shows a model all of its assertions; here the first is shown, so that there is something left to test
-  (`visible_tests: 3` gives the published form). Assertions of the plain form `assert f(1, "a") == [2]` become calls, so that
-  expected values stay outside of the process that runs the answer; with any other assertion (tuples, sets) a row stays a script.
-- **HumanEval**'s tests are a script with a function `check`. Imports and helpers that the prompt has before the function are put
-  before the answer, which therefore may hold the function alone.
-- **LiveCodeBench** asks for a method of a class `Solution`; here for a plain function of the same name and arguments, because that
-  is what a call needs. Its hidden tests are a pickle, which is never unpickled (`pickled_text`).
+- **MBPP** shows a model all of its assertions; here only the first is shown, so that the others remain hidden tests
+  (`visible_tests: 3` gives the published prompt). Assertions of the plain form `assert f(1, "a") == [2]` become calls, so that
+  expected values stay outside the process that runs the answer; a row with any other assertion (tuples, sets) stays a script.
+- **HumanEval**'s tests are a script with a function `check`. Imports and helpers that precede the function in the prompt are
+  inserted before the answer, so the answer may consist of the function alone.
+- **LiveCodeBench** asks for a method of a class `Solution`; here for a plain function of the same name and arguments, because the
+  test calls a function. Its hidden tests are a pickle, which is never unpickled (`pickled_text`).
 
 `Problem.answer` is the reference program where there is one, otherwise empty.
 """
@@ -37,7 +37,7 @@ class MBPP:
     """MBPP (Austin et al. 2021, arXiv:2108.07732), full or sanitized: `text` or `prompt`, `code`, `test_list`, and imports.
 
     Args:
-        visible_tests: how many assertions the question shows; the function's name stands nowhere else.
+        visible_tests: how many assertions the question shows; at least one, because only they tell the function's name.
     """
 
     visible_tests: int = 1
@@ -89,12 +89,12 @@ class HumanEval:
 
 
 def _said_in(prompt: str) -> str:
-    """What a prompt that is a program says in words: its strings, of which one is the docstring."""
+    """Return the words of a prompt that is a program: its string literals, the docstring among them."""
     return " ".join(_QUOTED.findall(prompt)) or prompt
 
 
 def mbpp_tests(assertions: list[str], visible: int, setup: str = "") -> CodeTests:
-    """Calls where every assertion is a plain one of the same function, otherwise one script of all of them."""
+    """Return call tests if all assertions are plain ones of the same function, otherwise one script of all assertions."""
     read = [plain_assertion(assertion) for assertion in assertions]
     calls = [call for call in read if call is not None]
     if len(calls) == len(read) and len({name for name, _, _ in calls}) == 1:
@@ -106,10 +106,10 @@ def mbpp_tests(assertions: list[str], visible: int, setup: str = "") -> CodeTest
 
 
 def plain_assertion(assertion: str) -> tuple[str, str, str] | None:
-    """Function, arguments and expected value (both as JSON) of `assert f(...) == ...`; None for any other assertion.
+    """Return function, arguments and expected value (both as JSON) of `assert f(...) == ...`; None for any other assertion.
 
-    Every argument and the value must be literals that JSON holds without a change: no tuples, sets, bytes, infinities, or keys
-    that are not text.
+    All arguments and the value must be literals that survive JSON unchanged: no tuples, sets, bytes, infinities, or keys that are
+    not text.
     """
     try:
         body = ast.parse(assertion).body
@@ -132,7 +132,7 @@ def plain_assertion(assertion: str) -> tuple[str, str, str] | None:
 
 
 def checked_tests(row: Row, name: str, tests: dict[str, Any]) -> CodeTests:
-    """`CodeTests` of a row; what it refuses is refused with the row's place."""
+    """Build the `CodeTests` of a row; errors name the row's place in its file."""
     try:
         return CodeTests(**tests)
     except InvalidInput as error:

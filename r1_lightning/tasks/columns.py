@@ -1,12 +1,11 @@
-"""The columns of a row that no adaptor needs: they become a problem's metadata, so that a reward can ask for them.
+"""Turns the columns that an adaptor does not use into a problem's metadata, where a reward can read them.
 
-TRL hands a reward function every column of its row (`task_type`, `difficulty`, `source`); here it reads
-`problem.metadata["task_type"]`. Values are text: numbers, truths, lists and objects as JSON writes them; null and empty text are
-left out.
+TRL passes a reward function every column of its row (`task_type`, `difficulty`, `source`); here a reward reads
+`problem.metadata["task_type"]`. Values are text: numbers, booleans, lists and objects become JSON; null and empty text are dropped.
 
-A name by which this program knows something itself (`tests`, which makes a problem one of code; `domain`, by which rewards are
-chosen) is not for a file to set: such a column is found as `column_tests`. What is longer than a reward would look at is left
-out, and `columns_left_out` names it.
+A file must not set the metadata keys that this program uses itself (`tests` marks programming problems; `domain` selects rewards):
+a column `tests` is stored as `column_tests`. Values longer than the limits below are dropped, and `columns_left_out` names their
+columns.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAX_NAME_CHARS = 100
 
 
 def columns_of(row: Row, used: Collection[str]) -> dict[str, str]:
-    """The columns of `row` but for those `used` by its adaptor, as metadata. Raises `InvalidInput` for text that is no Unicode."""
+    """Return all columns of `row` except those `used` by its adaptor as metadata. Raises `InvalidInput` for invalid Unicode."""
     kept: dict[str, str] = {}
     left_out, room = [], MAX_CHARS
     for name, value in row.fields.items():
@@ -51,7 +50,7 @@ def columns_of(row: Row, used: Collection[str]) -> dict[str, str]:
 
 
 def inner_columns(row: Row, name: str) -> dict[str, str]:
-    """The same of an object under `name`; nothing where there is none."""
+    """Return the fields of the object under `name` as metadata; empty if there is none."""
     value = row.fields.get(name)
     return columns_of(Row(value, f"{row.where}, {name}"), ()) if isinstance(value, Mapping) else {}
 

@@ -1,17 +1,16 @@
-"""The miniature's logic: which sum is the largest, who is the oldest, what follows from what; in English and Chinese.
+"""The miniature's logic task in English and Chinese: the largest sum, the oldest person, and syllogisms.
 
     What is the largest of 17+25, 50-9                                              17+25=42, 50-9=41, 42>41             42
     Is 17+25 larger than 50-9                                                       the same                             yes
     Ann is older than Bob. Cid is younger than Bob. Who is the oldest               Ann>Bob, Bob>Cid, Ann>Bob>Cid        Ann
     Every dax is a rex. Every rex is a mip. Does it follow that every mip is a dax  dax<rex, rex<mip, dax<rex<mip        no
 
-The level says how much there is to put together: 2, 3 or 4 sums; orders of 3, 4 or 5. From level 2 on what is said comes in any
-order.
+The level sets the number of things to combine: 2, 3 or 4 sums; orders of 3, 4 or 5. From level 2 on the statements are shuffled.
 
-**Held-out by construction.** A comparison is known by its set of sums, an order by who stands where, whatever the relation is
-called, what is asked, and in which language. A hash of that decides the side of the wall. One is tested on only where it is held
-out, and trained on only where no part of it is that is compared on the way: no two or more of its sums, no three or more neighbours
-in its order. A comparison of two names alone is a fact, and shared.
+**Held-out by construction.** The key of a comparison is its set of sums; the key of an order is the sequence of its members,
+independent of relation, question and language. A hash of the key decides the side of the train/test split. An item may be tested on
+only if it is held out, and trained on only if no part that its solution compares is held out: no two or more of its sums, no three
+or more neighbours of its order. A comparison of just two names is a fact, and both sides share it.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _EXTREME = {
 }
 _IS_LARGER = {"en": "Is {} larger than {}", "zh": "{}比{}大吗"}
 _LIST = {"en": ", ", "zh": "、"}
-# A relation: more, less, most, least.
+# The words of a relation: more, less, most, least.
 _RELATIONS = {
     "en": (
         ("older", "younger", "oldest", "youngest"),
@@ -60,7 +59,7 @@ _STOP = {"en": ". ", "zh": "。"}
 
 
 class Sums(NamedTuple):
-    """Sums to be compared, no two of equal value."""
+    """Sums to compare, no two of equal value."""
 
     expressions: tuple[str, ...]
 
@@ -69,7 +68,7 @@ class Sums(NamedTuple):
         return len(self.expressions) - 1
 
     def parts(self) -> Iterator[str]:
-        """The key of every two or more of the sums."""
+        """Yield the key of every subset of two or more sums."""
         for size in range(2, len(self.expressions) + 1):
             yield from (Sums(some).key() for some in combinations(self.expressions, size))
 
@@ -78,7 +77,7 @@ class Sums(NamedTuple):
 
 
 class Order(NamedTuple):
-    """Numbers of people from most to least, or of classes from the narrowest to the widest."""
+    """An order: indices of people from most to least, or of classes from the narrowest to the widest."""
 
     members: tuple[int, ...]
     is_classes: bool = False
@@ -88,7 +87,7 @@ class Order(NamedTuple):
         return len(self.members) - 2
 
     def parts(self) -> Iterator[str]:
-        """The key of every three or more neighbours."""
+        """Yield the key of every run of three or more neighbours."""
         for size in range(3, len(self.members) + 1):
             for start in range(len(self.members) - size + 1):
                 yield Order(self.members[start : start + size], self.is_classes).key()
@@ -101,17 +100,17 @@ Comparison = Sums | Order
 
 
 def may_train_on(comparison: Comparison) -> bool:
-    """True where no part is held out."""
+    """True if no part is held out."""
     return not any(is_held_out_key(key) for key in comparison.parts())
 
 
 def may_test_on(comparison: Comparison) -> bool:
-    """True where the comparison itself is held out."""
+    """True if the comparison itself is held out."""
     return is_held_out_key(comparison.key())
 
 
 def draw_comparison(rng: random.Random, min_level: int, max_level: int) -> Comparison:
-    """Sums or an order, of level `min_level` .. `max_level`."""
+    """Draw sums or an order of level `min_level` .. `max_level`."""
     level, kind = rng.randint(min_level, max_level), rng.random()
     if kind >= 0.4:
         return Order(tuple(rng.sample(range(len(PEOPLE["en"])), level + 2)), is_classes=kind >= 0.8)
@@ -127,13 +126,14 @@ def draw_comparison(rng: random.Random, min_level: int, max_level: int) -> Compa
 class ComparisonTask(LevelledTask[Comparison]):
     """The problem source (see `types/text.py`) of comparisons of level `min_level` .. `max_level`.
 
-    `wrong_share` is how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
+    `wrong_share` is the share of wrong answers among the corpus's answers without reasoning; `manner` the style of its reasoning
+    (`tasks/step_text.py`).
     """
 
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "comparison-1"
     stream: ClassVar[str] = "comparison"
-    things: ClassVar[str] = "comparisons"
+    item_plural: ClassVar[str] = "comparisons"
     held_out_seed: ClassVar[int] = 20_261_123
 
     def __post_init__(self) -> None:
@@ -155,7 +155,7 @@ class ComparisonTask(LevelledTask[Comparison]):
         return (_solve_classes if comparison.is_classes else _solve_order)(rng, comparison, language)
 
     def document(self, rng: random.Random) -> str:
-        """Facts, or a question with an answer."""
+        """Return a document of facts, or of a question with an answer."""
         if rng.random() < FACTS_SHARE:
             return _facts(rng)
         return question_document(rng, self.solved_training(rng), self.manner, self.wrong_share)
@@ -218,7 +218,7 @@ def _solve_classes(rng: random.Random, order: Order, language: Language) -> Solv
 
 
 def _stated_pairs(rng: random.Random, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Neighbours, in order where there are three names and in any order where there are more."""
+    """Return the pairs of neighbours: in order for three names, shuffled for more."""
     pairs = list(pairwise(names))
     if len(names) > 3:
         rng.shuffle(pairs)
@@ -226,7 +226,7 @@ def _stated_pairs(rng: random.Random, names: Sequence[str]) -> list[tuple[str, s
 
 
 def _far_apart(rng: random.Random, count: int) -> tuple[int, int]:
-    """Two places that are no neighbours, so that what is asked has not been said."""
+    """Draw two positions that are not neighbours, so that no statement answers the question directly."""
     first = rng.randrange(count)
     second = rng.choice(
         [place for place in range(count) if abs(place - first) != 1 and place != first] or [count - 1 - first]
@@ -239,13 +239,13 @@ def _say(form: dict[str, str], language: str, first: str, word: str, second: str
 
 
 def _yes_or_no(is_so: bool, language: Language) -> tuple[str, tuple[str, ...]]:
-    """The right answer, and the wrong one."""
+    """Return the right answer, and the wrong one."""
     yes, no = _YES[language]
     return (yes, (no,)) if is_so else (no, (yes,))
 
 
 def _facts(rng: random.Random) -> str:
-    """Facts about pairs: numbers, people, classes. No name comes twice, so that no two lines make an order."""
+    """Return facts about pairs of numbers, people or classes; no name occurs twice, so that no two lines form an order."""
     language = rng.choice(LANGUAGES)
     if rng.random() < 0.4:
         pairs = [sorted(rng.sample(range(100), 2), reverse=True) for _ in range(6)]

@@ -1,11 +1,11 @@
-"""Any data set as a problem source: an adaptor that reads its rows, training rows, and held-out rows.
+"""A problem source over any data set: an adaptor, training rows, and test rows.
 
-Training problems come from `train`, held-out ones from `test`. A training row whose question also stands in `test` is left out.
-Where no test rows are named, those that lie beside the training rows are taken (`test.jsonl` beside `train.jsonl`); where there are
-none, one question in ten is held out, by a hash of it. Every pass over the rows has its own order, a permutation keyed by (seed,
-pass), so that problem number `index` is a function of (seed, index) and each row comes once per pass.
+Training problems come from `train`, held-out ones from `test`. A training row whose question is also in `test` is dropped. Without
+`test`, a test split next to the training rows is used (`test.jsonl` next to `train.jsonl`); if there is none, a hash of the
+question holds out one question in ten. Every pass over the rows has its own order, a permutation keyed by (seed, pass), so that
+problem number `index` is a function of (seed, index) and each row comes once per pass.
 
-Rows are read when they are first asked for, so that a configuration can be checked without network or files.
+Rows are read on first use, so that a configuration can be checked without network or files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.text import Problem
 
-HELD_OUT = 500  # as many as an evaluation asks for by default
+HELD_OUT = 500  # the number of problems of an evaluation by default
 STEPS = "steps"  # the key of a problem's metadata that holds its worked solution
 
 
 class Adaptor(Protocol):
-    """Reads the rows of one format. `version` goes up when the same row would give another problem.
+    """Reads the rows of one format; increment `version` when the same row gives another problem.
 
-    `to_problem` gives None for a row that the adaptor's settings leave out, and raises `InvalidInput` for a broken one.
+    `to_problem` returns None for a row that the adaptor's settings exclude, and raises `InvalidInput` for a broken one.
     """
 
     @property
@@ -55,10 +55,10 @@ class DatasetTask:
 
     Args:
         adaptor: reads a row.
-        train: where training problems come from; None: there are none, the task is a benchmark.
-        test: where held-out problems come from; None, or rows without a file and a hub: see above.
-        held_out: at most so many training questions are held out where there are no test rows; 0: none.
-        unreadable: "refuse" ends in the first row that cannot be read; "drop" leaves such rows out, and counts them.
+        train: the rows of training problems; None: the task is a benchmark without training problems.
+        test: the rows of held-out problems; None, or rows with neither file nor hub: see above.
+        held_out: without test rows, at most this many training questions are held out; 0: none.
+        unreadable: "refuse" stops at the first unreadable row; "drop" skips such rows, and counts them.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class DatasetTask:
 
     @property
     def n_train(self) -> int:
-        """How many training problems one pass has."""
+        """The number of training problems in one pass."""
         return len(self._content.train)
 
     @property
@@ -92,33 +92,32 @@ class DatasetTask:
         return len(self._content.test)
 
     def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index` (from 0, without end) of the endless sequence of passes that belongs to `seed`."""
+        """Return problem number `index` (from 0) of the endless sequence of passes for `seed`."""
         require_int("index", index, minimum=0)
         problems = self._training()
         return problems[row_of_passes(f"problems/{seed}", index, len(problems))]
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` held-out problems, in the order of their rows; all where there are fewer. `InvalidInput` for none."""
+        """Return the first `count` held-out problems in row order, or all if there are fewer. `InvalidInput` if there is none."""
         require_int("held_out_problems", count, minimum=1)
         if not self._content.test:
             raise InvalidInput(f"{self.adaptor.name} has no test rows, and so no held-out problems: give them as test")
         return self._content.test[:count]
 
     def place_of(self, problem: Problem) -> str:
-        """Where the row of a problem stands, "train.jsonl, line 7"; "" for one that is not of these rows."""
+        """Return the place of a problem's row ("train.jsonl, line 7"); "" for a problem that is not from these rows."""
         return self._content.places.get(problem.problem_id, "")
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a user should know of how the rows were read, a line each."""
+        """Remarks for the user about how the rows were read, one line each."""
         return self._content.notes
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Training rows as text, each pass in another order and each row by chance in one of two forms.
+        """Yield training rows as text, each pass in another order and each row at random in one of two forms.
 
-        Half are a whole conversation in R1-Zero's template; half are the question and the solution in plain words, so
-        that a base model knows how to reason without being bound to the tags. `InvalidInput` where the rows have no
-        worked solutions.
+        Half are a complete conversation in R1-Zero's template; half are the question and the solution in plain words, so that a
+        base model learns to reason without always using the tags. `InvalidInput` if the rows have no worked solutions.
         """
         require_int("start", start, minimum=0)
         require_int("count", count, minimum=0)
@@ -164,14 +163,14 @@ class DatasetTask:
         return _Content(train, test, version, places, notes)
 
     def _held_out_ids(self, train: Sequence[Problem]) -> set[str]:
-        """One question in ten, at least one of two, chosen by a hash."""
+        """Return the ids of one question in ten, chosen by a hash; at least one if there are two or more."""
         ids = sorted({problem.problem_id for problem in train}, key=lambda name: keyed_number(f"held out/{name}"))
         return set(ids[: min(self.held_out, max(1, len(ids) // 10)) if len(ids) > 1 else 0])
 
     def _read(
         self, rows: Rows | None, digest: hashlib._Hash, notes: list[str], places: dict[str, str]
     ) -> list[Problem]:
-        """The problems of `rows`; where each stands goes into `places`, and what was not as usual into `notes`."""
+        """Return the problems of `rows`; store each row's place in `places`, and remarks for the user in `notes`."""
         if rows is None:
             return []
         reading = Reading()
@@ -187,11 +186,11 @@ class DatasetTask:
 
 
 def reasoned_document(problem: Problem) -> str:
-    """The problem and its solution as R1-Zero is meant to write it."""
+    """Return the problem with its solution in R1-Zero's template."""
     steps = problem.metadata[STEPS]
     return f"{r1_zero_prompt(problem.question)} <think> {steps} </think> <answer> {problem.answer} </answer>"
 
 
 def plain_document(problem: Problem) -> str:
-    """The problem and its solution without any tag."""
+    """Return the problem with its solution, without tags."""
     return f"Question: {problem.question}\nSolution: {problem.metadata[STEPS]}\nThe answer is {problem.answer}."

@@ -1,14 +1,15 @@
-"""Keeping benchmarks out of training data: no text may share ten words in a row with a question that is tested on.
+"""Decontamination: no training text may share a 10-gram with a benchmark question.
 
-R1 filters its data against its benchmarks by 10-grams (arXiv:2501.12948v2, B.3). Units are words, in Chinese characters
-(`text.ngrams`). A question with fewer than ten has no such run: it is found only where a whole text says the same, case, spacing,
-full-width forms and the punctuation at its end aside; its signs count then, because `12-3` and `12+3` are the same words.
+R1 filters its data against its benchmarks by 10-grams (arXiv:2501.12948v2, B.3). Units are words, for Chinese characters
+(`text.ngrams`). A question with fewer than ten units has no 10-gram; it matches only a text that equals it as a whole, ignoring
+case, spacing, full-width forms and final punctuation. Other signs count in this comparison, because `12-3` and `12+3` have the same
+words.
 
-Where every question of a task opens with the same words ("Write a function f of x: ..."), ten in a row are little more than the
-opening, and nine such questions in ten would be dropped though another number makes another problem. A longer run is the remedy
-(`n`; in stage=sample `contamination_ngram`): GPT-3 took 13 (arXiv:2005.14165, appendix C).
+If all questions of a task start with the same words ("Write a function f of x: ..."), a 10-gram is little more than this start, and
+nine in ten such questions would be dropped although another number makes another problem. A longer n-gram solves this (`n`; in
+stage=sample `contamination_ngram`): GPT-3 used 13 (arXiv:2005.14165, appendix C).
 
-All runs of all benchmarks are in one dictionary, so that looking a text up takes time in proportion to its length alone.
+One dictionary holds all n-grams of all benchmarks, so that checking a text takes time proportional to its length alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NGRAM = 10
 
 
 class Decontaminator:
-    """Knows the questions of several benchmarks, by name; `n_questions` counts them. Of two with one run, the first is named."""
+    """Finds questions of several named benchmarks in texts; if two benchmarks share an n-gram, it names the first."""
 
     def __init__(self, questions: Mapping[str, Iterable[str]], n: int = NGRAM) -> None:
         require_int("n", n, 1)
@@ -44,7 +45,7 @@ class Decontaminator:
                     self._runs.setdefault(run, name)
 
     def leak(self, text: str) -> str | None:
-        """The benchmark of which `text` holds a run, or which it repeats as a whole; None for a clean text."""
+        """Return the benchmark with which `text` shares an n-gram or a whole short question; None for a clean text."""
         words = units(text)
         if len(words) < self.n:
             return self._short.get(_whole(text))
@@ -52,9 +53,9 @@ class Decontaminator:
 
 
 def held_out_questions(source: Any, count: int) -> list[str]:
-    """All questions that a problem source holds out; the first `count` of one that makes them without end.
+    """Return all held-out questions of a problem source, or the first `count` of an endless source.
 
-    Of a mixture those of its first part, as everywhere. A source with training rows only gives none.
+    A mixture has those of its first part. A source with training rows only has none.
     """
     if isinstance(source, MixtureTask):
         source = source.parts[0].source

@@ -1,16 +1,16 @@
-"""The miniature's algebra: linear equations in x with a whole solution, solved line by line, in English and Chinese.
+"""The miniature's algebra task in English and Chinese: linear equations in x with an integer solution, solved line by line.
 
     3*x+5=26          level 1                     3*x=26-5=21, x=21/3=7
     3*(x+2)=27        level 2: brackets           3*x+6=27, then as level 1
     7*x+5=4*x+26      level 2: x on both sides    3*x+5=26, then as level 1
     7*(x+2)=4*x+35    level 3: both
 
-One line is a fact that a small model can learn (a sum, a quotient of the times table); a whole solution takes several.
+One line is a fact that a small model can learn (a sum, a quotient of the times table); a complete solution takes several lines.
 
-**Held-out by construction.** An equation is known by its two sides, multiplied out, in either order: `3*(x+2)=27` and `27=3*x+6`
-are one. A *state* is what is left to solve at any moment. An equation that one step solves (`3*x=21`, `x+5=12`) is a fact, and
-shared. Of all others a hash decides the side of the wall; an equation is tested on only where all its states are held out, and
-trained on only where none is.
+**Held-out by construction.** The key of an equation is its two sides, multiplied out, in either order: `3*(x+2)=27` and `27=3*x+6`
+have the same key. A *state* is the remaining equation at any moment of the solution. An equation that one step solves (`3*x=21`,
+`x+5=12`) is a fact; both sides of the train/test split share it. A hash of the key assigns every other equation to a side. An
+equation may be tested on only if all of its states are held out, and trained on only if none is.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from r1_lightning.tasks.step_text import MANNERS, Manner
 from r1_lightning.types.errors import require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
-MAX_SLOPE, MAX_X, MAX_VALUE = 9, 20, 99  # of any line on the way; MAX_VALUE bounds the numbers that stand alone
-MAX_OFFSET, MAX_INNER = 19, 9  # of a plain side, and within brackets
+MAX_SLOPE, MAX_X, MAX_VALUE = 9, 20, 99  # of any line of a solution; MAX_VALUE bounds the numbers without x
+MAX_OFFSET, MAX_INNER = 19, 9  # of a side without brackets, and within brackets
 FACTS_SHARE = 0.30  # of documents
 FACTS_PER_DOCUMENT = 4  # some 100 tokens
 
@@ -48,7 +48,7 @@ class Side(NamedTuple):
     offset: int
 
     def __str__(self) -> str:
-        """As it is written: `3*x+5`, `x-4`, `3*x`, `26`."""
+        """Return the written form: `3*x+5`, `x-4`, `3*x`, `26`."""
         if not self.slope:
             return str(self.offset)
         return ("x" if self.slope == 1 else f"{self.slope}*x") + (f"{self.offset:+d}" if self.offset else "")
@@ -76,23 +76,23 @@ class Equation:
 
     @property
     def is_fact(self) -> bool:
-        """One step solves it: `3*x=21`, `x+5=12`."""
+        """True if one step solves the equation: `3*x=21`, `x+5=12`."""
         return self.right.slope == 0 and (self.left.offset == 0 or self.left.slope == 1)
 
     def key(self) -> str:
         return "equation:" + "|".join(sorted((str(self.left), str(self.right))))
 
     def collected(self) -> Equation:
-        """The same with x on the left only."""
+        """Return the equation with x on the left side only."""
         return Equation(Side(self.left.slope - self.right.slope, self.left.offset), Side(0, self.right.offset))
 
     def states(self) -> list[Equation]:
-        """This equation and what is left of it, as far as more than one step is left."""
+        """Return this equation and its remaining equations, as long as more than one step remains."""
         states = [self, self.collected()] if self.right.slope else [self]
         return [state for state in states if not state.is_fact]
 
     def steps(self) -> list[tuple[str, str]]:
-        """The lines of the solution, each in two parts: up to its last number, and that number (empty where there is no slip)."""
+        """Return the solution's lines, each split before its last number; that number is "" where no mistake can be planted."""
         lines = [(f"{self.left}={self.right}", "")] if self.inner is not None else []
         plain = self.collected()
         if self.right.slope:
@@ -107,19 +107,19 @@ class Equation:
 
 
 def may_train_on(equation: Equation) -> bool:
-    """True where no state is held out."""
+    """True if no state is held out."""
     return not any(is_held_out_key(state.key()) for state in equation.states())
 
 
 def may_test_on(equation: Equation) -> bool:
-    """True where every state is held out."""
+    """True if every state is held out."""
     return all(is_held_out_key(state.key()) for state in equation.states())
 
 
 def draw_equation(rng: random.Random, min_level: int, max_level: int, max_x: int = MAX_X) -> Equation:
-    """An equation of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
+    """Draw an equation of level `min_level` .. `max_level` with a solution in 1 .. `max_x`.
 
-    Every number that stands alone on the way lies in 0 .. MAX_VALUE.
+    Every number without x in its solution lies in 0 .. MAX_VALUE.
     """
     level = rng.randint(min_level, max_level)
     while True:
@@ -134,7 +134,7 @@ def draw_equation(rng: random.Random, min_level: int, max_level: int, max_x: int
 
 
 def question_text(rng: random.Random, equation: Equation, language: str, in_words: bool) -> str:
-    """The question without its final mark; equations of level 1 may be told in words."""
+    """Return the question without its final mark; equations of level 1 may be written in words."""
     if in_words and equation.level == 1:
         told, signs = _TOLD[language]
         sign = signs["+" if equation.left.offset > 0 else "-"]
@@ -146,8 +146,9 @@ def question_text(rng: random.Random, equation: Equation, language: str, in_word
 class EquationsTask(LevelledTask[Equation]):
     """The problem source (see `types/text.py`) of equations of level `min_level` .. `max_level`, solved by 1 .. `max_x`.
 
-    With `max_x` 9 no fact is outside the times table. `word_share` is how many equations of level 1 are told in words,
-    `wrong_share` how many of the corpus's unreasoned answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
+    With `max_x` 9 all facts are in the times table. `word_share` is the share of level-1 equations written in words, `wrong_share`
+    the share of wrong answers among the corpus's answers without reasoning; `manner` the style of its reasoning
+    (`tasks/step_text.py`).
     """
 
     max_x: int = MAX_X
@@ -155,7 +156,7 @@ class EquationsTask(LevelledTask[Equation]):
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "equations-1"
     stream: ClassVar[str] = "equations"
-    things: ClassVar[str] = "equations"
+    item_plural: ClassVar[str] = "equations"
     held_out_seed: ClassVar[int] = 20_261_122
 
     def __post_init__(self) -> None:
@@ -174,7 +175,7 @@ class EquationsTask(LevelledTask[Equation]):
         return may_test_on(equation)
 
     def document(self, rng: random.Random) -> str:
-        """Facts, or a question with an answer."""
+        """Return a document of facts, or of a question with an answer."""
         if rng.random() < FACTS_SHARE:
             return "\n".join(_fact(rng, self.max_x) for _ in range(FACTS_PER_DOCUMENT))
         return question_document(rng, self.solved_training(rng), self.manner, self.wrong_share)
@@ -194,7 +195,7 @@ class EquationsTask(LevelledTask[Equation]):
 
 
 def _fact(rng: random.Random, max_x: int) -> str:
-    """One line that one step decides: a quotient, a difference, and what they say about x."""
+    """Return one line with one step: a quotient or a difference, and the value of x that it gives."""
     slope, x = rng.randint(2, 9), rng.randint(1, max_x)
     while slope * x > MAX_VALUE:
         x = rng.randint(1, max_x)

@@ -1,11 +1,12 @@
-"""The miniature's family of tasks: several sources as one, for training problems, tests and pre-training text alike.
+"""The miniature's task family: several problem sources combined for training problems, held-out problems and pre-training text.
 
-`tasks/mixture.py` mixes training problems only; what it tests and pre-trains on is its first part's. Here every part has shares of
-its own for both, says from which optimizer step its problems are asked, and whether an evaluation asks them. Held-out problems go
-round the tested parts, so that each counts as much as any other, however rare its training problems are. A problem says where it
-comes from: its part's name under `TASK`, its kind of data under `DOMAIN` (`rewards/on_domain.py`).
+`tasks/mixture.py` mixes training problems only, and takes held-out problems and documents from its first part. Here every part has
+its own weights for problems and for documents, the optimizer step from which its problems are used, and a flag that says whether
+evaluations use it. Held-out problems alternate between the tested parts, so that all parts count equally, however rare their
+training problems are. A problem's metadata name its origin: the part under `TASK`, the kind of data under `DOMAIN`
+(`rewards/on_domain.py`).
 
-General and safety data have no answer that a rule could judge, and are therefore not tested on where accuracy is measured.
+No rule can judge answers to general and safety requests, so evaluations of accuracy leave these parts out.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ TASK = "task"  # the key in a problem's metadata: the name of its part
 
 @dataclass(frozen=True)
 class FamilyPart:
-    """One source: its shares of the training problems and of the pre-training documents (0: none), and the kind of its problems.
+    """One source: its weights among training problems and pre-training documents (0: none), and its domain.
 
-    `from_step` is the optimizer step from which its problems are asked; `is_tested` says whether it gives held-out problems.
+    `from_step` is the optimizer step from which its problems are used; `is_tested` is True if it contributes held-out problems.
     """
 
     source: ProblemSource
@@ -46,10 +47,10 @@ class FamilyPart:
 
 
 class FamilyTask:
-    """The `ProblemSource` and `ScheduledSource` of `parts`, by name. Asked without a step it is the family at step 0.
+    """The `ProblemSource` and `ScheduledSource` of the named `parts`; before `at_step` it is the family at step 0.
 
-    With a `manner` every part that thinks aloud does so in that one (`tasks/step_text.py`). InvalidInput where nothing is trained
-    on from step 0, nothing pre-trained on or nothing tested on.
+    A `manner` replaces the reasoning style of every part that has one (`tasks/step_text.py`). Raises InvalidInput unless at least
+    one part has training problems from step 0, one has documents and one is tested.
     """
 
     def __init__(self, parts: Mapping[str, FamilyPart], manner: Manner | None = None) -> None:
@@ -66,21 +67,21 @@ class FamilyTask:
 
     @property
     def content_version(self) -> str:
-        """Of the parts, by name."""
+        """The content versions of the parts, by name."""
         versions = (f"{name}: {part.source.content_version}" for name, part in self.parts.items())
         return f"family-1({', '.join(versions)})"
 
     def at_step(self, step: int) -> FamilyTask:
-        """The family as it is at optimizer step `step`: parts that join later ask nothing yet."""
+        """Return the family at optimizer step `step`: parts with a later `from_step` give no training problems."""
         return FamilyTask({name: _at_step(part, step) for name, part in self.parts.items()})
 
     def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index`: number `index` of a part that a hash chooses, in proportion to the problem weights."""
+        """Return problem number `index`: a hash chooses the part by problem weight, which gives its own number `index`."""
         name = self._part_of(seed, index)
         return self._marked(name, self.parts[name].source.train_problem(seed, index))
 
     def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with its solution. InvalidInput where the part knows none."""
+        """Return `train_problem` with its solution. InvalidInput if the part has no solutions."""
         name = self._part_of(seed, index)
         source = self.parts[name].source
         if not isinstance(source, SolvedSource):
@@ -91,7 +92,7 @@ class FamilyTask:
         return replace(solved, problem=self._marked(name, solved.problem))
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """`count` held-out problems, one tested part after the other in turn: each gives as many, but for one, or all it has."""
+        """Return `count` held-out problems, alternating between the tested parts until a part has no more."""
         require_int("held_out_problems", count, 1)
         tested = [name for name, part in self.parts.items() if part.is_tested]
         shares = [len(range(place, count, len(tested))) for place in range(len(tested))]
@@ -104,7 +105,7 @@ class FamilyTask:
         return [problems[place] for problems, place in turns if place < len(problems)]
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Documents number `start` .. `start` + `count` - 1, each of a part that a hash chooses by the document weights."""
+        """Yield documents number `start` .. `start` + `count` - 1; a hash chooses each one's part by document weight."""
         names = [name for name, part in self.parts.items() if part.document_weight]
         weights = [self.parts[name].document_weight for name in names]
         for number in range(start, start + count):
@@ -112,7 +113,7 @@ class FamilyTask:
             yield from self.parts[name].source.documents(seed, number, 1)
 
     def of_domains(self, domains: Sequence[str]) -> FamilyTask:
-        """The parts of these domains alone, all of them asked from step 0 with their weights (1 where that is 0)."""
+        """Return a family of the parts in these domains, all used from step 0, with their weights (1 in place of 0)."""
         chosen = {
             name: replace(part, from_step=0, problem_weight=part.problem_weight or 1.0, is_tested=True)
             for name, part in self.parts.items()

@@ -1,7 +1,7 @@
-"""What stands in a file of rows, by its kind: JSON, CSV and Parquet become plain values, in their order.
+"""Parsers for row files: JSON, CSV and Parquet become plain values, in file order.
 
-Whatever is wrong is one line that names the file and the place. A byte-order mark, with which editors and spreadsheets of Windows
-begin a file, is no part of its text.
+Every error is one line that names the file and the place. A byte-order mark, which Windows editors and spreadsheets write at the
+start of a file, is removed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from r1_lightning.types.errors import InvalidInput
 
 BYTE_ORDER_MARK = "\ufeff"
 ROWS_AT_ONCE = 1024  # of a Parquet file
-REASON_CHARS = 200  # of what a library says
-_CSV_LIMIT = threading.Lock()  # held while Python's limit of a field is another than it was
+REASON_CHARS = 200  # of a library's error message
+_CSV_LIMIT = threading.Lock()  # held while the csv module's field limit, which is global, is changed
 
 
 def decoded(content: bytes, path: str, place: str = "") -> str:
-    """`content` as text, without a byte-order mark."""
+    """Decode `content` as UTF-8, without a byte-order mark."""
     try:
         return content.decode("utf-8").removeprefix(BYTE_ORDER_MARK)
     except UnicodeDecodeError as error:
@@ -32,7 +32,7 @@ def decoded(content: bytes, path: str, place: str = "") -> str:
 
 
 def parsed(text: str, where: str) -> Any:
-    """The JSON value that `text` is."""
+    """Parse `text` as JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -40,7 +40,7 @@ def parsed(text: str, where: str) -> Any:
 
 
 def json_array(text: str, path: Path) -> list[Any]:
-    """The items of one JSON array."""
+    """Return the items of one JSON array."""
     values = parsed(text, str(path))
     if not isinstance(values, list):
         raise InvalidInput(f"{path}: a JSON array of objects is needed, not {type(values).__name__}")
@@ -48,7 +48,7 @@ def json_array(text: str, path: Path) -> list[Any]:
 
 
 def csv_rows(text: str, path: Path) -> list[Any]:
-    """A first line with the fields' names, then rows of as many values; all values are text."""
+    """Parse CSV with a header line; every row must have as many values as the header, and all values are text."""
     lines = _csv_lines(text, path)
     names = lines[0] if lines else []
     _check_distinct(names, path)
@@ -59,7 +59,7 @@ def csv_rows(text: str, path: Path) -> list[Any]:
 
 
 def _csv_lines(text: str, path: Path) -> list[list[str]]:
-    """Python's limit of a field holds for the whole process: it is lifted for one text at a time, and then as it was."""
+    """Parse CSV without a field limit; the csv module's limit is global, so it is lifted under a lock and then restored."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines: list[list[str]] = []
     start = 1
@@ -84,7 +84,7 @@ def _check_distinct(names: Sequence[str], path: Path) -> None:
 
 
 def parquet_rows(path: Path) -> Iterator[Any]:
-    """The rows of a Parquet file, so many at a time."""
+    """Yield the rows of a Parquet file, reading `ROWS_AT_ONCE` at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,7 +102,7 @@ def parquet_rows(path: Path) -> Iterator[Any]:
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON has them; dates, which column formats infer or keep, become text again."""
+    """Convert a value to JSON types; dates, which column formats infer or store, become text."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -113,7 +113,7 @@ def plain(value: Any) -> Any:
 
 
 def characters(value: Any) -> int:
-    """Of all texts in `value`, however deep."""
+    """Count the characters of all texts in `value`, at any depth."""
     count, left = 0, [value]
     while left:
         item = left.pop()

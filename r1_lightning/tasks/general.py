@@ -1,11 +1,11 @@
-"""The miniature's general data: short requests, good and bad replies, and pairs of them that a reward model can learn from.
+"""The miniature's general data: short requests, good and bad replies, and preference pairs for a reward model.
 
-What is asked and how good a reply is: `tasks/general_text.py`. The true quality stands beside the learned score and never in its
-place: `rewards/known_quality.py` reads it in an evaluation, `GeneralPreferences` orders its pairs by it, as people's judgements do
-in the paper (R1v2 section 3.1: helpfulness).
+`tasks/general_text.py` writes the requests and defines the quality of a reply. No policy is trained on this true quality:
+`rewards/known_quality.py` logs it next to the learned reward, and `GeneralPreferences` orders its pairs by it, as people's
+judgements do in the paper (R1v2 section 3.1: helpfulness).
 
-**Held-out by construction.** A request is known by its kind and the numbers of its words, in either language. A hash of that says
-on which side of the wall it stands; replies, also those off the topic, are about requests of the same side.
+**Held-out by construction.** The key of a request is its kind and the indices of its words, in either language. A hash of the key
+decides the side of the train/test split; replies, also those off the topic, are about requests of the same side.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from r1_lightning.types.text import Language, Preference, Problem
 HELD_OUT_SEED = 20_261_124
 MAX_LEVEL = 3
 NEEDS = "needs"  # the key in a problem's metadata
-MIN_QUALITY_GAP = 0.2  # of a pair: below it the better one is a matter of taste
+MIN_QUALITY_GAP = 0.2  # between the replies of a pair; below it the preference would be a matter of taste
 
 
 @dataclass(frozen=True)
 class GeneralTask(LevelledTask[Request]):
     """The problem source (see `types/text.py`) of requests of level `min_level` .. `max_level`.
 
-    A problem's answer is a good reply, one of many; no rule for answers can judge another one. `wrong_share` is how many of the
-    corpus's replies have a fault.
+    A problem's answer is one good reply of many, so comparing other replies with it says nothing. `wrong_share` is the share of the
+    corpus's replies that have a fault.
     """
 
     content_version: ClassVar[str] = "general-1"
     stream: ClassVar[str] = "general"
-    things: ClassVar[str] = "requests"
+    item_plural: ClassVar[str] = "requests"
     held_out_seed: ClassVar[int] = HELD_OUT_SEED
 
     def draw(self, rng: random.Random) -> Request:
@@ -52,14 +52,14 @@ class GeneralTask(LevelledTask[Request]):
         return may_test_on(request)
 
     def solve(self, rng: random.Random, request: Request, language: Language) -> Solved:
-        """With a thought and a good reply."""
+        """Return the request as a problem, with a thought and a good reply."""
         reply = write_reply(rng, request, language, "good", request)
         metadata = {NEEDS: request.needs(language).to_json()}
         problem = Problem(request.question(language), reply, request.key(), language, request.level, metadata)
         return Solved(problem, (care(request, language),), is_prose=True, summary=reply)
 
     def document(self, rng: random.Random) -> str:
-        """A request and a reply, good or not."""
+        """Return a document: a request with a good or a bad reply."""
         request, language = self.draw_training(rng), rng.choice(LANGUAGES)
         fault = rng.choice(FAULTS[1:]) if rng.random() < self.wrong_share else "good"
         reply = write_reply(rng, request, language, fault, self.draw_training(rng))
@@ -68,9 +68,9 @@ class GeneralTask(LevelledTask[Request]):
 
 @dataclass(frozen=True)
 class GeneralPreferences(GeneratedPreferences):
-    """Endless pairs of replies to one request; the chosen one is better by `MIN_QUALITY_GAP` or more.
+    """An endless source of reply pairs; the chosen reply's quality is higher by `MIN_QUALITY_GAP` or more.
 
-    With `reasoned_share` both replies stand in answer blocks, after the same thought, as R1-Zero's form has it.
+    In `reasoned_share` of the pairs both replies stand in answer blocks after the same thought, as in R1-Zero's form.
     """
 
     min_level: int = 1
@@ -104,15 +104,15 @@ class GeneralPreferences(GeneratedPreferences):
 
 
 def may_train_on(request: Request) -> bool:
-    """True where the request is not held out."""
+    """True if the request is not held out."""
     return not may_test_on(request)
 
 
 def may_test_on(request: Request) -> bool:
-    """True where the request is held out."""
+    """True if the request is held out."""
     return is_held_out_key(request.key())
 
 
 def quality_of(problem: Problem, reply: str) -> float:
-    """The true quality, 0..1, of what `reply` says to its reader. InvalidInput for a problem that is no request of this task."""
+    """Return the true quality of `reply`, 0..1. InvalidInput if `problem` is not a request of this task."""
     return quality(Needs.from_json(problem.metadata.get(NEEDS, "")), problem.language, reply)

@@ -1,12 +1,12 @@
-"""Short requests that have no reference answer, what people reply to them, and how good a reply is by a stated rule.
+"""Short requests without a reference answer, typical replies to them, and a rule for the quality of a reply.
 
-Real preferences come from people; here they come from a rule, so that a learned reward can be laid beside the truth. A request asks
-for *pieces* (a name, a thing, a greeting) or for a number of *items* of a kind. The quality of a reply, in 0..1, is
+Real preferences come from people; here they come from a rule, so that a learned reward can be compared with the truth. A request
+asks for *pieces* (a name, a thing, a greeting) or for a number of *items* of a kind. The quality of a reply, in 0..1, is
 
-    done x manners:    done = share of the pieces and items that are there;   manners = 1 polite, 0.7 plain, 0.2 rude
+    done x manners:    done = share of the requested pieces and items in the reply;   manners = 1 polite, 0.7 plain, 0.2 rude
 
-and 0 where the reply is in the wrong language. More items than were asked for, and more words than anybody needs, count against
-`done`. The rule reads nothing but the request and the reply, whoever wrote it.
+and 0 for a reply in the wrong language. Surplus items and excessive length reduce `done`. The rule depends on the request and the
+reply alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Language
 
 POLITE, PLAIN, RUDE = 1.0, 0.7, 0.2
-MAX_WORDS = 40  # a Chinese word is one character; every good reply is shorter
-# How a reply may go wrong; `plain` and `good` are the two that do not.
+MAX_WORDS = 40  # every good reply is shorter; a Chinese word is one character
+# The ways in which a reply can be faulty; `plain` and `good` are the two without a fault.
 FAULTS = ("good", "plain", "rude", "incomplete", "too_short", "off_topic", "wrong_language")
 
 _POLITE_WORDS = {
@@ -40,7 +40,7 @@ _SHORT = {"en": ("Ok.", "Done.", "Yes."), "zh": ("好。", "行。", "嗯。")}
 
 
 class Form(NamedTuple):
-    """One kind of request. What stands in [] in the reply may be left out; of the `marker` words a reply must hold one."""
+    """One kind of request. Text in [] in the reply is optional; a reply must contain one of the `marker` words."""
 
     level: int
     slots: tuple[tuple[str, Words], ...]
@@ -93,7 +93,7 @@ _CARE = {
 
 
 class Request(NamedTuple):
-    """`kind` is a key of FORMS, or "list"; `places` are the numbers of the words in its slots; of a list, the kind and how many."""
+    """A request: `kind` is a key of FORMS, or "list"; `places` are its slots' word indices, for a list (kind of item, count)."""
 
     kind: str
     places: tuple[int, ...]
@@ -106,18 +106,18 @@ class Request(NamedTuple):
         return f"{self.kind}:" + ",".join(map(str, self.places))
 
     def slots(self, language: Language) -> dict[str, str]:
-        """The words, by the name of the slot."""
+        """Return the words, by slot name."""
         form = FORMS[self.kind]
         return {name: words[language][place] for (name, words), place in zip(form.slots, self.places, strict=True)}
 
     def question(self, language: Language) -> str:
-        """The request, without its final mark."""
+        """Return the request's text without its final mark."""
         if self.kind == "list":
             return _LIST_QUESTION[language].format(self.places[1], KINDS[language][self.places[0]])
         return FORMS[self.kind].question[language].format(**self.slots(language))
 
     def needs(self, language: Language) -> Needs:
-        """What a reply must hold."""
+        """Return the requirements of a reply."""
         if self.kind == "list":
             return Needs(items=MEMBERS[language][self.places[0]], count=self.places[1])
         return Needs((FORMS[self.kind].marker[language], *((word,) for word in self.slots(language).values())))
@@ -125,7 +125,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a reply must hold: a word of each of the `pieces`, and `count` different ones of the `items`."""
+    """The requirements of a reply: one word of each of the `pieces`, and `count` different `items`."""
 
     pieces: tuple[tuple[str, ...], ...] = ()
     items: tuple[str, ...] = ()
@@ -137,7 +137,7 @@ class Needs:
 
     @classmethod
     def from_json(cls, text: str) -> Needs:
-        """What `to_json` wrote. `InvalidInput` for anything else."""
+        """Parse the output of `to_json`. `InvalidInput` for anything else."""
         try:
             data: Any = json.loads(text)
             pieces = tuple(tuple(map(str, piece)) for piece in data["pieces"])
@@ -147,7 +147,7 @@ class Needs:
 
 
 def quality(needs: Needs, language: Language, reply: str) -> float:
-    """How good a reply is, in 0..1, by the rule above; `reply` is what is said to the reader, without thinking and tags."""
+    """Return the quality of a reply in 0..1 by the rule above; `reply` has neither thinking nor tags."""
     if language_of(reply) != language:
         return 0.0
     said = sum(any(_holds(reply, word) for word in piece) for piece in needs.pieces)
@@ -160,7 +160,7 @@ def quality(needs: Needs, language: Language, reply: str) -> float:
 
 
 def draw_request(rng: random.Random, min_level: int, max_level: int) -> Request:
-    """A request of level `min_level` .. `max_level`, every kind of that level as often."""
+    """Draw a request of level `min_level` .. `max_level`; all kinds of these levels are equally likely."""
     while True:
         kind = rng.choice((*FORMS, "list"))
         if kind == "list":
@@ -174,7 +174,7 @@ def draw_request(rng: random.Random, min_level: int, max_level: int) -> Request:
 
 
 def write_reply(rng: random.Random, request: Request, language: Language, fault: str, other: Request) -> str:
-    """A reply of the kind `fault` (see FAULTS); `other` is what a reply off the topic is about."""
+    """Write a reply with the fault `fault` (see FAULTS); an off-topic reply answers the request `other`."""
     if fault == "too_short":
         return rng.choice(_SHORT[language])
     if fault == "wrong_language":
@@ -186,7 +186,7 @@ def write_reply(rng: random.Random, request: Request, language: Language, fault:
 
 
 def care(request: Request, language: Language) -> str:
-    """A sentence of thinking before a good reply."""
+    """Return a sentence of thinking before a good reply."""
     if request.kind == "list":
         words: Sequence[str] = (str(request.places[1]), KINDS[language][request.places[0]])
     else:
@@ -215,7 +215,7 @@ def _manners(reply: str, language: Language) -> float:
 
 
 def _holds(text: str, word: str) -> bool:
-    """A Chinese word anywhere, an English one as a whole word, whatever its case."""
+    """True if `text` contains `word`: a Chinese word anywhere, an English one as a whole word in any case."""
     if word.isascii():
         return re.search(rf"(?<![a-z]){re.escape(word.casefold())}(?![a-z])", text.casefold()) is not None
     return word in text

@@ -1,10 +1,11 @@
-"""What every generated task does alike: an endless training stream, a held-out set, a corpus, and the wall between them.
+"""The base class of generated tasks: an endless training stream, a held-out set, a corpus, and the train/test split.
 
-A task says how it draws a *thing* (an equation, an order, a request), on which side of the wall it stands, and how it becomes a
-problem with its solution. All else is here: number n of a stream is a function of (stream, seed, n) alone; training draws until a
-thing may be trained on, the held-out set until it has found as many distinct ones as are asked for, the same for every seed.
+A task defines how to draw an *item* (an equation, an order, a request), on which side of the train/test split it lies, and how to
+turn it into a problem with its solution. This class does the rest: number n of a stream is a function of (stream, seed, n) alone;
+training draws until an item may be trained on, the held-out set until it has the requested number of distinct items, the same for
+every seed.
 
-`ArithmeticTask` is older and keeps its own streams, because its texts are what trained models were made of.
+`ArithmeticTask` is older and keeps its own streams, because existing models were trained on its texts.
 """
 
 from __future__ import annotations
@@ -21,49 +22,49 @@ from r1_lightning.text.language import LANGUAGES
 from r1_lightning.types.errors import InvalidInput, require_int, require_number
 from r1_lightning.types.text import Language, PreferenceItem, Problem
 
-# At least one draw in 64 may be tested on; far more than this are needed only where there are no more.
+# At least one draw in 64 may be tested on; if this many draws find no new problem, there are no more.
 DRAWS_PER_HELD_OUT_PROBLEM = 1_000
 
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
 
-class GeneratedTask(ABC, Generic[Thing]):
-    """The `ProblemSource` and `SolvedSource` of things that are drawn.
+class GeneratedTask(ABC, Generic[Item]):
+    """The `ProblemSource` and `SolvedSource` of randomly drawn items.
 
-    `stream` names the task's random streams, `things` what it draws in a message, `held_out_seed` belongs to the held-out set.
+    `stream` names the task's random streams, `item_plural` its items in messages; `held_out_seed` seeds the held-out set.
     """
 
     content_version: ClassVar[str]
     stream: ClassVar[str]
-    things: ClassVar[str]
+    item_plural: ClassVar[str]
     held_out_seed: ClassVar[int]
 
     @abstractmethod
-    def draw(self, rng: random.Random) -> Thing:
-        """Any thing that the settings allow."""
+    def draw(self, rng: random.Random) -> Item:
+        """Draw any item that the settings allow, of either side of the split."""
 
     @abstractmethod
-    def may_train_on(self, thing: Thing, /) -> bool:
-        """Whether neither the thing nor what is worked out on the way to it is held out."""
+    def may_train_on(self, item: Item, /) -> bool:
+        """True if neither the item nor any intermediate result of its solution is held out."""
 
     @abstractmethod
-    def may_test_on(self, thing: Thing, /) -> bool:
-        """Whether it is held out."""
+    def may_test_on(self, item: Item, /) -> bool:
+        """True if the item is held out."""
 
     @abstractmethod
-    def solve(self, rng: random.Random, thing: Thing, language: Language, /) -> Solved:
-        """A problem about it, with its solution."""
+    def solve(self, rng: random.Random, item: Item, language: Language, /) -> Solved:
+        """Return a problem about the item, with its solution."""
 
     @abstractmethod
     def document(self, rng: random.Random) -> str:
-        """One pre-training document."""
+        """Return one pre-training document."""
 
     def train_problem(self, seed: int, index: int) -> Problem:
         """Problem number `index` of the endless training stream of `seed`."""
         return self.solved_problem(seed, index).problem
 
     def solved_problem(self, seed: int, index: int) -> Solved:
-        """The same with its solution."""
+        """Return `train_problem` with its solution."""
         return self.solved_training(keyed_random(self.stream, "train", seed, index))
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
@@ -71,31 +72,31 @@ class GeneratedTask(ABC, Generic[Thing]):
         rng = keyed_random(self.stream, "held-out", self.held_out_seed)
 
         def draw(language: Language) -> Problem | None:
-            thing = self.draw(rng)
-            return self.solve(rng, thing, language).problem if self.may_test_on(thing) else None
+            item = self.draw(rng)
+            return self.solve(rng, item, language).problem if self.may_test_on(item) else None
 
-        return distinct_held_out(draw, count, DRAWS_PER_HELD_OUT_PROBLEM, self.things)
+        return distinct_held_out(draw, count, DRAWS_PER_HELD_OUT_PROBLEM, self.item_plural)
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """Pre-training documents, numbered, each a function of (seed, number)."""
+        """Yield pre-training documents, each a function of (seed, number)."""
         for number in range(start, start + count):
             yield self.document(keyed_random(self.stream, "document", seed, number))
 
-    def draw_training(self, rng: random.Random) -> Thing:
-        """A thing that may be trained on."""
+    def draw_training(self, rng: random.Random) -> Item:
+        """Draw an item that may be trained on."""
         while True:
-            thing = self.draw(rng)
-            if self.may_train_on(thing):
-                return thing
+            item = self.draw(rng)
+            if self.may_train_on(item):
+                return item
 
     def solved_training(self, rng: random.Random) -> Solved:
-        """The same with its solution, in a language drawn after it."""
+        """Draw an item that may be trained on, then a language, and return its problem with the solution."""
         return self.solve(rng, self.draw_training(rng), rng.choice(LANGUAGES))
 
 
 @dataclass(frozen=True)
-class LevelledTask(GeneratedTask[Thing]):
-    """A generated task of level `min_level` .. `max_level`, at most `top_level`; `wrong_share` of its corpus's answers is wrong."""
+class LevelledTask(GeneratedTask[Item]):
+    """A generated task with levels `min_level` .. `max_level`; `wrong_share` of its corpus's answers are wrong."""
 
     min_level: int = 1
     max_level: int = 3
@@ -109,7 +110,7 @@ class LevelledTask(GeneratedTask[Thing]):
 
 
 class GeneratedPreferences(ABC):
-    """A `PreferenceSource` of endless items; `stream` and `held_out_seed` as in `GeneratedTask`."""
+    """An endless `PreferenceSource`; `stream` and `held_out_seed` are as in `GeneratedTask`."""
 
     content_version: ClassVar[str]
     stream: ClassVar[str]
@@ -117,14 +118,14 @@ class GeneratedPreferences(ABC):
 
     @abstractmethod
     def item(self, rng: random.Random, is_held_out: bool) -> PreferenceItem:
-        """One item, on the side of the wall that is asked for."""
+        """Return one item of the test split if `is_held_out`, else of the training split."""
 
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
-        """Items 0 .. `wanted` - 1 of `seed`."""
+        """Return items 0 .. `wanted` - 1 of `seed`."""
         return [self.item(keyed_random(self.stream, seed, index), is_held_out=False) for index in range(wanted)]
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
-        """The first `count` held-out items, the same for every seed."""
+        """Return the first `count` held-out items, the same for every seed."""
         stream = f"held-out-{self.stream}"
         return [self.item(keyed_random(stream, self.held_out_seed, index), is_held_out=True) for index in range(count)]
 
@@ -132,9 +133,9 @@ class GeneratedPreferences(ABC):
 def distinct_held_out(
     draw: Callable[[Language], Problem | None], count: int, draws_each: int, what: str
 ) -> list[Problem]:
-    """The first `count` distinct problems that `draw` gives (None: a draw that may not be tested on), languages alternating.
+    """Return the first `count` distinct problems of `draw` (None: not a test item), languages alternating.
 
-    Raises InvalidInput where `draws_each` draws for each did not find as many.
+    Raises InvalidInput if `count` * `draws_each` draws do not find as many.
     """
     require_int("held_out_problems", count, 1)
     problems: dict[str, Problem] = {}

@@ -1,9 +1,9 @@
 """GSM8K: grade-school word problems as a problem source (Cobbe et al. 2021, arXiv:2110.14168; MIT licence).
 
-A folder with `train.jsonl` and `test.jsonl`, one object per line with a `question` and an `answer`; the answer holds
+Reads a folder with `train.jsonl` and `test.jsonl`, one object per line with a `question` and an `answer`; the answer holds
 the worked steps with calculator annotations such as <<48/2=24>>, and a last line `#### 24`.
 
-`GSM8KTask` is `DatasetTask` over that folder, read at once.
+`GSM8KTask` is a `DatasetTask` over that folder that reads the files at construction.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class GSM8KTask(DatasetTask):
     """The `ProblemSource` of GSM8K.
 
     Args:
-        folder: where the two files lie.
+        folder: the folder with the two files.
 
     Raises:
-        InvalidInput: a file is missing or empty, or a line is not what it should be; the message names file and line.
+        InvalidInput: a file is missing or empty, or a line is malformed; the message names file and line.
     """
 
     def __init__(self, folder: str) -> None:
@@ -60,4 +60,4 @@ class GSM8KTask(DatasetTask):
             Rows(str(Path(folder) / f"{name}.jsonl"), max_row_chars=MAX_LINE_CHARS) for name in ("train", "test")
         )
         super().__init__(GSM8K(), train, test)
-        _ = self._content  # a bad file is named now
+        _ = self._content  # reads the files now, so that a bad one raises here

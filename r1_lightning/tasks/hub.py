@@ -1,8 +1,8 @@
-"""Data sets of the hub: `datasets` fetches and caches them, and an address that does not answer is known as such in seconds.
+"""Loads data sets from the HuggingFace hub through `datasets`, and detects a missing network within seconds.
 
-`huggingface_hub` tries a request six times and waits longer each time, and `datasets` makes several such requests: without a
-network the first word came after 47 s. So the address is asked once, before anything else. Where it is silent, the library is told
-that it is offline: what it has cached still serves, and what it has not is refused at once.
+`huggingface_hub` retries a request six times with growing delays, and `datasets` makes several requests: without a network the
+first message appeared after 47 s. So one request tests the hub's address first. If the hub does not answer, the library is switched
+to offline mode: cached data sets still load, others fail at once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-ANSWER_S = 5.0  # a single answer takes well below a second, over a satellite about one
-DEADLINE_S = 8.0  # looking a name up is not bounded by the limit above
+ANSWER_S = 5.0  # timeout of the request; an answer takes well below a second, over a satellite about one
+DEADLINE_S = 8.0  # total limit, because ANSWER_S does not bound the name lookup
 
 
 def load(name: str, config: str | None, split: str, revision: str | None, files: Sequence[str]) -> Iterable[Any]:
-    """The rows of one split, or of the named JSON `files` alone; no code of the data set is run. Raises what `datasets` raises."""
-    import datasets  # takes a second, and only the hub needs it
+    """Load the rows of one split, or of the named JSON `files` only; runs no code of the data set. Raises `datasets`' errors."""
+    import datasets  # here, because the import takes a second and only hub data sets need it
 
     with _offline_where_silent():
         if not files:
@@ -34,7 +34,7 @@ def load(name: str, config: str | None, split: str, revision: str | None, files:
 
 
 def answers() -> bool:
-    """Whether the hub's address says anything, an error too, within `DEADLINE_S` seconds."""
+    """True if the hub's address answers within `DEADLINE_S` seconds, even with an error."""
     import datasets
 
     heard: list[bool] = []
@@ -43,7 +43,7 @@ def answers() -> bool:
         try:
             with urlopen(f"{datasets.config.HF_ENDPOINT}/api/datasets?limit=1", timeout=ANSWER_S):
                 heard.append(True)
-        except HTTPError:  # a refusal is an answer, too
+        except HTTPError:  # an HTTP error is an answer, too
             heard.append(True)
         except (OSError, HTTPException, ValueError):
             return
@@ -56,7 +56,7 @@ def answers() -> bool:
 
 @contextmanager
 def _offline_where_silent() -> Iterator[None]:
-    """The libraries read the switch when they are imported and look at their copies of it afterwards, so these are turned."""
+    """Switch the libraries offline if the hub is silent; they copied the setting at import, so the copies are changed."""
     import datasets
 
     hub_constants: Any = datasets.config.constants  # huggingface_hub's own module

@@ -1,11 +1,11 @@
-"""LiveCodeBench (Jain et al. 2024, arXiv:2403.07974): contest problems with public and hidden tests, and the day they appeared.
+"""LiveCodeBench (Jain et al. 2024, arXiv:2403.07974): contest problems with public and hidden tests, and their publication dates.
 
-DeepSeek-R1 is measured on those from August 2024 to January 2025 (arXiv:2501.12948, section 3): `first_date` and `last_date`.
+DeepSeek-R1 is evaluated on the problems from August 2024 to January 2025 (arXiv:2501.12948, section 3): `first_date`, `last_date`.
 
-A row's tests are all of one type. "stdin": a whole program reads the input and prints the output. "functional": each line of the
-input is one argument as JSON, the output is the value as JSON, and the function's name stands in the row's `metadata`. Public
-tests are visible, private ones hidden; those are JSON, or a packed string that `pickled_text` takes out without unpickling.
-See `code_adaptors` for where questions depart from the published ones.
+A row's tests all have one type. "stdin": a program reads the input and prints the output. "functional": each line of the input is
+one argument as JSON, the output is the value as JSON, and the row's `metadata` names the function. Public tests are visible,
+private tests hidden; private tests are JSON, or a packed string that `pickled_text` reads without unpickling. `code_adaptors` lists
+how questions differ from the published ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Problem
 
 LEVELS = {"easy": 1, "medium": 2, "hard": 3}
-SETUP = "from typing import *"  # the signatures use List and Optional
+SETUP = "from typing import *"  # because the signatures use List and Optional
 _KINDS = {"stdin": "stdin", "functional": "call"}
 
 
@@ -34,7 +34,7 @@ class LiveCodeBench:
     """Rows with `question_content`, `starter_code`, `difficulty`, `contest_date`, and tests.
 
     Args:
-        first_date, last_date: days as "2024-08-01", both included; rows of other days are left out. None: no bound.
+        first_date, last_date: dates as "2024-08-01", both included; rows of other dates are skipped. None: no bound.
     """
 
     first_date: str | None = None
@@ -78,7 +78,7 @@ class LiveCodeBench:
 
 
 def _cases(row: Row, name: str, is_visible: bool) -> list[tuple[str, CodeCase]]:
-    """(kind, case) for each test of a field."""
+    """Return (kind, case) of each test in a field."""
     packed = row.value(name)
     text = packed if isinstance(packed, str) else json.dumps(packed)
     try:
@@ -103,7 +103,7 @@ def _cases(row: Row, name: str, is_visible: bool) -> list[tuple[str, CodeCase]]:
 
 
 def _any_text(test: Row, name: str) -> str:
-    """Text that may be empty or blank: a program may print nothing."""
+    """Return a string that may be empty or blank, because a program may print nothing."""
     value = test.value(name)
     return value if isinstance(value, str) and not value.strip() else test.text(name)
 
@@ -118,7 +118,7 @@ def _function_name(row: Row) -> str:
 
 
 def _signature(row: Row) -> str:
-    """`def f(nums: List[int]) -> int:` of a starter code that has it as a method of a class and without a body."""
+    """Return `def f(nums: List[int]) -> int:` from a starter code, where it is a method of a class without a body."""
     starter, name = row.text("starter_code"), _function_name(row)
     try:
         nodes = list(ast.walk(ast.parse(starter.rstrip() + " pass\n")))
@@ -133,7 +133,7 @@ def _signature(row: Row) -> str:
 
 
 def _day(text: object) -> str | None:
-    """`text` if it is a day in ISO form, so that days compare as text."""
+    """Return `text` if it is an ISO date (ISO dates compare as text), else None."""
     try:
         return datetime.date.fromisoformat(str(text)).isoformat() if len(str(text)) == 10 else None
     except ValueError:

@@ -1,13 +1,12 @@
-"""Problems of several kinds in one stream, in shares that may change with the optimizer step.
+"""Mixes several problem sources into one stream, with weights that may change with the optimizer step.
 
-R1's second RL stage runs 1,700 steps and takes general data and preference rewards in only for the last 400 (R1v2 section 3.2.2),
-because longer training against a reward model invites reward hacking (B.5). So each part of a mixture has a `weight`, a step from
-which it is there, and a `domain`, by which rewards know what they judge (`rewards/on_domain.py`).
+R1's second RL stage runs 1,700 steps and adds general data and preference rewards only for the last 400 (R1v2 section 3.2.2),
+because longer training against a reward model invites reward hacking (B.5). So each part of a mixture has a `weight`, the step from
+which it is active, and a `domain`, by which rewards select their problems (`rewards/on_domain.py`).
 
-Everything stays a function of (seed, index, step): a hash of (seed, index) chooses the part, in proportion to the weights of those
-that are there, and the part gives its own problem number `index`. A part's stream is therefore thinned out: over a finite file, a
-pass of its own does not show each row exactly once. The first part is the main one: from it come the held-out problems and the
-pre-training documents.
+A problem is a function of (seed, index, step): a hash of (seed, index) chooses an active part in proportion to the weights, and the
+part gives its own problem number `index`. So a part's numbers are used with gaps, and a pass over a finite file does not show
+each row exactly once. Held-out problems and pre-training documents come from the first part.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from r1_lightning.types.errors import require, require_int, require_number
 from r1_lightning.types.text import Problem, ProblemSource
 
 DOMAIN = "domain"  # the key in a problem's metadata
-REASONING = "reasoning"  # the kind of data of a problem that names none
+REASONING = "reasoning"  # the domain of a problem that names none
 
 
 @dataclass(frozen=True)
 class MixturePart:
-    """One source: its share among the parts that are there, the optimizer step from which it is, the kind of its problems."""
+    """One source: its weight among the active parts, the optimizer step from which it is active, and its domain."""
 
     source: ProblemSource
     weight: float = 1.0
@@ -39,9 +38,9 @@ class MixturePart:
 
 
 class MixtureTask:
-    """The `ProblemSource` and `ScheduledSource` of several `parts`, a list or a mapping whose values count.
+    """The `ProblemSource` and `ScheduledSource` of several `parts` (a list, or a mapping, of which the values are used).
 
-    Asked without a step it is the mixture of step 0. InvalidInput for no part, and where the first one is not there from step 0.
+    Before `at_step` it is the mixture of step 0. Raises InvalidInput without parts, or if the first is not active from step 0.
     """
 
     def __init__(self, parts: Sequence[MixturePart] | Mapping[str, MixturePart]) -> None:
@@ -52,15 +51,15 @@ class MixtureTask:
 
     @property
     def content_version(self) -> str:
-        """Of the parts, in their order."""
+        """The content versions of the parts, in order."""
         return "mixture-1(" + ", ".join(part.source.content_version for part in self.parts) + ")"
 
     def at_step(self, step: int) -> ProblemSource:
-        """The mixture of the parts that are there at optimizer step `step`."""
+        """Return the mixture of the parts that are active at optimizer step `step`."""
         return MixtureTask([replace(part, from_step=0) for part in self.parts if part.from_step <= step])
 
     def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index`: of a part drawn by its weight, and marked with the part's domain."""
+        """Return problem number `index` from a part drawn by weight, marked with the part's domain."""
         there = [part for part in self.parts if part.from_step == 0]
         rng = keyed_random("mixture", seed, index)
         (part,) = rng.choices(there, [part.weight for part in there])
@@ -72,7 +71,7 @@ class MixtureTask:
         return self.parts[0].source.held_out_problems(count)
 
     def place_of(self, problem: Problem) -> str:
-        """Where a problem's row stands, of a part that knows; or ""."""
+        """Return the place of a problem's row from the part that knows it, or ""."""
         places = (getattr(part.source, "place_of", lambda problem: "")(problem) for part in self.parts)
         return next(filter(None, places), "")
 

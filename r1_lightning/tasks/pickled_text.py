@@ -1,9 +1,8 @@
-"""The one string inside a pickle, taken out without unpickling.
+"""Reads the one string inside a pickle without unpickling it.
 
-LiveCodeBench publishes its hidden tests as base64 of zlib of a pickle of a string of JSON. Unpickling runs what the pickle says,
-which may be any program. A pickle of a string, however, is a few opcodes: where the protocol starts, the string, a note to remember
-it, the end. `pickletools` (of the standard library) lists opcodes and runs none, so the string can be read off the list, and a
-pickle with any other opcode is refused.
+LiveCodeBench publishes its hidden tests as base64 of zlib of a pickle of a JSON string. Unpickling can run any program. But the
+pickle of a string has few opcodes: the protocol's start, the string, its memo entry, the end. `pickletools` (standard library)
+lists opcodes without running them, so the string can be read from the list; a pickle with any other opcode is refused.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import zlib
 
 STRING_OPCODES = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"})
 QUIET_OPCODES = frozenset({"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"})
-MAX_BYTES = 2**30  # of the unpacked pickle: a small archive may unpack to anything
+MAX_BYTES = 2**30  # of the decompressed pickle: a small archive may expand to any size
 
 
 def packed_text(packed: str, max_bytes: int = MAX_BYTES) -> str:
-    """The string in base64 of zlib of a pickle. Raises `ValueError` for anything that is not exactly that."""
+    """Return the string from base64 of zlib of its pickle. Raises `ValueError` for any other content."""
     try:
         compressed = base64.b64decode(packed, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -35,7 +34,7 @@ def packed_text(packed: str, max_bytes: int = MAX_BYTES) -> str:
 
 
 def pickled_text(content: bytes) -> str:
-    """The string that a pickle consists of. Raises `ValueError` where it holds anything else; nothing of it is run."""
+    """Return the string of a pickle that holds nothing else, without running any of it; otherwise raise `ValueError`."""
     texts, end = [], 0
     try:
         for opcode, argument, position in pickletools.genops(content):

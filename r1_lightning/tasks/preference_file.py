@@ -1,15 +1,15 @@
-"""Preferences from a file: one JSON object per line, pairs or single responses with a label.
+"""Reads preferences from a file, one JSON object per line: pairs, or single responses with a label.
 
-    {"prompt": "...", "chosen": "...", "rejected": "..."}        pairs (helpful), as TRL's preference format has them
-    {"prompt": "...", "chosen": [messages], "rejected": [messages]}   pairs as UltraFeedback has them; TRL's without a prompt, too
+    {"prompt": "...", "chosen": "...", "rejected": "..."}        pairs (helpful) in TRL's preference format
+    {"prompt": "...", "chosen": [messages], "rejected": [messages]}   pairs in UltraFeedback's format, or TRL's without a prompt
     {"prompt": "...", "response": "...", "label": true}          single responses (safety): true, false, "safe" or "unsafe"
 
-All rows are of one kind. A pair may hold `chosen_score` and `rejected_score` (`score_chosen`, `score_rejected`), a judge's; R1
-keeps pairs whose scores differ by more than 1 (R1v2 section 3.1), and the data module does the same. One prompt in
-`held_out_one_in`, by a hash of the prompt alone, is never trained on, so that two rows with one prompt stand on the same side.
-Other fields are not looked at, and any other file that `tasks.rows` reads (.json, .csv, .parquet) serves as well.
+A file has either pairs or single responses. A pair may have a judge's `chosen_score` and `rejected_score` (`score_chosen`,
+`score_rejected`); R1 keeps pairs whose scores differ by more than 1 (R1v2 section 3.1), and the data module does the same. A hash
+of the prompt alone holds out one prompt in `held_out_one_in`, so that rows with the same prompt are on the same side of the
+train/test split. Other fields are ignored. Every other file type that `tasks.rows` reads (.json, .csv, .parquet) works, too.
 
-The prompts of such a file are also what RL on general data asks: `PromptFile` is a problem source without answers.
+RL on general data uses the prompts of such a file: `PromptFile` is a problem source without answers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from r1_lightning.text.language import question_language
 from r1_lightning.types.errors import InvalidInput, require, require_int
 from r1_lightning.types.text import LabelledResponse, Language, Preference, PreferenceItem, Problem
 
-FORMAT_VERSION = 2  # goes up when the same file would give other items
-PROMPTS_VERSION = 2  # the same of `PromptFile`
+FORMAT_VERSION = 2  # increment it when the same file gives other items
+PROMPTS_VERSION = 2  # increment it when the same file gives other prompts (`PromptFile`)
 LABELS = {True: True, False: False, "safe": True, "unsafe": False}
 PAIR_FIELDS, SINGLE_FIELDS = ("prompt", "chosen", "rejected"), ("prompt", "response", "label")
 FIELD = "data.preferences.file"
@@ -37,9 +37,9 @@ SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")
 
 
 class PreferenceFile:
-    """A `PreferenceSource` of `file`, which is read when it is first asked.
+    """A `PreferenceSource` of `file`, read on first use.
 
-    Raises InvalidInput, when asked, for a file that cannot be read and a line that is not what it should be, by file and line.
+    Reading raises InvalidInput, with file and line, for an unreadable file or a malformed line.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class PreferenceFile:
         return f"preferences-{FORMAT_VERSION}-{bytes_digest(self.path)}"
 
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
-        """Every item that is not held out; shuffling is the data module's business."""
+        """Return every item that is not held out, in file order; the data module shuffles."""
         found = [item for item in self._items if not self._is_held_out(item.question)]
         require(bool(found), FIELD, str(self.path), "every prompt of it is held out, none is left")
         return found
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:
-        """The first `count` held-out items, or all where there are fewer. InvalidInput where there is none."""
+        """Return the first `count` held-out items, or all if there are fewer. InvalidInput if there is none."""
         found = [item for item in self._items if self._is_held_out(item.question)][:count]
         allowed = f"of its prompts, by a hash 1 in {self.held_out_one_in} is held out, and none of these few is"
         require(bool(found), FIELD, str(self.path), allowed)
@@ -79,11 +79,10 @@ class PreferenceFile:
 
 
 class PromptFile:
-    """A `ProblemSource` of the `prompt` fields of such a file: questions without an answer, for rewards by a model.
+    """A `ProblemSource` of the `prompt` fields of such a file: questions without an answer, for model-based rewards.
 
-    A row may name its `language`, "en" or "zh"; otherwise the prompt is read.
-
-    There is nothing to test on, and no text to pre-train on: both raise InvalidInput.
+    A row may name its `language`, "en" or "zh"; otherwise it is detected from the prompt. Held-out problems and documents do not
+    exist and raise InvalidInput.
     """
 
     def __init__(self, file: str | None = None, folder: str | None = None, name: str | None = None) -> None:
@@ -95,7 +94,7 @@ class PromptFile:
         return f"prompts-{PROMPTS_VERSION}-{bytes_digest(self.path)}"
 
     def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem `index`: every pass over the file has an order of its own."""
+        """Return problem `index`; every pass over the file has its own order."""
         require_int("index", index, 0)
         turn, place = divmod(index, len(self._prompts))
         order = _order(f"{seed}/{turn}", len(self._prompts))
@@ -110,7 +109,7 @@ class PromptFile:
 
     @cached_property
     def _prompts(self) -> list[tuple[str, Language]]:
-        """Each prompt once, with its language: the one that its first row names, else the one it is written in."""
+        """Return each prompt once, with the language that its first row names, or else the detected one."""
         found: dict[str, Language] = {}
         for row in _rows(self.path):
             named, prompt = row.language(), row.text("prompt")
@@ -159,7 +158,7 @@ def _pair(row: Row, question: str, chosen: str, rejected: str) -> Preference:
 
 
 def _conversations(row: Row) -> tuple[str, str, str]:
-    """Question, better and worse reply of a pair whose replies are messages: alone, or behind the question that both answer."""
+    """Return question, chosen and rejected reply of a pair whose replies are message lists, with or without the question."""
     alone = len(row.value("chosen")) == 1
     if alone:
         asked, replies = prompt_of(row, "prompt"), [reply_in(row, name) for name in ("chosen", "rejected")]

@@ -1,13 +1,13 @@
-"""The miniature's code: small functions, described step by step in English or Chinese, written in Python, judged by running them.
+"""The miniature's programming task: small functions, described step by step in English or Chinese, judged by running them.
 
-"Write a function f of x: add 3, then multiply by 2" is answered by `def f(x): return 2*x+6`. Every such function is a line
-a*x+b, and its steps, `x+3` and `2*x+6`, are what a small model can do one at a time: as in `tasks/chains.py`, thinking has a
-price and a value. Any Python that computes the function is right; `(x+3)*2` is as good.
+"Write a function f of x: add 3, then multiply by 2" is answered by `def f(x): return 2*x+6`. Every such function is linear,
+a*x+b, and a small model can do its steps, `x+3` and `2*x+6`, one at a time: as in `tasks/chains.py`, reasoning has a price and a
+value. Any Python program that computes the function is right, `(x+3)*2` too.
 
-**Held-out by construction.** A function of two or more steps is known by (a, b), whatever steps lead to it. A hash of that
-says on which side of the wall it stands. A description is tested on only where its function is held out, and trained on only
-where no function that it passes through is, so that a tested function is never worked out in training, not even on the way to
-another. What is asked of three steps may begin with two that were trained on.
+**Held-out by construction.** The key of a function of two or more steps is (a, b), whatever its steps. A hash of the key decides
+the side of the train/test split. A description may be tested on only if its function is held out, and trained on only if none of
+its intermediate functions is, so that no training text computes a tested function, not even on the way to another. A test item
+of three steps may start with two steps that were trained on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from r1_lightning.text.reasoning_format import reasoned
 from r1_lightning.types.errors import require_choice, require_int, require_number
 from r1_lightning.types.text import Language, Problem
 
-MAX_SLOPE, MAX_OFFSET = 81, 199  # of any line on the way
+MAX_SLOPE, MAX_OFFSET = 81, 199  # of every intermediate function
 MAX_TERM, MAX_FACTOR = 19, 9
-TEST_INPUTS = (-7, 0, 1, 2, 10)  # two decide a line; the others decide what only looks like one
+TEST_INPUTS = (-7, 0, 1, 2, 10)  # two points determine a line; the others expose functions that are not linear
 
 _OPENING = {"en": "Write a function f of x: ", "zh": "写一个x的函数f："}
 _JOINT = {"en": ", then ", "zh": "，再"}
@@ -40,7 +40,7 @@ _WORDS = {
     "zh": {"+": "加{}", "-": "减{}", "*": "乘{}"},
 }
 _SAY = {"en": "It is {}.", "zh": "函数是{}。"}
-# Kinds of document and their shares, chosen as those of the arithmetic corpus are.
+# Document types and their shares, chosen like those of the arithmetic corpus.
 _KINDS = {"snippets": 0.30, "straight": 0.36, "reasoned": 0.17, "half_formatted": 0.10, "slip_noticed": 0.07}
 
 
@@ -51,13 +51,13 @@ class Line(NamedTuple):
     offset: int
 
     def after(self, step: Step) -> Line:
-        """This function, and then one more step."""
+        """Return this function followed by one more step."""
         if step.sign == "*":
             return Line(self.slope * step.number, self.offset * step.number)
         return Line(self.slope, self.offset + (step.number if step.sign == "+" else -step.number))
 
     def __str__(self) -> str:
-        """As Python: `x`, `2*x`, `x+3`, `2*x-6`."""
+        """Return the Python expression: `x`, `2*x`, `x+3`, `2*x-6`."""
         return ("x" if self.slope == 1 else f"{self.slope}*x") + (f"{self.offset:+d}" if self.offset else "")
 
     @property
@@ -66,7 +66,7 @@ class Line(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One operation: its sign, one of + - *, and its number."""
+    """One operation: its sign (+, - or *) and its number."""
 
     sign: str
     number: int
@@ -76,7 +76,7 @@ IDENTITY = Line(1, 0)
 
 
 def lines(steps: Sequence[Step]) -> list[Line]:
-    """The function after each step."""
+    """Return the function after each step."""
     passed, line = [], IDENTITY
     for step in steps:
         line = line.after(step)
@@ -85,22 +85,22 @@ def lines(steps: Sequence[Step]) -> list[Line]:
 
 
 def is_held_out(line: Line) -> bool:
-    """On which side of the wall a function stands; one that a single step makes (`x+3`, `2*x`) is a fact, and shared."""
+    """True if the function belongs to the test split; functions of a single step (`x+3`, `2*x`) are facts, shared by both sides."""
     return line.slope > 1 and line.offset != 0 and is_held_out_key(_name(line))
 
 
 def may_train_on(steps: Sequence[Step]) -> bool:
-    """True where no function of two or more steps on the way is held out."""
+    """True if no intermediate function of two or more steps is held out."""
     return not any(is_held_out(line) for line in lines(steps)[1:])
 
 
 def may_test_on(steps: Sequence[Step]) -> bool:
-    """True where the function itself is held out."""
+    """True if the function itself is held out."""
     return is_held_out(lines(steps)[-1])
 
 
 def draw_steps(rng: random.Random, minimum: int, maximum: int, max_term: int = MAX_TERM) -> tuple[Step, ...]:
-    """`minimum` .. `maximum` steps, sums (of at most `max_term`) and products in turn; every function on the way is small."""
+    """Draw `minimum` .. `maximum` steps, alternately sums (terms up to `max_term`) and products, within MAX_SLOPE, MAX_OFFSET."""
     while True:
         count, first = rng.randint(minimum, maximum), rng.randrange(2)
         steps = tuple(_draw_step(rng, (first + place) % 2 == 0, max_term) for place in range(count))
@@ -115,7 +115,7 @@ def _draw_step(rng: random.Random, is_product: bool, max_term: int) -> Step:
 
 
 def question_text(steps: Sequence[Step], language: str) -> str:
-    """The description, without its final mark."""
+    """Return the description without its final mark."""
     words = (_WORDS[language][step.sign].format(step.number) for step in steps)
     return _OPENING[language] + _JOINT[language].join(words)
 
@@ -125,7 +125,7 @@ def program(line: Line) -> str:
 
 
 def tests_of(line: Line) -> CodeTests:
-    """Calls of f, all hidden."""
+    """Return the test calls of f, all hidden."""
     cases = (CodeCase(json.dumps([x]), json.dumps(line.slope * x + line.offset)) for x in TEST_INPUTS)
     return CodeTests("call", tuple(cases), entry_point="f")
 
@@ -134,8 +134,8 @@ def tests_of(line: Line) -> CodeTests:
 class ProgramsTask(GeneratedTask[tuple[Step, ...]]):
     """The problem source (see `types/text.py`) of functions of `min_steps` .. `max_steps` steps.
 
-    Terms are at most `max_term`: with 9 no product is outside the times table. `wrong_share` is how many of the corpus's unreasoned
-    answers are wrong; `manner` how it thinks aloud (`tasks/step_text.py`).
+    Terms are at most `max_term`: with 9 all products are in the times table. `wrong_share` is the share of wrong answers among the
+    corpus's answers without reasoning; `manner` the style of its reasoning (`tasks/step_text.py`).
     """
 
     min_steps: int = 2
@@ -145,7 +145,7 @@ class ProgramsTask(GeneratedTask[tuple[Step, ...]]):
     manner: Manner = "mixed"
     content_version: ClassVar[str] = "programs-1"
     stream: ClassVar[str] = "programs"
-    things: ClassVar[str] = "programs"
+    item_plural: ClassVar[str] = "programs"
     held_out_seed: ClassVar[int] = 20_261_121
 
     def __post_init__(self) -> None:
@@ -165,7 +165,7 @@ class ProgramsTask(GeneratedTask[tuple[Step, ...]]):
         return may_test_on(steps)
 
     def solve(self, rng: random.Random, steps: Sequence[Step], language: Language) -> Solved:
-        """With the function after each step."""
+        """Return the problem; the solution's steps are the function after each step."""
         line = lines(steps)[-1]
         metadata = {TESTS: tests_of(line).to_json()}
         problem = Problem(question_text(steps, language), program(line), _name(line), language, len(steps), metadata)
@@ -191,7 +191,7 @@ def _name(line: Line) -> str:
 
 
 def _snippet(rng: random.Random, max_steps: int, max_term: int) -> str:
-    """One step from one line to the next, in words and in Python: the facts that a program is made of."""
+    """Return one step from one function to the next, in words and in Python: the facts of which a program consists."""
     language = rng.choice(LANGUAGES)
     while True:
         before = draw_steps(rng, 1, max_steps - 1, max_term)
@@ -224,7 +224,7 @@ def _slip_noticed(rng: random.Random, steps: Sequence[Step], language: str, mann
 
 
 def _near_miss(rng: random.Random, line: Line) -> Line:
-    """A wrong line of the kind people write, and never one that is held out: a tested function is not even a mistake."""
+    """Return a typical wrong function; never a held-out one, so that a tested function does not even occur as a mistake."""
     while True:
         wrong = Line(line.slope, line.offset + rng.choice((-10, -2, -1, 1, 2, 10)))
         if not is_held_out(wrong):

@@ -1,4 +1,4 @@
-r"""Any published row with a question and a reference answer, recognised by its fields: `task=rows`.
+r"""Adaptor for any published row with a question and a reference answer; the fields decide the format: `task=rows`.
 
     reward_model                           verl, DAPO-Math-17k, Skywork-OR1: read by `Verl`
     a conversation with a `ground_truth`   Open-Reasoner-Zero
@@ -6,9 +6,9 @@ r"""Any published row with a question and a reference answer, recognised by its 
     one of `QUESTIONS` and of `SOLUTIONS`  MATH, NuminaMath-CoT, MetaMath: the answer is in the solution's last box, after `####`,
                                            after "The answer is", or is the solution itself where that is a number
 
-An answer that ends in `#### 42` (GSM8K) is what stands behind the mark. Rows that NuminaMath marks as having no answer to compare
-("proof", "notfound") are left out, and so are rows whose answer is null. Where two columns could be the question, or hold different
-answers, a row is refused: `task=trl` with `task.source.adaptor.answer_field` says which one counts.
+Of an answer that ends in `#### 42` (GSM8K) the text after the mark counts. Rows that NuminaMath marks as having no answer to
+compare ("proof", "notfound") are skipped, and so are rows whose answer is null. A row raises an error if two columns could be the
+question, or hold different answers; `task=trl` with `task.source.adaptor.answer_field` then names the right column.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from r1_lightning.types.text import Language, Problem
 QUESTIONS = ("problem", "question", "prompt", "query", "instruction")
 ANSWERS = ("answer", "final_answer", "expected_answer", "ground_truth", "gold", "label")
 SOLUTIONS = ("solution", "generated_solution", "response")
-MISSING = ("proof", "notfound", "null", "none")  # what NuminaMath-1.5 and OpenR1-Math write where there is no answer
+MISSING = ("proof", "notfound", "null", "none")  # what NuminaMath-1.5 and OpenR1-Math write for a missing answer
 VERL, ORZ = "reward_model", "conversations"
 ALLOWED = f"a row has reward_model, or one of {', '.join(QUESTIONS)} with one of {', '.join((*ANSWERS, *SOLUTIONS))}"
 _SAID = re.compile(r"(?:the|final) answer is:?\s*(.+?)\s*\.?\s*$", re.IGNORECASE)
@@ -38,7 +38,7 @@ _SAID = re.compile(r"(?:the|final) answer is:?\s*(.+?)\s*\.?\s*$", re.IGNORECASE
 
 @dataclass(frozen=True)
 class AnyRow:
-    """Reads each row by the fields that hold something; `language` and `system` as in `TRL`."""
+    """Reads each row in the format that its non-empty fields decide; `language` and `system` are as in `TRL`."""
 
     language: Language | None = None
     system: SystemMessages = "show"
@@ -51,13 +51,13 @@ class AnyRow:
         require_choice("system", self.system, get_args(SystemMessages))
 
     def format_name(self, row: Row) -> str:
-        """What the row is taken for."""
+        """Return the name of the row's format."""
         if _holds(row, VERL):
             return VERL
         return f"{ORZ} with ground_truth" if _holds(row, ORZ) else " and ".join(_columns(row))
 
     def to_problem(self, row: Row) -> Problem | None:
-        """The problem, or None where the row has no answer to compare."""
+        """Return the problem, or None if the row has no answer to compare."""
         refuse_calls(row)
         if _holds(row, VERL):
             return Verl(self.language, self.system).to_problem(row)
@@ -77,7 +77,7 @@ def _holds(row: Row, name: str) -> bool:
 
 
 def _columns(row: Row) -> tuple[str, str]:
-    """The columns of the question and of the answer."""
+    """Return the names of the question's and the answer's columns."""
     questions = [name for name in QUESTIONS if _holds(row, name)]
     if not questions:
         _refuse(row, QUESTIONS)
@@ -89,12 +89,12 @@ def _columns(row: Row) -> tuple[str, str]:
         allowed = f"{answers[0]} holds another one (task=trl task.source.adaptor.answer_field says which one counts)"
         row.refuse(answers[1], row.fields[answers[1]], allowed)
     solutions = [name for name in SOLUTIONS if _holds(row, name)]
-    named = [name for name in ANSWERS if name in row.fields]  # and null: a row without an answer
+    named = [name for name in ANSWERS if name in row.fields]  # present but null: a row without an answer
     return questions[0], next(iter([*answers, *named[:1], *solutions]), "") or _refuse(row, (*ANSWERS, *SOLUTIONS))
 
 
 def _answer(row: Row, column: str) -> str | None:
-    """The reference in `column`; None where it says that there is none."""
+    """Return the reference answer in `column`; None if the column says that there is none."""
     value = row.fields[column]
     if value in (None, "") or (isinstance(value, str) and value.strip().casefold() in MISSING):
         return None
@@ -104,7 +104,7 @@ def _answer(row: Row, column: str) -> str | None:
 
 
 def worked_answer(row: Row, column: str) -> str:
-    """The answer at which a worked solution arrives. Raises `InvalidInput` where none is marked."""
+    """Return the final answer of a worked solution. Raises `InvalidInput` if the solution marks none."""
     text = row.text(column)
     boxed = boxed_answer(text)
     said = _SAID.search(text.strip().splitlines()[-1])
@@ -114,7 +114,7 @@ def worked_answer(row: Row, column: str) -> str:
 
 
 def _orz(row: Row) -> tuple[Dialogue, str]:
-    """Open-Reasoner-Zero's two messages: the user's, and in place of a reply the reference."""
+    """Read Open-Reasoner-Zero's two messages: the user's prompt, and the reference in place of a reply."""
     messages = row.value(ORZ)
     last: Any = messages[-1] if isinstance(messages, list) and messages else None
     if not isinstance(last, dict) or not isinstance(last.get("ground_truth"), dict):

@@ -1,9 +1,8 @@
-"""From rows to what an adaptor makes of them, with an account of those that gave nothing.
+"""Applies an adaptor to rows, and counts the rows by format and by the reason for skipping them.
 
-Published files hold some rows that cannot be used. By default the first of them ends the run, in one line with its place; with
-`unreadable: drop` they are left out, and counted. An adaptor may leave rows out by itself, too (a format that marks wrong
-solutions): it gives None for them. One that reads several formats says which it took a row for, and how many there were of each is
-said as well.
+Published files have some unusable rows. By default the first of them stops the run with a one-line error that names its place; with
+`unreadable: drop` such rows are skipped and counted. An adaptor may also skip rows itself (in a format that marks wrong solutions)
+by returning None. An adaptor for several formats names each row's format, and the rows are counted by format.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Reading:
-    """What became of the rows of a file: how many there were of each format, and why others gave nothing."""
+    """Counts of a file's rows: by format, and by the reason for skipping them."""
 
     formats: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
@@ -30,7 +29,7 @@ class Reading:
     first: str = ""
 
     def text(self) -> str:
-        """One line, "" where there is nothing that the reader of a log must know."""
+        """Return a one-line summary for the log; "" if there is nothing to report."""
         kinds = ", ".join(f"{name} ({count})" for name, count in self.formats.most_common())
         told = [f"read as {kinds}"] if kinds else []
         if self.left_out:
@@ -43,9 +42,9 @@ class Reading:
 def items_of(
     rows: Iterable[Row], make: Callable[[Row], Item | None], adaptor: Any, unreadable: str, reading: Reading
 ) -> Iterator[tuple[Row, Item]]:
-    """Each row with what `make` makes of it; what gives nothing is counted in `reading`.
+    """Yield each row with the result of `make`; rows without a result are counted in `reading`.
 
-    Raises `InvalidInput` for the first row that cannot be read, unless `unreadable` is "drop".
+    Raises `InvalidInput` for the first unreadable row, unless `unreadable` is "drop".
     """
     name_of = getattr(adaptor, "format_name", None)
     for row in rows:

@@ -1,15 +1,15 @@
-"""Problems without end from `reasoning-gym` (Stojanovski et al. 2025, arXiv:2505.24760), its extra `tasks` installed.
+"""An endless problem source from `reasoning-gym` (Stojanovski et al. 2025, arXiv:2505.24760); needs the extra `tasks`.
 
-About a hundred generators: arithmetic, algebra, logic, games, graphs. An item is a function of a generator's parameters and a seed.
-Many have more than one right answer, so `rewards.task_scorer` asks the generator's own scorer; an evaluation, which counts
-answers equal to the reference, counts too few of them.
+The library has about a hundred generators: arithmetic, algebra, logic, games, graphs. An item is a function of a generator's
+parameters and a seed. Many items have more than one right answer, so `rewards.task_scorer` calls the generator's own scorer; an
+evaluation that only compares with the reference undercounts right answers.
 
-**Training and held-out problems cannot meet.** Training takes odd seeds, the held-out set even ones. (The library itself draws item
-i from seed + i: two data sets with neighbouring seeds share all items but one.) Small generators repeat themselves all the same, so
-a training problem whose question stands in the held-out set is drawn again.
+**Training and held-out problems are disjoint.** Training uses odd seeds, the held-out set even ones. (The library itself draws item
+i from seed + i: two data sets with neighbouring seeds share all items but one.) Small generators repeat items all the same, so a
+training problem whose question is in the held-out set is redrawn.
 
-Generators in `EXCLUDED` are refused, each with its reason: scorers that evaluate a model's text as Python, that call anything
-right, generators that another process would see differently, and such that give no reference answer.
+Generators in `EXCLUDED` are refused, each with its reason: scorers that evaluate a model's text as Python or accept any answer,
+generators whose items differ between processes, and generators without a reference answer.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from r1_lightning.tasks.keyed import keyed_number
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 from r1_lightning.types.text import Problem
 
-GENERATOR_VERSION = 1  # goes up when the same arguments would give other problems
-ENTRY = "reasoning_gym"  # the key of a problem's metadata that holds how its entry is made again
+GENERATOR_VERSION = 1  # increment it when the same arguments give other problems
+ENTRY = "reasoning_gym"  # the key in a problem's metadata: the recipe that regenerates its entry
 MAX_HELD_OUT = 10_000
 _SEEDS = 2**30  # of each kind, odd and even; NumPy takes seeds below 2^32
 _TRIES = 200
@@ -64,13 +64,13 @@ class ReasoningGymTask:
     """The `ProblemSource` of a mixture of reasoning-gym's generators.
 
     Args:
-        weights: how often each generator is drawn, by its name; only the ratios count.
-        parameters: keyword arguments of a generator's own configuration, by its name.
-        held_out: how many problems are kept from training.
+        weights: relative frequency of each generator, by name.
+        parameters: keyword arguments of a generator's own configuration, by generator name.
+        held_out: number of held-out problems.
 
     Raises:
-        InvalidInput: a name or weight that is not allowed; when problems are first asked for, a library that is missing,
-            an unknown name or a bad parameter.
+        InvalidInput: a name or weight that is not allowed; on the first problem, a missing library, an unknown generator or a bad
+            parameter.
     """
 
     def __init__(
@@ -94,22 +94,22 @@ class ReasoningGymTask:
 
     @property
     def content_version(self) -> str:
-        """Our version and the library's: both decide what is made."""
+        """Our version and the library's, because both decide the problems."""
         _library()
         return f"reasoning_gym-{GENERATOR_VERSION}-{importlib.metadata.version('reasoning-gym')}"
 
     def train_problem(self, seed: int, index: int) -> Problem:
-        """Problem number `index` that belongs to `seed`; never one of the held-out questions."""
+        """Return problem number `index` of `seed`; never a held-out question."""
         require_int("index", index, minimum=0)
         return self._draw(f"train/{seed}/{index}", 1, self._held_out_ids)
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
-        """The first `count` of the held-out set, all different. `InvalidInput` for more than `held_out`."""
+        """Return the first `count` problems of the held-out set, all distinct. `InvalidInput` for more than `held_out`."""
         require_int("held_out_problems", count, minimum=1, maximum=self.held_out)
         return self._held_out[:count]
 
     def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
-        """There are none: `InvalidInput`."""
+        """Raise `InvalidInput`: the library has no worked solutions to pre-train on."""
         raise InvalidInput("reasoning_gym has no worked solutions to pre-train on: give a model by init_from=FOLDER")
 
     @cached_property
@@ -125,7 +125,7 @@ class ReasoningGymTask:
         return frozenset(problem.problem_id for problem in self._held_out)
 
     def _draw(self, key: str, parity: int, taken: Mapping[str, Problem] | frozenset[str]) -> Problem:
-        """The first of the draws that belong to `key` whose question is not in `taken`."""
+        """Return the first of `key`'s draws whose question is not in `taken`."""
         name = self._generator(keyed_number(f"generator/{key}") / 2**64)
         for attempt in range(_TRIES):
             seed = 2 * (keyed_number(f"{key}/{attempt}") % _SEEDS) + parity
@@ -138,19 +138,19 @@ class ReasoningGymTask:
         )
 
     def _generator(self, point: float) -> str:
-        """The generator in whose share of [0, 1) `point` lies."""
+        """Return the generator whose share of [0, 1) contains `point`."""
         left = point * sum(self.weights.values())
         for name, weight in self.weights.items():
             left -= weight
             if left < 0:
                 return name
-        return list(self.weights)[-1]  # rounding
+        return list(self.weights)[-1]  # rounding may leave `point` at the very end
 
 
 def entry_of(recipe: str) -> tuple[Any, dict[str, Any]]:
-    """The generator (which has `score_answer`) and the entry of a problem, made again from its metadata under `ENTRY`.
+    """Regenerate a problem's generator (with `score_answer`) and entry from its metadata under `ENTRY`.
 
-    Raises `InvalidInput` where the installed library makes another question of it.
+    Raises `InvalidInput` if the installed library generates another question.
     """
     wanted = json.loads(recipe)
     generator, entry = _made(wanted["generator"], wanted["parameters"], wanted["seed"])
@@ -169,7 +169,7 @@ def _problem(name: str, parameters: str, seed: int) -> Problem:
     return Problem(entry["question"].strip(), answer, problem_id, "en", metadata=metadata)  # as all of its generators
 
 
-@lru_cache(maxsize=64)  # the completions of one group ask for the same entry
+@lru_cache(maxsize=64)  # the completions of one group need the same entry
 def _made(name: str, parameters: str, seed: int) -> tuple[Any, dict[str, Any]]:
     create = _library().create_dataset
     try:

@@ -1,11 +1,11 @@
-"""Where rows come from: files of one's own, or a data set of the hub.
+"""Reads rows from local files, or from a data set of the HuggingFace hub.
 
-`file` is a .jsonl, .json, .csv or .parquet file, or a folder that holds such files named after the split
-(`test-00000-of-00001.parquet`). If it is not there, and `hub` names a data set, `datasets` fetches and caches that one. Whoever
-gives a file therefore needs no network, and both ways lead to the same problems.
+`file` is a .jsonl, .json, .csv or .parquet file, or a folder of such files named after the split (`test-00000-of-00001.parquet`).
+If it does not exist and `hub` names a data set, `datasets` downloads and caches that. So a local file needs no network, and both
+sources give the same problems.
 
-Rows are data and nothing else: no pickles, no loading scripts, no code of a data set's author. JSON lines are read one by one by
-Python's own `json`, so that a bad line is named by its number and text stays text (`datasets` would infer dates from strings).
+Rows are data only: no pickles, no loading scripts, no code of a data set's author. Python's own `json` reads JSON lines one by one,
+so that an error names the line number and text stays text (`datasets` would infer dates from strings).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from r1_lightning.tasks.file_kinds import (
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 MAX_ROW_CHARS = 2**28  # one row of LiveCodeBench holds up to some 10 MB of tests
-MAX_TEXT_CHARS = 2**20  # several times 32,768 tokens: a longer line of text to learn from is an accident
+MAX_TEXT_CHARS = 2**20  # several times 32,768 tokens; a longer line of training text is a mistake
 BLOCK_BYTES = 2**20
-CONVERSATIONS = "conversations"  # the field that a bare list of messages is read as
+CONVERSATIONS = "conversations"  # the field name given to a row that is a bare list of messages
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -45,16 +45,16 @@ class Rows:
     """The rows of one split.
 
     Args:
-        file: a file, or a folder of files named after the split; taken if it is there.
-        hub: the data set's name, "owner/name", taken otherwise; None: only the file will do. Without both there is nothing to read.
-        config: which of the data set's configurations, where it has several.
-        split: which split of the hub's data set, or of the folder.
-        revision: a commit or tag of the hub's data set; None is its newest.
-        hub_files: these files of the hub's data set, for one that only a loading script could open.
-        max_row_chars: a longer line of JSON is refused, and in rows that are no lines a field with more characters.
+        file: a file, or a folder of files named after the split; used if it exists.
+        hub: the data set's name, "owner/name", used if the file does not exist; None: the file is required.
+        config: the data set's configuration, if it has several.
+        split: the split of the hub's data set, or of the folder.
+        revision: a commit or tag of the hub's data set; None is the newest.
+        hub_files: load only these files of the hub's data set, if it otherwise needs a loading script.
+        max_row_chars: limit of a JSON line's length, and in other file types of a field's length.
 
     Raises:
-        InvalidInput: a value is not what it should be; when read, neither is given.
+        InvalidInput: a value is not allowed; on reading, neither file nor hub is given.
     """
 
     file: str | None = None
@@ -77,16 +77,16 @@ class Rows:
 
     @property
     def is_named(self) -> bool:
-        """Whether there is a place to read from."""
+        """True if `file` or `hub` is given."""
         return bool(self.file) or bool(self.hub)
 
     @property
     def place(self) -> str:
-        """Where the rows are, for messages."""
+        """The source's name, for messages."""
         return self.file or self.hub or "no file"
 
     def beside(self, split: str) -> Rows | None:
-        """The rows of another split that lie beside this one's: in the same folder, or `test.jsonl` beside `train.jsonl`."""
+        """Return the rows of another split next to this one: in the same folder, or `test.jsonl` next to `train.jsonl`."""
         path = Path(self.file) if self.file else None
         if path is None or not path.exists():
             return None
@@ -98,15 +98,15 @@ class Rows:
         return replace(self, file=str(path.with_name(name)), split=split) if there else None
 
     def read(self, digest: hashlib._Hash | None = None) -> list[Row]:
-        """All rows, in order. What they are goes into `digest`: the sizes and bytes of files, the values of a hub's rows.
+        """Return all rows in order, and update `digest` with their content: files' sizes and bytes, or the values of hub rows.
 
-        Raises `InvalidInput` where nothing is there, or the files are empty, of another kind, or broken.
+        Raises `InvalidInput` if there are no files, or if they are empty, of another type, or broken.
         """
         return list(self.stream(digest))
 
     @property
     def is_local(self) -> bool:
-        """Whether the rows come from files: either they are there, or no hub is named."""
+        """True if the rows come from files: they exist, or no hub is given."""
         return bool(self.file) and (self.hub is None or Path(str(self.file)).exists())
 
     @property
@@ -116,7 +116,7 @@ class Rows:
         return sum(part.stat().st_size for part in parts if part.is_file())
 
     def digest_files(self, digest: hashlib._Hash) -> None:
-        """What `read` puts into `digest`, without looking into the rows of files. Raises `InvalidInput`."""
+        """Update `digest` as `read` does, without parsing rows. Raises `InvalidInput`."""
         assert self.is_local, "a hub's rows have no files"
         for part in self._files(Path(str(self.file))):
             try:
@@ -126,7 +126,7 @@ class Rows:
                 raise InvalidInput(f"{part} is not readable: {error.strerror}") from error
 
     def stream(self, digest: hashlib._Hash | None = None) -> Iterator[Row]:
-        """The same one after the other: JSON lines are never in memory as a whole."""
+        """Yield the rows one by one, as `read` returns them; JSON-lines files are never in memory as a whole."""
         digest = digest or hashlib.sha256()
         require(self.is_named, "file", self.file, "a file or the name of a data set (hub) is needed")
         if not self.is_local:
@@ -154,7 +154,7 @@ class Rows:
         return found
 
     def parts(self, folder: Path) -> list[Path]:
-        """The files of `folder` that are named after the split, in order."""
+        """Return the files of `folder` that are named after the split, in order."""
         named = re.compile(rf"{re.escape(self.split)}(?![a-z0-9])", re.IGNORECASE)
         return sorted(part for part in folder.iterdir() if part.suffix in SUFFIXES and named.match(part.name))
 
@@ -206,7 +206,7 @@ class Rows:
                     yield _row(parsed(text, where), where)
 
     def _read_hub(self, digest: hashlib._Hash) -> list[Row]:
-        """Everything that `datasets` can raise is a reason why there are no rows; its first line is passed on."""
+        """Load rows from the hub; any error of `datasets` becomes an `InvalidInput` with the error's first line."""
         assert self.hub is not None, "a file that is missing was refused before"
         require(not Path(self.hub).exists(), "hub", self.hub, "a folder of that name is here; give it as the file")
         try:
@@ -238,7 +238,7 @@ def _digest_bytes(path: Path, digest: hashlib._Hash) -> None:
 
 
 def path_of(file: str | None, folder: str | None, name: str | None, field: str) -> Path:
-    """The one file that is named: `file`, or, as artefacts of before have it, `name` in `folder`."""
+    """Return the path `file`, or, from old artefacts' configurations, `name` in `folder`."""
     if file is None and folder is not None and name is not None:
         return Path(folder) / name
     require(bool(file), field, file, "it must name a file")
@@ -247,7 +247,7 @@ def path_of(file: str | None, folder: str | None, name: str | None, field: str) 
 
 
 def bytes_digest(path: Path) -> str:
-    """16 digits that change with the bytes of a file. Raises `InvalidInput` where it cannot be read."""
+    """Return a hash (16 hex digits) of a file's bytes. Raises `InvalidInput` if the file is unreadable."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
@@ -255,7 +255,7 @@ def bytes_digest(path: Path) -> str:
 
 
 def _row(value: Any, where: str) -> Row:
-    """A row is an object; a bare list of messages, as Open-Reasoner-Zero publishes its rows, is a conversation."""
+    """Return a row from a JSON object; a bare list of messages (Open-Reasoner-Zero) becomes its field `conversations`."""
     if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
         return Row({CONVERSATIONS: value}, where)
     if not isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""What the generated tasks share: a problem with its solution, and what a corpus says about it.
+"""A problem with its solution, and the corpus documents that generated tasks write about it.
 
-A task draws a `Solved`: the problem, the steps that lead to its answer, and how people go wrong. From this one value come a
-training problem, the corpus's answers of every kind (reasoned or not, right or wrong, in the right form or half of it), and the
-clean traces of a cold start (`tasks/clean_traces.py`).
+A task draws a `Solved`: the problem, the steps that lead to its answer, and typical mistakes. This one value gives a training
+problem, the corpus's answers of every kind (with or without reasoning, right or wrong, well or half formatted), and the clean
+traces of a cold start (`tasks/clean_traces.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, THINK_
 from r1_lightning.types.text import Problem
 
 _SAY = {"en": "The answer is {}.", "zh": "答案是{}。"}
-# Of answers, not of documents: chosen so that about one in three is reasoned and well formatted, as in the arithmetic corpus.
+# Shares of answers, not of documents; about one in three is reasoned and well formatted, as in the arithmetic corpus.
 ANSWER_SHARES: Mapping[str, float] = {"straight": 0.52, "reasoned": 0.26, "half_formatted": 0.12, "slip_noticed": 0.10}
 
 
@@ -26,9 +26,9 @@ ANSWER_SHARES: Mapping[str, float] = {"straight": 0.52, "reasoned": 0.26, "half_
 class Solved:
     """A problem and its solution.
 
-    `steps` are lines such as `3*x=21`, joined by `join_steps`; where `is_prose` they are whole sentences in the question's
-    language. `wrong_answers` are what people answer who go wrong; `slips` are steps gone wrong, by the number of the step.
-    `summary` is what is said to the reader where that is more than the answer.
+    `steps` are lines such as `3*x=21`, joined by `join_steps`; with `is_prose` they are whole sentences in the question's language.
+    `wrong_answers` are typical wrong answers; `slips` maps a step's number to a wrong version of it. `summary` is the text for the
+    reader if that is more than the answer.
     """
 
     problem: Problem
@@ -39,26 +39,26 @@ class Solved:
     summary: str | None = None
 
     def thinking(self, rng: random.Random, language: str, manner: Manner) -> str:
-        """The steps as one line that begins in `language`."""
+        """Return the steps as one line of reasoning that begins in `language`."""
         return " ".join(self.steps) if self.is_prose else join_steps(rng, self.steps, language, manner)
 
 
 @runtime_checkable
 class SolvedSource(Protocol):
-    """A problem source that can say how its training problem number `index` is solved."""
+    """A problem source that can also give the solution of its training problem number `index`."""
 
     def solved_problem(self, seed: int, index: int) -> Solved: ...
 
 
 class VersionedSolvedSource(SolvedSource, Protocol):
-    """The same, which says when it would make other problems (see `ProblemSource`)."""
+    """A `SolvedSource` with a `content_version` (see `ProblemSource`)."""
 
     @property
     def content_version(self) -> str: ...
 
 
 def question_document(rng: random.Random, solved: Solved, manner: Manner, wrong_share: float) -> str:
-    """A question in R1-Zero's template with an answer of one of the kinds in `ANSWER_SHARES`."""
+    """Return a question in R1-Zero's template with an answer of one of the kinds in `ANSWER_SHARES`."""
     kind = rng.choices(list(ANSWER_SHARES), list(ANSWER_SHARES.values()))[0]
     if kind == "straight":
         answer = _straight(rng, solved, wrong_share)
@@ -70,13 +70,13 @@ def question_document(rng: random.Random, solved: Solved, manner: Manner, wrong_
 
 
 def reply_document(rng: random.Random, question: str, thought: str, reply: str) -> str:
-    """A request in the same template with a reply in words: as it is, in an answer block, or after a thought."""
+    """Return a request in R1-Zero's template with a reply in words: bare, in an answer block, or after a thought."""
     forms = (f" {reply}", f" {ANSWER_OPEN}{reply}{ANSWER_CLOSE}", reasoned(thought, reply))
     return r1_zero_prompt(question) + rng.choices(forms, (0.5, 0.2, 0.3))[0]
 
 
 def straight_answer(rng: random.Random, answer: str, said: str) -> str:
-    """An answer without thinking: after an empty thought, in an answer block alone, or as the sentence `said`."""
+    """Return an answer without thinking: after an empty thought, in an answer block alone, or as the sentence `said`."""
     forms = (
         f" {THINK_OPEN}{THINK_CLOSE}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
         f" {ANSWER_OPEN}{answer}{ANSWER_CLOSE}",
@@ -86,7 +86,7 @@ def straight_answer(rng: random.Random, answer: str, said: str) -> str:
 
 
 def half_formatted_answer(rng: random.Random, thinking: str, answer: str, said: str) -> str:
-    """Thinking and an answer of which at most one stands in tags."""
+    """Return thinking and an answer, with tags around at most one of them."""
     return rng.choice(
         (
             f" {thinking} {said}",

@@ -1,11 +1,11 @@
-"""How steps of thinking read as one line: `First 7*8=56, then 56-19=37, so 37+42=79.`
+"""Joins reasoning steps into one line: `First 7*8=56, then 56-19=37, so 37+42=79.`
 
-Three manners of a corpus, because what a base model has read decides what reinforcement learning can find in it:
+A corpus has one of three manners, because a base model's pre-training text decides what reinforcement learning can find in it:
 
-- **sparing**: often without any word, always in one language. A policy may fall silent, so there is little to mix.
-- **mixed**: words at every joint, and in `SWITCH_SHARE` of the lines each joint in a language of its own, as people write who
-  know both. This is what R1-Zero's base model has to offer, and what a language reward is there for.
-- **clean**: words at every joint, all in one language, as in the readable traces of a cold start.
+- **sparing**: often no words between steps, always one language. A policy may learn to leave words out, so few languages mix.
+- **mixed**: words between all steps; in `SWITCH_SHARE` of the lines each joint has its own language, as bilingual people write.
+  This is what R1-Zero's base model has to offer, and why R1 needs a language reward.
+- **clean**: words between all steps, all in one language, as in the readable traces of a cold start.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from r1_lightning.text.language import LANGUAGES
 Manner = Literal["sparing", "mixed", "clean"]
 MANNERS: tuple[Manner, ...] = get_args(Manner)
 SWITCH_SHARE = 0.4
-WAIT = {"en": ". Wait, ", "zh": "。等等，"}  # between a step gone wrong and the right one
-OTHER_LANGUAGE_SHARE = 0.2  # thinking that is not begun in the question's language on purpose
+WAIT = {"en": ". Wait, ", "zh": "。等等，"}  # between a wrong step and its correction
+OTHER_LANGUAGE_SHARE = 0.2  # the share of reasoning that begins in the other language on purpose
 
 # Opening of the first step, joint before a middle step, joint before the last step, end.
 _SPARING = {
@@ -34,7 +34,7 @@ _WORDED = {
 
 
 def join_steps(rng: random.Random, steps: Sequence[str], language: str, manner: Manner = "sparing") -> str:
-    """Steps such as `17+25=42` as one line of reasoning that begins in `language`."""
+    """Return steps such as `17+25=42` as one line of reasoning that begins in `language`."""
     styles = _SPARING if manner == "sparing" else _WORDED
     style = rng.randrange(len(styles[language]))
     switches = manner == "mixed" and rng.random() < SWITCH_SHARE
@@ -46,7 +46,7 @@ def join_steps(rng: random.Random, steps: Sequence[str], language: str, manner: 
 
 
 def thinking_language(rng: random.Random, language: str, manner: Manner = "sparing") -> str:
-    """Mostly the question's language; unless the manner is clean, now and then the other one."""
+    """Draw the language in which reasoning begins: the question's, or unless the manner is clean sometimes the other one."""
     if manner == "clean":
         return language
     return rng.choice(LANGUAGES) if rng.random() < OTHER_LANGUAGE_SHARE else language

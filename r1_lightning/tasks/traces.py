@@ -1,7 +1,7 @@
-"""Teacher's text from a file: one JSON object per line, `{"question": "...", "completion": "..."}`.
+"""Reads a teacher's text from a file: one JSON object per line, `{"question": "...", "completion": "..."}`.
 
-So do all other rows that fine-tuning reads (`tasks/chat_formats.py`), in any file that `tasks.rows` reads. `data.traces` names
-the reader, and any class with `content_version` and `traces()` (the Protocol `TraceSource`) can stand in its place.
+All other row formats for fine-tuning (`tasks/chat_formats.py`) work, too, in any file type that `tasks.rows` reads. `data.traces`
+names the reader; any class with `content_version` and `traces()` (the Protocol `TraceSource`) can replace it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.tasks.rows import bytes_digest, path_of
 from r1_lightning.types.text import Trace
 
-FORMAT_VERSION = 3  # goes up when the same file would give other traces, or they would be learned otherwise
+FORMAT_VERSION = 3  # increment it when the same file gives other traces, or when they are learned differently
 
 
 class TraceFile:
-    """A `TraceSource` of `file`, which is read when it is first asked.
+    """A `TraceSource` of `file`, read on first use.
 
-    Raises InvalidInput, when asked, for a file that cannot be read and a line that is not what it should be, by file and line.
+    Reading raises InvalidInput, with file and line, for an unreadable file or a malformed line.
     """
 
     def __init__(self, file: str | None = None, folder: str | None = None, name: str | None = None) -> None:
@@ -31,6 +31,6 @@ class TraceFile:
         return f"traces-{FORMAT_VERSION}-{bytes_digest(self.path)}"
 
     def traces(self) -> Sequence[Trace]:
-        """One per row, in the file's order."""
+        """Return one trace per row, in file order."""
         examples = ChatExamples(str(self.path)).read()
         return [Trace(example.question, example.completion, example.earlier) for example in examples]

@@ -1,19 +1,19 @@
-"""Conversations as rows hold them: lists of messages, in any of the spellings that are published.
+"""Parses conversations in data rows: lists of messages, in all published spellings.
 
-    {"role": "user", "content": "..."}        OpenAI's, and everybody's since; the content may be a list of parts of text
-    {"from": "human", "value": "..."}         ShareGPT's; "gpt" is the assistant
+    {"role": "user", "content": "..."}        OpenAI's format, now the usual one; the content may be a list of text parts
+    {"from": "human", "value": "..."}         ShareGPT's format; "gpt" is the assistant
 
-**Thinking** stands in the content between tags, or apart: `reasoning_content` (DeepSeek, Qwen3), `reasoning` (vLLM, OpenRouter),
-`thinking` (gpt-oss), a part of the type `thinking` (Anthropic), or inside Sky-T1's marks `<|begin_of_thought|>`. All become the one
-text that a model of this kind writes: `<think>`, the thinking, `</think>`, the reply. Where a field and the tags in the content
-hold thinking, they must say the same, and the content stands as it is; two that differ are refused, because nobody can tell which
-one belongs to the reply.
+**Thinking** is in the content between tags, or separate: `reasoning_content` (DeepSeek, Qwen3), `reasoning` (vLLM, OpenRouter),
+`thinking` (gpt-oss), a content part of type `thinking` (Anthropic), or inside Sky-T1's marks `<|begin_of_thought|>`. All become the
+text that a reasoning model writes: `<think>`, the thinking, `</think>`, the reply. If both a field and tags in the content hold
+thinking, they must be equal, and the content is kept; if they differ, the row is refused, because nobody can tell which one belongs
+to the reply.
 
-**Calls of tools** are refused, in every spelling: what they would look like in a prompt depends on a model, and leaving them out
-teaches to answer without what the tool had said.
+**Tool calls** are refused, in every spelling: their form in a prompt depends on the model, and dropping them would teach the model
+to answer without the tool's result.
 
-A conversation is a system message, earlier turns (a question and its reply each), and a last question, perhaps with its reply.
-Earlier replies are shown without their thinking, as the published templates of DeepSeek-R1 and Qwen3 show them.
+A conversation is a system message, earlier turns (each a question and its reply), and a last question, perhaps with its reply.
+Earlier replies are shown without their thinking, as in the published templates of DeepSeek-R1 and Qwen3.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _IN_TURNS = (
 )
 _BOTH = "thinking stands beside the text and in it, and the two differ"
 
-Turn = tuple[str, str]  # what was asked, and what was replied
+Turn = tuple[str, str]  # question, reply
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """What a conversation says: `turns` that are over, then `question`, and `reply`, "" where it is still to be given."""
+    """A parsed conversation: the earlier `turns`, the last `question`, and its `reply` ("" if there is none yet)."""
 
     question: str
     reply: str = ""
@@ -53,8 +53,10 @@ class Dialogue:
     system: str = ""
 
     def shown(self, with_system: bool = True) -> tuple[str, tuple[Turn, ...]]:
-        """The last question and the earlier turns as a prompt has them: our templates have no place for a system message, so it
-        opens the first question, and a blank line follows it."""
+        """Return the last question and the earlier turns for a prompt.
+
+        Our templates have no place for a system message, so it is put before the first question, with a blank line between.
+        """
         opening = f"{self.system.strip()}\n\n" if with_system and self.system.strip() else ""
         if not self.earlier:
             return opening + self.question, ()
@@ -63,12 +65,12 @@ class Dialogue:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Everything that the user said, in order: what makes it the same problem as another."""
+        """Return all user messages in order; conversations with the same ones are the same problem."""
         return (*(question for question, _ in self.earlier), self.question)
 
 
 def dialogue_of(row: Row, name: str, ends_with_reply: bool) -> Dialogue:
-    """The conversation in the list `name`; its last message is the assistant's where `ends_with_reply`, otherwise the user's."""
+    """Parse the conversation in the list `name`; it must end with the assistant if `ends_with_reply`, else with the user."""
     refuse_calls(row)
     messages = _messages(row, name)
     system = ""
@@ -96,7 +98,7 @@ def dialogue_of(row: Row, name: str, ends_with_reply: bool) -> Dialogue:
 
 
 def reply_in(row: Row, name: str) -> str:
-    """The reply under `name`: text, or a list of one message of the assistant; thinking beside it comes before it."""
+    """Return the reply under `name`: text, or a list of one assistant message; thinking from other fields is put before it."""
     if not isinstance(row.value(name), list):
         return with_thinking(row, name, row.text(name), thinking_of(row))
     messages = _messages(row, name)
@@ -107,14 +109,14 @@ def reply_in(row: Row, name: str) -> str:
 
 
 def message_text(message: Row) -> str:
-    """All that one message says, with its thinking in tags."""
+    """Return the text of one message, with its thinking in tags."""
     refuse_calls(message)
     text, thinking = content_of(message)
     return with_thinking(message, _content_name(message), text, thinking or thinking_of(message))
 
 
 def content_of(message: Row, may_be_empty: bool = False) -> tuple[str, str]:
-    """The text of a message, and the thinking among its parts, "" where it has no such part."""
+    """Return the text of a message, and the thinking among its content parts ("" if there is none)."""
     name = _content_name(message)
     value = message.value(name)
     if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
@@ -133,7 +135,7 @@ def content_of(message: Row, may_be_empty: bool = False) -> tuple[str, str]:
 
 
 def thinking_of(row: Row, names: Sequence[str] = THINKING) -> str:
-    """The thinking in those fields of `row` that hold something; two that say different things are refused."""
+    """Return the thinking in the non-empty fields `names` of `row`; refuse two fields with different content."""
     found = {name: text for name in names if (text := row.optional_text(name).strip())}
     if len(set(found.values())) > 1:
         first, second = list(found)[:2]
@@ -142,7 +144,7 @@ def thinking_of(row: Row, names: Sequence[str] = THINKING) -> str:
 
 
 def with_thinking(row: Row, name: str, text: str, thinking: str) -> str:
-    """`text`, which stands in the field `name`, after its `thinking`; this module has the rule for text that has some already."""
+    """Put `thinking` before `text` (from the field `name`); the module docstring has the rule for text with its own thinking."""
     text = _plain_tags(text)
     if not thinking.strip():
         return text
@@ -155,13 +157,13 @@ def with_thinking(row: Row, name: str, text: str, thinking: str) -> str:
 
 
 def without_thinking(reply: str) -> str:
-    """What a reader is shown of a reply."""
+    """Return a reply without its thinking."""
     shown = reply.rpartition(THINK_CLOSE)[2].strip()
     return shown or reply.strip()
 
 
 def refuse_calls(row: Row) -> None:
-    """Raise `InvalidInput` for a row or a message that calls tools, or offers some."""
+    """Raise `InvalidInput` for a row or a message with tool calls or tool definitions."""
     for name in CALLS:
         if row.fields.get(name) not in (None, "", "[]", [], {}):
             row.refuse(name, row.fields[name], "calls of tools are not read")
@@ -187,7 +189,7 @@ def _content_name(message: Row) -> str:
 
 
 def _plain_tags(text: str) -> str:
-    """Sky-T1's and Bespoke-Stratos' marks as tags."""
+    """Replace Sky-T1's and Bespoke-Stratos' marks by tags."""
     if _THOUGHT[0] not in text:
         return text
     for mark, tag in zip((*_THOUGHT, *_SOLUTION), (THINK_OPEN, THINK_CLOSE, "", ""), strict=True):

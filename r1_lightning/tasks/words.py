@@ -1,7 +1,6 @@
-"""The names and things that the miniature's tasks speak of, in English and Chinese: number n of one list is number n of the other.
+"""The names and things in the miniature's tasks, in English and Chinese; entry n of one list translates entry n of the other.
 
-Problems are known by these numbers, never by the words, so that a problem keeps its side of the wall between training and test in
-both languages.
+Problem keys use these indices, never the words, so that a problem is on the same side of the train/test split in both languages.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ WEATHER: Words = {
     "en": ("sunny", "windy", "rainy", "cold", "warm", "foggy"),
     "zh": ("晴朗", "有风", "下雨", "寒冷", "温暖", "有雾"),
 }
-# What can be listed: a name for the kind, and its members. No Chinese one is part of another of its kind.
+# Categories for list requests: the category's name, and its members. No Chinese member is a substring of another in its category.
 KINDS: Words = {
     "en": ("colours", "animals", "fruits", "tools", "drinks"),
     "zh": ("颜色", "动物", "水果", "工具", "饮料"),
@@ -55,7 +54,7 @@ MEMBERS: dict[Language, tuple[tuple[str, ...], ...]] = {
         ("茶", "咖啡", "牛奶", "汽水", "果汁", "可可"),
     ),
 }
-# Made-up kinds of things for "every dax is a rex": about them nothing is known but what the question says.
+# Made-up nouns for "every dax is a rex", so that only the question says anything about them.
 CLASSES: Words = {
     "en": ("dax", "rex", "mip", "tov", "wug", "zib", "lop", "fep", "gim", "kul"),
     "zh": ("甲", "乙", "丙", "丁", "戊", "己", "庚", "辛", "壬", "癸"),

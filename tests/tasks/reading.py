@@ -1,8 +1,8 @@
-"""A reader of the corpus that knows nothing of how it is written: raw text in, the sums it holds out.
+"""An independent parser of the corpus: it finds the sums in raw text.
 
-It shares no code with `r1_lightning.tasks`: expressions, questions told in words and lines of reasoning are found by regular
-expressions of its own, evaluated by its own arithmetic, and compared by a canonical form of its own. What it looks for is a
-*sum*: a start (a number, or a product of two) and the signed numbers that follow, with two operations or more.
+It shares no code with `r1_lightning.tasks`: it has its own regular expressions for expressions, questions in words and lines of
+reasoning, its own arithmetic, and its own canonical form. A *sum* is a start (a number, or a product of two) and the signed numbers
+that follow, with two operations or more.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def canonical(value: Sum) -> Canonical:
 
 
 def what_is_left(value: Sum) -> Iterator[Sum]:
-    """`value` and, after each step of its left-to-right solution, what is left, while two operations or more are left."""
+    """Yield `value` and the remaining sum after each left-to-right step, as long as two operations or more remain."""
     while n_operations(value) >= 2:
         yield value
         factors, terms = value
@@ -65,7 +65,7 @@ def what_is_left(value: Sum) -> Iterator[Sum]:
 
 
 def beginnings(value: Sum) -> Iterator[Sum]:
-    """How `value` begins, itself included: 7*8-19+42 works out 7*8-19 on the way."""
+    """Yield every prefix of `value`, itself included: a solution of 7*8-19+42 computes 7*8-19 on the way."""
     factors, terms = value
     for length in range(len(terms) + 1):
         if n_operations((factors, terms[:length])) >= 2:
@@ -92,11 +92,10 @@ def facts(text: str) -> list[tuple[str, int]]:
 
 
 def reasoned_sums(text: str) -> Iterator[Sum]:
-    """Sums that a line of facts works out: `7*8=56, 56-19=37, 37+42=79` works out 7*8-19+42, 56-19+42 and 7*8-19.
+    """Yield the sums that a line of facts computes: `7*8=56, 56-19=37, 37+42=79` computes 7*8-19+42, 56-19+42 and 7*8-19.
 
-    A fact goes on from the one before it where it starts from that one's result, right or wrong: after the slip `7*8=57`,
-    57-19 and +42 work out 57-19+42. A fact with the same left side as the one before it ("Wait, 7*8=56") corrects it and
-    goes on from where that one went on.
+    A fact continues the previous one if it starts with its result, right or wrong: after the mistake `7*8=57`, 57-19 and +42
+    compute 57-19+42. A fact with the same left side as the previous one ("Wait, 7*8=56") corrects it and takes its place.
     """
     given = [(as_sum(left), value) for left, value in facts(text)]
     goes_on_from: list[int | None] = []
@@ -123,12 +122,12 @@ def written_sums(text: str) -> Iterator[Sum]:
 
 
 def forms_tested(texts: Iterable[str]) -> set[Canonical]:
-    """Of questions to be tested on: their sums, and what is left of each after every step."""
+    """Return the sums of held-out questions, and the remaining sum after every step of each."""
     return {canonical(left) for text in texts for value in written_sums(text) for left in what_is_left(value)}
 
 
 def forms_trained(texts: Iterable[str]) -> set[Canonical]:
-    """Of texts that are trained on: their sums, what is left after every step, and how each of these begins."""
+    """Return the sums of training texts, the remaining sums after every step, and all prefixes of these."""
     return {
         canonical(begun)
         for text in texts

@@ -87,7 +87,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_levels_as_columns_hold_them_and_rows_of_other_formats(tmp_path: Path) -> None:
-    """A float that is whole, none at all, and a row of Alpaca, whose `level` would mean something else."""
+    """Levels as a float with an integer value, missing, and in a row of Alpaca, whose `level` has another meaning."""
     rows: list[dict[str, object]] = [
         {"question": "q", "completion": "c", "level": 2.0},
         {"question": "q", "completion": "c", "level": None, "reasoning_content": "r"},

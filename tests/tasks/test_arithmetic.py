@@ -1,8 +1,8 @@
-"""The proof that what is tested on was never trained on, by a reader that shares no code with the writer.
+"""Shows that held-out problems never occur in training text, with a parser that shares no code with the generator.
 
-`tests/tasks/reading.py` reads raw text and finds every sum it holds: as an expression, told in English or Chinese, or worked
-out in lines of facts, slips included. The proof compares those of 20,000 documents and 5,000 training problems with those
-of 2,000 held-out problems. A proof is worth what it would notice, so leaks are planted, and the wall is pulled down.
+`tests/tasks/reading.py` parses raw text and finds every sum in it: as an expression, in English or Chinese words, or worked out in
+lines of facts, mistakes included. The test compares the sums of 20,000 documents and 5,000 training problems with those
+of 2,000 held-out problems. To show that the check can fail, the tests also plant leaks and disable the train/test split.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_nothing_that_is_tested_was_ever_trained_on(held_out_forms: set[reading.
 
 
 def test_the_same_of_longer_chains() -> None:
-    """With up to five operations a slip can be followed by several more, and a beginning can have four."""
+    """With up to five operations several steps can follow a mistake, and a prefix can have four operations."""
     task = ArithmeticTask(max_operations=5)
     held_out_forms = reading.forms_tested(questions(task.held_out_problems(500)))
     trained = reading.forms_trained(documents(task, 3_000, seeds=[0]))
@@ -69,7 +69,7 @@ def test_the_same_of_longer_chains() -> None:
 
 
 def test_the_reader_reads_every_problem_as_it_is(held_out: Sequence[Problem]) -> None:
-    """Question and answer agree, by the reader's own arithmetic: nothing escapes the proof by not being understood."""
+    """The parser's own arithmetic gives each question's answer, so no problem escapes the test by being misparsed."""
     problems = [*held_out, *(TASK.train_problem(seed, index) for seed in SEEDS for index in range(500))]
     for problem in problems:
         asked = only_sum(problem.question)
@@ -87,7 +87,7 @@ def test_the_reader_finds_a_sum_in_every_document_but_plain_facts() -> None:
 
 
 def spellings(problem: reading.Sum) -> dict[str, str]:
-    """Texts that give `problem` away: (first; a, b) with two operations, in every form that a document can have."""
+    """Texts that leak `problem`, (first; a, b) with two operations, in every form that a document can have."""
     (first,), (a, b) = problem
     value, result = first + a, first + a + b
     return {
@@ -122,7 +122,7 @@ def test_a_planted_problem_is_noticed(spelling: str, held_out: Sequence[Problem]
     assert planted > 30
 
 
-def no_wall(chain: chains.Chain) -> bool:
+def no_split(chain: chains.Chain) -> bool:
     return True
 
 
@@ -130,23 +130,23 @@ def states_only(chain: chains.Chain) -> bool:
     return not any(chains.is_held_out_key(state.key()) for state in chain.states() if state.n_operations >= 2)
 
 
-@pytest.mark.parametrize("wall", [no_wall, states_only])
-def test_a_wall_with_a_hole_is_noticed(wall, held_out_forms: set, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("split", [no_split, states_only])
+def test_a_leaky_split_is_noticed(split, held_out_forms: set, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not reading.forms_trained(documents(TASK, 1_000)) & held_out_forms
-    monkeypatch.setattr(chains, "may_train_on", wall)
+    monkeypatch.setattr(chains, "may_train_on", split)
     assert len(reading.forms_trained(documents(TASK, 1_000)) & held_out_forms) >= 10
 
 
 def carried_slips(count: int) -> list[str]:
-    """Reasoning about three operations with a slip at any step, carried on."""
+    """Reasoning over three operations with a mistake at any step that is carried on."""
     writer, rng = arithmetic_text.DocumentWriter(3, 3, 0.0, 0.0), random.Random(0)
     return [writer._slip_unnoticed(rng, chains.draw_training_chain(rng, 3, 3), "en") for _ in range(count)]
 
 
 def test_a_slip_that_is_not_looked_after_is_noticed(held_out_forms: set, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third of these slips leave two operations to do, on a number that was not checked when the chain was drawn."""
+    """A third of these mistakes leave two operations, on a number that was not checked when the chain was drawn."""
     assert not reading.forms_trained(carried_slips(4_000)) & held_out_forms
-    monkeypatch.setattr(arithmetic_text, "may_train_on", no_wall)
+    monkeypatch.setattr(arithmetic_text, "may_train_on", no_split)
     assert len(reading.forms_trained(carried_slips(4_000)) & held_out_forms) >= 5
 
 
@@ -215,7 +215,7 @@ def test_documents_are_a_function_of_seed_and_number() -> None:
 
 
 def test_the_content_version_stands_for_this_content() -> None:
-    """When this fails the text has changed: bump `content_version`, which is in every fingerprint, and then the hash."""
+    """A failure means that the text has changed: increment `content_version` (part of every fingerprint), then update the hash."""
     texts = [
         *TASK.documents(0, 0, 500),
         *(repr(TASK.train_problem(0, index)) for index in range(200)),

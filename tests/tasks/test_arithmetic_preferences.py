@@ -1,4 +1,4 @@
-"""Pairs of worked solutions: the chosen one right, the rejected one wrong, both sides of the wall kept."""
+"""Pairs of worked solutions: the chosen one is right, the rejected one wrong, and both keep to the train/test split."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def test_questions_as_expressions() -> None:
 
 
 def test_a_slip_without_a_way_on_becomes_plain_reasoning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing may follow any slip, the document is right rather than over the wall."""
+    """If every mistake would lead to a held-out chain, the document has the right solution instead."""
     monkeypatch.setattr("r1_lightning.tasks.arithmetic_text.may_train_on", lambda chain: False)
     writer = DocumentWriter(3, 3, 0.0, 0.0)
     told = {writer._slip_unnoticed(random.Random(seed), Chain((5,), (6, 7, 8)), "en") for seed in range(60)}

@@ -1,4 +1,4 @@
-"""Chains by hand, the wall between training and test as a property of keys, and draws that stay in bounds."""
+"""Chains by hand, the train/test split as a property of keys, and draws that stay in bounds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_pieces_are_states_and_their_beginnings() -> None:
     four = Chain((1,), (2, 3, 4, 5))  # 1+2+3+4+5, 3+3+4+5, 6+4+5
     expected = {"1+2+3", "1+2+3+4", "1+2+3+4+5", "3+3+4", "3+3+4+5", "6+4+5"}
     assert {piece.expression() for piece in four.pieces()} == expected
-    assert list(Chain((3,), (4,)).pieces()) == []  # a fact is nobody's secret
+    assert list(Chain((3,), (4,)).pieces()) == []  # facts are shared by both sides of the split
 
 
 def test_a_key_forgets_the_order_of_operands_and_nothing_else() -> None:

@@ -53,7 +53,7 @@ def test_both_forms_by_hand() -> None:
 @pytest.mark.parametrize("name", SOURCES)
 def test_rows_are_right_readable_and_in_one_language(name: str, form: str) -> None:
     for row in clean_rows(SOURCES[name], 0, 0, 120, form):  # type: ignore[arg-type]
-        assert list(row) == FIELDS and row["domain"] == "reasoning"  # a part's domain is the family's to say
+        assert list(row) == FIELDS and row["domain"] == "reasoning"  # the family sets a part's domain
         completion = row["completion"]
         words = CODE_WORDS.sub("", row["question"] + completion)
         assert not is_mixed(words) and language_of(row["question"]) == row["language"] == language_of(words), row

@@ -26,7 +26,7 @@ def test_names_that_mean_something_here_are_not_for_a_file_to_set() -> None:
 
 
 def test_every_key_of_metadata_that_the_program_reads_is_reserved() -> None:
-    """Found in the source: NAME = "key"  # the key ... metadata."""
+    """The test finds the keys in the source by lines of the form NAME = "key"  # the key ... metadata."""
     folder = Path(r1_lightning.__file__).parent
     pattern = re.compile(r'^[A-Z]+ = "([^"]+)"  # the key [^\n]*metadata', re.MULTILINE)
     found = {key for path in folder.rglob("*.py") for key in pattern.findall(path.read_text(encoding="utf-8"))}

@@ -1,4 +1,4 @@
-"""Comparisons, answered and read by a reader of the text that knows nothing of the writer."""
+"""Comparisons, answered and parsed from the text by an independent parser."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_nothing_that_is_tested_was_ever_written_in_training() -> None:
     assert trained & tested == set()
 
 
-def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_split_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tested = {whole(problem) for problem in TASK.held_out_problems(400)}
     monkeypatch.setattr(comparison, "may_train_on", lambda comparison: True)
     orders, classes = 0, 0
@@ -204,7 +204,7 @@ def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_no_sums_of_the_tested_side_are_compared_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are too many sums for a chance meeting; so the side of all that is compared in training is asked for."""
+    """There are so many sums that overlap by chance is unlikely; so the test checks the split side of every compared sum."""
 
     def held_out() -> int:
         texts = TASK.documents(0, 0, 2_000)

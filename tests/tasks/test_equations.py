@@ -1,4 +1,4 @@
-"""Equations, solved by SymPy and read by a reader of the text: answers are right, the tested was never trained on."""
+"""Equations, solved by SymPy and parsed independently: answers are right, and held-out equations never occur in training."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_nothing_that_is_tested_was_ever_written_in_training() -> None:
     assert trained & tested == set()
 
 
-def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_split_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tested = forms(problem.question for problem in TASK.held_out_problems(400))
     monkeypatch.setattr(equations, "may_train_on", lambda equation: True)
     assert forms(TASK.documents(0, 0, 2_000)) & tested

@@ -27,13 +27,13 @@ REFUSED = {
     "answer that is a truth value": (lambda row: Row({"a": True}, "w").answer("a"), "a=True"),
     "answer that is infinite": (lambda row: Row({"a": float("inf")}, "w").answer("a"), "a=inf"),
     "long answer": (lambda row: Row({"a": "x" * 1001}, "w").answer("a"), "1 to 1000 characters"),
-    "whole: a fraction": (
-        lambda row: row.whole("f", 0, 9),
+    "parse_int: a fraction": (
+        lambda row: row.parse_int("f", 0, 9),
         "f=1.5 is not allowed: it must be a whole number from 0 to 9",
     ),
-    "whole: too large": (lambda row: row.whole("n", 0, 6), "n=7"),
-    "whole: words": (lambda row: row.whole("text", 0, 6), "text=' a '"),
-    "whole: truth value": (lambda row: Row({"a": True}, "w").whole("a", 0, 6), "a=True"),
+    "parse_int: too large": (lambda row: row.parse_int("n", 0, 6), "n=7"),
+    "parse_int: words": (lambda row: row.parse_int("text", 0, 6), "text=' a '"),
+    "parse_int: truth value": (lambda row: Row({"a": True}, "w").parse_int("a", 0, 6), "a=True"),
     "list of others": (lambda row: Row({"a": ["x", 1]}, "w").texts("a"), "w: a=1"),
     "no list": (lambda row: row.texts("text"), "it must be a list of strings"),
     "no object": (lambda row: row.inner("text"), "it must be an object with fields"),
@@ -55,7 +55,7 @@ def test_what_is_accepted():
     assert ROW.optional_text("gone") == ROW.optional_text("none") == ROW.optional_text("no") == ""
     assert (ROW.answer("text"), ROW.answer("n"), ROW.answer("f")) == ("a", "7", "1.5")
     assert Row({"a": "x" * MAX_ANSWER_CHARS}, "w").answer("a") == "x" * 1000
-    assert [Row({"a": value}, "w").whole("a", 0, 999) for value in (42, "042", "42.0", " 42 ")] == [42] * 4
+    assert [Row({"a": value}, "w").parse_int("a", 0, 999) for value in (42, "042", "42.0", " 42 ")] == [42] * 4
     assert ROW.texts("list") == ["x", "y"] and ROW.inner("inner").text("k") == "v"
     assert ROW.optional_object("inner") == {"k": "v"} and ROW.optional_object("gone") == {}
 
@@ -96,10 +96,10 @@ def test_every_source_says_the_language_of_its_problems() -> None:
 @pytest.mark.parametrize("value", [3, 3.0, "3", "3.0", " 3 ", "+3"])
 def test_a_whole_number_is_one_in_every_column_s_type(value: object) -> None:
     """A column with a null in it holds floats, and CSV holds text."""
-    assert Row({"level": value}, "x").whole("level", 1, 5) == 3
+    assert Row({"level": value}, "x").parse_int("level", 1, 5) == 3
 
 
 @pytest.mark.parametrize("value", [1.5, float("nan"), float("inf"), 6.0, 0.0, True, None, "3.5", [3.0], "three"])
 def test_what_is_no_whole_number_is_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match="it must be a whole number from 1 to 5"):
-        Row({"level": value}, "x").whole("level", 1, 5)
+        Row({"level": value}, "x").parse_int("level", 1, 5)

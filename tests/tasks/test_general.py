@@ -1,4 +1,4 @@
-"""General requests: a reader that shares no code with the writer finds no tested request in training; pairs are ordered."""
+"""General requests: an independent parser finds no held-out request in training; pairs are ordered by quality."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_nothing_that_is_tested_was_ever_asked_or_done_in_training() -> None:
     assert trained & tested == set()
 
 
-def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_split_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tested = questions(TASK.held_out_problems(80))
     monkeypatch.setattr(general, "may_train_on", lambda request: True)
     assert asked_or_said(TASK.documents(0, 0, 1_000)) & tested

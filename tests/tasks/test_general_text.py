@@ -1,4 +1,4 @@
-"""Requests and the rule of quality: by hand, by fault, and against replies nobody's template wrote."""
+"""Requests and the quality rule: worked by hand, per fault, and on replies that no template wrote."""
 
 from __future__ import annotations
 

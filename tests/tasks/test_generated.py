@@ -48,7 +48,7 @@ def test_too_many_held_out_problems_are_refused(
 ) -> None:
     """One draw in eight may be tested on: so few draws cannot find as many."""
     monkeypatch.setattr(generated, "DRAWS_PER_HELD_OUT_PROBLEM", draws)
-    message = rf"held_out_problems={count} is not allowed: these {task.things} give only (\d+) of them"
+    message = rf"held_out_problems={count} is not allowed: these {task.item_plural} give only (\d+) of them"
     with pytest.raises(InvalidInput, match=message) as refused:
         task.held_out_problems(count)
     assert int(str(refused.value).split("give only ")[1].split(" ")[0]) < count

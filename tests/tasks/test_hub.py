@@ -1,4 +1,4 @@
-"""A hub that does not answer: known in seconds, and the library is left as it was."""
+"""A hub that does not answer: detected within seconds, and the libraries' settings are restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys decide: pinned numbers and orders, and nothing else that has a say."""
+"""Keyed randomness: pinned numbers and orders that depend on the key alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The miniature's programs, read by SymPy and by a reader of the text: answers are right, the tested was never trained on."""
+"""The miniature's programs, checked by SymPy and an independent parser: right answers, no held-out function in training."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_nothing_that_is_tested_was_ever_written_in_training() -> None:
     assert trained & tested == set()
 
 
-def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_split_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tested = {next(iter(written_lines(problem.answer))) for problem in TASK.held_out_problems(300)}
     monkeypatch.setattr(programs, "may_train_on", lambda steps: True)
     assert set().union(*map(written_lines, TASK.documents(0, 0, 2_000))) & tested

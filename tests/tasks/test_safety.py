@@ -1,4 +1,4 @@
-"""Safety requests: labels by the stated rule, by hand and by a reader of its own; the tested was never trained on."""
+"""Safety requests: labels by the stated rule, by hand and by an independent parser; no held-out request in training."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_nothing_that_is_tested_was_ever_asked_in_training() -> None:
     assert trained & tested == set()
 
 
-def test_the_wall_would_be_seen_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_split_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tested = requests(problem.question for problem in TASK.held_out_problems(60))
     monkeypatch.setattr(safety, "may_train_on", lambda request: True)
     assert requests(TASK.documents(0, 0, 500)) & tested
