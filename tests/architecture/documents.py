@@ -23,7 +23,7 @@ CODE_SPAN = re.compile(r"`([^`\n]+)`")
 CODE_BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 A_PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./*-]*[\w*]")
-IN_PACKAGE = re.compile(r"(?<![\w/.-])[a-z_]+/\w+\.py")  # as architecture.md writes `stages/grpo.py`
+IN_PACKAGE = re.compile(r"(?<![\w/.-])(?:[a-z_]+/)+\w+\.py")  # as architecture.md writes `stages/grpo.py`
 NAME_IN_FILE = re.compile(
     r"([\w./-]+\.py):{1,2}([A-Za-z_][\w.]*)"
 )  # `stages/grpo.py:GRPOModule.training_step`, or a test's node id

@@ -118,8 +118,11 @@ def test_a_broken_link_is_found():
 
 def test_a_missing_file_is_found():
     text = "`tests/nothing.py`, `configs/model/mine.yaml`, `stages/grpo.py`, `stages/gone.py`, `configs/stage/*.yaml`\n"
-    block = "```\npython scripts/train.py and scripts/gone.py\n```\n"
+    block = (
+        "```\npython scripts/train.py and scripts/gone.py\n```\n`rewards/sandbox/sandbox.py`, `rewards/sandbox/gone.py`"
+    )
     assert documents.missing_files(text + block) == [
+        "r1_lightning/rewards/sandbox/gone.py",
         "r1_lightning/stages/gone.py",
         "scripts/gone.py",
         "tests/nothing.py",

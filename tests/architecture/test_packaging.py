@@ -9,6 +9,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -78,6 +79,18 @@ def test_ci_runs_the_line_that_readme_prints():
     (line,) = re.findall(r'^readonly readme_line="(.*)"$', (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.M)
     assert line == "pip install -c constraints.txt -e '.[test]' && pytest"
     assert line in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_make_checks_and_the_hooks_run_what_ci_checks():
+    """`make checks` beside the steps of .ci/run that are no tests, and each hook as one of its lines."""
+    steps = re.findall(r"^    run_step (?:ruff|format|mypy|imports) (.+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    recipe = re.search(r"^checks:.*\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert recipe is not None and len(steps) == 4
+    lines = [line.strip() for line in recipe[1].splitlines()]
+    assert set(steps) <= set(lines) and lines[-1].endswith("tests/architecture")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    commands = {hook["entry"].split(" --")[0] for hook in hooks}
+    assert len(hooks) == 3 and commands <= {line.removesuffix(" .").split(" --")[0] for line in lines}
 
 
 def test_licence_is_apache_2_complete():
