@@ -150,13 +150,13 @@ def render(results: Sequence[Measured]) -> str:
 def work(quick: bool) -> None:
     """A worker: builds both works, runs each once, then measures whenever a line comes in."""
     from benchmarks import pretraining
-    from benchmarks.command import quieten
+    from benchmarks.command import silence_warnings
     from benchmarks.grpo_ours import measurement
     from benchmarks.grpo_work import uneven_work
     from benchmarks.setting import FULL, QUICK, World
     from r1_lightning.run.build.torch_setup import keep_freed_memory
 
-    quieten()
+    silence_warnings()
     keep_freed_memory()
     world = World(QUICK if quick else FULL)
     train = pretraining.measurement(world)

@@ -57,7 +57,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> None:
-    quieten()
+    silence_warnings()
     keep_freed_memory()  # of the whole process: both sides gain from it
     machine = Machine.here()
     results: list[Result] = []
@@ -79,7 +79,7 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def quieten() -> None:
+def silence_warnings() -> None:
     """Both trainers' advice (tips, workers, deprecations of theirs) out of the way; errors stay."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -129,7 +129,7 @@ def check(only: Sequence[str], is_rehearsal: bool, out: Path | None, commit: str
     has_gpu = torch.cuda.is_available() and not is_rehearsal
     meter = Meter(torch.device("cuda" if has_gpu else "cpu"))
     plan = tiny_plan() if is_rehearsal else full_plan()
-    _quieten()
+    _silence_warnings()
     known: list[Limits] = []
 
     def limits() -> Limits:
@@ -177,7 +177,7 @@ def hardware_of(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _quieten() -> None:
+def _silence_warnings() -> None:
     """Both trainers' advice out of the way; errors stay."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """Locks on folders, held by the kernel (flock): a killed process leaves none behind.
 
 One artefact is made by one process, or by several that each make a shard of it. `locked` refuses a second process with the same
-work, or makes it wait; `in_turn` lets processes with different shards through one at a time. On a file system without flock
+work, or makes it wait; `exclusive_lock` lets processes with different shards through one at a time. On a file system without flock
 (Lustre mounted without it, Windows) lock files take its place (`lock_files`).
 """
 
@@ -73,7 +73,7 @@ def is_held(folder: Path, name: str = LOCK) -> bool:
 
 
 @contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Hold the lock for short critical sections of processes that make shards of one artefact; waits until it is free."""
     with output_folder(folder):
         try:

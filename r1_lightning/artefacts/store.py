@@ -27,7 +27,7 @@ from typing import Any
 from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.files import input_folder, output_folder, sha256_of, unwritable, write_json, write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
-from r1_lightning.artefacts.locks import LOCK, TURN, in_turn, locked
+from r1_lightning.artefacts.locks import LOCK, TURN, exclusive_lock, locked
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.types.errors import InvalidInput, require
 
@@ -44,15 +44,15 @@ __all__ = [
     "complete",
     "create",
     "digits_of",
+    "exclusive_lock",
     "find",
-    "in_turn",
     "is_complete",
     "load_weights",
     "locked",
-    "note_commit",
-    "noted_commits",
     "open_artefact",
     "output_folder",
+    "record_commit",
+    "recorded_commits",
     "save_weights",
     "verify",
     "write_json",
@@ -239,15 +239,15 @@ def digits_of(folder: Path) -> str:
     return match[1] if match else ""
 
 
-def note_commit(folder: Path, commit: str) -> None:
-    """Write down that the code of `commit` begins or goes on with this artefact; equal ones in a row count once."""
-    noted = noted_commits(folder)
-    if noted[-1:] != [commit]:
-        write_text(folder / COMMITS, "".join(f"{line}\n" for line in (*noted, commit)))
+def record_commit(folder: Path, commit: str) -> None:
+    """Append `commit`, which begins or resumes work in `folder`, to commits.txt, unless it is the last one there."""
+    commits = recorded_commits(folder)
+    if commits[-1:] != [commit]:
+        write_text(folder / COMMITS, "".join(f"{line}\n" for line in (*commits, commit)))
 
 
-def noted_commits(folder: Path) -> list[str]:
-    """The commits noted in `folder`, in order."""
+def recorded_commits(folder: Path) -> list[str]:
+    """Return the commits recorded in `folder`, in order."""
     path = folder / COMMITS
     return path.read_text(encoding="utf-8").split() if path.is_file() else []
 
@@ -283,7 +283,7 @@ def complete(
             "stage": artefact.stage,
             "fingerprint": artefact.fingerprint,
             "commit": commit,
-            "commits": noted_commits(artefact.folder) or [commit],
+            "commits": recorded_commits(artefact.folder) or [commit],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **content,
             "inputs": {role: _record(artefact, source) for role, source in inputs.items()},

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts import lock_files, locks
-from r1_lightning.artefacts.locks import in_turn, locked
+from r1_lightning.artefacts.locks import exclusive_lock, locked
 from r1_lightning.types.errors import InvalidInput
 
 HERE = socket.gethostname()
@@ -38,7 +38,7 @@ def test_a_lock_is_held_and_let_go(without_flock: str, tmp_path: Path, capsys: p
     with locked(folder):
         with pytest.raises(InvalidInput, match=f"pid {os.getpid()}"), locked(folder):
             pass
-        with locked(folder, ".lock-1-of-2"), in_turn(folder):  # other names are other locks
+        with locked(folder, ".lock-1-of-2"), exclusive_lock(folder):  # other names are other locks
             pass
     with locked(folder):
         pass
@@ -58,7 +58,7 @@ def test_another_error_of_flock_is_not_hidden(tmp_path: Path, monkeypatch: pytes
 def _count_up(folder: Path) -> None:
     locks.fcntl = None
     for _ in range(ROUNDS):
-        with in_turn(folder):
+        with exclusive_lock(folder):
             path = folder / "count"
             path.write_text(str(int(path.read_text()) + 1 if path.exists() else 1))
 

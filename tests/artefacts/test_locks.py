@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.artefacts.locks import in_turn, locked
+from r1_lightning.artefacts.locks import exclusive_lock, locked
 from r1_lightning.types.errors import InvalidInput
 
 ROUNDS = 40
@@ -15,7 +15,7 @@ ROUNDS = 40
 
 def _count_up(folder: Path) -> None:
     for _ in range(ROUNDS):
-        with in_turn(folder):
+        with exclusive_lock(folder):
             path = folder / "count"
             path.write_text(str(int(path.read_text()) + 1 if path.exists() else 1))
 
@@ -31,7 +31,7 @@ def test_processes_that_take_turns_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_locks_of_two_names_do_not_exclude_each_other(tmp_path: Path) -> None:
-    with locked(tmp_path, ".lock-0-of-2"), locked(tmp_path, ".lock-1-of-2"), in_turn(tmp_path):
+    with locked(tmp_path, ".lock-0-of-2"), locked(tmp_path, ".lock-1-of-2"), exclusive_lock(tmp_path):
         again = locked(tmp_path, ".lock-0-of-2")
         with pytest.raises(InvalidInput, match="another process"):
             again.__enter__()

@@ -176,7 +176,7 @@ def test_a_root_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pyt
 def test_the_commits_that_worked_on_it_are_kept_in_order(tmp_path: Path) -> None:
     artefact = store.create(tmp_path, "pretrain", "tiny", "sums", DIGEST)
     for commit in ("aaa", "aaa", "bbb-dirty", "aaa"):
-        store.note_commit(artefact.folder, commit)
+        store.record_commit(artefact.folder, commit)
     store.save_weights(nn.Linear(2, 2), artefact.weights_path)
     done = store.complete(artefact, "aaa", {}, {}, {})
     assert done.commit == "aaa" and done.commits == ("aaa", "bbb-dirty", "aaa")

@@ -35,8 +35,8 @@ def keep_freed_memory() -> None:
     mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # naming one threshold ends glibc's own adjusting of both
 
 
-def quieten() -> None:
-    """Keep Lightning's advice (workers, TPUs, tips) out of a newcomer's terminal; warnings of substance stay."""
+def silence_warnings() -> None:
+    """Hide Lightning's advice (workers, TPUs, tips) from the terminal; other warnings stay."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",

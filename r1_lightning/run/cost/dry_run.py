@@ -20,7 +20,7 @@ from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.model.cost import count_parameters
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.rollout.rejection_sampling import RejectionSampling
-from r1_lightning.run.build.torch_setup import quieten
+from r1_lightning.run.build.torch_setup import silence_warnings
 from r1_lightning.run.checks.evaluation import evaluation_settings
 from r1_lightning.run.checks.models import check_installed
 from r1_lightning.run.config.stage_config import BASE, resolved
@@ -54,7 +54,7 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
     require(
         not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
     )
-    quieten()
+    silence_warnings()
     for line in _inputs(target):
         say(line)
     for line in _table(target, fresh):

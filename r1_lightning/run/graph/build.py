@@ -134,7 +134,7 @@ def _new_folder(node: Node, fresh: bool) -> Artefact:
         allowed = "with stage.shards above 1 each process would make a folder of its own"
         require(_share(node)[1] == 1, "fresh", True, allowed)
         return store.create(node.root, *names)
-    with store.in_turn(node.root):
+    with store.exclusive_lock(node.root):
         return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)
 
 
@@ -155,10 +155,10 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
         if store.is_complete(folder):  # another process finished it while this one waited
             maker.say(f"{role}: {folder} is complete now, made by another process")
             return store.open_artefact(folder)
-        with store.in_turn(folder):
+        with store.exclusive_lock(folder):
             if not (folder / store.CONFIG).exists():
                 store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
-            store.note_commit(folder, maker.commit)
+            store.record_commit(folder, maker.commit)
         try:
             with work.timed(folder):
                 metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
@@ -168,7 +168,7 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
             raise
         if metrics is None:
             return artefact
-        with store.in_turn(folder):
+        with store.exclusive_lock(folder):
             if store.is_complete(folder):
                 return store.open_artefact(folder)
             made = store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)

@@ -29,7 +29,7 @@ from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_t
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.run.build.hf_import import model_node_of
 from r1_lightning.run.build.models import make_backbone, vocab_size_of
-from r1_lightning.run.build.torch_setup import quieten, set_up_torch
+from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
 from r1_lightning.run.checks.evaluation import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.stored import read_model
@@ -52,7 +52,7 @@ def run_comparison(config: DictConfig, folder: Path, inputs: Mapping[str, Artefa
 
     Raises `InvalidInput` where there is nothing to compare, and for an input that is no language model.
     """
-    quieten()
+    silence_warnings()
     set_up_torch(config.trainer.get("threads"))
     require(bool(inputs), "stage.inputs", dict(inputs), "nothing to compare: name models, NAME: {experiment: ...}")
     comparison: Comparison = inject(config.stage, {})

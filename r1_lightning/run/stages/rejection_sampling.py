@@ -50,7 +50,7 @@ from r1_lightning.rollout.sampled_rows import (
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.build.judges import what_is_right
 from r1_lightning.run.build.parts import build_parts
-from r1_lightning.run.build.torch_setup import quieten, set_up_torch
+from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
 from r1_lightning.run.checks.tasks import benchmark_questions
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.stages.data_card import Origin, render_card, render_table
@@ -77,7 +77,7 @@ def run_sampling(
 
     Raises `InvalidInput` for an input that is no model, a reward without accuracy, shares that cannot be had, and a damaged block.
     """
-    quieten()
+    silence_warnings()
     set_up_torch(config.trainer.get("threads"))
     settings: RejectionSampling = inject(config.stage, {})
     _check_sources(settings, inputs)
@@ -87,7 +87,7 @@ def run_sampling(
     if missing:
         print(f"{stage_name}: {len(missing)} of {len(settings.blocks)} blocks are left to other processes")
         return None
-    with store.in_turn(folder):
+    with store.exclusive_lock(folder):
         if not (folder / data_set.COUNTS).is_file():  # the last of its files: another process has just written it
             _write_data_set(config, settings, decontaminator, folder, inputs)
     counts = json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from r1_lightning.run.build.models import make_backbone
 from r1_lightning.run.build.parts import accuracy_of, build_parts
 from r1_lightning.run.build.reward_models import with_models
 from r1_lightning.run.build.teachers import with_teacher
-from r1_lightning.run.build.torch_setup import quieten, set_up_torch
+from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
 from r1_lightning.run.checks.evaluation import held_out_problems, stage_evaluation, task_name, with_room
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import TEACHER
@@ -48,7 +48,7 @@ def run_stage(
         return run_sampling(config, stage_name, folder, inputs)
     if is_comparing(config):
         return run_comparison(config, folder, inputs)
-    quieten()
+    silence_warnings()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
