@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 
 import pytest
 
@@ -109,6 +110,19 @@ def test_commits_that_the_architecture_names_are_there():
     if _git("rev-parse", "--is-shallow-repository") != "false":
         pytest.skip("needs the history of a checkout")
     assert [name for name in named if _git("cat-file", "-t", name) != "commit"] == []
+
+
+@pytest.mark.parametrize(("heading", "contract"), [("The house", "layers"), ("The rooms of `run`", "rooms")])
+def test_the_pictures_of_the_architecture_show_the_contracts(heading, contract):
+    """Row by row, from the top: what import-linter enforces is what the picture shows."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [item["layers"] for item in contracts if item["id"] == contract]
+    section = ARCHITECTURE.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1]
+    shown = [re.split(r"\s{3,}", line.strip(" │"))[0] for line in documents.CODE_BLOCK.findall(section)[0].splitlines()]
+    rows = [row.replace("│", "|") for row in shown if row and not row.startswith("scripts")]
+    assert rows == layers
 
 
 def test_a_broken_link_is_found():
