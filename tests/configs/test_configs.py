@@ -148,6 +148,17 @@ def test_all_benchmarks_are_those_that_a_task_calls_so() -> None:
     assert set(config.stage.benchmarks) == called | {"math500", "gsm8k", "mbpp"}
 
 
+def test_a_benchmark_says_where_its_rows_are_and_who_judges_them() -> None:
+    """The guide leaves that to its file: measures are called after the task, and so is the folder."""
+    for path in CONFIGS.glob("task/*.yaml"):
+        if "a benchmark" not in path.read_text().splitlines()[0]:
+            continue
+        task = yaml.safe_load(path.read_text())
+        source = task["source"]
+        assert task["name"] == path.stem and task["judge"] in ("math", "code") and source["train"] is None
+        assert source["test"]["file"].startswith(f"${{paths.data}}/{path.stem}/") and source["test"]["hub"], path.name
+
+
 def test_options_of_every_group_are_listed() -> None:
     assert set(options("stage")) >= {"pretrain", "grpo"} and set(options("precision")) >= {"fp32", "bf16"}
 
