@@ -34,7 +34,8 @@ def measurement(world: World, work: Work, row_tokens: int, parts: int) -> Measur
         witness, backbone, shared, seed = Witness(), world.backbone(), world.parts, world.config.seed
         rollout = replace(shared["rollout"], row_tokens=row_tokens, micro_batches=parts)
         tokenizer = shared["tokenizer"]
-        sampler = _ForcedLengths(backbone, rollout.sampling, NEVER, tokenizer.pad_id, seed, rollout.max_rows)
+        settings = replace(rollout.sampler_settings(tokenizer, seed), eos_ids=[NEVER])
+        sampler = _ForcedLengths(backbone, settings)
         sampler.lengths = torch.tensor(work.lengths)
         data = GroupedRolloutsDataModule(
             shared["source"],

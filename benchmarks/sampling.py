@@ -10,6 +10,7 @@ experts are tried, the best is taken. In BF16 ours runs FP32 weights under autoc
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 from transformers import GenerationConfig
@@ -43,9 +44,8 @@ def contest(world: World) -> Contest:
 def _ours(world: World) -> Measurement:
     size, parts, prompts = world.size, world.parts, world.prompt_ids(rollouts=1)
     rollout = parts["rollout"]
-    sampler = Sampler(
-        world.backbone(), rollout.sampling, NEVER, parts["tokenizer"].pad_id, world.config.seed, rollout.max_rows
-    )
+    settings = replace(rollout.sampler_settings(parts["tokenizer"], world.config.seed), eos_ids=[NEVER])
+    sampler = Sampler(world.backbone(), settings)
     keys = rollout_keys(0, size.prompts, size.group_size)
 
     def measure() -> float:

@@ -108,7 +108,8 @@ def measurement(size: GrpoSize, parts: Mapping[str, Any], device_type: str) -> M
     def measure() -> float:
         witness, backbone, rollout = Witness(), copy.deepcopy(parts["backbone"]), parts["rollout"]
         tokenizer = parts["tokenizer"]
-        sampler = Sampler(backbone, rollout.sampling, NO_END, tokenizer.pad_id, SEED, rollout.max_rows)
+        settings = replace(rollout.sampler_settings(tokenizer, SEED), eos_ids=[NO_END])
+        sampler = Sampler(backbone, settings)
         reward = WeightedSum([WitnessedReward(witness)])
         data = GroupedRolloutsDataModule(
             parts["source"], tokenizer, parts["template"], sampler, reward, rollout, SEED, STEPS

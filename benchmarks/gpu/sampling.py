@@ -20,7 +20,7 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import BF16
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout.groups import rollout_keys
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.types.errors import require
 
 NO_END = -1  # an end-of-sequence id that no model samples
@@ -50,7 +50,8 @@ def title(config: ModelConfig, size: SampleSize) -> str:
 def measure(config: ModelConfig, size: SampleSize, meter: Meter, limits: Limits) -> Row:
     """Draw `size.warm_up + size.rollouts` rollouts; the row of the table."""
     backbone = DeepSeekBackbone(config, PlainPrecision("bf16")).to(meter.device)
-    sampler = Sampler(backbone, SamplingConfig(max_new_tokens=size.new_tokens), NO_END, PAD, 0, size.rows)
+    sampling = SamplingConfig(max_new_tokens=size.new_tokens)
+    sampler = Sampler(backbone, SamplerSettings(sampling, [NO_END], PAD, 0, size.rows))
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(1, config.vocab_size, (size.prompts, size.prompt_tokens), generator=generator).tolist()
     keys = rollout_keys(0, size.prompts, size.group_size)

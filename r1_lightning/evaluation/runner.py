@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from r1_lightning.evaluation.metrics import Measure, measure_samples
 from r1_lightning.rollout.groups import completion_texts, rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_int, require_number
@@ -66,7 +66,8 @@ class Evaluator:
     def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
         """Sample `samples` completions for each problem; `progress` is called with the size of each finished batch."""
         config, tokenizer = self.config, self.tokenizer
-        sampler = Sampler(backbone, config.sampling, tokenizer.eos_ids, tokenizer.pad_id, self.seed, config.max_rows)
+        ids = (tokenizer.eos_ids, tokenizer.pad_id)
+        sampler = Sampler(backbone, SamplerSettings(config.sampling, *ids, self.seed, config.max_rows))
         prompts = self.prompts()
         keys = rollout_keys(EVALUATION_ROLLOUT, len(prompts), config.samples)
         generation = sampler(prompts, config.samples, keys, progress=progress)

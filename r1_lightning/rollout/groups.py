@@ -20,7 +20,7 @@ from r1_lightning.rollout.judging import judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.results import Rollout, Samples
-from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplingConfig
+from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
@@ -120,6 +120,11 @@ class RolloutConfig:
     @property
     def sampling(self) -> SamplingConfig:
         return SamplingConfig(self.sampling_temperature, self.top_p, self.max_new_tokens)
+
+    def sampler_settings(self, tokenizer: TextTokenizer, seed: int, record_routes: bool = False) -> SamplerSettings:
+        """What a sampler of this run is given: with the token ids of the policy's (or a judge's) `tokenizer`."""
+        ids = (tokenizer.eos_ids, tokenizer.pad_id)
+        return SamplerSettings(self.sampling, *ids, seed, self.max_rows, record_routes)
 
 
 def rollout_keys(number: int, prompts: int, group_size: int) -> Tensor:

@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.config import AttentionSettings
-from r1_lightning.rollout.sampler import COMPACT_AT_ENDED_SHARE, Ends, Prefilled, Sampler, SamplingConfig
+from r1_lightning.rollout.sampler import COMPACT_AT_ENDED_SHARE, Prefilled, Sampler, SamplerSettings
 from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import Backbone, Drafting, DraftingBackbone, Drafts, GenerateFn, Generation
 
@@ -92,17 +92,8 @@ def check_forgets(attention_kinds: Iterable[AttentionSettings]) -> None:
 class DraftingSampler(Sampler):
     """A `Sampler` of the same tokens in fewer steps. `drafts` counts those of the latest call."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        config: SamplingConfig,
-        eos_id: Ends,
-        pad_id: int,
-        seed: int,
-        max_rows: int = 512,
-        record_routes: bool = False,
-    ) -> None:
-        super().__init__(backbone, config, eos_id, pad_id, seed, max_rows, record_routes)
+    def __init__(self, backbone: Backbone, settings: SamplerSettings) -> None:
+        super().__init__(backbone, settings)
         depth = backbone.mtp_depth if isinstance(backbone, DraftingBackbone) else 0
         require(depth >= 1, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
         check_forgets(getattr(backbone, "attention_kinds", {}).values())
@@ -200,18 +191,9 @@ class DraftingSampler(Sampler):
 class MTPDrafts:
     """Samples with drafts of the MTP module: the leaf `rollout.sampler`. There is nothing to set."""
 
-    def __call__(
-        self,
-        backbone: Backbone,
-        config: SamplingConfig,
-        eos_id: Ends,
-        pad_id: int,
-        seed: int,
-        max_rows: int = 512,
-        record_routes: bool = False,
-    ) -> GenerateFn:
+    def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn:
         """A `SamplerMaker`. `InvalidInput` where the model has no MTP module."""
-        return DraftingSampler(backbone, config, eos_id, pad_id, seed, max_rows, record_routes)
+        return DraftingSampler(backbone, settings)
 
 
 def drafts_of(generate: GenerateFn) -> Drafts:

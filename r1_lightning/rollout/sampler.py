@@ -42,22 +42,30 @@ class SamplingConfig:
         require_int("rollout.max_new_tokens", self.max_new_tokens, 1)
 
 
-Ends = int | Sequence[int]  # the token that ends a completion, or all tokens that do
+@dataclass(frozen=True)
+class SamplerSettings:
+    """What a sampler is given besides the policy: how to draw (`sampling`), and the token ids and the seed of the run.
+
+    Any of `eos_ids` ends a completion; `pad_id` fills rows up; `seed` decides the draws together with their keys. At most
+    `max_rows` rows are decoded at a time. `record_routes` keeps the experts chosen at every place (for the self-check and to
+    replay them; it costs memory).
+    """
+
+    sampling: SamplingConfig
+    eos_ids: Sequence[int]
+    pad_id: int
+    seed: int
+    max_rows: int = 512
+    record_routes: bool = False
+
+    def __post_init__(self) -> None:
+        require_int("rollout.max_rows", self.max_rows, 1)
 
 
 class SamplerMaker(Protocol):
     """Makes what draws completions: `Sampler` itself, or the settings of another engine."""
 
-    def __call__(
-        self,
-        backbone: Backbone,
-        config: SamplingConfig,
-        eos_id: Ends,
-        pad_id: int,
-        seed: int,
-        max_rows: int = 512,
-        record_routes: bool = False,
-    ) -> GenerateFn: ...
+    def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn: ...
 
 
 def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
@@ -140,29 +148,14 @@ class Prefilled:
 
 
 class Sampler:
-    """A `GenerateFn` over any `Backbone`. At most `max_rows` rows are decoded at a time.
+    """A `GenerateFn` over any `Backbone`."""
 
-    `record_routes` keeps the experts chosen at every place (for the self-check and to replay them; it costs memory).
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        config: SamplingConfig,
-        eos_id: Ends,
-        pad_id: int,
-        seed: int,
-        max_rows: int = 512,
-        record_routes: bool = False,
-    ) -> None:
-        require_int("rollout.max_rows", max_rows, 1)
+    def __init__(self, backbone: Backbone, settings: SamplerSettings) -> None:
         self.backbone = backbone
-        self.config = config
-        self.eos_id, *self.other_ends = [eos_id] if isinstance(eos_id, int) else eos_id
-        self.pad_id = pad_id
-        self.seed = seed
-        self.max_rows = max_rows
-        self.record_routes = record_routes
+        self.config = settings.sampling
+        self.eos_id, *self.other_ends = settings.eos_ids
+        self.pad_id, self.seed = settings.pad_id, settings.seed
+        self.max_rows, self.record_routes = settings.max_rows, settings.record_routes
 
     @torch.no_grad()
     def __call__(

@@ -36,7 +36,7 @@ from torch import Tensor
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.mla import LATENT_NORM_EPS
-from r1_lightning.rollout.sampler import Ends
+from r1_lightning.rollout.sampler import SamplerSettings
 from r1_lightning.types.errors import InvalidInput, require
 
 RECEIVER = "r1_lightning.rollout.vllm_engine.WeightReceiver"
@@ -83,15 +83,14 @@ class WeightReceiver:
 class VLLMEngine:
     """A vLLM model of the shape `config`, started at the first call.
 
-    At most `max_rows` completions are decoded at a time; `gpu_memory_utilization` is vLLM's share of the GPU's memory, 0..1.
+    Of `settings` it takes the token ids and how many completions are decoded at a time. `gpu_memory_utilization` is vLLM's share of
+    the GPU's memory, 0..1.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        eos_id: Ends,
-        pad_id: int,
-        max_rows: int,
+        settings: SamplerSettings,
         dtype: str,
         gpu_memory_utilization: float,
     ) -> None:
@@ -99,12 +98,12 @@ class VLLMEngine:
         allowed = f"vLLM gives every norm the same eps, and those of the latents have {LATENT_NORM_EPS:g}"
         require(config.norm_eps == LATENT_NORM_EPS, "model.norm_eps", config.norm_eps, allowed)
         # The MTP modules are not handed over.
-        ends = eos_id if isinstance(eos_id, int) else list(eos_id) if len(eos_id) > 1 else eos_id[0]
-        self.model = config_to_hf(replace(config, mtp_depth=0), eos_token_id=ends, pad_token_id=pad_id)
+        ends = list(settings.eos_ids) if len(settings.eos_ids) > 1 else settings.eos_ids[0]
+        self.model = config_to_hf(replace(config, mtp_depth=0), eos_token_id=ends, pad_token_id=settings.pad_id)
         self.settings = {
             "dtype": dtype,
             "gpu_memory_utilization": gpu_memory_utilization,
-            "max_num_seqs": max_rows,
+            "max_num_seqs": settings.max_rows,
             "load_format": "dummy",
             "skip_tokenizer_init": True,  # token ids in, token ids out
             "generation_config": "vllm",  # no defaults for sampling but vLLM's own

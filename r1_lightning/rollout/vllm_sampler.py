@@ -33,7 +33,7 @@ from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.keyed_random import keyed_seeds
 from r1_lightning.rollout.results import Rollout
-from r1_lightning.rollout.sampler import Ends, SamplingConfig, device_of
+from r1_lightning.rollout.sampler import SamplerSettings, device_of
 from r1_lightning.rollout.scoring import completion_index, reference_logprobs
 from r1_lightning.rollout.vllm_engine import VLLMEngine, tensor_digest, weights_digest
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
@@ -69,20 +69,16 @@ class VLLMSampler:
         engine: Engine,
         weights: Weights,
         score: Score,
-        config: SamplingConfig,
-        eos_id: Ends,
-        pad_id: int,
-        seed: int,
+        settings: SamplerSettings,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         require_int("chunk_bytes", chunk_bytes, 1)
         self.engine = engine
         self.weights = weights
         self.score = score
-        self.config = config
-        self.eos_ids = [eos_id] if isinstance(eos_id, int) else list(eos_id)
-        self.pad_id = pad_id
-        self.seed = seed
+        self.config = settings.sampling
+        self.eos_ids = list(settings.eos_ids)
+        self.pad_id, self.seed = settings.pad_id, settings.seed
         self.chunk_bytes = chunk_bytes
         self.handed_over: str | None = None  # checksum of the weights that the engine holds
 
@@ -239,28 +235,16 @@ class VLLM:
         share = self.gpu_memory_utilization
         require_number("rollout.sampler.gpu_memory_utilization", share, 0.0, 1.0, open_minimum=True)
 
-    def __call__(
-        self,
-        backbone: Backbone,
-        config: SamplingConfig,
-        eos_id: Ends,
-        pad_id: int,
-        seed: int,
-        max_rows: int = 512,
-        record_routes: bool = False,
-    ) -> VLLMSampler:
+    def __call__(self, backbone: Backbone, settings: SamplerSettings) -> VLLMSampler:
         """A `SamplerMaker`. vLLM itself starts at the first rollout."""
-        require_int("rollout.max_rows", max_rows, 1)
-        require(not record_routes, "stage.router", "replay", "vLLM's choice of experts is not recorded")
-        require_number("rollout.sampling_temperature", config.sampling_temperature, *TEMPERATURES)
+        temperature = settings.sampling.sampling_temperature
+        require(not settings.record_routes, "stage.router", "replay", "vLLM's choice of experts is not recorded")
+        require_number("rollout.sampling_temperature", temperature, *TEMPERATURES)
         if not isinstance(backbone, DeepSeekBackbone):
             raise InvalidInput(f"model={type(backbone).__name__} is not allowed: rollout=vllm takes our own backbone")
         return VLLMSampler(
-            VLLMEngine(backbone.config, eos_id, pad_id, max_rows, self.dtype, self.gpu_memory_utilization),
+            VLLMEngine(backbone.config, settings, self.dtype, self.gpu_memory_utilization),
             partial(engine_weights, backbone),
-            partial(policy_logprobs, backbone, config.sampling_temperature, pad_id),
-            config,
-            eos_id,
-            pad_id,
-            seed,
+            partial(policy_logprobs, backbone, temperature, settings.pad_id),
+            settings,
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.advantage_estimators import LeaveOneOut
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, rollout_keys
+from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
@@ -101,6 +102,8 @@ def test_the_defaults_are_r1_zeros_shape() -> None:
     assert (config.prompts_per_rollout, config.group_size) == (32, 16)
     sampling = RolloutConfig(sampling_temperature=0.7, top_p=0.8, max_new_tokens=9).sampling
     assert (sampling.sampling_temperature, sampling.top_p, sampling.max_new_tokens) == (0.7, 0.8, 9)
+    settings = RolloutConfig(max_rows=7).sampler_settings(Letters(), seed=3, record_routes=True)
+    assert settings == SamplerSettings(SamplingConfig(), (EOS,), 0, seed=3, max_rows=7, record_routes=True)
 
 
 @pytest.mark.parametrize(

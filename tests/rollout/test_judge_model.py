@@ -199,14 +199,14 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
 
 def test_with_our_own_sampler() -> None:
     """An untrained model says nothing that can be read: not judged, and no crash."""
-    from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+    from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
     from r1_lightning.text.tokenizer import train_tokenizer
     from tests.support.miniature import backbone
 
     tokenizer = train_tokenizer(iter(["a b c"]), 300)
     model = backbone(vocab_size=tokenizer.vocab_size, max_positions=1024)
     config = SamplingConfig(1.0, 1.0, 4)
-    sampler = Sampler(model, config, tokenizer.eos_id, tokenizer.pad_id, seed=0)
+    sampler = Sampler(model, SamplerSettings(config, tokenizer.eos_ids, tokenizer.pad_id, seed=0))
     made = GenerativeJudge(sampler, tokenizer, votes=2, max_new_tokens=3)
     torch.manual_seed(0)
     verdict = made(PROBLEM, candidate("42"))

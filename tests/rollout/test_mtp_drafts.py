@@ -25,7 +25,7 @@ from r1_lightning.rollout import sampler as sampler_module
 from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.mtp_drafts import DraftingSampler, MTPDrafts, drafts_of
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig, inverse_cdf
+from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig, inverse_cdf
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Drafts, Generation
 from tests.model.tiny import backbone, pack, random_documents, tiny
@@ -93,8 +93,10 @@ def settings_of(**changes: Any) -> tuple[SamplingConfig, dict[str, Any]]:
 def both(model: Any, kind: type[DraftingSampler] = DraftingSampler, **changes: Any) -> tuple[Sampler, DraftingSampler]:
     """The plain sampler and the drafting one, with the same settings and the same model."""
     config, rest = settings_of(**changes)
-    eos, pad = rest.pop("eos_id", EOS), rest.pop("pad_id", PAD)
-    return Sampler(model, config, eos, pad, 7, **rest), kind(model, config, eos, pad, 7, **rest)
+    ends = rest.pop("eos_id", EOS)
+    ids = ([ends] if isinstance(ends, int) else ends, rest.pop("pad_id", PAD))
+    settings = SamplerSettings(config, *ids, 7, **rest)
+    return Sampler(model, settings), kind(model, settings)
 
 
 def check_same(found: Generation, expected: Generation, atol: float = 0.0) -> None:
@@ -380,8 +382,8 @@ def test_a_gpu_draws_what_the_cpu_draws() -> None:
 
 def drafting_miniature(**changes: Any) -> tuple[Miniature, DraftingSampler]:
     mini = Miniature(rollout=rollout_config(sampler=MTPDrafts(), **changes))
-    config = mini.rollout
-    made = config.sampler(mini.model, config.sampling, miniature.EOS, miniature.PAD, mini.seed, config.max_rows)
+    tokenizer: Any = miniature.CharTokenizer()
+    made = mini.rollout.sampler(mini.model, mini.rollout.sampler_settings(tokenizer, mini.seed))
     assert isinstance(made, DraftingSampler)
     return mini, made
 
@@ -429,10 +431,10 @@ def test_acceptance_is_logged_saved_and_resumed(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_module_is_refused() -> None:
-    config = settings_of()[0]
+    settings = SamplerSettings(settings_of()[0], [EOS], PAD, 0)
     hybrid = backbone(tiny(attention_kind="lightning", softmax_attention_every=2))
     with pytest.raises(InvalidInput, match="takes refused tokens back, which a recurrent state cannot"):
-        DraftingSampler(hybrid, SamplingConfig(), 1, 0, 0)
+        DraftingSampler(hybrid, settings)
     for model in (backbone(tiny(mtp_depth=0)), MarkovBackbone(table())):
         with pytest.raises(InvalidInput, match=r"model\.mtp_depth=0 is not allowed: rollout=mtp_drafts needs an MTP"):
-            MTPDrafts()(model, config, EOS, PAD, 0)
+            MTPDrafts()(model, settings)

@@ -19,7 +19,15 @@ from torch import Tensor
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout import sampler as sampler_module
 from r1_lightning.rollout.keyed_random import keyed_uniforms
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig, device_of, inverse_cdf, left_padded, nucleus
+from r1_lightning.rollout.sampler import (
+    Sampler,
+    SamplerSettings,
+    SamplingConfig,
+    device_of,
+    inverse_cdf,
+    left_padded,
+    nucleus,
+)
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, pack, random_documents, randomise, tiny
@@ -39,7 +47,9 @@ def sampler_of(model: torch.nn.Module, seed: int = 7, **changes: object) -> Samp
     config = SamplingConfig(
         **{k: changes.pop(k) for k in ("sampling_temperature", "top_p", "max_new_tokens") if k in changes}
     )
-    return Sampler(model, config, changes.pop("eos_id", EOS), changes.pop("pad_id", PAD), seed, **changes)
+    ends = changes.pop("eos_id", EOS)
+    ids = ([ends] if isinstance(ends, int) else ends, changes.pop("pad_id", PAD))
+    return Sampler(model, SamplerSettings(config, *ids, seed, **changes))
 
 
 def check_same(a: Generation, b: Generation, atol: float = 0.0) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from r1_lightning.rollout import vllm_engine
+from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.rollout.vllm_engine import VLLMEngine, WeightReceiver, require_vllm, tensor_digest, weights_digest
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
@@ -27,7 +28,8 @@ def llm(monkeypatch: pytest.MonkeyPatch) -> type[fake_vllm.LLM]:
 
 
 def engine_of(**changes: object) -> VLLMEngine:
-    return VLLMEngine(tiny(tie_embeddings=True, **changes), EOS, PAD, 7, "bfloat16", 0.25)
+    settings = SamplerSettings(SamplingConfig(), [EOS], PAD, seed=0, max_rows=7)
+    return VLLMEngine(tiny(tie_embeddings=True, **changes), settings, "bfloat16", 0.25)
 
 
 def disk_names() -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.keyed_random import keyed_seeds
-from r1_lightning.rollout.sampler import SamplingConfig
+from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.rollout.vllm_engine import tensor_digest, weights_digest
 from r1_lightning.rollout.vllm_sampler import (
@@ -35,7 +35,7 @@ from tests.rollout import fake_vllm
 from tests.rollout.fake_vllm import CompletionOutput, Logprob, RequestOutput
 from tests.rollout.fakes import MarkovBackbone, generation_of, keys_of
 from tests.support import miniature
-from tests.support.miniature import Miniature, Sums
+from tests.support.miniature import CharTokenizer, Miniature, Sums
 
 MODEL = tiny(vocab_size=9)
 EOS, PAD, SEED, LIMIT = 7, 8, 5, 6
@@ -50,7 +50,7 @@ def llm(monkeypatch: pytest.MonkeyPatch) -> type[fake_vllm.LLM]:
 
 def sampler_of(model: DeepSeekBackbone, **sampling: Any) -> VLLMSampler:
     config = SamplingConfig(**{"max_new_tokens": LIMIT, **sampling})
-    return VLLM()(model, config, EOS, PAD, SEED, max_rows=5)
+    return VLLM()(model, SamplerSettings(config, [EOS], PAD, SEED, max_rows=5))
 
 
 # ----------------------------------------------------------------------------------------------------- from end to end
@@ -131,7 +131,7 @@ def test_its_rollouts_train_as_any_others(llm: type[fake_vllm.LLM]) -> None:
     """Judged, dealt and packed; the old log-probs are those of the training forward, as the self-check demands."""
     mini = Miniature()
     config = mini.rollout
-    sampler = VLLM()(mini.model, config.sampling, miniature.EOS, miniature.PAD, mini.seed, config.max_rows)
+    sampler = VLLM()(mini.model, config.sampler_settings(CharTokenizer(), mini.seed))
     rollout = mini.maker(sampler)(0, 0, [Sums().train_problem(0, index) for index in range(3)])
     rows = torch.arange(rollout.rewards.numel())
     batch = collate(rollout, rows, config.row_tokens, miniature.PAD)
@@ -166,7 +166,8 @@ def over(engine: Engine, model: DeepSeekBackbone, **settings: Any) -> VLLMSample
     def unscored(prompts: object, generation: Generation) -> Tensor:
         return torch.zeros_like(generation.sampler_logprobs)
 
-    return VLLMSampler(engine, lambda: engine_weights(model), unscored, SamplingConfig(), EOS, PAD, SEED, **settings)
+    of_run = SamplerSettings(SamplingConfig(), [EOS], PAD, SEED)
+    return VLLMSampler(engine, lambda: engine_weights(model), unscored, of_run, **settings)
 
 
 def draw(sampler: VLLMSampler) -> Generation:
@@ -347,7 +348,8 @@ def test_scores_do_not_depend_on_how_many_are_scored_at_once(scored_tokens: int)
 
 def test_settings_reach_the_engine(llm: type[fake_vllm.LLM]) -> None:
     maker = VLLM(dtype="float32", gpu_memory_utilization=0.3)
-    maker(backbone(MODEL), SamplingConfig(max_new_tokens=1), EOS, PAD, SEED, max_rows=11)(PROMPTS, 1, keys_of(3, 1))
+    of_run = SamplerSettings(SamplingConfig(max_new_tokens=1), [EOS], PAD, SEED, max_rows=11)
+    maker(backbone(MODEL), of_run)(PROMPTS, 1, keys_of(3, 1))
     settings = llm.started[0].settings
     assert (settings["dtype"], settings["gpu_memory_utilization"], settings["max_num_seqs"]) == ("float32", 0.3, 11)
 
@@ -365,13 +367,13 @@ def test_bad_settings_are_named(field: str, value: Any) -> None:
     ("changes", "message"),
     [
         ({"record_routes": True}, r"stage\.router='replay' is not allowed: vLLM's choice of experts is not recorded"),
-        ({"max_rows": 0}, r"rollout\.max_rows=0 is not allowed"),
-        ({"config": SamplingConfig(2.5)}, r"rollout\.sampling_temperature=2\.5 is not allowed: .* at most 2\.0"),
-        ({"config": SamplingConfig(0.005)}, r"rollout\.sampling_temperature=0\.005 is not allowed"),
+        ({"sampling": SamplingConfig(2.5)}, r"rollout\.sampling_temperature=2\.5 is not allowed: .* at most 2\.0"),
+        ({"sampling": SamplingConfig(0.005)}, r"rollout\.sampling_temperature=0\.005 is not allowed"),
         ({"backbone": MarkovBackbone(torch.zeros(2, 2))}, "model=MarkovBackbone is not allowed: .* our own backbone"),
     ],
 )
 def test_what_vllm_cannot_do_is_refused_at_construction(changes: dict[str, Any], message: str) -> None:
-    given = {"backbone": backbone(MODEL), "config": SamplingConfig(), "eos_id": EOS, "pad_id": PAD, "seed": SEED}
+    policy = changes.pop("backbone", None) or backbone(MODEL)
+    given = {"sampling": SamplingConfig(), "eos_ids": [EOS], "pad_id": PAD, "seed": SEED}
     with pytest.raises(InvalidInput, match=message):
-        VLLM()(**{**given, **changes})
+        VLLM()(policy, SamplerSettings(**{**given, **changes}))

@@ -154,8 +154,8 @@ class Miniature:
     optim: AdamWConfig = field(default_factory=lambda: AdamWConfig(lr=0.01))
 
     def sampler(self, model: Any = None) -> Sampler:
-        config = self.rollout
-        return Sampler(model or self.model, config.sampling, EOS, PAD, self.seed, config.max_rows)
+        tokenizer: Any = CharTokenizer()
+        return Sampler(model or self.model, self.rollout.sampler_settings(tokenizer, self.seed))
 
     def maker(self, sampler: Any = None) -> RolloutMaker:
         tokenizer: Any = CharTokenizer()

@@ -95,9 +95,7 @@ class _Asked:
     ) -> Generation:
         if self._sampler is None:
             model = self.make().requires_grad_(False).eval()
-            ends, settings = self.tokenizer.eos_ids, self.rollout
-            args = (settings.sampling, ends, self.tokenizer.pad_id, self.seed, settings.max_rows)
-            self._sampler = Sampler(model, *args)
+            self._sampler = Sampler(model, self.rollout.sampler_settings(self.tokenizer, self.seed))
         device = device_of(self.beside)
         if device_of(self._sampler.backbone) != device:
             self._sampler.backbone.to(device)  # type: ignore[attr-defined]

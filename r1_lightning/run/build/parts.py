@@ -62,15 +62,8 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         rollout = instantiate(config.rollout)
         parts["rollout"] = rollout
         parts["sampling_temperature"] = rollout.sampling_temperature
-        parts["generate"] = rollout.sampler(
-            backbone,
-            rollout.sampling,
-            tokenizer.eos_ids,
-            tokenizer.pad_id,
-            config.seed,
-            rollout.max_rows,
-            record_routes=config.stage.get("router") == "replay",
-        )
+        records = config.stage.get("router") == "replay"
+        parts["generate"] = rollout.sampler(backbone, rollout.sampler_settings(tokenizer, config.seed, records))
     if config.get("reward"):
         # Plain lists and mappings: OmegaConf would turn rewards that are dataclasses back into configurations.
         parts["reward"] = instantiate(config.reward, _convert_="all")

@@ -21,7 +21,7 @@ from r1_lightning.model.hf_config import FAMILIES
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
-from r1_lightning.rollout.sampler import Sampler, SamplingConfig
+from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.run.build.hf_import import deepseek_config, refuse_directives
 from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.commands.export import ExportConfig, write_folder
@@ -90,7 +90,7 @@ def generate(
     longest = max(map(len, ids)) + max_new_tokens
     allowed = f"with the longest prompt that is {longest} tokens, and the model takes {model.config.max_positions}"
     require(longest <= model.config.max_positions, "max_new_tokens", max_new_tokens, allowed)
-    sampler = Sampler(model, sampling, tokenizer.eos_ids, tokenizer.pad_id, seed)
+    sampler = Sampler(model, SamplerSettings(sampling, tokenizer.eos_ids, tokenizer.pad_id, seed))
     drawn = sampler(ids, copies, rollout_keys(0, len(prompts), copies))
     lengths = (drawn.completion_mask.sum(1) - drawn.finished.long()).tolist()  # without what ended it
     texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
