@@ -1,4 +1,4 @@
-"""How a process sets up torch, its memory allocator and the warnings of others before a stage runs."""
+"""Sets up torch, the memory allocator and other libraries' warnings before a stage runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def set_up_torch(threads: int | None) -> None:
-    """Deterministic algorithms only, so that the same seed gives the same bits; `threads` None leaves torch's choice."""
+    """Use deterministic algorithms, so that one seed gives the same bits; `threads` None keeps torch's default."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # The switch above also writes NaN into every fresh tensor, to show reads of memory never written: a test, not a need.
+    # The switch above also fills every fresh tensor with NaN, to reveal reads of uninitialised memory: a debugging aid only.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - a module property mypy cannot see
     keep_freed_memory()
     if threads is not None:
@@ -23,9 +23,9 @@ def set_up_torch(threads: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free instead of handing it back: touching fresh pages again costs a tenth of a step.
+    """Make glibc keep freed memory instead of returning it to the system: page faults on fresh memory cost a tenth of a step.
 
-    Nothing happens with another C library. Tensors above 32 MiB are handed back in any case.
+    Does nothing with another C library. The memory of tensors above 32 MiB is returned in any case.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

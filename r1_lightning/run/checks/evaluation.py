@@ -1,4 +1,4 @@
-"""How a stage's result is measured: the settings that its configuration names, and whether they fit the model."""
+"""A stage's evaluation: the settings in its configuration, its held-out problems, and whether they fit the model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from r1_lightning.types.text import Problem
 
 
 def evaluation_settings(config: DictConfig) -> EvaluationConfig | None:
-    """The stage's `EvaluationConfig`, also where `stage.evaluation` does not name it; None where there is none."""
+    """Return the stage's `EvaluationConfig`, also if `stage.evaluation` has no `_target_`; None if it has no such evaluation."""
     settings = stage_evaluation(config)
     return settings if isinstance(settings, EvaluationConfig) else None
 
 
 def stage_evaluation(config: DictConfig) -> Any:
-    """How the stage's result is measured, of whatever kind: an `EvaluationConfig`, a `PreferenceEvaluationConfig`, or None."""
+    """Return the stage's evaluation settings: an `EvaluationConfig`, a `PreferenceEvaluationConfig`, or None."""
     node = config.stage.get("evaluation")
     if node is None:
         return None
@@ -30,7 +30,7 @@ def stage_evaluation(config: DictConfig) -> Any:
 
 
 def held_out_problems(source: Any, settings: EvaluationConfig) -> list[Problem]:
-    """The held-out problems that are measured; what is not as it was asked for is said, and so is how the rows were read."""
+    """Return the held-out problems of the evaluation; prints the source's notes on its rows, and if there are fewer than asked."""
     problems = list(source.held_out_problems(settings.problems))
     for note in getattr(source, "notes", ()):
         rank_zero_only(print)(note, flush=True)
@@ -41,9 +41,9 @@ def held_out_problems(source: Any, settings: EvaluationConfig) -> list[Problem]:
 
 
 def with_room(evaluator: Evaluator, max_positions: int, source: Any) -> Evaluator:
-    """The evaluator without the problems whose prompt and completion exceed `max_positions` tokens, which are counted in a line.
+    """Return the evaluator without the problems whose prompt and completion exceed `max_positions` tokens; prints their number.
 
-    Raises `InvalidInput` where that is more than half of them.
+    Raises `InvalidInput` if more than half of the problems are too long.
     """
     prefix = len(evaluator.tokenizer.encode(evaluator.forced_prefix)) if evaluator.forced_prefix else 0
     new = evaluator.config.max_new_tokens + prefix
@@ -58,13 +58,13 @@ def with_room(evaluator: Evaluator, max_positions: int, source: Any) -> Evaluato
 
 
 def task_name(config: DictConfig) -> str:
-    """What measures on the stage's task are called: `task.name`, else its source's class in small letters, without "Task"."""
+    """Return the task's name in metrics: `task.name`, else its source's class in lower case, without "Task"."""
     named = config.task.get("name")
     return str(named) if named else str(config.task.source["_target_"]).rpartition(".")[2].removesuffix("Task").lower()
 
 
 def check_prompt_lengths(evaluator: Evaluator, max_positions: int) -> None:
-    """Raise `InvalidInput` where the longest held-out prompt and its completion exceed `max_positions` tokens."""
+    """Raise `InvalidInput` if the longest held-out prompt and its completion exceed `max_positions` tokens."""
     longest, new = max(map(len, evaluator.prompts())), evaluator.config.max_new_tokens
     allowed = f"the longest held-out prompt has {longest} tokens, and with these it exceeds model.max_positions="
     require(longest + new <= max_positions, "stage.evaluation.max_new_tokens", new, f"{allowed}{max_positions}")

@@ -1,4 +1,4 @@
-"""What `logger` may hold: loggers by `_target_`, whose packages are there."""
+"""Checks of `logger`: each entry must be a logger by its `_target_`, and its package must be installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from r1_lightning.types.errors import InvalidInput, require
 
 TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
-# Loggers of Lightning's whose package is an extra of ours: its module's name, and the extra's.
+# Loggers of Lightning whose package is an extra of ours -> (the package's module, the extra).
 EXTRAS = {
     "WandbLogger": ("wandb", "wandb"),
     "MLFlowLogger": ("mlflow", "mlflow"),
@@ -20,9 +20,9 @@ SHIPPED = "logger=csv, logger=tensorboard, logger=wandb and logger=mlflow are re
 
 
 def check_loggers(loggers: Mapping[str, Any]) -> None:
-    """Raise `InvalidInput` for an entry that is no logger."""
+    """Raise `InvalidInput` for an entry that is not a logger."""
     for name, node in loggers.items():
-        if node is None or (name == "tensorboard" and node is True):  # True: as configurations had it at first
+        if node is None or (name == "tensorboard" and node is True):  # True: the form of early configurations
             continue
         allowed = (
             f"a logger is a mapping with a _target_; {SHIPPED}, and +logger.NAME={{_target_: CLASS, ...}} adds one"
@@ -31,7 +31,7 @@ def check_loggers(loggers: Mapping[str, Any]) -> None:
 
 
 def check_logger_packages(config: DictConfig) -> None:
-    """Raise `InvalidInput` where a logger's package is not installed; to be asked before a run, not before a look at an old one."""
+    """Raise `InvalidInput` if a logger's package is missing; for new runs only, since reading an old one needs no logger."""
     for name, node in (config.get("logger") or {}).items():
         if not isinstance(node, Mapping):
             continue

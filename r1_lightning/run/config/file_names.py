@@ -1,4 +1,4 @@
-"""One way to name a file: `....file=FILE`, wherever rows come from.
+"""One syntax for files of rows: `....file=FILE`.
 
     data.examples.file=FILE            fine-tuning
     task.source.train.file=FILE        (and `test.file`) problems
@@ -6,8 +6,8 @@
     data.traces.file=FILE              a teacher's text
     +stage.sources.NAME.file=FILE      rows to mix into a data set
 
-In the last two nothing stands in the option file that could take the value: there the reader itself has to be named. That is put in
-here, before Hydra reads the command line, so that nobody has to type it. `data.traces=FILE` is understood as well.
+For the last two the option file holds no reader that could take the value. This module inserts the reader's `_target_` before Hydra
+parses the command line, so that nobody has to type it. `data.traces=FILE` works as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# What is typed -> the class that reads the file.
+# Pattern of an argument -> the class that reads the file.
 READERS = (
     (re.compile(r"\+{0,2}(data\.traces)(?:\.file)?=([^{\[].*)", re.DOTALL), "r1_lightning.tasks.traces.TraceFile"),
     (
@@ -27,7 +27,7 @@ NOTHING = ("null", "~")
 
 
 def with_readers(arguments: Sequence[str]) -> list[str]:
-    """The command line with a reader for each file that has none; everything else stays as it is."""
+    """Return the command line with a reader for each file that has none; other arguments are unchanged."""
     return [_with_reader(argument) for argument in arguments]
 
 

@@ -1,4 +1,4 @@
-"""Whether a plain value from YAML fits a type annotation, and the annotation in words for the person who typed the value."""
+"""Checks plain values from YAML against type annotations, and describes annotations in words for error lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = {
 
 
 def accepts(value: Any, hint: Any) -> bool:
-    """Whether a plain value (from YAML) fits an annotation. What cannot be judged here is accepted."""
+    """True if a plain value (from YAML) fits an annotation, or if the annotation cannot be checked here."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is None or hint is type(None):
         return value is None
@@ -58,7 +58,7 @@ def _accepts_class(value: Any, hint: type) -> bool:
         return isinstance(value, hint)
     if isinstance(value, (str, bool, int, float)) or value is None:
         return _is_instance(value, hint)
-    return True  # a mapping or list for a class of ours: the target itself decides
+    return True  # a mapping or list for one of our classes: the constructor checks it
 
 
 def _is_instance(value: Any, hint: type) -> bool:
@@ -69,7 +69,7 @@ def _is_instance(value: Any, hint: type) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """An annotation in words, for the person who typed the value."""
+    """Return an annotation in words, for an error line."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in WORDS:
         return WORDS[hint]

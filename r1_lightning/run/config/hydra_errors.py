@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def explain(error: BaseException, overrides: Iterable[str], config_name: str) -> str | None:
-    """What a person needs to know of a composition error, in one line; None if it is not about the configuration."""
+    """Return one line that explains a composition error; None if the error is not about the configuration."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option!r} is not allowed: it must be one of {', '.join(sorted(error.options))}"
@@ -42,14 +42,14 @@ def _one_line(text: str) -> str:
 
 
 def _unknown_key(key: str, overrides: Iterable[str], config_name: str) -> str:
-    """Name the keys nearest to a mistyped one, among the defaults' keys where the other overrides are wrong as well."""
+    """Return the line about a mistyped key with its nearest keys; falls back to the defaults' keys if other overrides fail."""
     typed = [override for override in overrides if override.lstrip("+~").partition("=")[0] != key]
     known: list[str] = []
     for attempt in (typed, []):
         try:
             known = list(_dotted(OmegaConf.to_container(hydra.compose(config_name, overrides=attempt), resolve=False)))
             break
-        except Exception:  # whatever it is, the defaults serve
+        except Exception:  # another override is wrong as well: try without
             continue
     last = key.rpartition(".")[2]
     same_name = [candidate for candidate in known if candidate.rpartition(".")[2] == last]

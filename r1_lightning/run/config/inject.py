@@ -1,6 +1,6 @@
-"""Instantiates a configuration node, with the objects that YAML cannot write passed by argument name.
+"""Instantiates a configuration node and passes it, by argument name, objects that YAML cannot hold.
 
-A YAML node with a `_target_` names a class; its leaves are keyword arguments. An object that YAML cannot write (the tokenizer, the
+A YAML node with a `_target_` names a class; its leaves are keyword arguments. An object that YAML cannot hold (the tokenizer, the
 policy, the sampler) is passed to every target whose signature asks for it by name.
 """
 
@@ -18,17 +18,17 @@ from r1_lightning.types.errors import InvalidInput
 
 
 def inject(node: DictConfig, parts: Mapping[str, Any]) -> Any:
-    """Instantiate `node`, passing those of `parts` that its target's signature names and YAML does not set.
+    """Instantiate `node` with those of `parts` that its target's signature names and YAML does not set.
 
-    A refusal of ours (`InvalidInput`) comes out as itself, not wrapped in Hydra's.
+    Raises our `InvalidInput` itself, not Hydra's exception around it.
     """
     wanted = inspect.signature(get_object(node["_target_"])).parameters
     given = {name: part for name, part in parts.items() if name in wanted and node.get(name) is None}
     leaves = {key: value for key, value in node.items() if key not in (*GRAPH_KEYS, "evaluation")}
-    # Resolved before they leave the tree in which `${paths.data}` has a meaning.
+    # Resolved here: outside of the whole configuration `${paths.data}` could not be resolved.
     plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in leaves.items()}
     try:
-        # Parts are passed after instantiation of the YAML leaves: Hydra would try to turn them into configurations.
+        # Parts are passed to the partial, not to Hydra, which would try to turn them into configurations.
         return instantiate(OmegaConf.create(plain), _partial_=True)(**given)
     except Exception as error:
         cause: BaseException | None = error

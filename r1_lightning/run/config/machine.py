@@ -1,4 +1,4 @@
-"""What a command needs of the machine before it does anything: a system it runs on, and a terminal that takes every character."""
+"""Sets up the process before a command does anything: checks the operating system, and makes output accept every character."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNSUPPORTED = ("win32", "cygwin")
 
 
 def set_up() -> int:
-    """Have the output write what it cannot show as `\\u4e2d`; returns 0, or on a system we do not run on 2, with a line."""
+    """Make the output write characters that it cannot show as `\\u4e2d`; returns 0, or 2 with a line on an unsupported system."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,7 @@
-"""Values on the command line that Hydra's grammar cannot read bare: `paths.root=runs(1)`, `data.examples.file=it's.jsonl`, 中文.
+"""Quotes command-line values that Hydra's grammar cannot read bare: `paths.root=runs(1)`, `data.examples.file=it's.jsonl`, 中文.
 
-A shell takes its own quotes away, so that a person's quotes around such a name never reach Hydra, which wants a second pair inside
-(`'paths.root="runs(1)"'`). A value that Hydra cannot read, but can read as text, is meant as text: it gets those quotes here.
+The shell removes its own quotes, so a user's quotes around such a name never reach Hydra, which needs a second pair inside
+(`'paths.root="runs(1)"'`). A value that Hydra can read only as quoted text is meant as text, and gets those quotes here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from hydra.errors import HydraException
 
 from r1_lightning.run.config.file_names import with_readers
 
-STRUCTURED = ("[", "{", '"', "'")  # a list, a mapping, or quoted by hand: what is wrong with it is for Hydra to say
+STRUCTURED = ("[", "{", '"', "'")  # a list, a mapping, or quoted by hand: Hydra reports its errors
 
 
 def readable(arguments: Iterable[str]) -> list[str]:
-    """The same arguments, with quotes around the values that only read as text, and a reader for each file that is only named."""
+    """Return the arguments with quotes around values that Hydra reads only as text, and a reader for each file given by name."""
     parser = OverridesParser.create()
     return with_readers([_readable(parser, argument) for argument in arguments])
 
@@ -32,7 +32,7 @@ def _readable(parser: OverridesParser, argument: str) -> str:
 
 
 def _in_quotes(value: str) -> str:
-    """As text in Hydra's grammar: backslashes count only before a quote."""
+    """Return `value` as quoted text in Hydra's grammar, in which backslashes count only before a quote."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value) + '"'
 
 

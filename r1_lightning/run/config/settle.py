@@ -1,7 +1,7 @@
-"""What a composed configuration leaves to be settled before it is read: what an option has for one stage alone.
+"""Applies the values that an option has for one stage alone, right after composition.
 
-Hydra composes option after option and knows of no condition, but `debug=fast` needs other values for a stage that samples than for
-one that trains: they stand in `for_stage`, by the stage's name, and are put in their places here.
+Hydra has no conditions, but `debug=fast` needs other values for a stage that samples than for one that trains. Such values are in
+`for_stage`, by the stage's name, and are moved to their places here.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ FOR_STAGE = "for_stage"
 
 
 def settle(config: DictConfig, stage: str, overrides: Sequence[str]) -> None:
-    """Change `config`, that of `stage`, in place; `overrides` are what was typed. Raises `InvalidInput`."""
+    """Apply the values to `config` of `stage`, in place, except those that command-line `overrides` set. Raises `InvalidInput`."""
     _check_reader(config)
     _settle_stage(config, stage, [override.lstrip("+~") for override in overrides])
 
 
 def _check_reader(config: DictConfig) -> None:
-    """InvalidInput where `data.traces` is a mapping or list that names no reader (`file_names` puts one before a file)."""
+    """Raise InvalidInput if `data.traces` is a mapping or list without a reader's `_target_` (`file_names` adds it to a file)."""
     given = OmegaConf.select(config, "data.traces")
     known = given is None or (isinstance(given, DictConfig) and "_target_" in given)
     require(
@@ -32,7 +32,7 @@ def _check_reader(config: DictConfig) -> None:
 
 
 def _settle_stage(config: DictConfig, stage: str, typed: Sequence[str]) -> None:
-    """The values that an option has for this stage alone, in their places; what is typed has the last word."""
+    """Move the values for this stage to their places; command-line overrides win."""
     for key, value in ((config.get(FOR_STAGE) or {}).get(stage) or {}).items():
         if not any(re.match(rf"stage\.{key}[.=]", override) for override in typed):
             OmegaConf.update(config, f"stage.{key}", value, force_add=True)

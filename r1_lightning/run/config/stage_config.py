@@ -1,4 +1,4 @@
-"""One stage's composed configuration, and where each of its inputs comes from."""
+"""One stage's composed configuration, and the source of each of its inputs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.types.errors import InvalidInput
 
-BASE = "base"  # the input that a stage begins with, and that `init_from` replaces
+BASE = "base"  # the input that a stage starts from, which `init_from` replaces
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One of `stage` or `experiment`, which makes the input, with `overrides` of its own, or `folder`, where it lies already."""
+    """The source of an input: a `stage` or an `experiment` that makes it, with `overrides`, or the `folder` of an artefact."""
 
     stage: str | None = None
     overrides: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class InputSpec:
 
     @classmethod
     def of(cls, path: str, node: object) -> InputSpec:
-        """As `stage.inputs` writes it (see the module's docstring)."""
+        """Parse a node of `stage.inputs` (see the docstring of `compose`)."""
         if isinstance(node, str):
             return cls(node)
         allowed = (
@@ -42,7 +42,7 @@ class InputSpec:
 
     @property
     def maker(self) -> str:
-        """The choice of Hydra's that makes it."""
+        """The Hydra override that selects the stage or experiment that makes the input."""
         return f"stage={self.stage}" if self.experiment is None else f"experiment={self.experiment}"
 
 
@@ -60,12 +60,12 @@ class StageConfig:
 
     @property
     def name(self) -> str:
-        """What people call it: its experiment, or its stage where there is none."""
+        """The name for people: its experiment, or its stage if there is none."""
         return self.choices.get("experiment") or self.stage
 
     @property
     def inputs(self) -> dict[str, InputSpec]:
-        """Role of each input -> where it comes from. InvalidInput for one that says nothing, or too much."""
+        """The source of each input, by role. InvalidInput for an input with no source, or with several."""
         inputs = OmegaConf.to_container(self.config.stage, resolve=True)["inputs"]
         return {str(role): InputSpec.of(f"stage.inputs.{role}", node) for role, node in inputs.items()}
 
@@ -78,7 +78,7 @@ def override_list(path: str, overrides: object) -> list[str]:
 
 
 def resolved(config: DictConfig) -> DictConfig:
-    """A copy with every interpolation replaced by its value."""
+    """Return a copy with every interpolation replaced by its value."""
     copy = config.copy()
     OmegaConf.resolve(copy)
     return copy

@@ -1,4 +1,4 @@
-"""The configuration that an artefact was made with, read again: a file from anywhere, so nothing it names is imported unchecked."""
+"""Reads the stored configuration of an artefact: a file from anywhere, so nothing that it names is imported unchecked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r1_lightning.types.errors import InvalidInput
 
 
 def read_model(path: Path) -> DictConfig:
-    """The same for whoever wants the model alone: a reward of somebody's own is neither imported nor in the way."""
+    """Return the stored configuration for use of its model only: checks the model's targets, and imports no others."""
     config = load_stored(path)
     model = config.get("model")
     if not isinstance(model, DictConfig) or "_target_" not in model:
@@ -24,14 +24,14 @@ def read_model(path: Path) -> DictConfig:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The same as plain values, for whoever takes some of them over: what names code is for the caller to check."""
+    """Return the stored configuration as plain values; the caller must check values that name code before using them."""
     plain = OmegaConf.to_container(load_stored(path))
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
 def load_stored(path: Path) -> DictConfig:
-    """The whole configuration, resolved; `InvalidInput` for what cannot be read or holds a live interpolation."""
+    """Return the whole stored configuration, resolved; `InvalidInput` if it cannot be read or holds a live interpolation."""
     try:
         config = OmegaConf.load(path)
         OmegaConf.resolve(config)

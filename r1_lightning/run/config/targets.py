@@ -1,4 +1,4 @@
-"""Which code a configuration may name: a person's own files beside us, and of a stranger's configuration only ours."""
+"""The code that a configuration may name: in a user's own configuration any, in a stranger's only classes of this package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TRAINER = "lightning.Trainer"
 
 
 def find_own_modules() -> None:
-    """Let `_target_: my_rewards.Brevity` find my_rewards.py in the working directory, after everything installed."""
+    """Let `_target_: my_rewards.Brevity` find my_rewards.py in the working directory; installed packages take precedence."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
 
 def source_digest(target: Any) -> str | None:
-    """SHA-256 of the file in which `target` is written; None for what has no such file (built in, or compiled)."""
+    """SHA-256 of the source file of `target`; None if it has none (built in, or compiled)."""
     try:
         path = inspect.getsourcefile(target)
     except TypeError:
@@ -35,8 +35,8 @@ def source_digest(target: Any) -> str | None:
 def refuse_foreign_targets(node: Any, path: str = "") -> None:
     """Raise `InvalidInput` for a `_target_` that is not a class of this package (or Lightning's Trainer).
 
-    `node` is a resolved configuration as plain values. `r1_lightning.artefacts.files.os.system` begins as our names do and
-    is none of ours: so what the name leads to must be a class that says of itself that it has this name.
+    `node` is a resolved configuration as plain values. `r1_lightning.artefacts.files.os.system` starts like one of our names but is
+    not ours, so the name must lead to a class whose own full name is equal to it.
     """
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
@@ -48,8 +48,11 @@ def refuse_foreign_targets(node: Any, path: str = "") -> None:
 
 
 def refuse_interpolations(value: Any, where: str) -> None:
-    """Raise `InvalidInput` for text that Hydra would still replace: `\\${...}` loses its backslash when it is resolved, and would
-    act (`oc.create` makes a `_target_`) where a part of the configuration is read again."""
+    """Raise `InvalidInput` for text that Hydra would still interpolate.
+
+    `\\${...}` loses its backslash when it is resolved, and would act (`oc.create` makes a `_target_`) when a part of the
+    configuration is resolved again.
+    """
     if isinstance(value, dict):
         for key, item in value.items():
             refuse_interpolations(key, where)

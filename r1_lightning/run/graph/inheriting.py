@@ -1,12 +1,11 @@
-"""What a stage takes from the input that it starts from, where nothing was typed.
+"""Settings that a stage takes from the input it starts from, unless the command line sets them.
 
-- `stage=sample init_from=ARTEFACT`: the artefact's configuration says which task it was trained on, by which reward, and how long
-  its rows are, so that none of it has to be typed again. Rewards that need a model of their own are left out.
-- `stage=grpo` of a checkpoint (a folder in HuggingFace's form, or any model of `transformers`): `configs/grpo_of_a_checkpoint.yaml`
-  in place of the miniature's settings.
+- `stage=sample init_from=ARTEFACT`: the task, the reward and the lengths of rows come from the artefact's configuration. Rewards
+  that need a model of their own are left out.
+- `stage=grpo` of a checkpoint (a HuggingFace folder, or any model of `transformers`): the settings come from
+  `configs/grpo_of_a_checkpoint.yaml` in place of the miniature's.
 
-What was typed stays, whole groups included, and so does everything where an experiment or `debug` was chosen. A line says what was
-taken.
+Command-line arguments win, whole groups included; with an experiment or `debug` nothing is taken. A line names the settings taken.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ NEEDS_A_MODEL = "r1_lightning.rewards.model_score.ModelScoreReward"
 
 
 def from_input(stage: StageConfig, base: Artefact | None) -> StageConfig:
-    """`stage` with the model and the settings of the input that it starts from; the same object where nothing changes."""
+    """Return `stage` with the model and settings of the input that it starts from; the same object if nothing changes."""
     stage = with_model_of(stage, base)
     return stage if base is None else with_settings_of(stage, base)
 
 
 def with_settings_of(stage: StageConfig, base: Artefact) -> StageConfig:
-    """`stage` with what its input knows or asks for. `InvalidInput` where an artefact's configuration names code of others."""
+    """Return `stage` with settings from its input. `InvalidInput` if the artefact's configuration names code that is not ours."""
     if stage.choices.get("experiment") or stage.choices.get("debug"):
         return stage
     if stage.stage == "sample" and not isinstance(base, ImportedModel):
@@ -53,7 +52,7 @@ def _is_theirs(model: DictConfig) -> bool:
 
 
 def _typed(stage: StageConfig) -> list[str]:
-    """The keys that were typed: a group, or a path below it. `stage=NAME` says which stage it is, and nothing of its settings."""
+    """Return the keys on the command line: groups, or paths below them. `stage=NAME` selects the stage and sets nothing in it."""
     keys = [override.lstrip("+~").partition("=")[0] for override in (*stage.overrides, *stage.typed)]
     return [key for key in keys if key != "stage"]
 
@@ -83,7 +82,7 @@ def _leaves(node: Mapping[Any, Any], above: str = "") -> list[tuple[str, Any]]:
 
 
 def _as_trained(stage: StageConfig, base: Artefact) -> StageConfig:
-    if not (base.folder / store.CONFIG).is_file():  # it says nothing
+    if not (base.folder / store.CONFIG).is_file():  # nothing to take over
         return stage
     typed, described = _typed(stage), read_settings(base.folder / store.CONFIG)
     values: dict[str, Any] = {"task": described.get("task"), "reward": _without_models(described.get("reward"))}
@@ -102,7 +101,7 @@ def _as_trained(stage: StageConfig, base: Artefact) -> StageConfig:
 
 
 def _without_models(reward: Any) -> Any:
-    """The reward without those of its parts that ask a trained model, which would have to be an input."""
+    """Return the reward without its model-based parts, whose models would have to be inputs of this stage."""
     if not isinstance(reward, dict) or not isinstance(reward.get("rewards"), dict):
         return reward
     kept = {name: part for name, part in reward["rewards"].items() if not _names(part, NEEDS_A_MODEL)}

@@ -1,4 +1,4 @@
-"""One stage of the graph, planned: what it is, what it would be called by its content, and what it needs."""
+"""One planned stage of the graph: its configuration, its fingerprint and its inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from r1_lightning.run.config.stage_config import StageConfig
 
 @dataclass(frozen=True)
 class Node:
-    """A stage to be had: its configuration, its fingerprint, its inputs as nodes or (from `init_from`) as artefacts."""
+    """A planned stage: its configuration, its fingerprint, its inputs as nodes or (from `init_from`) as artefacts."""
 
     stage: StageConfig
     fingerprint: str
@@ -24,5 +24,5 @@ class Node:
         return Path(self.stage.config.paths.root)
 
     def found(self) -> Artefact | None:
-        """What is there of it already, complete or not."""
+        """Return the stage's artefact, complete or not; None if there is none."""
         return store.find(self.root, self.stage.stage, self.fingerprint)

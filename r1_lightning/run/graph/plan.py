@@ -20,7 +20,7 @@ from r1_lightning.types.errors import require
 
 
 def plan(target: StageConfig) -> Node:
-    """Compose, check and fingerprint `target` and everything it needs; nothing is written.
+    """Compose, check and fingerprint `target` and all stages below it; writes nothing.
 
     Raises `InvalidInput` for a bad value anywhere in the graph, a bad `init_from`, or a stage that needs itself.
     """
@@ -28,14 +28,14 @@ def plan(target: StageConfig) -> Node:
 
 
 class _Planner:
-    """Plans one graph. Many stages share an input: each distinct stage is composed, checked and fingerprinted once."""
+    """Plans one graph. Stages may share an input, so each distinct stage is composed, checked and fingerprinted once."""
 
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], StageConfig] = {}
         self._planned: dict[tuple[object, ...], Node] = {}
 
     def plan(self, stage: StageConfig, below: tuple[str, ...]) -> Node:
-        """The node of `stage`, which the stages named in `below` need."""
+        """Return the node of `stage`; `below` names the stages on the path to the target, to find circles."""
         key = (stage.stage, stage.overrides, stage.typed, tuple(stage.choices.items()), OmegaConf.to_yaml(stage.config))
         if key not in self._planned:
             self._planned[key] = self._plan(stage, (*below, stage.name))
@@ -43,14 +43,15 @@ class _Planner:
 
     def _plan(self, stage: StageConfig, path: tuple[str, ...]) -> Node:
         decides = isinstance(stage.config.init_from, str) and not model_is_typed(stage)
-        if not decides:  # else nothing of this model will stay, and it may be too small for the rest
+        # If `init_from` decides the model, the composed one is not used, and may be too small for the other settings.
+        if not decides:
             validate(stage.config)
         given = None if stage.config.init_from is None else open_input(stage.config.init_from)
         if (changed := from_input(stage, given)) is not stage or decides:
             stage = changed
-            validate(stage.config)  # what the model decides (the longest row, drafts) is decided now
+            validate(stage.config)  # again: the longest row and the sampler's rules depend on the model
         check_task(stage.config)
-        # Also where the stage would otherwise begin with nothing.
+        # `init_from` gives a base also to a stage that has none in its options.
         inputs: dict[str, Node | Artefact] = {} if given is None else {BASE: given}
         for role, spec in stage.inputs.items():
             if role in inputs:
@@ -65,7 +66,7 @@ class _Planner:
         return Node(stage, digest, inputs)
 
     def _compose(self, overrides: Sequence[str], config_name: str) -> StageConfig:
-        """A composition of one's own to change: Hydra reads every option file again for each, which takes most of a plan's time."""
+        """Compose from a cache and return a copy: Hydra reads every option file each time, which takes most of a plan's time."""
         key = (config_name, *overrides)
         if key not in self._composed:
             self._composed[key] = compose_stage(overrides, config_name)

@@ -1,7 +1,7 @@
-"""A graph of stages for people: the tree of what a command needs, the table of what its stages are worth, and what each took.
+"""The stage graph as text: the tree of stages, the table of their results, and the table of their times.
 
-The table is the paper's table of stages (Nature table 2, R1v2 table 3) for whatever graph was built: a column per stage in the
-order of making, a line per held-out measure. A stage that was measured on nothing has no column.
+The table of results is the paper's table of stages (Nature table 2, R1v2 table 3) for any graph: a column per stage in the order of
+making, a line per held-out measure. A stage without an evaluation has no column.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import Work, work_in
 from r1_lightning.run.graph.node import Node
 
-MEASURED = "eval/"  # how the metrics begin that were measured on held-out problems
+MEASURED = "eval/"  # prefix of the metrics of held-out problems
 
 
 def tree(node: Node, role: str = "", indent: str = "") -> str:
-    """One line per stage, the last made first, with what is there of it; a stage that is needed twice is shown once whole."""
+    """Return one line per stage, the target first, with its status; a stage that is needed twice is expanded only once."""
     return "\n".join(_lines(node, role, indent, set()))
 
 
@@ -37,7 +37,7 @@ def _lines(node: Node | Artefact, role: str, indent: str, seen: set[str]) -> Ite
 
 
 def status(node: Node) -> str:
-    """What is there of a stage: all of it, a part, or nothing."""
+    """Return a stage's status: there, to be resumed, or to be made."""
     found = node.found()
     if found is None:
         return "to be made"
@@ -45,9 +45,9 @@ def status(node: Node) -> str:
 
 
 def _named(node: Node) -> dict[str, Node]:
-    """Every stage of the graph once, by name, in the order of making.
+    """Return every stage of the graph once, by name, in the order of making.
 
-    Another stage of a name that came before (a student's base beside its teacher's) has the first digits of its fingerprint too.
+    If two stages have one name (a student's base beside its teacher's), the later one's name gets digits of its fingerprint.
     """
     stages: dict[str, Node] = {}
 
@@ -68,7 +68,7 @@ def _named(node: Node) -> dict[str, Node]:
 
 
 def measured_stages(node: Node) -> dict[str, dict[str, float]]:
-    """Held-out measures of every finished stage of the graph that has any, by `_named` name, in the order of making."""
+    """Return the held-out measures of every finished stage that has any, by `_named` name, in the order of making."""
     results: dict[str, dict[str, float]] = {}
     for name, stage in _named(node).items():
         found = stage.found()
@@ -84,9 +84,9 @@ def measured_stages(node: Node) -> dict[str, dict[str, float]]:
 
 
 def time_table(node: Node) -> str:
-    """Markdown: the time on the clock that each stage of the graph took when it was made, and its share of the whole.
+    """Return a Markdown table of the wall-clock time of making each stage of the graph, and its share of the total.
 
-    What a killed process did is not known; such a time begins with "over".
+    The time of killed processes is unknown; such an entry begins with "over".
     """
     found = {name: artefact.folder for name, stage in _named(node).items() if (artefact := stage.found()) is not None}
     taken = {name: work for name, folder in found.items() if (work := work_in(folder)) is not None}
@@ -102,7 +102,7 @@ def time_table(node: Node) -> str:
 
 
 def stage_table(results: dict[str, dict[str, float]]) -> str:
-    """Markdown: a column per stage, a line per measure; a dash where a stage was not measured so. Empty where none was."""
+    """Return a Markdown table with a column per stage and a line per measure, a dash for a missing value; empty without results."""
     if not results:
         return ""
     measures = list(dict.fromkeys(name for row in results.values() for name in row))

@@ -1,4 +1,4 @@
-"""Waiting for an artefact that another process is making: who makes it, and how far it is."""
+"""Waiting for an artefact that another process is making: prints which process makes it, and its step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from r1_lightning.artefacts.steps import last_step
 from r1_lightning.run.graph.node import Node
 
-EVERY_S = 30.0  # between two lines about how far the other process is
+EVERY_S = 30.0  # between two lines about the other process's step
 
 
 class Waiting:
-    """Called with the holder of a lock whenever it is found taken; says so at first and every `EVERY_S` seconds after."""
+    """Called with the holder of a lock after each failed try; prints a line at the first call and then every `EVERY_S` seconds."""
 
     def __init__(self, role: str, node: Node, folder: Path, say: Callable[[str], None]) -> None:
         self.role, self.folder, self.say = role, folder, say

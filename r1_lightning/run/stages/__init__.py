@@ -1,8 +1,8 @@
-"""What happens inside one stage's folder: training, rejection sampling or comparing, with loggers and measurements.
+"""Running one stage in its folder: training, rejection sampling or comparing, with loggers and evaluation.
 
-train, fitting              models and data into a Trainer, and the endings of a run
-rejection_sampling, data_card   a sampled data set, and what it says of itself
-compare                     several stages on the same problems
-loggers, metrics_log        where metrics go; metrics.csv across resumes
-periodic                    what is measured while a stage trains
+train, fitting              builds model and data, runs the Trainer, and handles the ways a run can end
+rejection_sampling, data_card   makes a sampled data set and its card
+compare                     evaluates several models on the same problems
+loggers, metrics_log        loggers; metrics.csv across resumes
+periodic                    evaluation during training
 """

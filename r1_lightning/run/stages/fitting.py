@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a stage: its callbacks and loggers, and one fit that ends in its last step or says why not."""
+"""The Lightning Trainer of a stage: its callbacks and loggers, and one fit that reaches its last step or raises the reason."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ from r1_lightning.types.errors import InvalidInput, Stopped, require
 
 
 def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, micro_batches: int) -> L.Trainer:
-    """The Trainer that `config` describes. `InvalidInput` for a callback that is none, or that Lightning refuses."""
+    """Make the Trainer of `config`. `InvalidInput` for a target that is not a callback, or one that Lightning refuses."""
     try:
         callbacks = _callbacks(config, parts)
+        # In this order: Interruption sets `should_stop`, and ResumeCheckpoint, after all others, saves when it is set.
         callbacks += [Rewind(), Interruption(config.trainer.get("max_time"))]
         callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
         return instantiate(
             trainer_settings(config),
             max_steps=config.stage.max_steps,
-            max_epochs=1,
+            max_epochs=1,  # the loader holds all batches of the stage, so an epoch is the whole training
             accumulate_grad_batches=micro_batches,
             logger=make_loggers(config, folder),
             callbacks=callbacks,
             default_root_dir=str(folder),
+            # Lightning would add a checkpoint callback of its own beside ours; only a user's turns it on.
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_model_summary=False,
-            log_every_n_steps=1,
+            log_every_n_steps=1,  # metrics.csv has a row per step
             plugins=[
                 LightningEnvironment()
             ],  # one process, also in a batch job: no second set of checkpoints and signals
@@ -67,16 +69,17 @@ def _callbacks(config: DictConfig, parts: Mapping[str, Any]) -> list[L.Callback]
 def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule, folder: Path) -> None:
     """Train from the last checkpoint in `folder`, or from the start, to the last step.
 
-    Raises `Stopped` where a signal or the time allowed ended it, with the step that is saved; `InvalidInput` where a callback did,
-    or where one asks for what the stage has not got.
+    Raises `Stopped` with the saved step if a signal or the time limit ended training; `InvalidInput` if a callback ended it, or
+    asks for a metric that the stage does not have.
     """
     resume = checkpoint_to_resume(folder / CHECKPOINTS)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # its connector sets it
     saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))
     interruption = next(callback for callback in callbacks if isinstance(callback, Interruption))
     try:
+        # weights_only: a checkpoint is a file from anywhere, and must not run code when it is loaded.
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
-    except SIGTERMException as error:  # it came before the first step: its own exit code would be 0
+    except SIGTERMException as error:  # SIGTERM before the first step: Lightning would exit with code 0
         raise Stopped("interrupted", TERMINATED, saved.saved_step) from error
     except Stopped as stopped:
         stopped.step = saved.saved_step
@@ -92,6 +95,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     if interruption.stopped is not None:
         interruption.stopped.step = saved.saved_step
         raise interruption.stopped
+    # A user's callback (EarlyStopping) may end training: the artefact would not be what its fingerprint promises.
     early = (
         f"training ended after {trainer.global_step} optimizer steps (a callback stopped it); it is not complete; step "
         f"{saved.saved_step} is saved, and the same command without that callback goes on from there"
@@ -100,7 +104,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
 
 
 def _refusal(error: BaseException) -> str | None:
-    """One line for what Lightning refuses of a person's callbacks; None where it is something else."""
+    """Return one line if Lightning refused a user's callback; None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         text = " ".join(str(cause).split())

@@ -1,7 +1,7 @@
-"""Where a stage's metrics go: always to metrics.csv, and to the loggers that `logger=NAME` names, Lightning's own.
+"""A stage's loggers: metrics.csv always, and the loggers of Lightning that `logger=NAME` names.
 
-A logger is told where to write and what the run is called by the arguments that its signature has: `save_dir`, and a name. Loggers
-are no part of a fingerprint: they change what is shown, and the same run is found without them.
+A logger gets its folder and the run's name through the arguments that its signature has: `save_dir`, and a name. Loggers are not
+part of a fingerprint: they change what is shown, and a command finds the same run without them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an 
 
 
 def make_loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """The loggers of the run in `folder`; the first is that of metrics.csv."""
+    """Make the loggers of the run in `folder`; the first writes metrics.csv."""
     loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
-    # `id` is Weights & Biases': a resumed run goes on in the same one.
+    # `id` is an argument of Weights & Biases: a resumed run continues the same run there.
     given = {"save_dir": str(folder), "run_name": folder.name, "id": folder.name}
     for name, node in (config.get("logger") or {}).items():
         if node is True:
@@ -36,7 +36,7 @@ def make_loggers(config: DictConfig, folder: Path) -> list[Logger]:
 
 
 class Rewind(L.Callback):
-    """Has TensorBoard forget the steps that a resumed run takes again; metrics.csv forgets them by itself."""
+    """Makes TensorBoard drop the steps that a resumed run takes again; metrics.csv drops them by itself."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for logger in trainer.loggers:
@@ -45,7 +45,7 @@ class Rewind(L.Callback):
 
 
 def rewind(logger: TensorBoardLogger, step: int) -> None:
-    """Write what TensorBoard reads as "begun anew at `step`": what stands before it, of that step or later, is void."""
+    """Write the event that means "restarted at `step`": TensorBoard then ignores earlier events of that step or later."""
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     start = SessionLog(status=SessionLog.START)
@@ -55,7 +55,7 @@ def rewind(logger: TensorBoardLogger, step: int) -> None:
 
 
 def log_results(metrics: dict[str, float], trainer: L.Trainer) -> None:
-    """Show the final measures beside the steps; metrics.csv has a row per step, and artefact.json holds these."""
+    """Log the final measures to all loggers but metrics.csv, which has rows of steps only; artefact.json holds them as well."""
     for logger in trainer.loggers:
         if not isinstance(logger, MetricsLog):
             logger.log_metrics(dict(metrics), trainer.global_step)

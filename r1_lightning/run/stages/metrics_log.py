@@ -1,7 +1,7 @@
-"""metrics.csv, one row per optimizer step, that an interrupted and resumed run leaves as an uninterrupted one would.
+"""metrics.csv, one row per optimizer step, the same after interruptions and resumes as after an uninterrupted run.
 
-Lightning's CSVLogger deletes the file of an earlier process when it starts to write. Here a resumed run keeps the rows of
-the steps before the one it goes on with, and writes the others again: what a run did is read from one file.
+Lightning's CSVLogger deletes an earlier process's file when it starts to write. Here a resumed run keeps the rows of the steps
+before the one it resumes at, and writes the later ones again, so one file holds the whole run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Writer(ExperimentWriter):
         self.begun = False
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning's own deletes the earlier file here."""
+        """Do nothing: Lightning's own method deletes the earlier file here."""
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
         if not self.begun and step is not None:
@@ -45,14 +45,14 @@ class _Writer(ExperimentWriter):
         super().log_metrics(metrics_dict, step)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Lightning's own empties the file before it writes it again; a kill between the two would lose every row."""
+        """Replace the file atomically: Lightning's own method empties it first, and a kill in between would lose every row."""
         path = Path(self.metrics_file_path)
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         _write_rows(path, fieldnames, rows)
 
     def _keep_rows_before(self, step: int) -> None:
-        """Rewrite an earlier process's file without the steps that are taken again; a line cut by a kill goes, too."""
+        """Rewrite an earlier process's file without the steps that are taken again, and without a line that a kill cut off."""
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return

@@ -1,7 +1,7 @@
-"""What is measured while a stage trains, and the best weights as an artefact of their own.
+"""Evaluation during training, and the best weights as an artefact of their own.
 
-The problems are others than those of the table at the end wherever the task holds out enough: the best by a measure is chosen on
-problems, and its own number on them is too good.
+If the task holds out enough problems, these differ from those of the final table: the best weights are chosen on them, so their
+number on these problems is too good.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ BEST_FOLDER = "best"  # in an artefact's folder, an artefact itself
 
 
 def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> MakeMeasure:
-    """Makes what measures the stage on so many held-out problems (or preferences), and on the validation rows of its data."""
+    """Return a function that makes the stage's measure, on held-out problems (or preferences) and on validation rows."""
 
     def make(problems: int, samples: int) -> Measure:
         settings = stage_evaluation(config)
         measures: list[Measure] = []
         if isinstance(settings, PreferenceEvaluationConfig):
-            rows = data.held_out_rows(problems)  # now: a model's own samples change
+            rows = data.held_out_rows(problems)  # before training: pairs of the model's own samples change with it
             judge = PreferenceEvaluator(rows, settings, data.row_tokens, parts["tokenizer"].pad_id)
             measures.append(lambda module: _named("preferences", judge(cast(StageModule, module).backbone)))
         else:
@@ -71,7 +71,7 @@ def _evaluator(
 
 
 def _problems(source: Any, n_final: int, count: int) -> Sequence[Problem]:
-    """`count` held-out problems after the `n_final` of the final table; the first ones where the task does not hold out so many."""
+    """Return `count` held-out problems after the `n_final` of the final table; the first `count` if the task has too few."""
     try:
         others = source.held_out_problems(n_final + count)[n_final:]
     except InvalidInput:
@@ -80,7 +80,7 @@ def _problems(source: Any, n_final: int, count: int) -> Sequence[Problem]:
 
 
 def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
-    """Mean loss (nats) over all completion tokens of `batches`: the reduction that SFT trains on, over more than one step's."""
+    """Mean loss (nats) over all completion tokens of `batches`, with the reduction of SFT's training loss."""
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in batches:
@@ -93,12 +93,12 @@ def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
 
 
 def keep_best(trainer: L.Trainer, folder: Path, stage: str, inputs: Mapping[str, Artefact]) -> None:
-    """Make the best weights, where a callback kept them, an artefact in `folder`/best: for `init_from`, evaluation and export."""
+    """Turn the best weights, if a callback kept them, into an artefact in `folder`/best, for `init_from`, evaluation and export."""
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None)  # type: ignore[attr-defined]
     if evaluation is None or evaluation.best is None or not (folder / BEST).is_file():
         return
     best = folder / BEST_FOLDER
-    shutil.rmtree(best, ignore_errors=True)
+    shutil.rmtree(best, ignore_errors=True)  # a kill may have left half of it
     with store.output_folder(best):
         best.mkdir()
         shutil.copytree(folder / store.TOKENIZER, best / store.TOKENIZER)
@@ -109,5 +109,5 @@ def keep_best(trainer: L.Trainer, folder: Path, stage: str, inputs: Mapping[str,
     metrics = {evaluation.best: evaluation.best_value, "step": float(evaluation.best_step)}
     artefact = Artefact(best, stage, fingerprint(name))
     store.complete(artefact, lineage.commit(), lineage.environment(), inputs, metrics)
-    (folder / BEST).unlink()
+    (folder / BEST).unlink()  # last: a kill before this line makes the artefact again
     print(f"best: step {evaluation.best_step}, {evaluation.best} {evaluation.best_value:.4g} -> {best}", flush=True)
