@@ -82,6 +82,7 @@ UNRUN = {
     "pip install -c constraints.txt -e .[test]": "needs a package index",
     "pip install -e .[tasks]": "needs a package index",
     "pip install -e .[lora]": "needs a package index",
+    "python scripts/train.py stage=grpo debug=fast": "what the test of `stage=grpo` types",
     "python scripts/runs.py": "tests/run/commands/test_runs.py runs it",
     "python scripts/runs.py stage=grpo": "tests/run/commands/test_runs.py runs it",
     "pytest": "would run this test",
