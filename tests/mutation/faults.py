@@ -312,8 +312,8 @@ FAULTS = (
     Fault(
         "the sampler has a copy of the policy",
         "run/build/parts.py",
-        "            backbone,\n            rollout.sampling,",
-        '            __import__("copy").deepcopy(backbone),\n            rollout.sampling,',
+        "rollout.sampler(backbone, ",
+        'rollout.sampler(__import__("copy").deepcopy(backbone), ',
         ("tests/run/build/test_parts.py",),
     ),
     Fault(
