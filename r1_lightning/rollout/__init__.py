@@ -1,1 +1,1 @@
-"""From prompts to minibatches: sampling, scoring, grouping, collating; everything between a policy and its loss."""
+"""From prompts to minibatches: sampling, judging, advantages and collating, which is all between a policy and its loss."""

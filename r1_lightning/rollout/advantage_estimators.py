@@ -1,4 +1,4 @@
-"""From rewards to advantages: the estimator is a part of its own, chosen when the rollout's maker is built.
+"""Advantage estimators: they turn a rollout's rewards into advantages, and are chosen when the rollout's maker is built.
 
 | class | advantage of a token | source |
 |---|---|---|
@@ -6,8 +6,8 @@
 | `StepRelative` | the sum of the normalised rewards of the steps that end at it or later | DeepSeekMath section 4.1.3 |
 | `LeaveOneOut` | r_i less the mean reward of the group's other completions | RLOO (arXiv:2402.14740) |
 
-Another one, for instance PPO's with a value model, is a class with the same call: `rollout.advantages` names it. It is given the
-judged samples and looks at what it needs; the stage finds the same object in `rollout`, and can train what it learns.
+Another estimator, for instance PPO's with a value model, is a class with the same call, which `rollout.advantages` names. It gets
+the judged samples and uses the fields that it needs. The stage finds the same object in `rollout`, and can train its weights.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from r1_lightning.types.text import StepRewardFunction
 
 @runtime_checkable
 class AdvantageEstimator(Protocol):
-    """Says how much better than expected each token was."""
+    """Estimates how much better than expected each token was."""
 
     def __call__(self, samples: JudgedSamples) -> Tensor:
-        """Advantages R x T. What it says outside of completions, and of groups that could not be judged, does not count."""
+        """Return advantages R x T. Values outside of completions, and in groups that could not be judged, are ignored."""
         ...
 
 
 def estimated_advantages(estimator: AdvantageEstimator, samples: JudgedSamples) -> Tensor:
-    """The estimator's advantages R x T, 0 outside of completions and in groups that could not be judged."""
+    """Return the estimator's advantages R x T, set to 0 outside of completions and in groups that could not be judged."""
     is_judged_R = samples.is_judged.repeat_interleave(samples.group_size)
     counts_RT = is_judged_R.unsqueeze(1) & samples.generation.completion_mask
     return torch.where(counts_RT, estimator(samples), 0.0)
@@ -53,9 +53,9 @@ def estimated_advantages(estimator: AdvantageEstimator, samples: JudgedSamples) 
 def estimator_of(
     chosen: AdvantageEstimator | None, scale: str, reward: WeightedSum, tokenizer: TextTokenizer
 ) -> AdvantageEstimator:
-    """The `chosen` one; by default R1's, or that of process supervision where the reward judges steps.
+    """Return the `chosen` estimator; by default R1's, or that of process supervision if the reward judges steps.
 
-    `scale` is one of `functional.advantages.SCALES`. Raises `InvalidInput` where steps are judged and another estimator is chosen.
+    `scale` is one of `functional.advantages.SCALES`. Raises `InvalidInput` if the reward judges steps and an estimator is chosen.
     """
     if chosen is None:
         return GroupRelative(scale) if reward.steps is None else StepRelative(reward.steps, tokenizer, scale)
@@ -66,7 +66,7 @@ def estimator_of(
 
 @dataclass(frozen=True)
 class GroupRelative:
-    """Outcome supervision: every token of a completion gets what the completion's reward is relative to its group."""
+    """Outcome supervision: every token of a completion gets the completion's reward relative to its group."""
 
     scale: str = "population"
 
@@ -112,9 +112,9 @@ class StepRelative:
 
 
 def last_token(ids: Sequence[int], end: int, tokenizer: TextTokenizer) -> int:
-    """The first token up to which the text of `ids` has at least `end` characters: where a step that ends there ends.
+    """Return the index of the token at which a step ends: the text of `ids` up to it has at least `end` characters.
 
-    By bisection: the text of a prefix grows with it.
+    By bisection, because the text of a prefix grows with the prefix.
     """
     low, high = 0, len(ids) - 1
     while low < high:

@@ -1,12 +1,12 @@
-"""Is a text in a packed row the text alone, and a cached step the forward? The two things that every stage takes for granted.
+"""Checks two assumptions of every stage: a packed row equals its texts alone, and cached steps equal the full forward.
 
-A document of a packed row must get the log-probs that it gets alone in a batch, whatever shares its row or its batch; and the
-tokens of a sampler, one at a time on a cache, those of a forward over the whole. A mask, a position or a rotary frequency that
-looks at its neighbours breaks the one or the other without any error, and the model then learns, or is measured, on other numbers
-than it has.
+A document in a packed row must get the log-probs that it gets alone in a batch, whatever shares its row or its batch. And the
+tokens of a sampler, one at a time on a cache, must get those of one forward over the whole text. A mask, a position or a rotary
+frequency that depends on neighbouring texts breaks this without any error, and the model is then trained or evaluated with wrong
+log-probs.
 
-Experts are not chosen twice: two affinities that are equal to within rounding may choose otherwise, and every later token would
-differ. The second forward takes those of the first.
+The second forward uses the routes of the first: two affinities that are equal to within rounding might choose another expert, and
+every later token would differ.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # Shape legend: B rows, T positions, L layers with experts, K chosen experts.
 
-MOST_COLUMNS = 2048  # of a row: what comes later sees the same masks, and a check should cost less than a training step
+MOST_COLUMNS = 2048  # of a row: later columns have the same masks, and the check should cost less than a training step
 MOST_DOCUMENTS = 6
 CACHED_STEPS = 8
 
 
 @dataclass(frozen=True)
 class RowAgreement:
-    """The largest differences of log-probs in nats; 0 where there was nothing to compare, NaN where one is no number."""
+    """The largest differences of log-probs in nats; 0 if there was nothing to compare, NaN if a log-prob is NaN."""
 
     packed: float
     cached: float
@@ -39,7 +39,7 @@ class RowAgreement:
 
 @torch.no_grad()
 def row_agreement(backbone: Any, tokens: TokenBatch) -> RowAgreement:
-    """Compare some documents of packed rows with themselves alone, and alone with cached steps; `backbone` is left as it was."""
+    """Compare documents in packed rows with the same documents alone, and these with cached steps; keeps `backbone`'s mode."""
     rows = most_telling_rows(tokens)
     was_training = backbone.training
     backbone.eval()
@@ -50,7 +50,7 @@ def row_agreement(backbone: Any, tokens: TokenBatch) -> RowAgreement:
 
 
 def most_telling_rows(tokens: TokenBatch) -> TokenBatch:
-    """The row with the most documents and that with the longest, once if they are one, without the columns that are too many."""
+    """Return the row with the most documents and the row with the longest (or the one that is both), cut to `MOST_COLUMNS`."""
     chosen = {int(tokens.document_ids.amax(1).argmax()), int(tokens.position_ids.amax(1).argmax())}
     rows = torch.tensor(sorted(chosen), device=tokens.token_ids.device)
     return TokenBatch(*(getattr(tokens, item.name)[rows, :MOST_COLUMNS] for item in fields(TokenBatch)))
@@ -65,21 +65,21 @@ def _compared(backbone: Any, rows: TokenBatch) -> RowAgreement:
         alone_t = _alone(backbone, ids_t, whole.routes[:, row : row + 1, columns])
         packed.append(_largest((alone_t - logprobs_BT[row, columns])[has_target_BT[row, columns]]))
         documents.append(ids_t)
-    # The shortest and the longest that leave a prompt before the cached steps, as one batch: one of them is padded.
+    # The shortest and the longest document that leave a prompt before the cached steps, as one batch, so that one is padded.
     long_enough = sorted((ids_t for ids_t in documents if len(ids_t) > 2), key=len)
     cached = _cached_difference(backbone, [long_enough[0], long_enough[-1]]) if long_enough else 0.0
     return RowAgreement(_worst(packed), cached)
 
 
 def _alone(backbone: Any, ids_t: Tensor, routes_L1tK: Tensor) -> Tensor:
-    """Log-probs of the token after each of a document's, t (the last says nothing), by itself in a batch and with given experts."""
+    """Log-probs t of the token after each of a document's tokens (the last is meaningless), alone in a batch, with given routes."""
     batch = TokenBatch.of_whole_rows(ids_t[None])
     replayed = (routes_L1tK,) if routes_L1tK.numel() else ()
     return _next_logprobs(backbone, backbone.hidden(batch, False, *replayed), batch)[0][0]
 
 
 def _documents(rows: TokenBatch) -> list[tuple[int, slice]]:
-    """(row, columns) of the first documents of each row that have something to predict."""
+    """Return (row, columns) of the first documents of each row that have more than one token."""
     found = []
     for row, ids in enumerate(rows.document_ids):
         numbers, lengths = ids.unique_consecutive(return_counts=True)
@@ -90,7 +90,7 @@ def _documents(rows: TokenBatch) -> list[tuple[int, slice]]:
 
 
 def _cached_difference(backbone: Any, pair: Sequence[Tensor]) -> float:
-    """The largest difference between the log-probs of left-padded prompts with cached steps behind them and those alone."""
+    """Return the largest difference between log-probs of left-padded prompts with cached steps and of the same texts alone."""
     steps = min(CACHED_STEPS, min(map(len, pair)) - 2)
     longest = max(map(len, pair))
     ids_RT = torch.stack([F.pad(ids, (longest - len(ids), 0)) for ids in pair])
@@ -115,7 +115,7 @@ def _cached_difference(backbone: Any, pair: Sequence[Tensor]) -> float:
 
 
 def _next_logprobs(backbone: Any, output: BackboneOutput, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-    """Log-probs B x T of the token after each place, and B x T booleans, True where there is one in the same document."""
+    """Return log-probs B x T of the token after each position, and B x T booleans: True if the same document has such a token."""
     targets_BT, has_target_BT = targets_ahead(batch.token_ids, batch.document_ids, 1)
     logprobs, _ = backbone.token_logprobs(output.hidden.flatten(0, 1), targets_BT.flatten())
     return logprobs.view(targets_BT.shape), has_target_BT
@@ -126,5 +126,5 @@ def _largest(differences: Tensor) -> float:
 
 
 def _worst(values: Sequence[float]) -> float:
-    """The largest; NaN where one is."""
+    """Return the largest value; NaN if any is NaN (Python's max would not)."""
     return float(torch.tensor(values).max())

@@ -1,8 +1,8 @@
-"""Questions and completions as a language model reads them: template, completion, EOS, packed, with a mask for the loss.
+"""Questions and completions as token ids: template, completion, EOS, packed into rows, with a mask for the loss.
 
-Prompt and completion are tokenised apart, as they are when the model is asked: no merge of a byte-level tokenizer can reach over
-the border between them, so the mask is exact, and the first token of a completion follows the very prompt that sampling gives. A
-completion is tokenised as text that goes on, so that it opens as it would in one piece with its prompt.
+Prompt and completion are tokenised apart, as in sampling: no merge of a byte-level tokenizer crosses the border between them, so
+the mask is exact, and a completion's first token follows exactly the prompt that sampling gives. A completion is tokenised as a
+continuation of text, so it begins with the tokens that it would have in one piece with its prompt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from r1_lightning.types.text import Trace
 
 @dataclass(frozen=True, slots=True)
 class ChatRow:
-    """One document as token ids: the prompt, and the completion with EOS at its end."""
+    """One document as token ids: the prompt, and the completion with its EOS."""
 
     prompt: tuple[int, ...]
     completion: tuple[int, ...]
@@ -35,8 +35,7 @@ class ChatRow:
 
 
 class ChatRows:
-    """Many documents in flat arrays, in memory or on disk: four bytes for each token, where lists of Python's numbers take nine
-    times as much."""
+    """Many documents in flat arrays, in memory or on disk: four bytes per token, a ninth of lists of Python integers."""
 
     def __init__(self, rows: Iterable[ChatRow]) -> None:
         ids, prompt_ends, ends = array("i"), array("q"), array("q")
@@ -49,7 +48,7 @@ class ChatRows:
 
     @classmethod
     def of_arrays(cls, ids: Any, prompt_ends: Any, ends: Any, chosen: Any = None) -> ChatRows:
-        """Rows whose tokens stand one after the other in `ids`; `chosen` are the numbers of those that count, None: all."""
+        """Make rows from arrays: `ids` holds all tokens one after the other; `chosen` are the row numbers to keep (None: all)."""
         rows = cls.__new__(cls)
         rows._use(ids, prompt_ends, ends, chosen)
         return rows
@@ -59,7 +58,7 @@ class ChatRows:
         self.chosen = np.arange(len(ends)) if chosen is None else chosen
 
     def only(self, chosen: Any) -> ChatRows:
-        """The rows with the numbers `chosen`; nothing is copied."""
+        """Return the rows with the numbers `chosen`, without copying."""
         return ChatRows.of_arrays(self.ids, self.prompt_ends, self.ends, self.chosen[chosen])
 
     def __len__(self) -> int:
@@ -73,7 +72,7 @@ class ChatRows:
 
     @property
     def tokens(self) -> int:
-        """Of all documents."""
+        """Tokens of all documents."""
         return int(np.diff(self.ends, prepend=0)[self.chosen].sum())
 
     @property
@@ -86,9 +85,9 @@ class ChatRows:
 def encode_pairs(
     pairs: Sequence[tuple[str | Asked, str]], tokenizer: TextTokenizer, template: ChatTemplate
 ) -> list[tuple[list[int], list[int]]]:
-    """Token ids of each (question, response): the question in its template; the response as it stands, and EOS.
+    """Return the token ids of each (question, response): the question in its template; the response unchanged, then EOS.
 
-    A question is text, or what holds the turns before it as well.
+    A question is text, or an object that also holds the earlier turns.
     """
     asked = [Trace(question, "") if isinstance(question, str) else question for question, _ in pairs]
     prompts = prompt_ids(asked, tokenizer, template)
@@ -99,16 +98,17 @@ def encode_pairs(
 def chat_rows(
     pairs: Sequence[tuple[str | Asked, str]], tokenizer: TextTokenizer, template: ChatTemplate
 ) -> list[ChatRow]:
-    """Each (question, completion) as token ids, the completion as the template has it follow a prompt."""
+    """Return each (question, completion) as token ids, with the completion in the form that the template gives a response."""
     responses = [(question, template.respond(completion)) for question, completion in pairs]
     encoded = encode_pairs(responses, tokenizer, template)
     return [ChatRow(tuple(prompt), tuple(completion)) for prompt, completion in encoded]
 
 
 def collate_chat(parts: Sequence[Sequence[ChatRow]], part: int, row_tokens: int, pad_id: int) -> ChatBatch:
-    """Micro-batch number `part` of a step whose documents are `parts`, in rows of at most `row_tokens`, cut to what is used.
+    """Return micro-batch number `part` of a step with documents `parts`, packed in rows of at most `row_tokens`.
 
-    The documents of the other micro-batches only count in its denominators. ValueError where a document is longer than a row.
+    Empty columns are cut off. The documents of the other micro-batches count only in the denominators. ValueError if a document is
+    longer than a row.
     """
     rows = parts[part]
     packed = PackedRows([(*row.prompt, *row.completion) for row in rows], row_tokens, pad_id)

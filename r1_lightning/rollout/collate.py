@@ -1,8 +1,7 @@
-"""From a rollout to minibatches: which completions train together, and how they lie in packed rows.
+"""From a rollout to minibatches: shuffle the completions, divide them into minibatches, and pack these into rows.
 
-Completions are dealt to minibatches in an order drawn from (seed, rollout), as R1 splits 8,192 outputs "randomly" into 16
-minibatches. Old log-probs are those stored by the sampler: no second forward is needed, and the step-0 self-check shows that
-they equal a training forward.
+(seed, rollout) draws the order of the completions, as R1 splits 8,192 outputs "randomly" into 16 minibatches. The old log-probs
+are those that the sampler stored, without a second forward; the self-check at step 0 shows that they equal a training forward's.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 
 
 def minibatch_rows(seed: int, number: int, n_rows: int, n_minibatches: int) -> list[Tensor]:
-    """Completion indices of each minibatch, S each: a permutation drawn from (seed, rollout number)."""
+    """Return each minibatch's completion indices, S each: a permutation drawn from (seed, rollout number), in equal pieces."""
     keys = torch.tensor([[number]])
     order = keyed_uniforms(seed, keys, n_rows)[0].argsort(stable=True)
     return list(order.chunk(n_minibatches))
 
 
 def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_on_truncated: bool = True) -> GRPOBatch:
-    """Prompt + completion of the chosen `rows` (S), packed.
+    """Pack prompt + completion of the chosen `rows` (S) into one minibatch.
 
-    Without `train_on_truncated`, a completion that did not finish is no part of the loss; it counts in `n_sequences`, as in TRL,
-    and not in `n_tokens`.
+    Without `train_on_truncated`, a completion that did not finish is masked out of the loss; it counts in `n_sequences`, as in
+    TRL, but not in `n_tokens`.
 
-    Raises InvalidInput where a prompt with its completion is longer than a row.
+    Raises InvalidInput if a prompt with its completion is longer than a row.
     """
     generation = rollout.generation
     lengths = generation.completion_mask.sum(1)
@@ -85,13 +84,13 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
 def packed_routes(
     rollout: Rollout, chosen: Sequence[int], prompts: Sequence[Sequence[int]], packed: PackedRows
 ) -> Tensor:
-    """The sampler's experts at each place of the packed rows, L x B x T x K; -1 on padding and on last tokens."""
+    """Return the sampler's routes at each position of the packed rows, L x B x T x K; -1 on padding and on last tokens."""
     generation = rollout.generation
     layers, _, _, n_chosen = generation.routes.shape
     routes = torch.full((layers, *packed.token_ids.shape, n_chosen), -1, dtype=torch.long)
     lengths = generation.completion_mask.sum(1).tolist()
     for row, prompt, (line, column) in zip(chosen, prompts, packed.spans, strict=True):
-        start = column + len(prompt) - 1  # the prompt's last token predicts the first of the completion
+        start = column + len(prompt) - 1  # the prompt's last token predicts the completion's first
         routes[:, line, start : start + lengths[row]] = generation.routes[:, row, : lengths[row]]
         if len(prompt) > 1:
             routes[:, line, column:start] = generation.prompt_routes[:, row, 1 - len(prompt) :]
@@ -99,10 +98,10 @@ def packed_routes(
 
 
 def split_rows(batch: GRPOBatch, parts: int) -> list[GRPOBatch]:
-    """A minibatch's packed rows in `parts` micro-batches; what is per sequence, and the denominators, stay the whole's.
+    """Divide a minibatch's packed rows into `parts` micro-batches; values per sequence and denominators stay the minibatch's.
 
-    Rows of like length go together, and columns that no row of a part uses are cut off. Where there are fewer rows than parts,
-    the rest hold one place of padding: nothing for the loss, and no token that would count in the load of an expert.
+    Rows of similar length go together, and columns that no row of a part uses are cut off. If there are fewer rows than parts,
+    each remaining part is one position of padding: it adds nothing to the loss or to the load of an expert.
     """
     order = batch.tokens.is_token.sum(1).argsort(descending=True, stable=True)
     whole = [_take_rows(batch, chunk) for chunk in order.tensor_split(parts) if len(chunk)]
@@ -110,7 +109,7 @@ def split_rows(batch: GRPOBatch, parts: int) -> list[GRPOBatch]:
 
 
 def _padding(batch: GRPOBatch) -> GRPOBatch:
-    """One row with one place that is no token: a forward of it makes every tensor that others make, and counts nowhere."""
+    """Return a micro-batch of one padding position: its forward makes the same tensors as any other, but no token counts."""
     numbers, nothing = torch.zeros((1, 1)), torch.zeros((1, 1), dtype=torch.long)
     return replace(
         batch,
@@ -136,13 +135,13 @@ def _take_rows(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:
 
 
 def micro_batches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:
-    """All of a rollout in the order in which it is trained on: each minibatch's `config.micro_batches` parts in turn."""
+    """Return the micro-batches of a rollout in training order: `config.micro_batches` parts of each minibatch."""
     whole = minibatches(rollout, config, seed, pad_id)
     return [part for batch in whole for part in split_rows(batch, config.micro_batches)]
 
 
 def minibatches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:
-    """All minibatches of a rollout, in the order in which they are trained on."""
+    """Return all minibatches of a rollout, in training order."""
     n_rows = rollout.rewards.numel()
-    dealt = minibatch_rows(seed, rollout.number, n_rows, config.minibatches_per_rollout)
-    return [collate(rollout, rows, config.row_tokens, pad_id, config.train_on_truncated) for rows in dealt]
+    shuffled = minibatch_rows(seed, rollout.number, n_rows, config.minibatches_per_rollout)
+    return [collate(rollout, rows, config.row_tokens, pad_id, config.train_on_truncated) for rows in shuffled]

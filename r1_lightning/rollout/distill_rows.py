@@ -1,7 +1,7 @@
-"""Text that a student learns, as token ids and as packed rows: pre-training documents, or questions with a teacher's completion.
+"""A student's text as token ids and packed rows: pre-training documents, or questions with a teacher's completion.
 
-Of a document every token but the first is learned (nothing stands before that one), of a completion all tokens and the EOS, of a
-question none.
+The loss covers every token of a document but the first, which nothing predicts; all tokens and the EOS of a completion; and no
+token of a question.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from r1_lightning.types.text import Trace
 
 @dataclass(frozen=True, slots=True)
 class DistillRow:
-    """Token ids, of which number `first_target` (at least 1) and all after it are learned."""
+    """Token ids with their targets: token number `first_target` (at least 1) and all after it."""
 
     ids: tuple[int, ...]
     first_target: int = 1
@@ -32,13 +32,13 @@ class DistillRow:
 
 
 def document_rows(texts: Sequence[str], tokenizer: TextTokenizer, row_tokens: int) -> list[DistillRow]:
-    """Each text with its EOS, in pieces of at most `row_tokens`."""
+    """Return each text with its EOS, cut into pieces of at most `row_tokens`."""
     encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
     return [DistillRow(tuple(piece)) for piece in cut_long(encoded, row_tokens)]
 
 
 def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: ChatTemplate) -> list[DistillRow]:
-    """Each trace as fine-tuning and sampling have it: the question in its template, the completion after one space, EOS."""
+    """Return each trace as in fine-tuning and sampling: the question in its template, the completion after one space, EOS."""
     rows = chat_rows([(trace, trace.completion) for trace in traces], tokenizer, template)
     return [DistillRow((*row.prompt, *row.completion), len(row.prompt)) for row in rows]
 
@@ -46,9 +46,9 @@ def trace_rows(traces: Sequence[Trace], tokenizer: TextTokenizer, template: Chat
 def collate_distill(
     rows: Sequence[DistillRow], row_tokens: int, pad_id: int, n_tokens: int, is_on_policy: bool = False
 ) -> DistillBatch:
-    """`rows` packed into rows of at most `row_tokens`, and cut to what is used. ValueError where one is longer.
+    """Pack `rows` into rows of at most `row_tokens`, without empty columns. ValueError if one of `rows` is longer.
 
-    `n_tokens` are those learned in the whole optimizer step.
+    `n_tokens` is the number of targets of the whole optimizer step.
     """
     packed = PackedRows([row.ids for row in rows], row_tokens, pad_id)
     tokens = packed.trimmed()

@@ -1,9 +1,9 @@
-"""Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): draw until every group of the rollout teaches something.
+"""Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): sample until every group of the rollout has a learning signal.
 
-A group whose rewards are all equal has advantage 0, and completions that the length limit cut off may be masked out; the more a
-model can do, the more of a rollout is wasted on such groups. So more prompts are sampled, the groups that teach are kept, and only
-if the attempts run out are the others taken after all. DAPO looks at accuracy alone; here the whole reward decides, which is what
-the advantages are made of.
+A group whose rewards are all equal has advantage 0, and completions that the length limit cut off may be masked out; the better the
+model, the larger the share of such groups. So we sample more prompts and keep the groups with a learning signal; only if the
+attempts run out do others fill the rollout. DAPO looks at accuracy alone; here the whole reward decides, because the advantages
+come from it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from r1_lightning.types.tensors import Drafts
 def until_informative(
     draw: Callable[[int], Rollout], n_groups: int, attempts: int, pad_id: int, train_on_truncated: bool = True
 ) -> Rollout:
-    """The first `n_groups` groups that teach, of at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
+    """Return the first `n_groups` groups with a learning signal from at most `attempts` rollouts `draw(0)`, `draw(1)`, ..."""
     kept: list[Rollout] = []
     spare: list[Rollout] = []
     drawn, timeouts, drafts = 0, 0, Drafts()
@@ -46,14 +46,14 @@ def until_informative(
 
 
 def teaching_groups(rollout: Rollout, train_on_truncated: bool) -> Tensor:
-    """P booleans: the rewards are numbers that differ, and a completion that is trained on has an advantage."""
+    """P booleans: True if a group's rewards are finite and differ, and a completion in the loss has an advantage other than 0."""
     teaches_R = (rollout.advantages != 0).any(1) & (rollout.generation.finished | train_on_truncated)
     differs_P = rollout.is_judged & ~zero_variance_groups(rollout.rewards)
     return differs_P & teaches_R.view(rollout.rewards.shape).any(1)
 
 
 def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:
-    """The groups where `keep_P` is True, in their order."""
+    """Return the rollout of the groups where `keep_P` is True, in order."""
     groups = keep_P.nonzero().squeeze(1)
     group_size = rollout.group_size
     rows = (groups.unsqueeze(1) * group_size + torch.arange(group_size)).flatten()
@@ -72,7 +72,7 @@ def select_groups(rollout: Rollout, keep_P: Tensor) -> Rollout:
 
 
 def joined_rollouts(parts: Sequence[Rollout], pad_id: int) -> Rollout:
-    """Several rollouts of one policy as one, under one another."""
+    """Concatenate several rollouts of one policy."""
     first = parts[0]
     width = max(part.advantages.shape[1] for part in parts)
     return replace(

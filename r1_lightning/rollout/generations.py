@@ -1,4 +1,4 @@
-"""Generations as tables of rows: some rows of one, and several under one another."""
+"""Row operations on generations: select rows, and concatenate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r1_lightning.types.tensors import Generation
 
 
 def rows_of(generation: Generation, rows: Tensor) -> Generation:
-    """Some rows of a generation, in the order of `rows`."""
+    """Return the selected rows of a generation, in the order of `rows`."""
     routes, prompt_routes = (x[:, rows] if x.shape[0] else x for x in (generation.routes, generation.prompt_routes))
     return Generation(
         generation.completion_ids[rows],
@@ -26,7 +26,7 @@ def rows_of(generation: Generation, rows: Tensor) -> Generation:
 
 
 def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
-    """Several generations under one another, padded on the right to the longest."""
+    """Concatenate generations along the rows, padded on the right to the longest."""
     width = max(wave.completion_ids.shape[1] for wave in waves)
 
     def stack(name: str, fill: float = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a rollout is made: G completions for each of P prompts are sampled, judged, and given advantages.
+"""Makes a rollout: samples G completions for each of P prompts, judges them, and estimates advantages.
 
 R1-Zero's numbers (Nature supplement, B.4): 32 questions x 16 outputs per step, 8,192 outputs per rollout split into 16
 minibatches. `RolloutConfig` holds the same numbers for any size.
@@ -32,7 +32,7 @@ from r1_lightning.types.text import Problem
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """How rollouts are drawn and dealt.
+    """Settings of rollouts: sampling, groups, minibatches.
 
     `prompts_per_rollout` P prompts with `group_size` G completions each, in `minibatches_per_rollout` minibatches of one
     optimizer step, each computed in `micro_batches` parts (fewer tokens at a time: memory, and the speed of caches); training
@@ -100,7 +100,7 @@ class RolloutConfig:
             require_int("rollout.longer_max_new_tokens", limit, self.max_new_tokens)
 
     def _check_advantages(self) -> None:
-        """An estimator of another kind divides by nothing of the group's."""
+        """Raise `InvalidInput` if a scale is set beside an estimator that does not divide by the group's spread."""
         if self.advantages is not None:
             given = callable(self.advantages)
             require(given, "rollout.advantages", self.advantages, "a node with a _target_, as in objective=rloo")
@@ -113,7 +113,7 @@ class RolloutConfig:
         return self.longer_max_new_tokens or self.max_new_tokens
 
     def max_new_tokens_at(self, step: int) -> int:
-        """The length limit at an optimizer step: R1-Zero went from 32,768 to 65,536 tokens at step 8.2k (section 2.1)."""
+        """The length limit at an optimizer step: R1-Zero raised it from 32,768 to 65,536 tokens at step 8.2k (section 2.1)."""
         is_longer = self.longer_from_step is not None and step >= self.longer_from_step
         return self.longest_completion if is_longer else self.max_new_tokens
 
@@ -122,21 +122,21 @@ class RolloutConfig:
         return SamplingConfig(self.sampling_temperature, self.top_p, self.max_new_tokens)
 
     def sampler_settings(self, tokenizer: TextTokenizer, seed: int, record_routes: bool = False) -> SamplerSettings:
-        """What a sampler of this run is given: with the token ids of the policy's (or a judge's) `tokenizer`."""
+        """Return the settings for a sampler of this run, with the token ids of the policy's (or a judge's) `tokenizer`."""
         ids = (tokenizer.eos_ids, tokenizer.pad_id)
         return SamplerSettings(self.sampling, *ids, seed, self.max_rows, record_routes)
 
 
 def rollout_keys(number: int, prompts: int, group_size: int) -> Tensor:
-    """Keys (rollout, prompt, sample) of all R = P * G rows, R x 3: what decides their draws."""
+    """Return the keys (rollout, prompt, sample) of all R = P * G rows, R x 3, which determine their random draws."""
     rows = torch.arange(prompts * group_size)
     return torch.stack([torch.full_like(rows, number), rows // group_size, rows % group_size], dim=1)
 
 
 def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[str]:
-    """The completions as text, without the EOS at their end.
+    """Return the completions as text, without their final EOS.
 
-    Any other special token is shown: a completion that strews padding into its answer must not be judged as if it had not.
+    Other special tokens stay visible: a completion with padding tokens inside its answer must not be judged as if it had none.
     """
     lengths = generation.completion_mask.sum(1).tolist()
     ids = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
@@ -146,7 +146,7 @@ def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[s
 
 @dataclass(frozen=True)
 class RolloutMaker:
-    """Makes rollout number n from the problems given to it: sample, decode, judge, estimate advantages."""
+    """Makes rollout number n from given problems: sample, decode, judge, estimate advantages."""
 
     generate: GenerateFn
     tokenizer: TextTokenizer
@@ -156,14 +156,14 @@ class RolloutMaker:
 
     @cached_property
     def estimator(self) -> AdvantageEstimator:
-        """Chosen once. `InvalidInput` where the reward judges steps and the configured estimator is for outcomes."""
+        """The advantage estimator. `InvalidInput` if the reward judges steps and the configured estimator is for outcomes."""
         config = self.config
         return estimator_of(config.advantages, config.advantage_scale, self.reward, self.tokenizer)
 
     def __call__(self, number: int, policy_version: int, problems: Sequence[Problem]) -> Rollout:
-        """`problems` are the P problems of this rollout; `policy_version` is the optimizer step the sampler stands at.
+        """`problems` are the P problems of this rollout; `policy_version` is the number of optimizer steps behind the policy.
 
-        Raises `InvalidInput`, before anything is sampled, where a prompt leaves no room for `max_new_tokens` in a row.
+        Raises `InvalidInput`, before sampling, if a prompt leaves no room for `max_new_tokens` in a row.
         """
         config = self.config
         prompts = self.prompts(problems)
@@ -183,7 +183,7 @@ class RolloutMaker:
         )
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
-        """The problems' prompts as token ids; `InvalidInput` where one leaves no room for `max_new_tokens` in a row."""
+        """Return the problems' prompts as token ids; `InvalidInput` if one leaves no room for `max_new_tokens` in a row."""
         prompts = prompt_ids(problems, self.tokenizer, self.template)
         longest, new = max(map(len, prompts)), self.config.longest_completion
         require(

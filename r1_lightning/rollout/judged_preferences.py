@@ -1,11 +1,11 @@
-"""Preferences among a model's own completions, judged by another model: R1's way to the pairs of its helpful reward model.
+"""Preferences among a model's own completions, compared by another model, as R1 made the pairs of its helpful reward model.
 
-Of the `samples` completions of a problem two that say something different are drawn by a key. A judge compares them
-(`rollout.pair_judge`), is shown the part of each that is going to be scored, and the pair is kept where its mean scores differ by
-more than `min_score_gap`: R1v2 section 3.1 has 1. What is left out is counted by its reason; so are replies that cannot be read.
+Of the `samples` completions of a problem, a key draws two whose scored parts differ. A judge (`rollout.pair_judge`) compares the
+part of each that the reward model will score, and the pair is kept if its mean scores differ by more than `min_score_gap` (1 in
+R1v2 section 3.1). Dropped pairs are counted by reason, and replies that cannot be parsed are counted, too.
 
-Everything is a function of (seed, problem) and of both models' weights at the time of the call: a run that resumes judges again
-what it judged before, and finds the same.
+The pairs are a function of (seed, problem) and of both models' weights at the time of the call: a resumed run judges the same
+pairs again, with the same result.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALIKE = "no two samples that differ"
 
 @dataclass(frozen=True)
 class JudgedPreferences:
-    """A `PreferenceSource`. Of the last call of either method `left_out` counts pairs by reason, and `replies` the judge's."""
+    """A `PreferenceSource`. `left_out` counts the dropped pairs of the latest call by reason, `replies` the judge's replies."""
 
     source: ProblemSource
     generate: GenerateFn
@@ -52,8 +52,10 @@ class JudgedPreferences:
     content_version: ClassVar[str] = "judged-preferences-1"
 
     def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
-        """The first `wanted` pairs along the training stream of `seed`. InvalidInput where fewer than one problem in
-        `PROBLEMS_PER_PAIR` gives one."""
+        """Return the first `wanted` pairs along the training stream of `seed`.
+
+        Raises InvalidInput if fewer than one problem in `PROBLEMS_PER_PAIR` gives a pair.
+        """
         self._begin()
         pairs: list[Preference] = []
         start = 0
@@ -68,7 +70,7 @@ class JudgedPreferences:
         return pairs[:wanted]
 
     def held_out_items(self, count: int) -> Sequence[Preference]:
-        """The pairs that the first `count` held-out problems give: fewer than `count`."""
+        """Return the pairs of the first `count` held-out problems, usually fewer than `count`."""
         self._begin()
         pairs = self._pairs(self.source.held_out_problems(count), HELD_OUT_ROLLOUT, 0)
         if not pairs:
@@ -76,7 +78,7 @@ class JudgedPreferences:
         return pairs
 
     def account(self) -> str:
-        """What was left out and why, and how many of the judge's replies could not be read."""
+        """Return a line with the dropped pairs by reason and the number of the judge's replies that could not be parsed."""
         reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(self.left_out.items())) or "none"
         return f"left out: {reasons}; {self.replies['unreadable']} of {self.replies['all']} replies of the judge cannot be read"
 
@@ -91,7 +93,7 @@ class JudgedPreferences:
         texts = completion_texts(self.generate(prompts, self.samples, keys), self.tokenizer)
         drawn: list[tuple[Problem, list[str]]] = []
         for number, problem in enumerate(problems):
-            # By what is said: the first completion that says it.
+            # Scored part -> the first completion with that part.
             parts: dict[str, str] = {}
             for text in texts[number * self.samples : (number + 1) * self.samples]:
                 said = part_of(text, self.part)

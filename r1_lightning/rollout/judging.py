@@ -1,6 +1,6 @@
 """Judging completions: a score by every reward function, and their weighted sum.
 
-A score that is None or no number stops the run; with `on_bad_score: drop_group` its group is left out of the update instead
+A score that is None or not finite stops the run; with `on_bad_score: drop_group` its group is dropped from the update instead
 (advantage 0 for all of it) and counted in `rollout/unjudged_fraction`.
 """
 
@@ -13,7 +13,7 @@ from r1_lightning.rollout.results import JudgedSamples, Samples
 
 
 def judge(samples: Samples, reward: WeightedSum, step: int = 0) -> JudgedSamples:
-    """Judge each completion against its own problem; `step` is the optimizer step, for rewards that join later."""
+    """Judge each completion against its problem; some rewards join at a later optimizer `step`."""
     verdicts = reward.judge_many(samples.pairs(), step)
     shape = (len(samples.problems), samples.group_size)
     parts = {

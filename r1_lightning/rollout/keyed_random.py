@@ -1,4 +1,4 @@
-"""Random numbers that belong to a token, not to a moment: (seed, rollout, prompt, sample, position) decides each draw.
+"""Keyed random numbers: (seed, rollout, prompt, sample, position) determines each draw, not the order of the calls.
 
 So a completion is the same whichever rows share its batch, in whatever order rows end, and after any resume. The numbers
 are splitmix64 hashes of the key (Steele, Lea and Flood 2014), computed for all rows and positions at once.
@@ -13,7 +13,7 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
-_BITS = 24  # what a float32 holds exactly
+_BITS = 24  # the integers below 2^24 are exact in float32
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -38,7 +38,7 @@ def _keyed_state(seed: int, keys: Tensor) -> Tensor:
 
 
 def keyed_seeds(seed: int, keys: Tensor) -> list[int]:
-    """A seed in [0, 2^63) for each of R rows, from `seed` and the int64 keys R x K: for engines that draw by themselves."""
+    """A seed in [0, 2^63) for each of R rows, from `seed` and the int64 keys R x K, for engines with their own generator."""
     return _shift_right(_mix(_keyed_state(seed, keys)), 1).tolist()
 
 

@@ -1,7 +1,7 @@
-"""Packing: several documents to a row, so that no compute goes into padding and attention never crosses a border.
+"""Packing: several documents per row, to waste little compute on padding; attention stays within each document.
 
-Documents are placed in the order they come into the fullest of a few open rows that still has room (best fit). A document
-longer than a row is cut into pieces of a row each, as usual in pre-training; each piece counts as a document of its own.
+Each document, in order, goes into the fullest of a few open rows that still has room for it (best fit). A document longer than a
+row is cut into pieces of one row each, as usual in pre-training; each piece counts as a document of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ OPEN_ROWS = 16
 
 
 def pack_lengths(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Which documents share a row: a list of rows, each a list of document indices, none longer than `row_tokens`.
+    """Return the rows as lists of document indices, each of at most `row_tokens` tokens in total.
 
-    Raises ValueError where a document is longer than a row.
+    Raises ValueError if a document is longer than a row.
     """
     require_int("row_tokens", row_tokens, 1)
     rows: list[list[int]] = []
@@ -45,7 +45,7 @@ def pack_lengths(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 
 
 def cut_long(documents: Iterable[Sequence[int]], row_tokens: int) -> list[Sequence[int]]:
-    """Documents longer than a row, cut into pieces of at most `row_tokens`; empty ones left out."""
+    """Return the documents with those longer than a row cut into pieces of at most `row_tokens`; drops empty ones."""
     return [
         document[start : start + row_tokens] for document in documents for start in range(0, len(document), row_tokens)
     ]
@@ -79,7 +79,7 @@ class PackedRows:
         return self._tensors(rows, self.token_ids.shape[1])
 
     def trimmed(self) -> TokenBatch:
-        """All rows, without the columns at their end that none of them uses."""
+        """All rows, without the last columns that no row uses."""
         return self._tensors(slice(None), int((self.document_ids > 0).sum(1).max()))
 
     def _tensors(self, rows: slice | Sequence[int], width: int) -> TokenBatch:

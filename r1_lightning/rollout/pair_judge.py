@@ -1,15 +1,15 @@
-"""A model that compares two responses: several calls with the responses in random order, the mean of its scores.
+"""A judge of pairs: a model compares two responses in several calls with random order, and its scores are averaged.
 
-R1 has DeepSeek-V3 compare the pairs of its helpful reward model: four independent calls per pair, the responses in random order as
-A and B, the scores averaged; pairs of which the means differ by more than 1 are kept (R1v2 section 3.1). A model that likes what
-it reads first likes each response alike then. The paper prints neither the scale nor a parsing rule. Ours: the last line with text
-of what the judge says (`final_summary` of its reply) must be `Scores: A=<number>, B=<number>`, both from 1 to 10.
+For R1's helpful reward model DeepSeek-V3 compares each pair in four independent calls, with the responses in random order as A and
+B; pairs whose mean scores differ by more than 1 are kept (R1v2 section 3.1). The random order removes a judge's preference for the
+first response. The paper prints neither the scale nor a parsing rule. Ours: the last non-empty line of the judge's reply (of its
+`final_summary`) must be `Scores: A=<number>, B=<number>`, both from 1 to 10.
 
-Our order is random and balanced: a key draws which half of the calls shows the second response first, so that what a judge adds to
-one place cancels exactly. A pair of which a reply cannot be read, or was cut off, is *not judged*, with the reason, and so is one
-that is longer than the judge reads.
+Our order is random and balanced: a key draws the half of the calls that shows the second response first, so a constant bonus for
+one position cancels exactly. A pair is *not judged*, with the reason, if one of its replies cannot be parsed or was cut off, or if
+it is longer than the judge reads.
 
-**The responses are hostile**, as in `judge_model`: each stands between two lines of a delimiter that is made of everything shown.
+**The responses are hostile**, as in `judge_model`: each stands between two lines of a delimiter that is a hash of everything shown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_int
 from r1_lightning.types.tensors import GenerateFn
 
-PAIR_JUDGE_ROLLOUT = 2**31 + 6  # of the keys of its draws, which nothing else has
+PAIR_JUDGE_ROLLOUT = 2**31 + 6  # rollout number that keys the judge's draws: nothing else that samples has it
 LOWEST, HIGHEST = 1.0, 10.0
 UNREADABLE = "a reply of the judge cannot be read"
 _NUMBER = r"(\d{1,2}(?:\.\d{1,3})?)"
@@ -66,7 +66,7 @@ class Pair(NamedTuple):
 
 
 class PairVerdict(NamedTuple):
-    """`gap`: mean score of the first response less that of the second, None where the pair is not judged, with the reason."""
+    """`gap` is the first response's mean score minus the second's; None if the pair is not judged, and `reason` says why."""
 
     gap: float | None
     reason: str = ""
@@ -74,7 +74,7 @@ class PairVerdict(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgingModel:
-    """A model that can be asked, with its tokenizer and template; `max_tokens` is the longest text that it reads and writes."""
+    """A judging model with its tokenizer and template; `max_tokens` limits its prompt and reply together."""
 
     generate: GenerateFn
     tokenizer: TextTokenizer
@@ -96,7 +96,7 @@ class PairJudge:
         require_int("data.judge_new_tokens", self.max_new_tokens, 1)
 
     def compare(self, pairs: Sequence[Pair]) -> tuple[list[PairVerdict], int, int]:
-        """A verdict on each pair, which is a function of that pair alone; how many replies there were, and how many unreadable."""
+        """Return a verdict on each pair, which depends on that pair alone, the number of replies, and of those not parsed."""
         model = self.model
         swaps = [order(pair, self.calls) for pair in pairs]
         texts = [request(p, swapped) for p, own in zip(pairs, swaps, strict=True) for swapped in own]
@@ -113,7 +113,7 @@ class PairJudge:
         return verdicts, len(rows), unreadable
 
     def _replies(self, prompts: Sequence[Sequence[int]], texts: Sequence[str]) -> list[str]:
-        """One reply to each prompt; empty where it was cut off."""
+        """Return one reply to each prompt; empty if it was cut off."""
         if not prompts:
             return []
         keys = torch.tensor([[PAIR_JUDGE_ROLLOUT, number_of(text), row % self.calls] for row, text in enumerate(texts)])
@@ -123,21 +123,21 @@ class PairJudge:
 
 
 def order(pair: Pair, calls: int) -> list[bool]:
-    """For each call whether the second response is shown first: half of them, drawn by a key of the pair's texts."""
+    """Return for each call whether it shows the second response first; a key from the pair's texts draws which half does."""
     swapped = [call % 2 == 1 for call in range(calls)]
     keyed_random("judged pair", number_of("\x00".join(pair))).shuffle(swapped)
     return swapped
 
 
 def request(pair: Pair, swapped: bool = False) -> str:
-    """What the judge is shown in one call."""
+    """Return the judge's prompt of one call."""
     shown = (pair.question, pair.second, pair.first) if swapped else tuple(pair)
     fence, (question, first, second) = fenced_texts("pair", shown)
     return INSTRUCTION.format(fence=f"[{fence}]", question=question, first=first, second=second)
 
 
 def read_scores(reply: str) -> tuple[float, float] | None:
-    """The scores of A and B in a reply's last line with text; None where that line is anything else."""
+    """Return the scores of A and B from a reply's last non-empty line; None if that line is anything else."""
     lines = [line.strip() for line in (final_summary(reply) or "").splitlines() if line.strip()]
     match = _SCORES.fullmatch(lines[-1].strip('*_`" ')) if lines else None
     scores = (float(match[1]), float(match[2])) if match else None
@@ -145,7 +145,7 @@ def read_scores(reply: str) -> tuple[float, float] | None:
 
 
 def verdict_of(swaps: Sequence[bool], scores: Sequence[tuple[float, float] | None]) -> PairVerdict:
-    """The mean over the calls of the first response's score less the second's."""
+    """Return the mean over the calls of the first response's score minus the second's."""
     gaps = [
         (read[1] - read[0] if swapped else read[0] - read[1])
         for swapped, read in zip(swaps, scores, strict=True)

@@ -1,7 +1,7 @@
-"""Questions and responses as a reward model reads them, in training and in RL alike: template, response, EOS.
+"""Questions and responses as token ids for a reward model, in training and in RL: template, response, EOS.
 
-One function makes the token ids for both, so that what is scored later looks exactly like what was learned. EOS is put after every
-response, also after one that the length limit cut off: the score is read there.
+One function makes the token ids for both, so the model scores texts in exactly the form that it was trained on. Every response
+gets an EOS, also one that the length limit cut off, because the score is read there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from r1_lightning.types.text import Preference, PreferenceItem
 
 @dataclass(frozen=True, slots=True)
 class PreferenceRow:
-    """An item as token ids: the chosen and the rejected document of a pair, or one; `labels` are 1.0 for good, else 0.0."""
+    """An item as token ids: a pair's chosen and rejected documents, or a single one; `labels` are 1.0 for good, else 0.0."""
 
     documents: tuple[tuple[int, ...], ...]
     labels: tuple[float, ...]
@@ -36,14 +36,14 @@ class PreferenceRow:
 def encode_responses(
     pairs: Sequence[tuple[str, str]], tokenizer: TextTokenizer, template: ChatTemplate
 ) -> list[list[int]]:
-    """Token ids of each (question, response): the question in its template, the response as it stands, EOS."""
+    """Return the token ids of each (question, response): the question in its template, the response unchanged, EOS."""
     return [[*prompt, *response] for prompt, response in encode_pairs(pairs, tokenizer, template)]
 
 
 def preference_rows(
     items: Sequence[PreferenceItem], tokenizer: TextTokenizer, template: ChatTemplate, part: str
 ) -> list[PreferenceRow | None]:
-    """Each item as token ids, of its responses that `part` which is to be scored; None where one of them lacks it."""
+    """Return each item as token ids, with the scored `part` of its responses; None if a response lacks that part."""
     responses: list[tuple[str, str]] = []
     shapes: list[int] = []
     for item in items:
@@ -63,7 +63,7 @@ def preference_rows(
 
 
 def collate_preferences(rows: Sequence[PreferenceRow], row_tokens: int, pad_id: int) -> PreferenceBatch:
-    """`rows` packed into rows of at most `row_tokens`, and cut to what is used. ValueError where a document is longer."""
+    """Pack `rows` into rows of at most `row_tokens`, without empty columns. ValueError if a document is longer."""
     documents = [document for row in rows for document in row.documents]
     packed = PackedRows(documents, row_tokens, pad_id)
     tokens = packed.trimmed()

@@ -1,7 +1,7 @@
-"""A problem as the token ids that a model is asked with: its question in the template, after the turns that came before it.
+"""Prompts: a problem's question in the template, after its earlier turns, as token ids.
 
-Every piece is tokenised apart, as it is where a model goes on writing: each reply ends with EOS, and a token that begins texts
-stands once, before everything.
+Every turn is tokenised apart, as in sampling, where the model continues the text: each reply ends with EOS, and a BOS token stands
+only at the beginning of the prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from r1_lightning.text.tokenizer import TextTokenizer
 
 
 class Asked(Protocol):
-    """A question, and the turns before it: a `Problem`, a `ChatExample`, a `Trace`."""
+    """A question with its earlier turns: a `Problem`, a `ChatExample`, a `Trace`."""
 
     @property
     def question(self) -> str: ...
@@ -26,7 +26,7 @@ class Asked(Protocol):
 def prompt_ids(
     asked: Sequence[Asked], tokenizer: TextTokenizer, template: ChatTemplate, forced_prefix: str = ""
 ) -> list[list[int]]:
-    """The prompt of each of `asked`; `forced_prefix` is put after it as a part of its text."""
+    """Return the prompt of each of `asked`; `forced_prefix` is appended to its text."""
     last = tokenizer.encode_prompts(template, [item.question for item in asked], forced_prefix)
     if not any(item.earlier for item in asked):
         return last
@@ -42,7 +42,7 @@ def prompt_ids(
 
 
 def _joined(pieces: Sequence[list[int]], tokenizer: TextTokenizer) -> list[int]:
-    """One turn after the other; what begins a text stands before the first only."""
+    """Concatenate the turns; BOS stays before the first only."""
     first, *others = pieces
     begun = 1 if tokenizer.begins_with_bos else 0
     return [*first, *(token for piece in others for token in piece[begun:])]

@@ -1,8 +1,8 @@
-"""Which of a problem's samples are kept, and for each of the others the one reason why it is not.
+"""The rules of rejection sampling: they keep a sample or drop it for one reason.
 
 DeepSeek-R1 keeps correct and readable samples of its RL checkpoint (arXiv:2501.12948, section 2.3.3 of v1, B.3 of v2);
 rejection-sampling fine-tuning (Yuan et al. 2023, arXiv:2308.01825, Algorithm 1) keeps one path per distinct list of equations:
-where two have the same list, the one whose Levenshtein distances to the other chosen paths add up to more. Here both hold, in
+of two with the same list, the one with the larger sum of Levenshtein distances to the other chosen paths. Both apply here, in
 this order, and the first reason counts:
 
 1. unfinished, badly formed, not judged (the verifier ran out of time), wrong;
@@ -11,8 +11,8 @@ this order, and the first reason counts:
 3. contaminated: it shares a run of ten words with a benchmark's question (`tasks.decontaminate`);
 4. same equations as another; then too near to one that is kept, by edit distance; then over the limit per problem.
 
-Departures: a sample without any equation (a program, a puzzle) has no list that could be compared, so only its distance counts; and
-RFT has no least distance and no limit. Samples are looked at in their order, so the outcome is a function of what they say.
+Departures: a sample without any equation (a program, a puzzle) has no list to compare, so only its distance counts; and
+RFT has no minimum distance and no limit. The samples are examined in order, so the result depends on their texts alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONTAMINATED = "contaminated"
 SAME_EQUATIONS = "same equations"
 TOO_NEAR = "too near"
 OVER_LIMIT = "over the limit per problem"
-# In the order in which they are looked for.
+# In the order of the checks.
 REASONS = (
     *(UNFINISHED, BADLY_FORMED, NOT_JUDGED, WRONG),
     *readability.FAULTS,
@@ -51,7 +51,7 @@ REASONS = (
 
 @dataclass(frozen=True)
 class JudgedSample:
-    """A completion and what the rewards said: is it right, in the form asked for; `is_judged` False: the verifier timed out."""
+    """A completion with its verdicts: right, in the required form; `is_judged` is False if the verifier timed out."""
 
     completion: Completion
     is_right: bool
@@ -61,11 +61,11 @@ class JudgedSample:
 
 @dataclass(frozen=True)
 class KeepRules:
-    """What is kept of the samples that are right.
+    """Settings: which of the right samples are kept.
 
-    `question_language`: whoever reads a response reads the question's language, so its thinking has to be in that one, but for the
-    share of words that `readable` tolerates. `one_per_equations` is RFT's rule. `min_edit_distance` is the least Levenshtein
-    distance to every kept sample of the problem, as a share (0..1) of the longer text; 0 lets all pass that differ at all.
+    With `question_language` the thinking must be in the question's language, which the reader of a response understands, except for
+    the share of words that `readable` tolerates. `one_per_equations` is RFT's rule. `min_edit_distance` is the minimum Levenshtein
+    distance to every kept sample of the problem, as a share (0..1) of the longer text; 0 keeps all texts that differ.
     `max_per_problem` null is no limit.
     """
 
@@ -85,7 +85,7 @@ class KeepRules:
     def decide(
         self, problem: Problem, samples: Sequence[JudgedSample], leak: Callable[[str], str | None] = lambda text: None
     ) -> list[str]:
-        """For each sample `KEPT` or one of `REASONS`; `leak` names the benchmark that a text comes from."""
+        """Return `KEPT` or one of `REASONS` for each sample; `leak` returns the benchmark that a text overlaps with, or None."""
         fates = [self._alone(problem, sample, leak) or KEPT for sample in samples]
         texts = [sample.completion.text for sample in samples]
         if self.one_per_equations:
@@ -102,7 +102,7 @@ class KeepRules:
         return fates
 
     def _alone(self, problem: Problem, sample: JudgedSample, leak: Callable[[str], str | None]) -> str | None:
-        """What speaks against a sample whatever the others are."""
+        """Return the reason to drop a sample that does not depend on the other samples; None if there is none."""
         if not sample.completion.finished:
             return UNFINISHED
         if not sample.is_well_formed:

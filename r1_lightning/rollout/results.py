@@ -1,9 +1,9 @@
-"""What a rollout knows, from the sampler to the optimizer, in one frozen container that grows as it is worked on.
+"""The results of a rollout, from the sampler to the optimizer: one frozen container that gains fields at each step.
 
     Samples  --judge-->  JudgedSamples  --advantage estimator-->  Rollout  --collate-->  minibatches (`GRPOBatch`)
 
-`Samples` are problems and what the model wrote; `JudgedSamples` know what each completion is worth as well, and a `Rollout` what
-each token of it is to learn. Each is the one before with more fields, so that whatever takes one takes the later ones, too.
+`Samples` are problems with completions; `JudgedSamples` add each completion's rewards, and a `Rollout` adds each token's advantage.
+Each class inherits from the one before, so a function that takes one also takes the later ones.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class Samples:
         return len(self.generation.finished) // len(self.prompts)
 
     def completions(self) -> list[Completion]:
-        """What reward functions see of each row: its text, its length in tokens (EOS included), whether it ended by itself."""
+        """Return the view of reward functions on each row: text, length in tokens (EOS included), whether it ended with EOS."""
         lengths, finished = self.generation.completion_mask.sum(1).tolist(), self.generation.finished.tolist()
         return [Completion(*row) for row in zip(self.texts, lengths, finished, strict=True)]
 
     def pairs(self) -> list[tuple[Problem, Completion]]:
-        """Each of the R completions beside its problem."""
+        """Return each of the R completions with its problem."""
         problem_of_row = [problem for problem in self.problems for _ in range(self.group_size)]
         return list(zip(problem_of_row, self.completions(), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedSamples(Samples):
-    """Samples with what the reward functions said of them.
+    """Samples with the verdicts of the reward functions.
 
-    rewards P x G, NaN where a reward gave no number and its group is dropped; parts, each reward function's scores P x G under its
-    name; reasons, under the same names, why each of the R completions got its score; timeouts counts the completions of which a
-    verdict is 0 because judging ran out of time.
+    rewards P x G, NaN if a reward is not finite and its group is dropped; parts, each reward function's scores P x G by name;
+    reasons, each reward function's reason for the score of each of the R completions, by name; timeouts counts the completions with
+    a verdict of 0 because judging ran out of time.
     """
 
     rewards: Tensor
@@ -72,7 +72,7 @@ class JudgedSamples(Samples):
 
     @property
     def is_judged(self) -> Tensor:
-        """P booleans: all rewards of the group are numbers."""
+        """P booleans: True if all rewards of the group are finite."""
         return self.rewards.isfinite().all(1)
 
     @property
@@ -83,11 +83,12 @@ class JudgedSamples(Samples):
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout(JudgedSamples):
-    """Judged samples with all that is needed to train on them and to show them.
+    """Judged samples with everything that training and logging need.
 
     advantages R x T, of each completion token, 0 elsewhere; number, of the rollout; policy_version, the optimizer steps that the
-    sampling policy had taken; drawn_groups, how many groups were sampled to fill it, P without dynamic sampling; drafts, of all of
-    these, none unless the sampler drafts; form, which the template asks completions to have.
+    sampling policy had taken; drawn_groups, the number of groups sampled to fill it (P without dynamic sampling); drafts, the
+    counts of drafted tokens in all of these, zero unless the sampler drafts; form, the form of completions that the template asks
+    for.
     """
 
     advantages: Tensor
@@ -99,7 +100,7 @@ class Rollout(JudgedSamples):
 
     @classmethod
     def unjudged(cls, prompts: Sequence[Sequence[int]], generation: Generation) -> Self:
-        """P prompts and a generation of R rows, with rewards and advantages of 0: to score completions as in training."""
+        """Wrap P prompts and a generation of R rows, with rewards and advantages of 0, to score completions as in training."""
         rows, width = generation.completion_ids.shape
         return cls(
             problems=(),
@@ -116,7 +117,7 @@ class Rollout(JudgedSamples):
 
     @property
     def zero_variance_fraction(self) -> float:
-        """Share of groups whose completions all got the same reward: they teach nothing. 0..1."""
+        """Share (0..1) of groups whose completions all have the same reward, and so no learning signal."""
         return float(zero_variance_groups(self.rewards).float().mean())
 
     def summary(self) -> dict[str, float]:
@@ -130,14 +131,14 @@ class Rollout(JudgedSamples):
             "rollout/reward_mean": float(self.rewards.nanmean()),
             **{f"rollout/{name}_mean": float(scores.nanmean()) for name, scores in self.parts.items()},
             "rollout/completion_tokens_mean": float(lengths.mean()),
-            # Over tokens, in nats. They differ under top-p alone: by how much is the mass that it cuts off.
+            # Means over tokens, in nats. They differ only with top-p, by the probability mass that it cuts off.
             "rollout/policy_logprob_mean": float(generation.policy_logprobs[generation.completion_mask].mean()),
             "rollout/sampler_logprob_mean": float(generation.sampler_logprobs[generation.completion_mask].mean()),
             "rollout/finished_fraction": float(generation.finished.float().mean()),
             "rollout/zero_variance_fraction": self.zero_variance_fraction,
             "rollout/unjudged_fraction": float((~self.is_judged).float().mean()),
             "rollout/drawn_groups": float(self.drawn_groups),
-            # Of all that were drawn: completions with a verdict of 0 because the verifier ran out of time.
+            # The share of all sampled completions with a verdict of 0 because the verifier ran out of time.
             "rollout/verifier_timeouts": self.timeouts / (self.drawn_groups * group),
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
             **self._faults(),
@@ -145,12 +146,12 @@ class Rollout(JudgedSamples):
         }
 
     def _faults(self) -> dict[str, float]:
-        """The share of completions that break each rule of the form, so that a format reward of 0 explains itself."""
+        """The share of completions that break each rule of the form, to explain a format reward of 0."""
         form = FORMS[self.form]
         broken = Counter(fault for text in self.texts for fault in form.parse(text).faults)
         return {f"format/{fault}": broken[fault] / len(self.texts) for fault in form.faults}
 
     def _draft_acceptance(self) -> dict[str, float]:
-        """The share of drafted tokens that the model drew itself, 0..1; nothing where nothing was drafted."""
+        """The share (0..1) of drafted tokens that the model accepted; empty if nothing was drafted."""
         drafts = self.drafts
         return {"rollout/draft_acceptance": drafts.accepted / drafts.proposed} if drafts.proposed else {}

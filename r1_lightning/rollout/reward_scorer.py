@@ -1,10 +1,10 @@
-"""A trained reward model as a `Scorer`: questions and responses in, a number each out.
+"""A trained reward model as a `Scorer`: it returns one number for each question and response.
 
-Texts are read exactly as in training (`rollout/preference_rows.py`), without gradients, in evaluation mode, sorted by length,
-so that rows that are packed together waste little. The paper sets no limit on length at inference; positions do: of a text
-that is longer than the model's positions the beginning is left out, so that its end, where the score is read, is always
-there. How texts are batched changes scores by rounding only; and as each distinct text is scored once, equal texts have equal
-scores whatever stands beside them (GRPO would make an advantage of the rounding, see `functional.advantages.SPREAD_FLOOR`).
+Texts are tokenised exactly as in training (`rollout/preference_rows.py`) and scored without gradients, in evaluation mode, sorted
+by length, so that packed rows waste little. The paper sets no length limit at inference, but the model's positions do: a longer
+text loses its beginning, so that its end, where the score is read, is always there. Batching changes scores by rounding only. Each
+distinct text is scored once, so equal texts have equal scores whatever shares their batch (GRPO would turn the rounding into an
+advantage, see `functional.advantages.SPREAD_FLOOR`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_int
 
-TOKENS_PER_CALL = 16_384  # as many as a training step of the miniature has, a few times over
+TOKENS_PER_CALL = 16_384  # a few times the tokens of a training step of the miniature
 
 
 class RewardScorer:
-    """Scores by `model` (a `model.reward_head.RewardModel`), on the device on which `beside` lies: the policy, which may move.
+    """Scores with `model` (a `model.reward_head.RewardModel`) on the device of `beside`, the policy, which the Trainer may move.
 
     `max_positions` is the longest text in tokens, template and EOS included.
     """
@@ -41,12 +41,12 @@ class RewardScorer:
 
     @torch.no_grad()
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """One score for each (question, response), in their order."""
+        """Return one score for each (question, response), in order."""
         device = device_of(self.model if self.beside is None else self.beside)
         self.model.to(device)
         encoded = encode_responses(pairs, self.tokenizer, self.template)
         documents = [tuple(ids[-self.max_positions :]) for ids in encoded]
-        left = sorted(dict.fromkeys(documents), key=len)  # each once
+        left = sorted(dict.fromkeys(documents), key=len)  # each distinct text once
         scores: dict[tuple[int, ...], float] = {}
         while left:
             width = len(left[-1])

@@ -1,10 +1,10 @@
-"""Prompts that leave no room for an answer: not asked, counted, and the first of them named.
+"""Prompts that leave no room for an answer: they are replaced and counted, and the first of them is named.
 
-A file of somebody else's holds a few prompts that are longer than anything else in it. The run must neither end at one of them, at
-step 900, nor cut it short. So a problem whose prompt has more than `most_tokens` is replaced by another one of the same stream:
-number `index` by number `index + STRIDE`, and so on. What is asked stays a function of (seed, index), and a pass over a file still
-shows every row that fits. All prompts of a run are looked at before its first step; where more than half would be replaced, the
-setting is wrong and not the file, and the run is refused.
+A published file may hold a few prompts that are longer than all others. The run must neither end at one of them, at step 900, nor
+cut it short. So a problem whose prompt has more than `most_tokens` is replaced by another one of the same stream: number `index`
+by number `index + STRIDE`, and so on. The problems stay a function of (seed, index), and a pass over a file still contains every
+row that fits. All prompts of a run are checked before its first step; if more than half would be replaced, the setting is wrong,
+not the file, and the run is refused.
 """
 
 from __future__ import annotations
@@ -19,33 +19,35 @@ from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem, ProblemSource
 
-STRIDE = 2**40 + 15  # no run asks for so many problems; a prime, so that no period of a source divides it
-MAX_SHARE = 0.5  # of a run's problems may be replaced
+STRIDE = 2**40 + 15  # more than the problems of any run; a prime, so that no period of a source divides it
+MAX_SHARE = 0.5  # largest share of a run's problems that may be replaced
 MAX_TRIES = 64  # at half, one problem in 2**64 would need more
 
 
 @dataclass
 class PromptRoom:
-    """Which problems can be asked. `setting` and `value` name what limits them, for messages: a row of `value` tokens, of which
-    `new_tokens` are the answer's."""
+    """Finds problems whose prompts leave room for an answer, and counts the others.
+
+    `setting` and `value` name the limit in messages: a row of `value` tokens, of which `new_tokens` are the answer's.
+    """
 
     tokenizer: TextTokenizer
     template: ChatTemplate
     setting: str
     value: int
     new_tokens: int
-    lengths: dict[int, int] = field(default_factory=dict)  # of the prompts seen, by a hash of what they ask
+    lengths: dict[int, int] = field(default_factory=dict)  # tokens of the prompts seen, by a hash of question and turns
     asked: int = 0
-    too_long: dict[int, tuple[int, Problem]] = field(default_factory=dict)  # and its tokens, in the order met
+    too_long: dict[int, tuple[int, Problem]] = field(default_factory=dict)  # hash -> (tokens, problem)
     replaced: int = 0
 
     @property
     def most_tokens(self) -> int:
-        """The longest prompt that is asked."""
+        """The longest prompt that leaves room for an answer, in tokens."""
         return self.value - self.new_tokens
 
     def problems(self, source: ProblemSource, seed: int, indices: Iterable[int]) -> list[Problem]:
-        """Problems number `indices` of the stream of `source`, each with room for its answer. Raises `InvalidInput`."""
+        """Return the problems `indices` of the stream of `source`, each with room for its answer. Raises `InvalidInput`."""
         places = list(indices)
         found = [source.train_problem(seed, place) for place in places]
         self.asked += len(found)
@@ -61,18 +63,18 @@ class PromptRoom:
         self._refuse(source, "hardly any prompt fits")
 
     def check(self, source: ProblemSource) -> str:
-        """What to say of the problems asked for so far: "" where all fit. Raises `InvalidInput` where more than half do not."""
+        """Return a line about the problems left out so far, "" if all fit. Raises `InvalidInput` if more than half do not."""
         if self.replaced > MAX_SHARE * self.asked:
             self._refuse(source, f"{self.replaced} of {self.asked} prompts leave no room")
         return self.text(source)
 
     def kept(self, problems: Sequence[Problem]) -> list[Problem]:
-        """Those of `problems` that fit; the others count as too long."""
+        """Return those of `problems` that fit, and count the others as too long."""
         long = set(self._long(problems))
         return [problem for number, problem in enumerate(problems) if number not in long]
 
     def text(self, source: Any) -> str:
-        """How many problems are left out, and which is the first."""
+        """Return a line with the number of problems left out and the first of them; "" if there are none."""
         if not self.too_long:
             return ""
         noun = "problem leaves" if len(self.too_long) == 1 else "problems leave"
@@ -82,7 +84,7 @@ class PromptRoom:
         )
 
     def _long(self, problems: Sequence[Problem]) -> list[int]:
-        """Which of `problems`, by their number, leave no room."""
+        """Return the indices of those of `problems` that leave no room."""
         keys = [hash((problem.question, *map(tuple, problem.earlier))) for problem in problems]
         new = [number for number, key in enumerate(keys) if key not in self.lengths]
         for number, ids in zip(new, prompt_ids([problems[n] for n in new], self.tokenizer, self.template), strict=True):

@@ -1,9 +1,9 @@
 """Preferences among a model's own completions: sampled, judged by a reward, and paired (the best with the worst of a group).
 
-R1 lets another model judge pairs of responses; here any reward does, for instance the accuracy rule, so that the reward model is
-a learned copy of a rule that is known, and can be compared with it (`reports/reward_hacking`). One pair per problem whose
-completions got different rewards (by more than rounding, `SPREAD_FLOOR`); among equals a hash of the problem's number decides.
-Everything is a function of (seed, problem) and of the weights at the time of the call.
+R1 uses another model as judge; here any reward serves, for instance the accuracy rule, so that the reward model learns a known rule
+and can be compared with it (`reports/reward_hacking`). Each problem whose completions got different rewards (by more than rounding,
+`SPREAD_FLOOR`) gives one pair; among equal rewards a hash of the problem's number decides. The pairs are a function of (seed,
+problem) and of the weights at the time of the call.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Preference, Problem, ProblemSource
 
-# Keys of draws that belong to no rollout of RL: training pairs and held-out pairs.
+# Rollout numbers that key the draws of training pairs and of held-out pairs: no rollout of RL has them.
 TRAINING_ROLLOUT, HELD_OUT_ROLLOUT = 2**31 + 2, 2**31 + 3
 PROBLEMS_PER_CALL = 128
-PROBLEMS_PER_PAIR = 20  # a model that gives a pair less often is right, or wrong, nearly always
+PROBLEMS_PER_PAIR = 20  # a model that gives fewer pairs is nearly always right, or nearly always wrong
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SampledPreferences:
     content_version: ClassVar[str] = "sampled-preferences-1"
 
     def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
-        """The first `wanted` pairs along the training stream of `seed`. InvalidInput where rewards hardly ever differ."""
+        """Return the first `wanted` pairs along the training stream of `seed`. InvalidInput if rewards hardly ever differ."""
         pairs: list[Preference] = []
         start, limit = 0, max(PROBLEMS_PER_CALL, PROBLEMS_PER_PAIR * wanted)
         while len(pairs) < wanted:
@@ -58,7 +58,7 @@ class SampledPreferences:
         return pairs[:wanted]
 
     def held_out_items(self, count: int) -> Sequence[Preference]:
-        """The pairs that the first `count` held-out problems give: fewer than `count`."""
+        """Return the pairs of the first `count` held-out problems, usually fewer than `count`."""
         pairs = self._pairs(self.source.held_out_problems(count), HELD_OUT_ROLLOUT, 0)
         if not pairs:
             raise InvalidInput(

@@ -1,8 +1,8 @@
-"""From the records of rejection sampling, and rows of other sources, to the rows of a data set and their counts.
+"""Makes the rows of a data set, and their counts, from the records of rejection sampling and rows of other sources.
 
 R1's 800k set is about 600k rows of reasoning and 200k of other kinds (arXiv:2501.12948, section 2.3.3): `shares` of 3 and 1.
 The set is as large as the scarcest source allows with exactly these shares (rounded down for each source); no row is ever repeated.
-Which rows of a source are taken is decided by a hash of their number: a sample of all of them, and the same every time.
+A hash of the row numbers chooses the rows of each source: a random sample, and the same one every time.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Problem
 
 Row = dict[str, Any]
-CHANGED = "changed by rewriting"  # the fate of a kept sample in which another answer would be read after it
-KEYS = ("domain", "language", "level")  # by which counts of the pool are kept
+CHANGED = "changed by rewriting"  # the fate of a kept sample whose answer would be read differently after rewriting
+KEYS = ("domain", "language", "level")  # keys of the counts of the sampled pool
 LENGTH = "completion_characters"
-ROW_KEYS = ("source", "domain", "task", "language", "level", LENGTH)  # by which rows of the data set are counted
+ROW_KEYS = ("source", "domain", "task", "language", "level", LENGTH)  # keys of the counts of the data set's rows
 NOT_SAID = "not said"
 
 
 def in_form(record: Record, rewrite_as: FormName | None) -> Record:
-    """`record` with its kept samples in the form `rewrite_as` (None: as they were sampled), but for those that it would change."""
+    """Return `record` with its kept samples in the form `rewrite_as` (None: unchanged); drops those whose answer would change."""
     if rewrite_as is None:
         return record
     problem = Problem(**record["problem"])
@@ -50,7 +50,7 @@ def _rewritten(problem: Problem, sample: Mapping[str, Any], key: str) -> dict[st
 
 
 def rows_of(record: Record) -> Iterator[Row]:
-    """The rows that one record gives: the problem with each of its kept samples."""
+    """Yield the rows of one record: the problem with each of its kept samples."""
     problem = record["problem"]
     for number, sample in enumerate(record["samples"]):
         if sample["fate"] == KEPT:
@@ -77,7 +77,7 @@ def domain_of(problem: Mapping[str, Any]) -> str:
 def uncontaminated_rows(
     name: str, rows: Iterable[Mapping[str, Any]], leak: Callable[[str], str | None]
 ) -> tuple[list[Row], int]:
-    """The rows of another source that no benchmark holds, marked with its `name`, and how many were left out."""
+    """Return another source's rows that overlap with no benchmark, marked with its `name`, and the number of dropped rows."""
     given = list(rows)
     clean = [
         {**row, "source": name} for row in given if leak(row["question"]) is None and leak(row["completion"]) is None
@@ -93,9 +93,9 @@ def require_sources(shares: Mapping[str, float] | None, sources: Iterable[str]) 
 
 
 def sizes(available: Mapping[str, int], shares: Mapping[str, float] | None) -> dict[str, int]:
-    """How many rows of each source make the largest set with these shares; all of them where `shares` is None.
+    """Return the number of rows of each source in the largest set with these shares; all rows if `shares` is None.
 
-    Raises InvalidInput for a share of a source that there is not, or for a set without rows.
+    Raises InvalidInput for a share of an unknown source, or for a set without rows.
     """
     if shares is None:
         wanted = dict(available)
@@ -104,7 +104,7 @@ def sizes(available: Mapping[str, int], shares: Mapping[str, float] | None) -> d
         total = sum(shares.values())
         parts = {name: shares.get(name, 0.0) / total for name in available}
         whole = min(available[name] / part for name, part in parts.items() if part > 0)
-        # The least above a whole number is rounding: 3 / (3 / 4) is 4.
+        # 1e-9 absorbs rounding just below a whole number.
         wanted = {name: min(available[name], int(whole * part + 1e-9)) for name, part in parts.items()}
     if not sum(wanted.values()):
         have = ", ".join(f"{name}: {count}" for name, count in available.items())
@@ -115,7 +115,7 @@ def sizes(available: Mapping[str, int], shares: Mapping[str, float] | None) -> d
 
 
 def chosen(name: str, available: int, wanted: int, seed: int) -> set[int]:
-    """The numbers of the `wanted` rows that are taken of a source's `available` ones."""
+    """Return the numbers of the `wanted` rows that a hash chooses from a source's `available` rows."""
 
     def key(number: int) -> bytes:
         return hashlib.blake2b(f"{name}/{seed}/{number}".encode(), digest_size=8).digest()
@@ -124,7 +124,7 @@ def chosen(name: str, available: int, wanted: int, seed: int) -> set[int]:
 
 
 class Counts:
-    """Counts over records: problems, samples, right and kept ones, by domain, language and level; fates; lengths in tokens."""
+    """Counts over records: problems, samples, right and kept samples, by domain, language and level; fates; lengths in tokens."""
 
     def __init__(self) -> None:
         self.skipped: Counter[str] = Counter(dict.fromkeys(SKIPPED, 0))
@@ -180,17 +180,17 @@ class Counts:
 
 
 class RowCounts:
-    """Counts of the rows that are written, whatever their source: what a data set holds, beside the pool that it was taken from.
+    """Counts of the data set's rows from all sources; `Counts` counts the sampled pool.
 
-    By source, domain, task (where the task is a family: its part), language, level and the completion's length, in characters
-    because rows of other sources know no tokens.
+    By source, domain, task (of a family: the member), language, level and the completion's length, in characters because
+    rows of other sources have no token counts.
     """
 
     def __init__(self) -> None:
         self.groups: dict[str, Counter[str | int]] = {key: Counter() for key in ROW_KEYS}
 
     def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """`rows` as they are, each counted as it goes by."""
+        """Yield `rows` unchanged and count each."""
         for row in rows:
             self.add(row)
             yield row
@@ -202,7 +202,7 @@ class RowCounts:
             groups[value if isinstance(value, (str, int)) else NOT_SAID] += 1
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """For each key the number of rows by value, for `counts.json` and the card; without keys of which no row says anything."""
+        """Return the number of rows by value for each key, for `counts.json` and the card; leaves out keys that no row has."""
         return {
             key: {_range(value) if key == LENGTH else str(value): groups[value] for value in sorted(groups, key=_place)}
             for key, groups in self.groups.items()
@@ -215,7 +215,7 @@ def _place(value: str | int) -> tuple[bool, str | int]:
 
 
 def _range(bits: str | int) -> str:
-    """The whole numbers of so many binary digits: lengths differ by factors."""
+    """Return the range of whole numbers with this many binary digits, because lengths are binned by powers of two."""
     first, last = 2 ** int(bits) // 2, 2 ** int(bits) - 1
     return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 

@@ -1,11 +1,11 @@
-"""Sampling: batched, with the latent cache, one prefill per prompt, rows leaving the batch when they end.
+"""Batched sampling with the latent cache: one prefill per prompt, and rows leave the batch when they end.
 
-Two log-probs are kept for every token. `policy_logprobs` is that of softmax(logits / sampling_temperature), the policy that
-GRPO trains; `sampler_logprobs` is that of the distribution really drawn from, which top-p renormalises. Draws are keyed (see
+The sampler stores two log-probs for every token. `policy_logprobs` is that of softmax(logits / sampling_temperature), the policy
+that GRPO trains; `sampler_logprobs` is that of the distribution drawn from, which top-p renormalises. Draws are keyed (see
 `rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t.
 
-The sampler holds the very backbone object that is being trained; there is no copy that could go stale. It works on the
-device of the backbone's weights and returns everything on the CPU, where rollouts are judged, dealt and saved.
+The sampler holds the backbone object that is being trained, so no copy can go stale. It works on the device of the backbone's
+weights and returns everything on the CPU, where rollouts are judged, shuffled into minibatches and saved.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMPACT_AT_ENDED_SHARE = 0.125
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How completions are drawn: temperature (1 is the model's own distribution), nucleus, length limit in tokens."""
+    """Settings of sampling: temperature (1 is the model's own distribution), nucleus, length limit in tokens."""
 
     sampling_temperature: float = 1.0
     top_p: float = 1.0
@@ -44,7 +44,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What a sampler is given besides the policy: how to draw (`sampling`), and the token ids and the seed of the run.
+    """Settings of a sampler besides the policy: how to draw (`sampling`), and the token ids and seed of the run.
 
     Any of `eos_ids` ends a completion; `pad_id` fills rows up; `seed` decides the draws together with their keys. At most
     `max_rows` rows are decoded at a time. `record_routes` keeps the experts chosen at every place (for the self-check and to
@@ -63,7 +63,7 @@ class SamplerSettings:
 
 
 class SamplerMaker(Protocol):
-    """Makes what draws completions: `Sampler` itself, or the settings of another engine."""
+    """Makes the function that samples completions: `Sampler` itself, or the settings of another engine."""
 
     def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn: ...
 
@@ -77,14 +77,14 @@ def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
 
 
 def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
-    """The token at which the cumulative distribution passes the uniform number: R token ids."""
+    """Return R token ids: the token at which the cumulative distribution passes the uniform number."""
     cumulative = probabilities_RV.cumsum(-1)
     threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
     return (cumulative <= threshold).sum(-1).clamp(max=probabilities_RV.shape[-1] - 1)
 
 
 def device_of(backbone: Any) -> torch.device:
-    """Where the weights of `backbone` lie; the CPU for one that has none (a `Backbone` need not be a module)."""
+    """Return the device of `backbone`'s weights; the CPU if it has none (a `Backbone` need not be a module)."""
     if isinstance(backbone, torch.nn.Module):
         for parameter in backbone.parameters():
             return parameter.device
@@ -94,7 +94,7 @@ def device_of(backbone: Any) -> torch.device:
 def left_padded(
     prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Prompts as token ids P x T and `is_token` P x T, padding on the left."""
+    """Return prompts as token ids P x T and `is_token` P x T, padded on the left."""
     width = max(len(prompt) for prompt in prompts)
     padded = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -133,9 +133,9 @@ class _Collected:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A wave of R rows whose P prompts have been read: `output` is that of the prompts, row i continues prompt `prompt_R[i]`.
+    """A wave of R rows after the prefill of its P prompts: `output` is the prompts', and row i continues prompt `prompt_R[i]`.
 
-    The `cache` has R rows; `uniforms` R x limit decide the draws.
+    The `cache` has R rows; `uniforms` R x limit determine the draws.
     """
 
     token_ids: Tensor
@@ -166,7 +166,7 @@ class Sampler:
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Generation:
-        """`copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 decide the draws.
+        """Return `copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 determine the draws.
 
         `max_new_tokens` overrules that of the configuration.
 
@@ -181,7 +181,7 @@ class Sampler:
             total = len(prompts) * copies
             for start in range(0, total, self.max_rows):
                 rows = range(start, min(start + self.max_rows, total))
-                first, last = rows[0] // copies, rows[-1] // copies  # a group may be divided between two waves
+                first, last = rows[0] // copies, rows[-1] // copies  # two waves may share a group
                 own = [row // copies - first for row in rows]
                 waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
                 if progress:
@@ -194,7 +194,7 @@ class Sampler:
     def _wave(
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int
     ) -> Generation:
-        """Row i continues prompt `own_prompt[i]` by at most `limit` tokens."""
+        """Decode one wave: row i continues prompt `own_prompt[i]` by at most `limit` tokens."""
         start = self._prefill(prompts, own_prompt, keys, limit)
         cache, out, rows = start.cache, start.out, start.prompt_R
         hidden, routes = start.output.hidden[rows, -1], start.output.routes[:, rows, -1:]
@@ -218,7 +218,7 @@ class Sampler:
     def _prefill(
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int, spare: int = 0
     ) -> Prefilled:
-        """Read the prompts once each, into a cache with room for `limit` tokens and `spare` columns more."""
+        """Run each prompt once, into a cache with room for `limit` tokens and `spare` more columns."""
         device = device_of(self.backbone)
         token_ids, is_token = left_padded(prompts, self.pad_id, device)
         rows = torch.tensor(own_prompt, device=device)
@@ -233,7 +233,7 @@ class Sampler:
         return Prefilled(token_ids, is_token, output, rows, cache, uniforms, out)
 
     def _has_ended(self, token_R: Tensor, rows_R: Tensor, position: int | Tensor) -> Tensor:
-        """Which of the wave's rows end with the token just drawn (benchmarks force lengths here)."""
+        """R booleans: True if a row ends with the token just drawn (benchmarks override this to force lengths)."""
         ended = token_R == self.eos_id
         for other in self.other_ends:
             ended = ended | (token_R == other)
@@ -245,7 +245,7 @@ class Sampler:
         return output.hidden[:, 0], output.routes
 
     def _draw(self, hidden_RD: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, policy log-probs and sampler log-probs, R each."""
+        """Draw one token per row; returns token ids, policy log-probs and sampler log-probs, R each."""
         logits_RV = self.backbone.unembed(hidden_RD) / self.config.sampling_temperature
         logprobs_RV = logits_RV.log_softmax(-1)
         probabilities_RV = logprobs_RV.exp()

@@ -1,7 +1,7 @@
-"""Scoring: the log-probs that a backbone gives to completion tokens in packed rows.
+"""Scoring: a backbone's log-probs of completion tokens in packed rows.
 
-The same function serves the policy being trained, the frozen reference and the step-0 self-check, so that all three mean the
-same number: log softmax(logits / sampling_temperature) of each completion token given everything before it.
+The same function serves the policy in training, the frozen reference and the self-check at step 0, so that all three compute the
+same quantity: log softmax(logits / sampling_temperature) of each completion token given the tokens before it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def score_completions(
     replay: bool = False,
     **mtp: bool,
 ) -> ScoredCompletions:
-    """Score every completion token of `batch`; logits are made for those positions only, tile by tile.
+    """Score every completion token of `batch`; logits are computed for those positions only, tile by tile.
 
-    `replay` takes the sampler's experts instead of choosing; `mtp` is for backbones that have MTP modules (`mtp_detached`).
+    `replay` uses the sampler's routes in place of the router's; `mtp` is for backbones with MTP modules (`mtp_detached`).
 
-    A token is predicted by the hidden state one place before it, which lies in the same document because a prompt is
+    The hidden state one position before a token predicts it; that position is in the same document because a prompt is
     never empty.
     """
     index_C = completion_index(batch)

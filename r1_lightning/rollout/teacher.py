@@ -1,7 +1,7 @@
-"""The teacher of a distillation: a frozen model beside the student, that is loaded when it is first asked.
+"""The teacher of a distillation: a frozen model beside the student, loaded at its first use.
 
-It is not a module of the stage: it gets no gradients, no optimizer state, and no place in checkpoints or in the student's weights.
-A run whose text is all in the cache (`rollout.teacher_cache`) never loads it.
+It is not a submodule of the stage: it has no gradients and no optimizer state, and is saved neither in checkpoints nor with the
+student's weights. A run whose text is completely in the cache (`rollout.teacher_cache`) never loads it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from r1_lightning.types.text import SharedVocabulary
 
 
 class Teacher:
-    """A model made by `make` (an nn.Module that fits `Backbone`), of the artefact with this `fingerprint`.
+    """The model that `make` returns (an nn.Module that fits `Backbone`), of the artefact with this `fingerprint`.
 
-    A fingerprint of ours is of the recipe; `weights` is a digest of the numbers that came of it, which another machine, or the same
-    recipe at another time, need not give again. `vocabulary` is the number of tokens that student and teacher share; embeddings may
-    have more rows. `compute` names the type in which it computes ("fp32", "bf16"): in another it says something else.
+    A fingerprint identifies a recipe; `weights` is a digest of the trained weights, which another machine, or the same recipe at
+    another time, may not reproduce. `vocabulary` is the number of tokens that student and teacher share; embeddings may have more
+    rows. `compute` names the compute type ("fp32", "bf16"), because log-probs differ between types.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Teacher:
 
     @property
     def model(self) -> Any:
-        """Frozen and in evaluation mode: its forwards must not count expert load."""
+        """The model, frozen and in evaluation mode: its forwards must not count expert load."""
         if self._model is None:
             self._model = self.make().requires_grad_(False).eval()
         return self._model
@@ -51,12 +51,12 @@ class Teacher:
         return self._model is not None
 
     def release(self) -> None:
-        """Give its memory back; asked again, it is made again."""
+        """Free the model's memory; the next use makes it again."""
         self._model = None
 
     @torch.no_grad()
     def hidden(self, batch: DistillBatch) -> Tensor:
-        """The hidden states that predict the C tokens, C x D, computed where the batch lies."""
+        """The hidden states that predict the C tokens, C x D, computed on the batch's device."""
         device = batch.tokens.token_ids.device
         if device_of(self.model) != device:
             self.model.to(device)
@@ -65,24 +65,24 @@ class Teacher:
 
     @torch.no_grad()
     def unembed(self, hidden_ND: Tensor) -> Tensor:
-        """Hidden states to logits N x (at least V), FP32."""
+        """Map hidden states to logits N x (at least V), FP32."""
         logits: Tensor = self.model.unembed(hidden_ND)
         return logits
 
     def tokens(self, batch: DistillBatch) -> TeacherTokens:
-        """What it says of the C tokens: what the batch brings from a cache, else what the model says now."""
+        """The teacher's distributions of the C tokens: from the batch if a cache has filled it in, else from the model."""
         if batch.top_ids is not None and batch.top_logprobs is not None:
             return TopKTeacher(batch.top_ids, batch.top_logprobs)
         return FullTeacher(self.hidden(batch), self.unembed)
 
 
 def target_index(batch: DistillBatch) -> Tensor:
-    """Flat places (row * T + column) of the tokens to be predicted, C. The one before each is in the same document."""
+    """Flat positions (row * T + column) of the C target tokens. The position before each is in the same document."""
     return batch.target_mask.flatten().nonzero().squeeze(1)
 
 
 def check_same_vocabulary(teacher: SharedVocabulary, student: SharedVocabulary, where: str) -> None:
-    """Raise `InvalidInput`, naming the first id that differs, unless both tokenizers spell every token alike."""
+    """Raise `InvalidInput`, naming the first id that differs, unless both tokenizers have the same vocabulary and EOS."""
     theirs, ours = teacher.vocabulary(), student.vocabulary()
     if theirs == ours and teacher.eos_id == student.eos_id:
         return

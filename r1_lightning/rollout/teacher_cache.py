@@ -1,19 +1,18 @@
-"""A teacher's likeliest tokens on disk, so that a student can be trained many times and the teacher is asked once.
+"""A teacher's likeliest tokens on disk: the teacher runs once, and many students can learn from it.
 
-One file (shard) for each micro-batch, named by a digest of all that decides its content: the teacher's fingerprint, a digest of
-its weights (a teacher made again by the same recipe may be another) and the type in which it computes, `top_k`,
-`distill_temperature`, the tokens and which of them are learned. So runs of one precision that read the same text share shards,
-whatever their student, objective or learning rate; other batch sizes or another order make other shards. A shard holds, for each of
-the C tokens,
+Each micro-batch has one file (shard), named by a digest of everything that determines its content: the teacher's fingerprint, a
+digest of its weights (a second run of the same recipe may give other weights) and its compute type, `top_k`,
+`distill_temperature`, the tokens, and the target mask. So runs with the same precision and text share shards, whatever their
+student, objective or learning rate; other batch sizes or another order need other shards. A shard holds, for each of the C tokens,
 
     ids       C x K        int32   the K likeliest tokens, in the order of their ids
     logprobs  C x (K + 1)  FP16    their log-probs under softmax(logits / distill_temperature), and that of all others together
 
 which is 4 K + 2 (K + 1) bytes a token. FP16 keeps a log-prob to a relative 2^-11 (one of -10 to 0.004, one of -0.1 to 0.00004); on
-reading, the categories are made to sum to 1 again.
+reading, the probabilities are normalised to sum to 1 again.
 
-A shard is written beside its place and moved there in one step: a killed writer leaves no shard, at most a hidden `.tmp` file that
-nobody reads, and the next run goes on behind the last shard that is there.
+A shard is written to a temporary file and renamed: a killed writer leaves no shard, at most a hidden `.tmp` file that nobody reads,
+and the next run goes on after the last shard.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from r1_lightning.types.tensors import DistillBatch
 
 # Shape legend: C tokens to be predicted, K likeliest tokens.
 
-FORMAT_VERSION = 3  # goes up when the same teacher and tokens would give another shard
+FORMAT_VERSION = 3  # raise it when the same teacher and tokens would give another shard
 ID_BYTES, LOGPROB_BYTES = 4, 2
 SUFFIX = ".safetensors"
 
@@ -59,11 +58,11 @@ class TeacherCache:
 
     @property
     def columns(self) -> int:
-        """Log-probs per token: K and the rest, which there is not where K is the whole vocabulary."""
+        """Log-probs per token: K and one for all other tokens, unless K is the whole vocabulary."""
         return self.top_k + (self.top_k < self.teacher.vocabulary)
 
     def bytes_of(self, n_tokens: int) -> int:
-        """What `n_tokens` take on disk, headers apart."""
+        """Bytes of `n_tokens` on disk, without headers."""
         return n_tokens * (ID_BYTES * self.top_k + LOGPROB_BYTES * self.columns)
 
     def path_of(self, batch: DistillBatch) -> Path:
@@ -85,11 +84,11 @@ class TeacherCache:
         return self.folder / f"{digest.hexdigest()}{SUFFIX}"
 
     def missing(self, batches: Iterable[DistillBatch]) -> Iterator[DistillBatch]:
-        """Those without a whole shard; one that is there and cut short is taken for none."""
+        """Yield the batches without a complete shard; a truncated shard counts as missing."""
         return (batch for batch in batches if not self._is_whole(self.path_of(batch)))
 
     def write(self, batch: DistillBatch) -> None:
-        """Ask the teacher and write the shard; InvalidInput where the folder is full or read-only."""
+        """Run the teacher and write the shard; InvalidInput if the folder is full or read-only."""
         ids_CK, logprobs_CC = self._score(batch)
         tensors = {
             "ids": ids_CK.to("cpu", torch.int32).contiguous(),
@@ -100,7 +99,7 @@ class TeacherCache:
         save_tensors(tensors, self.path_of(batch), {"sha256": _digest(tensors)})
 
     def read(self, batch: DistillBatch) -> DistillBatch:
-        """The batch with its teacher's log-probs; InvalidInput where its shard is missing or damaged."""
+        """Return the batch with its teacher's log-probs; InvalidInput if its shard is missing or damaged."""
         path = self.path_of(batch)
         require(path.is_file(), "teacher cache", str(path), "there is no such shard; the same command makes it anew")
         with opened(path) as shard:
@@ -128,7 +127,7 @@ class TeacherCache:
         if not path.is_file():
             return False
         try:
-            with opened(path):  # which compares the file's length with its header
+            with opened(path):  # compares the file's length with its header
                 return True
         except InvalidInput:
             return False

@@ -1,9 +1,9 @@
-"""Examples as token ids, kept on disk: a large file is read and tokenised once, and every later start takes a second.
+"""A cache of token ids on disk: a large file is read and tokenised once, and every later start takes a second.
 
 A table is a folder with one plain file of numbers for each column (little-endian, no pickle) and `about.json`. Its name is a digest
-of all that it depends on: the bytes of the rows, how they are read, the tokenizer and the template. Columns are written as the
-examples come and read through the system's page cache (`mmap`), so neither has to fit into memory. A folder gets its name when it
-is complete; a damaged one is made again. Nothing is ever deleted: the folder `token_cache` can be, at any time.
+of everything that it depends on: the bytes of the rows, the way they are read, the tokenizer and the template. Columns are written
+example by example and read through the system's page cache (`mmap`), so they need not fit into memory. A folder gets its name when
+it is complete; a damaged one is made again. We never delete tables; a user may delete the folder `token_cache` at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from r1_lightning.text.reasoning_format import FORMS
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.text import ChatExample
 
-FORMAT_VERSION = 1  # goes up when the same examples would give another table
+FORMAT_VERSION = 1  # raise it when the same examples would give another table
 DOCUMENTS_PER_CALL = 2048  # tokenised at once
 ABOUT = "about.json"
 # Column -> the type of its numbers. `formed` and `system` are 0 or 1, `domain` is the number of a domain, or -1.
@@ -39,9 +39,9 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Tokenised examples, and for each whether it has the form asked for, a system message, and which of `domains` it is of.
+    """Tokenised examples, with columns for the template's form, a system message, and the index into `domains`.
 
-    `reading` is what became of the rows of the file.
+    `reading` is a line about the rows of the file: how many were read, and what was left out.
     """
 
     columns: Columns
@@ -60,25 +60,25 @@ class Table:
 
 
 def digest_of(*parts: str) -> str:
-    """16 digits that change with any of `parts`."""
+    """Return a hash of `parts`, 16 hexadecimal digits."""
     return hashlib.sha256("\0".join((str(FORMAT_VERSION), *parts)).encode()).hexdigest()[:16]
 
 
 class TokenCache:
-    """The tables in `folder`. `source` names the rows and how they are read, `reader` the tokenizer and the template."""
+    """The tables in `folder`. `source` identifies the rows and how they are read, `reader` the tokenizer and the template."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def was_read(self, source: str) -> bool:
-        """Whether these rows were read from the first to the last before, for any tokenizer."""
+        """True if these rows have been read completely before, with any tokenizer."""
         return any(self.folder.glob(f"{digest_of(source)}-*/{ABOUT}"))
 
     def path(self, source: str, reader: str) -> Path:
         return self.folder / f"{digest_of(source)}-{digest_of(reader)}"
 
     def read(self, path: Path, vocab_size: int) -> Table | None:
-        """The table at `path`; None where there is none, or it is damaged."""
+        """Return the table at `path`; None if there is none, or it is damaged."""
         try:
             about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
             columns = {name: np.memmap(path / name, dtype, "r") for name, dtype in COLUMNS.items()}
@@ -96,7 +96,7 @@ class TokenCache:
         template: ChatTemplate,
         reading: Callable[[], str] = str,
     ) -> None:
-        """Make the table at `path`; `reading` is asked at the end. Whatever `examples` raises leaves nothing behind."""
+        """Make the table at `path`; calls `reading` after the last example. If `examples` raises, nothing is left behind."""
         temporary = self.folder / f".{path.name}.{os.getpid()}.tmp"
         with output_folder(self.folder):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -112,7 +112,7 @@ class TokenCache:
                             sizes[name] += len(values)
                 about = {"sizes": sizes, "domains": list(domains), "reading": reading()}
                 write_json(temporary / ABOUT, about)
-                shutil.rmtree(path, ignore_errors=True)  # a damaged one
+                shutil.rmtree(path, ignore_errors=True)  # a damaged table
                 os.replace(temporary, path)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -120,7 +120,7 @@ class TokenCache:
 
 
 def table_of(examples: Iterable[ChatExample], tokenizer: TextTokenizer, template: ChatTemplate) -> Table:
-    """The same in memory."""
+    """Return the table of `examples` in memory, without a cache."""
     parts: dict[str, list[Any]] = {name: [np.zeros(0, dtype)] for name, dtype in COLUMNS.items()}
     domains: dict[str, int] = {}
     n_ids = 0
@@ -134,7 +134,7 @@ def table_of(examples: Iterable[ChatExample], tokenizer: TextTokenizer, template
 def blocks(
     examples: Iterable[ChatExample], tokenizer: TextTokenizer, template: ChatTemplate, domains: dict[str, int]
 ) -> Iterator[dict[str, list[int]]]:
-    """The columns of so many examples at a time, their ends counted from the block's own first token."""
+    """Yield the columns of `DOCUMENTS_PER_CALL` examples at a time, with ends counted from the block's first token."""
     parse, source = FORMS[template.form].parse, iter(examples)
     while some := list(islice(source, DOCUMENTS_PER_CALL)):
         block: dict[str, list[int]] = {name: [] for name in COLUMNS}
@@ -152,13 +152,13 @@ def blocks(
 
 
 def _in_place(block: dict[str, list[int]], before: int) -> Columns:
-    """The block's columns as arrays, its ends counted from the table's first token: `before` tokens stand before it."""
+    """Return the block's columns as arrays, with ends counted from the table's first token; `before` tokens precede the block."""
     arrays = {name: np.array(values, COLUMNS[name]) for name, values in block.items()}
     return arrays | {name: arrays[name] + before for name in ("prompt_ends", "ends")}
 
 
 def _is_sound(table: Table, vocab_size: int) -> bool:
-    """Whether the columns fit each other: a file that was cut or overwritten must not become training data."""
+    """True if the columns fit each other: a truncated or overwritten file must not become training data."""
     ids, prompt_ends, ends = (table.columns[name] for name in ("ids", "prompt_ends", "ends"))
     counts = {len(table.columns[name]) for name in COLUMNS if name != "ids"}
     if counts != {len(ends)} or not len(ends) or ends[-1] != len(ids):

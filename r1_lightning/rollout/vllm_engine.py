@@ -1,19 +1,19 @@
-"""vLLM behind two calls, `generate` and `load_weights`: the only file that imports it.
+"""vLLM behind two calls, `generate` and `load_weights`. Only this file imports it.
 
-vLLM (Kwon et al. 2023, arXiv:2309.06180; extra `vllm`, 0.20 or newer) runs a model of its own in processes of its own. It
-starts here from a `config.json` alone with made-up weights (`load_format="dummy"`); the trainer's weights come before the
-first completion and after every update. They travel as safetensors files through the system's temporary folder (TMPDIR; a
-folder in memory is fastest), so that nothing but a folder's name crosses the border between processes. In the worker
-`WeightReceiver` reads them, hashes what it read and passes it to vLLM's `reload_weights`. That, unlike a bare
-`model.load_weights`, also remakes what vLLM derives from the weights: for MLA the absorbed W^UK and W^UV, which would
-otherwise stay those of the old policy. Keys and values cached for the prompts by the old weights are dropped.
+vLLM (Kwon et al. 2023, arXiv:2309.06180; extra `vllm`, 0.20 or newer) runs its own copy of the model in its own processes. We
+start it from a `config.json` alone with dummy weights (`load_format="dummy"`) and send the trainer's weights before the first
+completion and after every update. They are written as safetensors files to the system's temporary folder (TMPDIR; a folder in
+memory is fastest), so only the folder's name passes between processes. In the worker `WeightReceiver` reads the files, hashes
+the tensors and passes them to vLLM's `reload_weights`. Unlike a bare `model.load_weights`, that also recomputes the tensors that
+vLLM derives from the weights: for MLA the absorbed W^UK and W^UV, which would otherwise stay those of the old policy. Keys and
+values that the old weights cached for the prompts are dropped.
 
-The checksum is of the tensors that reached vLLM's loader in the worker; what the loader makes of them (fused, cast, laid out
-for kernels) cannot be compared with the trainer's bytes.
+The checksum covers the tensors that reached vLLM's loader in the worker. The loader fuses, casts and rearranges them for its
+kernels, and these results cannot be compared with the trainer's bytes.
 
-None of this has been run with vLLM itself, on any hardware: it is tested against a fake of the published interface. Not
-tried in particular: vLLM's MLA kernels at head sizes other than V3's (VLLM_MLA_DISABLE=1 takes plain attention), several
-GPUs, and trainer and engine within the memory of one.
+None of this has been run with vLLM itself, on any hardware: it is tested against a fake of the published interface. Untested in
+particular: vLLM's MLA kernels at head sizes other than V3's (VLLM_MLA_DISABLE=1 uses plain attention), several GPUs, and trainer
+and engine within the memory of one GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RECEIVER = "r1_lightning.rollout.vllm_engine.WeightReceiver"
 
 
 def require_vllm() -> None:
-    """Raise `InvalidInput` naming the extra where vLLM is not installed."""
+    """Raise `InvalidInput` naming the extra to install if vLLM is missing."""
     if find_spec("vllm") is None:
         raise InvalidInput("rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'")
 
@@ -56,18 +56,18 @@ def tensor_digest(name: str, tensor: Tensor) -> str:
 
 
 def weights_digest(tensor_digests: Mapping[str, str]) -> str:
-    """One SHA-256 over the digests of all tensors, name -> digest, in the order of their names."""
+    """SHA-256 over the digests of all tensors (name -> digest), sorted by name."""
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(tensor_digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class WeightReceiver:
-    """What vLLM adds to its worker (`worker_extension_cls`); no name here may be one that the worker has."""
+    """Methods that vLLM adds to its worker class (`worker_extension_cls`); no name here may clash with the worker's own."""
 
     reload_weights: Callable[..., None]  # the worker's own
 
     def receive_weights_from(self, folder: str) -> str:
-        """Load every `*.safetensors` of `folder`; returns the digest of what was read."""
+        """Load every `*.safetensors` of `folder`; returns the digest of the tensors."""
         digests: dict[str, str] = {}
 
         def read() -> Iterator[tuple[str, Tensor]]:
@@ -94,10 +94,10 @@ class VLLMEngine:
         dtype: str,
         gpu_memory_utilization: float,
     ) -> None:
-        # vLLM takes one eps for all norms; ours of the latents is fixed, as in the published code.
+        # vLLM has one eps for all norms; in our model, as in the published code, that of the latents is fixed.
         allowed = f"vLLM gives every norm the same eps, and those of the latents have {LATENT_NORM_EPS:g}"
         require(config.norm_eps == LATENT_NORM_EPS, "model.norm_eps", config.norm_eps, allowed)
-        # The MTP modules are not handed over.
+        # vLLM does not get the MTP modules.
         ends = list(settings.eos_ids) if len(settings.eos_ids) > 1 else settings.eos_ids[0]
         self.model = config_to_hf(replace(config, mtp_depth=0), eos_token_id=ends, pad_token_id=settings.pad_id)
         self.settings = {
@@ -106,8 +106,8 @@ class VLLMEngine:
             "max_num_seqs": settings.max_rows,
             "load_format": "dummy",
             "skip_tokenizer_init": True,  # token ids in, token ids out
-            "generation_config": "vllm",  # no defaults for sampling but vLLM's own
-            "logprobs_mode": "processed_logprobs",  # after temperature and top-p: of the distribution drawn from
+            "generation_config": "vllm",  # vLLM's own sampling defaults, not those of a file
+            "logprobs_mode": "processed_logprobs",  # of the distribution drawn from: after temperature and top-p
             "worker_extension_cls": RECEIVER,
         }
         self._llm: Any = None
@@ -132,7 +132,7 @@ class VLLMEngine:
         return llm.generate(requests, sampling_params=[SamplingParams(**row) for row in settings], use_tqdm=False)
 
     def load_weights(self, chunks: Iterable[Mapping[str, Tensor]]) -> Sequence[str]:
-        """Hand over all weights, under HuggingFace's names on disk; returns each worker's digest of what it read."""
+        """Send all weights, under the names of HuggingFace's files; returns each worker's digest of the tensors it read."""
         llm = self._started()
         with TemporaryDirectory(prefix="r1_lightning_weights_") as folder:
             for number, chunk in enumerate(chunks):

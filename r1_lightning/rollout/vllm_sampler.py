@@ -1,19 +1,19 @@
 """Sampling with vLLM behind the same Protocol as our own sampler: `rollout=vllm`.
 
-vLLM draws; the trainer says what it thinks of the draws. An engine with kernels, batches and a compute type of its own cannot
-promise the trainer's numbers, so a completion's two log-probs come from two places:
-- `sampler_logprobs`, of the distribution really drawn from (temperature and top-p applied), are those vLLM returns;
-- `policy_logprobs`, the old log-probs of GRPO, are computed by the trainer's backbone, with the weights of this moment, in
-  packed rows, as the training forward computes them.
-How far the two are apart is what importance sampling corrects: `objective=truncated_is` goes with this sampler. The metrics
-`rollout/sampler_logprob_mean` and `rollout/policy_logprob_mean` show it; the self-check at step 0 does not, because it
+vLLM draws the tokens, and the trainer scores them. An engine with its own kernels, batches and compute type does not compute the
+trainer's log-probs, so a completion's two log-probs come from two places:
+- vLLM returns `sampler_logprobs`, those of the distribution drawn from (with temperature and top-p);
+- the trainer's backbone computes `policy_logprobs`, the old log-probs of GRPO, with its current weights, in packed rows, as in
+  the training forward.
+Importance sampling corrects the difference: use `objective=truncated_is` with this sampler. The metrics
+`rollout/sampler_logprob_mean` and `rollout/policy_logprob_mean` show the difference; the self-check at step 0 does not, because it
 compares the trainer with itself.
 
-Before each rollout the trainer's weights are hashed. Where they differ from those that the engine got last, all are handed
-over, the MTP modules excepted, and what arrived is compared with what was sent: completions of a stale policy end the run.
+Before each rollout the trainer's weights are hashed. If the engine holds others, all weights except those of the MTP modules are
+sent, and the engine's checksum is compared with ours: a stale engine ends the run.
 
-Each row has a seed from its key, so that its random numbers are its own; its logits may still depend, in their last bits,
-on the rows that vLLM puts beside it. The experts that vLLM chose are not recorded (`stage.router=replay` is refused).
+A key gives each row its own seed, so its random numbers do not depend on other rows; its logits may still depend, in their last
+bits, on the rows in vLLM's batch. vLLM's routes are not recorded (`stage.router=replay` is refused).
 
 Tested against a fake of vLLM's published interface and run on no hardware (see `rollout/vllm_engine.py`).
 """
@@ -41,16 +41,16 @@ from r1_lightning.types.tensors import Backbone, Generation
 
 # Shape legend: P prompts, R = P * copies rows, T new positions, C completion tokens.
 
-CHUNK_BYTES = 2**30  # of weights at a time: what is copied to the CPU at once
-SCORED_TOKENS = 2**16  # in one forward of the trainer: bounds its activations
-TEMPERATURES = (0.01, 2.0)  # vLLM takes less for 0.01 and refuses more
+CHUNK_BYTES = 2**30  # of weights copied to the CPU at a time
+SCORED_TOKENS = 2**16  # in one forward of the trainer: limits its activations
+TEMPERATURES = (0.01, 2.0)  # vLLM raises lower values to 0.01 and refuses higher ones
 
 Weights = Callable[[], Mapping[str, Tensor]]
 Score = Callable[[Sequence[Sequence[int]], Generation], Tensor]
 
 
 class Engine(Protocol):
-    """What draws: `VLLMEngine`, or a fake of it."""
+    """The engine that draws tokens: `VLLMEngine`, or a fake of it."""
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> Sequence[Any]: ...
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
 class VLLMSampler:
     """A `GenerateFn` over an `Engine`.
 
-    `weights()` gives the policy's tensors of this moment under the engine's names, `score(prompts, generation)` the policy's
+    `weights()` returns the policy's current tensors under the engine's names, `score(prompts, generation)` the policy's
     log-probs of a generation's tokens, R x T.
     """
 
@@ -86,9 +86,9 @@ class VLLMSampler:
     def __call__(
         self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
     ) -> Generation:
-        """`copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 decide the seeds.
+        """Return `copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 determine the seeds.
 
-        Raises RuntimeError where the engine's weights are not the policy's, or where it returns what it should not.
+        Raises RuntimeError if the engine's weights are not the policy's, or if its output is malformed.
         """
         self.hand_over_weights()
         limit = max_new_tokens or self.config.max_new_tokens
@@ -101,7 +101,7 @@ class VLLMSampler:
         return replace(drawn, policy_logprobs=self.score(prompts, drawn))
 
     def row_settings(self, seed: int, max_new_tokens: int) -> dict[str, Any]:
-        """A row's `SamplingParams`. `logprobs` 0 returns the drawn token's log-prob and no other's."""
+        """Return a row's `SamplingParams`. `logprobs` 0 asks for the drawn token's log-prob and no others."""
         return {
             "n": 1,
             "temperature": self.config.sampling_temperature,
@@ -114,12 +114,12 @@ class VLLMSampler:
         }
 
     def hand_over_weights(self) -> None:
-        """Bring the engine to the policy's weights of this moment, if it does not have them already."""
+        """Send the policy's current weights to the engine, unless it has them already."""
         weights = self.weights()
         mine = weights_digest({name: tensor_digest(name, tensor) for name, tensor in weights.items()})
         if mine == self.handed_over:
             return
-        self.handed_over = None  # until it is known what arrived
+        self.handed_over = None  # unknown until the engine's checksum is back
         theirs = self.engine.load_weights(in_chunks(weights, self.chunk_bytes))
         if not theirs or set(theirs) != {mine}:
             raise RuntimeError(
@@ -129,7 +129,7 @@ class VLLMSampler:
 
 
 def in_chunks(weights: Mapping[str, Tensor], chunk_bytes: int) -> Iterator[dict[str, Tensor]]:
-    """The tensors in their order, as many at a time as `chunk_bytes` hold, at least one."""
+    """Yield the tensors in order, in chunks of at most `chunk_bytes`, at least one tensor each."""
     chunk: dict[str, Tensor] = {}
     held = 0
     for name, tensor in weights.items():
@@ -143,10 +143,10 @@ def in_chunks(weights: Mapping[str, Tensor], chunk_bytes: int) -> Iterator[dict[
 
 
 def generation_of_outputs(outputs: Sequence[Any], eos_ids: Sequence[int], pad_id: int) -> Generation:
-    """vLLM's `RequestOutput`s of R rows as a `Generation` whose policy log-probs are still 0.
+    """Return vLLM's `RequestOutput`s of R rows as a `Generation` whose policy log-probs are still 0.
 
-    vLLM keeps the token that ended a row in `token_ids`, also where it leaves it out of the text. A row is taken only if one of
-    `eos_ids` stands at its end where `finish_reason` is "stop" and nowhere where it is "length"; else RuntimeError names it.
+    vLLM keeps the token that ended a row in `token_ids`, also if it leaves it out of the text. A row with `finish_reason` "stop"
+    must end with one of `eos_ids`, a row with "length" must contain none; else RuntimeError names the row.
     """
     ids: list[list[int]] = []
     logprobs: list[list[float]] = []
@@ -191,9 +191,9 @@ def policy_logprobs(
     generation: Generation,
     scored_tokens: int = SCORED_TOKENS,
 ) -> Tensor:
-    """The backbone's log-probs of a generation's tokens, R x T on the CPU, 0 on padding.
+    """Return the backbone's log-probs of a generation's tokens, R x T on the CPU, 0 on padding.
 
-    The rows go through `collate` and `score_completions`, as in training, as many at a time as `scored_tokens` hold.
+    The rows pass through `collate` and `score_completions`, as in training, at most `scored_tokens` tokens at a time.
     """
     rows, width = generation.completion_ids.shape
     rollout = Rollout.unjudged(prompts, generation)
@@ -216,15 +216,15 @@ def policy_logprobs(
 
 
 def engine_weights(backbone: DeepSeekBackbone) -> dict[str, Tensor]:
-    """The backbone's weights of this moment under HuggingFace's names on disk, without the MTP modules."""
+    """Return the backbone's current weights under the names of HuggingFace's files, without the MTP modules."""
     return state_to_hf(backbone.state_dict(), backbone.config, stacked=False)
 
 
 @dataclass(frozen=True)
 class VLLM:
-    """Samples with vLLM: the leaf `rollout.sampler`. `dtype` is the compute type of vLLM's copy of the model.
+    """Settings of sampling with vLLM, for the leaf `rollout.sampler`. `dtype` is the compute type of vLLM's copy of the model.
 
-    `gpu_memory_utilization`, 0..1, is vLLM's share of the memory of the GPU, which it shares with the trainer.
+    `gpu_memory_utilization`, 0..1, is vLLM's share of the GPU's memory; the trainer needs the rest.
     """
 
     dtype: str = "bfloat16"
