@@ -22,11 +22,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from r1_lightning.rewards.sandbox.sandbox import isolation  # noqa: E402
 from tests.support.tiers import Tiers  # noqa: E402
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a busy machine is no defect
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -69,7 +69,7 @@ def test_a_batch_is_some_rows_as_int64() -> None:
     assert packed.token_ids[0].tolist() == [1, 2]  # a batch is a copy: what a stage does to it stays its own
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=80), st.integers(12, 30))
 def test_every_token_exactly_once(lengths: list[int], row_tokens: int) -> None:
     """Token ids are numbered through, so that a token that is lost, doubled or displaced is seen."""

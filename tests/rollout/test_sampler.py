@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -108,7 +108,6 @@ def test_nucleus_by_hand(probabilities: list[float], top_p: float, expected: lis
     torch.testing.assert_close(nucleus(torch.tensor([probabilities]), top_p), torch.tensor([expected]))
 
 
-@settings(deadline=None)  # a busy machine is no defect
 @given(st.integers(0, 10_000), st.floats(0.05, 0.95))
 def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed: int, top_p: float) -> None:
     probabilities = torch.randn(1, 9, generator=torch.Generator().manual_seed(seed)).softmax(-1)

@@ -6,7 +6,7 @@ import random
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r1_lightning.tasks import chains
@@ -55,7 +55,6 @@ def test_a_key_forgets_the_order_of_operands_and_nothing_else() -> None:
     assert len({PRODUCT.key(), *(other.key() for other in others)}) == 1 + len(others)
 
 
-@settings(deadline=None)  # a busy machine is no defect
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_steps_lead_to_the_value_and_states_keep_it(seed: int, operations: int) -> None:
     chain = draw_chain(random.Random(seed), operations, operations)
