@@ -1,7 +1,7 @@
-"""Refusals before anything is made: each value against what takes it, and the rules between groups. Each ends in one line.
+"""Checks of a configuration before anything is made: each value against its target, and rules between groups. Errors are one line.
 
-declared        names and plain types against the text of our classes, without torch
-validate        each value against what takes it; stored_config does the same for a file from anywhere
-rules           between groups; rewards, models, tasks and loggers hold those of one subject
-evaluation      how a stage's result is measured, and whether that fits the model
+declared        names and plain types against the source of our classes, without torch
+validate        each value against its target; stored_config does the same for a configuration file from anywhere
+rules           rules between groups; rewards, models, tasks and loggers hold those of one subject
+evaluation      a stage's evaluation settings, and whether they fit the model
 """

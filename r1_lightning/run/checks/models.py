@@ -1,6 +1,6 @@
-"""Rules between the model and what uses it: how long rows may be, what a sampler needs of it, what adapters change.
+"""Rules between the model and its users: lengths of rows, requirements of samplers, and consequences of adapters.
 
-They are checked before the base is trained, which would have no MTP module either; and so is whether a library is installed here.
+They are checked before the base is trained (which has the same model), together with the installed libraries.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _check_row_lengths(plain: Mapping[str, Any]) -> None:
 
 
 def _check_replay(plain: Mapping[str, Any]) -> None:
-    """Another engine than our own sampler does not say which experts it chose."""
+    """Routing replay needs our own sampler: another engine does not record the experts that it chose."""
     router = (plain.get("stage") or {}).get("router")
     if "hf_config" in (plain.get("model") or {}):
         require(router != "replay", "stage.router", router, "model=hf has no routes to replay")
@@ -55,7 +55,7 @@ def _check_replay(plain: Mapping[str, Any]) -> None:
 
 
 def _check_drafts(plain: Mapping[str, Any]) -> None:
-    """Before the base is trained, which would have no MTP module either."""
+    """Drafting needs an MTP module and a cache that can forget; checked now, because the base would have the same model."""
     model = plain.get("model") or {}
     depth = model.get("mtp_depth")
     if _sampler_target(plain) is MTPDrafts:
@@ -66,13 +66,13 @@ def _check_drafts(plain: Mapping[str, Any]) -> None:
 
 
 def _sampler_target(plain: Mapping[str, Any]) -> Any:
-    """What `rollout.sampler` names, None where our plain sampler draws."""
+    """Return the target of `rollout.sampler`; None for our plain sampler."""
     node = (plain.get("rollout") or {}).get("sampler")
     return get_object(node["_target_"]) if isinstance(node, Mapping) and "_target_" in node else node
 
 
 def _check_lora(plain: Mapping[str, Any]) -> None:
-    """A policy with adapters has its base as the reference, which stays; and the sampler knows of no dropout."""
+    """With adapters the base is the reference, which cannot be refreshed; and the sampler has no dropout."""
     model, stage = plain.get("model") or {}, plain.get("stage") or {}
     lora = model.get("lora")
     if not lora:
@@ -84,7 +84,7 @@ def _check_lora(plain: Mapping[str, Any]) -> None:
 
 
 def check_installed(config: DictConfig) -> None:
-    """Raise `InvalidInput` where a library is missing that the model or the sampler needs."""
+    """Raise `InvalidInput` if a library that the model or the sampler needs is missing."""
     if (config.get("model") or {}).get("lora") is not None:
         require_peft()
     node = (config.get("rollout") or {}).get("sampler")

@@ -1,4 +1,4 @@
-"""The configuration that an artefact was made with, read again: a file from anywhere, checked before its code is imported."""
+"""Reads the stored configuration of an artefact: a file from anywhere, checked before the code that it names is imported."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from r1_lightning.run.config.targets import refuse_foreign_targets
 
 
 def read_config(path: Path, trust_targets: bool) -> DictConfig:
-    """An artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`.
+    """Return an artefact's resolved configuration, checked before any code that it names is imported. Raises `InvalidInput`.
 
-    Loggers and callbacks, which had a part in training only, are left out: a person's own are neither imported nor in the way.
+    Loggers and callbacks are left out, since only training needs them: a user's own are not imported and cannot fail.
     """
     config = load_stored(path)
     for key in ("logger", "callbacks"):

@@ -19,11 +19,11 @@ from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
 from r1_lightning.types.errors import require_int
 
-MAX_DIGITS = 8  # of a count: more is a slip of the finger
+MAX_DIGITS = 8  # of a count: a longer number is a typing mistake
 
 
 def run_command(documentation: str | None, usage: str, do: Callable[[Sequence[str]], str]) -> int:
-    """Print what `do` makes of the command line, or with `--help` or nothing the usage; returns the exit code."""
+    """Print the result of `do` on the command line, or the usage with `--help` or no arguments; returns the exit code."""
     if refused := machine.set_up():
         return refused
     arguments = sys.argv[1:]
@@ -44,7 +44,7 @@ def run_command(documentation: str | None, usage: str, do: Callable[[Sequence[st
 
 
 def own_keys(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """The values of the keys in `defaults`, and the other arguments: overrides as `train.py` takes them."""
+    """Return the values of the keys in `defaults`, and the other arguments as overrides for the configuration."""
     own, overrides = dict(defaults), []
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -63,9 +63,9 @@ def whole(name: str, text: str, minimum: int, maximum: int) -> int:
 
 
 def task_of(overrides: Sequence[str]) -> tuple[DictConfig, Any]:
-    """The configuration, checked, and the source of problems that it names. Raises `InvalidInput`.
+    """Return the checked configuration and its source of problems. Raises `InvalidInput`.
 
-    Of a stage without a reward: nothing is judged here, so that no reward has to fit the task.
+    It is composed for a stage without a reward: nothing is judged here, so no reward has to fit the task.
     """
     with composing():
         config = compose_stage(["stage=pretrain", *overrides]).config

@@ -1,15 +1,15 @@
-"""Builds a planned stage graph: what is complete is reused, what was interrupted resumes, the rest is made, inputs first.
+"""Builds a planned stage graph: reuses complete artefacts, resumes interrupted ones, makes the others, inputs first.
 
     pretrain ── base ──► grpo            configs/stage/grpo.yaml:  inputs: {base: pretrain}
         └─ base ──► reward_model ── helpful ──► grpo, where `inputs` names a second role
 
-An input may be a whole experiment, so that experiments compose: `experiment=r1_tiny` is a stage whose base is another's result.
+An input may be a whole experiment, so experiments compose: `experiment=r1_tiny` is a stage whose base is another's result.
 
-A stage may leave its work to several processes (`stage.shard` of `stage.shards`, each started by itself): they share one folder,
-and the one that finds all of the work done completes the artefact.
+Several processes, each started by hand, may divide the work of a stage (`stage.shard` of `stage.shards`): they share one folder,
+and the process that finds all shards done completes the artefact.
 
-A stage is asked for by its configuration, and found by its fingerprint (`fingerprints`): a complete artefact of that fingerprint
-is used as it is, an incomplete one is resumed, and a missing one is made after its inputs.
+A configuration asks for a stage, and its fingerprint (`fingerprints`) finds the artefact: a complete one is reused, an incomplete
+one is resumed, and a missing one is made after its inputs.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from r1_lightning.run.graph.stage_tree import measured_stages, stage_table, time
 from r1_lightning.run.graph.waiting import Waiting
 from r1_lightning.types.errors import InvalidInput, require
 
-# Trains, evaluates and writes the weights, the tokenizer and the table into the folder; resumes from what lies there. None: its
-# share of the work is done, and that of other processes is not.
+# Trains, evaluates and writes weights, tokenizer and table into the folder; resumes from a checkpoint there. Returns the metrics,
+# or None if this process finished its shard but other shards are still missing.
 RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float] | None]
 
 
 def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[[str], None] = print) -> Artefact:
-    """Have the artefact of `target`: found, resumed or made, after its inputs; then `say` its table.
+    """Return the finished artefact for `target`: reuse it, resume it, or build it (inputs first). Then `say` its table.
 
-    `fresh` makes a new sibling of the target (never of its inputs). Raises `InvalidInput` when a folder cannot be
-    written, when another process is at it, or when a stage refuses its input.
+    `fresh` makes a new artefact beside an existing one, for the target only, never for its inputs. Raises `InvalidInput` if a
+    folder cannot be written, if another process is working in it, or if a stage refuses its input.
     """
-    commit = lineage.commit()  # now: a checkout may change while a run that it began goes on
+    commit = lineage.commit()  # now: the checkout may change while the run goes on
     is_deep = any(isinstance(source, Node) and source.inputs for source in target.inputs.values())
     for line in (*([tree(target)] if is_deep else []), *target.stage.notes):  # a stage and its base need no picture
         say(line)
-    artefact = _have(target, target.stage.name, _Maker(run_stage, say, commit), fresh)
+    artefact = _reuse_or_build(target, target.stage.name, _Maker(run_stage, say, commit), fresh)
     if not artefact.complete:
-        share, of = _share(target)
+        shard, of = _shard(target)
         say(
-            f"{artefact.stage}: share {share} of 0..{of - 1} is done, others are not; the last to end completes {artefact.folder}"
+            f"{artefact.stage}: shard {shard} of 0..{of - 1} is done, others are not; the last to end completes {artefact.folder}"
         )
         return artefact
     say(table(artefact))
@@ -66,25 +66,27 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
 
 @dataclass(frozen=True)
 class _Maker:
-    """What making an artefact needs beside its node; `commit` is that of the code at work."""
+    """The arguments of making any artefact; `commit` is the commit of the running code."""
 
     run_stage: RunStage
     say: Callable[[str], None]
     commit: str
 
 
-def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
+def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
+    """Return the artefact of `node`: reused, resumed or made after its inputs."""
     say = maker.say
     found = None if fresh else node.found()
     if found is not None and found.complete:
-        store.verify(found)
+        store.verify(found)  # hashes the files: damaged weights must not become another stage's base
         say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
         if found.commit != maker.commit:
             say(
                 f"{role}: made by commit {_short(found.commit)}, the code here is {_short(maker.commit)}; fresh=true makes it anew"
             )
         return found
-    check_installed(node.stage.config)  # before its inputs are made
+    # Before the inputs are made, which may take hours: a package that is missing would end this stage anyway.
+    check_installed(node.stage.config)
     check_logger_packages(node.stage.config)
     inputs = {}
     for name, source in node.inputs.items():
@@ -93,14 +95,14 @@ def _have(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
             say(f"{name}: taking {source.folder} ({given}, fingerprint {source.fingerprint[:SHORT_DIGITS]})")
             inputs[name] = source
         else:
-            inputs[name] = _have(source, name, maker, False)
+            inputs[name] = _reuse_or_build(source, name, maker, False)
             done = inputs[name].complete
             require(done, f"stage.inputs.{name}", str(inputs[name].folder), "other processes are still at work on it")
     if found is not None:
         say(f"{role}: resuming {found.folder}")
         return _run(node, found, inputs, maker, role)
     made = _new_folder(node, fresh)
-    if made.complete:
+    if made.complete:  # another process made it while this one was busy with the inputs
         return made
     if role == node.stage.name:
         say(f"{role}: running -> {made.folder}")
@@ -114,14 +116,14 @@ def _what(node: Node) -> str:
     return stage.stage if stage.name == stage.stage else f"{stage.stage}, experiment {stage.name}"
 
 
-def _share(node: Node) -> tuple[int, int]:
-    """Which share of the stage's work is this process's, and of how many."""
+def _shard(node: Node) -> tuple[int, int]:
+    """Return this process's shard and the number of shards."""
     stage = node.stage.config.stage
     return stage.get("shard", 0), stage.get("shards", 1)
 
 
 def _new_folder(node: Node, fresh: bool) -> Artefact:
-    """A folder of the stage's own, or the one that another process has made since we looked."""
+    """Return a new folder for the stage, or the one that another process has made since we looked."""
     choices = node.stage.choices
     names = (
         node.stage.stage,
@@ -132,30 +134,31 @@ def _new_folder(node: Node, fresh: bool) -> Artefact:
     )
     if fresh:
         allowed = "with stage.shards above 1 each process would make a folder of its own"
-        require(_share(node)[1] == 1, "fresh", True, allowed)
+        require(_shard(node)[1] == 1, "fresh", True, allowed)
         return store.create(node.root, *names)
     with store.exclusive_lock(node.root):
         return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)
 
 
 def _short(commit: str) -> str:
-    """A commit's first digits, and whether there were changes beside it."""
+    """Return a commit's first digits, with "-dirty" if there were uncommitted changes."""
     return commit[:SHORT_DIGITS] + "-dirty" * commit.endswith("-dirty")
 
 
 def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Maker, role: str) -> Artefact:
-    """Run the stage in its folder, under its lock, and complete the artefact unless other processes have shares left to do.
+    """Run the stage in its folder, under its lock, and complete the artefact unless shards of other processes are missing.
 
-    An input that another process is making is waited for; the target itself is refused then.
+    If another process is making the artefact, an input is waited for, and the target is refused.
     """
-    folder, (share, of) = artefact.folder, _share(node)
+    folder, (shard, of) = artefact.folder, _shard(node)
     waiting = None if role == node.stage.name else Waiting(role, node, folder, maker.say)
-    lock = store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{share}-of-{of}", waiting)
+    lock = store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{shard}-of-{of}", waiting)
     with lock, store.output_folder(folder):
         if store.is_complete(folder):  # another process finished it while this one waited
             maker.say(f"{role}: {folder} is complete now, made by another process")
             return store.open_artefact(folder)
         with store.exclusive_lock(folder):
+            # Written once: a resumed run keeps the configuration that began it, equal but for what no fingerprint covers.
             if not (folder / store.CONFIG).exists():
                 store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
             store.record_commit(folder, maker.commit)
@@ -169,15 +172,15 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
         if metrics is None:
             return artefact
         with store.exclusive_lock(folder):
-            if store.is_complete(folder):
+            if store.is_complete(folder):  # the process of another shard saw all shards done at the same time
                 return store.open_artefact(folder)
             made = store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
-            remove_leftovers(folder)
+            remove_leftovers(folder)  # after the marker: a kill before it must find the checkpoint to resume from
             return made
 
 
 def _remove_if_untouched(folder: Path) -> None:
-    """A stage that refused its input before it did anything leaves no folder behind."""
+    """Remove the folder of a stage that refused its input before it wrote any result."""
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith((store.LOCK, store.TURN))}
     if names <= {store.CONFIG, store.COMMITS, work.WORK}:
         shutil.rmtree(folder, ignore_errors=True)

@@ -133,7 +133,7 @@ def test_shares_of_the_work_give_the_same_data_set(sample: Sample, tmp_path: Pat
         assert [outcome.code for outcome in outcomes] == [0, 0, 0]
         folder = _folder(tmp_path / root)
         assert [store.digits_of(folder) in outcome.out for outcome in outcomes] == [True] * 3
-        assert f"share {order[0]} of 0..2 is done, others are not" in outcomes[0].out
+        assert f"shard {order[0]} of 0..2 is done, others are not" in outcomes[0].out
         assert "rows of the data set" in outcomes[2].out and "rows of the data set" not in outcomes[1].out
         assert folder.name == _folder(tmp_path / "one").name, "who does the work is not in the fingerprint"
         assert _bytes(folder) == _bytes(_folder(tmp_path / "one"))
