@@ -27,6 +27,7 @@ IN_PACKAGE = re.compile(r"(?<![\w/.-])(?:[a-z_]+/)+\w+\.py")  # as architecture.
 NAME_IN_FILE = re.compile(
     r"([\w./-]+\.py):{1,2}([A-Za-z_][\w.]*)"
 )  # `stages/grpo.py:GRPOModule.training_step`, or a test's node id
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 TARGET = re.compile(r"^make ([a-z_]+)$")
 
 
@@ -71,9 +72,10 @@ def unknown_names(text: str) -> list[str]:
     return sorted(found)
 
 
-def named_commits(text: str) -> list[str]:
-    """Commits that a text names, `commit` before each."""
-    return re.findall(r"[Cc]ommit `([0-9a-f]{7,40})`", text)
+def sizes_of_commits(text: str) -> dict[str, int]:
+    """Commit -> files, from sentences such as "Commit `543a847` (what it adds) touches four files"."""
+    found = re.findall(r"[Cc]ommit `([0-9a-f]{7,40})`(?: \([^)]*\))? touches (\w+) files", text)
+    return {name: NUMBERS.index(number) for name, number in found}
 
 
 def unknown_targets(text: str) -> list[str]:
