@@ -114,7 +114,7 @@ def unknown_functions(text: str) -> list[str]:
     last: Path | None = None
     for name in CODE_SPAN.findall(text):
         if "/" in name:
-            found += missing_files(f"`{name}`")
+            found += missing_files(f"`{name}`") + unknown_names(f"`{name}`")
         elif ":" in name or "=" in name:
             continue
         elif (place := _module_of(name)) is not None:

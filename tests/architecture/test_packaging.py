@@ -51,7 +51,7 @@ def test_what_the_package_imports_is_a_dependency_of_its_own():
     installed = packages_distributions()
     undeclared = {
         f"{path.relative_to(ROOT).as_posix()}: {module}"
-        for path in python_files(PACKAGE, "scripts")
+        for path in python_files(PACKAGE, "scripts", "reports")
         for module in _third_party_imports(path.read_text(encoding="utf-8"))
         if not declared & {canonicalize_name(name) for name in installed.get(module, [module])}
     }

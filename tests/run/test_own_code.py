@@ -100,7 +100,7 @@ def test_edited_code_is_other_code(command: Command, tmp_path: Path, repo_root: 
         "my_rewards.Brevity",
         "r1_lightning_evil.Thing",
         "r1_lightning.artefacts.files.os.system",  # begins as ours do
-        "r1_lightning.run.commands.report.train",  # ours, and no part of a configuration: it starts processes
+        "r1_lightning.run.commands.report_runs.train",  # ours, and no part of a configuration: it starts processes
         "lightning.Trainer.fit",
         3,
     ],

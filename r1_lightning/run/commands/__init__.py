@@ -3,6 +3,6 @@
 base            what small commands share: KEY=VALUE arguments, errors in one line
 evaluate, export, runs, show_problems, write_traces   one command each
 notebook        what `import r1_lightning` offers
-report          what reports over runs share; family_report, language_report, moe_report, reasoning_report and
-                reward_hacking_report are one report each
+report          one command for every report over seeds: finds reports/<id>/recipe.py; `recipe` says what a recipe declares,
+                report_loop makes each run once and draws from rows, report_runs trains and finds the artefact
 """

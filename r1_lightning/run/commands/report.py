@@ -1,227 +1,118 @@
-"""What the reports over seeds share: runs of `scripts/train.py`, CSV files that grow row by row, and one recipe per report.
+"""One command for all reports: `python scripts/report.py ID` finds `reports/ID/recipe.py` and does what the recipe declares.
 
-A report is a table of runs. Its module says what a run is, how it is made and what is written of the rows (a `Report`), and its
-`main` is
+    report.py ID [--seeds 0 1 2] [--root FOLDER] [--out FOLDER]   make the runs that are not yet in the report, and draw it
+    report.py ID --redraw                                         draw it again from its rows; nothing is run
 
-    options = report_options(__doc__, "moe_in_rl", seeds=[0, 1, 2]).parse_args()
-    return write_report(Report(...), options.out)
-
-Rows are appended to `results.csv` (and points to `curves.csv`) as runs end, with commit and fingerprint. A run whose rows are there
-is not made again, and table and picture are written anew whenever there are rows: `--seeds` with nothing after it draws them from
-the rows alone, whatever configuration they are of. A run is not added to rows of another configuration than its own, so that no
-table mixes two; where every run asked for is there already, a note says which rows today's configuration would not give.
+Runs that are in `results.csv` are not made again, and the same command goes on where it was ended. ID --help shows the options that
+a report has of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import codecs
-import csv
-import functools
+import ast
+import importlib.util
+import os
 import re
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from r1_lightning.artefacts.files import write_text
-from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
-from r1_lightning.artefacts.lineage import commit
-from r1_lightning.artefacts.store import Artefact, open_artefact
+from r1_lightning.run.commands.recipe import Recipe
 from r1_lightning.run.config import machine
-from r1_lightning.run.config.compose import compose_stage, composing
-from r1_lightning.run.config.exit_codes import BAD_INPUT
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
+from r1_lightning.types.errors import InvalidInput, require
 
-EXPERIMENT = "experiment=r1_zero_tiny"
-METRICS = Path("tensorboard", "metrics.csv")
-LAST_LINE = ": everything lies in "
-RESULTS, CURVES, TABLE, PICTURE = "results.csv", "curves.csv", "table.md", "curve.png"  # in a report's folder
-
-Row = Mapping[str, str]  # as it stands in a CSV file
-Rows = Sequence[Mapping[str, object]]  # as they are made
-Run = tuple[Any, ...]  # the values of a report's `key`
+FOLDER, FILE = "reports", "recipe.py"
+CHECKOUT = Path(__file__).resolve().parents[3]
+PLAIN = re.compile(r"[a-z][a-z0-9_]*")  # the name of a report
 
 
-@dataclass(frozen=True)
-class Report:
-    """What one report adds to the loop over its runs (`write_report`).
-
-    `key`: the columns that name a run, each with what reads its value from a file; `fields`: those of results.csv.
-    `runs`: the runs asked for, in order. Of each, given as its values of `key`: `label` names it for people, `overrides` are the
-    arguments of `scripts/train.py` whose fingerprint its rows have, `make` gives its rows and its points of curves.csv.
-    `render` makes the table from all rows, `draw` the picture from all points, `write_more` other files from both.
-    `is_of_run` tells rows with the run's own fingerprint from those of a control.
-    """
-
-    key: Mapping[str, Callable[[str], Any]]
-    fields: Sequence[str]
-    runs: Iterable[Run]
-    label: Callable[..., str]
-    overrides: Callable[..., Sequence[str]]
-    make: Callable[..., tuple[Rows, Rows]]
-    render: Callable[[Sequence[Row]], str]
-    curve_fields: Sequence[str] = ()
-    draw: Callable[[Sequence[Row], Path], None] | None = None
-    write_more: Callable[[Sequence[Row], Sequence[Row]], None] | None = None
-    is_of_run: Callable[[Row], bool] = lambda row: True
-
-    def run_of(self, row: Row) -> Run:
-        """The run that a row of either file belongs to."""
-        return tuple(read_as(row[column]) for column, read_as in self.key.items())
-
-
-def report_options(
-    documentation: str | None, name: str, seeds: Sequence[int], root: str | None = None
-) -> argparse.ArgumentParser:
-    """The options of every report `name`: which seeds, where runs go, where the report goes."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make or redraw the report that the arguments name (by default those of the process); returns the exit code."""
     if refused := machine.set_up():
-        raise SystemExit(refused)
-    parser = argparse.ArgumentParser(description=(documentation or "").partition("\n")[0])
-    parser.add_argument(
-        "--seeds", type=int, nargs="*", default=list(seeds), help="which seeds to run, if not yet run; none: draw only"
-    )
-    parser.add_argument("--root", type=Path, default=Path(root or f"runs/{name}"), help="where the runs go")
-    parser.add_argument("--out", type=Path, default=Path("reports", name), help="the report's folder")
-    return parser
-
-
-def write_report(report: Report, folder: Path) -> int:
-    """Make the runs whose rows are not in `folder`, and write what is there; returns the exit code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results, curves, runs = folder / RESULTS, folder / CURVES, list(report.runs)
-    commit_at_start()
-    if not _check_recipe(report, results, runs):
-        return BAD_INPUT
-    for run in runs:
-        if run in map(report.run_of, read(results)):
-            print(f"{report.label(*run)}: already in {results}")
-            continue
-        try:
-            rows, points = report.make(*run)
-        except subprocess.CalledProcessError as error:  # it has said itself what is wrong
-            print(
-                f"error: {report.label(*run)} was not made; what is there is kept, and the same command goes on",
-                file=sys.stderr,
-            )
-            return error.returncode
-        if points and run not in map(report.run_of, read(curves)):  # before the rows, which say that a run is whole
-            append(curves, report.curve_fields, points)
-        append(results, report.fields, rows)
-        _write(report, folder)  # so that whoever ends it early has a table
-    if read(results):
-        print(_write(report, folder))
-    return 0
-
-
-def _check_recipe(report: Report, results: Path, runs: Sequence[Run]) -> bool:
-    """Whether `runs` may be added to the rows in `results`: False, with a line, where a row is of another configuration.
-
-    Nothing is compared where nothing was asked for, and where all is there already the line is only a note.
-    """
+        return refused
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else BAD_INPUT
     try:
-        if runs:
-            require_same_recipe(report, results)
-    except InvalidInput as error:
-        missing = not set(runs) <= set(map(report.run_of, read(results)))
-        print(f"{'error' if missing else 'note'}: {error}", file=sys.stderr if missing else sys.stdout)
-        return not missing
-    return True
+        return _report(words[0], words[1:])
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        line = bad_input_in(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return BAD_INPUT
 
 
-def _write(report: Report, folder: Path) -> str:
-    """Table, picture and what else the report has, of the rows in `folder`; returns the table."""
-    rows, points = read(folder / RESULTS), read(folder / CURVES)
-    table = report.render(rows)
-    write_text(folder / TABLE, table)
-    if report.draw is not None:
-        report.draw(points, folder / PICTURE)
-    if report.write_more is not None:
-        report.write_more(rows, points)
-    return table
+def _report(name: str, words: Sequence[str]) -> int:
+    known = recipes()
+    require(name in known, "report", name, f"it must be one of {', '.join(known) or 'none: there is no recipe here'}")
+    recipe = recipe_of(load(known[name]))
+    options = parser(name, title(known[name]), recipe).parse_args(words)
+    from r1_lightning.run.commands.report_loop import redraw, write_report  # loads torch
+
+    if options.redraw:
+        print(redraw(recipe, options.out), flush=True)
+        return 0
+    return write_report(recipe, options.out, list(recipe.runs(options)), options.root)
 
 
-def require_same_recipe(report: Report, path: Path) -> None:
-    """Raise `InvalidInput` where a row of `path` is of another configuration than its run would have today."""
-    for row in read(path):
-        if report.is_of_run(row):
-            run = report.run_of(row)
-            require_recipe(path, report.label(*run), row["fingerprint"], report.overrides(*run))
+def recipes() -> dict[str, Path]:
+    """The recipe of each report, by its ID: those below the working directory, then those of the checkout."""
+    found: dict[str, Path] = {}
+    for folder in (Path.cwd() / FOLDER, CHECKOUT / FOLDER):
+        for path in sorted(folder.glob(f"*/{FILE}")):
+            if PLAIN.fullmatch(path.parent.name):
+                found.setdefault(path.parent.name, path)
+    return dict(sorted(found.items()))
 
 
-def made_by(artefact: Artefact) -> dict[str, str]:
-    """The columns of a row that say which configuration and which code it comes from."""
-    return {"fingerprint": artefact.fingerprint[:SHORT_DIGITS], "commit": commit_at_start()}
+def title(path: Path) -> str:
+    """The first line of a recipe's docstring; the recipe is read and not run."""
+    documentation = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return documentation.partition("\n")[0]
 
 
-def rollout_means(artefact: Artefact, names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """`step` and the metrics `rollout/NAME` of every step of a run of RL, by name, with four digits."""
-    for row in read(artefact.folder / METRICS):
-        if row.get("rollout/reward_mean"):
-            yield {"step": row["step"], **{name: f"{float(row[f'rollout/{name}']):.4f}" for name in names}}
+def load(path: Path) -> ModuleType:
+    """The module of a recipe, run anew: a recipe is code of the checkout, as trusted as the package."""
+    name = f"{FOLDER}.{path.parent.name}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
 
 
-def train(arguments: Sequence[str]) -> tuple[Artefact, float]:
-    """Run scripts/train.py and pass on what it prints, as it prints it, its bars included.
-
-    Returns the artefact it names at the end and the seconds it took. Raises if it fails.
-    """
-    start_s = time.monotonic()
-    command = [sys.executable, "scripts/train.py", *arguments]
-    printed, decoder = "", codecs.getincrementaldecoder("utf-8")(errors="replace")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
-        assert process.stdout is not None
-        while piece := process.stdout.read(4096):
-            text = decoder.decode(piece)
-            printed += text
-            print(text, end="", flush=True)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    named = re.findall(rf"{LAST_LINE}(.+)$", printed, re.MULTILINE)
-    return open_artefact(Path(named[-1])), time.monotonic() - start_s
+def recipe_of(module: ModuleType) -> Recipe:
+    """What a recipe's module exports. Raises `InvalidInput` where it is no `Recipe`."""
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise InvalidInput(f"{module.__file__}: it must export RECIPE, a Recipe (r1_lightning.run.commands.recipe)")
+    return recipe
 
 
-@functools.cache
-def commit_at_start() -> str:
-    """Of the code at work; asked later, the report's own growing files would make the checkout look changed."""
-    return commit()
+def parser(name: str, description: str, recipe: Recipe) -> argparse.ArgumentParser:
+    """The options of one report: which seeds, where its runs go, where its files go, and the recipe's own."""
+    options = argparse.ArgumentParser(prog=f"report.py {name}", description=description)
+    options.add_argument(
+        "--seeds", type=int, nargs="+", default=list(recipe.seeds), help="which seeds to run, if not yet run"
+    )
+    options.add_argument("--redraw", action="store_true", help="run nothing, draw the report again from its rows")
+    options.add_argument("--root", type=Path, default=Path("runs", name), help="where the runs go")
+    options.add_argument("--out", type=Path, default=Path(FOLDER, name), help="the report's folder")
+    recipe.add_options(options)
+    return options
 
 
-@functools.cache
-def planned_fingerprint(*arguments: str) -> str:
-    """Of the model that `scripts/train.py` with these arguments would give with today's configuration, short."""
-    from r1_lightning.run.graph.plan import plan
-
-    with composing():
-        return plan(compose_stage(list(arguments))).fingerprint[:SHORT_DIGITS]
-
-
-def require_recipe(path: Path, what: str, fingerprint: str, arguments: Sequence[str]) -> None:
-    """Raise `InvalidInput` where a row of `path` is of another configuration than `arguments` would give now."""
-    now = planned_fingerprint(*arguments)
-    if fingerprint != now:
-        raise InvalidInput(
-            f"{path}: {what} has fingerprint {fingerprint} and would now have {now}: the configuration has changed since; "
-            "begin a new report with --out FOLDER"
-        )
-
-
-def append(path: Path, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Add rows to a CSV file, with a header if it is new."""
-    new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, fields)
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none if it is not there."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def usage() -> str:
+    """How the command is called, and the reports there are."""
+    known = recipes()
+    width = max(map(len, known), default=0)
+    lines = [f"  {name:{width}}  {title(path)}" for name, path in known.items()]
+    return "\n".join([(__doc__ or "").strip(), "", "reports:", *lines])

@@ -10,18 +10,17 @@ refused.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from r1_lightning.artefacts.store import Artefact, open_artefact
 from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.report import METRICS, Report, made_by, read, report_options, train, write_report
+from r1_lightning.run.commands.recipe import Made, Recipe, read
+from r1_lightning.run.commands.report_runs import METRICS, made_by, train
 
 FIELDS = ("seed", "run", "measure", "value", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "run", "step", "score", "accuracy", "format", "tokens")
@@ -81,9 +80,9 @@ def measures_of(artefact: Artefact, curve: Sequence[Mapping[str, float]]) -> dic
     return measures
 
 
-def run_one(seed: int, run: str, root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def make(seed: int, run: str, root: Path) -> Made:
     """The rows and the curve of one run."""
-    artefact, _ = train([*overrides(seed, run), f"paths.root={root}"])
+    artefact, _ = train(overrides(seed, run), root)
     logged = [row for row in read(artefact.folder / METRICS) if row.get(CURVES["score"])]
     curve = curve_of(logged)
     measures = measures_of(artefact, curve)
@@ -93,7 +92,7 @@ def run_one(seed: int, run: str, root: Path) -> tuple[list[dict[str, Any]], list
     common, made = {"seed": seed, "run": run}, made_by(artefact)
     rows = [{**common, "measure": name, "value": f"{value:.6g}", **made} for name, value in measures.items()]
     points = [{name: f"{value:.6g}" for name, value in point.items()} for point in curve]
-    return rows, [{**common, **point} for point in points]
+    return Made(rows, [{**common, **point} for point in points])
 
 
 def render(rows: Sequence[Mapping[str, str]]) -> str:
@@ -147,18 +146,14 @@ def draw(curves: Sequence[Mapping[str, str]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def main() -> int:
-    """The command line of `scripts/report_reward_hacking.py`."""
-    options = report_options(__doc__, "reward_hacking", seeds=[0, 1, 2]).parse_args()
-    report = Report(
-        key={"seed": int, "run": str},
-        fields=FIELDS,
-        runs=itertools.product(options.seeds, RUNS),
-        label=lambda seed, run: f"seed {seed}, run {run}",
-        overrides=overrides,
-        make=functools.partial(run_one, root=options.root),
-        render=render,
-        curve_fields=CURVE_FIELDS,
-        draw=draw,
-    )
-    return write_report(report, options.out)
+RECIPE = Recipe(
+    seeds=[0, 1, 2],
+    key={"seed": int, "run": str},
+    fields=FIELDS,
+    runs=lambda options: itertools.product(options.seeds, RUNS),
+    overrides=overrides,
+    make=make,
+    table=render,
+    curve_fields=CURVE_FIELDS,
+    draw=draw,
+)

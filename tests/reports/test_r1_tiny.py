@@ -9,19 +9,19 @@ import pytest
 from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import WORK
-from r1_lightning.run.commands.family_report import (
-    CLAIMS,
-    EXPERIMENTS,
-    MEANS,
-    curve_of,
-    draw,
-    levels_of,
-    overrides,
-    render,
-    rows_of,
-    stages_of,
+from r1_lightning.run.commands.report_runs import METRICS, planned_fingerprint
+from tests.reports.recipes import recipe_module
+
+recipe = recipe_module("r1_tiny")
+CLAIMS, EXPERIMENTS, MEANS, curve_of, draw = (
+    recipe.CLAIMS,
+    recipe.EXPERIMENTS,
+    recipe.MEANS,
+    recipe.curve_of,
+    recipe.draw,
 )
-from r1_lightning.run.commands.report import METRICS, planned_fingerprint
+levels_of, overrides, render = recipe.levels_of, recipe.overrides, recipe.render
+rows_of, stages_of = recipe.rows_of, recipe.stages_of
 
 
 def row(seed: int, model: str, measure: str, value: float) -> dict[str, str]:
@@ -125,6 +125,7 @@ def test_a_step_that_two_experiments_hold_is_one_point() -> None:
     assert levels_of(points, "r1_zero", "0", "accuracy_mean") == {0: 0.1, 1: 0.2}
 
 
+@pytest.mark.slow  # plans two whole families
 def test_a_run_is_the_experiment_of_its_seed() -> None:
     assert overrides("r1_tiny", 2) == ["experiment=r1_tiny", "seed=2"]
     assert planned_fingerprint(*overrides("r1_tiny", 0)) != planned_fingerprint(*overrides("r1_tiny", 1))

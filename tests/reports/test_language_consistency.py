@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.commands import language_report
-from r1_lightning.run.commands.language_report import WEIGHTS, curve_of, draw, overrides, render, rows_of
-from r1_lightning.run.commands.report import METRICS, append, planned_fingerprint, read
+from r1_lightning.run.commands.recipe import append, read
+from r1_lightning.run.commands.report_loop import write_report
+from r1_lightning.run.commands.report_runs import METRICS, planned_fingerprint
+from tests.reports.recipes import recipe_module
 
+recipe = recipe_module("language_consistency")
+WEIGHTS, curve_of, draw, overrides = recipe.WEIGHTS, recipe.curve_of, recipe.draw, recipe.overrides
+render, rows_of = recipe.render, recipe.rows_of
 CURVE = (
     "step,rollout/reward_mean,rollout/language_mean,rollout/accuracy_mean,rollout/completion_tokens_mean\n"
     "0,2.0,0.9,0.5,30\n1,,,,\n"
@@ -76,25 +80,30 @@ def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
 ) -> None:
     ran: list[str] = []
 
-    def train(arguments: list[str]) -> tuple[Artefact, float]:
+    def train(arguments: list[str], root: Path) -> tuple[Artefact, float]:
         ran.append(arguments[3])
         (tmp_path / METRICS).parent.mkdir(exist_ok=True)
         (tmp_path / METRICS).write_text(CURVE)
-        digits = planned_fingerprint(*arguments[:5])
+        digits = planned_fingerprint(*arguments)
         return Artefact(tmp_path, "grpo", digits, metrics={"eval/arithmetic/pass_at_1": 0.5}), 1.0
 
-    monkeypatch.setattr(language_report, "train", train)
-    monkeypatch.setattr(sys, "argv", ["report", "--tasks", "mathematics", "--seeds", "1", "--out", str(tmp_path)])
-    assert language_report.main() == 0
-    assert language_report.main() == 0
+    def write(seed: int) -> int:
+        options = Namespace(tasks=["mathematics"], seeds=[seed])
+        return write_report(recipe.RECIPE, tmp_path, list(recipe.RECIPE.runs(options)), tmp_path)
+
+    monkeypatch.setattr(recipe, "train", train)
+    assert write(1) == 0 and write(1) == 0
     assert ran == ["reward.weights.language=0.0", "reward.weights.language=1.0"]
     assert [r["value"] for r in read(tmp_path / "results.csv")] == ["0.5", "0.5"]
     old: dict[str, Any] = {**row(2, 1.0, 0.5), "fingerprint": "0123456789", "commit": "c"}
-    append(tmp_path / "results.csv", language_report.FIELDS, [old])
-    assert language_report.main() == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
-    monkeypatch.setattr(sys, "argv", ["report", "--tasks", "mathematics", "--seeds", "3", "--out", str(tmp_path)])
-    assert language_report.main() == 2
+    append(tmp_path / "results.csv", recipe.FIELDS, [old])
+    assert write(1) == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
+    assert write(3) == 2
+    refused = "task mathematics, seed 2, weight 1.0 has fingerprint 0123456789 and would now have"
+    assert refused in capsys.readouterr().err
+
+
+def test_the_base_belongs_to_the_run_without_the_reward() -> None:
     assert (
-        "mathematics, seed 2, language weight 1.0 has fingerprint 0123456789 and would now have"
-        in capsys.readouterr().err
+        recipe.RECIPE.run_of(row(2, "base", 0.5)) == ("mathematics", 2, 0.0) == recipe.RECIPE.run_of(row(2, 0.0, 0.5))
     )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.commands import reward_hacking_report as report
-from r1_lightning.run.commands.report import append, planned_fingerprint, read
-from r1_lightning.run.commands.reward_hacking_report import (
-    CURVE_FIELDS,
-    CURVES,
-    FIELDS,
-    RUNS,
-    curve_of,
-    measures_of,
-    overrides,
-)
+from r1_lightning.run.commands.recipe import Made, append, read
+from r1_lightning.run.commands.report_loop import write_report
+from r1_lightning.run.commands.report_runs import planned_fingerprint
+from tests.reports.recipes import recipe_module
+
+report = recipe_module("reward_hacking")
+CURVE_FIELDS, CURVES, FIELDS, RUNS = report.CURVE_FIELDS, report.CURVES, report.FIELDS, report.RUNS
+curve_of, measures_of, overrides = report.curve_of, report.measures_of, report.overrides
 
 
 def logged(*values: tuple[float, float]) -> list[dict[str, str]]:
@@ -86,23 +84,24 @@ def test_two_runs_are_two_models_on_one_base_and_one_reward_model() -> None:
 
 
 def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[tuple[int, str]] = []
 
-    def run_one(seed: int, run: str, root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def make(seed: int, run: str, root: Path) -> Made:
         ran.append((seed, run))
         point = dict.fromkeys(CURVE_FIELDS, "0.5") | {"seed": seed, "run": run, "step": 10}
-        return [row(seed, run, "accuracy_last", 0.5)], [point]
+        return Made([row(seed, run, "accuracy_last", 0.5)], [point])
 
-    monkeypatch.setattr(report, "run_one", run_one)
-    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "1", "--out", str(tmp_path)])
-    assert report.main() == 0 and report.main() == 0
+    def write(seed: int) -> int:
+        runs = list(report.RECIPE.runs(Namespace(seeds=[seed])))
+        return write_report(dataclasses.replace(report.RECIPE, make=make), tmp_path, runs, tmp_path)
+
+    assert write(1) == 0 and write(1) == 0
     assert ran == [(1, "score"), (1, "rule")]
     assert len(read(tmp_path / "curves.csv")) == 2 and (tmp_path / "curve.png").stat().st_size > 1000
     assert (tmp_path / "table.md").read_text().startswith("Seeds: 1.")
     append(tmp_path / "results.csv", FIELDS, [row(2, "rule", "accuracy_last", 0.5) | {"fingerprint": "0123456789"}])
-    assert report.main() == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
-    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "3", "--out", str(tmp_path)])
-    assert report.main() == 2
+    assert write(1) == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
+    assert write(3) == 2
     assert "seed 2, run rule has fingerprint 0123456789 and would now have" in capsys.readouterr().err

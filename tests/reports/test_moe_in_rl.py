@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from r1_lightning.run.commands import moe_report
-from r1_lightning.run.commands.moe_report import FIELDS, MTP_WEIGHTS, ROUTERS, foresees, overrides, render
-from r1_lightning.run.commands.report import append, planned_fingerprint
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.commands.recipe import append
+from r1_lightning.run.commands.report_loop import write_report
+from r1_lightning.run.commands.report_runs import planned_fingerprint
+from tests.reports.recipes import recipe_module
+
+recipe = recipe_module("moe_in_rl")
+FIELDS, MTP_WEIGHTS, ROUTERS = recipe.FIELDS, recipe.MTP_WEIGHTS, recipe.ROUTERS
+foresees, overrides, render = recipe.foresees, recipe.overrides, recipe.render
 
 
 def row(seed: int, router: str, weight: float, value: float) -> dict[str, Any]:
@@ -35,22 +41,26 @@ def test_six_settings_are_six_different_models() -> None:
 def test_what_is_there_is_not_run_again_and_rows_of_another_recipe_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran: list[tuple[Any, ...]] = []
+    ran: list[list[str]] = []
 
-    def run_setting(seed: int, router: str, weight: float, root: Path) -> list[dict[str, Any]]:
-        ran.append((seed, router, weight))
-        return [row(seed, router, weight, 0.5)]
+    def train(arguments: list[str], root: Path) -> tuple[Artefact, float]:
+        ran.append(arguments[2:])
+        return Artefact(root, "grpo", planned_fingerprint(*arguments)), 1.0
 
-    monkeypatch.setattr(moe_report, "run_setting", run_setting)
-    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "1", "--out", str(tmp_path)])
-    assert moe_report.main() == 0
-    assert moe_report.main() == 0
-    assert ran == [(1, router, weight) for router in ROUTERS for weight in MTP_WEIGHTS]
+    def write(seed: int) -> int:
+        return write_report(recipe.RECIPE, tmp_path, list(recipe.RECIPE.runs(Namespace(seeds=[seed]))), tmp_path)
+
+    monkeypatch.setattr(recipe, "train", train)
+    monkeypatch.setattr(recipe, "measures_of", lambda artefact: {"eval/arithmetic/pass_at_1": 0.5})
+    assert write(1) == 0 and write(1) == 0
+    assert ran == [
+        [f"stage.router={router}", f"stage.mtp_loss_weight={weight}"] for router in ROUTERS for weight in MTP_WEIGHTS
+    ]
     append(tmp_path / "results.csv", FIELDS, [row(2, "frozen", 0.0, 0.5) | {"fingerprint": "0123456789"}])
-    assert moe_report.main() == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
-    monkeypatch.setattr(sys, "argv", ["report", "--seeds", "3", "--out", str(tmp_path)])
-    assert moe_report.main() == 2
-    assert "seed 2, router frozen, MTP 0.0 has fingerprint 0123456789 and would now have" in capsys.readouterr().err
+    assert write(1) == 0 and capsys.readouterr().out.count("note: ") == 1  # nothing is added to them
+    assert write(3) == 2
+    refused = "seed 2, router frozen, mtp_loss_weight 0.0 has fingerprint 0123456789 and would now have"
+    assert refused in capsys.readouterr().err
 
 
 class _Guesser:

@@ -15,34 +15,31 @@ from pathlib import Path
 
 import yaml
 
-from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.store import CONFIG, Artefact, open_artefact
 from r1_lightning.evaluation.curves import draw_curves, expected_band, summarise, training_flops
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate
-from r1_lightning.run.commands.report import (
-    EXPERIMENT,
-    Report,
-    Row,
-    made_by,
-    report_options,
-    rollout_means,
-    train,
-    write_report,
-)
+from r1_lightning.run.commands.recipe import Made, Recipe, Row
+from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
+EXPERIMENT = "experiment=r1_zero_tiny"
 FIELDS = ("seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "step", "reward_mean", "accuracy_mean", "format_mean", "completion_tokens_mean")
 PROBLEMS, SAMPLES = 1000, 16
 
 
-def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[str, object]], str]:
+def overrides(seed: int) -> list[str]:
+    """The arguments of `scripts/train.py` for one seed."""
+    return [EXPERIMENT, f"seed={seed}"]
+
+
+def make(seed: int, root: Path) -> Made:
     """All rows, the curve and the configuration of one seed."""
-    common = [f"seed={seed}", f"paths.root={root}"]
+    root = root / f"seed{seed}"
     from_nothing = not root.exists()
-    trained, seconds = train([EXPERIMENT, *common])
+    trained, seconds = train(overrides(seed), root)
     base = open_artefact((trained.folder / trained.inputs["base"]["folder"]).resolve())
-    control, _ = train(["experiment=r1_zero_tiny_control", f"init_from={base.folder}", *common])
+    control, _ = train(["experiment=r1_zero_tiny_control", f"init_from={base.folder}", f"seed={seed}"], root)
     settings = {"problems": PROBLEMS, "samples": SAMPLES}
     rows: list[dict[str, object]] = []
     for model, artefact, prefix in (
@@ -64,7 +61,7 @@ def run_seed(seed: int, root: Path) -> tuple[list[dict[str, object]], list[dict[
     config = yaml.safe_load((trained.folder / CONFIG).read_text(encoding="utf-8"))
     del config["paths"]  # where a run lay is nobody else's concern
     curve = [{"seed": seed, **point} for point in rollout_means(trained, CURVE_FIELDS[2:])]
-    return rows, curve, yaml.safe_dump(config, sort_keys=False)
+    return Made(rows, curve, {"config.yaml": yaml.safe_dump(config, sort_keys=False)})
 
 
 def _rows(seed: int, model: str, artefact: Artefact, measures: Mapping[str, Measure]) -> Iterator[dict[str, object]]:
@@ -79,30 +76,23 @@ def _row(
     return {"seed": seed, "model": model, "measure": measure, **numbers, **made_by(artefact)}
 
 
-def main() -> int:
-    """The command line of `scripts/report_r1_zero_tiny.py`."""
-    options = report_options(__doc__, "r1_zero_tiny", seeds=[0, 1, 2, 3, 4], root="runs/report").parse_args()
+def more_files(rows: Sequence[Row], points: Sequence[Row]) -> dict[str, str]:
+    """The band that the curve of another seed should lie in, and the commits that made the rows."""
+    commits = sorted({row["commit"] for row in rows})
+    band = json.dumps(expected_band(points), indent=1)
+    return {"expected.json": f"{band}\n", "commit.txt": "\n".join(commits) + "\n"}
 
-    def make(seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
-        rows, curve, config = run_seed(seed, options.root / f"seed{seed}")
-        write_text(options.out / "config.yaml", config)
-        return rows, curve
 
-    def write_more(rows: Sequence[Row], curves: Sequence[Row]) -> None:
-        write_text(options.out / "expected.json", json.dumps(expected_band(curves), indent=1) + "\n")
-        write_text(options.out / "commit.txt", "\n".join(sorted({row["commit"] for row in rows})) + "\n")
-
-    report = Report(
-        key={"seed": int},
-        fields=FIELDS,
-        runs=[(seed,) for seed in options.seeds],
-        label=lambda seed: f"seed {seed}",
-        overrides=lambda seed: [EXPERIMENT, f"seed={seed}"],
-        make=make,
-        render=summarise,
-        curve_fields=CURVE_FIELDS,
-        draw=draw_curves,
-        is_of_run=lambda row: row["model"] == "trained",  # base and control have fingerprints of their own
-        write_more=write_more,
-    )
-    return write_report(report, options.out)
+RECIPE = Recipe(
+    seeds=[0, 1, 2, 3, 4],
+    key={"seed": int},
+    fields=FIELDS,
+    runs=lambda options: [(seed,) for seed in options.seeds],
+    overrides=overrides,
+    make=make,
+    table=summarise,
+    curve_fields=CURVE_FIELDS,
+    draw=draw_curves,
+    more_files=more_files,
+    is_of_run=lambda row: row["model"] == "trained",  # base and control have fingerprints of their own
+)

@@ -10,26 +10,20 @@ appended as they come, with commit and fingerprint.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.report import (
-    EXPERIMENT,
-    Report,
-    made_by,
-    report_options,
-    rollout_means,
-    train,
-    write_report,
-)
+from r1_lightning.run.commands.recipe import Made, Recipe
+from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
+EXPERIMENT = "experiment=r1_zero_tiny"
 FIELDS = ("task", "seed", "weight", "measure", "value", "fingerprint", "commit")
 MEANS = ("language_mean", "accuracy_mean", "completion_tokens_mean")
 CURVE_FIELDS = ("task", "seed", "weight", "step", *MEANS)
@@ -138,32 +132,32 @@ def _draw_panel(axis: Any, curves: Sequence[Mapping[str, str]], name: str) -> No
         axis.plot([], [], color=colour, label=label)
 
 
-def label(task: str, seed: int, weight: float) -> str:
-    """One run, for people."""
-    return f"{task}, seed {seed}, language weight {weight}"
-
-
-def run_one(task: str, seed: int, weight: float, root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def make(task: str, seed: int, weight: float, root: Path) -> Made:
     """The rows and the curve of one run."""
-    artefact, _ = train([*overrides(task, seed, weight), f"paths.root={root}"])
-    return list(rows_of(task, seed, weight, artefact)), list(curve_of(task, seed, weight, artefact))
+    artefact, _ = train(overrides(task, seed, weight), root)
+    return Made(list(rows_of(task, seed, weight, artefact)), list(curve_of(task, seed, weight, artefact)))
 
 
-def main() -> int:
-    """The command line of `scripts/report_language_consistency.py`."""
-    parser = report_options(__doc__, "language_consistency", seeds=[0, 1, 2])
+def runs(options: Namespace) -> Iterable[tuple[str, int, float]]:
+    """Every task, seed and weight."""
+    return itertools.product(options.tasks, options.seeds, WEIGHTS)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which tasks run."""
     parser.add_argument("--tasks", nargs="*", choices=list(TASKS), default=list(TASKS), help="which tasks to run")
-    options = parser.parse_args()
-    report = Report(
-        # The base's rows come from the run without the reward, and have its fingerprint.
-        key={"task": str, "seed": int, "weight": lambda text: WEIGHTS[0] if text == BASE else float(text)},
-        fields=FIELDS,
-        runs=itertools.product(options.tasks, options.seeds, WEIGHTS),
-        label=label,
-        overrides=overrides,
-        make=functools.partial(run_one, root=options.root),
-        render=render,
-        curve_fields=CURVE_FIELDS,
-        draw=draw,
-    )
-    return write_report(report, options.out)
+
+
+RECIPE = Recipe(
+    seeds=[0, 1, 2],
+    # The base's rows come from the run without the reward, and have its fingerprint.
+    key={"task": str, "seed": int, "weight": lambda text: WEIGHTS[0] if text == BASE else float(text)},
+    fields=FIELDS,
+    runs=runs,
+    overrides=overrides,
+    make=make,
+    table=render,
+    curve_fields=CURVE_FIELDS,
+    draw=draw,
+    add_options=add_options,
+)

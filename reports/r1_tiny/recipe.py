@@ -13,7 +13,7 @@ claim is read off the rows of one seed alone, and stands in the table for every 
 
 from __future__ import annotations
 
-import functools
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.store import Artefact, open_artefact
 from r1_lightning.artefacts.work import work_in
 from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.report import Report, Row, made_by, report_options, rollout_means, train, write_report
+from r1_lightning.run.commands.recipe import Made, Recipe, Row
+from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
 EXPERIMENTS = ("r1_tiny", "r1_family_tiny")
 FIELDS = ("experiment", "seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")
@@ -95,11 +96,6 @@ CLAIMS = (
 def overrides(experiment: str, seed: int) -> list[str]:
     """The arguments of `scripts/train.py` for one run."""
     return [f"experiment={experiment}", f"seed={seed}"]
-
-
-def label(experiment: str, seed: int) -> str:
-    """One run, for people."""
-    return f"{experiment}, seed {seed}"
 
 
 def stages_of(artefact: Artefact) -> dict[str, Artefact]:
@@ -241,26 +237,31 @@ def draw(points: Sequence[Row], path: Path) -> None:
     pyplot.close(figure)
 
 
-def run_one(experiment: str, seed: int, root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def make(experiment: str, seed: int, root: Path) -> Made:
     """The rows and the curves of one run."""
-    artefact, _ = train([*overrides(experiment, seed), f"paths.root={root}"])
-    return list(rows_of(experiment, seed, artefact)), list(curve_of(experiment, seed, artefact))
+    artefact, _ = train(overrides(experiment, seed), root)
+    return Made(list(rows_of(experiment, seed, artefact)), list(curve_of(experiment, seed, artefact)))
 
 
-def main() -> int:
-    """The command line of `scripts/report_family.py`."""
-    parser = report_options(__doc__, "r1_tiny", seeds=[0, 1, 2])
+def runs(options: Namespace) -> Iterator[tuple[str, int]]:
+    """One experiment, seed by seed."""
+    return ((options.experiment, seed) for seed in options.seeds)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which experiment runs."""
     parser.add_argument("--experiment", choices=EXPERIMENTS, default=EXPERIMENTS[0], help="with or without students")
-    options = parser.parse_args()
-    report = Report(
-        key={"experiment": str, "seed": int},
-        fields=FIELDS,
-        runs=((options.experiment, seed) for seed in options.seeds),
-        label=label,
-        overrides=overrides,
-        make=functools.partial(run_one, root=options.root),
-        render=render,
-        curve_fields=CURVE_FIELDS,
-        draw=draw,
-    )
-    return write_report(report, options.out)
+
+
+RECIPE = Recipe(
+    seeds=[0, 1, 2],
+    key={"experiment": str, "seed": int},
+    fields=FIELDS,
+    runs=runs,
+    overrides=overrides,
+    make=make,
+    table=render,
+    curve_fields=CURVE_FIELDS,
+    draw=draw,
+    add_options=add_options,
+)

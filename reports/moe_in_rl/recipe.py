@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,19 +25,12 @@ from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.checks.stored_config import read_config
-from r1_lightning.run.commands.report import (
-    EXPERIMENT,
-    METRICS,
-    Report,
-    made_by,
-    read,
-    report_options,
-    train,
-    write_report,
-)
+from r1_lightning.run.commands.recipe import Made, Recipe, read
+from r1_lightning.run.commands.report_runs import METRICS, made_by, train
 from r1_lightning.stages.grpo import ROUTERS
 from r1_lightning.types.tensors import TokenBatch
 
+EXPERIMENT = "experiment=r1_zero_tiny"
 FIELDS = ("seed", "router", "mtp_loss_weight", "measure", "value", "fingerprint", "commit")
 MTP_WEIGHTS = (0.0, 0.1)  # dropped, or kept at V3's later weight (section 4.2)
 LAST_STEPS = 20
@@ -124,33 +116,20 @@ def render(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_setting(seed: int, router: str, mtp_loss_weight: float, root: Path) -> list[dict[str, Any]]:
+def make(seed: int, router: str, mtp_loss_weight: float, root: Path) -> Made:
     """The rows of one run."""
-    artefact, _ = train([*overrides(seed, router, mtp_loss_weight), f"paths.root={root}"])
+    artefact, _ = train(overrides(seed, router, mtp_loss_weight), root)
     common = {"seed": seed, "router": router, "mtp_loss_weight": mtp_loss_weight}
     measures = measures_of(artefact).items()
-    return [{**common, "measure": name, "value": f"{value:.6g}", **made_by(artefact)} for name, value in measures]
+    return Made([{**common, "measure": name, "value": f"{value:.6g}", **made_by(artefact)} for name, value in measures])
 
 
-def label(seed: int, router: str, mtp_loss_weight: float) -> str:
-    """One run, for people."""
-    return f"seed {seed}, router {router}, MTP {mtp_loss_weight}"
-
-
-def main() -> int:
-    """The command line of `scripts/report_moe_in_rl.py`."""
-    options = report_options(__doc__, "moe_in_rl", seeds=[0, 1, 2]).parse_args()
-
-    def make(seed: int, router: str, mtp_loss_weight: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        return run_setting(seed, router, mtp_loss_weight, options.root), []  # no curves
-
-    report = Report(
-        key={"seed": int, "router": str, "mtp_loss_weight": float},
-        fields=FIELDS,
-        runs=itertools.product(options.seeds, ROUTERS, MTP_WEIGHTS),
-        label=label,
-        overrides=overrides,
-        make=make,
-        render=render,
-    )
-    return write_report(report, options.out)
+RECIPE = Recipe(
+    seeds=[0, 1, 2],
+    key={"seed": int, "router": str, "mtp_loss_weight": float},
+    fields=FIELDS,
+    runs=lambda options: itertools.product(options.seeds, ROUTERS, MTP_WEIGHTS),
+    overrides=overrides,
+    make=make,
+    table=render,
+)

@@ -1,0 +1,95 @@
+"""What a report is: the recipe that `reports/<id>/recipe.py` exports as `RECIPE`, and the CSV files it fills.
+
+A report is a table of runs. Its recipe says which runs there are, how one is made, and what is written of the rows of all. The
+first line of the recipe's docstring is the report's title. A new report is this one file, with a test:
+
+    RECIPE = Recipe(seeds=[0, 1, 2], key={"seed": int}, fields=FIELDS, runs=..., overrides=..., make=..., table=...)
+
+and `python scripts/report.py ID` runs it. Rows hold text, as a CSV file does; what is drawn is computed from rows alone, so that a
+report can be drawn again without a run.
+"""
+
+from __future__ import annotations
+
+import csv
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.types.errors import require
+
+Row = Mapping[str, str]  # as it stands in a CSV file
+Rows = Sequence[Mapping[str, object]]  # as they are made
+Run = tuple[Any, ...]  # the values of a recipe's `key`
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one run adds: rows of results.csv, points of curves.csv, and whole files by name."""
+
+    rows: Rows
+    points: Rows = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One report, declared.
+
+    seeds: of its runs, unless the command line names others.
+    key: the columns that name a run, each with the function that reads its value from a file.
+    fields, curve_fields: the columns of results.csv and curves.csv.
+    runs: the runs that the options ask for, each a tuple of the values of `key`; `options.seeds` are the seeds.
+    overrides: takes a run's values to the arguments of `scripts/train.py` whose fingerprint its rows bear.
+    make: takes a run's values and the folder of artefacts (`root=`), trains, and returns what it adds.
+    table: takes all rows to the Markdown of table.md, claims included.
+    draw: writes the picture of all points to a path.
+    more_files: takes all rows and points to further files, by name.
+    add_options: adds options of the report's own to the command line.
+    is_of_run: tells rows with the run's own fingerprint from those of a control.
+    """
+
+    seeds: Sequence[int]
+    key: Mapping[str, Callable[[str], Any]]
+    fields: Sequence[str]
+    runs: Callable[[Namespace], Iterable[Run]]
+    overrides: Callable[..., Sequence[str]]
+    make: Callable[..., Made]
+    table: Callable[[Sequence[Row]], str]
+    curve_fields: Sequence[str] = ()
+    draw: Callable[[Sequence[Row], Path], None] | None = None
+    more_files: Callable[[Sequence[Row], Sequence[Row]], Mapping[str, str]] = lambda rows, points: {}
+    add_options: Callable[[ArgumentParser], object] = lambda parser: None
+    is_of_run: Callable[[Row], bool] = lambda row: True
+
+    def __post_init__(self) -> None:
+        missing = [column for column in self.key if column not in self.fields]
+        require(not missing, "fields", list(self.fields), f"rows must hold the columns of `key`, {missing} are missing")
+
+    def run_of(self, row: Row) -> Run:
+        """The run that a row of either file belongs to."""
+        return tuple(read_as(row[column]) for column, read_as in self.key.items())
+
+    def label(self, run: Run) -> str:
+        """One run, for people: `seed 3, router frozen`."""
+        return ", ".join(f"{column} {value}" for column, value in zip(self.key, run, strict=True))
+
+
+def append(path: Path, fields: Sequence[str], rows: Rows) -> None:
+    """Add rows to a CSV file, with a header if it is new."""
+    new = not path.exists()
+    with path.open("a", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fields)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

@@ -1,0 +1,10 @@
+"""Make a report over seeds, or redraw it from its rows: `python scripts/report.py ID` (--help lists the reports)."""
+
+from __future__ import annotations
+
+import sys
+
+from r1_lightning.run.commands.report import main
+
+if __name__ == "__main__":
+    sys.exit(main())

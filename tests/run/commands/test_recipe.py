@@ -1,0 +1,42 @@
+"""A recipe's rows: files that grow under one header, the run a row belongs to, a declaration that cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.run.commands.recipe import Made, Recipe, append, read
+from r1_lightning.types.errors import InvalidInput
+
+
+def recipe(fields: tuple[str, ...]) -> Recipe:
+    return Recipe(
+        seeds=[0],
+        key={"seed": int, "arm": str},
+        fields=fields,
+        runs=lambda options: [],
+        overrides=lambda seed, arm: [],
+        make=lambda seed, arm, root: Made([]),
+        table=lambda rows: "",
+    )
+
+
+def test_rows_are_added_under_one_header(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    assert read(path) == []
+    append(path, ("seed", "value"), [{"seed": 0, "value": 1}])
+    append(path, ("seed", "value"), [{"seed": 1, "value": 2}])
+    assert path.read_text().splitlines() == ["seed,value", "0,1", "1,2"]
+    assert read(path) == [{"seed": "0", "value": "1"}, {"seed": "1", "value": "2"}]
+
+
+def test_a_row_belongs_to_the_run_of_its_key() -> None:
+    declared = recipe(("seed", "arm", "value"))
+    assert declared.run_of({"seed": "3", "arm": "rule", "value": "0.5"}) == (3, "rule")
+    assert declared.label((3, "rule")) == "seed 3, arm rule"
+
+
+def test_rows_that_would_not_name_their_run_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"fields=\['seed', 'value'\] is not allowed: .*\['arm'\] are missing"):
+        recipe(("seed", "value"))
