@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -66,44 +68,42 @@ class PreferenceDataset(FromSeed):
         return row_of_passes(f"{self.seed}", place, len(self.rows), digest_size=64)
 
 
-class PreferenceDataModule(L.LightningDataModule):
-    """Serves items of `preferences`, of which `part` of each response is scored (see `text.response_parts`).
+@dataclass(kw_only=True, eq=False, repr=False)
+class PreferenceRowsDataModule(L.LightningDataModule):
+    """What all preference data have in common; a subclass says where its `preferences` come from.
 
-    `row_tokens` is the longest prompt with its response, and the width of a packed row; `micro_batches` parts make a batch.
+    `part` of each response is scored (see `text.response_parts`). `row_tokens` is the longest prompt with its response, and the
+    width of a packed row; `micro_batches` parts make a batch of `items_per_batch`.
     """
 
-    def __init__(
-        self,
-        preferences: PreferenceSource,
-        tokenizer: TextTokenizer,
-        template: ChatTemplate,
-        seed: int,
-        max_steps: int,
-        part: str = "summary",
-        items_per_batch: int = 32,
-        micro_batches: int = 1,
-        row_tokens: int = 128,
-        min_score_gap: float = 1.0,
-        max_length_ratio: float | None = None,
-    ) -> None:
+    tokenizer: TextTokenizer
+    template: ChatTemplate
+    seed: int
+    max_steps: int
+    part: str = "summary"
+    items_per_batch: int = 32
+    micro_batches: int = 1
+    row_tokens: int = 128
+    max_length_ratio: float | None = None
+    min_score_gap: float = field(
+        init=False, default=1.0
+    )  # of pairs with a judge's scores: settable where there may be any
+    preferences: PreferenceSource = field(init=False)
+    dataset: PreferenceDataset | None = field(init=False, default=None)
+    first_too_long: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
         super().__init__()
-        require_choice("data.part", part, PARTS)
-        require_int("data.items_per_batch", items_per_batch, 1)
-        require_int("data.micro_batches", micro_batches, 1)
-        divides = items_per_batch % micro_batches == 0
-        require(divides, "data.micro_batches", micro_batches, f"it must divide items_per_batch = {items_per_batch}")
-        require_int("data.row_tokens", row_tokens, 2)
-        require_number("data.min_score_gap", min_score_gap, 0.0)
-        if max_length_ratio is not None:
-            require_number("data.max_length_ratio", max_length_ratio, 1.0)
-        self.preferences = preferences
-        self.tokenizer, self.template = tokenizer, template
-        self.seed, self.max_steps = seed, max_steps
-        self.part, self.row_tokens = part, row_tokens
-        self.items_per_batch, self.micro_batches = items_per_batch, micro_batches
-        self.min_score_gap, self.max_length_ratio = min_score_gap, max_length_ratio
-        self.dataset: PreferenceDataset | None = None
-        self.first_too_long = ""
+        require_choice("data.part", self.part, PARTS)
+        require_int("data.items_per_batch", self.items_per_batch, 1)
+        require_int("data.micro_batches", self.micro_batches, 1)
+        divides = self.items_per_batch % self.micro_batches == 0
+        allowed = f"it must divide items_per_batch = {self.items_per_batch}"
+        require(divides, "data.micro_batches", self.micro_batches, allowed)
+        require_int("data.row_tokens", self.row_tokens, 2)
+        require_number("data.min_score_gap", self.min_score_gap, 0.0)
+        if self.max_length_ratio is not None:
+            require_number("data.max_length_ratio", self.max_length_ratio, 1.0)
 
     def setup(self, stage: str) -> None:
         items = self.preferences.training_items(self.seed, self.max_steps * self.items_per_batch)
@@ -167,80 +167,61 @@ def _counts(left_out: Counter[str]) -> str:
     return ", ".join(f"{count} ({reason})" for reason, count in sorted(left_out.items())) or "none"
 
 
-class SampledPreferenceDataModule(PreferenceDataModule):
-    """The same with pairs of the model's own completions (`rollout.sampled_preferences`), `samples` of each problem.
+@dataclass(kw_only=True, eq=False, repr=False)
+class PreferenceDataModule(PreferenceRowsDataModule):
+    """Serves items of `preferences`."""
+
+    preferences: PreferenceSource
+    min_score_gap: float = 1.0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SampledPreferenceDataModule(PreferenceRowsDataModule):
+    """Pairs of the model's own completions (`rollout.sampled_preferences`), `samples` of each problem.
 
     They are sampled with the weights that the stage starts from, also when it resumes.
     """
 
-    content_version = SampledPreferences.content_version
+    content_version: ClassVar[str] = SampledPreferences.content_version
 
-    def __init__(
-        self,
-        source: ProblemSource,
-        generate: GenerateFn,
-        reward: WeightedSum,
-        tokenizer: TextTokenizer,
-        template: ChatTemplate,
-        seed: int,
-        max_steps: int,
-        samples: int = 4,
-        part: str = "summary",
-        items_per_batch: int = 32,
-        micro_batches: int = 1,
-        row_tokens: int = 128,
-        max_length_ratio: float | None = None,
-    ) -> None:
-        require_int("data.samples", samples, 2)
-        super().__init__(
-            SampledPreferences(source, generate, tokenizer, template, reward, samples),
-            tokenizer,
-            template,
-            seed,
-            max_steps,
-            part,
-            items_per_batch,
-            micro_batches,
-            row_tokens,
-            max_length_ratio=max_length_ratio,
-        )
+    source: ProblemSource
+    generate: GenerateFn
+    reward: WeightedSum
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_int("data.samples", self.samples, 2)
+        given = (self.source, self.generate, self.tokenizer, self.template, self.reward, self.samples)
+        self.preferences = SampledPreferences(*given)
 
 
-class JudgedPreferenceDataModule(PreferenceDataModule):
-    """The same with pairs that another model, `judge`, has compared (`rollout.judged_preferences`): R1's helpful data.
+@dataclass(kw_only=True, eq=False, repr=False)
+class JudgedPreferenceDataModule(PreferenceRowsDataModule):
+    """Pairs that another model, `judge`, has compared (`rollout.judged_preferences`): R1's helpful data.
 
     `judge_calls` calls a pair with at most `judge_new_tokens` each. Sampled and judged again where the stage resumes, with the
     weights that it starts from.
     """
 
-    content_version = JudgedPreferences.content_version
+    content_version: ClassVar[str] = JudgedPreferences.content_version
 
-    def __init__(
-        self,
-        source: ProblemSource,
-        generate: GenerateFn,
-        judge: JudgingModel,
-        tokenizer: TextTokenizer,
-        template: ChatTemplate,
-        seed: int,
-        max_steps: int,
-        samples: int = 2,
-        judge_calls: int = 4,
-        judge_new_tokens: int = 512,
-        min_score_gap: float = 1.0,
-        part: str = "summary",
-        items_per_batch: int = 32,
-        micro_batches: int = 1,
-        row_tokens: int = 128,
-        max_length_ratio: float | None = None,
-    ) -> None:
-        require_int("data.samples", samples, 2)
-        asked = PairJudge(judge, judge_calls, judge_new_tokens)
-        self.judged = JudgedPreferences(source, generate, tokenizer, template, asked, samples, part, min_score_gap)
-        sizes = (part, items_per_batch, micro_batches, row_tokens, min_score_gap, max_length_ratio)
-        super().__init__(self.judged, tokenizer, template, seed, max_steps, *sizes)
+    source: ProblemSource
+    generate: GenerateFn
+    judge: JudgingModel
+    samples: int = 2
+    judge_calls: int = 4
+    judge_new_tokens: int = 512
+    min_score_gap: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_int("data.samples", self.samples, 2)
+        asked = PairJudge(self.judge, self.judge_calls, self.judge_new_tokens)
+        given = (self.source, self.generate, self.tokenizer, self.template, asked, self.samples, self.part)
+        self.preferences = self.judged = JudgedPreferences(*given, self.min_score_gap)
 
     def keep(self, items: Sequence[PreferenceItem]) -> Kept:
-        """As in `PreferenceDataModule`, after a line that says what the judge left out."""
+        """As in the base, after a line that says what the judge left out."""
         rank_zero_only(print)(f"judge: {len(items)} pairs; {self.judged.account()}", flush=True)
         return super().keep(items)

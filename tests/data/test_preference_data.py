@@ -48,7 +48,7 @@ PAIRS = tuple(pair(number) for number in range(10, 20))
 def module(items: Sequence[PreferenceItem] = PAIRS, **settings: Any) -> PreferenceDataModule:
     tokenizer: Any = CharTokenizer()
     given = {"seed": 0, "max_steps": 4, "part": "whole", "items_per_batch": 5, "row_tokens": 24, **settings}
-    made = PreferenceDataModule(Given(tuple(items)), tokenizer, PLAIN, **given)
+    made = PreferenceDataModule(preferences=Given(tuple(items)), tokenizer=tokenizer, template=PLAIN, **given)
     made.setup("fit")
     return made
 
@@ -155,7 +155,8 @@ def test_a_model_s_own_samples() -> None:
         tokenizer: Any = CharTokenizer()
         reward = WeightedSum([HashReward()])
         given = {"seed": 0, "max_steps": 3, "part": "whole", "items_per_batch": 2, "row_tokens": 24, **settings}
-        return SampledPreferenceDataModule(Sums(), Miniature().sampler(), reward, tokenizer, PLAIN, **given)
+        parts = {"source": Sums(), "generate": Miniature().sampler(), "reward": reward}
+        return SampledPreferenceDataModule(tokenizer=tokenizer, template=PLAIN, **parts, **given)
 
     made, again = sampled(), sampled()
     made.setup("fit")
@@ -171,8 +172,8 @@ def test_pairs_that_a_model_has_judged(capsys: pytest.CaptureFixture[str]) -> No
     def judged(**settings: Any) -> JudgedPreferenceDataModule:
         tokenizer: Any = CharTokenizer()
         given = {"seed": 0, "max_steps": 3, "part": "whole", "items_per_batch": 2, "row_tokens": 24, **settings}
-        model = judge(counting)[0].model
-        return JudgedPreferenceDataModule(Sums(), Miniature().sampler(), model, tokenizer, PLAIN, **given)
+        parts = {"source": Sums(), "generate": Miniature().sampler(), "judge": judge(counting)[0].model}
+        return JudgedPreferenceDataModule(tokenizer=tokenizer, template=PLAIN, **parts, **given)
 
     made, again = judged(), judged()
     assert 0 < len(made.held_out_rows(30)) < 30

@@ -184,8 +184,16 @@ class Miniature:
 
     def preferences(self, items_per_batch: int = 4, row_tokens: int = 24) -> PreferenceDataModule:
         tokenizer: Any = CharTokenizer()
-        sizes = {"items_per_batch": items_per_batch, "row_tokens": row_tokens}
-        return PreferenceDataModule(SumPairs(), tokenizer, PLAIN, self.seed, self.max_steps, "whole", **sizes)
+        return PreferenceDataModule(
+            preferences=SumPairs(),
+            tokenizer=tokenizer,
+            template=PLAIN,
+            seed=self.seed,
+            max_steps=self.max_steps,
+            part="whole",
+            items_per_batch=items_per_batch,
+            row_tokens=row_tokens,
+        )
 
     def sft(self, **settings: Any) -> SFTModule:
         return SFTModule(self.model, self.optim, max_steps=self.max_steps, **settings)

@@ -104,11 +104,16 @@ def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
 
 
 def _check_supervision(plain: Mapping[str, Any]) -> None:
-    """One ratio per completion has one advantage: there is nothing that steps could decide."""
+    """Steps decide nothing where a completion has one ratio, or an estimator looks at outcomes alone."""
+    if not (plain.get("reward") or {}).get("steps"):
+        return
+    advantages = (plain.get("rollout") or {}).get("advantages")
+    allowed = "with reward.steps (process supervision) leave it out: steps are compared within their group"
+    require(advantages is None, "rollout.advantages", advantages, allowed)
     objective = (plain.get("stage") or {}).get("objective") or {}
     inner = objective.get("objective") or objective  # importance sampling stands around another
     target = inner.get("_target_") if isinstance(inner, dict) else None
-    if (plain.get("reward") or {}).get("steps") and target is not None:
+    if target is not None:
         level = getattr(get_object(target), "level", "token")
         allowed = "with reward.steps (process supervision) it must have a ratio per token, as TokenLevelGRPO has"
         require(level == "token", "stage.objective._target_", target, allowed)

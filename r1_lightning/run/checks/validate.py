@@ -17,6 +17,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
+from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -129,7 +130,10 @@ def _check_target(path: str, node: Mapping[str, Any]) -> None:
             for key, parameter in parameters.items()
             if _is_required(parameter) and node.get(key) is None and key not in leaves
         ]
-        absent = [key for key in missing if dataclasses.is_dataclass(target) and key not in STAND_INS]
+        # A dataclass stands in YAML as a whole; a data module is given parts by `run` besides, dataclass or not.
+        is_data = isinstance(target, type) and issubclass(target, LightningDataModule)
+        is_whole = dataclasses.is_dataclass(target) and not is_data
+        absent = [key for key in missing if is_whole and key not in STAND_INS]
         if absent:
             raise InvalidInput(f"{path}.{absent[0]} is missing: {name} needs it")
         _make(path, leaves, node, {key: STAND_INS.get(key, lambda: None)() for key in missing})

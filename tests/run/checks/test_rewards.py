@@ -64,6 +64,10 @@ REFUSED = [
         ["objective=gspo", "+reward.steps={_target_: r1_lightning.rewards.steps.EquationSteps}"],
         "stage.objective._target_='r1_lightning.functional.sequence_policy_loss.GSPO' is not allowed: with reward.steps",
     ),
+    (
+        ["objective=rloo", "+reward.steps={_target_: r1_lightning.rewards.steps.EquationSteps}"],
+        "LeaveOneOut'} is not allowed: with reward.steps (process supervision) leave it out",
+    ),
 ]
 
 
