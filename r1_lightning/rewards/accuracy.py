@@ -1,16 +1,16 @@
-"""Is the answer right? The accuracy reward of R1-Zero, and the three counts that an evaluation keeps apart.
+"""R1-Zero's accuracy reward, and the counts (accurate, well formed, strict, lenient) of an evaluation.
 
-Reward_acc is 1 if the answer in the specified place equals the reference by rule, else 0 (DeepSeek-R1,
-arXiv:2501.12948, section 2.2 and B.3.1). The specified place is the one, closed answer block, or in R1's form (`form: r1`) that of
-`text.reasoning_format.parse_r1`. Two decisions of ours:
+Reward_acc is 1 if the answer in the specified place equals the reference by rule, else 0 (DeepSeek-R1, arXiv:2501.12948, section
+2.2 and B.3.1). The place is the single closed answer block, or in R1's form (`form: r1`) the place that
+`text.reasoning_format.parse_r1` finds. Two decisions of ours:
 
-- **The think block is not asked for.** Form is the format reward's business; were it demanded here as well, the two
-  rewards of equation 4 would not be separate.
-- **An unfinished completion may be right**: where the length limit cut it off after the answer block was closed, the
-  answer stands. If the block is not closed there is no answer.
+- **The think block is not required.** The format reward checks the format; if this reward did so, too, the two rewards of
+  equation 4 would not be separate.
+- **An unfinished completion may be right**: if the length limit cuts it off after the answer block is closed, the answer counts.
+  If the block is not closed, there is no answer.
 
-A fraction of the question that is not the reference's own ("48/2" for 24) is not worked out and scores 0 (`text.copied`).
-Numbers are compared exactly, other answers as normalised text; see `r1_lightning.text.answers`.
+An uncomputed fraction from the question that is not the reference's own ("48/2" for 24) scores 0 (`text.copied`). Numbers are
+compared exactly, other answers as normalised text; see `r1_lightning.text.answers`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,16 @@ from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import AccuracyFunction, Completion, JudgeName, Problem, RewardFunction, Verdict
 
-# Enough of a wrong answer for a person to see what it was, in one line of a log.
+# The length at which a wrong answer is cut in a log line.
 SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """How one completion counts in an evaluation.
+    """The evaluation's judgement of one completion.
 
-    `accurate`: the accuracy reward is 1. `well_formed`: the format reward is 1. `strict`: both, which is what "format
-    and answer" means in a table. `lenient`: the right answer stands at the end in any form. strict implies accurate,
-    and accurate implies lenient.
+    `accurate`: the accuracy reward is 1. `well_formed`: the format reward is 1. `strict`: both ("format and answer" in a table).
+    `lenient`: the right answer is at the end in any format. strict implies accurate, and accurate implies lenient.
     """
 
     strict: bool
@@ -55,7 +54,7 @@ class Grade:
 
 @dataclass(slots=True)
 class AccuracyReward:
-    """1.0 if the answer is right, else 0.0. `strict=False` accepts the right answer at the end in any form."""
+    """1.0 if the answer is right, else 0.0. `strict=False` accepts the right answer at the end in any format."""
 
     name: str = "accuracy"
     strict: bool = True
@@ -80,11 +79,11 @@ class AccuracyReward:
         return replace(self, strict=False)
 
     def ballot(self, problem: Problem, completion: Completion) -> str | None:
-        """The answer at the end, in any form; for a number, the number that it ends in."""
+        """Return the answer at the end, in any format; if a number is asked for, the number with which the answer ends."""
         return answer_key(counted_answer(lenient_answer(completion.text), problem))
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Ballots are written in one spelling, so equal answers are equal texts."""
+        """True for each pair of equal texts: ballots have one canonical spelling, so equal answers are equal texts."""
         return [first == second for first, second in pairs]
 
 
@@ -94,11 +93,11 @@ def grades(
     allow_empty_think: bool = False,
     form: str = R1_ZERO_FORM,
 ) -> list[Grade]:
-    """All counts of each completion, judged by the reward function that training would ask.
+    """Grade each completion with `accuracy`, the reward function that training would use.
 
-    A reward that knows no lenient form counts as itself; one that does is asked leniently about what is not right already, because
-    running programs a second time takes as long as the first. Partial credit is no accuracy. `allow_empty_think` is for prompts
-    that force an empty think block; `form` is the form asked for.
+    The lenient form of a reward judges only completions that are not right already, because running programs twice doubles the
+    time; a reward without a lenient form is its own. Partial credit does not count as accurate. `allow_empty_think` is for prompts
+    that force an empty think block; `form` is the required format.
     """
     strictly = judge_all(accuracy, pairs)
     accurate = [verdict.score >= 1 for verdict in strictly]
@@ -114,7 +113,7 @@ def grades(
 
 
 def leniently_right(given: str, problem: Problem) -> bool:
-    """`given` is the answer, or, where a number is asked for, ends in it: "it is 42 apples" answers 42."""
+    """True if `given` is the answer or, if the answer is a number, ends with it: "it is 42 apples" answers 42."""
     if same_answer(given, problem.answer):
         return True
     if parse_number(problem.answer) is None:
@@ -124,18 +123,18 @@ def leniently_right(given: str, problem: Problem) -> bool:
 
 
 def counted_answer(given: str | None, problem: Problem) -> str | None:
-    """As much of a lenient answer as `leniently_right` looks at: "it is 41 apples" answers 41 where a number is asked for."""
+    """Return the part of a lenient answer that `leniently_right` compares: 41 of "it is 41 apples" if the answer is a number."""
     if given is None or parse_number(problem.answer) is None or parse_number(given) is not None:
         return given
     return last_number(given) or given
 
 
 def wrong(given: str, problem: Problem) -> Verdict:
-    """The verdict on a wrong answer, with both answers in one short line."""
+    """Return the verdict on a wrong answer; its reason shows both answers in one short line."""
     return Verdict(0.0, f"answered {shorten(given)}, expected {shorten(problem.answer)}")
 
 
 def shorten(text: object) -> str:
-    """The first `SHOWN_CHARS` characters for a reason: in quotes, on one line, white space folded."""
+    """Return the first `SHOWN_CHARS` characters for a reason: quoted, on one line, white space collapsed."""
     one_line = " ".join(str(text)[: 2 * SHOWN_CHARS].split())
     return repr(one_line if len(one_line) <= SHOWN_CHARS else one_line[:SHOWN_CHARS] + "...")

@@ -1,25 +1,25 @@
-"""Does the program do what the problem asks? The accuracy reward for code.
+"""The accuracy reward for code: runs the program on the problem's test cases.
 
 DeepSeek-R1 (arXiv:2501.12948, section 2.2 and B.3.1) runs a code answer against the problem's test cases and gives 1 if it
-passes all of them. A problem's tests stand in its metadata (`text.code_tests`); the program is the last fenced block of the
-answer (`text.programs`). The program runs in a sandbox (`rewards.sandbox`), and its output is compared outside it
+passes all of them. A problem's metadata hold its tests (`text.code_tests`); the program is the last fenced block of the answer
+(`text.programs`). The program runs in a sandbox (`rewards.sandbox`), and its output is compared outside it
 (`rewards.equality.code`).
-Decisions of ours, where the papers say nothing:
+The papers leave the following open; our decisions:
 
-- **All cases, visible and hidden.** With `partial_credit` (off, as in R1) a program that fails some gets the share of the
-  hidden ones that it passes; a failed visible case counts against it and a passed one for nothing, because the question shows
-  it.
-- **A program that meets its limit of time is wrong**, 0, and `timed_out` says so to the metric: it is the one verdict that a
-  slower machine might give otherwise. There is a limit for each case, as contests have it, and one for all cases together, so
-  that no program costs more than that. CPU time decides; the clock stands behind it for programs that sleep.
-- **A program that ends with a status other than 0 is wrong**, as contest judges have it, whatever it printed: `exit(1)`, an error.
-  `exit()` and `exit(0)` are ends in order.
-- **Random numbers and hashes begin alike** in every process, so that the same program gets the same verdict in any order on any
-  thread.
-- **A test script** (kind "assert", HumanEval) runs beside the answer in a second process and has to report a one-time token at
-  its end. It is the weaker kind, and the reason says so: the script compares with whatever `==` it calls, on values that came
-  as data, and helpers it asks of the answer are the answer's. Changes that an answer makes to its arguments are not seen, and
-  it cannot be given or return objects.
+- **All cases count, visible and hidden.** With `partial_credit` (off, as in R1) a program that fails some cases gets the share of
+  hidden cases that it passes; a failed visible case counts as a fault, but a passed one gives no credit, because the question
+  shows it.
+- **A program that reaches a time limit is wrong** (0), with `timed_out` set for the metric: this is the only verdict that may
+  differ on a slower machine. Each case has a limit, as in contests, and all cases together have one that bounds the total cost.
+  The limits are CPU time; a wall-clock limit also stops programs that sleep.
+- **A program with an exit status other than 0 is wrong**, as in contests, whatever it printed: `exit(1)`, an uncaught error.
+  `exit()` and `exit(0)` are normal ends.
+- **Random numbers and hashes have fixed seeds** in every process, so that the same program gets the same verdict in any order on
+  any thread.
+- **A test script** (kind "assert", HumanEval) runs in a second process next to the answer's and must report a one-time token at its
+  end. This kind is weaker, and the verdict's reason says so: the script compares with any `==` that it calls, on values that came
+  as data, and helper functions that it takes from the answer are under the answer's control. The script does not see changes that
+  an answer makes to its arguments, and objects cannot be passed or returned.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM, FormName
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.text import Completion, JudgeName, Problem, Verdict
 
-_TIMES = (CPU, CLOCK, PROGRAM)  # ends by a limit of time
+_TIMES = (CPU, CLOCK, PROGRAM)  # outcomes that reached a time limit
 
 
 class CodeReward:
@@ -64,14 +64,14 @@ class CodeReward:
 
     Args:
         name: the name of its metric.
-        strict: whether the program must stand in the one, closed answer block.
+        strict: whether the program must be in the single closed answer block.
         workers: how many programs run at a time; None is one per processor this process may use.
-        cpu_limit_s: seconds of CPU time for one case (a whole number); four times that on the clock.
-        program_cpu_limit_s: the same for all cases of a program together; what has not run by then has failed.
-        memory_limit_mb: address space of one process in MiB; there are two for a test script, else one.
-        partial_credit: a share of the hidden cases instead of 0.0.
-        allow_unsandboxed: run programs with limits only where this machine cannot isolate them.
-        form: of the completions, which says where the program stands (`text.reasoning_format.FORMS`).
+        cpu_limit_s: seconds of CPU time for one case (an integer); the wall-clock limit is four times that.
+        program_cpu_limit_s: seconds of CPU time for all cases of a program together; cases that have not run by then have failed.
+        memory_limit_mb: address space of one process in MiB; a test script has two processes, other tests one.
+        partial_credit: give the share of passed hidden cases instead of 0.0.
+        allow_unsandboxed: if this machine cannot isolate programs, run them with limits only.
+        form: the completions' format, which says where the program is (`text.reasoning_format.FORMS`).
         packages: names of installed packages that programs may import, such as numpy (`rewards.sandbox.allowed_packages`).
 
     Raises:
@@ -112,7 +112,7 @@ class CodeReward:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """The verdicts in order; `workers` programs run at a time, and equal programs of a problem run once."""
+        """Return the verdicts in order; `workers` programs run at a time, and equal programs of a problem run once."""
         tests = {text: CodeTests.from_json(text) for text in map(_tests_of, (problem for problem, _ in pairs))}
         asked = [(_tests_of(problem), self._read(completion.text)) for problem, completion in pairs]
         different = [key for key in dict.fromkeys(asked) if key[1] is not None]
@@ -126,7 +126,7 @@ class CodeReward:
         return final_program(text, self.form) if self.strict else lenient_program(text)
 
     def leniently(self) -> CodeReward:
-        """The same, for a program at the end in any form."""
+        """Return this reward for a program at the end in any format."""
         lenient = copy(self)
         lenient.strict = False
         return lenient
@@ -165,7 +165,7 @@ class CodeReward:
         return Verdict(score, reason, timed_out)
 
     def _fault(self, tests: CodeTests, case: CodeCase, outcome: Outcome) -> str:
-        """What is wrong in one case, or ""."""
+        """Return what is wrong in one case, or ""."""
         if why := self._why(outcome):
             return why
         if tests.kind == "stdin":
@@ -180,7 +180,7 @@ class CodeReward:
         return f"gave {shorten(given)}, expected {shorten(case.expected)}" if case.is_visible else "wrong"
 
     def _why(self, outcome: Outcome) -> str:
-        """How a process ended that did not end in order, for people; "" for one that did."""
+        """Describe an abnormal end of a process for people; "" for a normal one."""
         words = {
             CPU: f"took more than {self.limits.cpu_s} s of CPU time",
             CLOCK: "took too long on the clock",

@@ -1,12 +1,12 @@
-"""Several rewards become one number: a weighted sum, with equal weights unless told otherwise.
+"""Combines several rewards into one number: a weighted sum, by default with equal weights.
 
 Reward_rule = Reward_acc + Reward_format (DeepSeek-R1, arXiv:2501.12948, equation 4), with the same weight.
 
-A single score that is None or not a number would make the group's mean not a number, and with it every advantage of the
-group, and then the weights of the model, without a word. So such a score stops the run here, by the name of its reward, or, if
-so configured, makes the total NaN, and whoever compares the group leaves it out.
+A single score that is None or NaN would make the group's mean NaN, with it every advantage of the group, and then silently the
+model's weights. So such a score stops the run with an error that names its reward, or, if so configured, makes the total NaN, and
+the group is dropped.
 
-A reward may join late: R1's second RL stage adds preference rewards in the last 400 of 1,700 steps only (section 3.2.2).
+A reward may start late: R1's second RL stage adds preference rewards only in the last 400 of 1,700 steps (section 3.2.2).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class CombinedVerdict:
 
     @property
     def timed_out(self) -> bool:
-        """Whether any of the rewards ran out of time."""
+        """True if any of the rewards timed out."""
         return any(getattr(verdict, "timed_out", False) for verdict in self.verdicts.values())
 
 
@@ -53,11 +53,11 @@ class WeightedSum:
     """Judges a completion by every reward and adds the scores.
 
     Args:
-        rewards: the reward functions; their names must differ, because they name metrics. Of a mapping, as a
-            configuration gives it, only the values count.
+        rewards: the reward functions; their names must differ, because they name metrics. A mapping (from a configuration)
+            stands for its values.
         weights: one number per reward, in the same order, or by the reward's name; None gives each 1.0.
-        from_step: by the reward's name, the optimizer step from which it counts; before it, it is not asked.
-        on_bad_score: what a score that is no finite number does: "stop" the run, or "drop_group".
+        from_step: by the reward's name, the optimizer step from which it is called and counted.
+        on_bad_score: what a score that is not a finite number causes: "stop" the run, or "drop_group".
         steps: judges single steps, for process supervision; None is outcome supervision.
 
     Raises:
@@ -91,22 +91,22 @@ class WeightedSum:
 
     @property
     def part_of_model(self) -> dict[str, str]:
-        """The role of each trained model that a reward asks -> the part of a completion that it is shown."""
+        """Map the role of each trained model behind a reward to the part of a completion that the model reads."""
         asking = [reward for reward in self.rewards if isinstance(reward, ModelReward)]
         return {role: part for reward in asking for role, part in reward.part_of_model.items()}
 
     def with_scorers(self, scorers: Mapping[str, Scorer]) -> WeightedSum:
-        """The same sum, whose rewards have the models that they ask."""
+        """Return this sum with the trained models given to its model-based rewards."""
         made = copy.copy(self)
         made.rewards = tuple(r.with_scorers(scorers) if isinstance(r, ModelReward) else r for r in self.rewards)
         return made
 
     def __call__(self, problem: Problem, completion: Completion, step: int = 0) -> CombinedVerdict:
-        """`step` is the optimizer step; the total is NaN where a score is bad and its group is to be dropped."""
+        """Judge one completion at optimizer step `step`; the total is NaN if a score is bad and its group is to be dropped."""
         return self.judge_many([(problem, completion)], step)[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]], step: int = 0) -> list[CombinedVerdict]:
-        """The same for many completions, each with its problem; a reward with a `judge_many` of its own sees all at once."""
+        """Judge many completions, each with its problem; a reward with its own `judge_many` gets all of them in one call."""
         active = [reward for reward in self.rewards if step >= self.from_step.get(reward.name, 0)]
         columns = {reward.name: self._column(reward, pairs) for reward in active}
         return [self._combined({name: column[row] for name, column in columns.items()}) for row in range(len(pairs))]
@@ -120,7 +120,7 @@ class WeightedSum:
 
 
 def judge_all(reward: RewardFunction, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-    """One reward's verdicts in order, all asked for at once where it can. `InvalidInput` where it gives too few or many."""
+    """Return one reward's verdicts in order, in one call if it has `judge_many`. `InvalidInput` if their number is wrong."""
     if not isinstance(reward, BatchRewardFunction):
         return [reward(*pair) for pair in pairs]
     verdicts = list(reward.judge_many(pairs))
@@ -147,7 +147,7 @@ def _is_finite_number(value: object) -> bool:
 
 
 def _checked(name: str, verdict: Any) -> Verdict:
-    """`verdict` as it came from a reward that anybody may have written, which is why its type is not taken on trust."""
+    """Check the score of a verdict; its type is not trusted, because users may write their own rewards."""
     score = getattr(verdict, "score", None)
     if not _is_finite_number(score):
         raise InvalidInput(f"reward {name}: score={score!r} is not allowed: every score must be a finite number")

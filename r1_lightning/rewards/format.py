@@ -1,10 +1,9 @@
-"""Is the form right? The format reward, of R1-Zero by default, or of R1 (`form: r1`).
+"""The format reward, of R1-Zero by default, or of R1 (`form: r1`).
 
-Reward_format asks that the thinking stands between <think> and </think> (DeepSeek-R1, arXiv:2501.12948, section 2.2);
-the template asks for <answer> tags as well, and neither version of the paper prints the value. Ours is 1.0 for a
-completion that is well formed by the strict rules of `r1_lightning.text.reasoning_format` and that the model itself
-ended, else 0.0. A completion that runs into the length limit has not finished its form, whatever it has written so far:
-otherwise endless white space after the answer would be free of charge.
+Reward_format requires the thinking between <think> and </think> (DeepSeek-R1, arXiv:2501.12948, section 2.2); the template asks for
+<answer> tags as well, and neither version of the paper prints the value. Ours is 1.0 for a completion that is well formed by the
+strict rules of `r1_lightning.text.reasoning_format` and that the model itself ended, else 0.0. A completion that reaches the length
+limit is never well formed; otherwise endless white space after the answer would cost nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class FormatReward:
         require_choice("form", self.form, FORMS)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        del problem  # the form is the same for every question
+        del problem  # the format is the same for every question
         form = FORMS[self.form]
         reasons = [form.faults[fault] for fault in form.parse(completion.text, self.allow_empty_think).faults]
         if not completion.finished:

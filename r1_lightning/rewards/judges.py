@@ -1,13 +1,13 @@
-"""What judges the answers of a task: `task.judge`, and the accuracy reward that each name stands for.
+"""Maps a task's judge (`task.judge`) to the accuracy reward that implements it.
 
     exact           numbers as fractions, other answers as normalised text (`rewards.accuracy`)
-    math            the same, and formulas, sets, units, boxes (`rewards.math_reward`); what is right exactly is right here
-    code            programs, by running them on their tests (`rewards.code_reward`); what has no tests, exactly
+    math            also formulas, sets, units, boxes (`rewards.math_reward`); accepts every answer that `exact` accepts
+    code            runs programs on their tests (`rewards.code_reward`); problems without tests as `exact`
     reasoning_gym   the scorer of the problem's own generator (`rewards.task_scorer`)
 
-A published model answers AIME with `\\boxed{42}`, which the exact rule scores 0: a run on the wrong judge learns nothing and says
-nothing. So a task names its judge, a reward names the judges that it serves as (`judges`), and `run.checks.rewards` compares the
-two before anything is made. A reward of somebody's own that names none is trusted.
+A published model answers AIME with `\\boxed{42}`, which the exact rule scores 0: a run with the wrong judge would silently learn
+nothing. So a task names its judge, a reward lists the judges that it implements (`judges`), and `run.checks.rewards` compares
+the two before anything is built. A user's own reward that lists none is trusted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from r1_lightning.types.text import JudgeName, RewardFunction
 JUDGES: tuple[JudgeName, ...] = get_args(JudgeName)
 EXACT: JudgeName = "exact"
 
-# The option of configs/reward for a judge, by the form of completions; None: put the judge's class under reward.rewards.accuracy.
+# The option of configs/reward per judge and completion format; None: set the judge's class as reward.rewards.accuracy.
 OPTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         R1_ZERO_FORM: {"exact": "r1_zero", "math": "math", "code": "code", "reasoning_gym": "reasoning_gym"},
@@ -43,13 +43,13 @@ _CLASSES: Mapping[str, type] = MappingProxyType(
 
 
 def accuracy_class(judge: str) -> type:
-    """The class of the reward that serves as `judge`. `InvalidInput` for another name."""
+    """Return the reward class that implements `judge`. `InvalidInput` for an unknown name."""
     require_choice("task.judge", judge, JUDGES)
     return _CLASSES[judge]
 
 
 def accuracy_by(judge: JudgeName, form: FormName = R1_ZERO_FORM) -> RewardFunction:
-    """The accuracy reward that `judge` stands for, for completions of `form`. `InvalidInput` for another name."""
+    """Return the accuracy reward that implements `judge` for completions of `form`. `InvalidInput` for an unknown name."""
     require_choice("task.judge", judge, JUDGES)
     if judge == "code":
         return TaskAccuracy(CodeReward(form=form), AccuracyReward(form=form))

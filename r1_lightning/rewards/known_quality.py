@@ -1,9 +1,9 @@
-"""The truth about general and safety problems of the miniature, to be logged beside what a learned reward says of them.
+"""Ground-truth quality of the synthetic general and safety replies, logged next to the learned reward.
 
-Nobody has this for real requests, which is why R1 learns preferences from judgements and stops following them before they are
-hacked (R1v2 section 3.2.2, B.5). Here the rule that ordered the reward models' data is known (`tasks/general_text.py`,
-`tasks/safety.py`), so that a score that rises while this falls can be seen. Shipped rewards give it the weight 0: to follow it
-would be to train on the test.
+Real requests have no ground truth, which is why R1 learns preferences from judgements and stops training on them before the
+policy hacks them (R1v2 section 3.2.2, B.5). Here the rule that ordered the reward models' training data is known
+(`tasks/general_text.py`, `tasks/safety.py`), so a log shows reward hacking: the learned score rises while this quality falls.
+Shipped rewards give it weight 0, because training on it would be training on the test.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from r1_lightning.types.text import Completion, Problem, Verdict
 
 @dataclass(frozen=True, slots=True)
 class KnownQuality:
-    """General problems: the true quality of the final summary, 0..1. Safety problems: 1 where the whole response is safe, else 0.
+    """The true quality of a completion: for general problems that of the final summary, 0..1; for safety problems 1 if it is safe.
 
-    On problems of other tasks 0, as `OnDomain` has it: equal for all completions, it moves no advantage.
+    For problems of other tasks it is 0, as in `OnDomain`: equal for all completions of a group, so it changes no advantage.
     """
 
     name: str = "quality"

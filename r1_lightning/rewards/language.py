@@ -1,14 +1,14 @@
-"""Does the model think in the language of the question? R1's answer to R1-Zero's mixing.
+"""The language-consistency reward: R1's remedy for R1-Zero's mixing of languages in its chain of thought.
 
     Reward_language = Num(Words_target) / Num(Words)          (DeepSeek-R1, arXiv:2501.12948, eq 7)
-over the chain of thought, added to the other rewards as it is. The paper is silent on four points. We decided:
+over the chain of thought, added to the other rewards unweighted. The paper leaves these points open; our decisions:
 
-- **Words** are counted as `text/language.py` does: a Chinese word is one Han character, digits and formulas are neutral.
+- **Words** are counted by `text/language.py`: a Chinese word is one Han character, digits and formulas are neutral.
 - **The target** is the language of the question (`Problem.language`: a generator knows it, an adaptor counts the question's words).
-- **A thinking without words** (pure calculation) is in no wrong language and scores 1. So a policy can earn the reward by
-  falling silent; `thinking_words` tells an evaluation whether it did.
-- **Where the prompt has opened the think block**, `form` says so (`r1_opened`); the form is not asked for otherwise.
-- **Where a completion has no single think block**, the whole of it is counted, so that leaving the tags out does not help.
+- **Thinking without words** (pure calculation) is in no wrong language and scores 1. So a policy can earn the reward by writing no
+  words; `thinking_words` shows in an evaluation whether it did.
+- **If the prompt opens the think block**, `form` must say so (`r1_opened`); other formats make no difference here.
+- **If a completion has no single think block**, all of its text is counted, so that leaving the tags out does not help.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from r1_lightning.types.text import Completion, Problem, Verdict
 
 @dataclass(slots=True)
 class LanguageConsistencyReward:
-    """The share of words in the problem's language, 0..1; 1 for a thinking without words (pure calculation)."""
+    """The share of the thinking's words that are in the problem's language, 0..1; 1 without words (pure calculation)."""
 
     name: str = "language"
     form: FormName | None = None
@@ -37,11 +37,11 @@ class LanguageConsistencyReward:
 
 
 def thinking_of(completion: Completion, form: FormName | None = None) -> str:
-    """The think block's body, or the whole text where there is no single one."""
+    """Return the think block's body, or the whole text if there is not exactly one block."""
     thinking = (parse if form is None else FORMS[form].parse)(completion.text).think
     return completion.text if thinking is None else thinking
 
 
 def thinking_words(completion: Completion) -> int:
-    """How many words, of any language, the thinking holds."""
+    """Count the thinking's words, of any language."""
     return sum(count_words(thinking_of(completion)).values())

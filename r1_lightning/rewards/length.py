@@ -1,10 +1,10 @@
-"""DAPO's soft punishment of overlong answers: a slope before the limit instead of a wall at it.
+"""DAPO's soft overlong punishment: a slope before the length limit instead of a step at it.
 
     R(y) = 0                                         |y| <= L_max - L_cache
          = ((L_max - L_cache) - |y|) / L_cache       L_max - L_cache < |y| <= L_max
          = -1                                        L_max < |y|
 (Yu et al. 2025, arXiv:2503.14476, eq 13; there L_max = 20,480 and L_cache = 4,096 tokens). A completion that the length limit
-cut off would have gone on, so it counts as longer than L_max.
+cut off counts as longer than L_max, because it would have continued.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from r1_lightning.types.text import Completion, Problem, Verdict
 
 @dataclass(slots=True)
 class OverlongPunishment:
-    """0 down to -1 over the last `cache_tokens` of `max_tokens` (lengths in tokens, EOS included)."""
+    """Falls linearly from 0 to -1 over the last `cache_tokens` before `max_tokens` (lengths in tokens, EOS included)."""
 
     max_tokens: int
     cache_tokens: int
@@ -30,7 +30,7 @@ class OverlongPunishment:
         require(self.cache_tokens <= self.max_tokens, "overlong.cache_tokens", self.cache_tokens, allowed)
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
-        del problem  # a length is a length
+        del problem  # the length alone decides
         free = self.max_tokens - self.cache_tokens
         if not completion.finished or completion.n_tokens > self.max_tokens:
             return Verdict(-1.0, f"cut off or longer than {self.max_tokens} tokens")

@@ -1,14 +1,14 @@
-r"""Is the mathematics right? The accuracy reward for answers that are more than numbers.
+r"""The accuracy reward for mathematical answers: formulas, sets, intervals, units.
 
-Reward_acc of DeepSeek-R1 (arXiv:2501.12948, section 2.2): 1 if the answer in its place equals the reference by rule. The place
-is that of `rewards.accuracy`; within it, the last `\boxed{...}`, or what follows the last `####`, is the answer if there is one.
-An answer that text and exact fractions can decide (plain numbers, units, multiple choice, words) is judged here and at once; any
-other goes to the processes of `rewards.verifiers.pool`, a whole rollout at a time.
+Reward_acc of DeepSeek-R1 (arXiv:2501.12948, section 2.2): 1 if the answer in the specified place equals the reference by rule. The
+place is that of `rewards.accuracy`; within it, the answer is the last `\boxed{...}` or the text after the last `####`, if there is
+one. Answers that text and exact fractions can decide (plain numbers, units, multiple choice, words) are judged in this process; all
+others go to the processes of `rewards.verifiers.pool`, a whole rollout at a time.
 
-An answer that is only the question's own expression ("Compute 139+27+23+11") is not worked out and scores 0 (`text.copied`).
+An answer that only repeats the question's expression ("Compute 139+27+23+11") is not computed and scores 0 (`text.copied`).
 
-What the verifier cannot judge in its limits of time and memory scores 0, with the reason, and a timeout is counted
-(`rollout/verifier_timeouts`): it is the only verdict that another machine might give otherwise.
+An answer that the verifier cannot judge within its time and memory limits scores 0, with the reason. Timeouts are counted
+(`rollout/verifier_timeouts`), because they are the only verdicts that may differ on another machine.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class MathReward:
 
     Args:
         name: the name of its metric.
-        strict: whether the answer must stand in the one, closed answer block, as `AccuracyReward` has it.
-        workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
-        form: of the completions, which says where the answer stands (`text.reasoning_format.FORMS`).
+        strict: whether the answer must be in the single closed answer block, as in `AccuracyReward`.
+        workers, cpu_limit_s, memory_limit_mb: settings of the `VerifierPool`, which starts when the first answer needs it.
+        form: the completions' format, which says where the answer is (`text.reasoning_format.FORMS`).
     """
 
     judges: ClassVar[tuple[JudgeName, ...]] = ("exact", "math")
@@ -67,7 +67,7 @@ class MathReward:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """The verdicts in order; what needs the verifier is given to all of its processes together."""
+        """Return the verdicts in order; answers that need the verifier are distributed over all of its processes."""
         given = [self._answer(completion) for _, completion in pairs]
         verdicts = [self._at_once(answer, problem) for answer, (problem, _) in zip(given, pairs, strict=True)]
         hard = [row for row, verdict in enumerate(verdicts) if verdict is None]
@@ -79,19 +79,19 @@ class MathReward:
         ]
 
     def leniently(self) -> MathReward:
-        """The lenient form, with the same pool of processes."""
+        """Return the lenient form, which shares this reward's pool of processes."""
         lenient = copy(self)
         lenient.strict = False
         return lenient
 
     def ballot(self, problem: Problem, completion: Completion) -> str | None:
-        """The answer at the end, in any form, as it is written; a number in one spelling."""
+        """Return the answer at the end, in any format, as written; a number in its canonical spelling."""
         answer = lenient_answer(completion.text)
         given = counted_answer(None if answer is None else marked_answer(answer), problem)
         return answer_key(given) if given is not None and parse_number(given) is not None else given
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether the answers of each pair are the same mathematics, by the comparison that also scores them."""
+        """True for each pair of mathematically equal answers, by the comparison that also scores them."""
         quick = [quick_comparison(given, other) for given, other in pairs]
         compared = iter(
             self.pool.compare_many([pair for pair, at_once in zip(pairs, quick, strict=True) if not at_once])
@@ -99,7 +99,7 @@ class MathReward:
         return [at_once.same if at_once else next(compared).same for at_once in quick]
 
     def close(self) -> None:
-        """End the verifier's processes; they would also end with this one."""
+        """Kill the verifier's processes; they would also end with this process."""
         self.pool.close()
 
     def _answer(self, completion: Completion) -> str | None:
@@ -112,7 +112,7 @@ class MathReward:
         if parse_number(given) is not None and parse_number(problem.answer) is not None:
             if not same_number(given, problem.answer):
                 return wrong(given, problem)
-            return _right(given, problem) if "/" in given + problem.answer else _RIGHT  # a plain number is worked out
+            return _right(given, problem) if "/" in given + problem.answer else _RIGHT  # a plain number is never a copy
         if not self.strict and leniently_right(given, problem):
             return _right(given, problem)
         quick = quick_comparison(given, problem.answer)
@@ -128,7 +128,7 @@ class MathReward:
 
 
 def _right(given: str, problem: Problem) -> Verdict:
-    """The verdict on an answer that equals the reference: right, unless it is the question's own expression."""
+    """Return the verdict on an answer that equals the reference: right, unless it only repeats the question's expression."""
     if is_copied(given, problem.answer, problem.question):
         return Verdict(0.0, f"answered {shorten(given)}, which the question says and which is not worked out")
     return _RIGHT

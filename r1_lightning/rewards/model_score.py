@@ -1,14 +1,14 @@
-"""The score of a trained reward model as a reward: R1's helpful and safety rewards (R1v2 equations 5 and 6).
+"""Reward from a trained reward model: R1's helpful and safety rewards (R1v2 equations 5 and 6).
 
     Reward_helpful = RM_helpful(Response_A, Response_B),   Reward_safety = RM_safety(Response)
 
-Equation 5 names two responses because the model is trained on pairs; what it gives in RL is a score for each. The paper prints no
-scale. Scores of pairwise training have no zero and no unit of their own, and rule rewards lie in 0..1, so ours are squashed
-by the sigmoid into 0..1 unless told otherwise. GRPO compares within a group, where any increasing scale keeps the order; it matters
-where several rewards are added.
+Equation 5 names two responses because the model is trained on pairs; in RL it scores each response. The paper prints no scale.
+Pairwise training leaves zero and unit of the scores undefined, and rule rewards lie in 0..1, so by default a sigmoid maps our
+scores to 0..1. GRPO compares within a group, where any increasing map keeps the order; the scale matters when several rewards are
+added.
 
-A completion that lacks the part to be scored (a summary, where the thinking never ended) gets `missing_score` and is not shown
-to the model: nothing to read is the worst that can be written.
+A completion that lacks the part to score (no summary, because the thinking never ended) gets `missing_score`, and the model does
+not read it: nothing can be worse than no reply.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SQUASHES = ("sigmoid", "none")
 
 @dataclass(frozen=True)
 class ModelScoreReward:
-    """A `ModelReward`: scores `part` of each completion by the input of the stage whose role is this reward's `name`.
+    """A `ModelReward`: the reward model that is the stage's input `name` scores `part` of each completion.
 
-    `squash` is "sigmoid", or "none" for raw scores, which then need a `missing_score` of their own.
+    `squash` is "sigmoid", or "none" for raw scores, which require an explicit `missing_score`.
     """
 
     name: str
@@ -52,14 +52,14 @@ class ModelScoreReward:
         return {self.name: self.part}
 
     def with_scorers(self, scorers: Mapping[str, Scorer]) -> ModelScoreReward:
-        """The same with its model; unchanged where `scorers` has none for it."""
+        """Return this reward with its model; unchanged if `scorers` has none for it."""
         return replace(self, scorer=scorers.get(self.name, self.scorer))
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """All completions in one call of the model, each distinct text once: equal texts get equal scores."""
+        """Score all completions in one call of the model, each distinct text once, so that equal texts get equal scores."""
         if self.scorer is None:
             raise RuntimeError(f"reward {self.name} has no model: with_scorers comes first")
         parts = [part_of(completion.text, self.part) for _, completion in pairs]
@@ -78,5 +78,5 @@ class ModelScoreReward:
 
 
 def sigmoid(x: float) -> float:
-    """1 / (1 + e^-x), for any finite x without overflow."""
+    """Return 1 / (1 + e^-x) without overflow for any finite x."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -1,11 +1,11 @@
-"""A reward for some problems only: R1's second RL stage judges reasoning by rules and everything else by models.
+"""Restricts a reward to some domains: R1's second RL stage judges reasoning by rules and all other problems by reward models.
 
     Reward = Reward_reasoning + Reward_general + Reward_language,   Reward_reasoning = Reward_rule,
     Reward_general = Reward_reward_model + Reward_format                               (R1v2 equations 8 to 10)
 
-Each prompt belongs to one kind of data, named in its metadata under `DOMAIN`, "reasoning" where nothing is named. On other problems
-the reward is 0 and its judge is not asked. All completions of a group answer one problem, so this 0 is equal for all of them and
-moves no advantage; means in the logs are over all problems, those with this 0 included.
+Each prompt belongs to one domain, which its metadata name under `DOMAIN` ("reasoning" by default). On problems of other domains the
+reward is 0 and its judge is not called. All completions of a group answer the same problem, so this 0 is equal for all of them and
+changes no advantage; means in the logs are over all problems, including those with this 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from r1_lightning.types.text import (
 
 @dataclass(frozen=True)
 class OnDomain:
-    """`reward` on problems of the kinds in `domains`, 0 on all others."""
+    """`reward` on problems of the listed `domains`, 0 on all others."""
 
     reward: RewardFunction
     domains: Sequence[str]
@@ -38,7 +38,7 @@ class OnDomain:
 
     @property
     def name(self) -> str:
-        """That of the reward itself."""
+        """The name of the inner reward."""
         return self.reward.name
 
     @property
@@ -46,7 +46,7 @@ class OnDomain:
         return self.reward.part_of_model if isinstance(self.reward, ModelReward) else {}
 
     def with_scorers(self, scorers: Mapping[str, Scorer]) -> OnDomain:
-        """The same, where the inner reward asks models with those."""
+        """Return this reward with the trained models given to its inner reward."""
         if not isinstance(self.reward, ModelReward):
             return self
         return replace(self, reward=self.reward.with_scorers(scorers))
@@ -55,7 +55,7 @@ class OnDomain:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """The inner reward judges its own problems together."""
+        """Return the verdicts in order; the inner reward judges all of its problems in one call."""
         own = [pair for pair in pairs if domain_of(pair[0]) in self.domains]
         reward = self.reward
         judged = reward.judge_many(own) if isinstance(reward, BatchRewardFunction) else [reward(*pair) for pair in own]
@@ -67,5 +67,5 @@ class OnDomain:
 
 
 def domain_of(problem: Problem) -> str:
-    """The kind of data that `problem` belongs to."""
+    """Return the domain of `problem`."""
     return problem.metadata.get(DOMAIN, REASONING)

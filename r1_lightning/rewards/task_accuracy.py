@@ -1,4 +1,4 @@
-"""One accuracy reward for tasks that mix code with everything else.
+"""An accuracy reward for tasks that mix programming problems with other problems.
 
 DeepSeek-R1's RL stages mix mathematics, code, science and logic in one batch, each judged by its own rule (arXiv:2501.12948,
 section B.3.1). A problem with tests in its metadata goes to the code reward, any other to the reward for answers.
@@ -15,7 +15,7 @@ from r1_lightning.types.text import AccuracyFunction, Completion, Problem, Rewar
 
 
 class TaskAccuracy:
-    """Asks `code` about problems with tests and `other` about the rest, each about all of its own at once."""
+    """Judges problems with tests by `code` and all others by `other`, each in one call."""
 
     def __init__(self, code: RewardFunction, other: RewardFunction, name: str = "accuracy") -> None:
         self.code, self.other, self.name = code, other, name
@@ -24,7 +24,7 @@ class TaskAccuracy:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """The verdicts in order."""
+        """Return the verdicts in order."""
         is_code = [TESTS in problem.metadata for problem, _ in pairs]
         of = {
             kind: iter(judge_all(reward, [pair for pair, this in zip(pairs, is_code, strict=True) if this is kind]))
@@ -33,17 +33,17 @@ class TaskAccuracy:
         return [next(of[kind]) for kind in is_code]
 
     def leniently(self) -> TaskAccuracy:
-        """Of both what they know of a lenient form."""
+        """Return this reward with the lenient forms of both parts, if they have one."""
         return TaskAccuracy(_lenient(self.code), _lenient(self.other), self.name)
 
     def ballot(self, problem: Problem, completion: Completion) -> str | None:
-        """The ballot of `other`; programs have none (`rewards.voting`)."""
+        """Return the ballot of `other`; programs have none (`rewards.voting`)."""
         if isinstance(self.other, VotingFunction):
             return self.other.ballot(problem, completion)
         return text_ballot(completion)
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> Sequence[bool]:
-        """By `other`, or by text where it knows no equality."""
+        """Compare by `other`, or as texts if `other` defines no equality."""
         if isinstance(self.other, VotingFunction):
             return self.other.equal_many(pairs)
         return [first == second for first, second in pairs]

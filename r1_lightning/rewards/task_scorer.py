@@ -1,11 +1,11 @@
-"""Is the answer right, by the problem's own scorer? The accuracy reward for reasoning-gym's problems.
+"""The accuracy reward for reasoning-gym's problems: calls the scorer of each problem's generator.
 
-The answer is what stands in the one, closed answer block, as `AccuracyReward` has it (DeepSeek-R1, arXiv:2501.12948, section 2.2).
-Generated answers are longer than those of mathematics (seven disks of a tower take 127 lines): up to `MAX_SCORED_CHARS` are read.
-It goes to the generator's `score_answer`, in processes that can be killed (`verifiers.pool`), a whole rollout at a time.
+The answer is the content of the single closed answer block, as in `AccuracyReward` (DeepSeek-R1, arXiv:2501.12948, section 2.2).
+Answers to generated problems can be long (the tower of Hanoi with seven disks takes 127 lines): up to `MAX_SCORED_CHARS` are
+accepted. The generator's `score_answer` runs in processes that can be killed (`verifiers.pool`), a whole rollout at a time.
 
-Those scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 for a right one with words around it. R1's accuracy is
-1 or 0, so only 1.0 counts as right; with `graded` the score is passed on as it is.
+These scores are graded: a generator may give 0.01 for a wrong answer, or 0.3 for a right one with words around it. R1's accuracy is
+1 or 0, so only 1.0 counts as right; with `graded` the reward is the generator's score.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ PROGRAM = "r1_lightning.rewards.verifiers.task_worker"
 
 
 class TaskScorer:
-    """1.0 if the generator's scorer gives 1.0, else 0.0; with `graded` what it gives, in 0 .. 1.
+    """1.0 if the generator's scorer gives 1.0, else 0.0; with `graded` the scorer's score in 0 .. 1.
 
     Args:
         name: the name of its metric.
-        graded: whether parts of a score count.
-        workers, cpu_limit_s, memory_limit_mb: of the `VerifierPool`, which starts when the first answer needs it.
-        form: of the completions, which says where the answer stands (`text.reasoning_format.FORMS`).
+        graded: whether scores between 0 and 1 count.
+        workers, cpu_limit_s, memory_limit_mb: settings of the `VerifierPool`, which starts when the first answer needs it.
+        form: the completions' format, which says where the answer is (`text.reasoning_format.FORMS`).
 
     Raises:
         InvalidInput: when judging, a problem that does not come from `ReasoningGymTask`.
@@ -59,7 +59,7 @@ class TaskScorer:
         return self.judge_many([(problem, completion)])[0]
 
     def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-        """The verdicts in order; all answers are given to all of the pool's processes together."""
+        """Return the verdicts in order; the answers are distributed over all of the pool's processes."""
         recipes = [_recipe(problem) for problem, _ in pairs]
         given = [final_answer(completion.text, self.form, MAX_SCORED_CHARS) for _, completion in pairs]
         answered = [row for row, answer in enumerate(given) if answer is not None]
@@ -68,7 +68,7 @@ class TaskScorer:
         return [self._verdict(judged.get(row)) for row in range(len(pairs))]
 
     def close(self) -> None:
-        """End the processes; they would also end with this one."""
+        """Kill the pool's processes; they would also end with this process."""
         self.pool.close()
 
     def _verdict(self, scored: PoolVerdict | None) -> Verdict:

@@ -1,12 +1,12 @@
-"""Which answer do the samples of a problem agree on, and is it right? The vote of cons@k (DeepSeek-R1, arXiv:2501.12948, D.1).
+"""The majority vote of cons@k: which answer most samples of a problem give, and whether it is right (arXiv:2501.12948, D.1).
 
-Equal is what the accuracy reward holds to be equal (`types.text.VotingFunction`), as in pass@1: the right samples of a problem are
-one class, because all of them equal the reference; wrong ones are sorted into classes by that same equality. A reward that scores
-without an equality votes by text. Programs have no vote: two are equal if they print the same, which their texts do not say.
+Votes use the equality of the accuracy reward (`types.text.VotingFunction`), as pass@1 does: all right samples of a problem are
+one class, because they equal the reference; the same equality groups wrong samples into classes. With a reward that defines no
+equality, answers vote by text. Programs do not vote: two are equal if they print the same, which their texts do not show.
 
-Comparing formulas costs, so it is done only where it can change the vote, and equal texts are one from the start: a problem without
-a right sample is lost at once, one whose right samples outnumber all others is won. Of what remains, `MAX_CLASSES` of the most
-frequent wrong texts are compared with the rest; a rarer one is a class of its own.
+Comparing formulas is expensive, so it is done only if it can change the vote, and equal texts are merged first. A problem without a
+right sample is lost at once; one whose right samples outnumber all others is won. For the remaining problems the `MAX_CLASSES` most
+frequent wrong texts are compared with the rest; every rarer text is a class of its own.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from r1_lightning.text.answers import answer_key, lenient_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.types.text import Completion, Problem, RewardFunction, VotingFunction
 
-MAX_CLASSES = 8  # of wrong answers to one problem, that gather votes: at most 8 * 63 comparisons for 64 samples
+MAX_CLASSES = 8  # compared wrong answers per problem: at most 8 * 63 comparisons for 64 samples
 
 
 @dataclass(slots=True)
 class _Class:
-    """Votes for one answer: how many, the first sample that gave it, and how it is written."""
+    """The votes for one answer: their count, the first sample that gave it, and its text."""
 
     text: str
     first: int
     votes: int = 0
 
     def beats(self, other: _Class) -> bool:
-        """More votes, or as many and the first of them earlier."""
+        """True if this class has more votes, or as many and an earlier first vote."""
         return (self.votes, -self.first) > (other.votes, -other.first)
 
 
 @dataclass(slots=True)
 class _Count:
-    """The votes of one problem: those for the reference, and the wrong answers that may still gain, most frequent first."""
+    """The votes of one problem: those for the reference, and the wrong answers that may still win, most frequent first."""
 
     right: _Class
     wrong: list[_Class] = field(default_factory=list)
 
     def outcome(self) -> bool | None:
-        """Whether the right answer wins; None where that depends on which wrong answers are equal."""
+        """True if the right answer wins; None if that depends on which wrong answers are equal."""
         if not self.right.votes or any(answer.beats(self.right) for answer in self.wrong):
             return False
         if not self.wrong:
@@ -58,10 +58,10 @@ def majorities_right(
     completions: Sequence[Sequence[Completion]],
     right: Sequence[Sequence[bool]],
 ) -> list[bool | None]:
-    """Whether the majority vote on each problem is right; None for a program, on which no vote is defined.
+    """Return for each problem whether its majority vote is right; None for programming problems, which have no vote.
 
-    `right[p][k]`: whether sample k of problem p is right, in any form. No usable vote is never right; of classes of one size the
-    one that was voted for first wins.
+    `right[p][k]` is True if sample k of problem p is right, in any format. Without a usable vote the result is False; of equally
+    large classes the one with the first vote wins.
     """
     rows = [row for row, problem in enumerate(problems) if TESTS not in problem.metadata]
     outcomes: list[bool | None] = [None] * len(problems)
@@ -81,7 +81,7 @@ def majorities_right(
 
 
 def text_ballot(completion: Completion) -> str | None:
-    """The ballot of a reward that knows no equality: the answer at the end, in one spelling of numbers and of spaces."""
+    """Return the ballot for a reward without an equality: the answer at the end, with canonical numbers and spaces."""
     return answer_key(lenient_answer(completion.text))
 
 
@@ -105,7 +105,7 @@ def _count(reward: VotingFunction, problem: Problem, samples: Sequence[Completio
 
 
 def _gather(reward: VotingFunction, counts: Sequence[_Count]) -> None:
-    """Of each count, the most frequent wrong answer takes the votes of all that equal it, and leaves if it still does not win."""
+    """For each count, merge into the most frequent wrong answer all equal ones, and drop it if it still does not win."""
     pairs = [(answer.text, count.wrong[0].text) for count in counts for answer in count.wrong[1:]]
     equal = iter(reward.equal_many(pairs))
     for count in counts:

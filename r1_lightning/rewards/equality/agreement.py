@@ -1,12 +1,13 @@
-r"""Do two formulas have the same values? By values at points, to every digit that is written in them.
+r"""Decides whether two formulas are equal by comparing their values at points, to the precision of all digits in them.
 
-Expressions that are analytic and agree at points that nobody chose for them are equal; simplifying their difference would say the
-same at a hundred times the cost, or never. Three decisions:
+Analytic expressions that agree at generic points are equal; simplifying their difference gives the same result at a hundred times
+the cost, or never ends. Three decisions:
 
-- A point counts only where both values are real, as books mean it: \ln a+\ln b is \ln ab, \frac1{\sqrt n} is \sqrt{\frac1n}. But
-  where the *reference* has branches (|x-5|, \max(x,10)), it is meant everywhere, and a formula without a value at a point differs.
-- Where a formula has branches, points lie on both sides of every number in it, of their quotients and sums, and far out.
-- Formulas that are real nowhere are compared at whole numbers ((-1)^n), and then as complex numbers.
+- A point counts only if both values are real, as in textbooks: \ln a+\ln b equals \ln ab, \frac1{\sqrt n} equals \sqrt{\frac1n}.
+  But a *reference* with branches (|x-5|, \max(x,10)) is meant everywhere, and a formula without a value at a point differs from
+  it.
+- For a formula with branches there are points on both sides of every number in it, of their quotients and sums, and far out.
+- Formulas that are real nowhere are compared at integers ((-1)^n), and then as complex numbers.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import sympy
 from r1_lightning.rewards.equality.real_values import BRANCHING, MAX_DIGITS, NoValue, digits_needed, value_at
 
 ENOUGH = 6  # points at which analytic formulas are compared
-TRIED = 36  # points that are tried for them, because a value may not be real
-LEAST = 3  # fewer say nothing
+TRIED = 36  # candidate points, because a value may not be real
+LEAST = 3  # fewer points do not decide
 MAX_BRANCH_POINTS = 120
 MAX_SYMBOLS = 12
-_ROUNDING = 20  # of the digits of a value: what computing it may lose
+_ROUNDING = 20  # digits of a value that computing it may lose
 _SCALES = (
     "1",
     "1",
@@ -41,13 +42,13 @@ _SCALES = (
     "1/4",
     "2000",
 )  # a root or logarithm may begin anywhere
-_BESIDE = sympy.Rational(2137, 10_000)  # how far from a border a point lies
+_BESIDE = sympy.Rational(2137, 10_000)  # distance of a point from a border
 
 Points = Sequence[dict[Any, Any]]
 
 
 def agree_at_points(given: Any, reference: Any) -> bool | None:
-    """Whether two sympy expressions have the same, finite values; None where they are no expressions of numbers."""
+    """True if two sympy expressions have the same finite values; None if they are not numeric expressions."""
     if not (isinstance(given, sympy.Expr) and isinstance(reference, sympy.Expr)):
         return None
     if given == reference:
@@ -65,7 +66,7 @@ def agree_at_points(given: Any, reference: Any) -> bool | None:
 
 
 def _agree(given: Any, reference: Any, points: Points, digits: int, is_complex: bool = False) -> bool | None:
-    """Whether they agree wherever both have a value; None where they have one at too few points."""
+    """True if they agree wherever both have a value; None if both have values at too few points."""
     has_branches = branches(reference)
     enough = len(points) if has_borders(given) or has_borders(reference) else ENOUGH
     compared = 0
@@ -85,23 +86,23 @@ def _agree(given: Any, reference: Any, points: Points, digits: int, is_complex: 
 
 
 def symbols_of(*formulas: Any) -> list[Any]:
-    """The symbols of all `formulas`, in one order."""
+    """Return the symbols of all `formulas`, sorted."""
     return sorted(set().union(*(formula.free_symbols for formula in formulas)), key=str)
 
 
 def branches(formula: Any) -> bool:
-    """Whether `formula` is made of pieces: then it may agree with another on some of them only."""
+    """True if `formula` is piecewise: it may then agree with another on some pieces only."""
     return any(type(part).__name__ in BRANCHING for part in sympy.preorder_traversal(formula))
 
 
 def has_borders(formula: Any) -> bool:
-    r"""Whether `formula` may change at some number: it has branches, or roots (\sqrt{(x-5)^2} is |x-5|)."""
+    r"""True if `formula` may change its form at some number: it has branches, or roots (\sqrt{(x-5)^2} is |x-5|)."""
     roots = (part for part in formula.atoms(sympy.Pow) if part.exp.is_Rational and not part.exp.is_Integer)
     return branches(formula) or any(part.base.free_symbols for part in roots)
 
 
 def points_for(*formulas: Any) -> Points:
-    """Points that nobody chose for `formulas`; where one of them has branches, also on both sides of each border."""
+    """Return generic points for `formulas`; if one of them has branches, also points on both sides of each border."""
     symbols = symbols_of(*formulas)
     if not symbols:
         return [{}]
@@ -116,7 +117,7 @@ def points_for(*formulas: Any) -> Points:
 
 
 def whole_points(symbols: Sequence[Any]) -> Points:
-    """Small whole numbers, for formulas that are real nowhere else."""
+    """Return small integers as points, for formulas that are real nowhere else."""
     return [{symbol: sympy.Integer(1 + (start + 3 * n) % 8) for n, symbol in enumerate(symbols)} for start in range(8)]
 
 
@@ -131,7 +132,7 @@ def _sides_of_borders(formulas: Sequence[Any]) -> list[Any]:
 
 @lru_cache(maxsize=4096)
 def _coordinate(symbol: str, number: int) -> Any:
-    """A fraction of the number-th scale, positive, positive, then of either sign, that depends on the symbol's name alone."""
+    """Return a fraction of the number-th scale that depends on the symbol's name alone: positive twice, then of either sign."""
     digest = _digest(f"{symbol}/{number}")
     turn = (number + number // len(_SCALES)) % 3  # so that each scale has each sign
     sign = 1 if number < 2 or turn == 1 else -1 if turn == 2 else (-1) ** (digest // 9973)
@@ -147,7 +148,7 @@ def _digest(text: str) -> int:
 
 
 def value_or_none(formula: Any, point: dict[Any, Any], digits: int, is_complex: bool = False) -> Any:
-    """The value as an mpmath number, or None where there is none."""
+    """Return the value as an mpmath number, or None if there is none."""
     try:
         return value_at(formula, point, digits, is_complex)
     except NoValue:
@@ -155,7 +156,7 @@ def value_or_none(formula: Any, point: dict[Any, Any], digits: int, is_complex: 
 
 
 def close(first: Any, second: Any, digits: int) -> bool:
-    """Whether two mpmath values are the same to all digits but those that computing them may lose."""
+    """True if two mpmath values agree in all digits except those that computing them may lose."""
     with mpmath.workdps(digits):
         size = max(abs(first), abs(second), 1)
         return bool(abs(first - second) <= size * mpmath.mpf(10) ** (_ROUNDING - digits))

@@ -1,14 +1,13 @@
-"""Is what a program printed or returned what was expected? Plain comparison of data, outside of the sandbox.
+"""Compares a program's output or return value with the expected one, outside the sandbox.
 
-What is compared was written by a hostile process: it is text, and is at most parsed as JSON. Conventions, where papers print
-none:
+A hostile process wrote the data: they are text, and at most parsed as JSON. The papers print no rules; ours:
 
-- **Printed** (stdin tests): white space at the ends, at the ends of lines and between tokens does not count, line breaks do. A
-  token equals another as text, or as a number (1.0 is 1). This is LiveCodeBench's rule and the next one.
-- **Numbers**: equal, or, where the expected one is written with a decimal point or exponent, within a relative 1e-6. Whole
-  numbers are compared exactly whatever their length. true is not 1, and NaN equals nothing, itself included.
-- **Returned** (call tests): equal as JSON. So a tuple is a list, and a dictionary's keys are text; a set is no JSON and is
-  wrong.
+- **Printed output** (stdin tests): white space at both ends, at line ends and between tokens is ignored, line breaks are not. Two
+  tokens are equal as text, or as numbers (1.0 is 1). This rule and the next are LiveCodeBench's.
+- **Numbers**: equal, or, if the expected one has a decimal point or exponent, within a relative 1e-6. Integers are compared
+  exactly, whatever their length. true is not 1, and NaN equals nothing, not even itself.
+- **Return values** (call tests): equal as JSON. So a tuple equals a list, and a dictionary's keys are text; a set is not JSON and
+  counts as wrong.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from typing import Any
 
 RELATIVE_TOLERANCE = 1e-6  # LiveCodeBench's comparison of floats
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_MOST_CHARS = 5_000  # of a token read as a number; longer ones are compared as text
+_MOST_CHARS = 5_000  # of a token that is parsed as a number; longer ones are compared as text
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Line by line, token by token."""
+    """True if both outputs are equal line by line, token by token."""
     ours, theirs = _lines(printed), _lines(expected)
     if len(ours) != len(theirs):
         return False
@@ -35,7 +34,7 @@ def same_output(printed: str, expected: str) -> bool:
 
 
 def same_result(report: str, expected: str) -> bool | None:
-    """Whether the "result" in `report` equals the JSON value `expected`; None where `report` holds no result."""
+    """True if the "result" in `report` equals the JSON value `expected`; None if `report` has no result."""
     try:
         parsed = json.loads(report)
         if not isinstance(parsed, dict) or "result" not in parsed:
@@ -46,7 +45,7 @@ def same_result(report: str, expected: str) -> bool | None:
 
 
 def same_value(value: Any, expected: Any) -> bool:
-    """Whether two values out of JSON are equal; the tolerance is that of `expected`. `RecursionError` for absurd depth."""
+    """True if two JSON values are equal, with the tolerance of `expected`. Raises `RecursionError` for extreme nesting."""
     if isinstance(value, bool) or isinstance(expected, bool):
         return value is expected
     if isinstance(expected, float) and isinstance(value, (int, float)):
@@ -65,7 +64,7 @@ def _close(value: float, expected: float) -> bool:
         return True
     try:
         return math.isfinite(expected) and abs(value - expected) <= RELATIVE_TOLERANCE * abs(expected)
-    except OverflowError:  # a whole number too large for a float is not near any
+    except OverflowError:  # an integer too large for a float is near none
         return False
 
 

@@ -1,8 +1,7 @@
-r"""Answers that take several lines or a word of their own: matrices, systems, definitions by cases, congruences.
+r"""Parses answers with a layout or keyword of their own: matrices, systems, definitions by cases, congruences.
 
-They are taken apart here; `rewards.equality.structure` compares the parts. A matrix has rows and columns in order; the cases of a
-definition and the equations of a system have none. A congruence is a name, residues and a modulus: x\equiv 10\pmod 7 is x\equiv
-3\pmod 7.
+`rewards.equality.structure` compares the parsed cells. A matrix has ordered rows and columns; the cases of a definition and the
+equations of a system have no order. A congruence is a name, residues and a modulus: x\equiv 10\pmod 7 equals x\equiv 3\pmod 7.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _CONGRUENCE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """`rows` of cells as written, each times `factor` ("" is 1); `kind`: "matrix", "determinant" or "cases"."""
+    """A parsed layout: `rows` of cells as written, a common `factor` ("" is 1), and a `kind`: "matrix", "determinant", "cases"."""
 
     kind: str
     factor: str
@@ -34,7 +33,7 @@ class Grid:
 
 
 def read_grid(text: str) -> Grid | None:
-    r"""The matrix, determinant, system or cases that `text` is; None for anything else."""
+    r"""Parse a matrix, determinant, system or cases; None for anything else."""
     match = _GRID.fullmatch(text.strip())
     if match is None:
         return None
@@ -49,7 +48,7 @@ def read_grid(text: str) -> Grid | None:
 
 
 def as_system(text: str) -> str:
-    r"""The equations of a system side by side, as x=2,y=1; any other text as it is."""
+    r"""Rewrite a system of equations as x=2,y=1; return any other text unchanged."""
     grid = read_grid(text)
     if grid is None or grid.kind != "cases" or any(len(row) != 1 for row in grid.rows) or grid.factor:
         return text
@@ -57,7 +56,7 @@ def as_system(text: str) -> str:
 
 
 def as_named(text: str) -> str:
-    """`(a,b)=(1,2)` as a=1, b=2; any other text as it is."""
+    """Rewrite `(a,b)=(1,2)` as a=1, b=2; return any other text unchanged."""
     left, sign, right = text.partition("=")
     names, values = split_list(left.strip()), split_list(right.strip())
     if not sign or names.brackets != "()" or values.brackets != "()" or len(names.items) != len(values.items):
@@ -68,7 +67,7 @@ def as_named(text: str) -> str:
 
 
 def read_congruence(text: str) -> tuple[str, tuple[int, ...], int] | None:
-    """Name ("" for none), sorted residues, modulus; None for anything else."""
+    """Parse a congruence into name ("" for none), sorted residues, modulus; None for anything else."""
     match = _CONGRUENCE.fullmatch(text.strip())
     if match is None:
         return None

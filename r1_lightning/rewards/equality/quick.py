@@ -48,14 +48,14 @@ _DAY_AND_MONTH = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Whether the answers are the same, and why, in a few words for people."""
+    """True if the answers are the same, and the reason in a few words for people."""
 
     same: bool
     why: str
 
 
 def quick_comparison(given: str, reference: str) -> Comparison | None:
-    """What text and exact fractions alone can decide; None where algebra is needed. Never raises, never hangs."""
+    """Compare by text and exact fractions alone; None if algebra is needed. Never raises, never hangs."""
     if max(len(given), len(reference)) > MAX_ANSWER_CHARS:
         return Comparison(False, "too long")
     plain, wanted = plain_math(given), plain_math(reference)
@@ -68,7 +68,7 @@ def quick_comparison(given: str, reference: str) -> Comparison | None:
 
 
 def quickly(given: str, reference: str) -> Comparison | None:
-    """As `quick_comparison`, of texts in plain spelling that are not dangerous."""
+    """Compare as `quick_comparison`, but texts must be in plain spelling and have passed `danger`."""
     if not given or not reference:
         return Comparison(False, "nothing is written")
     if _alike(given, reference):
@@ -95,14 +95,14 @@ def quickly(given: str, reference: str) -> Comparison | None:
 
 
 def _alike(given: str, reference: str) -> bool:
-    """Whether both are written alike but for braces and spaces that LaTeX allows to leave out."""
+    """True if both are written alike, except for braces and spaces that are optional in LaTeX."""
     if not re.search(r"\w", given) and given not in (r"\{\}", "∅"):
         return False
     return given == reference or (spelled(given) == spelled(reference) and is_balanced(given))
 
 
 def without_name(given: str, reference: str) -> tuple[str, str]:
-    """`x = 5` and `5` are the same answer to a question for x; a name on both sides stays."""
+    """Remove a name that only one side has: `x = 5` and `5` are the same answer; names on both sides stay."""
     theirs, ours = labelled(given), labelled(reference)
     if theirs and not ours and not theirs.between and not has_relation(reference + theirs.value):
         return theirs.value, reference
@@ -132,7 +132,7 @@ def _clock(text: str) -> str:
 
 
 def is_words(text: str) -> bool:
-    """Whether `text` holds a word: three letters in a row that are no LaTeX command, or a Chinese character."""
+    """True if `text` contains a word: three letters in a row outside LaTeX commands, or a Chinese character."""
     if _ROMAN.fullmatch(text):
         return True
     return parse_quantity(text) is None and labelled(text) is None and _WORD.search(_NO_WORD.sub(" ", text)) is not None

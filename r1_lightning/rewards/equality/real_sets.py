@@ -1,8 +1,8 @@
-r"""Sets of real numbers as they are written: intervals, unions, inequalities that are solved for their name.
+r"""Parses and compares sets of real numbers: intervals, unions, and inequalities that are solved for their variable.
 
-`x<-2 \text{ or } x>2` and `(-\infty,-2)\cup(2,\infty)` are one set. It is kept as pieces in order, joined where they touch, each
-with its borders as formulas; two sets are the same if their pieces are. An inequality counts as a set only where its name stands
-alone (`2x>4` is not yet x>2): what is not worked out is `rewards.equality.relations`' business.
+`x<-2 \text{ or } x>2` and `(-\infty,-2)\cup(2,\infty)` are the same set. A set is stored as ordered pieces, merged where they
+touch, with formulas as borders; two sets are equal if their pieces are. An inequality counts as a set only if its variable stands
+alone (`2x>4` is not yet x>2); `rewards.equality.relations` compares unsolved ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from r1_lightning.rewards.equality.agreement import agree_at_points, value_or_no
 from r1_lightning.rewards.equality.formulas import read_formula
 
 MAX_PIECES = 20
-_DIGITS = 60  # by which borders are put in order; whether they are the same says `agree_at_points`
+_DIGITS = 60  # precision for sorting borders; `agree_at_points` decides whether two are equal
 _SIGN = re.compile(r"<=|>=|<|>|\\(?:le|ge|lt|gt|ne)(?![a-zA-Z])|(?<![<>])=")
 _TURN = {"<": (False, "<"), r"\lt": (False, "<"), "<=": (True, "<"), r"\le": (True, "<"), ">": (False, ">"), r"\gt": (False, ">"),
          ">=": (True, ">"), r"\ge": (True, ">"), "=": (True, "="), r"\ne": (True, "ne")}  # fmt: skip
@@ -40,7 +40,7 @@ _EXCLUDED = re.compile(r"(?P<name>.+?)\\ne(?![a-zA-Z])(?P<values>[^<>=]*,[^<>=]*
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The numbers from `low` to `high`, sympy expressions with values `from_` and `to`; `has_low`: whether `low` belongs to it."""
+    """The interval from `low` to `high`, sympy expressions with values `from_` and `to`; `has_low` is True if `low` is included."""
 
     low: Any
     has_low: bool
@@ -52,19 +52,19 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class RealSet:
-    """`pieces` in order, none of which touches another; `name` is the variable that an inequality is about, "" for none."""
+    """A set as ordered, disjoint `pieces` that do not touch; `name` is the variable of an inequality, "" for none."""
 
     pieces: tuple[Piece, ...]
     name: str = ""
 
 
 def looks_like_set(text: str) -> bool:
-    """Whether `text` has a sign that only sets and inequalities have. (1,2) and [1,2] may be other things."""
+    """True if `text` has a sign that occurs only in sets and inequalities; (1,2) and [1,2] may mean something else."""
     return _LOOKS_LIKE_SET.search(text) is not None and text.strip().lstrip("+-") != r"\infty"
 
 
 def same_set(given: RealSet, reference: RealSet) -> bool:
-    """The same numbers; of two different names the sets are different, too."""
+    """True if both sets have the same numbers and do not have different variable names."""
     if given.name and reference.name and given.name != reference.name:
         return False
     pairs = list(zip(given.pieces, reference.pieces, strict=False))
@@ -81,7 +81,7 @@ def _same_border(given: Any, reference: Any) -> bool:
 
 
 def read_set(text: str) -> RealSet | None:
-    """The set that `text`, in plain spelling, writes; None where it is no set, or one that is not solved for its name."""
+    """Parse `text`, in plain spelling, as a set; None if it is not one, or an inequality not solved for its variable."""
     name = ""
     if match := _BUILDER.fullmatch(text) or _MEMBER.fullmatch(text):
         name, text = match[1], match[2]
@@ -100,7 +100,7 @@ def read_set(text: str) -> RealSet | None:
 
 
 def _read_commas(text: str) -> RealSet | None:
-    """Inequalities beside each other: both where they can hold together, else either."""
+    """Combine comma-separated inequalities: their intersection if that is not empty, else their union."""
     sets = [_read_both(part) for part in _cut(text, re.compile("[,;，]"))]
     found, *others = sets
     for other in others:
@@ -151,7 +151,7 @@ def _read_atom(text: str) -> RealSet | None:
 
 
 def _read_chain(text: str) -> RealSet | None:
-    """`1 < x <= 2`: one name alone between numbers."""
+    """Parse `1 < x <= 2`: one variable alone between numbers."""
     signs, sides = _SIGN.findall(text), [side.strip() for side in _SIGN.split(text)]
     names = {re.sub(r"[\s{}]", "", side) for side in sides if _NAME.fullmatch(side) and side not in ("e", "i", r"\pi")}
     if len(names) != 1 or len(signs) > 2:
@@ -179,7 +179,7 @@ def _beyond(number: Any, closed: bool, turn: str) -> tuple[Piece, ...]:
 
 
 def _number(text: str) -> Any:
-    """A constant, or an infinity; None for anything else."""
+    """Parse a constant or an infinity; None for anything else."""
     formula = read_formula(text.strip().removeprefix("+")) if text.strip() else None
     if not isinstance(formula, sympy.Expr) or formula.free_symbols or formula.has(sympy.I):
         return None
@@ -187,7 +187,7 @@ def _number(text: str) -> Any:
 
 
 def _piece(low: Any, has_low: bool, high: Any, has_high: bool) -> tuple[Piece, ...]:
-    """One piece, or none where it is empty."""
+    """Return one piece, or none if it is empty."""
     from_, to = _value(low), _value(high)
     if from_ > to or (from_ == to and not (has_low and has_high)):
         return ()
@@ -201,7 +201,7 @@ def _value(number: Any) -> Any:
 
 
 def _cut(text: str, where: re.Pattern[str]) -> list[str]:
-    """`text` cut at the matches of `where` that no bracket holds."""
+    """Split `text` at the matches of `where` outside brackets."""
     parts, start = [], 0
     for match in where.finditer(text):
         before = text[: match.start()]

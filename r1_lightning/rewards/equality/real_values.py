@@ -1,11 +1,12 @@
-r"""The value of a formula at a point, to as many digits as the formula itself needs: sympy trees walked with mpmath.
+r"""Evaluates a sympy expression at a point with mpmath, to as many digits as the expression needs.
 
-Written mathematics is about real numbers, so this is a calculator of reals: a root of even degree or a logarithm of a negative
-number has no value here (`NoValue`), and a root of odd degree of one is real, as in \sqrt[3]{-8} = -2. With `is_complex` it
-follows the principal branches instead, for formulas that speak of i.
+Written mathematics is mostly about real numbers, so the calculator is real: an even root or a logarithm of a negative number has no
+value (`NoValue`), and an odd root of a negative number is real, as in \sqrt[3]{-8} = -2. With `is_complex` it uses the principal
+branches instead, for formulas with i.
 
-`digits_needed` bounds what could hide behind rounding: 2^{100} and 2^{100}-1 agree to 30 digits, so a formula with such a power
-is computed to 30 digits more. Undefined functions and derivatives are names here: f(x) has no value, but it is itself.
+`digits_needed` makes sure that rounding hides no difference: 2^{100} and 2^{100}-1 agree to 30 digits, so a formula with such a
+power is computed with 30 more digits. Undefined functions and derivatives are treated as names: f(x) has no value, but equals
+itself.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any
 import mpmath
 import sympy
 
-SPARE_DIGITS = 60  # beyond what the powers of a formula take
-MAX_DIGITS = 20_000  # more than this is not computed: such formulas are the same only where they are written alike
+SPARE_DIGITS = 60  # in addition to the digits of a formula's powers
+MAX_DIGITS = 20_000  # formulas that need more are not computed, and equal only if they are written alike
 MAX_TERMS = 500  # of a sum
-_LOST_DIGITS = 15  # that a sum may lose without being computed again
-_SYMBOL_DIGITS = 4  # before the point, of a coordinate
+_LOST_DIGITS = 15  # digits that a sum may lose before it is recomputed with more
+_SYMBOL_DIGITS = 4  # of a coordinate, before the decimal point
 _NAMES = [
     "sin",
     "cos",
@@ -67,13 +68,13 @@ class NoValue(ArithmeticError):
 
 
 def as_names(formula: Any) -> Any:
-    """`formula` with each derivative and each applied undefined function as one symbol, named as it is written."""
+    """Replace each derivative and each applied undefined function in `formula` by one symbol, named as it is written."""
     opaque = formula.atoms(sympy.Derivative, sympy.core.function.AppliedUndef)
     return formula.xreplace({part: sympy.Symbol(f"<{sympy.srepr(part)}>") for part in opaque})
 
 
 def digits_needed(*formulas: Any) -> int:
-    """To how many digits `formulas` have to be computed so that nothing that is written in them is lost by rounding."""
+    """Return the number of digits at which rounding loses nothing that is written in `formulas`."""
     digits = float(SPARE_DIGITS)
     for formula in formulas:
         for part in sympy.preorder_traversal(formula):
@@ -87,14 +88,14 @@ def digits_needed(*formulas: Any) -> int:
 
 
 def _size(base: Any) -> float:
-    """Digits of a number above and below the point, roughly; of a symbol those of a coordinate."""
+    """Estimate the digits of a number before and after the point; for a symbol those of a coordinate."""
     if base.is_Rational:
         return math.log10(abs(base.p) + 1) + math.log10(base.q)
     return float(_SYMBOL_DIGITS)
 
 
 def value_at(formula: Any, point: Mapping[Any, Any], digits: int, is_complex: bool = False) -> Any:
-    """The value as an mpmath number. Raises `NoValue` where there is none."""
+    """Return the value as an mpmath number. Raises `NoValue` if there is none."""
     calculator = _Calculator(point, is_complex)
     value = calculator.calculated(formula, digits)
     if calculator.largest <= mpmath.mpf(10) ** _LOST_DIGITS:
@@ -102,15 +103,15 @@ def value_at(formula: Any, point: Mapping[Any, Any], digits: int, is_complex: bo
     lost = int(mpmath.log10(calculator.largest))
     if lost > MAX_DIGITS:
         raise NoValue("a sum of numbers that are too large")
-    return calculator.calculated(formula, digits + lost)  # cosh^2 x - sinh^2 x is 1 for large x as well
+    return calculator.calculated(formula, digits + lost)  # because cosh^2 x - sinh^2 x is 1 for large x, too
 
 
 class _Calculator:
-    """One walk through a tree, at one point."""
+    """Evaluates one expression tree at one point."""
 
     def __init__(self, point: Mapping[Any, Any], is_complex: bool) -> None:
         self.point, self.is_complex = point, is_complex
-        self.largest = mpmath.mpf(1)  # of the terms of all sums: so many digits a sum may lose
+        self.largest = mpmath.mpf(1)  # the largest term of all sums, which bounds the digits that a sum may lose
 
     def calculated(self, formula: Any, digits: int) -> Any:
         with mpmath.workdps(digits):
@@ -145,7 +146,7 @@ class _Calculator:
         return self._function(part)
 
     def _in_turn(self, part: Any) -> Any:
-        """A sum or product over whole numbers, term by term."""
+        """Evaluate a sum or product over integers, term by term."""
         name, first, last = part.limits[0]
         start, end = self.value(first), self.value(last)
         if not (mpmath.isint(start) and mpmath.isint(end)) or not -1 <= end - start < MAX_TERMS:

@@ -1,9 +1,9 @@
-r"""Equations and inequalities that are not solved: the same if one is a multiple of the other.
+r"""Compares unsolved equations and inequalities: they are the same if one is a multiple of the other.
 
-`20x+10=0` is `2x+1=0`, and `3x+2y=6` is `\frac x2+\frac y3=1`: right side taken from left, one is a constant times the other at
-points that nobody chose. An inequality may be multiplied by a positive constant only, after all signs point to the left. A
-relation between numbers (`2^3=8`) has nothing to multiply: every true one says the same, so it is the same only where both sides
-are written alike.
+`20x+10=0` equals `2x+1=0`, and `3x+2y=6` equals `\frac x2+\frac y3=1`: with the right side subtracted from the left, one is a
+constant times the other at generic points. Inequalities are first turned so that their signs point to the left; the constant must
+then be positive. A relation between numbers (`2^3=8`) has nothing to multiply, and all true ones would be equal; so two such
+relations are the same only if both sides are written alike.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SAME = {r"\lt": "<", "<=": r"\le"}
 
 
 def same_relation(given: str, reference: str) -> bool:
-    """Whether two relations, in plain spelling, say the same; of a chain (a<b<c) each link, in order."""
+    """True if two relations, in plain spelling, are the same; chains (a<b<c) are compared link by link, in order."""
     links = [_links(text) for text in (given, reference)]
     if not links[1] or len(links[0]) != len(links[1]):
         return False
@@ -41,7 +41,7 @@ def same_relation(given: str, reference: str) -> bool:
 
 
 def _links(text: str) -> list[str]:
-    """`a<b<c` as a<b and b<c; from the other end where all signs point to the right."""
+    """Split `a<b<c` into a<b and b<c; in reverse order if all signs point to the right."""
     signs, sides = _SIGN.findall(text), _SIGN.split(text)
     if len(signs) > 1 and all(sign in _LEFT for sign in signs):
         signs, sides = [_LEFT[sign] for sign in reversed(signs)], sides[::-1]
@@ -59,7 +59,7 @@ def _same_link(given: str, reference: str) -> bool:
 
 
 def _difference(text: str) -> tuple[str, Any, list[str]] | None:
-    """The sign of a relation that points to the left, its left side less its right one, and both as written."""
+    """Return the relation's sign, turned to the left, its left side minus its right one, and both sides as written."""
     signs, sides = _SIGN.findall(text), [side.strip() for side in _SIGN.split(text)]
     if len(signs) != 1:
         return None
@@ -78,7 +78,7 @@ def _alike(given: list[str], reference: list[str], symmetric: bool) -> bool:
 
 
 def _is_multiple(given: Any, reference: Any, positive: bool) -> bool:
-    """Whether `given` is a constant, not nothing, times `reference`, at points where both are real and not both nothing."""
+    """True if `given` is a non-zero constant times `reference` at points where both are real and not both zero."""
     digits = digits_needed(given, reference)
     if digits > MAX_DIGITS or symbols_of(given) != symbols_of(reference):
         return False

@@ -1,11 +1,12 @@
-r"""How an answer is made up: lists, points, sets, matrices, equations, down to formulas, each compared in its own way.
+r"""Compares answers by structure: lists, points, sets, matrices, equations, down to formulas, each by its own rule.
 
-A list without brackets is a list of solutions: order is free, but 1,1,2 is not 1,2. In a set, twice is once. A point and an
-interval have an order and brackets. An equation that names its value (x=5, f(1)=2) is that name and that value: a reference that
-is solved wants a solved answer, so that 2x=10 is not x=5, and any other equation goes to `rewards.equality.relations`.
+A list without brackets is a list of solutions: order does not matter, but 1,1,2 is not 1,2. In a set repetition does not matter.
+In a point and an interval order and brackets matter. An equation that names its value (x=5, f(1)=2) is compared as a name and a
+value: a solved reference requires a solved answer, so 2x=10 is not x=5. `rewards.equality.relations` compares all other
+equations.
 
-`compare` takes any two texts; the others take text in plain spelling that `text.math_text.danger` let through; call them where
-they can be killed.
+`compare` takes any two texts; the other functions take text in plain spelling that passed `text.math_text.danger`. Call them in a
+process that can be killed.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ _BARE_DIGITS = re.compile(r"[+-]?[0-9A-F]+(?:\.[0-9A-F]+)?")
 
 
 def compare(given: str, reference: str) -> Comparison:
-    """Whether `given` says the same as `reference`. Costs what sympy costs; may raise what sympy raises."""
+    """Compare `given` with `reference`. May take as long as sympy takes, and raise what sympy raises."""
     quick = quick_comparison(given, reference)
     return quick if quick is not None else by_structure(plain_math(given), plain_math(reference))
 
 
 def by_structure(given: str, reference: str, depth: int = 0) -> Comparison:
-    """Whether they are the same, and by what kind of comparison; `depth` counts lists around them."""
+    """Compare two answers, and name the kind of comparison; `depth` counts the lists around them."""
     given, reference = without_name(given, reference)
     (given, theirs_unit), (reference, our_unit) = split_unit(given), split_unit(reference)
     if theirs_unit and our_unit and theirs_unit != our_unit:
@@ -63,7 +64,7 @@ def by_structure(given: str, reference: str, depth: int = 0) -> Comparison:
 
 
 def _same_based(given: str, reference: str) -> bool | None:
-    """Numbers with a base: digits and base count. Without one, digits are taken to be in the reference's base."""
+    """Compare numbers with a base by digits and base; an answer without a base is read in the reference's base."""
     ours, theirs = _BASED.fullmatch(reference), _BASED.fullmatch(given)
     if theirs and not ours:
         return _digits(theirs[1]) == _digits(reference) and (theirs[2] or theirs[3]) == "10"
@@ -97,7 +98,7 @@ def _entries(grid: Grid) -> tuple[str, ...]:
 
 
 def _as_sets(given: str, reference: str) -> Comparison | None:
-    """As sets of real numbers, where one of them can be nothing else; None where the reference is none that can be read."""
+    """Compare as sets of real numbers if one side can be nothing else; None if the reference is not a readable set."""
     if not (looks_like_set(given) or looks_like_set(reference)):
         return None
     ours = read_set(reference)
@@ -133,7 +134,7 @@ def _as_lists(given: str, reference: str, depth: int) -> Comparison:
 
 
 def _as_list(text: str) -> WrittenList:
-    r"""The list that `text` writes; `a \pm b` is the two of them."""
+    r"""Parse `text` as a list; `a \pm b` has two items."""
     if (match := _SIGN_PAIR.match(text)) and r"\pm" not in match["middle"] and "," not in text:
         name, middle, rest = match["name"] or "", match["middle"], match["rest"]
         return WrittenList("", (f"{name}{middle}+{rest}" if middle else f"{name}{rest}", f"{name}{middle}-{rest}"))
@@ -141,7 +142,7 @@ def _as_list(text: str) -> WrittenList:
 
 
 def _named_point(given: WrittenList, reference: WrittenList) -> WrittenList:
-    """`x=1, y=2` is the point (1,2), where that is asked for: names in their order."""
+    """Read `x=1, y=2` as the point (1,2) if the reference is a point and the names are in order."""
     named = [labelled(item) for item in given.items]
     if given.brackets or reference.brackets != "()" or not all(name and name.simple for name in named):
         return given
@@ -151,7 +152,7 @@ def _named_point(given: WrittenList, reference: WrittenList) -> WrittenList:
 
 
 def _same_items(theirs: tuple[str, ...], ours: tuple[str, ...], depth: int, is_set: bool) -> bool:
-    """Each item of one is an item of the other; outside of a set, one each."""
+    """True if each item of one list is an item of the other; one to one, except for sets."""
     table = [[by_structure(plain_math(a), plain_math(b), depth).same for b in ours] for a in theirs]
     if is_set:
         return all(map(any, table)) and all(map(any, zip(*table, strict=True)))
@@ -159,7 +160,7 @@ def _same_items(theirs: tuple[str, ...], ours: tuple[str, ...], depth: int, is_s
 
 
 def _matching(table: list[list[bool]]) -> bool:
-    """Whether each row can have a column of its own (augmenting paths)."""
+    """True if a perfect matching of rows and columns exists (augmenting paths)."""
     owner: dict[int, int] = {}
 
     def place(row: int, seen: set[int]) -> bool:
@@ -201,12 +202,12 @@ def _same_equation(given: str, reference: str, depth: int) -> bool:
     elif theirs and ours and not (theirs.simple or theirs.expression or ours.simple or ours.expression):
         return False
     if ours and ours.simple and _is_constant(ours.value):
-        return False  # solved: another name, or not solved
+        return False  # the reference is solved, but the answer has another name or is not solved
     return same_relation(given, reference)
 
 
 def _worked_out(given: str, reference: str, depth: int) -> Comparison:
-    """A relation and none: `x = 2+3 = 5` and `2+3 = 5` end in the value 5; `5 = 5` and `0 < 5` say nothing."""
+    """Compare a relation with a value: `x = 2+3 = 5` and `2+3 = 5` end in the value 5; `5 = 5` and `0 < 5` give no value."""
     if has_relation(reference):
         sides = reference.split("=")
         is_sum = len(sides) == 2 and labelled(reference) is None and all(map(_is_constant, sides))
@@ -214,7 +215,9 @@ def _worked_out(given: str, reference: str, depth: int) -> Comparison:
     named = labelled(given)
     if named is None:
         left, *sides = given.split("=")
-        calculates = re.search(r"[-+*/^!]|\\[a-z]", left.strip().lstrip("+-"))  # a sign alone adds nothing up
+        calculates = re.search(
+            r"[-+*/^!]|\\[a-z]", left.strip().lstrip("+-")
+        )  # a leading sign alone is not a calculation
         says_itself = len({re.sub(r"[{}\s]", "", side) for side in (left, *sides)}) == 1
         if not sides or has_relation("".join([left, *sides])) or says_itself or not calculates:
             return Comparison(False, "a relation and none")
@@ -225,7 +228,7 @@ def _worked_out(given: str, reference: str, depth: int) -> Comparison:
 
 
 def _holds(named: Labelled) -> bool:
-    """Whether the sides between a name and its value are equal to the value."""
+    """True if all sides between a name and its value equal the value."""
     return all(agree_at_points(read_formula(side.strip()), read_formula(named.value)) for side in named.between)
 
 

@@ -1,12 +1,12 @@
-"""Installed packages that a sandbox may see: none, unless a person names them.
+"""Installed packages inside the sandbox: none, unless the configuration names them.
 
-Verdicts must not depend on what a machine has installed, so an answer sees the standard library and nothing else. Where problems
-are written for more (contests that allow NumPy), a person names packages, and their folders are bound into the sandbox, read-only,
-below `/packages`: the folder of that name in site-packages, and beside it `NAME.libs`, where wheels keep the shared libraries they
-bring along. What such a package needs of other packages has to be named, too.
+Verdicts must not depend on what a machine has installed, so an answer sees the standard library only. For problems that need more
+(contests that allow NumPy), the user names packages, and the sandbox bind-mounts their folders read-only below `/packages`: the
+folder of that name in site-packages, and `NAME.libs` next to it, where wheels keep their bundled shared libraries. Dependencies
+of a package must be named, too.
 
-An answer that mentions a package finds it imported, once for all of its cases; NumPy's random numbers begin alike, as Python's do.
-Runs in both processes: `find` outside, the rest within. Standard library only.
+If an answer mentions a package, it is imported once for all of the answer's cases; NumPy's random numbers start from a fixed
+seed, as Python's do. `find` runs outside the sandbox, the other functions inside. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 FOLDER = "/packages"
-# Threads of their own would count against the answer's, and would be gone after a fork.
+# Threads of these libraries would count towards the answer's limit, and would not survive a fork.
 SINGLE_THREADED = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def find(names: Iterable[str]) -> dict[str, str]:
-    """Folder name -> where it lies, of each package and of its libraries. `LookupError` with a reason for a name that is none."""
+    """Map each package's folders (its own and its libraries') to their paths. `LookupError` for a name that is no package."""
     places = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     found: dict[str, str] = {}
     for name in names:
@@ -40,7 +40,7 @@ def find(names: Iterable[str]) -> dict[str, str]:
 
 
 def link(packages: Mapping[str, str], folder: str) -> str:
-    """Where there are no walls: a folder that holds links to `packages` and nothing else."""
+    """Without isolation: make a folder that contains only links to `packages`."""
     place = os.path.join(folder, "packages")
     os.mkdir(place)
     for name, path in packages.items():
@@ -49,7 +49,7 @@ def link(packages: Mapping[str, str], folder: str) -> str:
 
 
 def load(packages: Mapping[str, str], *texts: str) -> None:
-    """Import what the texts of an answer mention. What fails to import fails again in the answer, which says so."""
+    """Import the packages that the texts of an answer mention; a failing import fails again in the answer, with its error."""
     for name in packages:
         if name.isidentifier() and any(re.search(rf"\b{name}\b", text) for text in texts):
             with suppress(Exception):
@@ -57,7 +57,7 @@ def load(packages: Mapping[str, str], *texts: str) -> None:
 
 
 def begin_alike() -> None:
-    """Give NumPy's global random numbers the beginning that they have in every case."""
+    """Reset NumPy's global random generator to the state that it has at the start of every case."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(0)

@@ -1,14 +1,14 @@
-"""What runs in a sandbox's innermost processes: the answer itself, and the script that tests an answer.
+"""The processes of one test case inside a sandbox: the answer, and the script that tests it.
 
-Each function here is the whole life of one process, forked by `init` and already without rights. A process with an
-answer in it is hostile from its first line: it may forge whatever it reports. What it cannot do is know the expected values,
-because they were never in this process or in one that it was forked from.
+Each function here is the complete run of one process that `init` has forked and stripped of its privileges. A process that executes
+an answer is hostile from its first line: it may forge everything it reports. But it cannot know the expected values, because they
+were never in this process or in one of its ancestors.
 
-- `answer_stdin`: the answer is a program; it reads its input and prints. What it printed is judged outside.
+- `answer_stdin`: the answer is a program that reads its input and prints. Its output is judged outside.
 - `answer_call`: one function is called; its value is reported as JSON and judged outside.
 - `answer_calls` and `check_script`: a test script with its expected values runs in one process, the answer in another, and
-  calls pass between them as data (`transfer`). The script's process reports a token that nobody else has once it has come
-  to its end.
+  calls pass between them as data (`transfer`). When the script has reached its end, its process reports a token that no other
+  process has.
 
 Standard library only.
 """
@@ -29,12 +29,12 @@ from typing import IO, Any
 from r1_lightning.rewards.sandbox import allowed_packages, transfer
 from r1_lightning.rewards.sandbox.interpreter_exit import exit_status, finish
 
-REPORT_FD, CALLS_FD, RETURNS_FD = 3, 4, 5  # where a process finds its pipes; 0, 1 and 2 are the usual three
+REPORT_FD, CALLS_FD, RETURNS_FD = 3, 4, 5  # a process's pipes; 0, 1 and 2 are the standard streams
 LINE_BYTES = 4 * 2**20  # one call's arguments or value
-INT_DIGITS = 50_000  # how long a number may be as text (Python's own limit is 4,300)
+INT_DIGITS = 50_000  # the longest integer that may become text (Python's own limit is 4,300)
 _SHOWN_CHARS = 200
-# Errors that Python takes for the end of an iteration: raised by a call within `map`, `zip` or `iter(f, x)` they would end a loop
-# over asserts early and pass it.
+# Errors that end an iteration in Python: raised by a call inside `map`, `zip` or `iter(f, x)` they would end a loop over asserts
+# early, and the test would pass.
 _SILENT = (StopIteration, StopAsyncIteration)
 
 
@@ -58,7 +58,7 @@ def answer_call(request: Mapping[str, Any], given: str) -> None:
 
 
 def answer_calls(request: Mapping[str, Any]) -> None:
-    """Answer calls until there are no more: a line [name, arguments, keywords] in, a line [value] or [error, text] out."""
+    """Serve calls until the pipe closes: a line [name, arguments, keywords] in, a line [value] or [error, text] out."""
     calls, returns = os.fdopen(CALLS_FD, "rb"), os.fdopen(RETURNS_FD, "wb", buffering=0)
     problem: BaseException | None = None
     namespace: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def answer_calls(request: Mapping[str, Any]) -> None:
 
 
 def check_script(request: Mapping[str, Any], script: str, token: str) -> None:
-    """Run the setup, then the script, then its `check` if it has one and there is an entry point; then report the token."""
+    """Run the setup, the script, and its `check` if both `check` and an entry point exist; then report the token."""
 
     def check() -> str:
         calls, returns = os.fdopen(CALLS_FD, "wb", buffering=0), os.fdopen(RETURNS_FD, "rb")
@@ -88,7 +88,7 @@ def check_script(request: Mapping[str, Any], script: str, token: str) -> None:
         entry_point = request["entry_point"]
         tree = ast.parse(script, "tests.py")
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        # A name of the answer can neither hide a builtin nor what the setup promised.
+        # A name in the answer can neither shadow a builtin nor a name of the setup.
         for name in sorted(used - set(dir(builtins)) - set(namespace)) + [entry_point] * bool(entry_point):
             namespace[name] = _Remote(name, calls, returns)
         exec(compile(tree, "tests.py", "exec"), namespace)
@@ -100,11 +100,11 @@ def check_script(request: Mapping[str, Any], script: str, token: str) -> None:
 
 
 class _Program(types.ModuleType):
-    """The module that an answer is."""
+    """The answer as a module."""
 
 
 class _Remote:
-    """A function of the answer, as the script sees it."""
+    """A proxy in the script's process for a function of the answer."""
 
     def __init__(self, name: str, calls: IO[bytes], returns: IO[bytes]) -> None:
         self._name, self._calls, self._returns = name, calls, returns
@@ -122,16 +122,16 @@ class _Remote:
 
 
 def _error(name: str, text: str) -> Exception:
-    """The answer's error, for a script that may expect it; where it would end more than an `except` says, another."""
+    """Recreate the answer's error for a script that may expect it; an error that would end an iteration becomes another type."""
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, _SILENT):
-        with suppress(TypeError):  # those that take more than a text
+        with suppress(TypeError):  # exception classes that require more than a text
             return known(text)
     return RuntimeError(text)
 
 
 def _load(request: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Execute setup and answer as the module `name`, in surroundings that tell nothing and are the same each time."""
+    """Execute setup and answer as the module `name`, in an environment that reveals nothing and is always the same."""
     os.environ.clear()
     sys.argv[:] = ["answer.py"]
     sys.set_int_max_str_digits(INT_DIGITS)
@@ -145,7 +145,7 @@ def _load(request: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _function(namespace: Mapping[str, Any], name: str) -> Callable[..., Any]:
-    """The function `name`, or that method of a class `Solution` (LiveCodeBench's form)."""
+    """Return the function `name`, or the method `name` of a class `Solution` (LiveCodeBench's form)."""
     if name in namespace:
         function = namespace[name]
     else:
@@ -156,7 +156,7 @@ def _function(namespace: Mapping[str, Any], name: str) -> Callable[..., Any]:
 
 
 def _report_errors(body: Callable[[], str | None]) -> None:
-    """Run `body`, then what an interpreter does at its end, report, and end this process."""
+    """Run `body`, then the interpreter's exit steps, report, and end this process."""
     code, report = 0, None
     try:
         try:

@@ -1,18 +1,18 @@
-"""The first process of a sandbox: it makes the walls, runs one case after another in a process of its own.
+"""The first process of a sandbox: sets up the isolation, then runs each test case in a forked process.
 
-Started by `rewards.sandbox.sandbox` as a program. It takes namespaces of its own (user, mounts, processes, network, IPC, host name,
-cgroups), asks the parent for its user ids, and forks *init*, process 1 of the new process namespace: when init ends, the kernel
+`rewards.sandbox.sandbox` starts it as a program. It unshares its namespaces (user, mounts, processes, network, IPC, host name,
+cgroups), has the parent map its user ids, and forks *init*, process 1 of the new process namespace. When init ends, the kernel
 kills everything in the sandbox; init ends when its requests end; and both are killed with the thread that started them
-(PR_SET_PDEATHSIG). Init builds a root folder of read-only binds (the standard library and the folders of the shared libraries
-that are loaded) and a small /tmp that is new for every case; there is no /proc, no /dev and no other file, and the old root is
-unmounted.
+(PR_SET_PDEATHSIG). Init builds a root folder of read-only bind mounts (the standard library and the folders of the loaded shared
+libraries) and a small /tmp that is new for every case; there is no /proc, no other file and only a minimal /dev, and the old root
+is unmounted.
 
-A case is a fork of init, not a new interpreter: a few milliseconds. The fork gives up its ids and capabilities, takes its
-limits, closes every file but its own pipes, and installs the filter of system calls; only then does it see the answer. Init
-reads its output up to a limit, watches the clock, and kills whatever is left. Messages are JSON with a length before it, read
-to the byte: nothing of a later message, such as the script of a test, can lie in a buffer that a fork inherits.
+A case is a fork of init, not a new interpreter, and takes a few milliseconds. The fork drops its ids and capabilities, sets its
+limits, closes every file except its own pipes, and installs the system-call filter; only then does it read the answer. Init reads
+the case's output up to a limit, enforces the wall-clock limit, and kills all remaining processes. Messages are JSON with a length
+prefix, read to the exact byte, so that no part of a later message, such as a test script, is in a buffer that a fork inherits.
 
-Without `isolated` (a person allowed it) there are only limits, a process group and, where the kernel has it, the filter.
+Without `isolated` (which the user must allow) there are only limits, a process group and, if the kernel supports it, the filter.
 
 Standard library only.
 """
@@ -37,13 +37,13 @@ from typing import Any, NamedTuple
 from r1_lightning.rewards.sandbox import allowed_packages, child, interpreter_exit, namespaces, seccomp
 from r1_lightning.rewards.sandbox.watch import Reply, watch
 
-FIRST_FREE_FD = 10  # below it lie the places of a case's own pipes
+FIRST_FREE_FD = 10  # the descriptors below are reserved for a case's own pipes
 MOST_FDS = 64
-MOST_SIGNALS = 64  # waiting to be taken; timers count, too
-# What answers import most, loaded once and for all cases.
+MOST_SIGNALS = 64  # pending signals; timers count, too
+# The modules that answers import most often, loaded once for all cases.
 LOADED = ("bisect", "collections", "copy", "heapq", "itertools", "math", "operator", "re", "string")
 
-# Standard input that holds these bytes, and both ends of standard output.
+# Makes standard input with the given bytes, and both ends of standard output.
 Streams = Callable[[bytes], tuple[int, int, int]]
 
 
@@ -68,8 +68,8 @@ def main() -> None:
         if isolated:
             namespaces.leave_namespaces()
             link.send({"unshared": True})
-            link.receive()  # the parent has written our user ids
-            namespaces.die_with_parent(parent)  # again: a new user namespace forgets it
+            link.receive()  # the parent has written our user-id map
+            namespaces.die_with_parent(parent)  # again, because entering a user namespace resets it
             alive = _Pipe(*os.pipe())  # closed by the kernel when this process ends
             pid = os.fork()
             if pid:
@@ -79,7 +79,7 @@ def main() -> None:
             os.close(alive.write)
             namespaces.die_with_parent(None)
             if select.select([alive.read], [], [], 0)[0]:
-                return  # it ended before the kernel knew that we go with it
+                return  # the parent ended before PR_SET_PDEATHSIG took effect
             os.close(alive.read)
             streams = functools.partial(namespaces.fresh_streams, namespaces.build(packages))
         link.send({"ready": True})
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 class Link:
-    """The pipes to the parent: JSON objects, each with its length before it."""
+    """The pipes to the parent: JSON objects, each with a length prefix."""
 
     def __init__(self, source: int, sink: int) -> None:
         self.source, self.sink = source, sink
@@ -104,7 +104,7 @@ class Link:
             unsent = unsent[os.write(self.sink, unsent) :]
 
     def receive(self) -> dict[str, Any]:
-        """The next message; ends this process where there will be none."""
+        """Return the next message; end this process if the parent has closed the pipe."""
         (length,) = struct.unpack(">I", self._exactly(4))
         message: dict[str, Any] = json.loads(self._exactly(length))
         return message
@@ -125,8 +125,8 @@ class Link:
 
 
 def serve(link: Link, isolated: bool, folder: str, packages: Mapping[str, str], streams: Streams) -> None:
-    """One answer: its request, then its cases until the parent has seen enough."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing that an answer sends may end init
+    """Serve one answer: receive its request, then its cases until the parent stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # no signal from an answer may end init
     request = link.receive()
     runs: dict[str, Callable[..., Reply]] = {
         "stdin": functools.partial(_run_stdin, streams),
@@ -135,7 +135,7 @@ def serve(link: Link, isolated: bool, folder: str, packages: Mapping[str, str], 
     }
     number = 0
     allowed_packages.load(packages, request["setup"], request["answer"])
-    gc.freeze()  # what is here now is not an answer's to sift through at its end
+    gc.freeze()  # so that the garbage collection at an answer's end skips init's objects
     while True:
         case = link.receive()
         if isolated:
@@ -171,7 +171,7 @@ def _run_call(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], e
 def _run_script(link: Link, request: Mapping[str, Any], case: Mapping[str, Any], enter: Callable[[], None]) -> Reply:
     calls, returns, report = _Pipe(*os.pipe()), _Pipe(*os.pipe()), _Pipe(*os.pipe())
     answer = _fork(lambda: child.answer_calls(request), enter, {4: calls.read, 5: returns.write})
-    secret = link.receive()  # only now, so that the answer's process is no copy of one that has read it
+    secret = link.receive()  # only now, so that the answer's process was not forked from one that has read the script
     checker = _fork(
         lambda: child.check_script(request, secret["script"], secret["token"]),
         enter,
@@ -182,7 +182,7 @@ def _run_script(link: Link, request: Mapping[str, Any], case: Mapping[str, Any],
 
 
 def _fork(body: Callable[[], None], enter: Callable[[], None], files: Mapping[int, int]) -> int:
-    """A process without rights, with `files` (its own number -> ours) and no other, which runs `body` and ends."""
+    """Fork a process without privileges that has only `files` (its descriptor -> ours), runs `body` and ends."""
     pid = os.fork()
     if pid:
         return pid
@@ -199,21 +199,21 @@ def _fork(body: Callable[[], None], enter: Callable[[], None], files: Mapping[in
 
 
 def _enter(request: Mapping[str, Any], isolated: bool, home: str, init: int) -> None:
-    """What a process gives up before it sees an answer. Raises `OSError`, and the process ends, where any of it fails.
+    """Set limits and drop all privileges before a process reads an answer. Any failure raises `OSError` and ends the process.
 
-    `init` is the process that made it: without a process namespace nobody else would end what that one leaves behind.
+    `init` is the parent process: without a process namespace the process must be killed with it.
     """
     os.setsid()
     os.chdir(home)
     cpu_s, megabyte = request["cpu_s"], 2**20
     limits = {
-        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # SIGXCPU, and SIGKILL for who ignores it
+        resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),  # SIGXCPU, then SIGKILL if the process ignores it
         resource.RLIMIT_AS: (request["memory_mb"] * megabyte,) * 2,
         resource.RLIMIT_FSIZE: (request["tmp_mb"] * megabyte,) * 2,
         resource.RLIMIT_NOFILE: (MOST_FDS, MOST_FDS),
         resource.RLIMIT_CORE: (0, 0),
     }
-    if isolated:  # counted per user: in its own user namespace, that is per sandbox
+    if isolated:  # these count per user; in a user namespace that means per sandbox
         limits[resource.RLIMIT_NPROC] = (request["threads"],) * 2
         limits[resource.RLIMIT_MEMLOCK] = (0, 0)
         limits[resource.RLIMIT_SIGPENDING] = (MOST_SIGNALS, MOST_SIGNALS)
@@ -231,13 +231,13 @@ def _enter(request: Mapping[str, Any], isolated: bool, home: str, init: int) -> 
 
 
 def _streams(given: bytes) -> tuple[int, int, int]:
-    """Standard input that holds `given` and both ends of standard output, without names."""
+    """Return standard input with the content `given`, and both ends of standard output, without file names."""
     file = os.memfd_create("given", os.MFD_ALLOW_SEALING) if hasattr(os, "memfd_create") else _unnamed_file()
     unsent = memoryview(given)
     while unsent:
         unsent = unsent[os.write(file, unsent) :]
     os.lseek(file, 0, os.SEEK_SET)
-    with suppress(AttributeError, OSError):  # to be read only
+    with suppress(AttributeError, OSError):  # make it read-only
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return file, *os.pipe()
 
@@ -250,7 +250,7 @@ def _unnamed_file() -> int:
 
 
 def _high_fds() -> tuple[int, int]:
-    """Move the pipes to the parent out of the way and fill the low numbers with /dev/null, for good."""
+    """Move the pipes to the parent to high descriptors, and open /dev/null on the low ones permanently."""
     source, sink = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE_FD) for fd in (0, 1))
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(FIRST_FREE_FD):

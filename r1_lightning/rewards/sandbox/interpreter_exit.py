@@ -1,13 +1,12 @@
-"""How a sandboxed program ends: as an interpreter ends, in a process that is a fork in the middle of another program.
+"""Ends a sandboxed program as a Python interpreter would, although the process is a fork of another program.
 
-A fork leaves by `os._exit`, which runs nothing and flushes nothing, so what an interpreter does at its end is done here, in its
-order: wait for threads, run what was registered with atexit, flush standard output (closed or replaced, as a program may have left
-it), let go of the program's own objects, and with them flush the files that it never closed. Contest programs need
-all of it: templates collect output in a `StringIO` and write it to `sys.__stdout__` at exit, or print to `open(1, "w")`.
+A fork ends with `os._exit`, which runs no exit handlers and flushes nothing, so this module repeats the interpreter's exit steps
+in their order: wait for threads, run atexit handlers, flush standard output (which the program may have closed or replaced),
+delete the program's objects, and with them flush the files that it never closed. Contest programs need all of these: templates
+collect output in a `StringIO` and write it to `sys.__stdout__` at exit, or print to `open(1, "w")`.
 
-`exit` and `quit` are not Python's own but those of the module `site`, which is not loaded here; programs use them all the same.
-How a program ends counts as contest judges have it: a status other than 0, from `exit(1)` or an error, is wrong whatever was
-printed.
+`exit` and `quit` come from the module `site`, which is not loaded here, so this module defines them. As in contests, an exit status
+other than 0, from `exit(1)` or an error, makes the program wrong, whatever it printed.
 
 Standard library only: this runs inside the sandbox.
 """
@@ -24,25 +23,25 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-CANNOT_FLUSH = 120  # Python's own status where output could not be written
-_MANY_ENDS = 2  # what a flushed wrapper writes may lie in a buffer below it
+CANNOT_FLUSH = 120  # Python's own exit status if output could not be written
+_MANY_ENDS = 2  # flush rounds, because flushing a wrapper may fill a buffer below it
 
 
 def add_exits() -> None:
-    """`exit` and `quit`, as the module `site` makes them."""
+    """Define `exit` and `quit` as the module `site` does."""
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
 
 
 def finish(is_program: bool = False) -> int:
-    """Do what an interpreter does at its end; 0, or the status that this makes of it. `is_program`: the answer is `__main__`."""
+    """Run the interpreter's exit steps and return the exit status; `is_program` is True if the answer is `__main__`."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     status = 0 if _flushed(getattr(sys, "stdout", None)) else CANNOT_FLUSH
     if is_program:
         sys.stdout = sys.__stdout__
         _flush_files()  # first, because a collection may close what a file writes to before the file
-        del sys.modules["__main__"]  # nothing else holds the program's names
+        del sys.modules["__main__"]  # the only reference to the program's names
         gc.collect()
         _flush_files()
     _flushed(sys.__stdout__)
@@ -50,12 +49,12 @@ def finish(is_program: bool = False) -> int:
 
 
 def exit_status(code: Any) -> int:
-    """The status of `SystemExit(code)`: none and False are 0, text is 1."""
+    """Return the exit status of `SystemExit(code)`: None and False give 0, text gives 1."""
     return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
 
 
 def _flushed(stream: Any) -> bool:
-    """Whether nothing was left that could not be written; a stream that is closed or gone is none of ours."""
+    """Flush `stream`; False if data could not be written. A closed or missing stream counts as flushed."""
     try:
         if stream is not None and not getattr(stream, "closed", False):
             stream.flush()
@@ -65,7 +64,7 @@ def _flushed(stream: Any) -> bool:
 
 
 def _flush_files() -> None:
-    """Flush what is still open, by whoever holds it."""
+    """Flush all files that are still open, whichever object holds them."""
     for _ in range(_MANY_ENDS):
         for held in gc.get_objects():
             if isinstance(held, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):

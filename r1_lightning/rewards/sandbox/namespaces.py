@@ -1,11 +1,9 @@
-"""The walls of a sandbox: namespaces, a root folder of its own, no rights. Linux calls through ctypes, in the order they are
-needed.
+"""Isolation of a sandbox: namespaces, a private root folder, dropped privileges. Linux calls through ctypes, in order of use.
 
-Why not bubblewrap: it would have to be installed, it knows no filter of system calls without a compiled program from us, and it
-starts a new interpreter for every case. What is here needs nothing but Python and a kernel of 5.12 or newer that lets this user
-make user namespaces.
+Why not bubblewrap: users would have to install it, its system-call filter would have to come compiled from us, and it starts a new
+interpreter for every case. This module needs only Python and a kernel of 5.12 or newer that lets this user create user namespaces.
 
-Standard library only: this runs inside, before the answer does. Every failure is an `OSError` whose text names the step.
+Standard library only: this runs inside the sandbox, before the answer. Every failure is an `OSError` whose text names the step.
 """
 
 from __future__ import annotations
@@ -20,12 +18,16 @@ from pathlib import Path
 
 from r1_lightning.rewards.sandbox import allowed_packages
 
-NEW_ROOT = "/sys"  # exists everywhere and holds nothing that Python needs: the new root is mounted over it, in our namespace only
+NEW_ROOT = (
+    "/sys"  # the mount point of the new root (in our namespace only): exists everywhere, and Python does not need it
+)
 TMP = "/tmp"
 ROOT_BYTES, MOST_FILES = 2**20, 1_000
-CASE = "/dev/case"  # where a case's standard input and output have names
-DEVICES = ("null", "zero", "urandom")  # of the machine's, those that hold nothing and take nothing
-INSIDE_ID = 1  # user and group of an answer inside; outside it is nobody where root starts the sandbox, else the user
+CASE = "/dev/case"  # the folder with the file names of a case's standard input and output
+DEVICES = ("null", "zero", "urandom")  # the machine's devices that neither store nor reveal anything
+INSIDE_ID = (
+    1  # user and group of an answer inside; outside they map to nobody if root starts the sandbox, else to the user
+)
 
 # linux/sched.h, linux/mount.h, linux/prctl.h
 _CLONE_NEW = {
@@ -45,9 +47,9 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent(parent: int | None) -> None:
-    """Have the kernel kill this process when the thread that started it ends; at once where `parent` is no longer there.
+    """Have the kernel kill this process when the thread that started it ends; end at once if `parent` is already gone.
 
-    `parent` is None where it cannot be known, in a new process namespace: there the caller has to see for itself.
+    `parent` is None in a new process namespace, where its id is unknown and the caller must check for itself.
     """
     _call("prctl", _PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
@@ -55,17 +57,17 @@ def die_with_parent(parent: int | None) -> None:
 
 
 def leave_namespaces() -> None:
-    """New namespaces of every kind; the process namespace is that of children. User ids are still to be written, from outside."""
+    """Unshare namespaces of every kind; the process namespace applies to children. The parent must still map the user ids."""
     if os.geteuid() == 0:
         os.setgroups([])
     _call("unshare", sum(_CLONE_NEW.values()), step=f"unshare ({', '.join(_CLONE_NEW)})")
 
 
 def build(packages: Mapping[str, str] | None = None) -> int:
-    """Leave the old root for one that holds the libraries, read-only, and an empty folder for /tmp; the descriptor of the folder
-    that `fresh_streams` writes to.
+    """Replace the root folder by one with the libraries (read-only) and an empty /tmp.
 
-    `packages`: further folders by the name that each gets below `allowed_packages.FOLDER`.
+    Returns the descriptor of the folder in which `fresh_streams` writes. `packages` maps names below `allowed_packages.FOLDER` to
+    further folders.
     """
     os.umask(0o022)
     _call("sethostname", b"sandbox", len(b"sandbox"))
@@ -96,9 +98,10 @@ def build(packages: Mapping[str, str] | None = None) -> int:
 
 
 def _make_devices() -> int:
-    """/dev with what programs expect there: three devices, and names of the usual streams, which are each case's own.
+    """Create /dev with three devices and the names of the standard streams, which belong to each case.
 
-    Their folder is mounted twice: in sight read-only, and below that as it is. The descriptor of the lower one is returned.
+    The streams' folder is mounted twice: read-only where the answer sees it, and writable below. Returns the descriptor of the
+    writable one.
     """
     os.makedirs(NEW_ROOT + CASE)
     _mount("tmpfs", NEW_ROOT + CASE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "nr_inodes=8,mode=755")
@@ -117,11 +120,10 @@ def _make_devices() -> int:
 
 
 def python_folders() -> tuple[list[str], dict[str, str], list[str]]:
-    """What the interpreter needs of the file system: folders (no one inside another), symbolic links at the root, folders to
-    hide.
+    """Return what the interpreter needs of the file system: folders (none inside another), root-level links, hidden folders.
 
-    The folders are the standard library's and those of every shared library loaded now; hidden are installed packages, so that
-    verdicts do not depend on what a machine has.
+    The folders are those of the standard library and of every loaded shared library. Folders of installed packages are hidden, so
+    that verdicts do not depend on what a machine has installed.
     """
     library = os.path.dirname(os.path.realpath(os.__file__))
     found = {library}
@@ -136,7 +138,7 @@ def python_folders() -> tuple[list[str], dict[str, str], list[str]]:
 
 
 def fresh_tmp(megabytes: int) -> str:
-    """An empty /tmp of its own size, for one case; the folder to work in."""
+    """Mount an empty /tmp of `megabytes` for one case, and return the working folder."""
     _mount(
         "tmpfs",
         TMP,
@@ -148,33 +150,33 @@ def fresh_tmp(megabytes: int) -> str:
 
 
 def fresh_streams(below: int, given: bytes) -> tuple[int, int, int]:
-    """For one case: standard input that holds `given`, to be read only, and both ends of standard output. Both have names, so
-    that `open("/dev/stdin")` begins at the beginning, as where input comes from a file, and `open("/dev/stdout", "w")` prints.
+    """Make the streams of one case: read-only standard input with the content `given`, and both ends of standard output.
 
-    `below` is what `build` returned.
+    Both have file names, so that `open("/dev/stdin")` starts at the beginning, as if input came from a file, and
+    `open("/dev/stdout", "w")` prints. `below` is the descriptor that `build` returned.
     """
     for name in os.listdir(below):
         os.unlink(name, dir_fd=below)
     with os.fdopen(os.open("stdin", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444, dir_fd=below), "wb") as file:
         file.write(given)
     os.mkfifo("stdout", 0o200, dir_fd=below)
-    os.chmod("stdout", 0o222, dir_fd=below)  # whatever the mask
+    os.chmod("stdout", 0o222, dir_fd=below)  # independent of the umask
     source = os.open(f"{CASE}/stdin", os.O_RDONLY)
-    read = os.open(f"{CASE}/stdout", os.O_RDONLY | os.O_NONBLOCK)  # not to wait for who writes
+    read = os.open(f"{CASE}/stdout", os.O_RDONLY | os.O_NONBLOCK)  # do not block until there is a writer
     os.set_blocking(read, True)
     return source, read, os.open(f"{CASE}/stdout", os.O_WRONLY)
 
 
 def drop_tmp() -> None:
-    """And away with it, whatever is in it."""
+    """Unmount the case's /tmp with all of its content."""
     _call("umount2", TMP.encode(), _MNT_DETACH)
 
 
 def drop_rights() -> None:
-    """Another user, no capability in any set, nothing to gain from set-user-id files, not to be traced."""
+    """Switch to another user, drop all capabilities, ignore set-user-id bits, and forbid tracing."""
     for capability in range(_LAST_CAPABILITY + 1):
         if _libc is not None and _libc.prctl(_PR_CAPBSET_DROP, *map(ctypes.c_ulong, (capability, 0, 0, 0))) != 0:
-            break  # past the last that this kernel knows
+            break  # past the last capability of this kernel
     os.setresgid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
     os.setresuid(INSIDE_ID, INSIDE_ID, INSIDE_ID)
     header, nothing = struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24)
@@ -184,10 +186,10 @@ def drop_rights() -> None:
 
 
 def write_ids(process_id: int) -> None:
-    """From outside: the user ids of a process that has just left its user namespace. `OSError` where the kernel says no.
+    """Map, from outside, the user ids of a process in a new user namespace. `OSError` if the kernel refuses.
 
-    Where root starts the sandbox, the answer runs as nobody (65534), because the kernel counts no processes of root; where that id
-    cannot be had, and for any other user, as the user itself.
+    If root starts the sandbox, the answer runs as nobody (65534), because the kernel does not limit root's processes. If that id is
+    not available, and for any other user, it runs as the user itself.
     """
     folder = Path(f"/proc/{process_id}")
     user, group = os.geteuid(), os.getegid()
@@ -220,7 +222,7 @@ def _syscall(name: str, number: int, *arguments: int | bytes | None) -> None:
 
 
 def _call(function: str, *arguments: int | bytes | None, step: str = "") -> None:
-    """A function of the C library that returns 0, or an `OSError` with the name of the step."""
+    """Call a function of the C library; if it does not return 0, raise an `OSError` that names the step."""
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     if _libc is None or getattr(_libc, function)(*wide) != 0:
         number = ctypes.get_errno()

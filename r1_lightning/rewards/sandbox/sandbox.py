@@ -1,17 +1,17 @@
-"""Runs programs that a model wrote, as if they were written by an enemy.
+"""Runs model-written programs as hostile code, in a process tree that the operating system isolates.
 
-A sandbox is one process tree that the operating system holds apart (`namespaces`, `seccomp`): no file but Python's
-own library, no network, no other process, no rights; limits on CPU time, memory, output, files, threads and the clock; killed
-whole when a limit is met, when its user is done, and when its user dies. Per case there is one process, or two for a test
-script (one has the script, the other the answer), and no other can be made, so that what a case can take is `memory_mb` for
-each, `tmp_mb` of files (in memory) and what pipes hold.
+A sandbox (`namespaces`, `seccomp`) has no files except Python's standard library, no network, no other processes and no privileges;
+CPU time, memory, output, files, threads and wall-clock time are limited. The whole tree is killed when a limit is reached, when the
+caller is done, and when the caller dies. A case has one process, or two for a test script (one runs the script, the other the
+answer), and cannot create more. So a case can use at most `memory_mb` per process, `tmp_mb` of files (in memory) and the content of
+its pipes.
 
-What stays outside: expected values. `Sandbox.run` takes what a case is given and returns what came out; whether that is right
-is decided by `rewards.equality.code`, in this process.
+Expected values stay outside. `Sandbox.run` takes a case's input and returns its output; `rewards.equality.code` judges the output
+in this process.
 
-`isolation()` tries it once. Where the system has not what is needed (another system than Linux, no user namespaces, a container
-that forbids them) it says what is missing, and nothing runs unless a person allows it: then there are limits and a process
-group only.
+`isolation()` tests once whether this machine can isolate programs. If it cannot (not Linux, no user namespaces, a container that
+forbids them), it says what is missing, and nothing runs unless the user allows it; programs then have only limits and a process
+group.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from r1_lightning.rewards.sandbox import allowed_packages, namespaces
 from r1_lightning.text.code_tests import CodeTestKind
 from r1_lightning.types.errors import require, require_int
 
-START_LIMIT_S = 120.0  # for an interpreter on a machine that is busy
-# So many times the CPU limit may pass on the clock: four busy processes per core, or a program that sleeps.
+START_LIMIT_S = 120.0  # for the start of an interpreter on a busy machine
+# The wall-clock limit as a multiple of the CPU limit: allows four busy processes per core, and stops a program that sleeps.
 CLOCK_FACTOR = 4
-# Ways to end: limits met, that of all cases together last, and the sandbox itself gone.
+# Outcomes: a limit reached (PROGRAM: that of all cases together), or the sandbox itself died.
 CPU, CLOCK, OUTPUT, PROGRAM, DIED = "cpu", "clock", "output", "program", "died"
 _READ_BYTES = 2**20
-# No packages of the user or the machine, no module of the working directory. Not -I, which ignores the hash seed.
+# No site-packages of user or machine, no modules from the working directory. Not -I, which ignores PYTHONHASHSEED.
 _OPTIONS = ("-s", "-S", "-P", "-X", "utf8")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one case may take. `cpu_s` in whole seconds, as the kernel counts them; memory is address space, per process.
+    """Limits of one case. `cpu_s` is in integer seconds, as the kernel counts; memory is address space per process.
 
-    `program_cpu_s` is for all cases of a program together.
+    `program_cpu_s` limits all cases of a program together.
     """
 
     cpu_s: int = 4
@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An answer and how to run it; of a problem's tests, only what the answer may know."""
+    """An answer and how to run it, with only those data of the problem's tests that the answer may know."""
 
     kind: CodeTestKind
     answer: str
@@ -81,10 +81,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out of one case. All of it is the word of a hostile process.
+    """The result of one case; a hostile process may have forged all of it.
 
-    `ended`: "" in order, one of CPU, CLOCK, OUTPUT, PROGRAM, DIED, or words such as "signal 11"; `stdout` as text; `report` is what
-    the answer's process reported: JSON if all is well, the token of a script, else anything; `cpu_s` is what the case took.
+    `ended` is "" for a normal end, one of CPU, CLOCK, OUTPUT, PROGRAM, DIED, or words such as "signal 11"; `stdout` is text;
+    `report` comes from the answer's process: JSON or a script's token if all is well, else any text; `cpu_s` is the case's CPU
+    time.
     """
 
     ended: str
@@ -95,23 +96,23 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """Whether programs can be held apart on this machine; `missing` is one line that says what is not there."""
+    """Whether this machine can isolate programs; if not, `missing` says in one line what it lacks."""
 
     available: bool
     missing: str = ""
 
 
 class SandboxError(RuntimeError):
-    """No sandbox could be made: no verdict would mean anything."""
+    """A sandbox could not start, so no verdict is possible."""
 
 
 class Sandbox:
-    """A sandbox for one program, used as a context; `run` is one case. Not for several threads at once.
+    """A context manager that is a sandbox for one program; `run` runs one case. Not thread-safe.
 
-    `packages` are what `allowed_packages.find` found of those that the program may import.
+    `packages` are the folders that `allowed_packages.find` returned for the packages that the program may import.
 
     Raises:
-        SandboxError: it cannot start, with what the system said.
+        SandboxError: it cannot start; the message has the system's reason.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Sandbox:
         self._folder = None if isolated else tempfile.TemporaryDirectory(prefix="r1_answer_")
         self._process = _start(isolated, self._folder.name if self._folder else "", packages or {})
         self._died = False
-        self._cpu_s = self._clock_s = 0.0  # taken by the cases that are done
+        self._cpu_s = self._clock_s = 0.0  # used by the finished cases
         try:
             self._await_start(isolated)
             self._send(_request(program, self.limits))
@@ -135,7 +136,7 @@ class Sandbox:
             raise
 
     def run(self, given: str = "", script: str = "", token: str = "") -> Outcome:
-        """One case in a process of its own: standard input, or a JSON array of arguments; or a test script and its token."""
+        """Run one case in its own process: `given` is standard input or a JSON array of arguments; or run a script with a token."""
         if self._died:
             return Outcome(DIED)
         cpu_s, clock_s = self._left()
@@ -157,12 +158,12 @@ class Sandbox:
         return replace(outcome, ended=PROGRAM) if shortened or self._cpu_s > self.limits.program_cpu_s else outcome
 
     def _left(self) -> tuple[int, float]:
-        """Seconds of CPU time and of the clock for the next case: its own limits, or what is left to the program."""
+        """Return CPU and wall-clock seconds for the next case: its own limits, or the program's remainder if that is less."""
         cpu_s = math.ceil(min(self.limits.cpu_s, self.limits.program_cpu_s - self._cpu_s))
         return cpu_s, min(cpu_s * CLOCK_FACTOR, self.limits.program_cpu_s * CLOCK_FACTOR - self._clock_s)
 
     def close(self) -> None:
-        """Kill everything that is left."""
+        """Kill all remaining processes."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
@@ -223,7 +224,7 @@ class Sandbox:
 
 @functools.cache
 def isolation() -> Isolation:
-    """Whether a sandbox can be made here, found out by making one that tries to look out; once per process."""
+    """Test once per process whether this machine can isolate programs, with a sandboxed program that tries to escape."""
     if sys.platform != "linux":
         return Isolation(False, f"programs can only be isolated on Linux, and this is {sys.platform}")
     try:
@@ -237,7 +238,7 @@ def isolation() -> Isolation:
     return Isolation(True)
 
 
-# Prints its input and the names of what it should not have been able to do.
+# Prints its input and the names of all forbidden actions that succeeded.
 _LOOK_OUT = """
 import os, socket
 def can(action):
@@ -253,7 +254,7 @@ print(input(), [name for name, action in TRIED.items() if can(action)], end="")
 
 
 def require_isolation(allow_unsandboxed: bool) -> bool:
-    """Whether programs will run isolated. `InvalidInput` where they would not and nobody has allowed it."""
+    """Return True if programs will run isolated. `InvalidInput` if they would not and the user has not allowed that."""
     found = isolation()
     allowed = (
         f"model-written programs need a sandbox, and {found.missing}; true runs them with limits only, with your rights"
@@ -264,7 +265,9 @@ def require_isolation(allow_unsandboxed: bool) -> bool:
 
 def _start(isolated: bool, folder: str, packages: Mapping[str, str]) -> subprocess.Popen[bytes]:
     project = str(Path(r1_lightning.__file__).resolve().parents[1])
-    python = os.path.realpath(sys.executable)  # not that of a virtual environment: its packages are not for answers
+    python = os.path.realpath(
+        sys.executable
+    )  # not a virtual environment's interpreter, whose packages answers must not see
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
     kept |= allowed_packages.SINGLE_THREADED if packages else {}
     arguments = [str(os.getpid()), str(int(isolated)), folder, json.dumps(packages)]

@@ -1,10 +1,9 @@
-"""The filter of system calls that the kernel applies to a sandboxed program (seccomp, classic BPF), made from `system_calls`.
+"""The kernel's system-call filter for a sandboxed program (seccomp, classic BPF), built from the table in `system_calls`.
 
-A refused call fails with EPERM and the program goes on, so that an answer which asks for something harmless by accident is judged
-by what it prints. Calls that are newer than the table, and clone3, are answered ENOSYS, as by an older kernel, after which
-libraries use what there was before.
+A refused call fails with EPERM and the program continues, so an answer with a harmless accidental call is still judged by its
+output. Calls newer than the table, and clone3, fail with ENOSYS, as on an older kernel; libraries then use older calls.
 
-Standard library only: this runs inside, where the project is not.
+Standard library only: this runs inside the sandbox, which does not have the project's files.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from r1_lightning.rewards.sandbox.system_calls import CHECKED, CLONE3, DENIED, FIRST_UNKNOWN, Check
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
-X32_BIT = 0x40000000  # numbers from here on are the x32 interface, with a numbering of its own
+X32_BIT = 0x40000000  # numbers from here on belong to the x32 interface, which numbers its calls differently
 
 # linux/bpf_common.h and linux/seccomp.h
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -34,23 +33,23 @@ _NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT, _ARGUMENT_BYTES = (
 )  # in struct seccomp_data; the low half on little endian
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 
-Instruction = tuple[int, int, int, int]  # what to do, how far to jump if it holds and if not, a constant
+Instruction = tuple[int, int, int, int]  # opcode, jump distance if true, jump distance if false, constant
 
 
 def denied_numbers(machine: str) -> dict[str, int]:
-    """Name -> number of every call refused with EPERM on `machine` ("x86_64" or "aarch64"), whatever its arguments."""
+    """Map the name of every call that is always refused with EPERM to its number on `machine` ("x86_64" or "aarch64")."""
     column = list(AUDIT_ARCH).index(machine)
     return {name: number for name, numbers in DENIED.items() if (number := numbers[column]) is not None}
 
 
-@functools.cache  # init makes it once, for all of its forks
+@functools.cache  # init builds it once for all of its forks
 def program(machine: str) -> bytes:
-    """The filter as the kernel takes it, an array of struct sock_filter. `KeyError` for an architecture without numbers."""
+    """Return the filter in the kernel's format, an array of struct sock_filter. `KeyError` for an unknown architecture."""
     column = list(AUDIT_ARCH).index(machine) if machine in AUDIT_ARCH else -1
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH_AT),
         (_EQUAL, 1, 0, AUDIT_ARCH[machine]),
-        (_RETURN, 0, 0, _KILL),  # another architecture's numbers mean other calls
+        (_RETURN, 0, 0, _KILL),  # in another architecture the numbers mean other calls
         (_LOAD, 0, 0, _NUMBER_AT),
     ]
     if machine == "x86_64":
@@ -67,25 +66,27 @@ def program(machine: str) -> bytes:
 
 
 def _checked(check: Check) -> list[Instruction]:
-    """Instructions that return a refusal, or fall through where this check is passed."""
+    """Return instructions that refuse the call, or fall through if this check passes."""
     code: list[Instruction] = [(_LOAD, 0, 0, _ARGUMENTS_AT + _ARGUMENT_BYTES * check.argument)]
     refused = [(_EQUAL, value) for value in check.refused] + [(_ANY_BIT, check.refused_bits)] * bool(check.refused_bits)
     for test, constant in refused:
         code += [(test, 0, 1, constant), (_RETURN, 0, 0, _REFUSE)]
     allowed = [(_EQUAL, value) for value in check.allowed] + [(_ANY_BIT, check.allowed_bits)] * bool(check.allowed_bits)
     for place, (test, constant) in enumerate(allowed):
-        code.append((test, len(allowed) - place, 0, constant))  # over what is left, and the refusal behind it
+        code.append(
+            (test, len(allowed) - place, 0, constant)
+        )  # jumps over the remaining tests and the refusal after them
     return [*code, (_RETURN, 0, 0, _REFUSE)] if allowed else code
 
 
 def prepare() -> None:
-    """Make the filter of this machine, if it has one, so that forks find it made."""
+    """Build this machine's filter, if its architecture is known, so that forks inherit it."""
     if platform.machine() in AUDIT_ARCH:
         program(platform.machine())
 
 
 def install() -> None:
-    """Put the filter on this thread and all that it starts, for good. `OSError` where the kernel or architecture has none."""
+    """Install the filter permanently on this thread and its children. `OSError` if kernel or architecture do not support it."""
     if platform.machine() not in AUDIT_ARCH:
         raise OSError(errno.ENOSYS, f"seccomp: no table of system calls for {platform.machine()}")
     code = program(platform.machine())

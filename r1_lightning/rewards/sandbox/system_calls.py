@@ -1,24 +1,25 @@
-"""The table of system calls that a sandboxed program may not make, and of those it may make with some arguments only.
+"""The system calls that a sandboxed program may not make, and those it may make with some arguments only.
 
-Namespaces and limits decide what a program sees; this takes away the calls with which sandboxes are left, or with which something
-of the machine is taken that no limit counts. By kind:
+Namespaces and limits decide what a program sees. This table forbids the calls that could escape a sandbox, or use resources of the
+machine that no limit counts. By kind:
 
-- **No other process**: fork, vfork, clone without CLONE_THREAD, exec. Threads are allowed, as long as they share one table of files
-  (CLONE_FILES): so the limits of the one process are those of the program, a fork bomb is one failed call, and nobody can be
-  left behind.
-- **No sockets** but a pair that is connected to itself, which asyncio makes for each loop. The network namespace is empty, but
-  AF_VSOCK (from a virtual machine to its host) knows no namespaces. Files may not be sent through the pair, because what is on its
-  way counts for no process, and buffers may not be made larger.
-- **No memory beside the address space**: memfd, System V and POSIX message queues, semaphores and shared memory, pages given to
-  pipes (a small one keeps a huge page alive), larger pipes, attributes of files, huge pages, of which the machine has so many.
-- **Nothing that the machine has a number of for everybody**: slots of asynchronous I/O, timers, queued signals, inotify.
-- **Nothing that two samples could share** by the library's files, which are the same for all: locks of every kind, leases,
-  notices, futexes between processes, what of a file is in memory.
-- **Nothing that makes others slow**: priorities, writing out the machine's disks, interrupts of all processors.
-- Tracing and reading other processes, mounts, namespaces, keys, BPF, perf, io_uring, userfaultfd, clocks, kernel modules, filters
-  of its own, and the like; and calls that are newer than this table.
+- **No other process**: fork, vfork, clone without CLONE_THREAD, exec. Threads are allowed if they share one file table
+  (CLONE_FILES). So the limits of the single process are the program's limits, a fork bomb is one failed call, and no process can
+  stay behind.
+- **No sockets** except a socket pair, which asyncio makes for each event loop. The network namespace is empty, but AF_VSOCK (from
+  a virtual machine to its host) ignores namespaces. Sending files through the pair is forbidden, because files in transit count
+  for no process, and so is enlarging its buffers.
+- **No memory outside the address space**: memfd, System V and POSIX message queues, semaphores and shared memory, pages given to
+  pipes (a small one keeps a huge page alive), larger pipes, file attributes, and huge pages, of which a machine has a fixed number.
+- **No resources with a machine-wide limit**: slots of asynchronous I/O, timers, queued signals, inotify.
+- **No channel between two samples** through the library's files, which all samples see: locks of every kind, leases,
+  notifications, futexes between processes, queries of the page cache.
+- **Nothing that slows others down**: priorities, syncing the machine's disks, interrupting all processors.
+- No tracing or reading of other processes, mounts, namespaces, keys, BPF, perf, io_uring, userfaultfd, clocks, kernel modules, own
+  filters and the like; and no calls newer than this table.
 
-Numbers: linux/asm/unistd_64.h and asm-generic/unistd.h. Standard library only: this runs inside, where the project is not.
+Numbers: linux/asm/unistd_64.h and asm-generic/unistd.h. Standard library only: this runs inside the sandbox, which does not have
+the project's files.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "open_tree": (428, 428), "open_tree_attr": (467, 467), "fsopen": (430, 430), "fsconfig": (431, 431),
     "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442), "unshare": (272, 97), "setns": (308, 268),
     "sethostname": (170, 161), "setdomainname": (171, 162),
-    # parts of the kernel that nobody needs here
+    # kernel features that no answer needs
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
     "seccomp": (317, 277), "landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445),
@@ -52,21 +53,21 @@ DENIED: dict[str, tuple[int, int | None]] = {
     # sockets, and files sent through them
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "setsockopt": (54, 208),
     "sendmsg": (46, 211), "sendmmsg": (307, 269),
-    # memory beside the address space
+    # memory outside the address space
     "memfd_create": (319, 279), "memfd_secret": (447, 447),
     "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
     "vmsplice": (278, 75), "splice": (275, 76), "tee": (276, 77),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463), "file_setattr": (469, 469),
-    # what there is a number of for the whole machine or user
+    # resources with a limit per machine or user
     "io_setup": (206, 0), "io_destroy": (207, 1), "io_submit": (209, 2), "io_cancel": (210, 3), "io_getevents": (208, 4),
     "io_pgetevents": (333, 292), "timer_create": (222, 107), "timerfd_create": (283, 85),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27), "fanotify_init": (300, 262),
-    # what samples could share by a file that all of them see
+    # channels between samples through a file that all of them see
     "flock": (73, 32), "mincore": (27, 232), "cachestat": (451, 451), "fadvise64": (221, 223), "readahead": (187, 213),
     "preadv2": (327, 286), "pwritev2": (328, 287),
     "futex_waitv": (449, 449), "futex_wake": (454, 454), "futex_wait": (455, 455), "futex_requeue": (456, 456),
-    # what makes others slow
+    # what slows others down
     "sync": (162, 81), "syncfs": (306, 267), "fsync": (74, 82), "fdatasync": (75, 83), "msync": (26, 227),
     "sync_file_range": (277, 84), "membarrier": (324, 283), "setpriority": (141, 140), "ioprio_set": (251, 30),
     "sched_setscheduler": (144, 119), "sched_setparam": (142, 118), "sched_setattr": (314, 274),
@@ -74,13 +75,15 @@ DENIED: dict[str, tuple[int, int | None]] = {
 CLONE3 = (
     435,
     435,
-)  # answered ENOSYS: its flags lie in memory where a filter cannot look, and C libraries then use clone
-FIRST_UNKNOWN = 470  # on both architectures: from here on are calls newer than this table, answered ENOSYS
+)  # fails with ENOSYS: its flags are in memory, which a filter cannot read; C libraries then use clone
+FIRST_UNKNOWN = 470  # on both architectures: calls from this number on are newer than this table and fail with ENOSYS
 
 
 class Check(NamedTuple):
-    """One argument of a call: refused if it is one of `refused` or has one of `refused_bits`; and, where anything is allowed by
-    name, unless it is one of `allowed` or has one of `allowed_bits`.
+    """A check of one argument of a call.
+
+    The call is refused if the argument is in `refused` or has a bit of `refused_bits`; and, if `allowed` or `allowed_bits` is
+    given, unless the argument is in `allowed` or has a bit of `allowed_bits`.
     """
 
     argument: int

@@ -1,9 +1,9 @@
-"""Python values as lines of text, so that they can pass between a test script and the answer it tests.
+"""Encodes Python values as lines of text that pass between a test script and the answer it tests.
 
-Only data passes: None, booleans, numbers, text, bytes, lists, tuples, sets and dictionaries of these. JSON with one addition,
-because scripts tell (1, 2) from [1, 2]: whatever JSON has not is an object with one key, the name of the type. An object that
-equals everything cannot pass, nor can code. Subclasses pass as what they extend (a Counter as a dict), a number of NumPy's as the
-number.
+Only data can pass: None, booleans, numbers, text, bytes, lists, tuples, sets and dictionaries of these. The format is JSON with
+one addition, because scripts distinguish (1, 2) from [1, 2]: a value of a type that JSON lacks is an object whose only key is the
+type's name. Neither code nor an object that equals everything can pass. Subclasses pass as their base type (a Counter as a dict),
+NumPy's numbers as plain numbers.
 
 Standard library only: this runs inside the sandbox.
 """
@@ -18,12 +18,12 @@ _SEQUENCES: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set,
 
 
 def dump(value: Any) -> str:
-    """`value` as one line of ASCII. `TypeError` for what is not data."""
+    """Encode `value` as one line of ASCII. `TypeError` for anything that is not data."""
     return json.dumps(_packed(value))
 
 
 def load(line: str | bytes) -> Any:
-    """What `dump` wrote. `ValueError` or `TypeError` for anything else; nothing is ever executed."""
+    """Decode a line of `dump`. `ValueError` or `TypeError` for anything else; nothing is ever executed."""
     return _unpacked(json.loads(line))
 
 
@@ -45,7 +45,7 @@ def _packed(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The number that one of NumPy's types holds; `TypeError` for anything else."""
+    """Convert a NumPy number to a plain number; `TypeError` for anything else."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         number = value.item()
         if isinstance(number, (bool, int, float, complex, str, bytes)):

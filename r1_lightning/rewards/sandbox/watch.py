@@ -1,6 +1,6 @@
-"""Watching the processes of one case: read what they write until they end or meet a limit; then kill them all.
+"""Monitors the processes of one case: reads their output until they end or reach a limit, then kills all of them.
 
-Runs in the sandbox's init, which is trusted; what it reads is not, and is passed on as text. Standard library only.
+Runs in the sandbox's init, which is trusted. The output is not trusted, and is passed on as text. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-POLL_S = 0.001  # between two looks at a process that has closed its pipes, which most do by ending
+POLL_S = 0.001  # polling interval after a process has closed its pipes, which most do by ending
 Reply = dict[str, Any]
 
 
 def watch(pids: list[int], pipes: Mapping[str, int], request: Mapping[str, Any]) -> Reply:
-    """Read `pipes` until the last of `pids` has ended or met a limit, kill them all, and say what was read, how it ended, and
-    what CPU time they took together.
+    """Read `pipes` until the last of `pids` has ended or a limit is reached, then kill all processes.
+
+    Returns the output, how the case ended, and the processes' total CPU time.
     """
     deadline_s = time.monotonic() + request["clock_s"]
     read = {name: bytearray() for name in pipes}
@@ -56,7 +57,7 @@ def watch(pids: list[int], pipes: Mapping[str, int], request: Mapping[str, Any])
 
 
 def _ended(pids: list[int]) -> dict[int, tuple[int, float]]:
-    """Status and CPU seconds of those that are no more."""
+    """Return exit status and CPU seconds of the processes that have ended."""
     found = {}
     for pid in pids:
         gone, status, usage = os.wait4(pid, os.WNOHANG)
@@ -66,7 +67,7 @@ def _ended(pids: list[int]) -> dict[int, tuple[int, float]]:
 
 
 def _why(status: int, cpu_s: float, request: Mapping[str, Any]) -> str:
-    """Nothing for an end in order, "cpu", or words."""
+    """Return "" for a normal end, "cpu" for the CPU limit, else a description."""
     code = os.waitstatus_to_exitcode(status)
     if code in (-signal.SIGXCPU, -signal.SIGKILL) and cpu_s >= request["cpu_s"] - 0.1:
         return "cpu"
@@ -74,13 +75,13 @@ def _why(status: int, cpu_s: float, request: Mapping[str, Any]) -> str:
 
 
 def _kill(pids: list[int], ended: set[int]) -> float:
-    """Kill all that is left; the CPU seconds that those of `pids` had taken which had not ended."""
-    if os.getpid() == 1:  # we are init of a namespace of our own, and this is everything in it but us
+    """Kill all remaining processes; return the CPU seconds of those of `pids` that had not ended."""
+    if os.getpid() == 1:  # we are init of our own namespace: -1 means every process in it except us
         with suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
     taken_s = 0.0
     for pid in pids:
-        for kill in (os.killpg,) if pid in ended else (os.killpg, os.kill):  # not yet in a group of its own
+        for kill in (os.killpg,) if pid in ended else (os.killpg, os.kill):  # it may not have its own process group yet
             with suppress(ProcessLookupError, PermissionError):
                 kill(pid, signal.SIGKILL)
         if pid not in ended:

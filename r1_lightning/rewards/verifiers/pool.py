@@ -1,17 +1,17 @@
-"""Worker processes that compare answers, and that can be killed: one answer can cost its own verdict and nothing else.
+"""A pool of worker processes that compare answers and can be killed, so that a bad answer loses only its own verdict.
 
-A computer algebra system given text that a model wrote may run for ever, take all memory, or crash. A timeout by signal works
-on the main thread only, and a thread or an executor cannot be stopped at all: the verifier would be lost for the rest of the
-run. So each worker is a process with an address-space limit that has one task at a time. Its parent watches the CPU time that
-the task has taken (so that a busy machine makes no verdict wrong) with a clock behind it (for a process that sleeps), kills it by
-SIGKILL when either limit is passed, and starts another. Verdict: not the same, "timed out".
+A computer algebra system may run for ever, use all memory or crash on model-written text. A timeout by signal works on the main
+thread only, and a thread or an executor cannot be stopped at all: the verifier would be lost for the rest of the run. So each
+worker is a process with an address-space limit and one task at a time. The parent checks the task's CPU time (so that a busy
+machine causes no wrong verdict) and a wall-clock limit (for a process that sleeps). If either limit is passed, it kills the
+worker with SIGKILL and starts another; the verdict is: not the same, "timed out".
 
-A verdict is a function of its two texts: nothing passes between tasks, workers hash alike (PYTHONHASHSEED), equal pairs are asked
-once, and answers come back by position. Thread, order and number of workers change nothing unless a limit is met.
+A verdict is a function of its two texts: no state passes between tasks, all workers have the same PYTHONHASHSEED, equal pairs are
+compared once, and results are returned by position. Threads, order and number of workers change nothing unless a limit is reached.
 
-Workers are programs started afresh, not forks and not `multiprocessing` children: those would import the caller's main
-module, and with it torch. They begin when the first task comes, end at `close`, at the end of the interpreter, or when
-their input closes because this process died.
+Workers are freshly started programs, neither forks nor `multiprocessing` children, which would import the caller's main module and
+with it torch. They start with the first task, and end at `close`, when the interpreter exits, or when their input closes because
+this process died.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from typing import IO, Any
 import r1_lightning
 from r1_lightning.types.errors import require, require_int
 
-TASKS_PER_WORKER = 5_000  # then another takes its place, so that nothing can pile up in one
-START_LIMIT_S = 120.0  # for importing sympy on a machine that is busy
-CLOCK_FACTOR = 15.0  # so many times the CPU limit may pass on the clock: fifteen busy processes per core
+TASKS_PER_WORKER = 5_000  # a worker is then replaced, so that leaks cannot accumulate
+START_LIMIT_S = 120.0  # for importing sympy on a busy machine
+CLOCK_FACTOR = 15.0  # the wall-clock limit as a multiple of the CPU limit: allows fifteen busy processes per core
 POLL_S = 0.05
 _READ_BYTES = 65_536
 _MIB = 2**20
@@ -43,9 +43,9 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class PoolVerdict:
-    """Whether two answers are the same, why, and whether the reason is that a limit of time was met.
+    """Whether two answers are the same, the reason, and whether a time limit was reached.
 
-    `score`: what a worker gave that scores instead of comparing; then 1.0 is the same. None where there is no score.
+    `score` is the result of a worker that scores instead of comparing (1.0 means the same); None otherwise.
     """
 
     same: bool
@@ -60,7 +60,7 @@ CRASHED = PoolVerdict(False, "the verifier crashed on it")
 
 @dataclass(eq=False)
 class _Worker:
-    """A process, the task it has (None: idle or starting), and what that task began with."""
+    """A worker process, its current task (None: idle or starting), and its CPU time and clock at the task's start."""
 
     process: subprocess.Popen[bytes]
     started_s: float
@@ -73,13 +73,13 @@ class _Worker:
 
 
 class VerifierPool:
-    """`workers` processes, as many as there are processors by default; `compare_many` uses all of them at once.
+    """A pool of `workers` processes, by default one per processor; `compare_many` uses all of them at once.
 
     Args:
         workers: how many processes; None is one per processor this process may use.
-        cpu_limit_s: seconds of CPU time that one comparison may take.
+        cpu_limit_s: CPU-time limit of one comparison in seconds.
         memory_limit_mb: address space of one worker in MiB; sympy itself takes about 100.
-        program: the module that a worker runs; it serves tasks by `worker.serve`.
+        program: the module that a worker runs; it serves tasks with `worker.serve`.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class VerifierPool:
         self._finalizer = weakref.finalize(self, _end_all, self._alive, self._owner)
 
     def compare_many(self, pairs: Sequence[tuple[str, str]]) -> list[PoolVerdict]:
-        """A verdict for each (given, reference), in their order.
+        """Return a verdict for each (given, reference), in order.
 
-        Raises `RuntimeError` where a worker cannot start at all: then no verdict would mean anything.
+        Raises `RuntimeError` if a worker cannot start, because then no verdict is possible.
         """
         tasks = list(dict.fromkeys(pairs))
         verdicts: dict[int, PoolVerdict] = {}
@@ -120,22 +120,22 @@ class VerifierPool:
         return [by_pair[pair] for pair in pairs]
 
     def process_ids(self) -> list[int]:
-        """The workers alive now."""
+        """Return the process ids of the workers that are alive."""
         return [worker.process.pid for worker in self._alive if worker.process.poll() is None]
 
     def close(self) -> None:
-        """Kill all workers. The next task starts others."""
+        """Kill all workers; the next task starts new ones."""
         with self._lock:
             _end_all(self._alive, os.getpid())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A deep copy has processes of its own: they cannot be copied."""
+        """Make a (deep) copy start its own processes, because processes cannot be copied."""
         return VerifierPool, (self.workers, self.cpu_limit_s, self.memory_limit_mb, self.program)
 
     @contextmanager
     def _all_idle(self) -> Iterator[None]:
-        """Leaves no worker with a task, whatever ends the block: an answer that comes late would be another's."""
-        if self._owner != os.getpid():  # a fork: the workers are the parent's
+        """Kill busy workers when the block ends for any reason: a late result would be taken for another task's."""
+        if self._owner != os.getpid():  # we are a fork: the workers belong to the parent
             self._alive.clear()
             self._owner = os.getpid()
             self._finalizer = weakref.finalize(self, _end_all, self._alive, self._owner)
@@ -148,7 +148,7 @@ class VerifierPool:
     def _start(self) -> None:
         folder = str(Path(r1_lightning.__file__).resolve().parents[1])
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
-        # -P: no file of the working directory may take the place of sympy.
+        # -P: no file in the working directory may replace sympy.
         command = [sys.executable, "-P", "-m", self.program]
         process = subprocess.Popen(
             [*command, str(self.memory_limit_mb * _MIB), str(self.cpu_limit_s)],
@@ -165,7 +165,7 @@ class VerifierPool:
         _kill(worker)
 
     def _give_out(self, waiting: Iterator[tuple[int, tuple[str, str]]]) -> None:
-        """A task to every worker that is ready and has none, as long as there are any."""
+        """Give a waiting task to every worker that is ready and idle."""
         for worker in list(self._alive):
             if not worker.ready or worker.task is not None:
                 continue
@@ -174,13 +174,13 @@ class VerifierPool:
                 return
             worker.task, pair = following
             worker.task_started_s, worker.task_cpu_s = time.monotonic(), cpu_seconds(worker.process.pid)
-            # The worker reads to the end of the line before it does anything, so that more than a pipe holds does not block
-            # either. A worker that has just died is noticed when its answer is read.
+            # The worker reads the whole line before it does anything, so a line larger than the pipe's buffer does not block
+            # either. `_collect` notices a worker that has just died.
             with suppress(BrokenPipeError):
                 _write_all(_pipe(worker.process.stdin).fileno(), json.dumps(pair).encode("ascii") + b"\n")
 
     def _collect(self, verdicts: dict[int, PoolVerdict]) -> None:
-        """Reads what has been answered, waiting a little if nothing has."""
+        """Read the results that have arrived; wait a little if there are none."""
         with selectors.DefaultSelector() as selector:
             for worker in self._alive:
                 selector.register(_pipe(worker.process.stdout), selectors.EVENT_READ, worker)
@@ -209,7 +209,7 @@ class VerifierPool:
             self._start()
 
     def _lost(self, worker: _Worker, verdicts: dict[int, PoolVerdict]) -> None:
-        """A worker that is no more: its task is a verdict, and another worker takes its place."""
+        """Replace a worker that has ended, and record a verdict for its task."""
         self._end(worker)
         if not worker.ready:
             raise RuntimeError(
@@ -236,17 +236,17 @@ class VerifierPool:
 
 
 def available_processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_seconds(process_id: int) -> float:
-    """CPU time that a process has taken, user and system; 0.0 where the system does not say (no /proc), or it is gone."""
+    """Return the CPU time of a process, user and system; 0.0 if the system does not tell (no /proc) or it has ended."""
     try:
         stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0.0
-    fields = stat.rpartition(")")[2].split()  # after the name, which may hold anything
+    fields = stat.rpartition(")")[2].split()  # after the process name, which may contain anything
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,11 +1,11 @@
-"""The inside of a process that scores answers to reasoning-gym's problems, with the generators' own scorers.
+"""The program of a worker process that scores answers to reasoning-gym's problems with the generators' own scorers.
 
 `rewards.task_scorer` starts it through `verifiers.pool`, which limits its time and memory, because scorers search and parse
-what a model wrote. One task is `[answer, recipe]`, and its entry is made again from the recipe, because entries hold
-values that JSON would change (tuples, keys that are numbers).
+model-written text. One task is `[answer, recipe]`; the entry is regenerated from the recipe, because entries contain values that
+JSON would change (tuples, keys that are numbers).
 
-Generators whose scorers evaluate the answer as Python are excluded altogether (`tasks.reasoning_gym_task.EXCLUDED`). One is let in,
-because its answers can be checked first: an answer to `countdown` must be plain arithmetic, without powers and floor division.
+Generators whose scorers evaluate the answer as Python are excluded (`tasks.reasoning_gym_task.EXCLUDED`), except one whose answers
+can be checked first: an answer to `countdown` must be plain arithmetic, without powers and floor division.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Mapping
 
 from r1_lightning.rewards.verifiers.worker import serve
 
-# What an answer must look like before a scorer that evaluates it may see it.
+# The pattern that an answer must match before a scorer that evaluates it may read it.
 MUST_MATCH: Mapping[str, re.Pattern[str]] = {
     "countdown": re.compile(r"(?!.*(?:\*\s*\*|/\s*/))[0-9+\-*/() ]{1,200}"),
 }
 
 
 def judge(given: str, recipe: str) -> tuple[float, str, bool]:
-    """The scorer's score in 0 .. 1, why, and whether this process may go on. Raises nothing that an answer can cause."""
+    """Return the scorer's score in 0 .. 1, the reason, and whether this process may continue. No answer makes it raise."""
     from r1_lightning.tasks.reasoning_gym_task import EXCLUDED, entry_of
 
     name = json.loads(recipe)["generator"]
@@ -40,7 +40,7 @@ def judge(given: str, recipe: str) -> tuple[float, str, bool]:
         return 0.0, "out of memory", False
     except RecursionError:
         return 0.0, "too deeply nested", True
-    except Exception as error:  # scorers raise what parsing raises; none of it is a right answer
+    except Exception as error:  # scorers pass parsing errors on; an answer that causes one is wrong
         return 0.0, f"not scored ({type(error).__name__})", True
     if not math.isfinite(score) or not 0.0 <= score <= 1.0:
         return 0.0, f"a score of {score} is none", True

@@ -1,12 +1,12 @@
-"""The inside of a verifier process: reads pairs of answers, writes verdicts, and never learns what a model is.
+"""The program of a verifier process: reads pairs of answers and writes verdicts.
 
-Started by `rewards.verifiers.pool` as a program of its own. One task is one line of JSON in, `[given, reference]`, and one line
-out, `[same, why]`; both are ASCII, so that no text of a model can be taken for the end of a line. The first line out is
-`"ready"`. What ends this process: the end of its input, another parent than the one it began with, its own CPU limit
-(set anew for each task, in case nobody is left to kill it), and SIGKILL.
+`rewards.verifiers.pool` starts it as a separate program. A task is one line of JSON in, `[given, reference]`, and one line out,
+`[same, why]`; both are ASCII, so that model-written text cannot contain a line break. The first line out is `"ready"`. The process
+ends at the end of its input, when its parent changes, at its own CPU limit (set for each task, in case the parent can no longer
+kill it), and by SIGKILL.
 
-Its address space is limited, too. A task that meets the limit is answered with "out of memory", and the process ends, because
-what else failed on the way is unknown.
+Its address space is limited, too. A task that reaches this limit gets the verdict "out of memory", and the process ends, because
+its state is no longer reliable.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-ORPHAN_CHECK_S = 5.0  # how often an idle worker looks whether its parent is still there
-SPARE_CPU_S = 3  # seconds of CPU after which the kernel ends a task that the parent should have ended
+ORPHAN_CHECK_S = 5.0  # how often an idle worker checks that its parent is alive
+SPARE_CPU_S = 3  # CPU seconds beyond the task's limit, after which the kernel kills a task that the parent did not
 _WARM_UP = (("x^2+2x+1", "(x+1)^2"), (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"), ("x<3", r"(-\infty,3)"))
 
 
@@ -31,14 +31,14 @@ def main() -> None:
 
 
 def serve(warm_up: Callable[[], None], judge: Callable[[str, str], tuple[float, str, bool]]) -> None:
-    """Serve tasks until the input ends. Arguments: the memory limit in bytes, the CPU limit of a task in seconds.
+    """Serve tasks until the input ends. Command-line arguments: memory limit in bytes, CPU limit of a task in seconds.
 
-    `warm_up` loads what tasks need, within the memory limit. `judge` gives a score (or whether they are the same), why, and
-    whether this process may go on.
+    `warm_up` imports what tasks need, within the memory limit. `judge` returns a score (or whether the answers are the same), the
+    reason, and whether this process may continue.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     memory_bytes, cpu_limit_s = int(sys.argv[1]), float(sys.argv[2])
-    # Whatever prints must not print into the answers.
+    # Prints of other code must not mix with the verdicts.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     parent = os.getppid()
@@ -61,7 +61,7 @@ def _warm_up() -> None:
 
 
 def judge(given: str, reference: str) -> tuple[bool, str, bool]:
-    """Whether they are the same, why, and whether this process may go on. Raises nothing that a text can cause."""
+    """Return whether both are the same, the reason, and whether this process may continue. No text makes it raise."""
     from r1_lightning.rewards.equality.structure import compare
 
     try:
@@ -70,13 +70,13 @@ def judge(given: str, reference: str) -> tuple[bool, str, bool]:
         return False, "out of memory", False
     except RecursionError:
         return False, "too deeply nested", True
-    except Exception as error:  # sympy and the parser raise nearly everything; none of it is a right answer
+    except Exception as error:  # sympy and the parser raise many types; an answer that causes an error is wrong
         return False, f"not comparable ({type(error).__name__})", True
     return comparison.same, comparison.why, True
 
 
 def _next_line(tasks: BinaryIO, parent: int) -> bytes | None:
-    """The next task, or None when there will be none. The parent writes whole lines, one at a time."""
+    """Return the next task, or None at the end of input. The parent writes complete lines, one at a time."""
     while not select.select([tasks], [], [], ORPHAN_CHECK_S)[0]:
         if os.getppid() != parent:
             return None
