@@ -1,1 +1,1 @@
-"""Pure string work (tokenizer, chat template, tags, answers, language): no torch, so that any process can afford it."""
+"""String processing (tokenizer, chat template, tags, answers, language) without torch, so that every process can import it fast."""

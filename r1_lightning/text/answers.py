@@ -1,16 +1,16 @@
-"""Which answer a completion gives, and whether two answers are the same.
+"""Extracts the answer of a completion, and decides whether two answers are the same.
 
-Two readings of one completion are kept apart everywhere, because their difference is the difference between learning
-the form and learning to reason:
+There are two ways to extract an answer, kept apart everywhere, because their difference tells learning the format from learning to
+reason:
 
-- *strict*: what stands in the place that the form of the completion gives it, by default the one, closed answer block
-  (`final_answer`);
-- *lenient*: the answer at the end in any form (`lenient_answer`): the last answer block even if it is not closed, else
-  the last `\\boxed{...}`, else what follows the last `####`, else the last number.
+- *strict* (`final_answer`): the answer in the place that the completion's format prescribes, by default the single closed answer
+  block;
+- *lenient* (`lenient_answer`): the answer at the end in any format: the last answer block even if it is not closed, else the last
+  `\\boxed{...}`, else the text after the last `####`, else the last number.
 
-Numbers are compared exactly, as fractions of whole numbers: 1,200 = 1200 = 1200.0 = +01200, and 0.5 = 1/2. Nothing is
-evaluated, and an answer of more than 1,000 characters is no answer, so hostile text costs no time. (A reward whose answers are
-longer says so.)
+Numbers are compared exactly, as fractions of integers: 1,200 = 1200 = 1200.0 = +01200, and 0.5 = 1/2. Nothing is evaluated, and
+text of more than 1,000 characters is no answer, so hostile text costs no time. (A reward with longer answers passes its own
+limit.)
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from r1_lightning.text.reasoning_format import ANSWER_OPEN, FORMS, R1_ZERO_FORM,
 
 MAX_ANSWER_CHARS = 1_000
 
-# Full-width forms that Chinese text uses, the typographic minus, and the Chinese full stop.
+# Replaces full-width forms in Chinese text, the typographic minus, and the Chinese full stop.
 _ASCII_FORMS = str.maketrans("０１２３４５６７８９＋－−．，／。＄", "0123456789+--.,/.$")
 
 _NUMBER = re.compile(r"([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?)(?:\.([0-9]*))?(?:/([0-9]+))?")
 
-# A sign belongs to the number only if no operand stands before it: "8-5" ends in 5, "= -5" ends in -5.
+# A sign belongs to the number only if no operand precedes it: "8-5" ends in 5, "= -5" ends in -5.
 _NUMBER_IN_TEXT = re.compile(
     r"(?:(?<![\w).])[+-])?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:/[0-9]+)?"
 )
@@ -37,41 +37,40 @@ _HASHES = "####"
 
 
 def final_answer(text: str, form: str = R1_ZERO_FORM, most_chars: int = MAX_ANSWER_CHARS) -> str | None:
-    """The strict answer, stripped; None if nothing stands in its place, or not exactly one thing, or more than `most_chars`.
+    """Return the strict answer, stripped; None if its place is missing, empty, ambiguous, or longer than `most_chars`.
 
-    The place is that of the `form` (`reasoning_format.FORMS`): the only answer block, or in R1's form the summary's last box. The
-    think block is not asked for here: whether the whole form is right is the format reward's question.
+    The `form` (`reasoning_format.FORMS`) decides the place: the only answer block, or in R1's form the summary's last box. A think
+    block is not required here; the format reward checks the whole format.
     """
     return _usable(FORMS[form].parse(text).answer, most_chars)
 
 
 def lenient_answer(text: str) -> str | None:
-    """The answer at the end of `text` in any of the forms named above, or None if there is none."""
+    """Return the answer at the end of `text` in any of the formats above, or None if there is none."""
     return _last_answer_block(text) or _last_boxed(text) or _after_last_hashes(text) or last_number(text)
 
 
 def marked_answer(answer: str) -> str:
-    """What stands in the last box of an answer, or after its last `####`; all of the answer where neither is there."""
+    """Return the content of an answer's last box, or the text after its last `####`; without either the whole answer."""
     return _last_boxed(answer) or _after_last_hashes(answer) or answer
 
 
 def last_number(text: str) -> str | None:
-    """The last number written in the last 1,000 characters of `text`, in ASCII digits."""
+    """Return the last number in the last 1,000 characters of `text`, in ASCII digits."""
     tail = text[-MAX_ANSWER_CHARS:].translate(_ASCII_FORMS)
     found = None
     for match in _NUMBER_IN_TEXT.finditer(tail):
-        # A number that begins where the tail was cut may have lost its first digits.
+        # A number at the start of the cut-off tail may have lost its first digits.
         if match.start() > 0 or len(text) <= MAX_ANSWER_CHARS:
             found = match.group()
     return found
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The exact value of a written number, or None.
+    """Return the exact value of a written number, or None.
 
-    Understood: a sign, thousands separated by commas, leading zeros, a decimal part, one fraction bar, full-width
-    digits, a dollar sign before, a full stop after. Not understood, on purpose: exponents, percentages, units,
-    expressions.
+    Accepted: a sign, comma-separated thousands, leading zeros, a decimal part, one fraction bar, full-width digits, a leading
+    dollar sign, a final full stop. Rejected on purpose: exponents, percentages, units, expressions.
     """
     if len(text) > MAX_ANSWER_CHARS:
         return None
@@ -92,18 +91,18 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def same_number(first: str, second: str) -> bool:
-    """True if both are numbers and are exactly equal. Two texts that are not numbers are not the same number."""
+    """True if both texts are numbers with exactly equal values."""
     first_value, second_value = parse_number(first), parse_number(second)
     return first_value is not None and first_value == second_value
 
 
 def normalise_text(text: str) -> str:
-    """A non-numeric answer for comparison: ASCII forms, lower case, single spaces, no full stop at the end."""
+    """Normalise a non-numeric answer for comparison: ASCII forms, lower case, single spaces, no final full stop."""
     return " ".join(text.translate(_ASCII_FORMS).casefold().split()).removesuffix(".").rstrip()
 
 
 def same_answer(given: str, reference: str) -> bool:
-    """Numbers are compared as numbers, anything else as normalised text. Too long or empty is never the same."""
+    """Compare numbers as numbers, anything else as normalised text; an answer that is too long or empty equals nothing."""
     if max(len(given), len(reference)) > MAX_ANSWER_CHARS:
         return False
     if parse_number(reference) is not None:
@@ -112,10 +111,10 @@ def same_answer(given: str, reference: str) -> bool:
 
 
 def answer_key(text: str | None) -> str | None:
-    """One spelling for all answers that are the same, so that votes can be counted; None for no usable answer.
+    """Return a canonical spelling that is the same for all equal answers, to count votes; None for an unusable answer.
 
-    Two answers have the same key exactly if they are the same number, or neither is a number and their normalised texts
-    agree: "1,200." and "1200" both give "1200", and "0.5" gives "1/2".
+    Two answers have the same key exactly if they are the same number, or if neither is a number and their normalised texts
+    are equal: "1,200." and "1200" both give "1200", and "0.5" gives "1/2".
     """
     if text is None or len(text) > MAX_ANSWER_CHARS:
         return None
@@ -124,7 +123,7 @@ def answer_key(text: str | None) -> str | None:
 
 
 def _usable(body: str | None, most_chars: int = MAX_ANSWER_CHARS) -> str | None:
-    """`body` stripped, or None where it is missing, too long, or shows nothing."""
+    """Return `body` stripped, or None if it is missing, too long, or has no visible character."""
     if body is None or len(body) > most_chars or not has_visible_text(body):
         return None
     return body.strip()

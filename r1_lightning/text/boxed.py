@@ -1,7 +1,7 @@
-r"""The last `\boxed{...}` of a text: where mathematicians, and R1's summaries, put an answer.
+r"""Finds the last `\boxed{...}` of a text, where mathematicians and R1's summaries put the answer.
 
-`last_boxed` reads what a model wrote, and wants the box as it should be. `boxed_answer` reads published solutions, where `\fbox{7}`
-and `\boxed 5` mean the same. In both a brace after a backslash is a sign that is shown, and neither opens nor closes anything.
+`last_boxed` is strict, for model-written text. `boxed_answer` is for published solutions, where `\fbox{7}` and `\boxed 5` mean the
+same. In both, a brace after a backslash is a printed character that neither opens nor closes a group.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import re
 
 BOXED = "\\boxed{"
-MAX_BOX_CHARS = 65_536  # longer than any answer, those of generated puzzles among them
+MAX_BOX_CHARS = 65_536  # longer than every answer, including those to generated puzzles
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BRACE = re.compile(
     r"\\.|[{}]", re.DOTALL
-)  # an escape is one token: `\{` is no brace, and in `\\}` the last sign is one
+)  # an escape is one token: `\{` is not a brace, but the last character of `\\}` is
 
 
 def last_boxed(text: str) -> str | None:
-    """What the last box of `text` holds, braces balanced, as written; None where none is there or it is not closed."""
+    """Return the content of the last box of `text`, as written, with balanced braces; None without a closed box."""
     start = text.rfind(BOXED)
     return None if start < 0 else _body(text, start + len(BOXED))
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` or `\fbox{...}` without outer white space, or, as in `\boxed 5$`, after it.
+    r"""Return the stripped content of the last `\boxed{...}` or `\fbox{...}`, or of one without braces, as in `\boxed 5$`.
 
-    None where there is no box, where it is empty, or its brace is never closed.
+    None if there is no box, or if it is empty or not closed.
     """
     boxes = list(_BOX.finditer(text))
     if not boxes:
@@ -37,7 +37,7 @@ def boxed_answer(text: str) -> str | None:
 
 
 def _body(text: str, start: int) -> str | None:
-    """From `start`, which follows an opening brace, to the brace that closes it."""
+    """Return the text from `start`, just after an opening brace, up to its closing brace."""
     depth = 1
     for token in _BRACE.finditer(text, start, start + MAX_BOX_CHARS + 1):
         depth += {"{": 1, "}": -1}.get(token[0], 0)

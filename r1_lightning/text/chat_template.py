@@ -1,19 +1,19 @@
-"""How a question becomes a prompt, and what may follow it: the template of R1-Zero, word for word, and one for R1.
+"""Chat templates turn a question into a prompt: R1-Zero's, word for word, and several for R1.
 
-R1-Zero starts from a *base* model, so its prompt is plain text: no system role, no worked example, only a sentence that
-asks for `<think> ... </think> <answer> ... </answer>` (DeepSeek-R1, arXiv:2501.12948, table 1 in both versions). The
-template fixes the structure and nothing about the content, so that what the model learns to write between the tags is
-its own. In the paper the word `prompt` stands where the question goes.
+R1-Zero starts from a *base* model, so its prompt is plain text: no system role, no example, only a sentence that asks for
+`<think> ... </think> <answer> ... </answer>` (DeepSeek-R1, arXiv:2501.12948, table 1 in both versions). The template fixes the
+structure but not the content, so the model itself discovers what to write between the tags. In the paper the word `prompt` marks
+the place of the question.
 
-R1 is asked with no instruction: its cold-start data have taught it the form. Its published prompt is built of special tokens,
-<｜User｜> and <｜Assistant｜>, and opens the think block (`deepseek_r1`, for published checkpoints). Ours says the same in ASCII,
-so that a student of any family can read it with its own tokenizer.
+R1's prompt has no instruction, because the cold-start data have taught it the format. Its published prompt uses special tokens,
+<｜User｜> and <｜Assistant｜>, and opens the think block (`deepseek_r1`, for published checkpoints). Our own template says the same
+in ASCII, so that the tokenizer of any student model can read it.
 
-A completion follows its prompt after one space, or where the prompt has opened the think block directly and without that tag. Which
-form it should have (`text/reasoning_format.py`) belongs to the template.
+A completion follows its prompt after one space; if the prompt has opened the think block, directly and without the opening tag.
+Each template names the format (`text/reasoning_format.py`) of its completions.
 
-The constant parts of a template are given by `phrases()`; a miniature tokenizer holds each of them as one token, so
-that the true sentence of some seventy words costs a 64-token model one position.
+`phrases()` returns a template's constant pieces. A miniature tokenizer holds each of them as one token, so that the original
+sentence of some seventy words takes a small model one position.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ R1_ZERO_SUFFIX = ". Assistant:"
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A prompt is `prefix`, the question, `suffix`. Both may be empty; the completion follows the suffix directly.
+    """A template: a prompt is `prefix`, the question, `suffix`; the completion follows the suffix. Both may be empty.
 
-    `form` is the form of completions that the template asks for.
+    `form` is the format of completions that the template asks for.
     """
 
     name: str
@@ -58,38 +58,38 @@ class ChatTemplate:
 
     @property
     def opens_think(self) -> bool:
-        """Whether the prompt has opened the think block."""
+        """True if the prompt opens the think block."""
         return FORMS[self.form].is_opened
 
     def render(self, question: str) -> str:
-        """The prompt for `question`. Nothing is stripped or escaped: the model sees exactly this text."""
+        """Return the prompt for `question`; nothing is stripped or escaped, the model sees exactly this text."""
         return "".join(self.pieces(question))
 
     def pieces(self, question: str) -> tuple[str, ...]:
-        """The prompt in pieces that are in turn the template's own and somebody else's, the first and the last the template's.
+        """Return the prompt in pieces that alternate between template text and question text, starting and ending with template.
 
         A tokenizer reads special tokens in the template's pieces only (`TextTokenizer.encode_prompts`).
         """
         return (self.prefix, question, self.suffix)
 
     def respond(self, completion: str) -> str:
-        """`completion` as it follows a prompt: without outer white space, after one space. The end of sequence is not in it.
+        """Return `completion` as it follows a prompt: stripped, after one space, without an end-of-sequence token.
 
-        Where the prompt has opened the think block, the completion's own opening tag is left out, and the space with it.
+        If the prompt has opened the think block, the completion's opening tag and the space are dropped.
         """
         text = completion.strip()
         return text.removeprefix(THINK_OPEN).lstrip() if self.opens_think else f" {text}"
 
     def phrases(self) -> tuple[str, ...]:
-        """The constant pieces, without outer white space, that a small tokenizer may hold as single tokens."""
+        """Return the constant pieces, stripped, which a small tokenizer may hold as single tokens."""
         return tuple(piece for piece in (self.prefix.strip(), self.suffix.strip()) if piece)
 
     def jinja(self, begins_with_bos: bool = False) -> str:
-        """The same template in the language of HuggingFace's `apply_chat_template`.
+        """Return the template in Jinja, for HuggingFace's `apply_chat_template`.
 
-        A user message becomes the prompt; an assistant message follows after a space and closes with the
-        end-of-sequence token. The template has no place for a system message, so there one raises an error.
-        `begins_with_bos` writes the token that some tokenizers begin every text with, which `apply_chat_template` leaves out.
+        A user message becomes the prompt; an assistant message follows after a space and ends with the end-of-sequence token. The
+        template has no place for a system message, so one raises an error. `begins_with_bos` adds the token with which some
+        tokenizers begin every text, because `apply_chat_template` does not.
         """
         begin = "{{- bos_token -}}" if begins_with_bos else ""
         prefix, suffix = _jinja_string(self.prefix), _jinja_string(self.suffix)
@@ -115,7 +115,7 @@ class ChatTemplate:
 
 
 def _jinja_string(text: str) -> str:
-    """`text` as a string literal of Jinja, which reads JSON's double-quoted form."""
+    """Return `text` as a Jinja string literal, for which Jinja accepts JSON's double-quoted form."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -123,10 +123,10 @@ R1_ZERO = ChatTemplate("r1_zero", R1_ZERO_PREAMBLE + " ", R1_ZERO_SUFFIX)
 
 R1 = ChatTemplate("r1", "User: ", "\n\nAssistant:", R1_FORM)
 
-# As published with DeepSeek-R1 and its distilled models, without a system message; these are special tokens of their tokenizers.
+# As published with DeepSeek-R1 and its distilled models, without a system message; <｜...｜> are their tokenizers' special tokens.
 DEEPSEEK_R1 = ChatTemplate("deepseek_r1", "<｜User｜>", "<｜Assistant｜><think>\n", R1_OPENED_FORM)
 
-# The question and nothing else: for documents that are already whole prompts, and for tests.
+# The question alone: for documents that are complete prompts already, and for tests.
 PLAIN = ChatTemplate("plain", "", "")
 
 TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType(
@@ -135,5 +135,5 @@ TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType(
 
 
 def r1_zero_prompt(question: str) -> str:
-    """R1-Zero's prompt for `question`, literally as printed (arXiv:2501.12948, table 1)."""
+    """Return R1-Zero's prompt for `question`, exactly as printed (arXiv:2501.12948, table 1)."""
     return R1_ZERO.render(question)

@@ -1,14 +1,14 @@
-"""How the tests of a programming problem are written down: as data in a problem's metadata, under `TESTS`.
+"""The tests of a programming problem as data, stored in the problem's metadata under `TESTS`.
 
-Three kinds, because published data sets come in three:
+There are three kinds, as in published data sets:
 
-- **stdin**: a whole program reads `given` from standard input and must print `expected` (LiveCodeBench, contests);
+- **stdin**: a program reads `given` from standard input and must print `expected` (LiveCodeBench, contests);
 - **call**: the function `entry_point` is called with the JSON array `given` and must return the JSON value `expected` (MBPP,
   LiveCodeBench);
-- **assert**: a `script` of assertions, as HumanEval has it. It is the weaker kind: the script compares with whatever `==` it
-  calls, and only its end can be seen from outside (`rewards/code_reward.py`).
+- **assert**: a `script` of assertions, as in HumanEval. This kind is weaker: the script compares with any `==` that it calls, and
+  from outside only its end is visible (`rewards/code_reward.py`).
 
-Every case whose `is_visible` is false is hidden: the question does not show it.
+The question shows the cases with `is_visible`; all others are hidden.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CodeTestKind = Literal["stdin", "call", "assert"]
 
 @dataclass(frozen=True, slots=True)
 class CodeCase:
-    """One test case: standard input and output as text, or arguments and return value as JSON."""
+    """A test case: standard input and output as text, or arguments and return value as JSON."""
 
     given: str
     expected: str
@@ -36,8 +36,8 @@ class CodeCase:
 class CodeTests:
     """All tests of one problem.
 
-    `setup` is put before the answer's own code (imports that the question promises). `entry_point` names the function that a
-    call needs, or that a script's `check` is given; `script` belongs to the kind "assert", `cases` to the other two.
+    `setup` is executed before the answer's code (imports that the question promises). `entry_point` names the function that a call
+    test calls, or that a script's `check` receives; the kind "assert" has a `script`, the other two have `cases`.
 
     Raises:
         InvalidInput: an unknown kind, no case or script, a call without a name, arguments or a result that are not JSON.
@@ -66,12 +66,12 @@ class CodeTests:
                 _json(f"tests.cases[{number}].expected", case.expected)
 
     def to_json(self) -> str:
-        """One line for a problem's metadata."""
+        """Return one line of JSON for a problem's metadata."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> CodeTests:
-        """What `to_json` wrote. `InvalidInput` for anything else."""
+        """Parse the output of `to_json`. `InvalidInput` for anything else."""
         data = _json("tests", text)
         try:
             cases = tuple(CodeCase(**case) for case in data.pop("cases", ()))

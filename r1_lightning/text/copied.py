@@ -1,11 +1,11 @@
-r"""Is an answer only the question's own expression? "Compute $139+27+23+11$" is not answered by $139+27+23+11$.
+r"""Detects an answer that only copies the question's expression: "Compute $139+27+23+11$" is not answered by $139+27+23+11$.
 
-The value is right, so no comparison of answer and reference can refuse it, and reinforcement learning would find it. An answer is
-handed back if its signs stand in the question side by side, in any order among them, unless the reference is made of the same
-signs. For plain quantities the form counts: 0.75 is copied where 3/4 was asked for, and 12.0 is not where 12 was. A calculation
-for a whole number is handed back, too, if all its numbers are the question's: 48/2+48 is not yet 72.
+Such an answer has the right value, so no comparison with the reference can refuse it, and reinforcement learning would exploit it.
+An answer is a copy if its tokens are adjacent in the question, in any order, unless the reference consists of the same tokens. For
+plain quantities the form matters: 0.75 is a copy if the reference is 3/4, but 12.0 is not if it is 12. A calculation in place of
+an integer is a copy, too, if all of its numbers are in the question: 48/2+48 is not yet 72.
 
-Spelling does not matter (\dfrac, spaces, braces, signs of multiplication). The time is linear in the question.
+Spelling does not matter (\dfrac, spaces, braces, multiplication signs). The time is linear in the length of the question.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OPERATION = re.compile(r"[0-9)}]\s*(?:[-+*/^!]|\\(?:cdot|times|div))|\\(?:frac|
 
 
 def is_copied(given: str, reference: str, question: str) -> bool:
-    """Whether `given`, which is as much as `reference`, stands in `question` and has still to be worked out."""
+    """True if `given`, which has the value of `reference`, is copied from `question` without being computed."""
     if len(question) > MAX_QUESTION_CHARS:
         return False
     theirs, ours = plain_math(given), plain_math(reference)
@@ -58,7 +58,7 @@ def is_copied(given: str, reference: str, question: str) -> bool:
 
 
 def _same_form(given: str, reference: str, amount: Quantity, wanted: Quantity) -> bool:
-    """Whether one quantity only differs from the other in what may be left off: zeros, commas, a unit, a percent sign."""
+    """True if two quantities differ only in optional parts: zeros, commas, a unit, a percent sign."""
     if "/" in _tokens(given) or "/" in _tokens(reference):
         return Counter(_tokens(given)) == Counter(_tokens(reference))
     return amount.number == wanted.number and ("^" in given) == ("^" in reference)
@@ -80,12 +80,12 @@ def _tokens(text: str) -> list[str]:
 
 
 def _stands_in(given: str, question: str) -> bool:
-    """Whether some stretch of the question's tokens has the tokens of `given`, in any order, and cuts no number in two."""
+    """True if some run of the question's tokens has the tokens of `given`, in any order, and splits no number."""
     wanted, asked = Counter(_tokens(given)), _tokens(question)
     size = sum(wanted.values())
     if not 0 < size <= len(asked):
         return False
-    off = Counter(wanted)  # wanted less what the stretch holds
+    off = Counter(wanted)  # the wanted tokens minus those of the current run
     off.subtract(asked[:size])
     differing = sum(count != 0 for count in off.values())
     for start in range(len(asked) - size + 1):

@@ -1,7 +1,8 @@
-r"""Names before a value: `x = 5`, `P(A)=\frac12`, `AB=5`, `a_{10}=55` name what is asked for, and the value is the answer.
+r"""Separates a name from its value: in `x = 5`, `P(A)=\frac12`, `AB=5`, `a_{10}=55` the value is the answer.
 
-A name has no numbers of its own but indices and arguments: `2x=10` and `x+1=5` are equations. A sum or a product of letters
-(`a+b=5`) may be what a question asked for, so an answer may carry it; in a reference it is a curve, which 5 is not.
+A name has no numbers except indices and arguments: `2x=10` and `x+1=5` are equations. A sum or a product of letters (`a+b=5`) may
+be the quantity that a question asks for, so an answer may have it as a name; in a reference it is a curve, which 5 does not
+equal.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ _OTHER_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|in|neq|leq|geq|approx|si
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """`label` in one spelling, the `value` behind the last equals sign, what stands `between` (x = 2+3 = 5), kinds of the label.
+    """A parsed `x = 2+3 = 5`: the `label` in canonical spelling, the `value` after the last equals sign, the sides `between`.
 
-    `simple`: one letter with its index, which may also be a variable of an equation. `expression`: a sum or product of those.
+    `simple`: the label is one letter with its index, which may also be a variable of an equation. `expression`: it is a sum or
+    product of these.
     """
 
     label: str
@@ -57,7 +59,7 @@ class Labelled:
 
 
 def labelled(text: str) -> Labelled | None:
-    """`text`, in plain spelling, taken apart at its equals signs where a name stands before the first; None for anything else."""
+    """Split `text`, in plain spelling, at its equals signs if a name precedes the first; None otherwise."""
     if match := _MEMBER.fullmatch(text.strip()):
         return Labelled(_one_spelling(match[1]), match[2].strip(), simple=True)
     outside = _without_insides(text)
@@ -77,12 +79,12 @@ def labelled(text: str) -> Labelled | None:
 
 
 def has_relation(text: str) -> bool:
-    r"""Whether `text` says that something is equal, smaller or a member; not the index of a sum, as in \sum_{k=1}^n k."""
+    r"""True if `text` states an equality, inequality or membership; the index of a sum, as in \sum_{k=1}^n k, does not count."""
     return _RELATION.search(_INDEX_OF_SUM.sub("", text)) is not None
 
 
 def _without_insides(text: str) -> str:
-    """`text`, as long as it is, with dots for what stands within brackets: P(X=3)=1 has one equals sign outside of them."""
+    """Return `text` at equal length with dots inside brackets: P(X=3)=1 has one equals sign outside brackets."""
     outside, depth = [], 0
     for character in text:
         depth -= character in ")]}"
@@ -94,7 +96,7 @@ def _without_insides(text: str) -> str:
 def _one_spelling(label: str) -> str:
     if arguments := re.fullmatch(r"(.*?)\(([^()]*)\)", re.sub(r"\s", "", label)):
         amount = parse_quantity(arguments[2])
-        if amount is not None:  # f(0.5) is f(\frac12)
+        if amount is not None:  # f(0.5) equals f(\frac12)
             return f"{_one_spelling(arguments[1])}({amount.number})"
     plain = re.sub(r"\\(?:overline|mathrm|measuredangle|widehat|triangle)(?![a-zA-Z])|[{}\s|]", "", label)
     return "".join(sorted(plain)) if re.fullmatch("[A-Z]{2}", plain) else plain

@@ -1,16 +1,16 @@
-"""Which language a text is in, and whether it mixes two: English and Chinese, as in DeepSeek-R1.
+"""Detects the language of a text, and whether it mixes two: English and Chinese, as in DeepSeek-R1.
 
-Training with R1-Zero's rewards alone makes a model mix languages in its thinking; R1 answers with a reward for the
-share of words in the target language, Num(Words_target) / Num(Words) (arXiv:2501.12948, equation 7). The paper does not
-say how words are counted, so these are our choices:
+With R1-Zero's rewards alone a model learns to mix languages in its thinking; R1's remedy is a reward for the share of words in
+the target language, Num(Words_target) / Num(Words) (arXiv:2501.12948, equation 7). The paper does not say how it counts words;
+our rules:
 
 - an English word is a run of two or more Latin letters, inner apostrophes included; a Chinese word is one Han character
   (cutting Chinese into words needs a dictionary, and the share hardly changes);
 - neutral, in no language: digits, operators, punctuation, single Latin letters (variables, options), the R1 tags, and all
-  mathematics and code, as `text.symbols` tells them from words;
-- a run of letters of another script counts as a word, of neither language.
+  mathematics and code that `text.symbols` recognises;
+- a run of letters of another script counts as a word of neither language.
 
-A text may show only what it likes in a formula or a program, so each of those rules has a bound: what is as long as words is words.
+A model could hide words in a formula or a program, so each rule has a bound: symbols as long as words count as words.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WORDS = re.compile(
 
 
 def count_words(text: str) -> dict[str, int]:
-    """The number of words of `text` that are "en", "zh" and "other", by the rules above."""
+    """Count the words of `text` that are "en", "zh" and "other", by the rules above."""
     counts = {"en": 0, "zh": 0, "other": 0}
     plain = without_symbols(text)
     for match in _WORDS.finditer(plain):
@@ -52,7 +52,7 @@ def count_words(text: str) -> dict[str, int]:
 
 
 def language_of(text: str) -> Language | None:
-    """The language with more words in `text`, English if both have as many; None if neither has any."""
+    """Return the language with more words in `text`, English at equal counts; None if there are no words of either."""
     counts = count_words(text)
     if counts["en"] == counts["zh"] == 0:
         return None
@@ -60,15 +60,12 @@ def language_of(text: str) -> Language | None:
 
 
 def question_language(question: str) -> Language:
-    """What a source says of a question whose row names no language: the one it is in, English where it has no words."""
+    """Return the detected language of a question whose row names none; English if it has no words."""
     return language_of(question) or "en"
 
 
 def language_share(text: str, target: Language) -> float:
-    """Words of `target` divided by all words, in 0..1.
-
-    A text without words, pure calculation, is in no wrong language: 1.0.
-    """
+    """Return the share of the words in the language `target`, 0..1; 1.0 for a text without words (pure calculation)."""
     require_choice("target", target, LANGUAGES)
     counts = count_words(text)
     total = sum(counts.values())
@@ -76,7 +73,7 @@ def language_share(text: str, target: Language) -> float:
 
 
 def is_mixed(text: str, tolerance: float = 0.0) -> bool:
-    """True if more than the share `tolerance` of the words is outside the main language; by default one is enough."""
+    """True if more than the share `tolerance` of the words is outside the main language; by default one word is enough."""
     require_number("tolerance", tolerance, 0.0, 1.0)
     counts = count_words(text)
     total = sum(counts.values())

@@ -1,12 +1,12 @@
-r"""Written mathematics as text: one spelling of its signs, and the structure of lists, sets and intervals.
+r"""Normalises written mathematics, and parses the structure of lists, sets and intervals.
 
-The same answer is written in many hands: `\dfrac{1}{2}`, `½`, `$\frac12$`, `１／２`. `plain_math` takes away what is only
-spelling (full-width forms, typographic signs, dollar signs, `\text`, spacing, a box around the whole) and keeps what means
-something. `split_list` says how a list stands: `(1,2)` is ordered, `\{1,2\}` is not, `[1,2)` is an interval.
+The same answer has many spellings: `\dfrac{1}{2}`, `½`, `$\frac12$`, `１／２`. `plain_math` removes all that is only spelling
+(full-width forms, typographic signs, dollar signs, `\text`, spacing, a box around the whole) and keeps everything with a meaning.
+`split_list` returns the structure of a list: `(1,2)` is ordered, `\{1,2\}` is not, `[1,2)` is an interval.
 
-`danger` is asked first of any text that a model wrote, before something that understands it is let near it: its length, depth,
-digits and powers are bounded, so that what remains costs a computer algebra system little in nearly every case. The rest is
-what `rewards.verifiers.pool` kills.
+Call `danger` on every model-written text before a parser or an algebra system sees it: it bounds length, depth, digits and
+powers, so that nearly every text that passes costs a computer algebra system little. `rewards.verifiers.pool` kills the remaining
+cases.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 MAX_MATH_CHARS = 400  # the longest references of MATH, matrices included, have about 200
-MAX_DEPTH = 10  # brackets within brackets; the parser's time grows steeply with them
+MAX_DEPTH = 10  # of nested brackets; the parser's time grows steeply with the depth
 MAX_DIGITS = 40  # of one number
 MAX_EXPONENT_DIGITS = 4
 MAX_POWERS = 12  # power signs and factorials of one answer
@@ -69,7 +69,7 @@ _SIGNS = {
 }
 _TO_PLAIN = str.maketrans(_SIGNS)
 
-# What is only typography: fonts, sizes, thin spaces, and the words that make brackets grow.
+# Typography without meaning: fonts, sizes, thin spaces, and the commands that enlarge brackets.
 _TYPOGRAPHY = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])(?:\.(?!\d))?"
     r"|\\(?:displaystyle|textstyle|limits|quad|qquad)(?![a-zA-Z])|(?<!\\)\\[,;:!]|\*\*(?=\s*$)|^\s*\*\*"
@@ -83,7 +83,7 @@ _SQRT_OF_BRACKET = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 _BRACKETS = {"lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|", "vert": "|",
              "lparen": "(", "rparen": ")"}  # fmt: skip
 _BRACKET_NAMES = re.compile(rf"\\({'|'.join(_BRACKETS)})(?![a-zA-Z])\s*")
-_TEX = {"over": r"\frac", "choose": r"\binom"}  # of plain TeX, which stand between their arguments
+_TEX = {"over": r"\frac", "choose": r"\binom"}  # plain TeX's infix commands
 _OVER = re.compile(r"\{\s*([^{}]+?)\s*\\(over|choose)(?![a-zA-Z])\s*([^{}]+?)\s*\}")
 _SIGN_NAMES = re.compile(r"\\(le|ge|ne)q?(?:slant|q)?(?![a-zA-Z])")
 _REPEATING = re.compile(
@@ -111,7 +111,7 @@ _BIG_CHOICE = re.compile(r"\\[dt]?binom[^}]*[0-9]{4}")
 
 
 def danger(text: str) -> str | None:
-    """Why `text` is not to be computed with, in a few words; None where it may be. Its time is linear in the text."""
+    """Return why `text` must not go to an algebra system, in a few words; None if it may. Linear time."""
     text = text.strip().strip("*")  # bold in Markdown
     if len(text) > MAX_MATH_CHARS:
         return f"more than {MAX_MATH_CHARS} characters"
@@ -137,7 +137,7 @@ def danger(text: str) -> str | None:
 
 
 def depth_of(text: str) -> int:
-    """How deep the brackets of `text` go; a closing bracket without an opening one counts as depth 0."""
+    """Return the depth of the nested brackets of `text`; an unmatched closing bracket does not count."""
     depth = deepest = 0
     for character in text:
         if character in _OPENING:
@@ -149,7 +149,7 @@ def depth_of(text: str) -> int:
 
 
 def is_balanced(text: str) -> bool:
-    """Whether every bracket closes; round and square ones may close each other, as half-open intervals do."""
+    """True if every bracket is closed; round and square brackets may close each other, as in half-open intervals."""
     open_braces: list[bool] = []
     for character in text:
         if character in _OPENING:
@@ -161,7 +161,7 @@ def is_balanced(text: str) -> bool:
 
 
 def plain_math(text: str) -> str:
-    r"""`text` without what is only spelling: `$\dfrac12$.` gives `\frac12`, `（１，２）` gives `(1,2)`."""
+    r"""Remove everything from `text` that is only spelling: `$\dfrac12$.` gives `\frac12`, `（１，２）` gives `(1,2)`."""
     plain = _unwrapped(_one_character_signs(text).strip())
     plain = _LEADING_WORDS.sub("", plain, count=1)
     plain = _TYPOGRAPHY.sub("", _FONT.sub(r" \1 ", plain))
@@ -183,15 +183,15 @@ def plain_math(text: str) -> str:
 
 
 def _one_character_signs(text: str) -> str:
-    """`text` with each sign that LaTeX writes in several characters written so."""
+    """Replace each single-character sign in `text` by its LaTeX spelling."""
     text = _RAISED_RUN.sub(lambda match: f"^{{{match[0].translate(_RAISED)}}}", text)
     return _LOWERED_RUN.sub(lambda match: f"_{{{match[0].translate(_LOWERED)}}}", text).translate(_TO_PLAIN)
 
 
 def _as_fraction(match: re.Match[str]) -> str:
-    r"""A decimal that repeats, as the fraction it is: 0.1\overline{6} is 16/90 - 1/90 = 1/6."""
+    r"""Convert a repeating decimal to its fraction: 0.1\overline{6} is 16/90 - 1/90 = 1/6."""
     whole, fixed, repeated = match["whole"] or "0", match["fixed"], match["braced"] or match["bare"]
-    if match["last"]:  # dots over the first and the last digit
+    if match["last"]:  # dots over the first and the last repeating digit
         repeated += match["inner"] + match["last"]
     shift = 10 ** len(fixed)
     value = Fraction(int(whole + fixed), shift) + Fraction(int(repeated), shift * (10 ** len(repeated) - 1))
@@ -199,8 +199,8 @@ def _as_fraction(match: re.Match[str]) -> str:
 
 
 def spelled(text: str) -> str:
-    r"""`text`, in plain spelling, with the braces and spaces that LaTeX allows to leave out in one way: \frac12 is \frac{1}{2}."""
-    if match := _INTEGRAL.fullmatch(text):  # the name of its variable is free
+    r"""Unify LaTeX's optional braces and spaces in `text` (in plain spelling): \frac12 becomes \frac{1}{2}."""
+    if match := _INTEGRAL.fullmatch(text):  # the name of the integration variable does not matter
         text = re.sub(rf"(?<![a-zA-Z\\]){match[2]}(?![a-zA-Z])", "x", match[1]) + "dx"
     text = _SHORT_BELOW.sub(r"\1{\2}", _SHORT_ABOVE.sub(r"\\frac{\1}", text))
     text = _SHORT_ROOT.sub(r"\\sqrt{\1}", _SHORT_SCRIPT.sub(r"\1{\2}", text))
@@ -208,7 +208,7 @@ def spelled(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    """`text` out of dollar signs, display brackets and a box, where they stand around the whole of it."""
+    """Remove dollar signs, display brackets and a box that enclose the whole of `text`."""
     for _ in range(3):
         text = text.strip()
         core = text.rstrip(".").rstrip()
@@ -226,32 +226,32 @@ def _unwrapped(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WrittenList:
-    """The items of a list as written, and its brackets: "" for none, or two of them such as "()" , "[)" or "{}"."""
+    """A parsed list: its items as written, and its brackets: "" for none, or a pair such as "()", "[)" or "{}"."""
 
     brackets: str
     items: tuple[str, ...]
 
 
 def split_list(text: str) -> WrittenList:
-    r"""How `text`, in plain spelling, is made up at its outermost level: `\{1, 2\}` gives ("{}", ("1", "2")).
+    r"""Parse the outermost level of `text`, in plain spelling, as a list: `\{1, 2\}` gives ("{}", ("1", "2")).
 
-    A bracket that closes before the end is no bracket of the whole: `(x+1)(x+2)` is one item without brackets.
+    A bracket that closes before the end does not enclose the list: `(x+1)(x+2)` is one item without brackets.
     """
     as_set = text.startswith(r"\{")
     core = text.removeprefix("\\") if as_set else text
     inside = core[1:-1].removesuffix("\\") if as_set else core[1:-1]
     if len(core) >= 2 and core[0] in _OPENING and core[-1] in _CLOSING and is_balanced(inside):
         items = _items(inside)
-        # Braces without a backslash are LaTeX's own grouping, but {1,2,3} can only be meant as a set.
+        # Braces without a backslash are LaTeX groups, but {1,2,3} can only mean a set.
         grouping = core[0] == "{" and not as_set and len(items) == 1
         return WrittenList("" if grouping else core[0] + core[-1], items)
     joined = re.sub(r"\s*,?\s+(?:and|or)\s+|\s*[和或]\s*", ", ", text)
-    # Without brackets 1,200 is a number; within them (1,200) is a point.
+    # Without brackets 1,200 is a number; with brackets (1,200) is a point.
     return WrittenList("", _items(_THOUSANDS.sub(lambda match: match.group().replace(",", ""), joined)))
 
 
 def _items(text: str) -> tuple[str, ...]:
-    """`text` cut at the commas and semicolons that no bracket holds."""
+    """Split `text` at commas and semicolons outside brackets."""
     items, depth, start = [], 0, 0
     for position, character in enumerate(text):
         if character in _OPENING:

@@ -1,26 +1,26 @@
-"""Which tags of a completion open or close a block, and which are only named in the thinking.
+"""Distinguishes tags that open or close a block from tags that the thinking only mentions.
 
-"I will put it in <answer> tags." A model that was asked for tags writes about them, and such a word must cost neither form nor
-accuracy. But every leniency is something that training will find, so a tag counts as named only by these rules, all of them ours:
+"I will put it in <answer> tags." A model that was asked for tags writes about them, and such a mention must cost neither the format
+nor the accuracy reward. But training exploits every leniency, so a tag counts as mentioned only by these rules, all of them ours:
 
-- only **within the thinking**: after a completion's first tag, an opening think tag with something visible behind it, and before
-  the tag that closes it. What is not closed names nothing. `</think>` ends the thinking wherever it stands, as it does for whoever
-  parses the text of a server; it is named only in a pair `<think> </think>` that holds nothing, or the words of the prompt;
-- only **where the text says so**: before the tag a word such as "in", "the" or 用, or an opening quote; or behind it a word such as
+- only **within the thinking**: after the completion's first tag, an opening think tag followed by visible text, and before the
+  tag that closes it. In unclosed thinking no tag counts as mentioned. `</think>` always ends the thinking, as it does for parsers
+  of a server's text; it is a mention only in a pair `<think> </think>` with nothing or the words of the prompt between;
+- only **in a context of mention**: preceded by a word such as "in", "the" or 用, or an opening quote; or followed by a word such as
   "tags" or 标签, a closing quote, punctuation, another tag, or the words of the prompt ("answer here");
-- an **opening answer tag with its closing tag** later in the thinking must be named by what is behind it: "in <answer>5</answer>"
-  is an answer. So a second answer stays a second answer.
+- an **opening answer tag with a closing tag** later in the thinking is a mention only by the text that follows it: "in
+  <answer>5</answer>" is an answer. So a second answer still counts as a second answer.
 
-A tag that is named is text. Nobody looks for an answer in the thinking, so it can hide none.
+A mentioned tag is text. No reader looks for an answer in the thinking, so a mention cannot hide one.
 """
 
 from __future__ import annotations
 
 import re
 
-Tag = tuple[str, int, int]  # its text, and where it begins and ends
+Tag = tuple[str, int, int]  # text, start, end
 
-_LONGEST_BEFORE = 24  # characters: the longest of the words below, with white space
+_LONGEST_BEFORE = 24  # characters of the longest word below, with white space
 _BEFORE = re.compile(
     r"(?:\b(?:in|into|inside|within|between|with|by|use|using|the|my|both|and|or|of|to|write|called|named|before|after"
     r"|open|opening|close|closing)\s+[`'\"]?"
@@ -37,7 +37,7 @@ _OF_PROMPT = re.compile(r"\s*(?:(?:and|or|reasoning process here|\.\.\.|…|和|
 
 
 def real_tags(text: str, tags: list[Tag]) -> list[Tag]:
-    """`tags`, which are all of `text` in order, without those that are only named. Linear in the length of `text`."""
+    """Return `tags` (all tags of `text`, in order) without those that are only mentioned. Linear in the length of `text`."""
     if not tags or tags[0][0] != "<think>":
         return tags
     visible = _VISIBLE.search(text, tags[0][2])
@@ -64,7 +64,7 @@ def real_tags(text: str, tags: list[Tag]) -> list[Tag]:
 
 
 def _end_of_thinking(text: str, tags: list[Tag], visible: int) -> tuple[int | None, set[int]]:
-    """The place of the tag that closes the thinking, and those of quoted pairs of think tags before it."""
+    """Return the index of the tag that closes the thinking, and the indices of quoted pairs of think tags before it."""
     named: set[int] = set()
     for place in range(1, len(tags)):
         if tags[place][0] != "</think>" or place in named:

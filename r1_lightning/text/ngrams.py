@@ -1,7 +1,7 @@
-"""A text as a sequence of units, and its runs of n of them: what repetition and contamination are counted in.
+"""Splits a text into units and n-grams of units, to measure repetition and contamination.
 
 A unit is a word (a run of letters and digits) or, in Chinese, one character, as in `text.language`. Case, full-width forms,
-punctuation and the R1 tags do not count, so that `Compute（３）+ 4.` and `compute (3) + 4` are the same units.
+punctuation and the R1 tags are ignored, so that `Compute（３）+ 4.` and `compute (3) + 4` have the same units.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _UNIT = re.compile(rf"{HAN}|(?:(?!{HAN})[^\W_])+")
 
 
 def without_tags(text: str) -> str:
-    """`text` with a space in place of every R1 tag."""
+    """Replace every R1 tag in `text` by a space."""
     return _TAG.sub(" ", text)
 
 
 def units(text: str) -> list[str]:
-    """The units of `text`, in order."""
+    """Return the units of `text` in order."""
     return _UNIT.findall(unicodedata.normalize("NFKC", without_tags(text)).casefold())
 
 
 def ngrams(sequence: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
-    """Every run of `n` units; none where there are fewer."""
+    """Yield every run of `n` units; none if there are fewer than `n`."""
     return (tuple(sequence[start : start + n]) for start in range(len(sequence) - n + 1))

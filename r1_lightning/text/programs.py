@@ -1,11 +1,11 @@
-"""Which program a completion gives: the last fenced Python block in its place, or all of the place where nothing is fenced.
+"""Extracts the program of a completion: the last fenced Python block in the prescribed place, or the whole place without a fence.
 
-As with other answers (`text.answers`), two readings are kept apart: *strict*, the place is the body of the one, closed answer
-block, in R1's form the summary, where a program that is not fenced stands in the last box; *lenient*, the program at the end in any
-form: the last answer block, closed or not, else the last fenced block anywhere, else the last box.
+As with other answers (`text.answers`) there are two ways. *Strict*: the place is the body of the single closed answer block, in
+R1's form the summary, where an unfenced program is in the last box. *Lenient*: the program at the end in any format: the last
+answer block, closed or not, else the last fenced block anywhere, else the last box.
 
-A fence is a line that begins with three backticks; it counts as Python where it says `python`, `py`, `python3` or nothing. A
-block that is not closed is no block. Nothing is compiled here.
+A fence is a line that begins with three backticks; its block is Python if the fence says `python`, `py`, `python3` or nothing. An
+unclosed block does not count. Nothing is compiled here.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import re
 from r1_lightning.text.boxed import last_boxed
 from r1_lightning.text.reasoning_format import ANSWER_CLOSE, ANSWER_OPEN, FORMS, R1_ZERO_FORM, has_visible_text
 
-MAX_PROGRAM_CHARS = 65_536  # longer than what contests accept; the rest of a long answer is not code
+MAX_PROGRAM_CHARS = 65_536  # longer than contests accept
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\S*)[^\n]*$", re.MULTILINE)
 _PYTHON = ("python", "python3", "py", "")
 
 
 def final_program(text: str, form: str = R1_ZERO_FORM) -> str | None:
-    """The strict program, or None if nothing stands in its place, or not exactly one thing."""
+    """Return the strict program, or None if its place is missing, empty or ambiguous."""
     parsed = FORMS[form].parse(text)
     if FORMS[form].has_answer_block or parsed.summary is None:
         return _program_in(parsed.summary)
@@ -30,7 +30,7 @@ def final_program(text: str, form: str = R1_ZERO_FORM) -> str | None:
 
 
 def lenient_program(text: str) -> str | None:
-    """The program at the end of `text` in any form, or None."""
+    """Return the program at the end of `text` in any format, or None."""
     start = text.rfind(ANSWER_OPEN)
     if start >= 0:
         return _program_in(text[start + len(ANSWER_OPEN) :].split(ANSWER_CLOSE)[0])
@@ -38,7 +38,7 @@ def lenient_program(text: str) -> str | None:
 
 
 def last_fenced(text: str) -> str | None:
-    """The body of the last closed block of Python in `text`, or None."""
+    """Return the body of the last closed Python block in `text`, or None."""
     found, opened = None, None
     for fence in _FENCE.finditer(text):
         if opened is None:
@@ -56,7 +56,7 @@ def _fenced_or_boxed(text: str) -> str | None:
 
 
 def _program_in(body: str | None) -> str | None:
-    """The last fenced block of `body`; without one all of it, if that may be a program."""
+    """Return the last fenced block of `body`; without one all of `body` if it may be a program."""
     if body is None:
         return None
     fenced = last_fenced(body)

@@ -1,16 +1,16 @@
-"""What tokenizers hold as they are published, and how text that nobody vouches for is kept from steering a model.
+"""Reads published tokenizers, and keeps untrusted text from producing control tokens.
 
-A `tokenizer.json` is a record of somebody's last use as much as of a vocabulary. Four things in it would go wrong unseen:
+A `tokenizer.json` records not only a vocabulary but also settings of its last use. Four of them would cause silent errors:
 
-- `truncation` and `padding` of a training call that was made before `save_pretrained`: they are switched off;
-- a prefix space: SentencePiece's kind (Llama 2, Mistral) puts "▁" before every text, so that a completion, which is tokenised apart
-  from its prompt, would open with a space too many. `continuing` is the same tokenizer for text that goes on;
-- the beginning of a text, which may stand in `tokenizer_config.json` alone (`add_bos_token`, DeepSeek's folders);
-- the ends of a text, of which there may be several (`eos_token_id: [2, 3]` in `generation_config.json`).
+- `truncation` and `padding` of a training call before `save_pretrained`: they are switched off;
+- a prefix space: SentencePiece tokenizers (Llama 2, Mistral) put "▁" before every text, so a completion, which is tokenised apart
+  from its prompt, would start with a superfluous space. `continuing` returns the same tokenizer for text that continues another;
+- the token that begins a text, which may be set in `tokenizer_config.json` alone (`add_bos_token`, DeepSeek's folders);
+- the tokens that end a text, of which there may be several (`eos_token_id: [2, 3]` in `generation_config.json`).
 
-A **control token** structures a conversation: one that is marked as special, or is spelled as such tokens are (`<|im_end|>`,
-`<｜User｜>`). Where a template spells one, it is that token. Where a question, a row of data or a document does, it is plain text,
-so that nobody's text can end a turn or begin another. Other added tokens (`<think>`) are words that anybody may write.
+A **control token** structures a conversation: it is marked as special, or is spelled like such tokens (`<|im_end|>`, `<｜User｜>`).
+In a template its spelling is that token. In a question, a row of data or a document its spelling is plain text, so that no text
+can end a turn or begin another. Other added tokens (`<think>`) are words that any text may use.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _LOOKS_LIKE_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 
 
 class Control(NamedTuple):
-    """A control token: its id, and how it is spelled."""
+    """A control token: its id and its spelling."""
 
     token_id: int
     token: AddedToken
 
 
 def control_tokens(tokenizer: Tokenizer, also: Sequence[int] = ()) -> dict[str, Control]:
-    """The control tokens by their spelling; added tokens whose ids are in `also` are some, too."""
+    """Return the control tokens by spelling; added tokens with ids in `also` count, too."""
     return {
         token.content: Control(token_id, token)
         for token_id, token in tokenizer.get_added_tokens_decoder().items()
@@ -46,7 +46,7 @@ def control_tokens(tokenizer: Tokenizer, also: Sequence[int] = ()) -> dict[str, 
 
 
 def for_text(tokenizer: Tokenizer, control: Mapping[str, Control]) -> Tokenizer:
-    """The same tokenizer, to which the spelling of a control token is plain text."""
+    """Return a copy of the tokenizer that treats the spelling of a control token as plain text."""
     unmarked = {name for name, found in control.items() if not found.token.special}
     text = tokenizer
     if unmarked:
@@ -59,7 +59,7 @@ def for_text(tokenizer: Tokenizer, control: Mapping[str, Control]) -> Tokenizer:
 
 
 def continuing(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer for text that follows other text: without a space of its own before the first word."""
+    """Return a copy of the tokenizer for text that continues another: without a prefix space."""
     before = _prefixing_parts(tokenizer)
     after = {name: _without_prefix(part) for name, part in before.items()}
     if after == before:
@@ -70,13 +70,13 @@ def continuing(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _prefixing_parts(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The parts that may put something before a text, as `tokenizer.json` writes them."""
+    """Return the components of `tokenizer.json` that may put something before a text."""
     parts = {"normalizer": tokenizer.normalizer, "pre_tokenizer": tokenizer.pre_tokenizer}
     return {name: None if part is None else json.loads(part.__getstate__()) for name, part in parts.items()}
 
 
 def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A normalizer or pre-tokenizer that puts nothing before the first word."""
+    """Return a normalizer or pre-tokenizer without its prefix before the first word."""
     if part is None or part["type"] == "Prepend":
         return None
     if part["type"] == "Sequence":
@@ -90,27 +90,27 @@ def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def prefixes_every_piece(tokenizer: Tokenizer) -> bool:
-    """Whether a space is put before each stretch of text between control tokens, or before the first one alone."""
+    """True if a space precedes each stretch of text between control tokens; False if only the first."""
     return '"prepend_scheme": "first"' not in json.dumps(_prefixing_parts(tokenizer))
 
 
 def added_words(tokenizer: Tokenizer, control: Mapping[str, Control]) -> list[str]:
-    """The added tokens that anybody may write."""
+    """Return the added tokens that any text may use."""
     added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
     return [name for name in added if name not in control]
 
 
 def first_stretch(text: str, words: re.Pattern[str]) -> str:
-    """What stands in `text` before the first of `words`, added tokens that anybody may write."""
+    """Return the part of `text` before the first of `words`, added tokens that any text may use."""
     match = words.search(text)
     return text if match is None else text[: match.start()]
 
 
 def begin_with(tokenizer: Tokenizer, bos: str | None, eos: str, wanted: bool) -> bool:
-    """Have `tokenizer` begin texts with `bos` where it does so or `wanted` says so; returns whether it does.
+    """Make `tokenizer` begin texts with `bos` if it already does or if `wanted`; return whether it does.
 
-    An `eos` that it adds to every text is taken off: a prompt must not have one, and documents get theirs when they are packed.
-    Raises InvalidInput where it adds anything else.
+    An `eos` that it adds to every text is removed: a prompt must not have one, and packing adds it to documents. Raises
+    InvalidInput if the tokenizer adds anything else.
     """
     require(not wanted or bos is not None, "add_bos_token", True, "tokenizer_config.json must name a bos_token")
     around = tokenizer.encode("", add_special_tokens=True).tokens
@@ -128,9 +128,9 @@ def begin_with(tokenizer: Tokenizer, bos: str | None, eos: str, wanted: bool) ->
 
 
 def end_ids(folder: Path) -> tuple[int, ...]:
-    """The ids that end a text by `generation_config.json`, or by `config.json` where there is none; none is ().
+    """Return the ids that end a text from `generation_config.json`, or from `config.json` if that is missing; () for none.
 
-    Raises InvalidInput for a file that is no JSON and for what is no id.
+    Raises InvalidInput for a file that is not JSON and for values that are not ids.
     """
     path = next((folder / name for name in (GENERATION_FILE, MODEL_FILE) if (folder / name).is_file()), None)
     if path is None:
@@ -147,15 +147,15 @@ def end_ids(folder: Path) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ids))
 
 
-# One stretch of a prompt: the control token of this id, or text.
+# One stretch of a prompt: a control token's id, or text.
 Stretch = int | str
 
 
 def stretches(pieces: Sequence[str], control: Mapping[str, Control]) -> list[Stretch]:
-    """A prompt as control tokens and the text between them.
+    """Split a prompt into control tokens and the text between them.
 
-    `pieces` are in turn a template's and somebody's: 0, 2, ... are read for control tokens, 1, 3, ... are text as it stands. A
-    token that takes the white space beside it (`lstrip`, `rstrip`) does so here as well.
+    `pieces` alternate: 0, 2, ... are a template's and may contain control tokens; 1, 3, ... are questions and stay text. A token
+    that absorbs adjacent white space (`lstrip`, `rstrip`) does so here as well.
     """
     pattern = any_of(control)
     found: list[Stretch] = [""]
@@ -177,18 +177,18 @@ def stretches(pieces: Sequence[str], control: Mapping[str, Control]) -> list[Str
 
 
 def cut(text: str, spelled: re.Pattern[str] | None) -> list[str]:
-    """`text` in pieces that end after the first character of everything that `spelled` matches."""
+    """Split `text` after the first character of every match of `spelled`."""
     places = [match.start() + 1 for match in spelled.finditer(text)] if spelled else []
     return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """Matches each of `texts`, the longest that there is; nothing where there are none."""
+    """Return a pattern that matches the longest of `texts`; without texts it matches nothing."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 def _split(pattern: re.Pattern[str], text: str) -> list[str]:
-    """Text, match, text, match, ..., text."""
+    """Split `text` into text, match, text, match, ..., text."""
     parts, end = [], 0
     for match in pattern.finditer(text):
         parts += [text[end : match.start()], match[0]]

@@ -1,13 +1,13 @@
-r"""Plain quantities: the exact value of a written number with its percent sign, currency or unit.
+r"""Parses plain quantities: a written number with its percent sign, currency or unit, as an exact value.
 
-Read here, without any algebra: 1,200 · -3/4 · \frac{3}{4} · 2 1/2 · 1.5e3 · 3\times10^{-2} · 50% · $5.00 · 30 mm · 90^\circ ·
-三分之二 · 一百二十元. Values are exact fractions. What two quantities have to do with each other is our decision:
+Without any algebra it reads: 1,200 · -3/4 · \frac{3}{4} · 2 1/2 · 1.5e3 · 3\times10^{-2} · 50% · $5.00 · 30 mm · 90^\circ ·
+三分之二 · 一百二十元. Values are exact fractions. Our rules for the equality of two quantities:
 
 - nothing is rounded: 0.333333 is not 1/3;
-- a noun ("18 apples") may be left off or added; where both have one, one must hold the words of the other;
-- a percent sign may be left off or added where the number stays the same (50 for 50%: the question asked for percent), and
-  50% is 0.5. A currency or unit may be left off or added likewise; if both have one, the amounts must agree: 30 mm is 3 cm;
-- a mixed number has a proper fraction behind a whole number: 2 1/2 is 5/2.
+- a noun ("18 apples") is optional; if both have one, the words of one must include those of the other;
+- a percent sign is optional if the number is the same (50 for 50%: the question asked for percent), and 50% equals 0.5. A currency
+  or unit is optional, too; if both have one, the amounts must be equal: 30 mm is 3 cm;
+- a mixed number is an integer followed by a proper fraction: 2 1/2 is 5/2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from r1_lightning.text.units import SCALES, Unit, noun_of, unit_of
 
-MAX_EXPONENT = 400  # of ten: larger than any number of science, and cheap
+MAX_EXPONENT = 400  # power of ten: larger than any number in science, and cheap to compute
 MAX_QUANTITY_CHARS = 100
 
 _N = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,3}(?: [0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
@@ -49,7 +49,7 @@ _CHINESE_NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """`number` as written, `percent` if a sign follows it, its `unit` if it has one, or the words of a `noun` behind it."""
+    """A quantity: the `number` as written, `percent` if a percent sign follows, its `unit`, or the words of a `noun` after it."""
 
     number: Fraction
     percent: bool = False
@@ -58,7 +58,7 @@ class Quantity:
 
 
 def parse_quantity(text: str) -> Quantity | None:
-    """The quantity that `text`, in the plain spelling of `text.math_text`, writes; None where it is anything else."""
+    """Parse `text`, in the plain spelling of `text.math_text`, as a quantity; None for anything else."""
     if len(text) > MAX_QUANTITY_CHARS:
         return None
     if _SEVERAL.fullmatch(text.strip()):
@@ -84,7 +84,7 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def _together(text: str) -> Quantity | None:
-    """1 hour 30 minutes, 12 dollars and 50 cents, 45^\\circ 30': amounts of one kind, added, in the last unit."""
+    """Parse 1 hour 30 minutes, 12 dollars and 50 cents, 45^\\circ 30': the sum of amounts of one dimension, in the last unit."""
     parts = [(Fraction(number), _MINUTES.get(name) or unit_of(name)) for number, name in _PART.findall(text)]
     units = [unit for _, unit in parts if unit is not None]
     if len(units) < len(parts) or len({kind for kind, _ in units}) > 1 or not units[0][0]:
@@ -95,13 +95,13 @@ def _together(text: str) -> Quantity | None:
 
 
 def _scaled(value: Fraction, rest: str) -> tuple[Fraction, str]:
-    """`value` times the thousand or million that `rest` begins with."""
+    """Multiply `value` by the thousand or million with which `rest` begins."""
     word, _, others = rest.strip().partition(" ")
     return (value * SCALES[word], f" {others}" if others else "") if word in SCALES else (value, rest)
 
 
 def same_quantity(given: Quantity, reference: Quantity) -> bool:
-    """Whether both are the same amount, by the rules above."""
+    """True if both are the same amount by the rules above."""
     if given.noun or reference.noun:
         nouns_agree = given.noun <= reference.noun or reference.noun <= given.noun
         measured = (given.unit and given.unit[0]) or (reference.unit and reference.unit[0])
@@ -111,7 +111,7 @@ def same_quantity(given: Quantity, reference: Quantity) -> bool:
         kinds_agree = given.unit[0] == reference.unit[0]
         return kinds_agree and given.number * given.unit[1] == reference.number * reference.unit[1]
     if given.number == reference.number:
-        # "5 m" for "5%" names another thing; a bare number names none.
+        # "5 m" for "5%" has another dimension; a bare number has none.
         return not (given.unit and reference.percent) and not (given.percent and reference.unit)
     if given.percent == reference.percent or given.unit or reference.unit:
         return False
@@ -162,9 +162,9 @@ _LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]")
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
-    r"""`text` without the unit at its end, and that unit: `3\sqrt{2} cm` gives (`3\sqrt{2}`, centimetres).
+    r"""Split off the unit at the end of `text`: `3\sqrt{2} cm` gives (`3\sqrt{2}`, centimetres).
 
-    Only of a number without letters: in `3x m` the m may be a factor.
+    Only for a number without letters: in `3x m` the m may be a factor.
     """
     match = _UNIT_AT_END.search(text)
     if match is None or (unit := unit_of(match[1])) is None:
@@ -174,7 +174,7 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
 
 
 def _with_digits(text: str) -> str:
-    """`text` with the Chinese number at its head, if there is one, written in digits."""
+    """Replace a Chinese number at the start of `text` by digits."""
     text = re.sub("^(?:一共|总共|共)?有(?=.*[0-9零〇一二两三四五六七八九十百])", "", text)
     match = _CHINESE_NUMBER.match(text)
     if match is None:
@@ -190,7 +190,7 @@ def _with_digits(text: str) -> str:
 
 
 def chinese_number(text: str) -> str | None:
-    """The number that Chinese numerals write, in ASCII digits: 一万零三 gives 10003, 三点一四 gives 3.14."""
+    """Convert Chinese numerals to ASCII digits: 一万零三 gives 10003, 三点一四 gives 3.14."""
     whole, point, decimals = text.partition("点")
     if point:
         if not all(character in _DIGITS for character in decimals) or (head := chinese_number(whole)) is None:

@@ -1,13 +1,13 @@
-"""Is a response fit to be read? The filters of DeepSeek-R1's rejection sampling, each with a name and a number.
+"""The readability filters of DeepSeek-R1's rejection sampling, each with a name and a threshold.
 
-R1 keeps, of its correct samples, those that a person can read: "we have filtered out chain-of-thought with mixed languages, long
+R1 keeps those correct samples that a person can read: "we have filtered out chain-of-thought with mixed languages, long
 paragraphs, and code blocks" (arXiv:2501.12948v1, section 2.3.3; v2, B.3), and for its cold start those that do not repeat
-themselves. The paper gives no numbers, so these are ours:
+themselves. The paper gives no thresholds; our rules:
 
 - *mixed languages*: more than a share of the words is outside the main language (`text.language`);
 - *endless paragraph*: more characters than allowed without an empty line; fenced code is no paragraph;
 - *stray code*: a code fence anywhere but in the answer to a question that asks for code;
-- *repeats itself*: too large a share of the runs of 8 words (or Chinese characters) have come before in the same response.
+- *repeats itself*: too large a share of the 8-grams of words (or Chinese characters) occurred earlier in the same response.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STRAY_CODE = "stray code"
 REPEATS_ITSELF = "repeats itself"
 FAULTS = (MIXED_LANGUAGES, ENDLESS_PARAGRAPH, STRAY_CODE, REPEATS_ITSELF)
 
-REPEATED_RUN = 8  # units: shorter runs come again in honest work ("the sum of the first two")
+REPEATED_RUN = 8  # units; shorter runs recur in normal text ("the sum of the first two")
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _FENCED = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -35,10 +35,9 @@ _BREAK = re.compile(r"\n[^\S\n]*\n")
 
 @dataclass(frozen=True)
 class Readability:
-    """How much of each fault is too much.
+    """The threshold of each fault.
 
-    `mixed_tolerance` and `max_repeated_share` are shares in 0..1 that may be reached but not passed, `max_paragraph_chars` is in
-    characters.
+    `mixed_tolerance` and `max_repeated_share` are the largest allowed shares, 0..1; `max_paragraph_chars` is in characters.
     """
 
     mixed_tolerance: float = 0.01
@@ -51,7 +50,7 @@ class Readability:
         require_number("max_repeated_share", self.max_repeated_share, 0.0, 1.0)
 
     def fault(self, text: str, asks_for_code: bool = False) -> str | None:
-        """The first of `FAULTS` that `text` has, or None. `asks_for_code`: its final part may hold code."""
+        """Return the first of `FAULTS` that `text` has, or None; with `asks_for_code` its final part may contain code."""
         if is_mixed(spoken(text, asks_for_code), self.mixed_tolerance):
             return MIXED_LANGUAGES
         if longest_paragraph(text) > self.max_paragraph_chars:
@@ -64,22 +63,22 @@ class Readability:
 
 
 def spoken(text: str, asks_for_code: bool = False) -> str:
-    """What of `text` is in some people's language: its prose, without the final part where that is to be code."""
+    """Return the natural-language part of `text`: its prose, without the final part if that is to be code."""
     return prose(_before_answer(text) if asks_for_code else text)
 
 
 def prose(text: str) -> str:
-    """`text` without fenced code: names in a program are in no language."""
+    """Return `text` without fenced code, because names in a program are in no language."""
     return _FENCED.sub("\n\n", text)
 
 
 def longest_paragraph(text: str) -> int:
-    """Characters of the longest run of prose without an empty line; tags and white space at its ends do not count."""
+    """Count the characters of the longest run of prose without an empty line; tags and outer white space do not count."""
     return max(len(paragraph.strip()) for paragraph in _BREAK.split(without_tags(prose(text))))
 
 
 def has_stray_code(text: str, asks_for_code: bool = False) -> bool:
-    """Whether there is a code fence, closed or not, outside of the final part of an answer that is to be code."""
+    """True if there is a code fence, closed or not, anywhere but in the final part of an answer that is to be code."""
     return _FENCE.search(_before_answer(text) if asks_for_code else text) is not None
 
 
@@ -89,6 +88,6 @@ def _before_answer(text: str) -> str:
 
 
 def repeated_share(text: str, n: int = REPEATED_RUN) -> float:
-    """The share of the runs of `n` units that have come before, 0..1; 0 where there are none."""
+    """Return the share of n-grams that occurred earlier, 0..1; 0 if there are none."""
     runs = list(ngrams(units(text), n))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -1,27 +1,27 @@
-"""The form of a reasoned answer, in two kinds: R1-Zero's, with an answer block, and R1's, with a summary.
+"""Parses the format of a completion: R1-Zero's, with an answer block, or R1's, with a summary.
 
     r1_zero   <think> ... </think> <answer> ... </answer>     once, and nothing else
-    r1        <think> ... </think> a summary without tags     what a cold-started model writes (R1v1 section 2.3.1)
+    r1        <think> ... </think> a summary without tags     written by a cold-started model (R1v1 section 2.3.1)
 
-and the same two behind a prompt that has opened the think block, as R1's published template does: r1_zero_opened, r1_opened. There
-a completion begins in the thinking, and `<think>` is not its own to write.
+Two more are for prompts that open the think block, as R1's published template does: r1_zero_opened, r1_opened. Their completions
+begin inside the thinking, without `<think>`.
 
-`FORMS` holds all four; a template, the rewards and the metrics of one run go by one of them.
+`FORMS` holds all four; the template, the rewards and the metrics of a run use the same one.
 
-DeepSeek-R1 rewards the form separately from the content (section 2.2, equation 4). The paper describes it in one
-sentence, so the rule is ours and it is strict, because every gap in it is something that training will find: an empty
-answer, two answers of which one is right, text after the last tag, a tag inside another. `parse` says *which* rule is
-broken, so that a person reading samples sees what the model does, and so that a reward may be graded.
+DeepSeek-R1 rewards the format separately from the content (section 2.2, equation 4). The paper describes it in one sentence, so the
+rules are ours. They are strict, because training exploits every gap: an empty answer, two answers of which one is right, text after
+the last tag, a tag inside another. `parse` reports *which* rule is broken, so that a person who reads samples sees what the model
+does, and so that a reward may be graded.
 
 A well-formed completion of R1-Zero is: optional white space, exactly one think block, optional white space, exactly one answer
-block, optional white space. Both bodies hold at least one visible character and no tag, but that the thinking may name tags, by
-the rules of `text.named_tags`. Zero-width characters are not visible.
+block, optional white space. Both bodies contain at least one visible character and no tag, except that the thinking may mention
+tags by the rules of `text.named_tags`. Zero-width characters are not visible.
 
-In R1's form the answer block is replaced by a summary, all that follows the thinking, with something visible and no tag in it.
-The paper writes |special_token|<reasoning_process>|special_token|<summary> and names no place for the answer. Ours is the
-summary's last box, as B.3.1 asks for; a summary of one line without a box is an answer itself, one of several lines gives none.
+In R1's form a summary replaces the answer block: all text after the thinking, visible and without tags. The paper writes
+|special_token|<reasoning_process>|special_token|<summary> and defines no place for the answer. Ours is the summary's last box, as
+B.3.1 asks for; a one-line summary without a box is itself the answer, a longer one without a box has none.
 
-The scan looks for four fixed strings and never backtracks: its time is linear in the length of the text.
+The scan looks for four fixed strings and never backtracks, so its time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ R1_ZERO_FORM: FormName = "r1_zero"
 R1_FORM: FormName = "r1"
 R1_ZERO_OPENED_FORM: FormName = "r1_zero_opened"
 R1_OPENED_FORM: FormName = "r1_opened"
-WRITTEN_FORMS = (R1_ZERO_FORM, R1_FORM)  # of texts that stand alone, without a prompt before them
+WRITTEN_FORMS = (R1_ZERO_FORM, R1_FORM)  # formats of texts that are stored without a prompt
 
-# Every fault that `parse` can report, with what it means to a person.
+# Every fault that `parse` can report, with an explanation for people.
 FAULTS = {
     "missing_think": "no think tag at all",
     "unopened_think": "</think> without <think>",
@@ -79,12 +79,12 @@ _TAG = re.compile("|".join(map(re.escape, TAGS)))
 
 @dataclass(frozen=True, slots=True)
 class ParsedReasoning:
-    """What `parse` found.
+    """The result of `parse`.
 
-    `think` and `answer` are the bodies as written, white space included. A body is given where its block stands exactly
-    once, closed, with no tag inside and not inside another block, even if other rules are broken; otherwise None.
-    `faults` are keys of `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is what is said to the reader: the answer's body,
-    or in R1's form all that follows the thinking; a program is looked for there.
+    `think` and `answer` are the bodies as written, white space included. A body is given if its block occurs exactly once,
+    closed, without tags inside and not inside another block, even if other rules are broken; otherwise None. `faults` are keys of
+    `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is the text for the reader: the answer's body, or in R1's form all
+    text after the thinking; a program is searched there.
     """
 
     think: str | None
@@ -99,7 +99,7 @@ class ParsedReasoning:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Where one kind of block stands: the span of its body, or the faults that deny it one."""
+    """The span of a block's body, or the faults because of which it has none."""
 
     start: int = -1
     end: int = -1
@@ -111,20 +111,20 @@ class _Block:
 
 
 def reasoned(thinking: str, answer: object) -> str:
-    """A well-formed completion, as it follows a prompt: after a space."""
+    """Return a well-formed completion with the space that separates it from its prompt."""
     return f" {THINK_OPEN}{thinking}{THINK_CLOSE}{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
 
 
 def has_visible_text(text: str) -> bool:
-    """True if any character of `text` would show on paper: not white space, not a control or zero-width character."""
+    """True if `text` has a visible character: not white space, not a control or zero-width character."""
     return any(not character.isspace() and character.isprintable() for character in text)
 
 
 def parse(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
-    """Take a completion apart and list every rule of the format that it breaks.
+    """Parse a completion of R1-Zero and list every rule of the format that it breaks.
 
-    By default an empty think block is a fault: a model that may leave it empty learns to answer without thinking while
-    it keeps the format reward. `allow_empty_think=True` accepts it, for answers made by a template that forces one.
+    By default an empty think block is a fault, because otherwise a model learns to answer without thinking and still gets the
+    format reward. `allow_empty_think=True` accepts it, for templates that force an empty think block.
     """
     tags = _tags(text)
     think, answer = _find_block(tags, "think"), _find_block(tags, "answer")
@@ -151,10 +151,10 @@ def parse(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
 
 
 def parse_r1(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
-    """The same for R1's form: one think block, then a summary.
+    """Parse a completion in R1's form: one think block, then a summary.
 
-    A text without any think tag is summary as a whole (and lacks its think block); one that does not come to an end of its
-    thinking has none.
+    A text without think tags is all summary (with the fault that the think block is missing); a text whose thinking never ends has
+    no summary.
     """
     tags = _tags(text)
     think = _find_block(tags, "think")
@@ -184,7 +184,7 @@ def parse_opened(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
 
 
 def parse_r1_opened(text: str, allow_empty_think: bool = False) -> ParsedReasoning:
-    """The same for R1's form."""
+    """`parse_r1` for a completion whose think block the prompt has opened."""
     return parse_r1(THINK_OPEN + text, allow_empty_think)
 
 
@@ -202,7 +202,7 @@ def _answer_in(summary: str | None) -> str | None:
 
 
 def _tags(text: str) -> list[Tag]:
-    """The tags that open and close, in order."""
+    """Return the tags that open and close blocks, in order."""
     return real_tags(text, [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)])
 
 
@@ -227,7 +227,7 @@ def _has_nested_tag(block: _Block, tags: list[Tag]) -> bool:
 
 
 def _has_text_outside(text: str, tags: list[Tag]) -> bool:
-    """True if there is visible text that no opening tag stands directly before."""
+    """True if there is visible text outside the blocks."""
     position, outside = 0, True
     for tag, start, end in tags:
         if outside and has_visible_text(text[position:start]):
@@ -238,10 +238,10 @@ def _has_text_outside(text: str, tags: list[Tag]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One kind of form: `parse` takes a completion and whether an empty think is allowed; `faults` are all it can report.
+    """A completion format: `parse` takes a completion and whether an empty think is allowed; `faults` are all it can report.
 
-    `has_answer_block`: the answer stands in a block of its own; `is_opened`: the prompt has opened the think block; `empty_think`:
-    what leaves no room to think where it follows the prompt.
+    `has_answer_block`: the answer has its own block; `is_opened`: the prompt has opened the think block; `empty_think`: the text
+    that, put after the prompt, forces an empty think block.
     """
 
     name: FormName

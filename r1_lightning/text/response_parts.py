@@ -1,13 +1,13 @@
-"""Which part of a response a reward model sees: the final summary, or the whole.
+"""Selects the part of a response that a reward model reads: the final summary, or the whole.
 
-R1's helpful reward looks at the final summary only, so that it does not interfere with the reasoning, and its safety reward at
-the whole response, reasoning included (R1v2 section 3.1). What "the final summary" is in a given text is our decision:
+R1's helpful reward reads the final summary only, so that it does not interfere with the reasoning, and its safety reward reads
+the whole response, reasoning included (R1v2 section 3.1). Our definition of the final summary:
 
-1. the body of the answer block, where there is exactly one (the form of R1-Zero's template);
-2. else what follows the one `</think>` (R1's form);
-3. else, in a text without any think tag, all of it: nothing was thought, so everything is said to the reader.
+1. the body of the answer block, if there is exactly one (the format of R1-Zero's template);
+2. else the text after the only `</think>` (R1's form);
+3. else, in a text without think tags, the whole text, because all of it addresses the reader.
 
-A text that thinks and does not come to an end of it has no summary.
+A text whose thinking never ends has no summary.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PARTS: tuple[str, ...] = get_args(Part)
 
 
 def final_summary(text: str) -> str | None:
-    """What a response says to its reader, without outer white space; None where it says nothing."""
+    """Return the final summary of a response, stripped; None if it is missing or empty."""
     answer = parse(text).answer
     if answer is None:
         thinking, close, after = text.partition(THINK_CLOSE)
@@ -35,6 +35,6 @@ def final_summary(text: str) -> str | None:
 
 
 def part_of(text: str, part: str) -> str | None:
-    """The summary or the whole of a response, begun with one space as completions of our templates are; None if it is missing."""
+    """Return the summary or the whole of a response after one space, as in our templates' completions; None if missing."""
     body = final_summary(text) if part == "summary" else text.strip() if has_visible_text(text) else None
     return None if body is None else f" {body}"

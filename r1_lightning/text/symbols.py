@@ -1,23 +1,23 @@
-r"""What of a text is mathematics or code, and so in no language, in every script. `text.language` counts what is left.
+r"""Recognises mathematics and code in a text, which belong to no language; `text.language` counts the remaining words.
 
-`3² + 4² = 25` reads the same to everybody, and so does `三角形ABC` beside `triangle ABC`. Each kind with the reason for its rule:
+`3² + 4² = 25` reads the same in every language, and so do the letters in `三角形ABC` and `triangle ABC`. The kinds of symbols:
 
 - **signs**: superscripts, subscripts, fractions, circled numbers, units in one character and letter-like signs (x², ½, ①, ㎝, ℝ);
-  Greek letters, up to three in a row without an accent (πr², ΔABC): more are a Greek word;
-- **letters of another shape**, bold, script or full-width, are those letters: 𝑥 is a variable, 𝐚𝐧𝐬𝐰𝐞𝐫 a word;
+  Greek letters, up to three in a row without an accent (πr², ΔABC); more are a Greek word;
+- **styled letters** (bold, script, full-width) count as the plain letters: 𝑥 is a variable, 𝐚𝐧𝐬𝐰𝐞𝐫 a word;
 - **names**: one to four capitals (ABC, AB=AC, LCM), capitals in the order of the alphabet (ABCDEF), Roman numerals. Capitals as
-  long as words, and the common short words in capitals (THE, AND), are words; so is all of a line that somebody shouts;
+  long as words, and the common short words in capitals (THE, AND), are words; so is a line that is all in capitals;
 - **functions, units, elements, compounds**: sin, max, mod, pi; cm; units that are words elsewhere (min, am) after a number; NaCl;
 - **products**: up to three letters that touch a digit or an operator (2ab, xy=6), unless they are a common word (`so=`) or
   written as a person's name (`Ann=`);
 - **formulas** between $, \( \), \[ \] or in an environment: commands, names of environments, and up to three letters in a row.
-  What is in \text{} and its kin is words, and so is a longer run: `$speed = 5$` has an English word in it;
-- **inline code** of one or two names; with three words in a row, or any Han character, it is prose in other dress;
-- **fenced programs**, comments and strings included, closed or cut off. Of the lines that hold letters at least half must be code:
-  a fence around prose hides nothing. A line of code has a sign of code, or is a bare statement (`return x`), and neither three
-  words nor two Han characters in a row outside of comments and strings.
+  Text in \text{} and similar commands counts as words, and so does a longer run: `$speed = 5$` contains an English word;
+- **inline code** of one or two names; with three words in a row, or any Han character, it counts as prose;
+- **fenced programs**, comments and strings included, closed or cut off. At least half of the lines with letters must be code, so
+  that a fence around prose hides nothing. A line of code has a code character, or is a bare statement (`return x`), and has
+  neither three words nor two Han characters in a row outside comments and strings.
 
-Every pattern is possessive or bounded: time is linear in the length of the text.
+Every pattern is possessive or bounded, so the time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Never a name or a product, in capitals or not.
+# Words that are never a name or a product, in capitals or not.
 SHORT_WORDS = _words(
     """a add all also am an and any are as at be but by can do does each else end for from get give go had has have he her here
     his how if in into is it its just let make may me my new next no not now of off ok on once one only or our out per put say
@@ -44,7 +44,7 @@ _UNITS = """nm mm cm dm km kg mg ml mL dl dL cl cL kWh kW MW mW kJ kcal kHz MHz 
     rpm dB mmol"""
 _ELEMENTS = "Na Mg Cl Ca Fe Cu Zn Ag Au Hg Pb Mn Cr Br"
 _NAMES = _words(f"{_FUNCTIONS} {_UNITS} {_ELEMENTS} ii iii iv vi vii viii ix")
-# Words elsewhere, units after a number.
+# Units after a number, words elsewhere.
 _UNITS_AFTER_NUMBER = _words("min sec hr hrs ft lb lbs oz yd mi am pm mol rad deg Pa eV kt cc sq")
 
 _ELEMENT = (
@@ -87,7 +87,7 @@ _KEYWORDS = _words(
     string struct super switch table template then this throw throws true try type typedef unsigned update use using values var
     void volatile where while with yield"""
 )
-# Lines without any sign of code begin with one of these, and are short.
+# A line of code without a code character is short and begins with one of these.
 _STATEMENTS = _words("break continue else from import package pass raise return try using yield end do begin")
 _MAX_BARE = 5
 _SPOKEN = re.compile(r"[A-Za-z]{2,}+(?:,? [A-Za-z]{2,}+)*+")
@@ -97,7 +97,7 @@ _SHOUTED = re.compile(r"(?<![A-Za-z'])[A-Z']++(?:[ ,.!?]{1,2}[A-Z']++)+")
 
 
 def _table() -> dict[int, str]:
-    """What replaces a single character: ^ a raised or lowered one, a space a sign, and a plain letter one in other dress."""
+    """Return the replacement of special characters: ^ for super- and subscripts, a space for signs, plain for styled letters."""
     made = {}
     for first, last in ((0xA0, 0xFF), (0x2B0, 0x2FF), (0x1D2C, 0x1DBF), (0x2070, 0x209C)):
         for code in range(first, last + 1):
@@ -117,7 +117,7 @@ _RAISED_LETTERS = re.compile(
 
 
 def without_symbols(text: str) -> str:
-    """`text` without signs, formulas and code, each of which leaves a space or a `^`; shouted words come in small letters."""
+    """Replace signs, formulas and code in `text` by a space or a `^`; words in all-capital lines become lower case."""
     if not text.isascii():
         text = _RAISED_LETTERS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text).translate(_TABLE)
     text = _FENCED.sub(_without_program, text)
@@ -127,7 +127,7 @@ def without_symbols(text: str) -> str:
 
 
 def is_symbol(text: str, start: int, end: int) -> bool:
-    """Whether the run of Latin letters text[start:end], inner apostrophes included, is a name, unit, product or formula."""
+    """True if the run of Latin letters text[start:end], inner apostrophes included, is a name, unit, product or formula."""
     letters = text[start:end].replace("'", "").replace("’", "")
     if letters in _NAMES or _in_alphabet(letters):
         return True
@@ -143,13 +143,13 @@ def is_symbol(text: str, start: int, end: int) -> bool:
 
 
 def is_greek_symbol(letters: str) -> bool:
-    """Whether a run of Greek letters is a product of variables, and no word."""
+    """True if a run of Greek letters is a product of variables, not a word."""
     plain = all(unicodedata.decomposition(letter) == "" for letter in letters)
     return plain and (len(letters) <= _MAX_GREEK or _in_alphabet(letters))
 
 
 def _in_alphabet(letters: str) -> bool:
-    """`ABCDEF`, `wxyz`, `αβγδ`: four or more neighbours, all of one case."""
+    """True for four or more consecutive letters of the alphabet in one case: `ABCDEF`, `wxyz`, `αβγδ`."""
     one_case = letters.isupper() or letters.islower()
     return len(letters) > _MAX_PRODUCT and one_case and any(letters.lower() in alphabet for alphabet in _ALPHABETS)
 
@@ -173,7 +173,7 @@ def _without_program(match: re.Match[str]) -> str:
 
 
 def is_program(body: str) -> bool:
-    """Whether at least half of the lines of `body` that hold letters are code."""
+    """True if at least half of the lines of `body` with letters are code."""
     lines = [line for line in body.splitlines() if any(map(str.isalpha, line))]
     return 2 * sum(map(_is_code, lines)) >= len(lines)
 
@@ -187,7 +187,7 @@ def _is_code(line: str) -> bool:
 
 
 def longest_phrase(line: str) -> int:
-    """How many words stand in a row, with nothing but a space or comma between them; the keywords of programs are none."""
+    """Return the longest run of words with only a space or comma between them; keywords of programs do not count."""
     longest = 0
     for phrase in _SPOKEN.findall(line):
         row = 0
@@ -204,7 +204,7 @@ def _without_inline(match: re.Match[str]) -> str:
 
 def _without_formula(match: re.Match[str]) -> str:
     body = next(group for group in match.groups() if group is not None)
-    pieces = _WORDS_OF_FORMULA.split(body)  # every second one is words
+    pieces = _WORDS_OF_FORMULA.split(body)  # every second piece is words
     pieces[::2] = [_COMMAND_OR_LETTERS.sub(_long_word, _NAMED.sub(" ", piece)) for piece in pieces[::2]]
     return f" {' '.join(pieces)} "
 

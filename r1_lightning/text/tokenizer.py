@@ -1,20 +1,18 @@
-"""A byte-level BPE tokenizer, trained on the spot, in HuggingFace's file format.
+"""A byte-level BPE tokenizer, trained within a run, in HuggingFace's file format; also loads published tokenizers.
 
-Three choices matter for a model that must learn to calculate:
+Three design choices help a model to learn arithmetic:
 
-- **Digits, operators and punctuation are never merged with anything.** 12+30=42 is eight tokens whatever stands around
-  it, so that the model sees place value and no number is a word of its own. Only letters merge (a space before a word
-  belongs to the word), and so do the bytes within one character.
-- **The R1 tags are single tokens**, and so is every phrase given by the caller, for instance the sentence of R1-Zero's
-  template. They are ordinary tokens, not special ones: decoding shows them.
-- **Any text survives**: the alphabet is the 256 bytes and nothing is normalised, so decode(encode(text)) == text. Text
-  that spells out a special token, such as the end of sequence, is encoded as plain characters: a question cannot end a
-  document.
+- **Digits, operators and punctuation never merge.** 12+30=42 is eight tokens in every context, so the model sees place value and
+  no number is a token of its own. Only letters merge (the space before a word belongs to the word), and the bytes of one character.
+- **The R1 tags are single tokens**, and so is every phrase of the caller, for instance the sentence of R1-Zero's template. They are
+  ordinary tokens, not special ones: decoding shows them.
+- **Every text survives**: the alphabet is the 256 bytes and nothing is normalised, so decode(encode(text)) == text. Text that
+  spells a special token, such as the end of sequence, is encoded as plain characters, so a question cannot end a document.
 
-The special tokens carry DeepSeek's names. Nothing adds them by itself: whoever packs documents puts `eos_id` between
-them. A tokenizer of somebody else's, read from a HuggingFace folder, keeps its own names, its own way to begin a text (Llama's
-begins with `bos`) and all of its ends; `text/published_tokenizer.py` says what else such folders hold, and when the spelling of a
-special token is that token: in a template, never in a question.
+The special tokens have DeepSeek's names, and encoding never adds them: packing puts `eos_id` between documents. A published
+tokenizer from a HuggingFace folder keeps its own names, its own beginning of a text (Llama's `bos`) and all of its end tokens;
+`text/published_tokenizer.py` describes what else such folders contain. The spelling of a special token is that token in a template,
+never in a question.
 """
 
 from __future__ import annotations
@@ -40,12 +38,11 @@ N_BYTES = 256
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 
 # One alternative per kind of piece; BPE merges only inside a piece. In this order: a word with the space before it, one
-# digit, one sign (operators and punctuation of every script), white space but for the last one before a word, white
-# space.
+# digit, one sign (operators and punctuation of every script), white space except the last one before a word, white space.
 _PIECES = r" ?[\p{L}\p{M}]+|\p{N}|[\p{P}\p{S}]|\s+(?!\S)|\s+"
 
 
-# What `save` writes beside the chat template, for a tokenizer of ours.
+# The settings that `save` writes, besides the chat template, for our own tokenizers.
 OUR_CONFIG: Mapping[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",
     "bos_token": BOS_TOKEN,
@@ -57,10 +54,10 @@ OUR_CONFIG: Mapping[str, Any] = {
 }
 
 
-# How transformers 5 calls the class of any `tokenizer.json`; 4 knows it by the older name alone, 5 by both.
+# The class name of every `tokenizer.json` in transformers 5; version 4 knows only the older name, version 5 both.
 NEWER_CLASS = "TokenizersBackend"
 
-# What of somebody else's settings is written again; others may name code (`auto_map`).
+# The settings of a published tokenizer that `save` keeps; others may name code (`auto_map`).
 KEPT_SETTINGS = (
     *OUR_CONFIG,
     "unk_token",
@@ -74,11 +71,11 @@ KEPT_SETTINGS = (
 
 
 class TextTokenizer:
-    """Text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`.
+    """Converts text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`.
 
-    `config` is a `tokenizer_config.json`, which names the special tokens. `eos_id` is put after a text; it and the other `eos_ids`
-    end a completion. Without a token for padding `pad_id` is `eos_id`: a mask always says what is padding. `bos_id` is None where
-    there is none.
+    `config` is a `tokenizer_config.json`, which names the special tokens. `eos_id` follows a text; it and the other `eos_ids` end
+    a completion. Without a padding token `pad_id` is `eos_id`, because a mask always marks padding. `bos_id` is None if there is
+    none.
     """
 
     def __init__(
@@ -89,7 +86,7 @@ class TextTokenizer:
         require(names["eos"] is not None, "tokenizer", CONFIG_FILE, "it must name an eos_token")
         missing = [name for name in names.values() if name is not None and name not in vocabulary]
         require(not missing, "tokenizer", missing, "the special tokens must be in the vocabulary")
-        self._vocab_size = max(vocabulary.values()) + 1  # ids may have holes
+        self._vocab_size = max(vocabulary.values()) + 1  # ids may have gaps
         unknown = [token_id for token_id in end_ids if token_id >= self._vocab_size]
         require(not unknown, "eos_token_id", unknown, f"the tokenizer has {self._vocab_size} tokens")
         ids = {role: None if name is None else vocabulary[name] for role, name in names.items()}
@@ -112,40 +109,40 @@ class TextTokenizer:
         self._continuing = published.continuing(self._text)
         self._prefixes_every_piece = published.prefixes_every_piece(self._text)
         self._config = dict(config)
-        # A Unigram model may hold the spelling of a control token as a word of its own.
+        # A Unigram model may contain the spelling of a control token as an ordinary word.
         leaking = [name for name, (i, _) in self._control.items() if i in _encoded(self._text, [name], False)[0]]
         self._leaking = published.any_of(leaking) if leaking else None
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, added tokens included: every id is below it."""
+        """The number of ids, added tokens included; every id is below it."""
         return self._vocab_size
 
     def digest(self) -> str:
-        """Changes with anything that could give a text other ids."""
+        """A digest that changes with everything that can change a text's ids."""
         parts = (self._tokenizer.to_str(), json.dumps(self._config, sort_keys=True), self.eos_ids, self.begins_with_bos)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def vocabulary(self) -> dict[str, int]:
-        """Each token's spelling with its id, added tokens included."""
+        """Return each token's spelling and its id, added tokens included."""
         tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return tokens
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a single token, for instance a tag, or None."""
+        """Return the id of a single token, for instance a tag, or None."""
         token_id: int | None = self._tokenizer.token_to_id(token)
         return token_id
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, begun as this tokenizer begins texts (ours adds nothing). `InvalidInput` for unpaired surrogates."""
+        """Return the token ids of `text`, with the tokenizer's `bos` if it adds one. `InvalidInput` for unpaired surrogates."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, on all cores, without the character offsets that nobody here reads."""
+        """Return the token ids of each text, computed on all cores, without character offsets."""
         return self._read(self._text, texts, begins=True)
 
     def encode_continuations(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts that follow others, such as completions: nothing is put before the first word."""
+        """Return the token ids of texts that continue others, such as completions: without a prefix before the first word."""
         if self._continuing is self._text or not self._prefixes_every_piece:
             return self._read(self._continuing, texts, begins=False)
         firsts = [published.first_stretch(text, self._words) for text in texts]
@@ -154,9 +151,9 @@ class TextTokenizer:
         return [a + b for a, b in zip(opened, self._read(self._text, rests, begins=False), strict=True)]
 
     def encode_prompts(self, template: ChatTemplate, questions: Sequence[str], after: str = "") -> list[list[int]]:
-        """Token ids of each question in its template, and of the template's text `after` it.
+        """Return the token ids of each question in its template, followed by the template text `after` it.
 
-        A control token that the template spells is that token; in a question its spelling is text.
+        The spelling of a control token is that token in the template, and plain text in a question.
         """
         pieces = [(*template.pieces(question)[:-1], template.pieces(question)[-1] + after) for question in questions]
         split = [published.stretches(parts, self._control) for parts in pieces]
@@ -176,7 +173,7 @@ class TextTokenizer:
         return ids
 
     def _read(self, tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
-        """Token ids of texts; a spelling that would be a control token all the same is cut after its first character."""
+        """Return the token ids of texts; a spelling that would still become a control token is split after its first character."""
         rows = _encoded(tokenizer, texts, begins)
         for number, text in enumerate(texts if self._leaking else ()):
             first, *rest = published.cut(text, self._leaking)
@@ -186,19 +183,19 @@ class TextTokenizer:
         return rows
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """The text of `ids`. Bytes that form no character, as a model may sample them, become U+FFFD."""
+        """Return the text of `ids`. Invalid byte sequences, which a model may sample, become U+FFFD."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
     def decode_batch(self, batch: Sequence[Sequence[int]], skip_special: bool = True) -> list[str]:
-        """`decode` of each row, on all cores."""
+        """Decode each row, on all cores."""
         texts: list[str] = self._tokenizer.decode_batch([list(ids) for ids in batch], skip_special_tokens=skip_special)
         return texts
 
     def save(self, folder: str | Path, template: ChatTemplate = R1_ZERO) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` reads.
 
-        `transformers` by default reads the spelling of a special token as that token, ours never does; on all other
+        By default `transformers` reads the spelling of a special token as that token, our tokenizer never does; for all other
         text the ids are equal.
         """
         path = Path(folder)
@@ -215,9 +212,9 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> TextTokenizer:
-        """Read a folder that `save` wrote, or another in HuggingFace's form. `InvalidInput` if a file is missing or broken.
+        """Load a folder that `save` wrote, or another in HuggingFace's format. `InvalidInput` if a file is missing or broken.
 
-        What the folder may hold besides (code, a slow tokenizer's files) is not looked at.
+        Other files in the folder (code, a slow tokenizer's files) are ignored.
         """
         path = Path(folder) / TOKENIZER_FILE
         for name in (TOKENIZER_FILE, CONFIG_FILE):
@@ -249,7 +246,7 @@ def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def _token_name(entry: Any) -> str | None:
-    """A special token as `tokenizer_config.json` names it: text, an object with its `content`, or nothing."""
+    """Return the name of a special token from `tokenizer_config.json`, where it is text, an object with `content`, or null."""
     content = entry.get("content") if isinstance(entry, dict) else entry
     require(content is None or isinstance(content, str), "tokenizer", entry, f"{CONFIG_FILE} must name tokens by text")
     return content or None
@@ -258,10 +255,10 @@ def _token_name(entry: Any) -> str | None:
 def train_tokenizer(texts: Iterator[str], vocab_size: int, phrases: Sequence[str] = ()) -> TextTokenizer:
     """Train on `texts`; the same texts and settings give the same tokenizer.
 
-    `vocab_size` counts everything: 3 special tokens, 4 tags, the phrases, 256 bytes, and as many merges as remain. Text
-    with too few different words gives fewer merges, so read the true size from the result's `vocab_size`. `phrases`
-    become single tokens wherever they occur; the longest wins. `InvalidInput` for a size that cannot hold the parts
-    above, and for a phrase that is empty or that could not be decoded again.
+    `vocab_size` counts everything: 3 special tokens, 4 tags, the phrases, 256 bytes, and the merges. Text with too few distinct
+    words gives fewer merges, so read the actual size from the result's `vocab_size`. `phrases` become single tokens wherever they
+    occur; the longest match wins. Raises `InvalidInput` for a size too small for the fixed tokens above, and for a phrase that is
+    empty or could not be decoded.
     """
     added = tuple(dict.fromkeys((*TAGS, *phrases)))
     require(all(added), "phrases", "", "a phrase must not be empty")
@@ -292,7 +289,7 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, phrases: Sequence[str
 
 
 def _between_added_tokens(texts: Iterator[str], added: Sequence[str]) -> Iterator[str]:
-    """The stretches of text that merges are learned from: added tokens never reach BPE, so they must not shape it."""
+    """Yield the text between added tokens, from which merges are learned; added tokens never reach BPE."""
     pattern = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
     for text in texts:
         yield from filter(None, pattern.split(text))

@@ -1,7 +1,7 @@
-"""What stands behind a number: units of measure with their size, and plain nouns of what is counted.
+"""The words after a number: units of measure with their size, and nouns for counted things.
 
-A unit says what it measures and how many of the smallest of its kind it is, so that 30 mm are 3 cm. Squares and cubes of a length
-are areas and volumes, in signs (cm^2) or words (square inches). A noun ("18 apples") measures nothing: it names what was counted.
+A unit has a dimension and a size as a multiple of the dimension's base unit, so that 30 mm are 3 cm. Squares and cubes of a length
+are areas and volumes, in signs (cm^2) or words (square inches). A noun ("18 apples") has no size; it names the counted things.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-Unit = tuple[str, Fraction]  # what it measures ("" for a counter), and how many of the first unit of its kind it is
+Unit = tuple[str, Fraction]  # dimension ("" for a counter), size in the dimension's base unit
 
 _UNITS: dict[str, Unit] = {}
 
@@ -61,7 +61,7 @@ _NO_NOUN = frozenset(
 
 
 def unit_of(text: str) -> Unit | None:
-    r"""The unit that `text` names, in its singular or plural, in signs or words; None for none."""
+    r"""Return the unit that `text` names, in singular or plural, in signs or words; None if it names none."""
     word = text.strip()
     word = _PER.get(word.casefold(), word)
     if (unit := _simple_unit(word.rstrip("."))) is not None:
@@ -90,7 +90,7 @@ def _simple_unit(word: str) -> Unit | None:
 
 
 def noun_of(text: str) -> frozenset[str] | None:
-    """The words of the noun phrase that `text`, with the space before it, is: " red apples" gives red and apple; None for none."""
+    """Return the words of a noun phrase with a leading space: " red apples" gives red and apple; None if `text` is not one."""
     match = _NOUN.fullmatch(text)
     if match is None:
         return None
