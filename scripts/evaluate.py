@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.config.openmp import bound_spinning
+from r1_lightning.run.commands.console import run
 
 if __name__ == "__main__":
-    bound_spinning()  # before torch is imported
-    from r1_lightning.run.commands.evaluate import main
-
-    sys.exit(main())
+    sys.exit(run("evaluate"))

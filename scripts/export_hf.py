@@ -1,10 +1,10 @@
-"""Write a finished artefact as a folder that `transformers` loads: `export_hf.py artefact=RUN out=DIR`."""
+"""Write a finished artefact as a folder that `transformers` loads: `python scripts/export_hf.py artefact=RUN out=DIR`."""
 
 from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.commands.export import main
+from r1_lightning.run.commands.console import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("export"))

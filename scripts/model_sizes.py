@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.cost.model_sizes import main
+from r1_lightning.run.commands.console import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("models"))

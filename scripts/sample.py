@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.cli import main
+from r1_lightning.run.commands.console import run
 
 if __name__ == "__main__":
-    if not any(argument.startswith("stage=") for argument in sys.argv[1:]):
-        sys.argv.insert(1, "stage=sample")
-    sys.exit(main())
+    sys.exit(run("sample"))

@@ -1,10 +1,10 @@
-"""Print what a task makes of its rows: `show_problems.py task=mbpp count=3`."""
+"""Print what a task makes of its rows: `python scripts/show_problems.py task=mbpp count=3`."""
 
 from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.commands.show_problems import main
+from r1_lightning.run.commands.console import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("show-problems"))

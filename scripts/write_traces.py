@@ -1,10 +1,10 @@
-"""Write clean traces for a cold start: `write_traces.py task=r1_tiny count=2000 file=cold_start.jsonl`."""
+"""Write clean traces for a cold start: `python scripts/write_traces.py task=r1_tiny count=2000 file=cold_start.jsonl`."""
 
 from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.commands.write_traces import main
+from r1_lightning.run.commands.console import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("write-traces"))

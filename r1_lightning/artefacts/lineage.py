@@ -1,6 +1,6 @@
 """An artefact's lineage: its seed, the commit and package versions that made it, and its input artefacts.
 
-`python scripts/lineage.py runs/grpo-...` prints the tree. Nothing here decides anything: the fingerprint says what an
+`r1 lineage runs/grpo-...` prints the tree. Nothing here decides anything: the fingerprint says what an
 artefact is, the lineage says how it came to be.
 """
 
@@ -12,6 +12,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from r1_lightning import __version__
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.hf_folder import KIND
 from r1_lightning.artefacts.store import CONFIG, Artefact, is_complete, open_artefact
@@ -25,13 +26,19 @@ GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for
 def commit(folder: Path = HERE) -> str:
     """The commit of the checkout that holds `folder`, with "-dirty" if tracked files were changed.
 
-    "unknown" outside git, also where an installed copy merely lies below somebody else's checkout.
+    Outside git, also where an installed package merely lies below somebody else's checkout: the release ("v0.1.0") of an
+    installed package, "unknown" for source that may have been edited.
     """
     tracked = _git(folder, "ls-files", "--", ".")
     head = _git(folder, "rev-parse", "HEAD")
     if not tracked or not head:
-        return "unknown"
+        return f"v{__version__}" if _is_installed(folder) else "unknown"
     return head + ("-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _is_installed(folder: Path) -> bool:
+    """Whether `folder` is part of a package installed from a wheel: its record then lies beside the package."""
+    return any(folder.parents[1].glob("r1_lightning-*.dist-info/RECORD"))
 
 
 def _git(folder: Path, *arguments: str) -> str:

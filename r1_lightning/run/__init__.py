@@ -8,8 +8,9 @@ Seven rooms; a room imports from the rooms below it only (import-linter, `pyproj
     checks      refusals before anything is made    | build    objects from configurations
     config      composing, keys, names, exit codes
 
-What a command such as `python scripts/train.py stage=grpo` goes through, file by file:
+What a command such as `r1 train stage=grpo` goes through, file by file:
 
+    commands.console        finds the command by its name
     cli
     config.openmp           how long torch's threads wait by spinning, before torch is imported
     config.compose          a stage's configuration, and from it those of the stages that make its inputs

@@ -72,6 +72,13 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
         return _report(start, progress, folder, config_name, wanted)
 
 
+def sample() -> int:
+    """`main` of the stage `sample`, unless another is typed; returns the exit code."""
+    if not any(argument.startswith("stage=") for argument in sys.argv[1:]):
+        sys.argv.insert(1, "stage=sample")
+    return main()
+
+
 class _Ended(BaseException):
     """Passes through Hydra, which would launch the next job of a sweep (-m) after an `Exception`."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from r1_lightning.run.commands.console import COMMANDS
 from r1_lightning.run.config.file_names import with_readers
 from tests.architecture.house import PACKAGE, ROOT
 
@@ -82,6 +83,12 @@ def unknown_targets(text: str) -> list[str]:
     """`make NAME` in code spans where the Makefile has no such target."""
     targets = re.findall(r"^([a-z_]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     return sorted({match[1] for span in CODE_SPAN.findall(text) if (match := TARGET.match(span))} - set(targets))
+
+
+def unknown_commands(text: str) -> list[str]:
+    """`r1 NAME` in code for a command that there is not."""
+    named = {name for piece in code(text) for name in re.findall(r"^ *r1 ([a-z][\w-]*)(?!\S)", piece, re.M)}
+    return sorted(named - set(COMMANDS))
 
 
 def unknown_options(text: str) -> list[str]:

@@ -31,6 +31,7 @@ def test_what_can_be_typed_is_there(path):
     assert documents.unknown_keys(text) == []
     assert documents.unknown_names(text) == []
     assert documents.unknown_targets(text) == []
+    assert documents.unknown_commands(text) == []
 
 
 @pytest.mark.parametrize("group", ["stage", "experiment"])
@@ -158,6 +159,13 @@ def test_a_name_that_its_file_does_not_define_is_found():
 
 def test_a_target_that_the_makefile_does_not_have_is_found():
     assert documents.unknown_targets("`make checks`, `make peace`, make love") == ["peace"]
+
+
+def test_a_command_that_is_not_there_is_found():
+    text = (
+        "`r1 train stage=grpo`, `r1 evalaute FOLDER`, `r1 --help`, `r1 COMMAND`\n```\nr1 runs\nr1 list\nr1 = 2\n```\n"
+    )
+    assert documents.unknown_commands(text) == ["evalaute", "list"]
 
 
 def test_an_option_and_a_key_that_are_not_there_are_found():

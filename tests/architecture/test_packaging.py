@@ -1,12 +1,16 @@
-"""What is installed: the tested versions lie within the promised ranges, and CI runs the line that README prints."""
+"""What is installed: tested versions within the promised ranges, the line of README in CI, and a wheel that works alone."""
 
 from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 import yaml
@@ -109,3 +113,68 @@ def _third_party_imports(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module.split(".")[0])
     return names - sys.stdlib_module_names - {PACKAGE, "benchmarks"}
+
+
+# ------------------------------------------------------------------------------------------------------------------ wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked: built from a copy, so that nothing appears in the checkout. A machine's own options are in the copy."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("out")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in (PACKAGE, "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "configs" / "local").mkdir(exist_ok=True)
+    (source / "configs" / "local" / "default.yaml").write_text("seed: 1\n")
+    stale = source / "build" / "lib" / PACKAGE / "configs" / "model"
+    stale.mkdir(parents=True)
+    (stale / "gone.yaml").write_text("left by an earlier build\n")
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (built,) = out.glob("r1_lightning-*-py3-none-any.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(out / "site")
+    return out / "site"
+
+
+def _r1(site: Path, here: Path, *words: str) -> str:
+    """What `r1 WORD ...` prints in the folder `here`, by the entry point of the wheel; the checkout cannot be imported."""
+    (name, value), *more = (
+        line.split(" = ")
+        for line in (next(site.glob("*.dist-info")) / "entry_points.txt").read_text().splitlines()[1:]
+        if line
+    )
+    assert name == "r1" and not more
+    module, _, function = value.partition(":")
+    code = (
+        f"import os, sys; sys.path[:] = [{str(site)!r}, *(p for p in sys.path if os.path.realpath(p) != {str(ROOT)!r})]\n"
+        f"import {PACKAGE}; assert {PACKAGE}.__file__.startswith({str(site)!r})\n"
+        f"import {module}; sys.argv = ['bin/r1', *{list(words)!r}]; sys.exit({module}.{function}())"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=here, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_and_every_option(wheel: Path) -> None:
+    options = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    own = {name for name in options if name.startswith(("configs/local/", "configs/local."))}
+    assert {
+        f"configs/{path.relative_to(wheel / PACKAGE / 'configs')}" for path in wheel.rglob("*.yaml")
+    } == options - own
+    modules = {path.relative_to(ROOT) for path in python_files(PACKAGE)}
+    assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
+    assert len(options) > 100 and (wheel / PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.slow
+def test_the_program_of_the_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    assert "  train " in _r1(wheel, tmp_path, "--help")
+    assert yaml.safe_load(_r1(wheel, tmp_path, "train", "--cfg", "job"))["paths"]["root"] == "runs"
+    shown = _r1(wheel, tmp_path, "show-problems", "task=arithmetic", "count=1")
+    assert "1 problems; " in shown
+    assert list(tmp_path.iterdir()) == []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import r1_lightning
 from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.store import Artefact
-from tests.architecture.house import ROOT
 
 
 def _git(folder: Path, *arguments: str) -> None:
@@ -36,6 +34,18 @@ def test_commit_clean_dirty_and_unknown(tmp_path: Path, monkeypatch: pytest.Monk
     assert lineage.commit(inner) == clean + "-dirty"
     monkeypatch.setenv("PATH", "")
     assert lineage.commit(inner) == "unknown"
+
+
+def test_an_installed_package_names_its_release(tmp_path: Path) -> None:
+    """As pip lays it out: the package's folders, and beside the package its record."""
+    folder = tmp_path / "site-packages" / "r1_lightning" / "artefacts"
+    folder.mkdir(parents=True)
+    assert lineage.commit(folder) == "unknown"
+    record = tmp_path / "site-packages" / "r1_lightning-0.1.0.dist-info"
+    record.mkdir()
+    assert lineage.commit(folder) == "unknown"
+    (record / "RECORD").touch()
+    assert lineage.commit(folder) == f"v{r1_lightning.__version__}"
 
 
 def test_environment_names_versions() -> None:
@@ -90,14 +100,3 @@ def test_render_survives_a_deleted_input_and_a_moved_root(tmp_path: Path) -> Non
     assert "pretrain  aaaaaaaaaa  commit" in lineage.render(final)
     (tmp_path / "new" / base.folder.name / store.MARKER).unlink()
     assert "pretrain  aaaaaaaaaa  no longer at" in lineage.render(final)
-
-
-def test_a_reader_of_the_command_may_leave(tmp_path: Path) -> None:
-    """`| head -1`, at its quickest: nobody reads the pipe when the tree is written."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, str(ROOT / "scripts" / "lineage.py"), str(_make(tmp_path, "pretrain", "a").folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, timeout=120)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")

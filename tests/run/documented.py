@@ -17,7 +17,7 @@ from tests.architecture.documents import CODE_BLOCK, CODE_SPAN
 from tests.architecture.house import ROOT
 
 DOCUMENTS = ("README.md", "docs/guide.md")
-PROGRAM = re.compile(r"(?:python|pip|pytest|tensorboard|lint-imports)\b")
+PROGRAM = re.compile(r"(?:python|r1|pip|pytest|tensorboard|lint-imports)\b")
 ARGUMENT = re.compile(r"[+~]*[a-z_]\w*(?:[.@/]\w+)*=\S.*", re.S)
 FLAG = re.compile(r"--[a-z]")
 EXAMPLES = ("name=value",)  # spans that say what an argument looks like
@@ -139,7 +139,7 @@ def _alternatives(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _is_other_script(span: str) -> bool:
-    return span.startswith("python ") and "scripts/train.py" not in span
+    return span.startswith(("python ", "r1 ")) and "scripts/train.py" not in span and not span.startswith("r1 train")
 
 
 def _with_options(piece: Piece, spans: list[tuple[str, ...]]) -> list[Piece]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from r1_lightning.run.checks.validate import validate
 from r1_lightning.run.commands.notebook import load, save
 from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.program import SCRIPT_OF
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.graph.plan import plan
 from tests.run.documented import Piece, commands, fill, options, programs, unfilled
@@ -80,6 +81,7 @@ UNPLANNED = {
 UNRUN = {
     "pip install -c constraints.txt -e .": "needs a package index",
     "pip install -c constraints.txt -e .[test]": "needs a package index",
+    "pip wheel . --no-deps": "tests/architecture/test_packaging.py builds one",
     "pip install -e .[tasks]": "needs a package index",
     "pip install -e .[lora]": "needs a package index",
     "python scripts/train.py stage=grpo debug=fast": "what the test of `stage=grpo` types",
@@ -95,6 +97,7 @@ UNRUN = {
     "python scripts/gpu_check.py --rehearse": "minutes; tests/benchmarks/gpu/test_command.py rehearses in parts",
     "python benchmarks/run.py": "an hour; tests/benchmarks/test_run.py runs it with --quick",
 }
+R1 = "import sys; from r1_lightning.run.commands.console import main; sys.argv[0] = 'r1'; sys.exit(main())"
 PLANNED = [piece for piece in OPTIONS if piece.key not in UNPLANNED]
 FAST = ("debug=fast", "trainer.checkpoint_every_steps=2", "logger=none")
 SHORT = (
@@ -204,7 +207,7 @@ def test_no_table_names_what_no_document_has() -> None:
     assert set(BESIDE) <= places and set(SECTIONS) <= {piece.section for piece in OPTIONS}
     lines = {piece.key for piece in COMMANDS}
     assert len(lines) >= 35 and set(UNRUN) <= lines
-    assert set(SMALL) <= {Path(piece.words[1]).name for piece in COMMANDS if len(piece.words) > 1}
+    assert set(SMALL) <= {script_of(piece) for piece in COMMANDS if len(piece.words) > 1}
 
 
 # --------------------------------------------------------------------------------------------------------------- commands
@@ -219,6 +222,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     return places
 
 
+def script_of(piece: Piece) -> str:
+    """The script that a command runs, or would run: `r1 train` is train.py."""
+    name = piece.words[1]
+    return f"{SCRIPT_OF.get(name, name.replace('-', '_'))}.py" if piece.words[0] == "r1" else Path(name).name
+
+
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=600)
 
@@ -226,20 +235,25 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", [piece for piece in COMMANDS if piece.key not in UNRUN], ids=named)
 def test_every_documented_command_runs(piece: Piece, made: Mapping[str, str], tmp_path: Path) -> None:
-    script, is_shown = Path(piece.words[1]), "--cfg" in piece.words
-    more = [word for word in SMALL.get(script.name, ()) if word not in piece.words and not is_shown]
-    if script.name == "train.py" and not is_shown and not any(word.startswith("init_from=") for word in piece.words):
+    script, is_shown = script_of(piece), "--cfg" in piece.words
+    more = [word for word in SMALL.get(script, ()) if word not in piece.words and not is_shown]
+    if script == "train.py" and not is_shown and not any(word.startswith("init_from=") for word in piece.words):
         more += [word for word in SMALL_MODEL if word.startswith("model.")]
-    if script.name == "train.py" and any("/path/to/" in word for word in piece.words):
+    if script == "train.py" and any("/path/to/" in word for word in piece.words):
         more = list(SHORT)  # debug=fast would take the settings fit for a checkpoint away
     here = tmp_path / "here"
     here.mkdir()
     (tmp_path / "shared").symlink_to(Path(made["paths.data=FOLDER"]).parent)  # where data lie by default
-    if script.name == "report.py":
+    if "configs" in piece.key:
+        for group, option in (("model", "tiny"), ("task", "arithmetic")):
+            (here / "configs" / group).mkdir(parents=True)
+            shutil.copy(CONFIGS / group / f"{option}.yaml", here / "configs" / group / "mine.yaml")
+    if script == "report.py":
         shutil.copytree(ROOT / "reports", here / "reports")
     words = fill((*piece.words[2:], *more), made)
     assert not unfilled(words), words
-    done = run([sys.executable, str(ROOT / script), *words], here)
+    program = ["-c", R1, piece.words[1]] if piece.words[0] == "r1" else [str(ROOT / piece.words[1])]
+    done = run([sys.executable, *program, *words], here)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 
 

@@ -155,7 +155,7 @@ def _refuse_other_adapters(stored: DictConfig | None, stage: StageConfig, folder
         given = "null" if wanted is None else f"rank {wanted['rank']} on {', '.join(wanted['target_modules'])}"
         raise InvalidInput(
             f"model.lora ({given}) is not allowed: {folder} was made with {_one_line(_plain(stored))}; set the same, or start from "
-            "what scripts/export_hf.py makes of it, where adapters are merged into the weights"
+            "what `r1 export` makes of it, where adapters are merged into the weights"
         )
 
 

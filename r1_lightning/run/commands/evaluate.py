@@ -1,7 +1,7 @@
 """Measures a finished artefact again: other problems, more samples, or with an empty think forced on it.
 
-    python scripts/evaluate.py runs/grpo-... --samples 64 --force-empty-think
-    python scripts/evaluate.py /path/to/qwen task=gsm8k_hub --reward math --samples 4
+    r1 evaluate runs/grpo-... --samples 64 --force-empty-think
+    r1 evaluate /path/to/qwen task=gsm8k_hub --reward math --samples 4
 
 The folder is an artefact's, which knows its task (another: task=NAME), or a checkpoint's in HuggingFace's form. Nothing in it
 changes; the table goes to the terminal.
@@ -129,7 +129,7 @@ def _reward_node(option: str) -> DictConfig:
 
 
 def main() -> int:
-    """The command line of `scripts/evaluate.py`; returns the exit code."""
+    """The command line of `r1 evaluate`; returns the exit code."""
     if refused := machine.set_up():
         return refused
     parser = argparse.ArgumentParser(description="Measure a finished artefact on held-out problems.")

@@ -1,4 +1,4 @@
-"""A finished artefact as a folder that `transformers` loads: `python scripts/export_hf.py artefact=RUN out=DIR`.
+"""A finished artefact as a folder that `transformers` loads: `r1 export artefact=RUN out=DIR`.
 
 The folder holds `config.json`, `generation_config.json`, the tokenizer with its chat template, and weights in safetensors files,
 with a tensor per expert as DeepSeek publishes them. `AutoModelForCausalLM.from_pretrained` reads it without code of ours; vLLM
@@ -34,6 +34,7 @@ from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
 from r1_lightning.run.commands.base import run_command
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.program import usage
 from r1_lightning.run.config.stored import read_model
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
 from r1_lightning.text.published_tokenizer import GENERATION_FILE
@@ -43,10 +44,7 @@ from r1_lightning.types.tensors import Views
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
-USAGE = (
-    "usage: python scripts/export_hf.py artefact=RUN out=DIR [dtype=float32|bfloat16|float16] [mtp=false|true] "
-    "[max_file=5GB]"
-)
+ARGUMENTS = "artefact=RUN out=DIR [dtype=float32|bfloat16|float16] [mtp=false|true] [max_file=5GB]"
 ROUTER_BIAS = ".e_score_correction_bias"
 
 
@@ -158,17 +156,21 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
     values: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        require(bool(equals) and bool(value), "the argument", argument, f"it must be key=value; {USAGE}")
+        require(bool(equals) and bool(value), "the argument", argument, f"it must be key=value; {_usage()}")
         require_choice("the argument", key, names)
         values[key] = value
     missing = [name for name in ("artefact", "out") if name not in values]
-    require(not missing, "arguments", list(arguments), f"{' and '.join(missing)} must be given; {USAGE}")
+    require(not missing, "arguments", list(arguments), f"{' and '.join(missing)} must be given; {_usage()}")
     return ExportConfig(**values)
 
 
 def main() -> int:
-    """The command line of `scripts/export_hf.py`; returns the exit code."""
-    return run_command(__doc__, USAGE, _export_as_typed)
+    """The command line of `r1 export`; returns the exit code."""
+    return run_command(__doc__, _usage(), _export_as_typed)
+
+
+def _usage() -> str:
+    return usage("export", ARGUMENTS)
 
 
 def _export_as_typed(arguments: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from types import ModuleType
 from r1_lightning.run.commands.recipe import Recipe
 from r1_lightning.run.config import machine
 from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
+from r1_lightning.run.config.program import command_line
 from r1_lightning.types.errors import InvalidInput, require
 
 FOLDER, FILE = "reports", "recipe.py"
@@ -99,7 +100,7 @@ def recipe_of(module: ModuleType) -> Recipe:
 
 def parser(name: str, description: str, recipe: Recipe) -> argparse.ArgumentParser:
     """The options of one report: which seeds, where its runs go, where its files go, and the recipe's own."""
-    options = argparse.ArgumentParser(prog=f"report.py {name}", description=description)
+    options = argparse.ArgumentParser(prog=f"{command_line('report')} {name}", description=description)
     options.add_argument(
         "--seeds", type=int, nargs="+", default=list(recipe.seeds), help="which seeds to run, if not yet run"
     )

@@ -1,7 +1,7 @@
 """What lies in a folder of runs: name, state, step, main measure, and in which settings runs of one stage differ.
 
-    python scripts/runs.py                runs/
-    python scripts/runs.py FOLDER stage=grpo
+    r1 runs                    runs/
+    r1 runs FOLDER stage=grpo
 
 Only files are read (no torch), so that a look takes no longer than one at a directory; runs that train meanwhile are not disturbed.
 """
@@ -9,6 +9,7 @@ Only files are read (no torch), so that a look takes no longer than one at a dir
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ import yaml
 
 from r1_lightning.artefacts.locks import is_held
 from r1_lightning.artefacts.steps import last_row
-from r1_lightning.types.errors import require
+from r1_lightning.run.config import machine
+from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.program import usage
+from r1_lightning.types.errors import InvalidInput, require
 
 MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
 # Of a configuration, what says where and how a run was made, not what it is.
@@ -125,10 +129,25 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def list_runs(arguments: Sequence[str]) -> str:
-    """What `scripts/runs.py FOLDER stage=NAME` prints."""
+    """What `r1 runs FOLDER stage=NAME` prints."""
     stages = [argument.partition("=")[2] for argument in arguments if argument.startswith("stage=")]
     folders = [argument for argument in arguments if not argument.startswith("stage=")]
     require(len(folders) <= 1, "runs", " ".join(folders), "it must be one folder")
     root = Path(folders[0] if folders else "runs")
     runs = [run for run in read_runs(root) if not stages or run.stage in stages]
     return render(runs) if runs else f"there are no runs in {root}"
+
+
+def main() -> int:
+    """The command line of `r1 runs`; returns the exit code."""
+    if refused := machine.set_up():
+        return refused
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{(__doc__ or '').strip()}\n\n{usage('runs', '[FOLDER] [stage=NAME]')}")
+        return 0
+    try:
+        print(list_runs(sys.argv[1:]))
+    except InvalidInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0

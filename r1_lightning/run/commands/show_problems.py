@@ -1,4 +1,4 @@
-"""What a task makes of its rows: `python scripts/show_problems.py task=mbpp count=3`.
+"""What a task makes of its rows: `r1 show-problems task=mbpp count=3`.
 
 Prints the first problems as the model would be asked them, their reference answers and metadata, and how many there are by language
 and level. `from=train` shows training problems in place of held-out ones; everything else is an override as `train.py` takes it
@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from r1_lightning.run.commands.base import own_keys, run_command, task_of, whole
+from r1_lightning.run.config.program import usage
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
 from r1_lightning.types.errors import require_choice
 from r1_lightning.types.text import Problem
 
-USAGE = "usage: python scripts/show_problems.py task=NAME [count=3] [from=test|train] [OVERRIDE ...]"
+ARGUMENTS = "task=NAME [count=3] [from=test|train] [OVERRIDE ...]"
 MAX_COUNT = 10_000
 SHOWN_CHARS = 2_000  # of a prompt, an answer, a field of the metadata: tests of programs are long
 
@@ -41,9 +42,9 @@ def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
 
 
 def main() -> int:
-    """The command line of `scripts/show_problems.py`; returns the exit code."""
+    """The command line of `r1 show-problems`; returns the exit code."""
     find_own_modules()
-    return run_command(__doc__, USAGE, lambda arguments: show(*problems_of(arguments)))
+    return run_command(__doc__, usage("show-problems", ARGUMENTS), lambda arguments: show(*problems_of(arguments)))
 
 
 def _one(number: int, problem: Problem, template: ChatTemplate) -> str:

@@ -1,4 +1,4 @@
-"""Clean traces for a cold start as JSON lines: `python scripts/write_traces.py task=r1_tiny count=2000 file=cold_start.jsonl`.
+"""Clean traces for a cold start as JSON lines: `r1 write-traces task=r1_tiny count=2000 file=cold_start.jsonl`.
 
 Each row holds question, completion, answer, problem_id, language, domain and level (`r1_lightning/tasks/clean_traces.py`), which is
 what `stage=sft` reads. `form=r1` (the default) has a summary after the thinking, `form=r1_zero` an answer block;
@@ -15,16 +15,14 @@ from pathlib import Path
 
 from r1_lightning.artefacts.files import output_folder, write_text
 from r1_lightning.run.commands.base import own_keys, run_command, task_of, whole
+from r1_lightning.run.config.program import usage
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.tasks.clean_traces import clean_rows
 from r1_lightning.tasks.family import FamilyTask
 from r1_lightning.tasks.solved import SolvedSource
 from r1_lightning.types.errors import require
 
-USAGE = (
-    "usage: python scripts/write_traces.py task=NAME count=N file=FILE.jsonl [form=r1|r1_zero] [domains=reasoning] "
-    "[start=0] [OVERRIDE ...]"
-)
+ARGUMENTS = "task=NAME count=N file=FILE.jsonl [form=r1|r1_zero] [domains=reasoning] [start=0] [OVERRIDE ...]"
 DEFAULTS = {"count": "", "file": "", "form": "r1", "domains": "reasoning", "start": "0"}
 MAX_COUNT = 10_000_000
 
@@ -47,9 +45,9 @@ def write_traces(arguments: Sequence[str]) -> str:
 
 
 def main() -> int:
-    """The command line of `scripts/write_traces.py`; returns the exit code."""
+    """The command line of `r1 write-traces`; returns the exit code."""
     find_own_modules()
-    return run_command(__doc__, USAGE, write_traces)
+    return run_command(__doc__, usage("write-traces", ARGUMENTS), write_traces)
 
 
 def _part(source: object, domains: Sequence[str]) -> SolvedSource:

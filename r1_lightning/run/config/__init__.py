@@ -7,4 +7,5 @@ inject, targets         objects from nodes with a `_target_`, and which code a n
 stored                  an artefact's configuration, read again
 keys, hints, file_names keys that `run` reads itself; annotations and plain values; readers of files that are only named
 exit_codes, machine, openmp   how a command ends, and what it needs of the system before torch is imported
+program                 how the program was started, for the commands that it prints
 """

@@ -27,6 +27,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+import r1_lightning
 from r1_lightning.run.config.hydra_errors import explain
 from r1_lightning.run.config.quoting import readable
 from r1_lightning.run.config.settle import settle
@@ -48,9 +49,9 @@ PASSED_ON = (*SHARED_GROUPS, "debug")
 
 @contextmanager
 def composing(configs: Path | None = None) -> Iterator[None]:
-    """Hydra with the checkout's configs/ (or those of another folder): within it `compose_stage` can be called.
+    """Hydra with our configs/ (or those of another folder): within it `compose_stage` can be called.
 
-    `hydra.main` does the same for the command line of `scripts/train.py`.
+    `hydra.main` does the same for the command line of `r1 train`.
     """
     with hydra.initialize_config_dir(str(configs or config_folder()), version_base=HYDRA_VERSION_BASE):
         yield
@@ -147,5 +148,7 @@ def options(group: str) -> list[str]:
 
 
 def config_folder() -> Path:
-    """The checkout's configs/."""
-    return Path(__file__).resolve().parents[3] / "configs"
+    """The configurations: the copy inside an installed package, or configs/ of the checkout."""
+    package = Path(r1_lightning.__file__).resolve().parent
+    copy = package / "configs"  # made by setup.py
+    return copy if copy.is_dir() else package.parent / "configs"

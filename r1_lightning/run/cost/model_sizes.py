@@ -1,8 +1,9 @@
-"""The sizes of the published models in configs/model, counted: `python scripts/model_sizes.py --write` rewrites docs/models.md."""
+"""The sizes of the published models in configs/model, counted: `r1 models`; in a checkout `--write` rewrites docs/models.md."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from r1_lightning.artefacts.files import write_text
@@ -11,6 +12,7 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import Parameters, count_parameters, meta_backbone
 from r1_lightning.run.config import machine
 from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.inject import inject
 
 # Options of the group `model` that write down a published model -> rows of its embedding (a run takes them from its tokenizer).
@@ -69,12 +71,18 @@ def document() -> str:
 
 
 def main() -> int:
-    """The command line of `scripts/model_sizes.py`."""
+    """The command line of `r1 models`."""
     if refused := machine.set_up():
         return refused
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--write", action="store_true", help=f"rewrite {DOCUMENT}")
     options = parser.parse_args()
+    if options.write and not DOCUMENT.parent.is_dir():
+        print(
+            f"error: --write is not allowed: there is no folder {DOCUMENT.parent} here to write {DOCUMENT} into",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     text = document()
     if options.write:
         write_text(DOCUMENT, text)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.run.config.compose import config_folder
+from r1_lightning.run.config.program import command_line
 
 LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an artefact
 NEXT_STAGE = {"pretrain": "grpo", "sft": "grpo"}  # what a model of such a stage is usually the base of
@@ -30,24 +29,19 @@ def table(artefact: Artefact) -> str:
 
 def next_steps(artefact: Artefact) -> str:
     """A line per thing to do; empty where there is nothing to look at, to measure or to take away."""
-    folder, scripts = str(artefact.folder), _shown(config_folder().parent / "scripts")
+    folder = str(artefact.folder)
     lines = []
     if any(Path(folder, LOGS).glob("events.out.tfevents.*")):
         lines.append(("look", f"tensorboard --logdir {shlex.quote(folder)}"))
     if artefact.files:
         data = shlex.quote(f"+stage.inputs.data.folder={folder}")
-        lines.append(("train on it", f"python {scripts}/train.py stage=sft {data}"))
+        lines.append(("train on it", f"{command_line('train')} stage=sft {data}"))
     elif artefact.stage not in ("reward_model", "compare") and Path(folder, store.TOKENIZER).is_dir():
-        lines.append(("measure", f"python {scripts}/evaluate.py {shlex.quote(folder)} --samples 4"))
+        lines.append(("measure", f"{command_line('evaluate')} {shlex.quote(folder)} --samples 4"))
         if artefact.stage in NEXT_STAGE:
             base = shlex.quote(f"init_from={folder}")
-            lines.append(("train on", f"python {scripts}/train.py stage={NEXT_STAGE[artefact.stage]} {base}"))
+            lines.append(("train on", f"{command_line('train')} stage={NEXT_STAGE[artefact.stage]} {base}"))
         given, out = shlex.quote(f"artefact={folder}"), shlex.quote(f"out=exports/{artefact.folder.name}")
-        lines.append(("export", f"python {scripts}/export_hf.py {given} {out}"))
+        lines.append(("export", f"{command_line('export')} {given} {out}"))
     width = max((len(what) for what, _ in lines), default=0)
     return "\n".join(f"{what:<{width}}  {command}" for what, command in lines)
-
-
-def _shown(path: Path) -> str:
-    """`path` from here, if that is shorter: what a person would type."""
-    return shlex.quote(min(os.path.relpath(path), str(path), key=len))

@@ -56,7 +56,7 @@ def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: 
         _table(("rule", "value"), rules.items()),
         "## Origin",
         f"    {origin.command}",
-        f"Fingerprint {origin.fingerprint}, commit {origin.commit}. `python scripts/lineage.py FOLDER` prints the tree.",
+        f"Fingerprint {origin.fingerprint}, commit {origin.commit}. `r1 lineage FOLDER` prints the tree.",
         *(f"Input `{role}`:\n\n{_indented(tree)}" for role, tree in origin.inputs.items()),
     ]
     return "\n\n".join(sections) + "\n"

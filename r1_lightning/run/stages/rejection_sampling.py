@@ -12,8 +12,6 @@ of one folder, each its own; whichever finds all of them there writes the data s
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +51,7 @@ from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
 from r1_lightning.run.checks.tasks import benchmark_questions
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.program import typed
 from r1_lightning.run.stages.data_card import Origin, render_card, render_table
 from r1_lightning.tasks.answered_file import answered_rows
 from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
@@ -239,7 +238,7 @@ def _write_data_set(
         "benchmarks": decontaminator.n_questions,
     }
     origin = Origin(
-        command=f"python {shlex.join(sys.argv)}",
+        command=typed(),
         fingerprint=store.digits_of(folder),
         commit=lineage.commit(),
         inputs={role: lineage.render(source) for role, source in inputs.items()},

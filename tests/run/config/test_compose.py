@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from r1_lightning.run.config.compose import compose_parent, compose_stage, composing, options
+import r1_lightning
+from r1_lightning.run.config.compose import compose_parent, compose_stage, composing, config_folder, options
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import FAKE_CONFIGS, REAL_CONFIGS
@@ -138,3 +140,14 @@ def test_another_input_begins_with_the_same_base(scorer: Parent) -> None:
 def test_a_group_that_is_passed_on_was_not_typed(scorer: Parent) -> None:
     """A folder's model beside a typed one is refused; passing the child's choice on is no typing."""
     assert scorer(SCORER, "model=wide").overrides == ("optim.lr=0.5", "rollout.group_size=9")
+
+
+def test_the_configurations_lie_in_an_installed_package_or_beside_that_of_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config_folder() == REAL_CONFIGS
+    monkeypatch.setattr(r1_lightning, "__file__", str(tmp_path / "r1_lightning" / "__init__.py"))
+    (tmp_path / "r1_lightning").mkdir()
+    assert config_folder() == tmp_path / "configs"
+    (tmp_path / "r1_lightning" / "configs").mkdir()
+    assert config_folder() == tmp_path / "r1_lightning" / "configs"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from r1_lightning.run.cost.model_sizes import DOCUMENT, PUBLISHED, activated_of, counts_of, document
+from r1_lightning.run.cost.model_sizes import DOCUMENT, PUBLISHED, activated_of, counts_of, document, main
 from tests.architecture.house import ROOT
 
 
@@ -26,3 +29,14 @@ def test_v3_activates_what_it_should() -> None:
 def test_the_document_is_what_the_configurations_say() -> None:
     assert (ROOT / DOCUMENT).read_text(encoding="utf-8") == document()
     assert document().count("\n| `") == len(PUBLISHED)
+
+
+def test_only_a_checkout_has_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["r1 models", "--write"])
+    assert main() == 2 and list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == (
+        "error: --write is not allowed: there is no folder docs here to write docs/models.md into\n"
+    )

@@ -49,11 +49,15 @@ def test_the_lines_of_a_trained_model_work(
     assert train([*words["train on"][2:], *small], capsys).code == 0
 
 
-def test_a_data_set_is_trained_on_and_others_have_nothing_to_do(tmp_path: Path) -> None:
+def test_a_data_set_is_trained_on_and_others_have_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = store.Artefact(tmp_path / "it's", "sample", "0" * 64, complete=True, files={"part-0.jsonl": {}})
     (what, words), *more = lines(next_steps(data)).items()
     assert (
         what == "train on it" and words[2:] == ["stage=sft", f"+stage.inputs.data.folder={tmp_path}/it's"] and not more
     )
+    monkeypatch.setattr(sys, "argv", ["r1 train", "stage=sample"])
+    assert lines(next_steps(data))["train on it"][:3] == ["r1", "train", "stage=sft"]
     for stage in ("reward_model", "compare", "grpo"):
         assert next_steps(store.Artefact(tmp_path / "x", stage, "0" * 64, complete=True)) == ""

@@ -1,0 +1,88 @@
+"""The program `r1`: `r1 train stage=grpo`, `r1 evaluate FOLDER`, ... , one word per command; `r1 --help` lists them.
+
+A command is imported when it is named, so that help and a mistyped word are answered without Hydra and torch. The scripts of a
+checkout (`python scripts/train.py`) run the same functions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from r1_lightning import __version__
+from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.openmp import bound_spinning
+from r1_lightning.run.config.program import NAME
+
+ROOMS = "r1_lightning.run."
+
+
+@dataclass(frozen=True)
+class Command:
+    """`entry` is MODULE:FUNCTION below `run`; the function reads `sys.argv` and returns the exit code."""
+
+    entry: str
+    does: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "train": Command("cli:main", "train a stage, after making the inputs that it needs: r1 train stage=grpo"),
+    "sample": Command("cli:sample", "make a data set by rejection sampling"),
+    "evaluate": Command("commands.evaluate:main", "measure a finished run again, or a published checkpoint"),
+    "export": Command("commands.export:main", "write a run as a folder that transformers loads"),
+    "report": Command(
+        "commands.report:main", "make a report over seeds, or redraw it from its rows: r1 report r1_tiny"
+    ),
+    "runs": Command("commands.runs:main", "list runs and the settings in which they differ"),
+    "lineage": Command("commands.lineage:main", "print what a run was made from, with seeds and commits"),
+    "show-problems": Command("commands.show_problems:main", "print problems of a task as a model is asked them"),
+    "write-traces": Command("commands.write_traces:main", "write clean worked solutions as rows for a cold start"),
+    "models": Command("cost.model_sizes:main", "count parameters and cache per token of published models"),
+}
+
+
+def main() -> int:
+    """The command line of `r1`; returns the exit code."""
+    arguments = sys.argv[1:]
+    first = arguments[0] if arguments else None
+    if first in (None, "-h", "--help"):
+        print(usage())
+        return BAD_INPUT if first is None else 0
+    if first == "--version":
+        print(f"r1_lightning {__version__}")
+        return 0
+    if first not in COMMANDS:
+        print(f"error: {refusal(arguments)}", file=sys.stderr)
+        return BAD_INPUT
+    sys.argv = [f"{NAME} {first}", *arguments[1:]]  # so that a command's own help has its name
+    return run(first)
+
+
+def run(name: str) -> int:
+    """Run the command `name` with the arguments in `sys.argv[1:]`; returns the exit code."""
+    bound_spinning()  # before torch is imported
+    module, _, function = COMMANDS[name].entry.partition(":")
+    code: int = getattr(import_module(ROOMS + module), function)()
+    return code
+
+
+def usage() -> str:
+    """What `r1 --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.does}" for name, command in COMMANDS.items()]
+    head = f"usage: {NAME} COMMAND [ARGUMENT ...]\n\nDeepSeek-R1 as a graph of stages.\n"
+    return "\n".join(
+        [head, *lines, f"\n`{NAME} COMMAND --help` shows a command's arguments, `{NAME} --version` the version."]
+    )
+
+
+def refusal(arguments: list[str]) -> str:
+    """The line about a first word that is no command, with what was probably meant."""
+    first = arguments[0]
+    near = difflib.get_close_matches(first.replace("_", "-"), COMMANDS, n=1)
+    meant = f"{NAME} {near[0]}" if near else f"{NAME} train {' '.join(arguments)}" if "=" in first else ""
+    hint = f"; did you mean {meant}?" if meant else ""
+    return f"command={first!r} is not allowed: it must be one of {', '.join(COMMANDS)}{hint}"
