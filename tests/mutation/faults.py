@@ -387,6 +387,13 @@ FAULTS = (
         (LINEAR_ATTENTION, LIGHTNING_ATTENTION),
     ),
     Fault(
+        "heads read the keys of another group",
+        "model/gqa.py",
+        "part.repeat_interleave(self.group_size, dim=1)",
+        "part.repeat(1, self.group_size, 1, 1)",
+        ("tests/model/test_gqa.py",),
+    ),
+    Fault(
         "all layers of lightning attention forget alike",
         "functional/linear_attention.py",
         "(1.0 - layer /",

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from r1_lightning.model.attention import KINDS
+from r1_lightning.model.attention import KINDS, AttentionKind
 from r1_lightning.model.lora import require_peft
 from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
 from r1_lightning.rollout.vllm_engine import require_vllm
@@ -26,6 +26,7 @@ def check_model(plain: Mapping[str, Any]) -> None:
     _check_row_lengths(plain)
     _check_replay(plain)
     _check_drafts(plain)
+    _check_exportable(plain)
     _check_lora(plain)
 
 
@@ -59,10 +60,23 @@ def _check_drafts(plain: Mapping[str, Any]) -> None:
     model = plain.get("model") or {}
     depth = model.get("mtp_depth")
     if _sampler_target(plain) is MTPDrafts:
-        kind = model.get("attention_kind")
-        if kind is not None:
-            check_forgets([get_object(kind["_target_"]) if isinstance(kind, Mapping) else KINDS[kind]])
+        check_forgets(_attention_kinds(model))
         require(depth != 0, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
+
+
+def _check_exportable(plain: Mapping[str, Any]) -> None:
+    """vLLM reads the model in the form of `transformers`."""
+    if _sampler_target(plain) is VLLM:
+        for kind in _attention_kinds(plain.get("model") or {}):
+            require(kind.hf_refusal is None, "model.attention_kind", kind.name, f"rollout=vllm: {kind.hf_refusal}")
+
+
+def _attention_kinds(model: Mapping[str, Any]) -> list[AttentionKind]:
+    """What `attention_kind` names, an object of the table or a class with settings; empty where a model has no such field."""
+    kind = model.get("attention_kind")
+    if kind is None:
+        return []
+    return [get_object(kind["_target_"]) if isinstance(kind, Mapping) else KINDS[kind]]
 
 
 def _sampler_target(plain: Mapping[str, Any]) -> Any:

@@ -19,6 +19,11 @@ REFUSED = [
         "rollout.sampler.dtype='fp8' is not allowed: it must be one of bfl",
     ),
     (["rollout=vllm", "rollout.sampler=null"], "rollout.sampler=None is not allowed: it must be SamplerMaker"),
+    (["rollout=vllm", "model=tiny_gqa"], "model.attention_kind='gqa' is not allowed: rollout=vllm: weights and config"),
+    (
+        ["rollout=vllm", "model=tiny_lightning"],
+        "model.attention_kind='lightning' is not allowed: rollout=vllm: transfor",
+    ),
     (["rollout=vllm", "+rollout.sampler.n=2"], "rollout.sampler.n=2 is not allowed: VLLM takes dtype, gpu_memory_"),
     # drafts need what drafts
     (
