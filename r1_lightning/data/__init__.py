@@ -1,1 +1,1 @@
-"""LightningDataModules: they decide which tokens a stage sees at which step, and can resume in the middle."""
+"""LightningDataModules: they decide which tokens a stage sees at which step, and resume at any step."""

@@ -1,8 +1,8 @@
-"""The loader that keeps data and training in step: a batch is made for an optimizer step when that step asks for it.
+"""The loader of all stages: it makes the batch of an optimizer step when that step asks for it.
 
-A sized, map-style data set of steps, no workers and no prefetching: Lightning would otherwise fetch one batch ahead, and a
-rollout would be sampled by weights one step too old. Its state is a cursor (and whatever the data set adds), saved inside
-the Trainer's checkpoint, so that a resumed run goes on with the very next batch.
+It is a sized, map-style data set of steps, without workers or prefetching: otherwise Lightning would fetch one batch ahead, and
+weights one step too old would sample a rollout. Its state is a cursor (and the data set's own state), saved in the Trainer's
+checkpoint, so that a resumed run goes on with the very next batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 
 class StepDataset(Protocol):
-    """Batches by step number. `state_dict` holds what cannot be made again from the step number alone."""
+    """Batches by step number. `state_dict` holds the state that the step number alone cannot reproduce."""
 
     def __len__(self) -> int: ...
 
@@ -24,7 +24,7 @@ class StepDataset(Protocol):
 
 
 class FromSeed:
-    """Base of a `StepDataset` whose batches can be made again from seed and step number: there is nothing to store."""
+    """Base of a `StepDataset` whose batches are a function of seed and step number, so that it has no state."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -34,7 +34,7 @@ class FromSeed:
 
 
 class StepLoader:
-    """Iterates over the remaining batches of a `StepDataset`; `len` is the number of all of them."""
+    """Iterates over the remaining batches of a `StepDataset`; `len` counts all of its batches."""
 
     def __init__(self, dataset: StepDataset) -> None:
         self.dataset = dataset

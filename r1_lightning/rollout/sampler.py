@@ -172,6 +172,7 @@ class Sampler:
 
         `progress`, where given, is called after each wave with the number of rows that the wave added.
         """
+        # Evaluation mode, because a forward in training mode would count expert load for the bias update.
         module = self.backbone
         was_training = getattr(module, "training", False)
         if isinstance(module, torch.nn.Module):
@@ -203,6 +204,7 @@ class Sampler:
         for position in range(limit):
             drawn = self._draw(hidden, start.uniforms[active, position])
             ended = self._has_ended(drawn[0], active, position)
+            # Ended rows stay in the batch until enough of them can be dropped at once; their draws are not written.
             self._write(out, active[alive], position, [x[alive] for x in (*drawn, ended)], routes[:, alive])
             alive = alive & ~ended
             if position + 1 == limit or not bool(alive.any()):
@@ -224,7 +226,7 @@ class Sampler:
         rows = torch.tensor(own_prompt, device=device)
         cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit + spare)
         output = self.backbone.step(token_ids, is_token, cache)
-        cache.select_rows(rows)
+        cache.select_rows(rows)  # a group shares its prompt: the prompt runs once, and its cache row is copied
         out = _Collected.empty(len(rows), limit, self.pad_id, device)
         if self.record_routes and output.routes.numel():
             before_last = output.routes[:, :, :-1].masked_fill(~is_token[None, :, :-1, None], -1)
@@ -247,7 +249,7 @@ class Sampler:
     def _draw(self, hidden_RD: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw one token per row; returns token ids, policy log-probs and sampler log-probs, R each."""
         logits_RV = self.backbone.unembed(hidden_RD) / self.config.sampling_temperature
-        logprobs_RV = logits_RV.log_softmax(-1)
+        logprobs_RV = logits_RV.log_softmax(-1)  # before top-p: GRPO's ratio is between policies, which know no nucleus
         probabilities_RV = logprobs_RV.exp()
         if self.config.top_p < 1:
             probabilities_RV = nucleus(probabilities_RV, self.config.top_p)

@@ -1,8 +1,8 @@
-"""Builds the parts of a stage from its configuration, each target given the parts whose names it takes.
+"""Builds the parts of a stage from its configuration; `inject` passes each target the parts that its signature names.
 
-A YAML node with a `_target_` names a class; its leaves are keyword arguments. What cannot stand in YAML (the tokenizer, the
-one policy object, the sampler) is passed by name to every target whose signature asks for it, so that a new stage or data
-module is wired by naming its arguments.
+A YAML node with a `_target_` names a class; its leaves are keyword arguments. Objects that YAML cannot hold (the tokenizer, the
+one policy object, the sampler) are passed by name to every target whose signature asks for them, so a new stage or data module is
+connected by naming its arguments.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from r1_lightning.types.text import JudgeName, RewardFunction
 
 
 def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> TextTokenizer:
-    """The input artefact's tokenizer, or a new one trained on the first documents of the problem source."""
+    """Return the input artefact's tokenizer, or a new one trained on the first documents of the problem source."""
     if base is not None:
         return TextTokenizer.load(base.tokenizer_folder)
     settings = config.task.tokenizer
     template = TEMPLATES[config.task.template]
-    # The documents of our generators are written in R1-Zero's template, whatever the stage's own is.
+    # Our generators write their documents in R1-Zero's template, whatever the stage's own template is.
     phrases = (
         (*template.phrases(), *(R1_ZERO.phrases() if template is R1 else ())) if settings.phrases_as_tokens else ()
     )
@@ -41,7 +41,7 @@ def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> T
 
 
 def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = False) -> dict[str, Any]:
-    """Every part that a stage, its data module or its callbacks may ask for, by name; the model as in `build_backbone`."""
+    """Return every part that a stage, its data module or its callbacks may ask for, by name; the model as in `make_backbone`."""
     require_choice("task.template", config.task.template, TEMPLATES)
     source = instantiate(config.task.source, _convert_="all")
     tokenizer = build_tokenizer(config, source, base)
@@ -60,6 +60,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         parts["optim"] = instantiate(config.optim)
     if config.get("rollout"):
         rollout = instantiate(config.rollout)
+        # The sampler holds the very backbone that trains, so that it always samples with the current weights.
         parts["rollout"] = rollout
         parts["sampling_temperature"] = rollout.sampling_temperature
         records = config.stage.get("router") == "replay"
@@ -73,14 +74,14 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
 def accuracy_of(
     reward: WeightedSum | None, judge: JudgeName | None = None, form: FormName = R1_ZERO_FORM
 ) -> RewardFunction | None:
-    """What an evaluation asks whether an answer is right: the reward's own `accuracy`, so that both count the same.
+    """Return the accuracy function of an evaluation: the reward's own `accuracy`, so that evaluation and training agree.
 
-    Without one what the task's `judge` stands for, for completions of `form`; None for the exact rule, and where none is named.
+    Without one, that of the task's `judge` for completions of `form`; None for the exact rule, or if no judge is named.
     """
     found = next((part for part in reward.rewards if part.name == "accuracy"), None) if reward else None
     return accuracy_by(judge, form) if found is None and judge not in (None, EXACT) else found
 
 
 def trainer_settings(config: DictConfig) -> dict[str, Any]:
-    """The keyword arguments of the Lightning Trainer: `config.trainer` without the keys that `run` reads itself."""
+    """Return the keyword arguments of the Lightning Trainer: `config.trainer` without the keys that `run` reads itself."""
     return {key: value for key, value in config.trainer.items() if key not in RUN_KEYS["trainer"]}

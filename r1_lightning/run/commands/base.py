@@ -55,8 +55,8 @@ def own_keys(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dic
     return own, overrides
 
 
-def whole(name: str, text: str, minimum: int, maximum: int) -> int:
-    """A typed whole number. `InvalidInput` where it is none, or out of range."""
+def parse_int(name: str, text: str, minimum: int, maximum: int) -> int:
+    """Parse a whole number of the command line. `InvalidInput` if it is none, or out of range."""
     value = int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else text
     require_int(name, value, minimum, maximum)
     return int(value)

@@ -70,7 +70,7 @@ def run(name: str) -> int:
 
 
 def usage() -> str:
-    """What `r1 --help` prints."""
+    """Return the text of `r1 --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.does}" for name, command in COMMANDS.items()]
     head = f"usage: {NAME} COMMAND [ARGUMENT ...]\n\nDeepSeek-R1 as a graph of stages.\n"
@@ -80,7 +80,7 @@ def usage() -> str:
 
 
 def refusal(arguments: list[str]) -> str:
-    """The line about a first word that is no command, with what was probably meant."""
+    """Return the error line for an unknown command, with the command that was probably meant."""
     first = arguments[0]
     near = difflib.get_close_matches(first.replace("_", "-"), COMMANDS, n=1)
     meant = f"{NAME} {near[0]}" if near else f"{NAME} train {' '.join(arguments)}" if "=" in first else ""

@@ -1,12 +1,12 @@
-"""What a report is: the recipe that `reports/<id>/recipe.py` exports as `RECIPE`, and the CSV files it fills.
+"""The recipe of a report, which `reports/<id>/recipe.py` exports as `RECIPE`, and the CSV files that it fills.
 
-A report is a table of runs. Its recipe says which runs there are, how one is made, and what is written of the rows of all. The
+A report is a table of runs. Its recipe defines the runs, how to make one, and what to draw from the rows of all. The
 first line of the recipe's docstring is the report's title. A new report is this one file, with a test:
 
     RECIPE = Recipe(seeds=[0, 1, 2], key={"seed": int}, fields=FIELDS, runs=..., overrides=..., make=..., table=...)
 
-and `python scripts/report.py ID` runs it. Rows hold text, as a CSV file does; what is drawn is computed from rows alone, so that a
-report can be drawn again without a run.
+and `python scripts/report.py ID` runs it. Rows hold text, as CSV files do; tables and pictures are computed from rows alone, so a
+report can be redrawn without a run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Run = tuple[Any, ...]  # the values of a recipe's `key`
 
 @dataclass(frozen=True)
 class Made:
-    """What one run adds: rows of results.csv, points of curves.csv, and whole files by name."""
+    """The results of one run: rows of results.csv, points of curves.csv, and whole files by name."""
 
     rows: Rows
     points: Rows = ()

@@ -65,7 +65,7 @@ def _report(name: str, words: Sequence[str]) -> int:
 
 
 def recipes() -> dict[str, Path]:
-    """The recipe of each report, by its ID: those below the working directory, then those of the checkout."""
+    """Return the path of each report's recipe, by ID; recipes in the working directory take precedence over the checkout's."""
     found: dict[str, Path] = {}
     for folder in (Path.cwd() / FOLDER, CHECKOUT / FOLDER):
         for path in sorted(folder.glob(f"*/{FILE}")):
@@ -75,13 +75,13 @@ def recipes() -> dict[str, Path]:
 
 
 def title(path: Path) -> str:
-    """The first line of a recipe's docstring; the recipe is read and not run."""
+    """Return the first line of a recipe's docstring, without running the recipe."""
     documentation = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return documentation.partition("\n")[0]
 
 
 def load(path: Path) -> ModuleType:
-    """The module of a recipe, run anew: a recipe is code of the checkout, as trusted as the package."""
+    """Import a recipe's module anew: a recipe is code of the checkout, as trusted as the package."""
     name = f"{FOLDER}.{path.parent.name}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -91,7 +91,7 @@ def load(path: Path) -> ModuleType:
 
 
 def recipe_of(module: ModuleType) -> Recipe:
-    """What a recipe's module exports. Raises `InvalidInput` where it is no `Recipe`."""
+    """Return the `Recipe` that the module exports. Raises `InvalidInput` if there is none."""
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise InvalidInput(f"{module.__file__}: it must export RECIPE, a Recipe (r1_lightning.run.commands.recipe)")
@@ -99,7 +99,7 @@ def recipe_of(module: ModuleType) -> Recipe:
 
 
 def parser(name: str, description: str, recipe: Recipe) -> argparse.ArgumentParser:
-    """The options of one report: which seeds, where its runs go, where its files go, and the recipe's own."""
+    """Make the argument parser of one report: seeds, folder of runs, folder of the report, and the recipe's own options."""
     options = argparse.ArgumentParser(prog=f"{command_line('report')} {name}", description=description)
     options.add_argument(
         "--seeds", type=int, nargs="+", default=list(recipe.seeds), help="which seeds to run, if not yet run"
@@ -112,7 +112,7 @@ def parser(name: str, description: str, recipe: Recipe) -> argparse.ArgumentPars
 
 
 def usage() -> str:
-    """How the command is called, and the reports there are."""
+    """Return the usage of the command with a list of all reports."""
     known = recipes()
     width = max(map(len, known), default=0)
     lines = [f"  {name:{width}}  {title(path)}" for name, path in known.items()]

@@ -1,9 +1,9 @@
-"""The loop over a report's runs: each run is made once, and its folder is written anew from all rows.
+"""The loop over a report's runs: makes each run once, and redraws the report's folder from all rows.
 
-Rows are appended to `results.csv` (and points to `curves.csv`) as runs end, with commit and fingerprint. A run whose rows are there
-is not made again, and table and picture are written anew whenever there are rows, whatever configuration they are of. A run is not
-added to rows of another configuration than its own, so that no table mixes two; where every run asked for is there already, a note
-says which rows today's configuration would not give.
+Rows are appended to `results.csv` (and points to `curves.csv`) as runs end, with commit and fingerprint. A run that has rows is not
+repeated. Table and picture are redrawn from the rows, whatever configuration these have. A run is never added to rows of another
+configuration, so no table mixes two. If all requested runs have rows, a note names the rows that the current configuration would
+not reproduce.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ RESULTS, CURVES, TABLE, PICTURE = "results.csv", "curves.csv", "table.md", "curv
 
 
 def write_report(recipe: Recipe, folder: Path, runs: Sequence[Run], root: Path) -> int:
-    """Make the runs whose rows are not in `folder`, and write what is there; returns the exit code.
+    """Make the runs that have no rows in `folder`, and redraw the report; returns the exit code.
 
-    A run that fails ends the loop with its own exit code; rows of runs before it are kept.
+    A failed run ends the loop with its own exit code; rows of earlier runs are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     results, curves = folder / RESULTS, folder / CURVES
@@ -38,7 +38,7 @@ def write_report(recipe: Recipe, folder: Path, runs: Sequence[Run], root: Path) 
             continue
         try:
             made = recipe.make(*run, root=root)
-        except subprocess.CalledProcessError as error:  # the process has said itself what is wrong
+        except subprocess.CalledProcessError as error:  # the process itself has printed the error
             line = f"error: {recipe.label(run)} was not made; what is there is kept, and the same command goes on"
             print(line, file=sys.stderr)
             return error.returncode
@@ -49,15 +49,15 @@ def write_report(recipe: Recipe, folder: Path, runs: Sequence[Run], root: Path) 
         ):  # before the rows, which say that a run is whole
             append(curves, recipe.curve_fields, made.points)
         append(results, recipe.fields, made.rows)
-        redraw(recipe, folder)  # so that whoever ends it early has a table
+        redraw(recipe, folder)  # after each run, so that there is a table if the loop is stopped early
     print(redraw(recipe, folder))
     return 0
 
 
 def redraw(recipe: Recipe, folder: Path) -> str:
-    """Write table, picture and what else is drawn from the rows and points in `folder`, and from nothing else; returns the table.
+    """Redraw table, picture and further files from the rows and points in `folder` alone; returns the table.
 
-    Raises `InvalidInput` where there is no row.
+    Raises `InvalidInput` if there is no row.
     """
     rows, points = read(folder / RESULTS), read(folder / CURVES)
     if not rows:
@@ -72,9 +72,9 @@ def redraw(recipe: Recipe, folder: Path) -> str:
 
 
 def _may_be_added(recipe: Recipe, results: Path, runs: Sequence[Run]) -> bool:
-    """Whether `runs` may be added to the rows in `results`: False, with a line, where a row is of another configuration.
+    """True if `runs` may be added to the rows in `results`; prints a line if a row has another configuration.
 
-    Where all runs are there already the line is only a note.
+    If all runs have rows already, the line is only a note.
     """
     try:
         require_same_recipe(recipe, results)
@@ -86,7 +86,7 @@ def _may_be_added(recipe: Recipe, results: Path, runs: Sequence[Run]) -> bool:
 
 
 def require_same_recipe(recipe: Recipe, path: Path) -> None:
-    """Raise `InvalidInput` where a row of `path` is of another configuration than its run would have today."""
+    """Raise `InvalidInput` if a row of `path` has another fingerprint than its run would have now."""
     for row in filter(recipe.is_of_run, read(path)):
         run = recipe.run_of(row)
         now = planned_fingerprint(*recipe.overrides(*run))

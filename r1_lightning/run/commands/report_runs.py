@@ -1,4 +1,4 @@
-"""The runs of a report: training in a child process, the artefact found by its fingerprint, and what rows say of its making."""
+"""The runs of a report: trains in a child process, finds the artefact by its fingerprint, and fills the columns on its origin."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train(arguments: Sequence[str], root: Path) -> tuple[Artefact, float]:
 
 
 def _wait_for(command: Sequence[str]) -> int:
-    """The exit status of a process. Ctrl-C reaches it too: it saves what it has done, and is waited for."""
+    """Return the exit status of a process. Ctrl-C reaches the process as well; it then saves its step, and we wait for it."""
     sys.stdout.flush()
     with subprocess.Popen(command) as process:
         while True:
@@ -52,30 +52,30 @@ def _wait_for(command: Sequence[str]) -> int:
 
 
 def planned(arguments: Sequence[str]) -> Node:
-    """What `scripts/train.py` with these arguments would make with today's configuration. Raises `InvalidInput`."""
+    """Plan what `scripts/train.py` would make with these arguments and the current configuration. Raises `InvalidInput`."""
     with composing():
         return plan(compose_stage(list(arguments)))
 
 
 @functools.cache
 def planned_fingerprint(*arguments: str) -> str:
-    """Of the model that these arguments would give, short."""
+    """Return the first digits of the fingerprint that these arguments would give."""
     return planned(arguments).fingerprint[:SHORT_DIGITS]
 
 
 @functools.cache
 def commit_at_start() -> str:
-    """Of the code at work; asked later, the report's own growing files would make the checkout look changed."""
+    """Return the code's commit, read once: later the report's own growing files would make the checkout look changed."""
     return commit()
 
 
 def made_by(artefact: Artefact) -> dict[str, str]:
-    """The columns of a row that say which configuration and which code it comes from."""
+    """Return the columns of a row for its configuration and its code: fingerprint and commit."""
     return {"fingerprint": artefact.fingerprint[:SHORT_DIGITS], "commit": commit_at_start()}
 
 
 def rollout_means(artefact: Artefact, names: Iterable[str]) -> Iterator[dict[str, str]]:
-    """`step` and the metrics `rollout/NAME` of every step of a run of RL, by name, with four digits."""
+    """Yield `step` and the metrics `rollout/NAME` of every step of an RL run, by name, with four digits."""
     for row in read(artefact.folder / METRICS):
         if row.get("rollout/reward_mean"):
             yield {"step": row["step"], **{name: f"{float(row[f'rollout/{name}']):.4f}" for name in names}}

@@ -26,7 +26,7 @@ from r1_lightning.run.config.program import usage
 from r1_lightning.types.errors import InvalidInput, require
 
 MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
-# Of a configuration, what says where and how a run was made, not what it is.
+# Groups of the configuration that describe where and how a run was made, not its result.
 UNTOLD = ("paths", "trainer", "callbacks", "logger", "launcher", "fresh", "dry_run", "name")
 MAIN = (
     "/pass_at_1",
@@ -35,7 +35,7 @@ MAIN = (
     "rollout/accuracy_mean",
     "train/loss",
 )  # ends of names, the first there counts
-LONGEST = 60  # of a value that is shown
+LONGEST = 60  # characters of a value that is shown
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Run:
 
 
 def read_runs(root: Path) -> list[Run]:
-    """The runs in `root`, by stage and then the oldest first. `InvalidInput` where there is no such folder."""
+    """Return the runs in `root`, sorted by stage, then oldest first. `InvalidInput` if there is no such folder."""
     require(root.is_dir(), "runs", str(root), "there is no such folder")
     folders = [path for path in root.iterdir() if (path / CONFIG).is_file()]
     runs = [_read(folder) for folder in sorted(folders, key=lambda path: (path / CONFIG).stat().st_mtime)]
@@ -78,7 +78,7 @@ def _read(folder: Path) -> Run:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds a mapping; empty where it is not there or cannot be read."""
+    """Return the mapping in a JSON or YAML file; empty if the file is missing or cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -105,7 +105,7 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
-    """For each run what sets it apart from the others of its stage: settings that are not the most common value there."""
+    """Return for each run the settings in which it differs from the most common values of its stage."""
     told = []
     for run in runs:
         others = [other for other in runs if other.stage == run.stage]
@@ -120,7 +120,7 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The runs as a table."""
+    """Return the runs as a table."""
     cells = [["run", "stage", "state", "step", "measure", "made (UTC)", "apart by"]]
     for run, apart in zip(runs, differences(runs), strict=True):
         cells.append([run.name, run.stage, run.state, run.step, run.measure, run.made, apart])

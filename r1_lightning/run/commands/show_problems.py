@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from r1_lightning.run.commands.base import own_keys, run_command, task_of, whole
+from r1_lightning.run.commands.base import own_keys, parse_int, run_command, task_of
 from r1_lightning.run.config.program import usage
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
@@ -23,7 +23,7 @@ SHOWN_CHARS = 2_000  # of a prompt, an answer, a field of the metadata: tests of
 
 
 def show(problems: Sequence[Problem], template: ChatTemplate) -> str:
-    """The problems one after the other, and the counts."""
+    """Return the problems one after the other, and the counts, as text."""
     parts = [_one(number, problem, template) for number, problem in enumerate(problems, start=1)]
     by_kind = Counter((problem.language, problem.level) for problem in problems)
     counts = [f"{language}, level {level}: {count}" for (language, level), count in sorted(by_kind.items())]
@@ -31,10 +31,10 @@ def show(problems: Sequence[Problem], template: ChatTemplate) -> str:
 
 
 def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
-    """What the command line asks for. Raises `InvalidInput`."""
+    """Return the problems and the template that the command line asks for. Raises `InvalidInput`."""
     own, overrides = own_keys(arguments, {"count": "3", "from": "test"})
     require_choice("from", own["from"], ("test", "train"))
-    count = whole("count", own["count"], 1, MAX_COUNT)
+    count = parse_int("count", own["count"], 1, MAX_COUNT)
     config, source = task_of(overrides)
     if own["from"] == "train":
         return [source.train_problem(config.seed, index) for index in range(count)], TEMPLATES[config.task.template]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1_lightning.artefacts.files import output_folder, write_text
-from r1_lightning.run.commands.base import own_keys, run_command, task_of, whole
+from r1_lightning.run.commands.base import own_keys, parse_int, run_command, task_of
 from r1_lightning.run.config.program import usage
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.tasks.clean_traces import clean_rows
@@ -28,9 +28,9 @@ MAX_COUNT = 10_000_000
 
 
 def write_traces(arguments: Sequence[str]) -> str:
-    """Do what the command line asks for, and say what was written. Raises `InvalidInput`."""
+    """Write the traces that the command line asks for; returns a line about them. Raises `InvalidInput`."""
     own, overrides = own_keys(arguments, DEFAULTS)
-    count, start = (whole(name, own[name], minimum, MAX_COUNT) for name, minimum in (("count", 1), ("start", 0)))
+    count, start = (parse_int(name, own[name], minimum, MAX_COUNT) for name, minimum in (("count", 1), ("start", 0)))
     require(own["file"].endswith(".jsonl"), "file", own["file"], "a name that ends in .jsonl is needed")
     path = Path(own["file"])
     require(not path.exists(), "file", str(path), "it is there already, and nothing is overwritten")
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _part(source: object, domains: Sequence[str]) -> SolvedSource:
-    """The parts of a family that belong to `domains`; another task is one of reasoning."""
+    """Return the members of a family that belong to `domains`; any other task belongs to reasoning."""
     if isinstance(source, FamilyTask):
         return source.of_domains(domains)
     require(list(domains) == ["reasoning"], "domains", list(domains), "only a family of tasks has other domains")

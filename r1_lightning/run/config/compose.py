@@ -1,17 +1,20 @@
-"""Configurations of a stage and of the stages that make its inputs, and Hydra's refusals in one line.
+"""Composes the configurations of a stage and of the stages that make its inputs.
 
 One command line describes a whole graph. The stage it names is composed by Hydra as usual. A stage that makes one of
 its inputs shares with it everything in `SHARED` (the model, the task, the precision, the trainer, the seed, ...),
 values set on the command line or by an experiment included; everything else (data, rollout, reward, optim, stage) is
 its own, from its own option files, so that `optim.lr=1e-3` for GRPO does not retrain the base model.
 
-`stage.inputs` names for each role the stage that makes it (`base: pretrain`), or settings for that stage besides
-(`helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`), or a whole experiment (`base: {experiment: r1_dev2_tiny}`: a
-stage with all its settings and inputs, so that experiments compose into a graph; it shares with the child only what was typed for
-the whole graph, not what the child's own experiment says), or a finished artefact
-(`helpful: {folder: FOLDER}`; a folder wins, so that `+stage.inputs.helpful.folder=FOLDER` is all that has to be typed).
-`stage.parent_overrides=["optim.lr=0.002"]` are settings for the maker of the base. Other inputs begin with the same base: what
-decides it (`parent_overrides`, `init_from`) is passed on to their makers, which may be told otherwise.
+`stage.inputs` gives the source of each role:
+
+- the stage that makes it: `base: pretrain`;
+- that stage with overrides: `helpful: {stage: reward_model, overrides: ["optim.lr=0.002"]}`;
+- a whole experiment, a stage with all its settings and inputs: `base: {experiment: r1_dev2_tiny}`. So experiments compose into a
+  graph. Such an input shares with the child only the command-line overrides for the whole graph, not the child's experiment;
+- a finished artefact: `helpful: {folder: FOLDER}`. A folder wins, so `+stage.inputs.helpful.folder=FOLDER` is enough.
+
+`stage.parent_overrides=["optim.lr=0.002"]` are overrides for the stage that makes the base. Other inputs start from the same base:
+`parent_overrides` and `init_from` are passed on to the stages that make them, unless their own overrides set these keys.
 """
 
 from __future__ import annotations
@@ -43,13 +46,13 @@ SHARED_GROUPS = ("model", "task", "precision", "trainer", "callbacks", "logger",
 SHARED = (*SHARED_GROUPS, "seed")
 
 
-# Chosen for the makers of inputs, too, but not copied: these options set values all over the configuration.
+# Groups whose choices the stages of inputs inherit. `debug` is chosen but not copied, because it sets values of many groups.
 PASSED_ON = (*SHARED_GROUPS, "debug")
 
 
 @contextmanager
 def composing(configs: Path | None = None) -> Iterator[None]:
-    """Hydra with our configs/ (or those of another folder): within it `compose_stage` can be called.
+    """Initialise Hydra with our configs/ (or another folder), so that `compose_stage` can be called inside the block.
 
     `hydra.main` does the same for the command line of `r1 train`.
     """
@@ -58,7 +61,7 @@ def composing(configs: Path | None = None) -> Iterator[None]:
 
 
 def from_hydra(config: DictConfig) -> StageConfig:
-    """The stage that `hydra.main` has just composed; call it inside the task function."""
+    """Return the stage that `hydra.main` has just composed; call it inside the task function."""
     composed = HydraConfig.get()
     typed = OmegaConf.to_container(composed.overrides.task, resolve=False)
     assert isinstance(typed, list)
@@ -66,7 +69,7 @@ def from_hydra(config: DictConfig) -> StageConfig:
 
 
 def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:
-    """Compose from overrides; Hydra must be initialised. Raises `InvalidInput` for whatever Hydra refuses."""
+    """Compose a stage from overrides; Hydra must be initialised. Raises `InvalidInput` for every error of the configuration."""
     overrides = readable(overrides)
     try:
         config = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
@@ -94,7 +97,7 @@ def _stage_config(
 
 
 def _key(override: str) -> str:
-    """What an override sets first: the group or the top of the path. GROUP@PACKAGE is another place than GROUP, and another key."""
+    """Return the group, or the first part of the path, that an override sets. GROUP@PACKAGE is another key than GROUP."""
     return re.split(r"[.=]", override.lstrip("+~"), maxsplit=1)[0]
 
 
@@ -102,9 +105,9 @@ Compose = Callable[[Sequence[str], str], StageConfig]  # from overrides and the 
 
 
 def compose_parent(child: StageConfig, role: str, compose: Compose = compose_stage) -> StageConfig:
-    """The configuration of the stage that makes `child`'s input `role` (see the module's docstring).
+    """Compose the configuration of the stage that makes `child`'s input `role` (see the module's docstring).
 
-    A shared group that the overrides name is taken as composed there, not from the child: a student's teacher may be another model.
+    A shared group that the input's overrides set is not copied from the child: a student's teacher may be another model.
     """
     spec = child.inputs[role]
     for_base = _parent_overrides(child)
@@ -113,7 +116,7 @@ def compose_parent(child: StageConfig, role: str, compose: Compose = compose_sta
         parent = compose([spec.maker, *child.typed, *extra], child.config_name)
         return replace(parent, overrides=tuple(extra), typed=child.typed)
     choices = {group: child.choices.get(group) for group in PASSED_ON}
-    if choices["model"] not in options("model"):  # a folder's own, which init_from says once more
+    if choices["model"] not in options("model"):  # the model of an init_from folder, which the parent reads for itself
         choices["model"] = None
     chosen = [f"{group}={choice}" for group, choice in choices.items() if choice is not None]
     parent = compose([spec.maker, *chosen, *extra], child.config_name)
@@ -122,6 +125,7 @@ def compose_parent(child: StageConfig, role: str, compose: Compose = compose_sta
     resolved = OmegaConf.to_container(child.config, resolve=False)
     assert isinstance(resolved, dict)
     OmegaConf.set_struct(parent.config, False)
+    # The child's values, not only its choices: what an experiment or the command line changed in a group holds for inputs, too.
     for key in SHARED:
         if key not in own and key in resolved:
             parent.config[key] = resolved[key]
@@ -131,7 +135,7 @@ def compose_parent(child: StageConfig, role: str, compose: Compose = compose_sta
         if "init_from" not in own_keys:
             parent.config.init_from = child.config.init_from
     OmegaConf.set_struct(parent.config, True)
-    # What was typed for it; the groups passed on were not.
+    # Only the input's own overrides: nobody gave the inherited choices for this stage on a command line.
     return replace(parent, overrides=tuple(extra), typed=child.typed)
 
 
@@ -142,7 +146,7 @@ def _parent_overrides(child: StageConfig) -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """The options of a config group, by name; Hydra must be initialised."""
+    """Return the names of a config group's options; Hydra must be initialised."""
     loader = GlobalHydra.instance().config_loader()
     return sorted(option for option in loader.get_group_options(group) if not option.startswith("_"))
 

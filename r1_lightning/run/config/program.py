@@ -1,4 +1,4 @@
-"""How a person started this program, so that commands which it prints for copying work where they stand.
+"""The way in which the user started this program, so that commands which it prints can be copied and run.
 
 An installed package has one program, `r1`, with a command per task; a checkout also has a script per command in scripts/.
 """
@@ -18,7 +18,7 @@ SCRIPT_OF = {"export": "export_hf", "models": "model_sizes"}  # of the other com
 
 
 def command_line(command: str) -> str:
-    """The words that start `command`: `r1 export`, or `python scripts/export_hf.py` after a script of the checkout was started."""
+    """Return the words that start `command`: `r1 export`, or `python scripts/export_hf.py` if a script of the checkout runs."""
     if _is_r1() or not SCRIPTS.is_dir():
         return f"{NAME} {command}"
     script = SCRIPTS / f"{SCRIPT_OF.get(command, command.replace('-', '_'))}.py"
@@ -26,12 +26,12 @@ def command_line(command: str) -> str:
 
 
 def usage(command: str, arguments: str) -> str:
-    """The line that shows how a command is used."""
+    """Return the usage line of a command."""
     return f"usage: {command_line(command)} {arguments}"
 
 
 def typed() -> str:
-    """The command that runs now, as one would type it again."""
+    """Return the running command as the user would type it again."""
     if _is_r1():  # the console makes the program's name `r1 COMMAND`
         return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".rstrip()
     return f"python {shlex.join(sys.argv)}"

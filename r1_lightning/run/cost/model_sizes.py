@@ -15,7 +15,7 @@ from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.inject import inject
 
-# Options of the group `model` that write down a published model -> rows of its embedding (a run takes them from its tokenizer).
+# Options of the group `model` with a published model's shape -> rows of its embedding (a run takes them from its tokenizer).
 PUBLISHED = {"v3_671b": 129_280, "v2_lite": 102_400, "moonlight_16b": 163_840}
 DOCUMENT = Path("docs/models.md")
 HEAD = f"""# Published models, counted
@@ -29,7 +29,7 @@ own; the others are what the same heads would need ({GQA_GROUPS} groups in GQA).
 
 
 def shape_of(option: str) -> ModelConfig:
-    """The shape that `configs/model/<option>.yaml` writes down, with the published vocabulary."""
+    """Return the shape in `configs/model/<option>.yaml`, with the published vocabulary."""
     with composing():
         node = compose_stage(["stage=pretrain", f"model={option}"]).config.model
     config: ModelConfig = inject(node, {"vocab_size": PUBLISHED[option]})
@@ -37,18 +37,18 @@ def shape_of(option: str) -> ModelConfig:
 
 
 def counts_of(option: str) -> Parameters:
-    """Counts of that model."""
+    """Count the parameters of that model."""
     return count_parameters(meta_backbone(shape_of(option)))
 
 
 def activated_of(counts: Parameters) -> tuple[int, int]:
-    """Weights that work on a token: without and with the embedding (V3: "37 B activated")."""
+    """Return the weights activated by a token, without and with the embedding (V3: "37 B activated")."""
     without = counts.activated + counts.norms
     return without, without + counts.embeddings - counts.head
 
 
 def document() -> str:
-    """docs/models.md."""
+    """Return the text of docs/models.md."""
     columns = [
         "model",
         "total without MTP",

@@ -1,7 +1,7 @@
-"""The fingerprint of a stage: what it covers of the configuration, of content versions and of inputs.
+"""The fingerprint of a stage: which parts of the configuration, content versions and inputs it covers.
 
-It covers everything that changes what the stage would learn: the groups in `COUNTED`, the seed, the content versions of the code
-behind them, and the fingerprints of its inputs.
+It covers everything that changes the result of the stage: the groups in `COUNTED`, the seed, the content versions of their targets,
+and the fingerprints of its inputs.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from r1_lightning.run.config.keys import counted
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.config.targets import PACKAGE, source_digest
 
-FORMAT_VERSION = 1  # of the fingerprint itself; changing it makes every artefact anew
+FORMAT_VERSION = 1  # of the fingerprint itself; another version makes every artefact again
 
 
 COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
 
 
 def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
-    """Fingerprint of what `stage` would make from inputs with these fingerprints.
+    """Return the fingerprint of the artefact that `stage` would make from inputs with these fingerprints.
 
-    Folders do not count: a value that refers to `paths` enters as that name, so that another machine finds the same.
+    Folders do not count: a value that refers to `paths` enters under that name, so that other machines get the same fingerprint.
     """
     config = stage.config.copy()
     for key in config.paths:
@@ -43,10 +43,10 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
 
 
 def _content_versions(path: str, node: Any) -> Iterator[tuple[str, str]]:
-    """(where, version) for every target with a `content_version`: another one makes other content from equal values.
+    """Yield (path, version) for every target with a `content_version`: with another version equal values give other content.
 
-    That of a source may depend on its files: then it is made and asked. Code that is not ours and names no version is
-    counted by its text, so that an edited reward is another reward.
+    A source's version may depend on its files; then the source is instantiated and asked. Code that is not ours and names no
+    version counts with the hash of its file, so that an edited reward is another reward.
     """
     if isinstance(node, dict):
         for key, value in node.items():

@@ -1,4 +1,4 @@
-"""The end of a command: what a finished stage is worth, where it lies, and what to do next, as lines to copy."""
+"""The end of a command's output: the results of a finished stage, its folder, and commands to run next."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.config.program import command_line
 
 LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an artefact
-NEXT_STAGE = {"pretrain": "grpo", "sft": "grpo"}  # what a model of such a stage is usually the base of
+NEXT_STAGE = {"pretrain": "grpo", "sft": "grpo"}  # the stage that usually starts from such a model
 
 
 def table(artefact: Artefact) -> str:
-    """What a person reads of a finished stage: its own table, else its metrics, and where everything lies."""
+    """Return a finished stage's table (else its metrics) and its folder, as text."""
     path = artefact.folder / store.TABLE
     if path.is_file():
         text = path.read_text(encoding="utf-8").rstrip("\n")
@@ -28,7 +28,7 @@ def table(artefact: Artefact) -> str:
 
 
 def next_steps(artefact: Artefact) -> str:
-    """A line per thing to do; empty where there is nothing to look at, to measure or to take away."""
+    """Return one line per next command (look, measure, train, export); empty if none applies."""
     folder = str(artefact.folder)
     lines = []
     if any(Path(folder, LOGS).glob("events.out.tfevents.*")):

@@ -1,4 +1,4 @@
-"""The card of a sampled data set: what is in it, what was dropped and why, and how it came to be, in Markdown."""
+"""The card of a sampled data set in Markdown: counts of its rows, dropped samples by reason, and its origin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from r1_lightning.rollout.rejection_sampling import RejectionSampling
 
 @dataclass(frozen=True)
 class Origin:
-    """How a data set came to be: what was typed, the artefact's first digits, the code, and where each input comes from."""
+    """Origin of a data set: the command, the fingerprint's first digits, the code's commit, and the lineage of each input."""
 
     command: str
     fingerprint: str
@@ -20,7 +20,7 @@ class Origin:
 
 
 def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: Origin) -> str:
-    """The whole card; `counts` are those of `counts.json`."""
+    """Return the card as Markdown; `counts` are those of `counts.json`."""
     rules = {**asdict(settings.rules), **asdict(settings.rules)["readable"]}
     del rules["readable"]
     if settings.rewrite_as is not None:
@@ -63,7 +63,7 @@ def render_card(counts: Mapping[str, Any], settings: RejectionSampling, origin: 
 
 
 def render_table(counts: Mapping[str, Any]) -> str:
-    """What a person reads at the end: rows, pass rate, and what became of the samples."""
+    """Return the table that the command prints: rows, pass rate, and the samples by fate."""
     lines = [
         ("rows of the data set", counts["rows"]),
         ("samples", counts["samples"]),

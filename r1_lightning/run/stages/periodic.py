@@ -88,6 +88,7 @@ def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
             hidden = module.backbone.hidden(batch.tokens, with_mtp=False).hidden
             n_targets = batch.n_targets(1)
             loss = loss_ahead(module.backbone, hidden, batch.tokens, 1, batch.completion_mask, n_targets)
+            # Weighted by tokens, as in training: batches hold different numbers of them.
             total, count = total + float(loss) * int(n_targets), count + int(n_targets)
     return total / max(count, 1)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from r1_lightning.run.commands.base import own_keys, run_command, task_of, whole
+from r1_lightning.run.commands.base import own_keys, parse_int, run_command, task_of
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.types.errors import InvalidInput
 from tests.architecture.house import ROOT
@@ -22,7 +22,7 @@ def test_own_keys_are_taken_out_and_overrides_stay_in_order() -> None:
 
 
 def test_a_whole_number_by_hand() -> None:
-    assert whole("count", "12", 1, 20) == 12
+    assert parse_int("count", "12", 1, 20) == 12
     for text, said in (
         ("0", "count=0"),
         ("21", "count=21"),
@@ -31,9 +31,9 @@ def test_a_whole_number_by_hand() -> None:
         ("", "count=''"),
     ):
         with pytest.raises(InvalidInput, match=said):
-            whole("count", text, 1, 20)
+            parse_int("count", text, 1, 20)
     with pytest.raises(InvalidInput, match="count='123456789'"):  # nine digits
-        whole("count", "123456789", 1, 10**10)
+        parse_int("count", "123456789", 1, 10**10)
 
 
 def test_a_task_comes_with_its_configuration_and_is_checked() -> None:
