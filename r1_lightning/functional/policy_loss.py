@@ -1,21 +1,21 @@
-"""GRPO's objective in its published forms, as losses to minimise: those whose ratio is of a single token.
+"""GRPO objectives with one probability ratio per token, in their published forms, as losses to minimise.
 
 They share the clipped surrogate with a k3 penalty, for token t of completion i,
     J_it = min(rho_it A_it, clip(rho_it, 1 - eps, 1 + eps_high) A_it) - beta k3_it,    rho_it = pi / pi_old,
-and differ in the weight of a token in the mean, J = sum_it w_it J_it, over S completions:
+and differ in the weight of a token, J = sum_it w_it J_it, over S completions:
 
 | class | w_it | paper |
 |---|---|---|
 | `TokenLevelGRPO` | 1 / (S |o_i|): every completion weighs the same | DeepSeekMath (arXiv:2402.03300) eq 3; the default |
-| `DrGRPO` | 1 / (S L), L a constant: no gift to long wrong answers | Liu et al. 2025 (arXiv:2503.20783) section 3.2 |
+| `DrGRPO` | 1 / (S L), L a constant: long wrong answers are not favoured | Liu et al. 2025 (arXiv:2503.20783) section 3.2 |
 | `DAPO` | 1 / (number of all tokens): every token weighs the same | Yu et al. 2025 (arXiv:2503.14476) eq 8 |
 
-Dr. GRPO also leaves the group's std out of the advantage (`rollout.advantage_scale=none`), DAPO also samples until every
-group teaches something (`rollout.dynamic_sampling_attempts`) and shapes the reward of overlong answers
-(`rewards.length.OverlongPunishment`). Forms with one ratio per completion stand in `sequence_policy_loss.py`, those that
-weigh instead of clipping in `importance_sampling.py`.
+Dr. GRPO also drops the group's std from the advantage (`rollout.advantage_scale=none`). DAPO also resamples until every group has
+different rewards (`rollout.dynamic_sampling_attempts`) and shapes the reward of overlong answers
+(`rewards.length.OverlongPunishment`). `sequence_policy_loss.py` has the objectives with one ratio per completion,
+`importance_sampling.py` those that weight tokens instead of clipping.
 
-Completion tokens come flat: C tokens of S sequences; `sequence_ids` C maps one to the other.
+Completion tokens are flat: C tokens of S sequences; `sequence_ids` C maps tokens to sequences.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from r1_lightning.types.tensors import LossOutput
 
 # Shape legend: C completion tokens, S sequences.
 
-# The largest FP32 number whose exp is finite (3.4e38). Log-ratios of whole completions pass it once a policy has moved far
-# enough; exp would be inf, and inf * 0 (an advantage of 0, a clipped gradient) NaN. At or below it nothing changes.
+# The largest FP32 number whose exp is finite (3.4e38). Log-ratios of whole completions exceed it once a policy has moved far; exp
+# would then be inf, and inf * 0 (an advantage of 0, a clipped gradient) NaN. Values up to it are unchanged.
 MAX_LOG_RATIO = 88.72283
 
 
 @dataclass(frozen=True)
 class SampledTokens:
-    """What an objective needs to know: log-probs of C tokens under four policies, and the S sequences they belong to.
+    """The input of an objective: log-probs of C tokens under four policies, and the S sequences they belong to.
 
-    `old_logprobs` are of the policy that sampled, as the trainer computes it; `sampler_logprobs` of the distribution really
-    drawn from. `ref_logprobs` is None where no KL is wanted. `advantages` are per token (C), the same for all tokens of a
-    completion under outcome supervision; `completion_tokens` per sequence (S). `n_sequences` and `n_tokens` are the
-    denominators of means: the whole minibatch's counts even when this is one of its micro-batches. `importance_weights`
-    (C, without gradient) multiply the policy term; None is 1.
+    `old_logprobs` are those of the policy that sampled, computed by the trainer; `sampler_logprobs` those of the distribution
+    actually drawn from. `ref_logprobs` is None if there is no KL term. `advantages` are per token (C), under outcome supervision
+    the same for all tokens of a completion; `completion_tokens` are per sequence (S). `n_sequences` and `n_tokens` are the
+    denominators of means: the counts of the whole minibatch, even if this is one of its micro-batches. `importance_weights` (C,
+    without gradient) multiply the policy term; None means 1.
     """
 
     policy_logprobs: Float[Tensor, "C"]
@@ -73,20 +73,20 @@ class SampledTokens:
         return zeros.scatter_reduce(0, self.sequence_ids, values_C, "amax", include_self=False)
 
     def token_mean(self, values_C: Float[Tensor, "C"]) -> Float[Tensor, ""]:
-        """This micro-batch's part of the mean over the minibatch's tokens, for metrics: parts add up to it."""
+        """Return this micro-batch's contribution to the mean over the minibatch's tokens, for metrics; contributions add up."""
         return values_C.detach().sum() / max(self.n_tokens, 1)
 
     def sequence_mean(self, values_S: Float[Tensor, "S"]) -> Float[Tensor, ""]:
-        """The same over sequences; those without a token here are another micro-batch's."""
+        """Return this micro-batch's contribution to the mean over sequences; sequences without a token here do not count."""
         is_here = self.sum_by_sequence(torch.ones_like(self.policy_logprobs)).detach() > 0
         return (values_S.detach() * is_here).sum() / self.n_sequences
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss over sampled tokens. `level` says whether its ratio is of a "token" or of a "sequence".
+    """A loss over sampled tokens; `level` says whether it uses one ratio per "token" or per "sequence".
 
-    Where `needs_reference` is False the loss is the same whatever the reference says, so that nobody makes one:
+    If `needs_reference` is False, the loss does not depend on the reference model, so none is made and
     `SampledTokens.ref_logprobs` is None.
     """
 

@@ -105,7 +105,7 @@ def _refuse_unknown(row: Row, question: str) -> NoReturn:
     names = REPLIES if question else ("messages", "conversations", *QUESTIONS)
     empty = ", ".join(f"{name}={row.fields[name]!r}" for name in names if name in row.fields)
     if empty:
-        raise InvalidInput(f"{row.where}: {empty} is not allowed: one must hold something ({ALLOWED})")
+        raise InvalidInput(f"{row.where}: {empty} is not allowed: one must be non-empty ({ALLOWED})")
     raise InvalidInput(f"{row.where}: the field {names[0] if question else 'question'!r} is missing ({ALLOWED})")
 
 

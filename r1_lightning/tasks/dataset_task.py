@@ -150,7 +150,7 @@ class DatasetTask:
         train = [problem for problem in everything if problem.problem_id not in held_out_ids]
         if self.train is not None and not train:
             raise InvalidInput(
-                f"{self.train.place}: every question also stands in the test rows, or is left out; none is left"
+                f"{self.train.place}: no training question is left: each is also in the test rows, or is skipped"
             )
         if not test and (wanted := self._held_out_ids(train)):
             digest.update(f"held out {len(wanted)}".encode())

@@ -57,7 +57,7 @@ class PreferenceFile:
     def training_items(self, seed: int, wanted: int) -> Sequence[PreferenceItem]:
         """Return every item that is not held out, in file order; the data module shuffles."""
         found = [item for item in self._items if not self._is_held_out(item.question)]
-        require(bool(found), FIELD, str(self.path), "every prompt of it is held out, none is left")
+        require(bool(found), FIELD, str(self.path), "every prompt in it is held out, so none is left for training")
         return found
 
     def held_out_items(self, count: int) -> Sequence[PreferenceItem]:

@@ -126,5 +126,5 @@ def _orz(row: Row) -> tuple[Dialogue, str]:
 def _refuse(row: Row, names: tuple[str, ...]) -> NoReturn:
     empty = ", ".join(f"{name}={row.fields[name]!r}" for name in names if name in row.fields)
     if empty:
-        raise InvalidInput(f"{row.where}: {empty} is not allowed: one must hold something ({ALLOWED})")
+        raise InvalidInput(f"{row.where}: {empty} is not allowed: one must be non-empty ({ALLOWED})")
     raise InvalidInput(f"{row.where}: the field {names[0]!r} is missing ({ALLOWED})")

@@ -23,5 +23,5 @@ def test_no_program_comes_twice() -> None:
 
 
 def test_without_isolation_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sandbox, "isolation", lambda: Isolation(False, "there are no walls"))
-    assert sandbox.main([]) == 0 and capsys.readouterr().out == "not measured: there are no walls\n"
+    monkeypatch.setattr(sandbox, "isolation", lambda: Isolation(False, "there is no isolation here"))
+    assert sandbox.main([]) == 0 and capsys.readouterr().out == "not measured: there is no isolation here\n"

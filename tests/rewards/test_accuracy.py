@@ -1,4 +1,4 @@
-"""The accuracy reward and the counts of an evaluation, case by case; rewards cannot be had by tricks of form."""
+"""The accuracy reward and the counts of an evaluation, case by case; tricks with the format earn no reward."""
 
 from __future__ import annotations
 

@@ -241,12 +241,12 @@ def test_bad_settings_are_refused_by_name(field: str) -> None:
 
 
 def test_without_isolation_it_refuses_or_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "isolation", lambda: sandbox.Isolation(False, "there are no walls"))
+    monkeypatch.setattr(sandbox, "isolation", lambda: sandbox.Isolation(False, "there is no isolation here"))
     monkeypatch.setattr(code_reward, "isolation", sandbox.isolation)
     code_reward._warn_once.cache_clear()
-    with pytest.raises(InvalidInput, match=r"^allow_unsandboxed=False is not allowed: .*there are no walls"):
+    with pytest.raises(InvalidInput, match=r"^allow_unsandboxed=False is not allowed: .*there is no isolation here"):
         CodeReward()
-    with pytest.warns(UserWarning, match="with your rights.*there are no walls") as warned:
+    with pytest.warns(UserWarning, match="with your rights.*there is no isolation here") as warned:
         reward = CodeReward(allow_unsandboxed=True, workers=1, cpu_limit_s=1)
         CodeReward(allow_unsandboxed=True)
     assert len(warned) == 1 and not reward.isolated

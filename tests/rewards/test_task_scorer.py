@@ -1,4 +1,4 @@
-"""The reward over reasoning-gym's scorers: what counts as right, and what happens to what cannot be judged."""
+"""The reward with reasoning-gym's scorers: which scores count as right, and verdicts on answers that cannot be judged."""
 
 from __future__ import annotations
 

@@ -91,9 +91,12 @@ def test_a_system_message_opens_the_first_question_or_is_left_out_where_that_is_
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"completion": "x"}, "the field 'question' is missing (a row has messages, or conversations, or one of question,"),
     ({"question": "q"}, "the field 'completion' is missing"),
-    ({"question": "q", "completion": None}, "completion=None is not allowed: one must hold something (a row has"),
-    ({"messages": None, "prompt": "", "completion": "x"}, "messages=None, prompt='' is not allowed: one must hold"),
-    ({"question": "", "completion": "x"}, "question='' is not allowed: one must hold something"),
+    ({"question": "q", "completion": None}, "completion=None is not allowed: one must be non-empty (a row has"),
+    (
+        {"messages": None, "prompt": "", "completion": "x"},
+        "messages=None, prompt='' is not allowed: one must be non-empty",
+    ),
+    ({"question": "", "completion": "x"}, "question='' is not allowed: one must be non-empty"),
     ({"question": 7, "completion": "x"}, "question=7 is not allowed: it must be text, or a list of messages"),
     ({"question": "q", "completion": " "}, "completion=' ' is not allowed: it must be a non-empty string"),
     ({"question": "q", "completion": "\ud800"}, "completion='\\ud800' is not allowed: it must be valid Unicode"),

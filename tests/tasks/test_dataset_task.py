@@ -90,7 +90,7 @@ def test_rows_may_be_left_out_but_not_all(tmp_path: Path) -> None:
     assert DatasetTask(Plain(), some, held_out=0).n_train == 2
     with pytest.raises(InvalidInput, match=r"b\.jsonl: plain leaves out every row"):
         _ = DatasetTask(Plain(), rows(tmp_path / "b.jsonl", [{"q": "x", "a": "skip"}])).content_version
-    with pytest.raises(InvalidInput, match="none is left"):
+    with pytest.raises(InvalidInput, match="no training question is left"):
         _ = DatasetTask(Plain(), some, some).content_version
 
 

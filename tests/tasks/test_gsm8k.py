@@ -67,7 +67,7 @@ def test_a_test_question_in_the_training_file_is_left_out(tmp_path: Path) -> Non
     ids = {problem.problem_id for problem in task.held_out_problems(3)}
     assert not ids & {task.train_problem(0, index).problem_id for index in range(50)}
     assert not any("101" in text for text in task.documents(0, 0, 50))
-    with pytest.raises(InvalidInput, match="none is left"):
+    with pytest.raises(InvalidInput, match="no training question is left"):
         GSM8KTask(write(tmp_path / "all", train=TEST))
 
 

@@ -62,7 +62,7 @@ def test_a_side_without_a_prompt_is_one_line(tmp_path: Path) -> None:
         source(tmp_path, PAIR).held_out_items(5)
     made = source(tmp_path, *many(8), held_out_one_in=2)
     held_out = [json.dumps({**PAIR, "prompt": item.question}) for item in made.held_out_items(8)]
-    with pytest.raises(InvalidInput, match="every prompt of it is held out"):
+    with pytest.raises(InvalidInput, match="every prompt in it is held out"):
         source(tmp_path, *held_out, held_out_one_in=2).training_items(0, 1)
 
 

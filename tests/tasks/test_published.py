@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no question": ({"answer": "1"}, "the field 'problem' is missing .a row has reward_model, or one of problem"),
     "no answer": ({"problem": "a"}, "the field 'answer' is missing"),
-    "empty question": ({"problem": "", "answer": "1"}, "problem='' is not allowed: one must hold something"),
+    "empty question": ({"problem": "", "answer": "1"}, "problem='' is not allowed: one must be non-empty"),
     "a solution without a mark": (
         {"problem": "a", "solution": "we are done"},
         "no box, no #### and no 'The answer is'",

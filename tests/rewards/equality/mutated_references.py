@@ -1,11 +1,11 @@
-r"""References of mathematics, and for each an answer that is certainly another one.
+r"""Mathematical references, each with an answer that is certainly wrong.
 
-A mutant is one small change of the numbers behind a form (one more, the sign, digits turned round, two changed over), written in
-any of the form's ways, and kept only where the meaning differs: exactly, or for floats by far more than rounding. What no change
-of numbers makes is made on purpose: a relation for a value, a bet, a derivative, a member of a list lost or doubled, a set for a
-point, the question's expression handed back.
+A mutant is one small change of the numbers of a form (plus one, the sign, reversed digits, two numbers swapped), written in any of
+the form's spellings, and kept only if its value differs: exactly, or for floats by far more than rounding. Other mutants do not
+come from numbers: a relation in place of a value, several answers at once, a derivative, a list with one member lost or doubled,
+a set in place of a point, the question's own expression.
 
-Every pair is drawn by (seed, form, number), so that it keeps its text when other forms come or go.
+Every pair is a function of (seed, form, number), so that adding or removing forms does not change the others.
 """
 
 from __future__ import annotations

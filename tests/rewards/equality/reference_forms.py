@@ -1,8 +1,8 @@
-r"""The forms that references of mathematics take, each with the exact meaning of what it writes.
+r"""The forms of mathematical references, each with the exact value of what it writes.
 
-A form draws a few whole numbers, writes them as LaTeX (in one way or several) and says what they mean: a fraction, a tuple of
-coefficients, a set of members, values at fixed points. Equal meanings may be written in many ways; two texts of one form whose
-meanings differ are certainly not the same answer. The verifier has no part in that: `mutated_references.py` builds on it.
+A form draws a few integers, writes them as LaTeX (in one or several spellings) and computes their meaning: a fraction, a tuple of
+coefficients, a set of members, values at fixed points. One meaning may have many spellings; two texts of one form with different
+meanings are certainly different answers. None of this uses the verifier; `mutated_references.py` builds on it.
 """
 
 from __future__ import annotations

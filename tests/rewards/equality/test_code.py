@@ -1,4 +1,4 @@
-"""What counts as the expected output: conventions by example, and what no output may pass for."""
+"""Comparison of outputs: the rules by example, and outputs that must never count as equal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every case of the corpus, both ways that a case can be wrong, and rules that hold for any answer.
+"""Every case of the corpus, false positives and false negatives, and rules that hold for any answer.
 
 `math_corpus.tsv` holds the cases, one a line: kind, answer, reference, expected (1 or 0), why.
 """

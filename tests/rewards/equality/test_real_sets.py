@@ -1,4 +1,4 @@
-"""Sets of numbers in any hand: pieces in order, joined where they touch."""
+"""Sets of real numbers in all spellings: ordered pieces, merged where they touch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How answers are made up: what has an order, what has a name, and what is worked out."""
+"""The structure of answers: which have an order, which have a name, and which are solved."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Programs that mean harm. Each is *armed*: it gives the right answer only where its attack has worked, so that a score of 0
-says that it was contained, and a hole in the sandbox turns a test red.
+"""Hostile programs. Each is *armed*: it gives the right answer only if its attack works. So a score of 0 means that the sandbox
+contained it, and a hole in the sandbox fails a test.
 
 All are asked to double a number: on standard input (visible case 4, hidden case 21), as a function `double`, or by a test
 script. `@SECRET@` stands for the path of a file that is private to this user, `@PYTHON@` for the folder of the standard

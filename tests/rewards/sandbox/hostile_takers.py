@@ -1,8 +1,8 @@
-"""Programs that take from the machine what no limit of memory or time counts, or that leave word for another sample.
+"""Programs that use machine resources which no memory or time limit counts, or leave a message for another sample.
 
-Each is an expression that says how many it got; `most` is what it may get (0: the kernel has to refuse the first). As programs
-they are armed as those of `hostile_programs` are: right only where they got more. As measurements they say how many, or which
-error stopped them.
+Each is an expression that returns how many units of a resource it got; `most` is the allowed number (0: the kernel must refuse the
+first). As programs they are armed like those of `hostile_programs`: right only if they got more. As measurements they print the
+number, or the error that stopped them.
 """
 
 from __future__ import annotations

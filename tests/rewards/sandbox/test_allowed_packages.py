@@ -1,4 +1,4 @@
-"""Packages in a sandbox: only what is named, read-only, once for all cases, and as in a plain interpreter otherwise."""
+"""Packages in a sandbox: only named ones, read-only, imported once for all cases, otherwise as in a plain interpreter."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_mentions_no_package_is_as_before(reward: CodeReward) -> None:
     assert printed(source, reward.packages) == "False\n"
 
 
-def test_without_walls_too() -> None:
+def test_without_isolation_too() -> None:
     found = allowed_packages.find(["numpy"])
     source = (
         "import numpy, os\nprint(sorted(os.listdir(os.path.dirname(os.path.dirname(numpy.__file__)))))\n"

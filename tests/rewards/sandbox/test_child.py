@@ -1,4 +1,4 @@
-"""What runs inside, run in a fork here: reports of each kind, names that a script may ask for, and how a program ends."""
+"""The processes of a case, run here in a fork: reports of each kind, names that a script may use, and exit steps."""
 
 from __future__ import annotations
 

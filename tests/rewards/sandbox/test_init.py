@@ -1,4 +1,4 @@
-"""Init's messages and forks: exact to the byte, no file inherited, no copy of what came later."""
+"""Init's messages and forks: messages are read to the exact byte, and a fork inherits neither files nor later messages."""
 
 from __future__ import annotations
 

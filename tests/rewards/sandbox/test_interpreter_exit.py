@@ -1,4 +1,4 @@
-"""Ends of programs: what is printed late, to whom, and after the stream was closed, as a real interpreter has it."""
+"""Ends of programs: late output, replaced and closed streams, and exit statuses are those of a real interpreter."""
 
 from __future__ import annotations
 

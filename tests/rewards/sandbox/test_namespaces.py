@@ -1,4 +1,4 @@
-"""The walls: what a root folder is made of, and that each wall stands by itself, the others taken away."""
+"""Isolation: the content of the root folder, and that each part of the isolation works without the others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_failed_call_names_its_step() -> None:
         namespaces._call("umount2", b"/nowhere", 0)
 
 
-# A program of its own that takes only the walls, without the filter, and tries to look out.
+# A program that sets up only the namespaces, without the system-call filter, and tries to escape.
 WALLS_ONLY = """
 import json, os, socket, sys
 from r1_lightning.rewards.sandbox import namespaces

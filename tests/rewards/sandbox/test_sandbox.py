@@ -1,4 +1,4 @@
-"""The sandbox from outside: what comes out, what a killed parent leaves, what a machine without isolation says."""
+"""The sandbox from outside: outcomes of cases, cleanup after a killed parent, and messages on a machine without isolation."""
 
 from __future__ import annotations
 
@@ -214,8 +214,8 @@ def test_limits_are_checked(field: str, value: object) -> None:
 def test_ci_fails_where_a_person_only_sees_a_skip(repo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'if [ "$(uname)" = Linux ]; then export R1_REQUIRE_SANDBOX=1; fi' in (repo_root / ".ci/run").read_text()
     monkeypatch.delenv("R1_REQUIRE_SANDBOX", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="no walls"):
-        without_isolation("no walls")
+    with pytest.raises(pytest.skip.Exception, match="no isolation here"):
+        without_isolation("no isolation here")
     monkeypatch.setenv("R1_REQUIRE_SANDBOX", "1")
-    with pytest.raises(pytest.fail.Exception, match="no walls"):
-        without_isolation("no walls")
+    with pytest.raises(pytest.fail.Exception, match="no isolation here"):
+        without_isolation("no isolation here")

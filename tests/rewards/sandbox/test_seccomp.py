@@ -1,4 +1,4 @@
-"""The filter of system calls: as the kernel applies it, and as an independent reading of its program says for other machines."""
+"""The system-call filter: as the kernel applies it, and as an independent interpreter of its program evaluates it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of calls: no attack on what the machine has for everybody gets more than it may, and nothing of it is left behind."""
+"""The table of system calls: no attack on shared resources of the machine gets more than allowed, or leaves anything behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values between a script and an answer: data comes out as it went in, anything else does not go."""
+"""Values between a script and an answer: data survives unchanged, and anything else is refused."""
 
 from __future__ import annotations
 

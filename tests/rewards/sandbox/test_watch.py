@@ -1,4 +1,4 @@
-"""Watching processes: what was read, which limit was met, and nobody left. In this process, without a sandbox around it."""
+"""Monitoring processes, here without a sandbox: their output, the limit they reached, and no process left behind."""
 
 from __future__ import annotations
 
