@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import lightning as L
 import numpy as np
@@ -33,7 +33,7 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.tensors import ChatBatch
-from r1_lightning.types.text import ChatExample
+from r1_lightning.types.text import ChatExample, Need
 
 TOO_LONG = ("refuse", "drop")
 SHOWN_AFTER_S = 5.0  # a bar is for what takes long
@@ -86,6 +86,9 @@ class ChatDataModule(L.LightningDataModule):
 
     Raises InvalidInput for bad settings; in `setup` for data that are broken, and where nothing is left.
     """
+
+    batch_type = ChatBatch
+    needs: ClassVar[tuple[Need, ...]] = ("examples",)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -23,7 +24,7 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_number
 from r1_lightning.types.tensors import GenerateFn
-from r1_lightning.types.text import Problem, ProblemSource, TraceSource
+from r1_lightning.types.text import Need, Problem, ProblemSource, TraceSource
 
 
 class OnPolicySteps:
@@ -61,6 +62,8 @@ class OnPolicySteps:
 
 class OnPolicyDataModule(TeacherTracesDataModule):
     """`TeacherTracesDataModule` with a share of the student's own completions, sampled as `rollout` says."""
+
+    needs: ClassVar[tuple[Need, ...]] = ("problems", "text")
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ from r1_lightning.text.response_parts import PARTS
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import GenerateFn, PreferenceBatch
-from r1_lightning.types.text import Preference, PreferenceItem, PreferenceSource, ProblemSource
+from r1_lightning.types.text import Need, Preference, PreferenceItem, PreferenceSource, ProblemSource
 
 SHOWN_CHARS = 60  # of a question, to find it by
 Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and how many were left out for which reason
@@ -75,6 +75,8 @@ class PreferenceRowsDataModule(L.LightningDataModule):
     `part` of each response is scored (see `text.response_parts`). `row_tokens` is the longest prompt with its response, and the
     width of a packed row; `micro_batches` parts make a batch of `items_per_batch`.
     """
+
+    batch_type: ClassVar[type] = PreferenceBatch
 
     tokenizer: TextTokenizer
     template: ChatTemplate
@@ -183,6 +185,7 @@ class SampledPreferenceDataModule(PreferenceRowsDataModule):
     """
 
     content_version: ClassVar[str] = SampledPreferences.content_version
+    needs: ClassVar[tuple[Need, ...]] = ("problems",)
 
     source: ProblemSource
     generate: GenerateFn
@@ -205,6 +208,7 @@ class JudgedPreferenceDataModule(PreferenceRowsDataModule):
     """
 
     content_version: ClassVar[str] = JudgedPreferences.content_version
+    needs: ClassVar[tuple[Need, ...]] = ("problems",)
 
     source: ProblemSource
     generate: GenerateFn

@@ -5,6 +5,8 @@ Everything is a function of (seed, document number), so the data need not be sto
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import lightning as L
 
 from r1_lightning.data.step_loader import FromSeed, StepLoader
@@ -12,7 +14,7 @@ from r1_lightning.rollout.packing import PackedRows, cut_long
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require_int
 from r1_lightning.types.tensors import TokenBatch
-from r1_lightning.types.text import ProblemSource
+from r1_lightning.types.text import Need, ProblemSource
 
 DOCUMENTS_PER_CALL = 2048  # tokenized at once, so that memory stays bounded and both cores tokenize
 
@@ -60,6 +62,9 @@ def _pack_enough(
 
 class PretrainDataModule(L.LightningDataModule):
     """`row_tokens` x `rows_per_batch` tokens per optimizer step, from document number `first_document` on."""
+
+    batch_type = TokenBatch
+    needs: ClassVar[tuple[Need, ...]] = ("documents",)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -30,7 +30,7 @@ from r1_lightning.rollout.room import PromptRoom
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
-from r1_lightning.types.text import Problem, ProblemSource, ScheduledSource
+from r1_lightning.types.text import Need, Problem, ProblemSource, ScheduledSource
 
 SHOWN_AFTER_S = 5.0  # a bar is for what takes long
 
@@ -162,6 +162,9 @@ class RolloutDataset:
 
 class GroupedRolloutsDataModule(L.LightningDataModule):
     """Serves a `RolloutDataset` to the Trainer it is attached to; `dataset.rollout` is the rollout in use."""
+
+    batch_type = GRPOBatch
+    needs: ClassVar[tuple[Need, ...]] = ("problems",)
 
     def __init__(
         self,

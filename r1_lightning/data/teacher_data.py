@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -26,7 +26,7 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 from r1_lightning.types.tensors import DistillBatch
-from r1_lightning.types.text import ProblemSource, Trace, TraceSource
+from r1_lightning.types.text import Need, ProblemSource, Trace, TraceSource
 
 
 class StepRows(NamedTuple):
@@ -121,6 +121,9 @@ class TeacherTracesDataModule(L.LightningDataModule):
     `first_document` on. Traces longer than a row are left out, and counted. Given both, `traces` are
     taken; `run.checks.tasks` refuses that.
     """
+
+    batch_type = DistillBatch
+    needs: ClassVar[tuple[Need, ...]] = ("text",)
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from r1_lightning.tasks.family import FamilyTask
 from r1_lightning.text.reasoning_format import FORMS
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.tensors import Backbone
-from r1_lightning.types.text import Problem, ProblemSource, RewardFunction
+from r1_lightning.types.text import Need, Problem, ProblemSource, RewardFunction
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Comparison:
     requests: int = 60
     max_steps: int | None = None
     content_version: ClassVar[str] = "comparison-of-models-1"
+    needs: ClassVar[tuple[Need, ...]] = ("requests",)
+    own_rewards: ClassVar[str] = "accuracy"  # the field with what judges, in place of the configuration's `reward`
 
     def __post_init__(self) -> None:
         require_int("requests", self.requests, 1)

@@ -104,6 +104,7 @@ class ModelConfig:
     router_scoring: str = "sigmoid"
     attention_kind: str | AttentionSettings = "mla"
     softmax_attention_every: int = 8
+    library = "r1_lightning"  # what makes the network; no field
 
     def __post_init__(self) -> None:
         positive = (

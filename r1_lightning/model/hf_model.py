@@ -45,6 +45,7 @@ class HFModelConfig:
 
     hf_config: Mapping[str, Any] | None = None
     lora: LoraSettings | None = None
+    library = "transformers"  # what makes the network; no field
 
     def __post_init__(self) -> None:
         is_lora = self.lora is None or isinstance(self.lora, LoraSettings)

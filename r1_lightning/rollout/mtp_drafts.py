@@ -191,6 +191,9 @@ class DraftingSampler(Sampler):
 class MTPDrafts:
     """Samples with drafts of the MTP module: the leaf `rollout.sampler`. There is nothing to set."""
 
+    drafts = True  # tokens, which the model verifies
+    records_routes = True
+
     def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn:
         """A `SamplerMaker`. `InvalidInput` where the model has no MTP module."""
         return DraftingSampler(backbone, settings)

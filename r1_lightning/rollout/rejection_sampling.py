@@ -28,7 +28,7 @@ from r1_lightning.text.reasoning_format import R1_FORM, FormName
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import GenerateFn
-from r1_lightning.types.text import Completion, Problem, ProblemSource, RewardFunction, Verdict
+from r1_lightning.types.text import Completion, Need, Problem, ProblemSource, RewardFunction, Verdict
 
 SAMPLED_ROLLOUT = 2**31 + 4  # keys of draws that belong to no rollout of RL
 REASONING = "reasoning"  # the share of what is sampled here, beside those of other sources
@@ -69,6 +69,7 @@ class RejectionSampling:
     judge_votes: int = 1
     judge_new_tokens: int = 512
     content_version: ClassVar[str] = "rejection-sampling-2"
+    needs: ClassVar[tuple[Need, ...]] = ("rollout", "verdicts", "sampled_rows", "problems")
 
     def __post_init__(self) -> None:
         for name in ("problems", "samples", "problems_per_block", "shards", "judge_votes", "judge_new_tokens"):

@@ -35,7 +35,7 @@ from r1_lightning.rollout.keyed_random import keyed_seeds
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.sampler import SamplerSettings, device_of
 from r1_lightning.rollout.scoring import completion_index, reference_logprobs
-from r1_lightning.rollout.vllm_engine import VLLMEngine, tensor_digest, weights_digest
+from r1_lightning.rollout.vllm_engine import VLLMEngine, require_vllm, tensor_digest, weights_digest
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import Backbone, Generation
 
@@ -229,6 +229,8 @@ class VLLM:
 
     dtype: str = "bfloat16"
     gpu_memory_utilization: float = 0.4
+    is_engine = True  # in memory of its own; it takes nothing of the trainer's while it samples
+    check_installed = staticmethod(require_vllm)
 
     def __post_init__(self) -> None:
         require_choice("rollout.sampler.dtype", self.dtype, ("bfloat16", "float16", "float32"))

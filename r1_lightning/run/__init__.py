@@ -27,9 +27,10 @@ What a command such as `r1 train stage=grpo` goes through, file by file:
         graph.fingerprints    what the stage would make, by name
     cost.dry_run            with dry_run=true the command ends here: stage_cost counts, probe measures
     graph.build             from the bottom up: what is there is used, what was interrupted resumes, the rest is made
-    stages.train            one stage in its folder: parts (models, reward_models, teachers, judges), Trainer, measuring, table
-    stages.rejection_sampling  in place of training where the stage is `sample`
-    stages.compare          in place of training where the stage is `compare`
+    stages.kinds            what runs each kind of stage, in its folder:
+        stages.train          parts (models, reward_models, teachers, judges), Trainer, measuring, table
+        stages.rejection_sampling   a sampled data set
+        stages.compare        a table of models
 
 Each room's `__init__` names its other files.
 """

@@ -43,7 +43,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def main(run_stage: RunStage | None = None, configs: Path | None = None, config_name: str = "train") -> int:
-    """Run the stage that `sys.argv` asks for, by default with `train.run_stage`; returns the exit code."""
+    """Run the stage that `sys.argv` asks for, by default with `stages.kinds.run_stage`; returns the exit code."""
     if refused := machine.set_up():
         return refused
     bound_spinning()  # before torch is imported
@@ -118,7 +118,7 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
 
 
 def _run_stage() -> RunStage:
-    from r1_lightning.run.stages.train import run_stage
+    from r1_lightning.run.stages.kinds import run_stage
 
     return run_stage
 

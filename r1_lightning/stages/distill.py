@@ -20,6 +20,8 @@ from r1_lightning.types.tensors import DistillBatch
 class DistillModule(StageModule):
     """Trains on `DistillBatch`es. The `teacher` is not a part of the module: it is neither trained nor saved in checkpoints."""
 
+    batch_type = DistillBatch
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -42,6 +42,8 @@ class GRPOModule(StageModule):
     are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
     """
 
+    batch_type = GRPOBatch
+
     def __init__(
         self,
         backbone: nn.Module,

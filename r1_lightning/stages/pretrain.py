@@ -17,6 +17,8 @@ from r1_lightning.types.tensors import TokenBatch
 class PretrainModule(StageModule):
     """Trains on packed `TokenBatch`es; `mtp_loss_weight` is lambda (0.3, later 0.1, in V3)."""
 
+    batch_type = TokenBatch
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -18,6 +18,8 @@ from r1_lightning.types.tensors import PreferenceBatch
 class RewardModelModule(StageModule):
     """Trains on `PreferenceBatch`es; wraps `backbone` in a `RewardModel`, which the artefact holds."""
 
+    batch_type = PreferenceBatch
+
     def __init__(
         self,
         backbone: nn.Module,

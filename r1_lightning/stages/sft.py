@@ -27,6 +27,8 @@ from r1_lightning.types.tensors import ChatBatch
 class SFTModule(StageModule):
     """Trains on `ChatBatch`es; `mtp_loss_weight` is lambda, and 0 does not train the MTP modules."""
 
+    batch_type = ChatBatch
+
     def __init__(
         self,
         backbone: nn.Module,

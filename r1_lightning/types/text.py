@@ -13,6 +13,17 @@ from typing import Literal, Protocol, runtime_checkable
 Language = Literal["en", "zh"]
 # The rule that judges a task's answers; `rewards/judges.py` maps each name to a reward.
 JudgeName = Literal["exact", "math", "code", "reasoning_gym"]
+# What a data module or a stage must be given, listed in its class attribute `needs`; `run` checks it before anything is made.
+Need = Literal[
+    "documents",  # the task has text to pre-train on
+    "examples",  # questions with completions, from `data.examples` or the stage's input `data`
+    "text",  # `data.traces`, the stage's input `data`, or the task's documents
+    "problems",  # the task has problems to train on
+    "rollout",  # settings to sample with
+    "verdicts",  # what says whether an answer is right: a reward named accuracy, or the stage's input `judge`
+    "sampled_rows",  # every share of a sampled data set has a source, and every benchmark has questions to keep out
+    "requests",  # the task holds out as many requests of each domain as the stage asks for
+]
 
 
 @dataclass(frozen=True, slots=True)

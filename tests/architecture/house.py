@@ -22,6 +22,7 @@ SCRIPT_LINES = 40  # a script only calls run.cli
 _MARKS = ("TO" + "DO", "FIX" + "ME", "X" * 3, "HA" + "CK", "place" + "holder", "for " + "now")
 UNFINISHED = re.compile(rf"\b(?:{'|'.join(_MARKS)})\b|raise NotImplemented" + "Error", re.I)
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:root|home|Users|work|opt|mnt|data)/\w")
+ANNOTATION_TYPES = ("Annotated", "Literal", "Mapping", "Path", "Sequence")
 ASSERTING_CALLS = ("assert", "raises", "warns", "check")
 
 
@@ -76,6 +77,24 @@ def powerless_tests(source: str) -> list[str]:
 def unfinished(source: str) -> list[str]:
     """Lines that say there is work left."""
     return [line.strip() for line in source.splitlines() if UNFINISHED.search(line)]
+
+
+def class_questions(source: str) -> list[str]:
+    """Comparisons by `is` with a class, as `target is Comparison`, and `issubclass` of one: code that asks what a target is.
+
+    A class is a name in CamelCase; a constant (`True`, `R1`) is none. Types that annotations are made of may be asked for.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        operands: list[ast.expr] = []
+        if isinstance(node, ast.Compare) and any(isinstance(operator, (ast.Is, ast.IsNot)) for operator in node.ops):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "issubclass":
+            operands = node.args[1].elts if isinstance(node.args[1], ast.Tuple) else node.args[1:]
+        names = [ast.unparse(operand).split(".")[-1] for operand in operands if not isinstance(operand, ast.Constant)]
+        if any(re.fullmatch(r"[A-Z]\w*[a-z]\w*", name) and name not in ANNOTATION_TYPES for name in names):
+            found.append(ast.unparse(node))
+    return found
 
 
 def machine_paths(source: str) -> list[str]:

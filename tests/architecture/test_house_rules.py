@@ -77,6 +77,16 @@ def test_no_file_names_a_path_of_one_machine():
     assert found == []
 
 
+def test_run_asks_no_target_for_its_class():
+    """What a stage, data module, model, sampler or reward is, its class declares (`run/config/declarations.py`)."""
+    found = [
+        f"{house.name(path)}: {question}"
+        for path in house.python_files(f"{house.PACKAGE}/run")
+        for question in house.class_questions(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+
+
 def test_line_count_counts_a_last_line_without_newline():
     assert [house.line_count(text) for text in ("", "a", "a\n", "a\nb")] == [0, 1, 1, 2]
 
@@ -125,3 +135,18 @@ def test_machine_paths_finds_absolute_ones_only(line, found):
 
 def _lines(path) -> int:
     return house.line_count(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("x = target is Comparison", True),
+        ("x = get_object(node) is not chat.ChatDataModule", True),
+        ("x = issubclass(kind, ChatDataModule)", True),
+        ("x = value is None or value is True or template is R1 or origin is Literal", False),
+        ("x = found is kind and issubclass(given, wanted)", False),
+        ("x = isinstance(error, InvalidInput)", False),
+    ],
+)
+def test_class_questions_finds_a_class_and_no_constant(line, is_found):
+    assert bool(house.class_questions(line)) == is_found

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from r1_lightning.run import cli
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"

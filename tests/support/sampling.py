@@ -16,7 +16,7 @@ from r1_lightning.artefacts import store
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run import cli
 from r1_lightning.run.stages import rejection_sampling as sampling
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.text.chat_template import PLAIN
 from tests.support.commands import CONFIGS
 from tests.support.miniature import CharTokenizer, HashReward, Miniature, Sums, rollout_config

@@ -17,7 +17,7 @@ from pathlib import Path
 from unittest import mock
 
 from r1_lightning.run import cli
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from tests.support.commands import CONFIGS, ROOT, SMALL_MODEL, environment
 
 DIE_AT = "DIE_AT"

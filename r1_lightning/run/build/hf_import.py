@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
@@ -26,6 +26,7 @@ from r1_lightning.model.hf_config import FAMILIES, config_from_hf
 from r1_lightning.model.hf_model import HFModelConfig, is_of_the_model
 from r1_lightning.model.hf_weights import stored_mtp_depth
 from r1_lightning.model.lora import LoraSettings
+from r1_lightning.run.config.declarations import is_of_transformers, is_ours
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.config.stored import read_model
 from r1_lightning.run.config.targets import refuse_interpolations
@@ -54,12 +55,11 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
     a folder that decides it, or where `model=hf` is asked for and nothing says what the model is.
     """
     stage = _as_theirs(stage, base)
-    target = _target(stage.config.model)
-    if target is HFModelConfig:
+    if is_of_transformers(stage.config.model):
         return _with_model(
             stage, {**_plain(stage.config.model), "lora": _lora_node(stage), FIELDS: _hf_fields(stage, base)}
         )
-    if base is None or target is not ModelConfig:
+    if base is None or not is_ours(stage.config.model):
         return stage
     set_here = _typed_model(stage)
     if not isinstance(base, ImportedModel):
@@ -83,13 +83,13 @@ def _typed_model(stage: StageConfig) -> list[str]:
 
 def _as_theirs(stage: StageConfig, base: Artefact | None) -> StageConfig:
     """`stage` with `model=hf` where its input holds a model of `transformers`, with the input's adapters, and no model is typed."""
-    if base is None or _typed_model(stage) or _target(stage.config.model) is not ModelConfig:
+    if base is None or _typed_model(stage) or not is_ours(stage.config.model):
         return stage
     if isinstance(base, ImportedModel):
         is_theirs, lora = base.source.config.get("model_type") not in FAMILIES, None
     else:
         node = read_model(base.folder / store.CONFIG).model
-        is_theirs, lora = _target(node) is HFModelConfig, _plain(node).get("lora")
+        is_theirs, lora = is_of_transformers(node), _plain(node).get("lora")
     if not is_theirs:
         return stage
     node = {"_target_": _path(HFModelConfig), FIELDS: None, "lora": lora}
@@ -110,10 +110,6 @@ def model_node_of(artefact: Artefact, field: str) -> dict[str, Any]:
 def _stored_node(base: Artefact) -> dict[str, Any]:
     """The `model` node of an artefact: what it began with may have been a folder, whose shape no option here has."""
     return _plain(read_model(base.folder / store.CONFIG).model)
-
-
-def _target(node: DictConfig) -> Any:
-    return get_object(node["_target_"]) if "_target_" in node else None
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

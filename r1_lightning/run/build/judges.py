@@ -8,30 +8,21 @@ artefact's are those that it was trained with, a folder in HuggingFace's form is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from r1_lightning.artefacts.hf_folder import ImportedModel
-from r1_lightning.artefacts.store import CONFIG, Artefact
-from r1_lightning.artefacts.weights import stored_shapes
-from r1_lightning.model.reward_head import HEAD
+from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.judge_model import GenerativeJudge
 from r1_lightning.rollout.pair_judge import JudgingModel
 from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form, form_of
 from r1_lightning.rollout.sampler import Sampler, device_of
-from r1_lightning.run.build.hf_import import model_node_of
-from r1_lightning.run.build.models import make_backbone, vocab_size_of
 from r1_lightning.run.build.reward_models import with_models
-from r1_lightning.run.config.inject import inject
+from r1_lightning.run.build.stored import open_language_model
 from r1_lightning.run.config.keys import JUDGE
-from r1_lightning.run.config.stored import read_model
-from r1_lightning.text.chat_template import PLAIN, TEMPLATES
+from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import InvalidInput, require_choice
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import RewardFunction
 
@@ -45,19 +36,9 @@ def with_judge(parts: Mapping[str, Any], inputs: Mapping[str, Artefact]) -> dict
 
 def judge_of(artefact: Artefact, beside: Any, rollout: RolloutConfig, seed: int) -> JudgingModel:
     """The model in `artefact` (ours, or a folder in HuggingFace's form), to be asked beside the backbone `beside`."""
-    if HEAD in stored_shapes(artefact.weights_path):
-        where = f"stage.inputs.{JUDGE}={str(artefact.folder)!r}"
-        raise InvalidInput(f"{where} is not allowed: it holds a reward model, which writes nothing")
-    tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
-    node = OmegaConf.create(model_node_of(artefact, f"stage.inputs.{JUDGE}"))
-    shape = inject(node, {"vocab_size": vocab_size_of(tokenizer, artefact)})
-    template = PLAIN
-    if not isinstance(artefact, ImportedModel):
-        name = OmegaConf.select(read_model(artefact.folder / CONFIG), "task.template")
-        require_choice("task.template", name, TEMPLATES)
-        template = TEMPLATES[name]
-    make = partial(make_backbone, shape, beside.precision, artefact)
-    return JudgingModel(_Asked(make, beside, tokenizer, rollout, seed), tokenizer, template, shape.max_positions)
+    model = open_language_model(artefact, beside.precision, JUDGE, "writes nothing")
+    asked = _Asked(model.backbone, beside, model.tokenizer, rollout, seed)
+    return JudgingModel(asked, model.tokenizer, model.template(PLAIN), model.shape.max_positions)
 
 
 def what_is_right(

@@ -22,6 +22,7 @@ from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import Views
 
 AnyBackbone = DeepSeekBackbone | HFBackbone
+EMBEDDINGS = ("embedding.weight", "backbone.embedding.weight")  # of our backbone, and where a reward model holds it
 # The network of each kind of shape.
 BACKBONES: dict[type, Any] = {ModelConfig: DeepSeekBackbone, HFModelConfig: HFBackbone}
 
@@ -69,11 +70,17 @@ def vocab_size_of(tokenizer: TextTokenizer, base: Artefact | None) -> int:
     if isinstance(base, ImportedModel):
         rows = base.source.config.get("vocab_size")
     else:
-        rows = None if base is None else stored_rows(base.weights_path, "embedding.weight")
+        rows = None if base is None else _embedding_rows(base)
     if rows is None:
         return n_tokens
     require(type(rows) is int and rows >= n_tokens, "vocab_size", rows, f"the tokenizer has {n_tokens} tokens")
     return int(rows)
+
+
+def _embedding_rows(base: Artefact) -> int | None:
+    """Rows of our own backbone's embedding, alone or in a reward model; None where there is none of that name."""
+    found = (stored_rows(base.weights_path, name) for name in EMBEDDINGS)
+    return next((rows for rows in found if rows is not None), None)
 
 
 def load_base(backbone: AnyBackbone, base: Artefact) -> None:

@@ -7,21 +7,14 @@ precision; its tokenizer must be the student's, which is looked at before anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.artefacts.weights import stored_shapes
-from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rollout.teacher import Teacher, check_same_vocabulary
-from r1_lightning.run.build.hf_import import model_node_of
-from r1_lightning.run.build.models import make_backbone, vocab_size_of
-from r1_lightning.run.config.inject import inject
+from r1_lightning.run.build.stored import open_language_model
 from r1_lightning.run.config.keys import TEACHER
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.errors import require
 
 
 def with_teacher(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], row_tokens: int | None) -> dict[str, Any]:
@@ -36,17 +29,11 @@ def with_teacher(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], row_t
 
 def teacher_of(artefact: Artefact, tokenizer: TextTokenizer, student: Any, row_tokens: int = 0) -> Teacher:
     """The model in `artefact` (ours, or a folder in HuggingFace's form) as the teacher of `student`."""
-    where = f"stage.inputs.{TEACHER}={str(artefact.folder)!r}"
-    if HEAD in stored_shapes(artefact.weights_path):
-        raise InvalidInput(f"{where} is not allowed: it holds a reward model, which predicts no tokens")
-    own = TextTokenizer.load(artefact.tokenizer_folder)
-    check_same_vocabulary(own, tokenizer, where)
-    node = OmegaConf.create(model_node_of(artefact, f"stage.inputs.{TEACHER}"))
-    shape = inject(node, {"vocab_size": vocab_size_of(own, artefact)})
+    model = open_language_model(artefact, student.precision, TEACHER, "predicts no tokens")
+    check_same_vocabulary(model.tokenizer, tokenizer, f"stage.inputs.{TEACHER}={str(artefact.folder)!r}")
+    shape = model.shape
     allowed = f"the teacher reads at most {shape.max_positions} tokens"
     require(row_tokens <= shape.max_positions, "data.row_tokens", row_tokens, allowed)
-    precision = student.precision
-    make = partial(make_backbone, shape, precision, artefact)
     # The marker of an artefact holds the digest, which has been compared with the file; a HuggingFace folder's fingerprint is one.
     weights = artefact.weights_sha256 or artefact.fingerprint
-    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, precision.compute, weights)
+    return Teacher(model.backbone, artefact.fingerprint, tokenizer.vocab_size, student.precision.compute, weights)

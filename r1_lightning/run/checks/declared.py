@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import r1_lightning
 from r1_lightning.run.config.hints import accepts, describe
-from r1_lightning.run.config.keys import EVALUATION, OURS, RUN_KEYS, refuse_key
+from r1_lightning.run.config.keys import DEFAULT_TARGETS, OURS, RUN_KEYS, SETTLED_LATER, refuse_key
 from r1_lightning.types.errors import require
 
 ANYTHING = object  # an annotation that is not read here: it accepts every value
@@ -45,8 +45,7 @@ def _check(path: str, node: Any) -> None:
         _check(f"{path}.{key}", value)
     for index, value in enumerate(node) if isinstance(node, list) else ():
         _check(f"{path}[{index}]", value)
-    own = EVALUATION if path == "stage.evaluation" else None
-    target = node.get("_target_", own) if isinstance(node, Mapping) else None
+    target = node.get("_target_", DEFAULT_TARGETS.get(path)) if isinstance(node, Mapping) else None
     declared = declared_by(target) if isinstance(target, str) else None
     if declared is None or not isinstance(node, Mapping):
         return
@@ -56,7 +55,7 @@ def _check(path: str, node: Any) -> None:
         if key not in declared:
             refuse_key(path, key, value, str(target).rpartition(".")[2], declared)
         hint = declared[key]
-        is_open = value is None and key == "max_steps"  # the data may decide
+        is_open = value is None and key in SETTLED_LATER
         require(is_open or accepts(value, hint), f"{path}.{key}", value, f"it must be {describe(hint)}")
 
 

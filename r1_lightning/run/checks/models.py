@@ -14,9 +14,8 @@ from omegaconf import DictConfig
 
 from r1_lightning.model.attention import KINDS, AttentionKind
 from r1_lightning.model.lora import require_peft
-from r1_lightning.rollout.mtp_drafts import MTPDrafts, check_forgets
-from r1_lightning.rollout.vllm_engine import require_vllm
-from r1_lightning.rollout.vllm_sampler import VLLM
+from r1_lightning.rollout.mtp_drafts import check_forgets
+from r1_lightning.run.config.declarations import class_of
 from r1_lightning.stages.reference import refuse_refresh
 from r1_lightning.types.errors import require
 
@@ -49,7 +48,8 @@ def _check_replay(plain: Mapping[str, Any]) -> None:
     router = (plain.get("stage") or {}).get("router")
     if "hf_config" in (plain.get("model") or {}):
         require(router != "replay", "stage.router", router, "model=hf has no routes to replay")
-    if _sampler_target(plain) not in (None, MTPDrafts):
+    sampler = _sampler_target(plain)
+    if sampler is not None and not getattr(sampler, "records_routes", False):
         require(
             router != "replay", "stage.router", router, "with rollout.sampler there is no record of the experts chosen"
         )
@@ -59,14 +59,14 @@ def _check_drafts(plain: Mapping[str, Any]) -> None:
     """Drafting needs an MTP module and a cache that can forget; checked now, because the base would have the same model."""
     model = plain.get("model") or {}
     depth = model.get("mtp_depth")
-    if _sampler_target(plain) is MTPDrafts:
+    if getattr(_sampler_target(plain), "drafts", False):
         check_forgets(_attention_kinds(model))
         require(depth != 0, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
 
 
 def _check_exportable(plain: Mapping[str, Any]) -> None:
-    """vLLM reads the model in the form of `transformers`."""
-    if _sampler_target(plain) is VLLM:
+    """An engine (vLLM) reads the model in the form of `transformers`."""
+    if getattr(_sampler_target(plain), "is_engine", False):
         for kind in _attention_kinds(plain.get("model") or {}):
             require(kind.hf_refusal is None, "model.attention_kind", kind.name, f"rollout=vllm: {kind.hf_refusal}")
 
@@ -81,8 +81,7 @@ def _attention_kinds(model: Mapping[str, Any]) -> list[AttentionKind]:
 
 def _sampler_target(plain: Mapping[str, Any]) -> Any:
     """Return the target of `rollout.sampler`; None for our plain sampler."""
-    node = (plain.get("rollout") or {}).get("sampler")
-    return get_object(node["_target_"]) if isinstance(node, Mapping) and "_target_" in node else node
+    return class_of((plain.get("rollout") or {}).get("sampler"))
 
 
 def _check_lora(plain: Mapping[str, Any]) -> None:
@@ -101,6 +100,6 @@ def check_installed(config: DictConfig) -> None:
     """Raise `InvalidInput` if a library that the model or the sampler needs is missing."""
     if (config.get("model") or {}).get("lora") is not None:
         require_peft()
-    node = (config.get("rollout") or {}).get("sampler")
-    if node is not None and get_object(node["_target_"]) is VLLM:
-        require_vllm()
+    check = getattr(class_of((config.get("rollout") or {}).get("sampler")), "check_installed", None)
+    if check is not None:
+        check()

@@ -9,10 +9,9 @@ from typing import Any
 from hydra.utils import get_object
 
 from r1_lightning.rewards.judges import OPTIONS, accuracy_class
+from r1_lightning.run.config.declarations import asks_a_model, class_of
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import require, require_choice
-
-COMPARISON = "r1_lightning.evaluation.comparison.Comparison"
 
 
 def check_rewards(plain: Mapping[str, Any]) -> None:
@@ -34,19 +33,20 @@ def check_forms(plain: Mapping[str, Any]) -> None:
 def check_judges(plain: Mapping[str, Any]) -> None:
     """Raise InvalidInput where what says "right" in a run is not what judges the task's answers (`rewards.judges`).
 
-    A comparison has its own rewards, `stage.accuracy`, and reads no other.
+    A stage with rewards of its own (`own_rewards` names the field) reads no other.
     """
     task, stage = plain.get("task") or {}, plain.get("stage") or {}
     judge, template = str(task.get("judge") or ""), TEMPLATES.get(str(task.get("template")))
-    if stage.get("_target_") == COMPARISON:
+    own = getattr(class_of(stage), "own_rewards", None)
+    if own is not None:
         reward = plain.get("reward")
         shown = None if not isinstance(reward, Mapping) else reward.get("_target_", reward)
-        allowed = "stage=compare reads stage.accuracy and no reward; leave it out"
+        allowed = f"{stage['_target_'].rpartition('.')[2]} reads stage.{own} and no reward; leave it out"
         require(not reward, "reward", shown, allowed)
-        for form, node in (stage.get("accuracy") or {}).items() if judge else ():
-            target = f"stage.accuracy.{form}" + (".other" if isinstance(node, Mapping) and "other" in node else "")
+        for form, node in (stage.get(own) or {}).items() if judge else ():
+            target = f"stage.{own}.{form}" + (".other" if isinstance(node, Mapping) and "other" in node else "")
             remedy = f"set {target}._target_={_class_of(accuracy_class(judge))}"
-            _require_judge(f"stage.accuracy.{form}", _judges_in(node), judge, remedy)
+            _require_judge(f"stage.{own}.{form}", _judges_in(node), judge, remedy)
     elif judge and template and isinstance(plain.get("reward"), Mapping):
         option = OPTIONS.get(template.form, {}).get(judge)
         remedy = (
@@ -96,8 +96,7 @@ def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         _check_models(f"{path}.{key}", value, roles)
-    named = isinstance(node, Mapping) and "_target_" in node and "name" in node
-    if named and hasattr(get_object(node["_target_"]), "part_of_model"):
+    if isinstance(node, Mapping) and asks_a_model(node):
         name, known = node["name"], ", ".join(sorted(roles)) or "nothing"
         allowed = f"it asks a model, and stage.inputs names {known}; add stage.inputs.{name}"
         require(name in roles, f"{path}.name", name, allowed)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import typing
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from r1_lightning.run.checks.loggers import check_loggers
 from r1_lightning.run.checks.models import check_model
 from r1_lightning.run.checks.rewards import check_rewards
+from r1_lightning.run.config.compose import config_folder
+from r1_lightning.run.config.declarations import batch_type_of, class_of, needs_of
 from r1_lightning.types.errors import require, require_duration
-from r1_lightning.types.tensors import ChatBatch, DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
+from r1_lightning.types.text import Need
 
 GROUPS = (
     "model",
@@ -72,21 +73,8 @@ PART_FROM = {
     "judge": "stage.inputs.judge",
 }
 INPUT_PARTS = ("teacher", "judge")  # other models, each an input of that name
-NEEDS = {
-    "r1_lightning.rollout.rejection_sampling.RejectionSampling": ("rollout", "reward")
-}  # beside what signatures name
+NEEDED_GROUPS: dict[Need, str] = {"rollout": "rollout", "verdicts": "reward"}  # beside what signatures name
 OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
-BATCH_OF = {
-    "r1_lightning.data.pretrain_data.PretrainDataModule": TokenBatch,
-    "r1_lightning.data.chat_data.ChatDataModule": ChatBatch,
-    "r1_lightning.data.rollout_data.GroupedRolloutsDataModule": GRPOBatch,
-    "r1_lightning.data.preference_data.PreferenceDataModule": PreferenceBatch,
-    "r1_lightning.data.preference_data.SampledPreferenceDataModule": PreferenceBatch,
-    "r1_lightning.data.preference_data.JudgedPreferenceDataModule": PreferenceBatch,
-    "r1_lightning.data.teacher_data.TeacherTracesDataModule": DistillBatch,
-    "r1_lightning.data.teacher_data.CachedTeacherDataModule": DistillBatch,
-    "r1_lightning.data.on_policy_data.OnPolicyDataModule": DistillBatch,
-}
 
 
 def check_rules(plain: Mapping[str, Any]) -> None:
@@ -138,11 +126,12 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
     if target is None:
         return
     roles = (plain.get("stage") or {}).get("inputs") or {}
-    for part in NEEDS.get(target, ()):
-        if part == "reward" and "judge" in roles:
-            continue  # a model says what is right
+    for need in needs_of(plain[group]):
+        part = NEEDED_GROUPS.get(need)
+        if part is None or (part == "reward" and "judge" in roles):  # a model says what is right
+            continue
         require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
-    for name, parameter in inspect.signature(get_object(target)).parameters.items():
+    for name, parameter in inspect.signature(class_of(plain[group])).parameters.items():
         needed = OPTIONAL_PARTS.get(name)
         if name in INPUT_PARTS:
             allowed = f"{group} {target.rpartition('.')[2]} needs it: {{stage: NAME}} or {{folder: FOLDER}}"
@@ -154,15 +143,18 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
 def _check_judge(plain: Mapping[str, Any]) -> None:
     """Raise InvalidInput where a reward model's stage names a judge whom its data never ask, or a stage that samples has both a
     judge and a rule to say what is right."""
-    stage, data = plain.get("stage") or {}, str((plain.get("data") or {}).get("_target_", ""))
+    stage, data = plain.get("stage") or {}, plain.get("data") or {}
     judge = (stage.get("inputs") or {}).get("judge")
-    if judge is not None and BATCH_OF.get(data) is PreferenceBatch:
-        asks = "judge" in inspect.signature(get_object(data)).parameters
-        require(asks, "stage.inputs.judge", judge, "data=judged_preferences asks a judge, these data do not")
-    if judge is not None and stage.get("_target_") in NEEDS:
-        rewards = (plain.get("reward") or {}).get("rewards") or {}
+    if judge is None:
+        return
+    rewards = (plain.get("reward") or {}).get("rewards") or {}
+    if "verdicts" in needs_of(stage):
         allowed = "reward.rewards.accuracy says already what is right; a judge is for where no rule can: ~reward leaves it out"
         require("accuracy" not in rewards, "stage.inputs.judge", judge, allowed)
+    elif data.get("_target_"):
+        signatures = [inspect.signature(kind).parameters for kind in (class_of(data), class_of(stage)) if kind]
+        is_asked = "judge" in rewards or any("judge" in parameters for parameters in signatures)
+        require(is_asked, "stage.inputs.judge", judge, "data=judged_preferences asks a judge, these data do not")
 
 
 def _check_length(plain: Mapping[str, Any]) -> None:
@@ -174,19 +166,22 @@ def _check_length(plain: Mapping[str, Any]) -> None:
 
 
 def _check_batches(plain: Mapping[str, Any]) -> None:
-    stage, data = (str((plain.get(group) or {}).get("_target_", "")) for group in ("stage", "data"))
-    given = BATCH_OF.get(data)
-    step = getattr(get_object(stage), "training_step", None) if stage else None
-    if given is None or step is None:
+    """Raise InvalidInput where the data module makes other batches than the stage trains on."""
+    stage, data = plain.get("stage") or {}, plain.get("data") or {}
+    wanted, given = batch_type_of(stage), batch_type_of(data)
+    if wanted is None or given is None or issubclass(given, wanted):
         return
-    try:
-        wanted = typing.get_type_hints(step).get("batch")
-    except NameError:  # a stage of somebody's own that imports its types for checkers only
-        return
-    if isinstance(wanted, type) and wanted is not given:
-        fitting = ", ".join(target for target, batch in BATCH_OF.items() if batch is wanted)
-        name = stage.rpartition(".")[2]
-        require(False, "data._target_", data, f"{name} trains on {wanted.__name__}, which comes from {fitting}")
+    names = [str(node["_target_"]).rpartition(".")[2] for node in (stage, data)]
+    fitting = " or ".join(f"data={name}" for name in data_options(wanted))
+    remedy = f"; take {fitting}" if fitting else ""
+    allowed = f"{names[0]} trains on {wanted.__name__}, and {names[1]} makes {given.__name__}{remedy}"
+    require(False, "data._target_", data["_target_"], allowed)
+
+
+def data_options(batch_type: type) -> list[str]:
+    """The options of configs/data whose data module makes such batches."""
+    files = sorted((config_folder() / "data").glob("*.yaml"))
+    return [path.stem for path in files if batch_type_of(OmegaConf.load(path)) is batch_type]
 
 
 def _check_distill_temperature(plain: Mapping[str, Any]) -> None:

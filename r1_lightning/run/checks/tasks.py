@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from r1_lightning.data.chat_data import ChatDataModule
-from r1_lightning.data.pretrain_data import PretrainDataModule
-from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.rollout.rejection_sampling import REASONING, RejectionSampling, accuracy_and_form, form_of
 from r1_lightning.rollout.sampled_rows import require_sources
 from r1_lightning.rollout.token_cache import TokenCache
 from r1_lightning.run.checks.evaluation import evaluation_settings
+from r1_lightning.run.config.declarations import needs_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import JUDGE, TOKEN_CACHE
 from r1_lightning.run.config.stage_config import BASE
@@ -23,6 +21,7 @@ from r1_lightning.tasks.decontaminate import held_out_questions
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.text import Need
 
 DATA = "data"  # the stage's input that holds a data set
 MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many more takes minutes
@@ -34,37 +33,35 @@ def check_task(config: DictConfig) -> None:
     Files that are missing or broken end here, before any input is made.
     """
     source = instantiate(config.task.source, _convert_="all")
-    data: Mapping[str, Any] = config.get("data") or {}
-    module, stage = (_target(node) for node in (data, config.stage))
-    if module is ChatDataModule:
-        _check_examples(config)
-    if stage is RejectionSampling:
-        reward: Any = instantiate(config.reward, _convert_="all") if config.get("reward") else None
-        form = form_of(reward) if JUDGE in config.stage.inputs else accuracy_and_form(reward)[1]
-        _check_rewriting(config, form is not None)
-        _check_sampled_set(config)
-    if stage is Comparison:
-        inject(config.stage, {}).requests_of(source)
-    if config.get("rollout"):
-        source.train_problem(config.seed, 0)
-    given = DATA in config.stage.inputs
-    if data.get("traces"):
-        require(not given, "data.traces", data["traces"].get("_target_"), f"the stage has an input {DATA!r} as well")
-        instantiate(data["traces"]).traces()
-    elif module is PretrainDataModule or (_learns_from_documents(data) and not given):
-        next(iter(source.documents(config.seed, 0, 1)), None)
+    for need in (*needs_of(config.get("data")), *needs_of(config.stage)):
+        if need in CHECKS:
+            CHECKS[need](config, source)
     _check_held_out(config, source)
 
 
-def _target(node: Mapping[str, Any]) -> Any:
-    return None if node.get("_target_") is None else get_object(node["_target_"])
+def _check_problems(config: DictConfig, source: Any) -> None:
+    source.train_problem(config.seed, 0)
 
 
-def _learns_from_documents(data: Mapping[str, Any]) -> bool:
-    return "traces" in data and data.get("on_policy_fraction") != 1
+def _check_documents(config: DictConfig, source: Any) -> None:
+    next(iter(source.documents(config.seed, 0, 1)), None)
 
 
-def _check_examples(config: DictConfig) -> None:
+def _check_requests(config: DictConfig, source: Any) -> None:
+    inject(config.stage, {}).requests_of(source)
+
+
+def _check_text(config: DictConfig, source: Any) -> None:
+    """Raise InvalidInput where a student's text comes from two places, or where its file or the task's documents cannot be read."""
+    data, given = config.data, DATA in config.stage.inputs
+    if data.get("traces"):
+        require(not given, "data.traces", data["traces"].get("_target_"), f"the stage has an input {DATA!r} as well")
+        instantiate(data["traces"]).traces()
+    elif not given and data.get("on_policy_fraction") != 1:
+        _check_documents(config, source)
+
+
+def _check_examples(config: DictConfig, source: Any) -> None:
     """Raise InvalidInput where examples for fine-tuning come from nowhere, or from two places; a file is read by the fingerprint,
     before anything is made."""
     examples = instantiate(config.data.examples, _convert_="all")
@@ -75,6 +72,13 @@ def _check_examples(config: DictConfig) -> None:
     if not given and not (examples.is_named and examples.key and cache.was_read(examples.key)):
         for _ in examples.stream():
             pass
+
+
+def _check_verdicts(config: DictConfig, source: Any) -> None:
+    """Raise InvalidInput where nothing says what is right, or, with `rewrite_as`, what has the form to be rewritten."""
+    reward: Any = instantiate(config.reward, _convert_="all") if config.get("reward") else None
+    form = form_of(reward) if JUDGE in config.stage.inputs else accuracy_and_form(reward)[1]
+    _check_rewriting(config, form is not None)
 
 
 def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
@@ -91,7 +95,7 @@ def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
         )
 
 
-def _check_sampled_set(config: DictConfig) -> None:
+def _check_sampled_rows(config: DictConfig, source: Any) -> None:
     """Raise InvalidInput for a share of what no role and no source is called, or for a benchmark without held-out questions."""
     settings: RejectionSampling = inject(config.stage, {})
     roles = [str(role) for role in config.stage.inputs if role != BASE]  # which of them are data sets is not known yet
@@ -124,3 +128,15 @@ def _check_held_out(config: DictConfig, source: Any) -> None:
         source.held_out_problems(settings.problems)
     except InvalidInput as error:
         raise InvalidInput(f"stage.evaluation.problems: {error}") from error
+
+
+# What is looked at for each of `needs` ("rollout" is a group of the configuration: `run.checks.rules`).
+CHECKS: dict[Need, Callable[[DictConfig, Any], None]] = {
+    "documents": _check_documents,
+    "examples": _check_examples,
+    "text": _check_text,
+    "problems": _check_problems,
+    "verdicts": _check_verdicts,
+    "sampled_rows": _check_sampled_rows,
+    "requests": _check_requests,
+}

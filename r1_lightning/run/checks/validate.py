@@ -17,14 +17,13 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from lightning.pytorch import LightningDataModule
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from r1_lightning.run.checks.rules import check_rules
 from r1_lightning.run.config.hints import accepts, describe
-from r1_lightning.run.config.keys import EVALUATION, OURS, RUN_KEYS, refuse_key
+from r1_lightning.run.config.keys import DEFAULT_TARGETS, OURS, RUN_KEYS, SETTLED_LATER, refuse_key
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
 # What a constructor must be given to check the rest; everything else that only a run can give is None.
@@ -34,7 +33,6 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "max_steps": lambda: 1,
     "backbone": lambda: _Backbone(),
 }
-SETTLED_LATER = ("max_steps",)  # may be null: the data decide, when they are there (`run.checks.rules`)
 NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)  # of a run: a part of its folder's name
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
 WITH_LIGHTNING = ("data", "optim", "trainer", "callbacks", "stage")  # checked last: importing Lightning takes seconds
@@ -82,10 +80,9 @@ def _walk(path: str, node: Any) -> None:
             _walk(f"{path}.{key}", value)
         if path in RUN_KEYS:
             _check_run_keys(path, node)
-        if path == "stage.evaluation":
-            _check_target(path, {"_target_": EVALUATION, **node})
-        elif "_target_" in node:
-            _check_target(path, node)
+        target = node.get("_target_", DEFAULT_TARGETS.get(path))
+        if target is not None:
+            _check_target(path, {**node, "_target_": target})
     elif isinstance(node, list):
         for index, value in enumerate(node):
             _walk(f"{path}[{index}]", value)
@@ -131,8 +128,7 @@ def _check_target(path: str, node: Mapping[str, Any]) -> None:
             if _is_required(parameter) and node.get(key) is None and key not in leaves
         ]
         # A dataclass stands in YAML as a whole; a data module is given parts by `run` besides, dataclass or not.
-        is_data = isinstance(target, type) and issubclass(target, LightningDataModule)
-        is_whole = dataclasses.is_dataclass(target) and not is_data
+        is_whole = dataclasses.is_dataclass(target) and path != "data"
         absent = [key for key in missing if is_whole and key not in STAND_INS]
         if absent:
             raise InvalidInput(f"{path}.{absent[0]} is missing: {name} needs it")

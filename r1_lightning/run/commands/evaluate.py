@@ -21,16 +21,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
-from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
+from r1_lightning.artefacts.hf_folder import is_hf_folder
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
-from r1_lightning.model.reward_head import HEAD
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.run.build.hf_import import with_model_of
 from r1_lightning.run.build.parts import accuracy_of, build_parts
+from r1_lightning.run.build.stored import is_reward_model, open_folder
 from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, with_room
 from r1_lightning.run.checks.rewards import check_forms
 from r1_lightning.run.checks.stored_config import read_config
@@ -97,16 +96,14 @@ def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool 
         require(
             names_task, "task", None, f"{folder} is a published checkpoint, which has no task of its own: task=NAME"
         )
-        base = ImportedModel(folder, KIND, "", complete=True, source=open_hf_folder(folder))
+        base = open_folder(folder)
         with composing():
             stage = with_model_of(compose_stage([*CHECKPOINT, *task]), base)
         return base, stage.config
-    artefact = store.open_artefact(folder)
-    store.verify(artefact)
+    artefact = open_folder(folder)
     config = read_config(folder / store.CONFIG, trust_targets)
-    is_language_model = HEAD not in stored_shapes(artefact.weights_path)
     allowed = f"a reward model writes nothing to measure; see its {store.TABLE}"
-    require(is_language_model, "artefact", str(folder), allowed)
+    require(not is_reward_model(artefact), "artefact", str(folder), allowed)
     if task:
         with composing():
             asked = OmegaConf.to_container(compose_stage(list(task)).config.task, resolve=True)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from r1_lightning.artefacts import store
@@ -31,12 +30,11 @@ from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import hf_views, joined
 from r1_lightning.model.lora import merged
 from r1_lightning.model.precision import PlainPrecision
-from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.build.models import AnyBackbone
+from r1_lightning.run.build.stored import open_model
 from r1_lightning.run.commands.base import run_command
-from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.program import usage
-from r1_lightning.run.config.stored import read_model
-from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
+from r1_lightning.text.chat_template import PLAIN, ChatTemplate
 from r1_lightning.text.published_tokenizer import GENERATION_FILE
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice
@@ -73,14 +71,9 @@ def export(settings: ExportConfig) -> Path:
     """Write the folder; returns it. Raises InvalidInput for a bad artefact, and where `out` exists already."""
     artefact = store.open_artefact(Path(settings.artefact))
     store.verify(artefact)
-    config = read_model(artefact.folder / store.CONFIG)
-    template = OmegaConf.select(config, "task.template")
-    require_choice("task.template", template, TEMPLATES)
-    tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
-    shape = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
-    backbone = make_backbone(shape, PlainPrecision(), artefact)
-    temperature = OmegaConf.select(config, "rollout.sampling_temperature") or 1.0
-    return write_folder(backbone, tokenizer, TEMPLATES[template], settings, temperature)
+    model = open_model(artefact, PlainPrecision())
+    template, temperature = model.template(PLAIN), model.setting("rollout.sampling_temperature") or 1.0
+    return write_folder(model.backbone(), model.tokenizer, template, settings, temperature)
 
 
 def write_folder(

@@ -11,22 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from r1_lightning.artefacts import store
-from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
-from r1_lightning.model.hf_config import FAMILIES
-from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
-from r1_lightning.run.build.hf_import import deepseek_config, refuse_directives
-from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.build.models import AnyBackbone
+from r1_lightning.run.build.stored import open_folder, open_model
 from r1_lightning.run.commands.export import ExportConfig, write_folder
-from r1_lightning.run.config.inject import inject
-from r1_lightning.run.config.stored import read_model
 from r1_lightning.text.chat_template import PLAIN, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_int
@@ -39,26 +32,8 @@ def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBac
     B x T ids to B x T x V logits. Computes in FP32 unless `precision` says otherwise. Raises `InvalidInput` naming file, tensor and
     shape where the folder is wrong or damaged.
     """
-    path = Path(folder).expanduser()
-    base, shape = _opened(path)
-    tokenizer = TextTokenizer.load(base.tokenizer_folder)
-    vocab_size = vocab_size_of(tokenizer, base)
-    model_config = inject(shape, {"vocab_size": vocab_size}) if not isinstance(base, ImportedModel) else shape
-    return make_backbone(model_config, precision or PlainPrecision(), base).eval(), tokenizer
-
-
-def _opened(path: Path) -> tuple[store.Artefact, Any]:
-    """The folder, and the model's shape: as it is, or as the configuration of an artefact has it."""
-    if not is_hf_folder(path):
-        artefact = store.open_artefact(path)
-        store.verify(artefact)
-        return artefact, read_model(path / store.CONFIG).model
-    source = open_hf_folder(path)
-    base = ImportedModel(path, KIND, "", complete=True, source=source)
-    if source.config.get("model_type") in FAMILIES:
-        return base, deepseek_config(source)
-    refuse_directives(dict(source.config), str(path / "config.json"))
-    return base, HFModelConfig(source.config)
+    model = open_model(open_folder(Path(folder).expanduser()), precision or PlainPrecision(), "folder")
+    return model.backbone().eval(), model.tokenizer
 
 
 def generate(

@@ -24,7 +24,9 @@ RUN_KEYS: dict[str, dict[str, Any]] = {
 }
 JUDGE, TEACHER = "judge", "teacher"  # names of inputs of a stage, and of the parts made from them
 TOKEN_CACHE = "token_cache"  # the folder below paths.root for token ids of large files
-EVALUATION = "r1_lightning.evaluation.runner.EvaluationConfig"  # what stage.evaluation is, whether it says so or not
+# Nodes that need not say what they are; a name, because `checks.declared` reads it before anything large is imported.
+DEFAULT_TARGETS = {"stage.evaluation": "r1_lightning.evaluation.runner.EvaluationConfig"}
+SETTLED_LATER = ("max_steps",)  # keys that may be null whatever their type: the data decide, when they are there
 OURS = "r1_lightning."  # other people's constructors may start threads or open files, and are left to the run
 
 

@@ -12,26 +12,24 @@ from collections.abc import Callable, Iterator
 from statistics import mean
 
 import torch
-from hydra.utils import get_object
+from omegaconf import DictConfig
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.model.cost import count_parameters
-from r1_lightning.model.hf_model import HFModelConfig
-from r1_lightning.rollout.rejection_sampling import RejectionSampling
 from r1_lightning.run.build.torch_setup import silence_warnings
 from r1_lightning.run.checks.evaluation import evaluation_settings
 from r1_lightning.run.checks.models import check_installed
+from r1_lightning.run.config.declarations import class_of, is_of_transformers
 from r1_lightning.run.config.stage_config import BASE, resolved
+from r1_lightning.run.cost.counted import counting_of
 from r1_lightning.run.cost.probe import measure
-from r1_lightning.run.cost.stage_cost import COUNTED_DATA, EmptyStage
+from r1_lightning.run.cost.stage_cost import EmptyStage
 from r1_lightning.run.graph.node import Node
 from r1_lightning.types.errors import InvalidInput, require
 
 # Tensors are estimated to within 25 %, and glibc was seen to keep up to 45 % more than they take (docs/log.md).
 HEADROOM = 1.5
-TRAIN_NOTHING = (RejectionSampling, Comparison)
 ACCURACY = {  # of the most memory at one time: what the tests measure, and what nobody has measured
     "cpu": "tensors, to within 25 %; libraries and the allocator on top",
     "cuda": "tensors, an estimate that was compared with runs on the CPU only",
@@ -47,18 +45,20 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
 
     `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
     """
-    target_of = get_object(target.stage.config.stage["_target_"])
-    trains = target_of not in TRAIN_NOTHING
-    require(trains, "dry_run", True, "what sampling and comparing take is not known, only what training does")
-    is_hf = get_object(target.stage.config.model["_target_"]) is HFModelConfig
-    require(
-        not is_hf, "dry_run", True, "what a step of model=hf takes is not known, only what one of our own backbone does"
-    )
+    config = target.stage.config
+    require(trains(config), "dry_run", True, "what sampling and comparing take is not known, only what training does")
+    allowed = "what a step of model=hf takes is not known, only what one of our own backbone does"
+    require(not is_of_transformers(config.model), "dry_run", True, allowed)
     silence_warnings()
     for line in _inputs(target):
         say(line)
     for line in _table(target, fresh):
         say(line)
+
+
+def trains(config: DictConfig) -> bool:
+    """Whether the stage takes optimizer steps; one that has no data module (`data: null`) takes none."""
+    return class_of(config.get("data")) is not None
 
 
 def _inputs(node: Node) -> Iterator[str]:
@@ -74,11 +74,11 @@ def _inputs(node: Node) -> Iterator[str]:
         state = (
             "missing, would be built first" if found is None else f"incomplete, {found.folder} would be resumed first"
         )
-        if get_object(source.stage.config.stage["_target_"]) in TRAIN_NOTHING:
+        if not trains(source.stage.config):
             yield f"{role}: {state} (stage {source.stage.stage}, time not measured)"
             continue
         steps = source.stage.config.stage.max_steps
-        is_counted = get_object(source.stage.config.data["_target_"]) in COUNTED_DATA
+        is_counted = counting_of(class_of(source.stage.config.data)) is not None
         *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]
         length = "as many optimizer steps as its data need" if steps is None else f"{steps:,} optimizer steps"
         yield f"{role}: {state} (stage {source.stage.stage}, {length}, {' '.join(whole.split())})"

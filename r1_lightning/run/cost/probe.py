@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -23,11 +23,12 @@ from torch import Tensor
 
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.data.pretrain_data import PretrainDataModule
-from r1_lightning.data.rollout_data import RolloutDataset
+from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.rollout.collate import minibatches, split_rows
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.run.build.parts import build_parts, trainer_settings
 from r1_lightning.run.build.torch_setup import set_up_torch
+from r1_lightning.run.config.declarations import line_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch, TokenBatch
 
@@ -65,14 +66,11 @@ def measure(config: DictConfig, base: Artefact | None) -> Speed:
     device = trainer_for(1).strategy.root_device
     module.to(device)
     datamodule = inject(config.data, {**parts, "max_steps": 1})
-    batch: GRPOBatch | TokenBatch
-    sampling_s, new_tokens = 0.0, None
-    if isinstance(datamodule, PretrainDataModule):
-        batch, data_s = _packed(datamodule)
-    else:
-        batch, data_s, sampling_s, new_tokens = _sampled(datamodule.dataset)
+    probe = line_of(PROBES, type(datamodule))
+    assert probe is not None, "`stage_cost` has refused data that are not counted"
+    batch, data_s, sampling_s, new_tokens = probe.first(datamodule)
     clock = _Clock(device)
-    batches = [_share(batch, parts) for parts in PARTS]
+    batches = [probe.share(batch, parts) for parts in PARTS]
     trainer_for(len(batches), clock).fit(module, _Batches(batches))
     training_s, optimizer_s = clock.medians()
     probe_s = time.perf_counter() - start_s
@@ -139,21 +137,38 @@ class _Clock(L.Callback):
         return median(seconds for _, seconds, _ in used), median(seconds for *_, seconds in self.readings)
 
 
-def _share(batch: GRPOBatch | TokenBatch, parts: int) -> Any:
-    """The first of `parts` parts of a micro-batch, by its rows."""
-    if isinstance(batch, GRPOBatch):
-        return split_rows(batch, parts)[0]
+class First(NamedTuple):
+    """A micro-batch, and the seconds of making it as in `Speed`."""
+
+    batch: Any
+    data_s: float
+    sampling_s: float = 0.0
+    new_tokens: float | None = None
+
+
+class Probe(NamedTuple):
+    """How a kind of data is timed: makes a first micro-batch, and takes the first of so many parts of one, by its rows."""
+
+    first: Callable[[Any], First]
+    share: Callable[[Any, int], Any]
+
+
+def _first_rows(batch: TokenBatch, parts: int) -> TokenBatch:
     rows = math.ceil(len(batch.token_ids) / parts)
     return TokenBatch(*(getattr(batch, item.name)[:rows] for item in fields(TokenBatch)))
 
 
-def _packed(datamodule: PretrainDataModule) -> tuple[TokenBatch, float]:
+def _first_part(batch: GRPOBatch, parts: int) -> GRPOBatch:
+    return split_rows(batch, parts)[0]
+
+
+def _packed(datamodule: PretrainDataModule) -> First:
     """The first batch, and what tokenizing and packing took per token of what they made (more than that batch)."""
     start_s = time.perf_counter()
     dataset = datamodule.train_dataloader().dataset
     batch = dataset[0]
     rows: Any = dataset
-    return batch, (time.perf_counter() - start_s) / (len(rows.rows) * datamodule.row_tokens)
+    return First(batch, (time.perf_counter() - start_s) / (len(rows.rows) * datamodule.row_tokens))
 
 
 class _Timed:
@@ -171,11 +186,12 @@ class _Timed:
         return generation
 
 
-def _sampled(dataset: RolloutDataset) -> tuple[GRPOBatch, float, float, float | None]:
+def _sampled(datamodule: GroupedRolloutsDataModule) -> First:
     """A micro-batch from one wave of sampling; seconds per trained token of judging and packing, per sampled token, length.
 
     Every completion token gets an advantage: a model that is right nowhere yet costs no less.
     """
+    dataset = datamodule.dataset
     config = dataset.maker.config
     rows = config.prompts_per_rollout * config.group_size
     prompts = max(1, min(config.max_rows, rows) // config.group_size)
@@ -214,12 +230,8 @@ def _sampled(dataset: RolloutDataset) -> tuple[GRPOBatch, float, float, float | 
     data_s = judging_s / (float(lengths.sum()) + prompt_tokens) + packing_s / trained
     per_micro_batch = rows / (config.minibatches_per_rollout * config.micro_batches)
     batch = split_rows(batch, max(1, round(len(lengths) / per_micro_batch)))[0]
-    return (
-        replace(batch, advantages=torch.ones_like(batch.advantages) * batch.completion_mask),
-        data_s,
-        sampling_s,
-        new_tokens,
-    )
+    batch = replace(batch, advantages=torch.ones_like(batch.advantages) * batch.completion_mask)
+    return First(batch, data_s, sampling_s, new_tokens)
 
 
 def _lengthened(rollout: Rollout, limit: int) -> Rollout:
@@ -245,3 +257,10 @@ def _lengthened(rollout: Rollout, limit: int) -> Rollout:
         routes=old.routes[:, :, columns] if old.routes.numel() else old.routes,
     )
     return replace(rollout, generation=generation, advantages=longer(rollout.advantages))
+
+
+# By the class of the data module, as `counted.COUNTED`.
+PROBES: dict[type, Probe] = {
+    PretrainDataModule: Probe(_packed, _first_rows),
+    GroupedRolloutsDataModule: Probe(_sampled, _first_part),
+}

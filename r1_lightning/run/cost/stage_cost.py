@@ -10,48 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.data.pretrain_data import PretrainDataModule
-from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.rollout.groups import RolloutConfig
-from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS, MTPDrafts
-from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS, VLLM
+from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS
+from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS
 from r1_lightning.run.build.parts import build_parts
+from r1_lightning.run.config.declarations import class_of
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.cost.counted import CountedData, StepLoad, counting_of
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
-
-COUNTED_DATA = (PretrainDataModule, GroupedRolloutsDataModule)
-
-
-@dataclass(frozen=True)
-class StepLoad:
-    """What an optimizer step computes: tokens trained on, those of them with a loss, and what is sampled for it.
-
-    A trained token looks at `context` tokens on average. `prompts` may be a fraction: a rollout serves several steps.
-    """
-
-    tokens: float
-    targets: float
-    context: float
-    prompts: float = 0.0
-    group_size: int = 1
-    prompt_tokens: float = 0.0
-    new_tokens: float = 0.0
-
-    @property
-    def sampled_tokens(self) -> float:
-        return self.prompts * self.group_size * self.new_tokens
 
 
 class Memory(NamedTuple):
@@ -72,27 +48,26 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class EmptyStage:
-    """A stage as `run` would build it, but with a model that has shapes and no numbers.
-
-    `prompts` are those of the first rollout; none in pre-training.
-    """
+    """A stage as `run` would build it, but with a model that has shapes and no numbers."""
 
     config: DictConfig
     parts: dict[str, Any]
     module: L.LightningModule
-    data: PretrainDataModule | GroupedRolloutsDataModule
-    prompts: Sequence[Sequence[int]]
+    data: CountedData
 
     @classmethod
     def of(cls, config: DictConfig, base: Artefact | None) -> EmptyStage:
         """Build from a resolved configuration. `InvalidInput` for a data module of somebody's own, or too short a row."""
-        target = config.data["_target_"]  # looked at before it is made: others may need parts that are not here
-        known = issubclass(get_object(target), COUNTED_DATA)
-        require(known, "dry_run", True, f"what a step of {target} takes is not known")
+        counting = counting_of(class_of(config.data))  # looked at before it is made: others may need parts not here
+        allowed = f"what a step of {config.data['_target_']} takes is not known"
+        require(counting is not None, "dry_run", True, allowed)
         parts = build_parts(config, base, is_empty=True)
-        data = inject(config.data, parts)
-        prompts = [] if isinstance(data, PretrainDataModule) else data.dataset.maker.prompts(data.dataset.problems(0))
-        return cls(config, parts, inject(config.stage, parts), data, prompts)
+        return cls(config, parts, inject(config.stage, parts), counting(inject(config.data, parts)))
+
+    @property
+    def prompts(self) -> Sequence[Sequence[int]]:
+        """Those of the first rollout; none in pre-training."""
+        return self.data.prompts
 
     @property
     def backbone(self) -> Any:
@@ -109,15 +84,15 @@ class EmptyStage:
         return cost.tensor_bytes(self.module) > cost.tensor_bytes(self.backbone)
 
     @property
-    def engine(self) -> VLLM | None:
-        """What samples in place of our own sampler, in memory of its own."""
+    def engine(self) -> Any:
+        """What samples in place of our own sampler, in memory of its own; None where nothing does."""
         sampler = self.parts["rollout"].sampler if self.prompts else None
-        return sampler if isinstance(sampler, VLLM) else None
+        return sampler if getattr(sampler, "is_engine", False) else None
 
     @property
     def is_drafting(self) -> bool:
         """Whether the MTP module drafts while sampling."""
-        return bool(self.prompts) and isinstance(self.parts["rollout"].sampler, MTPDrafts)
+        return bool(self.prompts) and getattr(self.parts["rollout"].sampler, "drafts", False)
 
     @property
     def attempts(self) -> int:
@@ -145,30 +120,11 @@ class EmptyStage:
 
     def load(self, new_tokens: float | None = None) -> StepLoad:
         """The load of a step whose completions have `new_tokens` each; None: as many as they may ever have."""
-        if isinstance(self.data, PretrainDataModule):
-            tokens = self.data.rows_per_batch * self.data.row_tokens
-            return StepLoad(tokens, tokens, self.data.row_tokens / 2)
-        rollout: RolloutConfig = self.parts["rollout"]
-        new = rollout.longest_completion if new_tokens is None else new_tokens
-        prompt, steps = mean(map(len, self.prompts)), rollout.minibatches_per_rollout
-        sequences = rollout.prompts_per_rollout * rollout.group_size / steps
-        prompts = rollout.prompts_per_rollout * rollout.dynamic_sampling_attempts / steps
-        length = prompt + new
-        return StepLoad(sequences * length, sequences * new, length / 2, prompts, rollout.group_size, prompt, new)
+        return self.data.load(new_tokens)
 
     def micro_batch(self) -> MicroBatch:
-        """The largest: as many rows as completions at their limit need, each behind the longest prompt."""
-        if isinstance(self.data, PretrainDataModule):
-            rows, length = self.data.rows_per_batch, self.data.row_tokens
-            return MicroBatch(rows, length, rows * length, self.mtp_depth)
-        rollout: RolloutConfig = self.parts["rollout"]
-        new, length = rollout.longest_completion, rollout.row_tokens
-        sequences = rollout.prompts_per_rollout * rollout.group_size // rollout.minibatches_per_rollout
-        longest = max(map(len, self.prompts)) + new
-        per_row = length // longest
-        length = per_row * longest  # the rest is cut off
-        rows = math.ceil(math.ceil(sequences / per_row) / rollout.micro_batches)
-        return MicroBatch(rows, length, min(rows * per_row, sequences) * new, self.mtp_depth)
+        """The largest micro-batch."""
+        return self.data.micro_batch(self.mtp_depth)
 
     def lasting_memory(self) -> list[Memory]:
         """What is there from the first step to the last (gradients live until the next backward)."""

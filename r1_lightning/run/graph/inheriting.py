@@ -14,21 +14,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.run.build.hf_import import with_model_of
 from r1_lightning.run.config.compose import config_folder, options
+from r1_lightning.run.config.declarations import asks_a_model, is_of_transformers
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.config.stored import read_settings
 from r1_lightning.run.config.targets import refuse_foreign_targets
 
 CHECKPOINT_SETTINGS = "grpo_of_a_checkpoint.yaml"
-NEEDS_A_MODEL = "r1_lightning.rewards.model_score.ModelScoreReward"
 
 
 def from_input(stage: StageConfig, base: Artefact | None) -> StageConfig:
@@ -43,12 +41,8 @@ def with_settings_of(stage: StageConfig, base: Artefact) -> StageConfig:
         return stage
     if stage.stage == "sample" and not isinstance(base, ImportedModel):
         return _as_trained(stage, base)
-    is_checkpoint = isinstance(base, ImportedModel) or _is_theirs(stage.config.model)
+    is_checkpoint = isinstance(base, ImportedModel) or is_of_transformers(stage.config.model)
     return _for_a_checkpoint(stage) if stage.stage == "grpo" and is_checkpoint else stage
-
-
-def _is_theirs(model: DictConfig) -> bool:
-    return "_target_" in model and get_object(model["_target_"]) is HFModelConfig
 
 
 def _typed(stage: StageConfig) -> list[str]:
@@ -85,7 +79,9 @@ def _as_trained(stage: StageConfig, base: Artefact) -> StageConfig:
     if not (base.folder / store.CONFIG).is_file():  # nothing to take over
         return stage
     typed, described = _typed(stage), read_settings(base.folder / store.CONFIG)
-    values: dict[str, Any] = {"task": described.get("task"), "reward": _without_models(described.get("reward"))}
+    reward = None if _is_typed("reward", typed) else described.get("reward")
+    refuse_foreign_targets({"reward": reward})  # before its classes are asked what they are
+    values: dict[str, Any] = {"task": described.get("task"), "reward": _without_models(reward)}
     rollout = described.get("rollout") or {}
     evaluation = (described.get("stage") or {}).get("evaluation") or {}
     values["rollout.row_tokens"] = rollout.get("row_tokens") or (described.get("data") or {}).get("row_tokens")
@@ -104,7 +100,7 @@ def _without_models(reward: Any) -> Any:
     """Return the reward without its model-based parts, whose models would have to be inputs of this stage."""
     if not isinstance(reward, dict) or not isinstance(reward.get("rewards"), dict):
         return reward
-    kept = {name: part for name, part in reward["rewards"].items() if not _names(part, NEEDS_A_MODEL)}
+    kept = {name: part for name, part in reward["rewards"].items() if not _asks_a_model(part)}
     fields = {key: _only(value, kept) if key in ("weights", "from_step") else value for key, value in reward.items()}
     return {**fields, "rewards": kept} if kept else None
 
@@ -113,10 +109,10 @@ def _only(values: Any, kept: Mapping[str, Any]) -> Any:
     return {name: value for name, value in values.items() if name in kept} if isinstance(values, dict) else values
 
 
-def _names(node: Any, target: str) -> bool:
+def _asks_a_model(node: Any) -> bool:
     if isinstance(node, dict):
-        return node.get("_target_") == target or any(_names(value, target) for value in node.values())
-    return isinstance(node, list) and any(_names(value, target) for value in node)
+        return asks_a_model(node) or any(_asks_a_model(value) for value in node.values())
+    return isinstance(node, list) and any(_asks_a_model(value) for value in node)
 
 
 def _differs(stage: StageConfig, path: str, value: Any) -> bool:

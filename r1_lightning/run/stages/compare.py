@@ -15,39 +15,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
-from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
-from r1_lightning.run.build.hf_import import model_node_of
-from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.run.build.stored import open_model
 from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
 from r1_lightning.run.checks.evaluation import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.config.inject import inject
-from r1_lightning.run.config.stored import read_model
 from r1_lightning.text.chat_template import TEMPLATES
-from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import require, require_choice
+from r1_lightning.types.errors import require
 from r1_lightning.types.text import Problem
 
 MODELS = "models"
 BOUNDS = ("value", "low", "high")
 
 
-def is_comparing(config: DictConfig) -> bool:
-    """Whether the stage of this configuration compares models."""
-    return get_object(config.stage["_target_"]) is Comparison
-
-
-def run_comparison(config: DictConfig, folder: Path, inputs: Mapping[str, Artefact]) -> Mapping[str, float]:
+def run_comparison(
+    config: DictConfig, stage_name: str, folder: Path, inputs: Mapping[str, Artefact]
+) -> Mapping[str, float]:
     """Measure those of `inputs` that are not measured yet, then write the table and the rows.
 
     Raises `InvalidInput` where there is nothing to compare, and for an input that is no language model.
@@ -89,18 +82,11 @@ def _measure(
     problems: list[Problem],
     requests: Mapping[str, Any],
 ) -> dict[str, Measure]:
-    is_published = isinstance(artefact, ImportedModel)  # it knows no template of ours: it is asked in the task's
-    described = config if is_published else read_model(artefact.folder / store.CONFIG)
-    template = OmegaConf.select(described, "task.template")
-    require_choice("task.template", template, TEMPLATES)
-    tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
-    model = (
-        OmegaConf.create(model_node_of(artefact, f"stage.inputs.{name}.folder")) if is_published else described.model
-    )
-    shape = inject(model, {"vocab_size": vocab_size_of(tokenizer, artefact)})
-    backbone = make_backbone(shape, instantiate(config.precision), artefact).eval()
-    evaluator = Evaluator(problems, tokenizer, TEMPLATES[template], settings, config.seed)
-    check_prompt_lengths(evaluator, shape.max_positions)
+    model = open_model(artefact, instantiate(config.precision), f"stage.inputs.{name}.folder")
+    template = model.template(TEMPLATES[config.task.template])  # a checkpoint has none: it is asked in the task's
+    backbone = model.backbone().eval()
+    evaluator = Evaluator(problems, model.tokenizer, template, settings, config.seed)
+    check_prompt_lengths(evaluator, model.shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
     with progress(total, f"evaluating {name}", "completion") as bar:
         return comparison(evaluator, requests, backbone, bar.update)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts import data_set, lineage, store
@@ -62,11 +62,6 @@ BLOCKS = "blocks"
 OWN_TASK = "held-out problems of the task"
 CHECKED = 4  # prompts that are looked at before anything is sampled
 ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
-
-
-def is_sampling(config: DictConfig) -> bool:
-    """Whether the stage of this configuration makes a data set by sampling."""
-    return get_object(config.stage["_target_"]) is RejectionSampling
 
 
 def run_sampling(

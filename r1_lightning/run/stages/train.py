@@ -1,4 +1,4 @@
-"""Runs one stage in its folder: build the parts, train (or go on training), evaluate, leave the weights and the table."""
+"""Runs a stage that trains, in its folder: build the parts, train (or go on), evaluate, leave the weights and the table."""
 
 from __future__ import annotations
 
@@ -27,27 +27,17 @@ from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
 from r1_lightning.run.checks.evaluation import held_out_problems, stage_evaluation, task_name, with_room
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import TEACHER
-from r1_lightning.run.stages.compare import is_comparing, run_comparison
 from r1_lightning.run.stages.fitting import fit, make_trainer
 from r1_lightning.run.stages.loggers import log_results
 from r1_lightning.run.stages.periodic import keep_best, measure_maker
-from r1_lightning.run.stages.rejection_sampling import is_sampling, run_sampling
 from r1_lightning.types.errors import require
 
 
-def run_stage(
-    config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]
-) -> Mapping[str, float] | None:
+def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]) -> Mapping[str, float]:
     """Train `stage_name` in `folder` from `inputs`, resuming from its last checkpoint; returns the final metrics.
-
-    A stage that samples makes a data set instead (`rejection_sampling`), and so does one that compares (`compare`).
 
     Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
     """
-    if is_sampling(config):
-        return run_sampling(config, stage_name, folder, inputs)
-    if is_comparing(config):
-        return run_comparison(config, folder, inputs)
     silence_warnings()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)

@@ -20,7 +20,7 @@ from r1_lightning.rollout.pair_judge import JudgingModel
 from r1_lightning.run.build import judges
 from r1_lightning.run.build.judges import judge_of, with_judge
 from r1_lightning.run.stages import rejection_sampling as sampling
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput

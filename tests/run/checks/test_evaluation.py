@@ -14,7 +14,7 @@ from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, stage_evaluation, with_room
 from r1_lightning.run.stages import train as train_module
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Problem

@@ -31,9 +31,9 @@ REFUSED = [
     # a comparison reads no reward
     (
         ["stage=compare", "reward=math"],
-        "reward='r1_lightning.rewards.combine.WeightedSum' is not allowed: stage=compare reads",
+        "reward='r1_lightning.rewards.combine.WeightedSum' is not allowed: Comparison reads",
     ),
-    (["stage=compare", "reward=r1_zero"], "stage=compare reads stage.accuracy and no reward; leave it out"),
+    (["stage=compare", "reward=r1_zero"], "Comparison reads stage.accuracy and no reward; leave it out"),
     # a judge that is not the task's
     (
         ["task=aime24"],

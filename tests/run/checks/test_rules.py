@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.run.checks.rules import TRAINER_KEYS, check_rules
+from r1_lightning.run.checks.rules import TRAINER_KEYS, check_rules, data_options
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import ChatBatch, DistillBatch, GRPOBatch, PreferenceBatch, TokenBatch
 from tests.run.conftest import REAL_CONFIGS, Command
 
 REFUSED = [
@@ -44,13 +45,17 @@ REFUSED = [
     # data that the stage cannot train on
     (
         ["stage=sft", "data=text"],
-        "SFTModule trains on ChatBatch, which comes from r1_lightning.data.chat_data.ChatDataModule",
+        "data._target_='r1_lightning.data.pretrain_data.PretrainDataModule' is not allowed: "
+        "SFTModule trains on ChatBatch, and PretrainDataModule makes TokenBatch; take data=chat",
     ),
-    (["data=text"], "GRPOModule trains on GRPOBatch, which comes from r1_lightning.data.rollout_data.GroupedRollouts"),
+    (
+        ["data=text"],
+        "GRPOModule trains on GRPOBatch, and PretrainDataModule makes TokenBatch; take data=grouped_rollouts",
+    ),
     (["stage=pretrain", "data=grouped_rollouts"], "is not allowed: data GroupedRolloutsDataModule needs it"),
     (
         ["stage=pretrain", "data=grouped_rollouts", "rollout=default", "reward=r1_zero"],
-        "PretrainModule trains on TokenBatch, which comes from r1_lightning.data.pretrain_data.PretrainDataModule",
+        "PretrainModule trains on TokenBatch, and GroupedRolloutsDataModule makes GRPOBatch; take data=text",
     ),
     (["~reward"], "reward=None is not allowed: data GroupedRolloutsDataModule needs it"),
     # a student without its teacher, its sampler or its data
@@ -61,7 +66,8 @@ REFUSED = [
     (["stage=distill", "data=on_policy"], "rollout=None is not allowed: data OnPolicyDataModule needs it"),
     (
         ["stage=distill", "data=text"],
-        "DistillModule trains on DistillBatch, which comes from r1_lightning.data.teacher_d",
+        "DistillModule trains on DistillBatch, and PretrainDataModule makes TokenBatch; "
+        "take data=on_policy or data=teacher_cache or data=teacher_traces",
     ),
     (["stage=distill", "stage.objective.alpha=2.0"], "stage.objective.alpha=2.0 is not allowed: it must be a number"),
     (
@@ -132,3 +138,41 @@ def test_a_stage_without_steps_of_its_own_is_left_alone() -> None:
     check_rules({"stage": {"max_steps": None}, "data": {"epochs": 1}})
     with pytest.raises(InvalidInput, match=r"stage\.max_steps=None"):
         check_rules({"stage": {"max_steps": None}, "data": {"epochs": None}})
+
+
+def test_every_option_of_data_says_what_its_batches_are() -> None:
+    """None is left out: a data module without `batch_type` would fit every stage."""
+    kinds = (TokenBatch, ChatBatch, GRPOBatch, PreferenceBatch, DistillBatch)
+    found = [option for kind in kinds for option in data_options(kind)]
+    assert sorted(found) == sorted(path.stem for path in (REAL_CONFIGS / "data").glob("*.yaml"))
+    assert data_options(ChatBatch) == ["chat"] and data_options(TokenBatch) == ["text"]
+
+
+class Paired:
+    """A stage and a data module of somebody's own."""
+
+    batch_type = PreferenceBatch
+
+
+class LabelledBatch(PreferenceBatch):
+    """A batch that is more than the stage asks for."""
+
+
+class Labelled:
+    batch_type = LabelledBatch
+
+
+def test_a_batch_that_is_more_than_the_stage_asks_for_fits_and_one_that_is_less_does_not() -> None:
+    paired, labelled = ({"_target_": f"{__name__}.{kind.__name__}"} for kind in (Paired, Labelled))
+    check_rules({"stage": paired, "data": labelled})
+    check_rules({"stage": {"_target_": "tests.run.fakes.FakeTrainer"}, "data": labelled})  # it does not say
+    with pytest.raises(InvalidInput, match="Labelled trains on LabelledBatch, and Paired makes PreferenceBatch"):
+        check_rules({"stage": labelled, "data": paired})
+
+
+def test_a_judge_that_nobody_asks_is_refused(command: Command) -> None:
+    for stage in ("reward_model", "grpo"):
+        error = command(f"stage={stage}", "+stage.inputs.judge=grpo", configs=REAL_CONFIGS).error
+        assert (
+            error == "stage.inputs.judge='grpo' is not allowed: data=judged_preferences asks a judge, these data do not"
+        )

@@ -14,7 +14,7 @@ from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rewards.on_domain import OnDomain
 from r1_lightning.run.build.parts import accuracy_of
 from r1_lightning.run.commands import evaluate
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import REAL_CONFIGS, Command
 from tests.support.hf_folders import dense_folder

@@ -39,8 +39,8 @@ def test_the_commands_can_be_imported_where_unix_modules_are_missing(repo_root: 
     """On Windows the refusal has to be reached: nothing at the top imports what is not there."""
     code = (
         "import sys\nfor name in ('fcntl', 'resource'): sys.modules[name] = None\n"
-        "from r1_lightning.run import cli\nfrom r1_lightning.run.stages import train\n"
-        "sys.platform = 'win32'\nsys.exit(cli.main(train.run_stage))"
+        "from r1_lightning.run import cli\nfrom r1_lightning.run.stages import kinds\n"
+        "sys.platform = 'win32'\nsys.exit(cli.main(kinds.run_stage))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=str(repo_root), capture_output=True, text=True, timeout=120

@@ -70,13 +70,13 @@ def test_completions_cut_off_fill_rows_as_at_their_limit(monkeypatch: pytest.Mon
     """Where sampling stops at 8 of 40 tokens, training sees 40: rows are then as full as a run's."""
     monkeypatch.setattr(probe, "BUDGET_S", 0.0)
     counted: list[int] = []
-    share = probe._share
+    grouped = probe.PROBES[probe.GroupedRolloutsDataModule]
 
     def noted(batch: probe.GRPOBatch, parts: int) -> probe.GRPOBatch:
         counted.extend(map(int, batch.completion_tokens))
-        return share(batch, parts)
+        return grouped.share(batch, parts)
 
-    monkeypatch.setattr(probe, "_share", noted)
+    monkeypatch.setitem(probe.PROBES, probe.GroupedRolloutsDataModule, grouped._replace(share=noted))
     probe.measure(config_of("stage=grpo", *ROLLOUT, "rollout.max_new_tokens=40"), None)
     assert 40 in counted and all(length == 40 or length <= 8 for length in counted)  # cut off, or ended by itself
 

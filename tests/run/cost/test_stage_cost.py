@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,8 +222,8 @@ def test_drafts_take_a_cache_of_their_own_and_at_most_twice_the_work() -> None:
 def test_long_prompts_take_more_to_be_read_than_to_be_kept() -> None:
     """The mask of a prompt grows with the square of its length: rows that only read do not fit the cache's size."""
     stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT), None)
-    twice = replace(stage, prompts=[[0] * 2000] * 4)
-    once = replace(stage, prompts=[[0] * 1000] * 4)
+    once, twice = (replace(stage, data=copy(stage.data)) for _ in range(2))
+    once.data.prompts, twice.data.prompts = [[0] * 1000] * 4, [[0] * 2000] * 4  # type: ignore[misc]
     grown = {name: sizes(twice.sampling_memory())[name] / size for name, size in sizes(once.sampling_memory()).items()}
     assert grown["prefill, sampling"] > 3.5 and grown["latent cache, sampling"] < 2
 

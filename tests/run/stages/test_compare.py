@@ -15,7 +15,7 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.stages import compare as comparing
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
 from tests.support.hf_folders import dense_folder
 
@@ -107,7 +107,7 @@ def test_a_published_checkpoint_is_measured_in_the_task_s_template(tmp_path: Pat
     small = ["stage.evaluation.problems=2", "stage.evaluation.samples=1", "stage.evaluation.max_new_tokens=3"]
     with composing():
         config = compose_stage(["stage=compare", f"+stage.inputs.qwen={{folder: {base.folder}}}", *small]).config
-    metrics = comparing.run_comparison(config, tmp_path, {"qwen": base})
+    metrics = comparing.run_comparison(config, "compare", tmp_path, {"qwen": base})
     assert 0 <= metrics["compare/qwen/completion_tokens_mean"] <= 3
     assert "qwen" in (tmp_path / store.TABLE).read_text()
 

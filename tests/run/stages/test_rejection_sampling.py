@@ -21,7 +21,7 @@ from r1_lightning.artefacts import data_set, lineage, store
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout import sampled_rows
 from r1_lightning.run.stages import rejection_sampling as sampling
-from r1_lightning.run.stages.train import run_stage
+from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.text.answers import final_answer
 from r1_lightning.text.chat_template import PLAIN
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome

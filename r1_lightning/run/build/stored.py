@@ -1,0 +1,100 @@
+"""A model as it lies in a folder: an artefact of ours, or a checkpoint in HuggingFace's form, opened the same way for everybody.
+
+`open_model` reads what is small: tokenizer, shape, template. `StoredModel.backbone()` takes the memory and loads the weights,
+so that a teacher or a judge can be refused before, and is loaded when it is first asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.weights import load_weights, stored_shapes
+from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.model.precision import Precision
+from r1_lightning.model.reward_head import HEAD, RewardModel
+from r1_lightning.run.build.hf_import import model_node_of
+from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.stored import read_model
+from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.errors import InvalidInput, require_choice
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a folder says of its model.
+
+    `config` is the configuration that an artefact was made with; None for a checkpoint, which has no task and no template of ours.
+    """
+
+    artefact: Artefact
+    tokenizer: TextTokenizer
+    shape: ModelConfig | HFModelConfig
+    precision: Precision
+    config: DictConfig | None
+
+    def template(self, otherwise: ChatTemplate) -> ChatTemplate:
+        """The template that an artefact was trained with; `otherwise` for a checkpoint. `InvalidInput` for an unknown one."""
+        if self.config is None:
+            return otherwise
+        name = OmegaConf.select(self.config, "task.template")
+        require_choice("task.template", name, TEMPLATES)
+        return TEMPLATES[name]
+
+    def setting(self, path: str) -> Any:
+        """A value of the configuration that the artefact was made with; None where it has none."""
+        return None if self.config is None else OmegaConf.select(self.config, path)
+
+    def backbone(self) -> AnyBackbone:
+        """The network with its weights. `InvalidInput` where they do not fit, which is what a reward model's do not."""
+        return make_backbone(self.shape, self.precision, self.artefact)
+
+    def reward_model(self) -> RewardModel:
+        """The network with its scalar head. `InvalidInput` where the weights are not those of one."""
+        model = RewardModel(make_backbone(self.shape, self.precision))
+        load_weights(model, self.artefact.weights_path)
+        return model
+
+
+def open_model(artefact: Artefact, precision: Precision, field: str = "artefact") -> StoredModel:
+    """The model in `artefact`, to be computed in `precision`; refusals of what its folder says speak of `field`.
+
+    Raises `InvalidInput` for a configuration that names code which is not ours, and for a damaged tokenizer or vocabulary.
+    """
+    tokenizer = TextTokenizer.load(artefact.tokenizer_folder)
+    is_published = isinstance(artefact, ImportedModel)
+    config = None if is_published else read_model(artefact.folder / store.CONFIG)
+    node = OmegaConf.create(model_node_of(artefact, field)) if config is None else config.model
+    shape = inject(node, {"vocab_size": vocab_size_of(tokenizer, artefact)})
+    return StoredModel(artefact, tokenizer, shape, precision, config)
+
+
+def open_language_model(artefact: Artefact, precision: Precision, role: str, does_not: str) -> StoredModel:
+    """The same for a stage's input that must write: `InvalidInput` for a reward model, which `does_not`."""
+    if is_reward_model(artefact):
+        where = f"stage.inputs.{role}={str(artefact.folder)!r}"
+        raise InvalidInput(f"{where} is not allowed: it holds a reward model, which {does_not}")
+    return open_model(artefact, precision, f"stage.inputs.{role}")
+
+
+def is_reward_model(artefact: Artefact) -> bool:
+    """Whether its weights are those of a model that scores, and predicts no tokens."""
+    return HEAD in stored_shapes(artefact.weights_path)
+
+
+def open_folder(path: Path) -> Artefact:
+    """A folder that a person named: a whole, undamaged artefact, or a checkpoint, whose files are not read for a fingerprint."""
+    if is_hf_folder(path):
+        return ImportedModel(path, KIND, "", complete=True, source=open_hf_folder(path))
+    artefact = store.open_artefact(path)
+    store.verify(artefact)
+    return artefact
