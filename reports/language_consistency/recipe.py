@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.recipe import Made, Recipe
+from r1_lightning.run.commands.recipe import Made, Recipe, spread
 from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
 EXPERIMENT = "experiment=r1_zero_tiny"

@@ -23,8 +23,7 @@ from typing import Any
 from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.store import Artefact, open_artefact
 from r1_lightning.artefacts.work import work_in
-from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.recipe import Made, Recipe, Row
+from r1_lightning.run.commands.recipe import Made, Recipe, Row, spread
 from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
 EXPERIMENTS = ("r1_tiny", "r1_family_tiny")

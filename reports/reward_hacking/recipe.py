@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import mean
 
 from r1_lightning.artefacts.store import Artefact, open_artefact
-from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.recipe import Made, Recipe, read
+from r1_lightning.run.commands.recipe import Made, Recipe, read, spread
 from r1_lightning.run.commands.report_runs import METRICS, made_by, train
 
 FIELDS = ("seed", "run", "measure", "value", "fingerprint", "commit")

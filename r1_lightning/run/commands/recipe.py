@@ -1,4 +1,4 @@
-"""The recipe of a report, which `reports/<id>/recipe.py` exports as `RECIPE`, and the CSV files that it fills.
+"""The recipe of a report, which `reports/<id>/recipe.py` exports as `RECIPE`, the CSV files that it fills, and cells of its tables.
 
 A report is a table of runs. Its recipe defines the runs, how to make one, and what to draw from the rows of all. The
 first line of the recipe's docstring is the report's title. A new report is this one file, with a test:
@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import csv
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from r1_lightning.types.errors import require
@@ -93,3 +94,17 @@ def read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def spread(numbers: Collection[float], digits: int | None = None, sign: str = "") -> str:
+    """Return a table cell over seeds: `mean [smallest, largest]`, or "not run".
+
+    `digits=None` shows 1 decimal for lengths in tokens and 3 for shares in 0..1; `sign="+"` also marks positive numbers.
+    """
+    if not numbers:
+        return "not run"
+    average = mean(numbers)
+    if digits is None:
+        digits = 1 if average > 1.5 else 3
+    shown, low, high = (f"{number:{sign}.{digits}f}" for number in (average, min(numbers), max(numbers)))
+    return f"{shown} [{low}, {high}]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.run.commands.recipe import Made, Recipe, append, read
+from r1_lightning.run.commands.recipe import Made, Recipe, append, read, spread
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -40,3 +40,10 @@ def test_a_row_belongs_to_the_run_of_its_key() -> None:
 def test_rows_that_would_not_name_their_run_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"fields=\['seed', 'value'\] is not allowed: .*\['arm'\] are missing"):
         recipe(("seed", "value"))
+
+
+def test_a_cell_by_hand() -> None:
+    assert spread([0.1, 0.4], digits=2) == "0.25 [0.10, 0.40]"
+    assert spread([-0.25, 0.75], digits=2, sign="+") == "+0.25 [-0.25, +0.75]"
+    assert spread([], digits=2) == "not run"
+    assert spread([1.5, 1.5]) == "1.500 [1.500, 1.500]" and spread([1.0, 3.0]) == "2.0 [1.0, 3.0]"  # shares, lengths

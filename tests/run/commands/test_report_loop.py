@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.evaluation.curves import spread
-from r1_lightning.run.commands.recipe import Made, Recipe, Row, append, read
+from r1_lightning.run.commands.recipe import Made, Recipe, Row, append, read, spread
 from r1_lightning.run.commands.report_loop import redraw, require_same_recipe, write_report
 from r1_lightning.run.commands.report_runs import planned_fingerprint
 from r1_lightning.types.errors import InvalidInput
