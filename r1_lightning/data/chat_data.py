@@ -1,11 +1,11 @@
-"""Data of supervised fine-tuning: worked examples as token ids, a batch of whole documents per optimizer step.
+"""SFT data: worked examples as token ids, a batch of whole documents per optimizer step.
 
-A step takes the next `examples_per_batch` examples of pass after pass; each pass has an order of its own, keyed by (seed, pass), so
-that batch number i is a function of (seed, i) and nothing has to be stored to resume. The documents of a batch are packed into
-rows: none crosses a row's border, positions and attention begin anew with each.
+A step takes the next `examples_per_batch` examples, pass after pass. Each pass has its own order, keyed by (seed, pass), so
+batch number i is a function of (seed, i) and nothing has to be stored to resume. The documents of a batch are packed into
+rows: none crosses a row's border, and positions and attention begin anew with each document.
 
-How long it takes is said in steps (`stage.max_steps`) or in passes (`epochs`); the last step of the last pass is filled up from the
-next one. The examples come from a file, the hub, or the stage's input `data`, an artefact that holds a data set.
+The length of training is given in steps (`stage.max_steps`) or in passes (`epochs`); the last step of the last pass is filled up
+from the next pass. The examples come from a file, the hub, or the stage's input `data`, an artefact that holds a data set.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from r1_lightning.types.tensors import ChatBatch
 from r1_lightning.types.text import ChatExample, Need
 
 TOO_LONG = ("refuse", "drop")
-SHOWN_AFTER_S = 5.0  # a bar is for what takes long
+SHOWN_AFTER_S = 5.0  # no progress bar for shorter work
 LEAST_CACHED_BYTES = 1_000_000  # a smaller file is read and tokenised in a second
 
 
@@ -55,7 +55,7 @@ class ChatDataset(FromSeed):
         chosen: Sequence[int] | None = None,
     ) -> None:
         self.rows = rows
-        self.chosen = range(len(rows)) if chosen is None else chosen  # which of them are trained on
+        self.chosen = range(len(rows)) if chosen is None else chosen  # the numbers of the rows to train on
         self.seed = seed
         self.examples_per_batch, self.micro_batches = examples_per_batch, micro_batches
         self.length = max_steps * micro_batches
@@ -72,19 +72,18 @@ class ChatDataset(FromSeed):
         return collate_chat(parts, part, self.row_tokens, self.pad_id)
 
     def row_of(self, place: int) -> int:
-        """Which row comes as number `place` of the endless sequence of passes."""
+        """Return the number of the row at `place` in the endless sequence of passes."""
         return self.chosen[row_of_passes(f"chat/{self.seed}", place, len(self.chosen), digest_size=64)]
 
 
 class ChatDataModule(L.LightningDataModule):
-    """Serves `examples` in the form of `template`, or those of the artefact in `data_folder`.
+    """Serves `examples`, or those of the artefact in `data_folder`, in the form of `template`.
 
-    `row_tokens` is the longest prompt with its completion, and the width of a packed row; a longer one is refused, or with
-    `too_long: drop` left out and counted. `micro_batches` parts make a batch. `max_steps` None is
-    `epochs` passes. Token ids of large files are kept in `token_cache`. `validation_rows` of the rows, drawn by the seed, are not
-    trained on: `val/loss` is theirs.
+    `row_tokens` is the width of a packed row; a longer prompt with completion is refused, or with `too_long: drop` left out and
+    counted. A batch has `micro_batches` parts. `max_steps` None trains for `epochs` passes. Token ids of large files are kept in
+    `token_cache`. `validation_rows` of the rows, drawn by the seed, are held out for `val/loss`.
 
-    Raises InvalidInput for bad settings; in `setup` for data that are broken, and where nothing is left.
+    Raises InvalidInput for bad settings; in `setup` for broken data, and if no example is left.
     """
 
     batch_type = ChatBatch
@@ -134,7 +133,7 @@ class ChatDataModule(L.LightningDataModule):
         self._kept_rows()
 
     def steps(self) -> int:
-        """How many optimizer steps the stage takes: what `max_steps` says, or as many as `epochs` passes need. Reads the data."""
+        """Number of optimizer steps: `max_steps`, or as many as `epochs` passes need, which reads the data."""
         if self.max_steps is not None:
             return self.max_steps
         assert self.epochs is not None, "checked at construction"
@@ -145,14 +144,14 @@ class ChatDataModule(L.LightningDataModule):
         return StepLoader(ChatDataset(self._kept_rows(), self.seed, self.steps(), *sizes, self._chosen()[0]))
 
     def validation_batches(self) -> list[ChatBatch]:
-        """The rows that are not trained on, as many to a batch as a micro-batch has."""
+        """The held-out rows, in batches of the size of a micro-batch."""
         rows, (_, held_out) = self._kept_rows(), self._chosen()
         size = self.examples_per_batch // self.micro_batches
         parts = [[rows[number] for number in held_out[start : start + size]] for start in range(0, len(held_out), size)]
         return [collate_chat([part], 0, self.row_tokens, self.tokenizer.pad_id) for part in parts]
 
     def _chosen(self) -> tuple[Sequence[int], Sequence[int]]:
-        """Which rows are trained on, in the order of the data, and which are held out."""
+        """Return the numbers of the training rows, in the order of the data, and of the held-out rows."""
         count, wanted = len(self._kept_rows()), self.validation_rows
         if not wanted:
             return range(count), ()
@@ -162,7 +161,7 @@ class ChatDataModule(L.LightningDataModule):
         return [number for number in range(count) if number not in left_out], held_out
 
     def _kept_rows(self) -> ChatRows:
-        """The examples as token ids, read and described once."""
+        """The examples as token ids, without those that are too long; reads the data and prints the counts once."""
         if self.rows is None:
             table = self._table()
             fits = table.lengths <= self.row_tokens
@@ -178,7 +177,7 @@ class ChatDataModule(L.LightningDataModule):
         return self.rows
 
     def _table(self) -> Table:
-        """All examples, of the cache where they are in it; small files are not put there."""
+        """All examples as token ids: from the cache if they are there; small files are not cached."""
         source = self.examples.key
         if self.token_cache is None or not source or self.examples.size < LEAST_CACHED_BYTES:
             table = table_of(self._stream(), self.tokenizer, self.template)
@@ -193,8 +192,8 @@ class ChatDataModule(L.LightningDataModule):
         return found
 
     def _stream(self) -> Iterable[ChatExample]:
-        """The examples, with a bar where there are many."""
-        settings = {**settings_for(sys.stderr), "bar_format": None}  # how many there will be is not known
+        """The examples, with a progress bar if reading takes long."""
+        settings = {**settings_for(sys.stderr), "bar_format": None}  # the number of examples is not known yet
         return tqdm(self.examples.stream(), desc="reading examples", unit="row", delay=SHOWN_AFTER_S, **settings)
 
     def _refuse_long(self, number: int, table: Table) -> NoReturn:
@@ -206,7 +205,7 @@ class ChatDataModule(L.LightningDataModule):
 
 
 def describe(rows: ChatRows, table: Table, template: ChatTemplate) -> str:
-    """How many there are, of which domains, how long on average, and how many have the form that the template asks for."""
+    """Return a line with the examples' number, domains and mean lengths, and the number in the template's form."""
     formed, systems, kinds = (table.columns[name][rows.chosen] for name in ("formed", "system", "domain"))
     prompts = rows.prompt_tokens
     text = (

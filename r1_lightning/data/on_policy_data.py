@@ -1,8 +1,8 @@
-"""Text that the student writes itself, for its teacher to score (GKD, Agarwal et al. 2023, arXiv:2306.13649, Algorithm 1).
+"""On-policy distillation data: completions that the student samples (GKD, Agarwal et al. 2023, arXiv:2306.13649, Algorithm 1).
 
 With probability `on_policy_fraction` (their lambda), drawn from (seed, step), a step learns from one completion of the student to
-each of the next `items_per_batch` problems; otherwise from text, as `data.teacher_data` serves it. No gradient flows through
-sampling. Completions are written at the very step that learns from them, with the weights of that moment.
+each of the next `items_per_batch` problems; otherwise from given text, as in `data.teacher_data`. No gradient flows through
+sampling. The student samples its completions at the very step that learns from them, with its current weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from r1_lightning.types.text import Need, Problem, ProblemSource, TraceSource
 
 
 class OnPolicySteps:
-    """The student's completions at a share of all steps, and `text` at the others."""
+    """Rows of the student's completions at a random share of the steps, and of `text` at the others."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class OnPolicySteps:
 
 
 class OnPolicyDataModule(TeacherTracesDataModule):
-    """`TeacherTracesDataModule` with a share of the student's own completions, sampled as `rollout` says."""
+    """`TeacherTracesDataModule` with a share of the student's own completions, sampled with the settings of `rollout`."""
 
     needs: ClassVar[tuple[Need, ...]] = ("problems", "text")
 
@@ -89,7 +89,7 @@ class OnPolicyDataModule(TeacherTracesDataModule):
 
     @cached_property
     def room(self) -> PromptRoom:
-        """Which prompts can be asked."""
+        """The check that a prompt leaves room for an answer in its row."""
         limits = ("data.row_tokens", self.row_tokens, self.rollout.max_new_tokens)
         return PromptRoom(self.tokenizer, self.template, *limits)
 
@@ -103,12 +103,12 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         return prompt_ids(self.problems(step), self.tokenizer, self.template)
 
     def problems(self, step: int) -> list[Problem]:
-        """The next `items_per_batch` of the training stream that can be asked (`rollout/room.py`)."""
+        """The step's `items_per_batch` problems of the training stream, each with room for an answer (`rollout/room.py`)."""
         places = range(step * self.items_per_batch, (step + 1) * self.items_per_batch)
         return self.room.problems(self.source, self.seed, places)
 
     def _check_prompts(self, steps: Sequence[int]) -> None:
-        """Look at all prompts before anything is sampled, and say how many leave no room. InvalidInput where most of them do."""
+        """Check all prompts before sampling and print how many leave no room. InvalidInput if most of them do not."""
         for step in steps:
             self.problems(step)
         said = self.room.check(self.source) if steps else ""

@@ -1,9 +1,9 @@
-"""Data of a reward model: preferences as token ids, filtered with a count of what is left out, ordered by (seed, pass).
+"""Reward-model data: preferences as token ids, filtered with counts of the dropped items, ordered by (seed, pass).
 
-An item is left out where it is longer than a row (R1v2 section 3.1 trains with at most 8,192 tokens), where a response lacks the
-part that is to be scored, where a judge's scores differ by no more than `min_score_gap`, and, if asked for, where one response of
-a pair is much longer than the other: the paper keeps the lengths of chosen and rejected responses comparable, so that the model
-does not learn length. Their means are printed, and stand in the artefact's table.
+An item is dropped if it is longer than a row (R1v2 section 3.1 trains with at most 8,192 tokens), if a response lacks the part
+to be scored, if a judge's scores differ by no more than `min_score_gap`, and, with `max_length_ratio`, if one response of a pair is
+much longer than the other: the paper keeps the lengths of chosen and rejected responses comparable, so that the model does not
+learn length. The mean lengths are printed and stand in the artefact's table.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from r1_lightning.types.errors import InvalidInput, require, require_choice, req
 from r1_lightning.types.tensors import GenerateFn, PreferenceBatch
 from r1_lightning.types.text import Need, Preference, PreferenceItem, PreferenceSource, ProblemSource
 
-SHOWN_CHARS = 60  # of a question, to find it by
-Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and how many were left out for which reason
+SHOWN_CHARS = 60  # of a question in an error line
+Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and the number of dropped items by reason
 
 
 class PreferenceDataset(FromSeed):
     """Batches of `items_per_batch` items for steps 0 .. max_steps - 1, each in `micro_batches` equal parts.
 
-    A step takes the next items of pass after pass; each pass has an order of its own.
+    A step takes the next items, pass after pass; each pass has its own order.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class PreferenceDataset(FromSeed):
         return collate_preferences([self.rows[self.row_of(place)] for place in places], self.row_tokens, self.pad_id)
 
     def row_of(self, place: int) -> int:
-        """Which row comes as number `place` of the endless sequence of passes."""
+        """Return the number of the row at `place` in the endless sequence of passes."""
         return row_of_passes(f"{self.seed}", place, len(self.rows), digest_size=64)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PreferenceRowsDataModule(L.LightningDataModule):
-    """What all preference data have in common; a subclass says where its `preferences` come from.
+    """Base class of all preference data; a subclass provides `preferences`.
 
-    `part` of each response is scored (see `text.response_parts`). `row_tokens` is the longest prompt with its response, and the
-    width of a packed row; `micro_batches` parts make a batch of `items_per_batch`.
+    The reward model scores the `part` of each response (see `text.response_parts`). `row_tokens` is the width of a packed row and
+    limits a prompt with its response; a batch of `items_per_batch` items has `micro_batches` parts.
     """
 
     batch_type: ClassVar[type] = PreferenceBatch
@@ -120,11 +120,11 @@ class PreferenceRowsDataModule(L.LightningDataModule):
         return StepLoader(self.dataset)
 
     def held_out_rows(self, count: int) -> list[PreferenceRow]:
-        """Held-out items as rows, filtered like those trained on. To be asked before training: a model's own samples change."""
+        """Held-out items as rows, filtered like training items. Call it before training: a model's own samples change with it."""
         return self.keep(self.preferences.held_out_items(count))[0]
 
     def keep(self, items: Sequence[PreferenceItem]) -> Kept:
-        """The items that can be used, as rows. InvalidInput where none is left."""
+        """Return the usable items as rows, with the counts of the dropped ones. InvalidInput if none is left."""
         left_out: Counter[str] = Counter()
         rows = []
         for item, row in zip(items, preference_rows(items, self.tokenizer, self.template, self.part), strict=True):
@@ -140,7 +140,7 @@ class PreferenceRowsDataModule(L.LightningDataModule):
         return rows, left_out
 
     def _reason(self, item: PreferenceItem, row: PreferenceRow | None) -> str:
-        """Why an item is left out; empty where it is not."""
+        """Return the reason to drop an item; empty if it is kept."""
         if row is None:
             return f"a response without a {self.part}" if self.part == "summary" else "a response without text"
         if row.longest > self.row_tokens:
@@ -155,7 +155,7 @@ class PreferenceRowsDataModule(L.LightningDataModule):
 
 
 def describe(rows: Sequence[PreferenceRow], left_out: Counter[str]) -> str:
-    """How many items there are, how long good and bad responses are (tokens with the prompt), and what was left out."""
+    """Return a line with the number of items, the mean lengths of good and other responses (tokens with prompt), and the drops."""
     lengths: dict[float, list[int]] = {1.0: [], 0.0: []}
     for row in rows:
         for document, label in zip(row.documents, row.labels, strict=True):
@@ -171,7 +171,7 @@ def _counts(left_out: Counter[str]) -> str:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PreferenceDataModule(PreferenceRowsDataModule):
-    """Serves items of `preferences`."""
+    """Serves the items of a given source of preferences."""
 
     preferences: PreferenceSource
     min_score_gap: float = 1.0
@@ -181,7 +181,7 @@ class PreferenceDataModule(PreferenceRowsDataModule):
 class SampledPreferenceDataModule(PreferenceRowsDataModule):
     """Pairs of the model's own completions (`rollout.sampled_preferences`), `samples` of each problem.
 
-    They are sampled with the weights that the stage starts from, also when it resumes.
+    The stage's initial weights sample them, also when the stage resumes.
     """
 
     content_version: ClassVar[str] = SampledPreferences.content_version
@@ -201,10 +201,10 @@ class SampledPreferenceDataModule(PreferenceRowsDataModule):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class JudgedPreferenceDataModule(PreferenceRowsDataModule):
-    """Pairs that another model, `judge`, has compared (`rollout.judged_preferences`): R1's helpful data.
+    """Pairs that another model, `judge`, compares (`rollout.judged_preferences`): R1's helpful data.
 
-    `judge_calls` calls a pair with at most `judge_new_tokens` each. Sampled and judged again where the stage resumes, with the
-    weights that it starts from.
+    The judge takes `judge_calls` calls per pair with at most `judge_new_tokens` each. If the stage resumes, its initial weights
+    sample, and the judge judges, all pairs again.
     """
 
     content_version: ClassVar[str] = JudgedPreferences.content_version
@@ -226,6 +226,6 @@ class JudgedPreferenceDataModule(PreferenceRowsDataModule):
         self.preferences = self.judged = JudgedPreferences(*given, self.min_score_gap)
 
     def keep(self, items: Sequence[PreferenceItem]) -> Kept:
-        """As in the base, after a line that says what the judge left out."""
+        """As in the base class; first prints how many pairs the judge dropped and why."""
         rank_zero_only(print)(f"judge: {len(items)} pairs; {self.judged.account()}", flush=True)
         return super().keep(items)

@@ -1,6 +1,6 @@
-"""Pre-training data: numbered documents of a problem source, tokenized and packed, a batch per optimizer step.
+"""Pre-training data: numbered documents of a problem source, tokenized and packed, one batch per optimizer step.
 
-Everything is a function of (seed, document number), so the data need not be stored: a resumed run makes the same rows again.
+All rows are a function of (seed, document number), so nothing is stored: a resumed run makes the same rows again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""On-policy data: grouped rollouts, sampled at the very step that trains on them.
+"""RL data: grouped rollouts, sampled at the very step that trains on them.
 
 The data set's item for step n is a minibatch. At every step that is a multiple of `minibatches_per_rollout` the policy
-samples a new rollout; the steps between serve its remaining minibatches. Problems come from the endless training stream of
-(seed, index), so that a rollout is fully decided by seed, number and weights; only a rollout in use must be saved, because
-its weights are gone.
+samples a new rollout; the steps in between use its remaining minibatches. Problems come from the endless training stream of
+(seed, index), so seed, rollout number and weights determine a rollout. Checkpoints hold only the rollout in use, because the
+weights that sampled it are gone.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
 from r1_lightning.types.text import Need, Problem, ProblemSource, ScheduledSource
 
-SHOWN_AFTER_S = 5.0  # a bar is for what takes long
+SHOWN_AFTER_S = 5.0  # no progress bar for shorter work
 
 
 class RolloutDataset:
     """The micro-batches of steps 0 .. max_steps - 1, `rollout.micro_batches` for each step.
 
-    `optimizer_steps` tells how many steps the policy has really taken.
+    `optimizer_steps()` returns the number of steps that the policy has taken, to check that no rollout is stale.
     """
 
     def __init__(
@@ -58,21 +58,22 @@ class RolloutDataset:
     def __getitem__(self, item: int) -> GRPOBatch:
         config = self.maker.config
         number, place = divmod(item, config.minibatches_per_rollout * config.micro_batches)
+        # A resumed run has loaded the rollout in use and goes on with its remaining minibatches.
         if self.rollout is None or self.rollout.number != number:
             self._use(self._new_rollout(number, item // config.micro_batches))
         return self.micro_batches[place]
 
     @cached_property
     def room(self) -> PromptRoom:
-        """Which prompts can be asked."""
+        """The check that a prompt leaves room for a completion in its row."""
         config, maker = self.maker.config, self.maker
         limits = ("rollout.row_tokens", config.row_tokens, config.longest_completion)
         return PromptRoom(maker.tokenizer, maker.template, *limits)
 
     def check_prompts(self) -> str:
-        """Look at every prompt of the whole run: what to say of those that leave no room for a completion (`rollout/room.py`).
+        """Check every prompt of the whole run; returns a line about those that leave no room for a completion (`rollout/room.py`).
 
-        Raises `InvalidInput` where that is most of them.
+        Raises `InvalidInput` if most prompts leave no room.
         """
         config = self.maker.config
         rollouts = math.ceil(self.max_steps / config.minibatches_per_rollout)
@@ -83,6 +84,7 @@ class RolloutDataset:
         return self.room.check(self.source)
 
     def _new_rollout(self, number: int, step: int) -> Rollout:
+        # Lightning may prefetch batches; a rollout sampled early would come from older weights than the ones it trains.
         taken = self.optimizer_steps()
         if taken != step:
             raise RuntimeError(f"rollout for step {step} asked for after {taken} optimizer steps: it would be stale")
@@ -100,9 +102,9 @@ class RolloutDataset:
         return until_informative(draw, config.prompts_per_rollout, attempts, pad_id, config.train_on_truncated)
 
     def problems(self, drawn: int) -> list[Problem]:
-        """The problems drawn as number `drawn`: the next `prompts_per_rollout` of the training stream that can be asked.
+        """Return the `prompts_per_rollout` problems of draw number `drawn`, each with room for a completion.
 
-        A source that changes with the optimizer step gives those of the step at which the rollout begins.
+        A source that changes with the optimizer step gives the problems of the step at which the rollout begins.
         """
         config, source = self.maker.config, self.source
         if isinstance(source, ScheduledSource):
@@ -191,7 +193,7 @@ class GroupedRolloutsDataModule(L.LightningDataModule):
         return self.trainer.global_step
 
     def setup(self, stage: str) -> None:
-        said = self.dataset.check_prompts()  # now, and not at the step that meets the longest
+        said = self.dataset.check_prompts()  # before training, not at the step that meets the longest prompt
         if said:
             rank_zero_only(print)(said, flush=True)
 

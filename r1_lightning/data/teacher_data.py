@@ -1,9 +1,8 @@
-"""Text for a student, scored by its teacher at every step (`data=teacher_traces`), or once and kept (`data=teacher_cache`).
+"""Distillation data: text that the teacher scores at every step (`data=teacher_traces`) or once, on disk (`data=teacher_cache`).
 
-The text is the task's documents, or, where `traces` names a source or the stage has an input `data` (a data set), questions with
-completions; then the loss is on completions.
-Step s takes the next `items_per_batch` of them; everything is a function of (seed, step), and a resumed run makes the same rows
-again.
+The text is the task's documents. If `traces` names a source, or the stage has an input `data` (a data set), it is questions with
+completions, and the loss is on the completions. Step s takes the next `items_per_batch` items. All rows are a function of
+(seed, step), so a resumed run makes the same rows again.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ class StepRows(NamedTuple):
 
 
 class Steps(Protocol):
-    """Where the rows of a step come from: at least `items_per_batch` of them."""
+    """A function from the step number to its rows, at least `items_per_batch` of them."""
 
     def __call__(self, step: int) -> StepRows: ...
 
 
 class DocumentSteps:
-    """The task's documents from number `first_document` on, longer ones in pieces."""
+    """Rows of the task's documents from number `first_document` on; documents longer than a row are cut into pieces."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class DocumentSteps:
 
 
 class TraceSteps:
-    """Traces, pass after pass, each pass in an order of its own drawn from (seed, pass)."""
+    """Rows of traces, pass after pass, each pass in its own order, drawn from (seed, pass)."""
 
     def __init__(self, rows: Sequence[DistillRow], seed: int, items_per_batch: int) -> None:
         self.rows, self.seed, self.items_per_batch = rows, seed, items_per_batch
@@ -80,7 +79,7 @@ class TraceSteps:
 class DistillDataset(FromSeed):
     """The micro-batches of steps 0 .. max_steps - 1: number i is part i mod `micro_batches` of its step.
 
-    `finish` is applied to each: what brings the teacher's log-probs from a cache.
+    `finish` is applied to each; it adds the teacher's log-probs from a cache.
     """
 
     def __init__(
@@ -102,12 +101,12 @@ class DistillDataset(FromSeed):
 
     def __getitem__(self, item: int) -> DistillBatch:
         step, part = divmod(item, self.micro_batches)
-        if self.newest is None or self.newest[0] != step:  # the student's own text is written once per step
+        if self.newest is None or self.newest[0] != step:  # the student samples its completions once per step
             self.newest = (step, self.batches(step))
         return self.finish(self.newest[1][part])
 
     def batches(self, step: int) -> list[DistillBatch]:
-        """All micro-batches of a step, as they come from the text."""
+        """All micro-batches of a step, without the teacher's log-probs."""
         rows, is_on_policy = self.steps(step)
         n_tokens = sum(row.n_targets for row in rows)
         parts = [rows[start :: self.micro_batches] for start in range(self.micro_batches)]
@@ -117,9 +116,8 @@ class DistillDataset(FromSeed):
 class TeacherTracesDataModule(L.LightningDataModule):
     """`items_per_batch` documents or traces per optimizer step, in `micro_batches` parts, packed in rows of `row_tokens`.
 
-    Without `traces` and without the data set of the artefact in `data_folder` the text is the task's documents from number
-    `first_document` on. Traces longer than a row are left out, and counted. Given both, `traces` are
-    taken; `run.checks.tasks` refuses that.
+    The text comes from `traces`, else from the data set of the artefact in `data_folder`, else from the task's documents, beginning
+    at number `first_document`. (`run` refuses `traces` beside a data set.) Traces longer than a row are left out and counted.
     """
 
     batch_type = DistillBatch
@@ -159,7 +157,7 @@ class TeacherTracesDataModule(L.LightningDataModule):
         return DistillDataset(steps, self.max_steps, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
 
     def text(self) -> Steps:
-        """The text itself, whoever scores it. InvalidInput where no trace fits into a row."""
+        """Return the text, not scored yet. InvalidInput if no trace fits into a row."""
         if self.traces is None and self.data_folder is None:
             sizes = (self.items_per_batch, self.row_tokens, self.first_document)
             return DocumentSteps(self.source, self.tokenizer, self.seed, *sizes)
@@ -177,7 +175,7 @@ class TeacherTracesDataModule(L.LightningDataModule):
     def _traces(self) -> Sequence[Trace]:
         if self.traces is not None:
             return self.traces.traces()
-        assert self.data_folder is not None, "one of them says where the text is"
+        assert self.data_folder is not None, "without traces the text comes from data_folder"
         return [
             Trace(row.question, row.completion, row.earlier) for row in ChatExamples.of_folder(self.data_folder).read()
         ]
@@ -188,10 +186,10 @@ class TeacherTracesDataModule(L.LightningDataModule):
 
 
 class CachedTeacherDataModule(TeacherTracesDataModule):
-    """The same, scored before training: the teacher's `top_k` likeliest tokens under `distill_temperature`, in `cache_folder`.
+    """`TeacherTracesDataModule` with a cache in `cache_folder`: the `top_k` likeliest tokens under `distill_temperature`.
 
-    The size is printed before anything is computed. Shards that are there are not made again; when all are, the teacher is not even
-    loaded.
+    The cache is filled before training, after its size has been printed. Existing shards are reused; if all exist, the teacher is
+    not even loaded.
     """
 
     def __init__(
@@ -227,7 +225,7 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
         self.dataset = dataset
 
     def _fill(self, cache: TeacherCache, dataset: DistillDataset) -> None:
-        """Write the shards that are missing, after saying how large they will be."""
+        """Print the size of the cache, then write the missing shards."""
         shards, tokens, missing, missing_tokens = 0, 0, 0, 0
         for batch in self._batches(dataset):
             count = int(batch.target_mask.sum())

@@ -1,13 +1,12 @@
-"""Rejection sampling block by block: problems in, for each a record of its samples and of what became of them.
+"""Rejection sampling block by block: for each problem a record of its samples, each kept or dropped with a reason.
 
-DeepSeek-R1 draws several responses per prompt from its RL checkpoint and keeps the correct and readable ones (arXiv:2501.12948v1,
+DeepSeek-R1 samples several responses per prompt from its RL checkpoint and keeps the correct and readable ones (arXiv:2501.12948v1,
 section 2.3.3); the rules are in `rollout.rejecting`. Here the problems come in blocks. A block is a function of the configuration
-and the weights: problem number i is that of the task's training stream, its draws are keyed by (seed, i, sample), and the rows that
-are decoded together are those of the block. So blocks can be made in any order, by any number of processes, again after a kill,
-and have the same bytes.
+and the weights: problem i is number i of the task's training stream, (seed, i, sample) keys its draws, and the rows of a block are
+decoded together. So any number of processes can make blocks in any order, and again after a kill, with the same bytes.
 
-Not sampled at all is a problem that came before under the same `problem_id`, one that is contaminated, and one whose prompt leaves
-no room for an answer; the record says which.
+A problem is not sampled if its `problem_id` came before, if it is contaminated, or if its prompt leaves no room for an answer; the
+record gives the reason.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ from r1_lightning.types.errors import require, require_choice, require_int, requ
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Completion, Need, Problem, ProblemSource, RewardFunction, Verdict
 
-SAMPLED_ROLLOUT = 2**31 + 4  # keys of draws that belong to no rollout of RL
-REASONING = "reasoning"  # the share of what is sampled here, beside those of other sources
+SAMPLED_ROLLOUT = 2**31 + 4  # rollout number that keys these draws: no rollout of RL has it
+REASONING = "reasoning"  # name of the share that is sampled here, beside those of other sources
 REPEATED, NO_ROOM = "asked before", "prompt too long"
 SKIPPED = (REPEATED, CONTAMINATED, NO_ROOM)  # why a problem is not sampled
 
@@ -40,16 +39,16 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class RejectionSampling:
-    """What `stage=sample` does.
+    """Settings of `stage=sample`.
 
-    `problems` problems of the training stream from number `first_problem` on, `samples` completions each, in blocks of
-    `problems_per_block` (at most `max_steps` blocks; null: all). `benchmarks` are tasks by name whose held-out questions are kept
-    out, beside the first `held_out_questions` of the task's own, by their runs of `contamination_ngram` words. `sources` are rows
-    from elsewhere by name, and `shares` what part of the data set each source is to be, `reasoning` being what is sampled; null:
-    everything there is. `shard` of `shards` says which blocks are this process's: every `shards`-th. With `rewrite_as: r1` the kept
-    samples, written in R1-Zero's form, go into the data set in R1's (`tasks.clean_traces.in_r1_form`), but for those in which
-    something else would be read then. Where a model judges (the stage's input `judge`), it votes `judge_votes` times, in at most
-    `judge_new_tokens` each.
+    It samples `samples` completions of each of `problems` problems of the training stream, from number `first_problem` on, in
+    blocks of `problems_per_block` (at most `max_steps` blocks; null: all). `benchmarks` are tasks by name: rows that share
+    `contamination_ngram` consecutive words with their held-out questions, or with the first `held_out_questions` of the task's
+    own, are dropped. `sources` are rows from elsewhere by name, and `shares` gives each source's share of the data set,
+    `reasoning` being the sampled rows; null takes all rows. This process makes block `shard` and every `shards`-th after it. With
+    `rewrite_as: r1` the kept samples, written in R1-Zero's form, enter the data set in R1's (`tasks.clean_traces.in_r1_form`),
+    except those whose answer would then be read differently. A judging model (the stage's input `judge`) votes `judge_votes` times
+    with at most `judge_new_tokens` each.
     """
 
     problems: int
@@ -99,13 +98,13 @@ class RejectionSampling:
 
     @property
     def own_blocks(self) -> range:
-        """The numbers of the blocks that this process makes."""
+        """The indices of the blocks that this process makes."""
         return range(self.shard, len(self.blocks), self.shards)
 
 
 @dataclass(frozen=True)
 class BlockMaker:
-    """Samples, judges and sorts out the problems of one block. `max_prompt_tokens` is the longest prompt that is sampled."""
+    """Samples and judges the problems of one block and applies the rules. `max_prompt_tokens` is the longest allowed prompt."""
 
     settings: RejectionSampling
     source: ProblemSource
@@ -119,7 +118,7 @@ class BlockMaker:
     max_prompt_tokens: int
 
     def __call__(self, block: range, first_of: Mapping[str, int]) -> list[Record]:
-        """One record per problem, in order. `first_of` maps the id of each problem to the number under which it first came."""
+        """Return one record per problem, in order. `first_of` maps each problem's id to the number of its first occurrence."""
         problems = {index: self.source.train_problem(self.seed, index) for index in block}
         skipped = {index: self._skipped(index, problem, first_of) for index, problem in problems.items()}
         asked = [index for index in block if skipped[index] is None]
@@ -127,7 +126,7 @@ class BlockMaker:
         return [self._record(i, problems[i], skipped[i], [] if skipped[i] else next(samples)) for i in block]
 
     def _skipped(self, index: int, problem: Problem, first_of: Mapping[str, int]) -> str | None:
-        if first_of[problem.problem_id] < index:
+        if first_of[problem.problem_id] < index:  # by number: blocks are made in any order
             return REPEATED
         if self.decontaminator.leak(problem.question) is not None:
             return CONTAMINATED
@@ -140,6 +139,7 @@ class BlockMaker:
         if not problems:
             return
         copies = self.settings.samples
+        # Keyed by the problem's number in the stream, not its place in the block: skipped problems change no other's samples.
         keys = rollout_keys(SAMPLED_ROLLOUT, len(problems), copies)
         keys[:, 1] = keys.new_tensor(numbers).repeat_interleave(copies)
         prompts = [self._prompt(problem) for problem in problems]
@@ -173,12 +173,12 @@ class BlockMaker:
 
 
 def _is_judged(verdict: Verdict) -> bool:
-    """False where the score stands for no judgement: the verifier ran out of time, or a judge said nothing that can be read."""
+    """False if the score is no judgement: the verifier ran out of time, or no reply of a judge could be parsed."""
     return not verdict.timed_out and not verdict.reason.startswith(NOT_JUDGED)
 
 
 def accuracy_and_form(reward: WeightedSum) -> tuple[RewardFunction, RewardFunction | None]:
-    """The parts of a reward that say whether an answer is right, and whether it has the form asked for (None: none is)."""
+    """Return a reward's part that judges whether an answer is right, and its format part (None if it has none)."""
     parts = {part.name: part for part in reward.rewards}
     allowed = "rejection sampling needs a reward named accuracy, which says what is right"
     require("accuracy" in parts, "reward.rewards", sorted(parts), allowed)
@@ -186,5 +186,5 @@ def accuracy_and_form(reward: WeightedSum) -> tuple[RewardFunction, RewardFuncti
 
 
 def form_of(reward: WeightedSum | None) -> RewardFunction | None:
-    """The part of a reward that says whether a completion has the form asked for; None where none does."""
+    """Return a reward's part that judges the form of a completion; None if it has none."""
     return next((part for part in reward.rewards if part.name == "format"), None) if reward else None

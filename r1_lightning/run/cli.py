@@ -1,11 +1,11 @@
-"""The command line: one clear line and exit code 2 for what a person can put right, a traceback for our own defects.
+"""The command line: one line and exit code 2 for errors that the user can fix, a traceback for our own defects.
 
 `main` wraps `hydra.main`, so that --help, --cfg job and -m keep working. Hydra prints its own errors over several lines
-and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So it is set inside this process, after
-noting whether the person had set it (they see the traceback, and then the line).
+and exits with 1, unless HYDRA_FULL_ERROR is set: then it lets them through. So `main` sets it inside this process, and remembers
+whether the user had set it (then they see the traceback before the line).
 
-Help, typos and wrong types are answered before torch or Lightning is imported, which takes seconds: at the top of this file stand
-Hydra's imports only, and what runs a stage is imported once a configuration is composed and `declared` has found nothing wrong.
+Help, typos and wrong types are answered before torch or Lightning is imported, which takes seconds: the top of this file imports
+only Hydra, and the code that runs a stage is imported once a configuration is composed and `declared` has found no error.
 Exit codes: `exit_codes`.
 """
 
@@ -55,7 +55,7 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
         progress.composed = True
         try:
             _run(config, run_stage, progress)
-        except Exception as error:  # kept, because Hydra would print lines of its own about it
+        except Exception as error:  # kept here, because Hydra would print its own lines about it
             progress.error = error
             raise _Ended from error
 
@@ -73,7 +73,7 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
 
 
 def sample() -> int:
-    """`main` of the stage `sample`, unless another is typed; returns the exit code."""
+    """Run `main` for the stage `sample`, unless the command line names another; returns the exit code."""
     if not any(argument.startswith("stage=") for argument in sys.argv[1:]):
         sys.argv.insert(1, "stage=sample")
     return main()
@@ -85,7 +85,7 @@ class _Ended(BaseException):
 
 @dataclass
 class _Progress:
-    """How far the command came: before `composed`, an error is about the command line or a configuration file."""
+    """Progress of the command: before `composed`, an error is about the command line or a configuration file."""
 
     composed: bool = False
     fresh: bool = False
@@ -128,8 +128,8 @@ def _say(line: str) -> None:
 
 
 def check_accelerator(accelerator: object) -> None:
-    """Raise `InvalidInput` where a GPU is asked for and there is none: before anything is made, or an old result shown."""
-    import torch  # here, so that a line about a typo does not wait for it
+    """Raise `InvalidInput` if a GPU is asked for and there is none, before anything is made or an old result is shown."""
+    import torch  # here, so that an error about a typo does not wait for the import
 
     missing = accelerator in GPU_NAMES and not torch.cuda.is_available()
     require(not missing, "trainer.accelerator", accelerator, "torch finds no GPU here; trainer=cpu runs without one")
@@ -160,12 +160,12 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
 
 
 def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
-    """The one line for an error that a person can put right; None for a defect of ours."""
+    """Return the line for an error that the user can fix; None for a defect of ours."""
     line = bad_input_in(error)
     if line is not None:
         return line
     if isinstance(error, InstantiationException) and "target 'r1_lightning." not in str(error):
-        return " ".join(str(error).split())  # a library refuses the values it was given (an unknown accelerator)
+        return " ".join(str(error).split())  # a library refuses its arguments (an unknown accelerator)
     if progress.composed:
         return None
     if isinstance(error, OSError) and error.filename:  # the folder of a sweep (-m)
@@ -176,7 +176,7 @@ def _line(error: Exception, progress: _Progress, configs: Path, config_name: str
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it: what it was raised from, or what was being handled when it was raised."""
+    """Yield the error and its causes: the error it was raised from, or the one being handled when it was raised."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -184,7 +184,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _interrupted(progress: _Progress, code: int = INTERRUPTED, stopped: Stopped | None = None) -> int:
-    """Say in one line, the last of all, what is kept and how to go on."""
+    """Print the last line of an interrupted command: what is saved and how to resume; returns the exit code."""
     reason, step = ("interrupted", None) if stopped is None else (stopped.reason, stopped.step)
     again = "its folder keeps what was done" if progress.fresh else "the same command resumes"
     if step is not None and not progress.fresh:
@@ -195,7 +195,7 @@ def _interrupted(progress: _Progress, code: int = INTERRUPTED, stopped: Stopped 
 
 @contextmanager
 def _full_errors() -> Iterator[bool]:
-    """Let Hydra's errors through; yields whether the person asked for tracebacks."""
+    """Make Hydra let errors through; yields True if the user asked for tracebacks."""
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     try:

@@ -76,6 +76,7 @@ class GRPOModule(StageModule):
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         with_mtp = self.mtp_loss_weight > 0
+        # Passed only if set: models of `transformers` do not have this argument.
         form = {"mtp_detached": True} if with_mtp and self.mtp_detached else {}
         scored = score_completions(self.backbone, batch, self.sampling_temperature, with_mtp, self.replay, **form)
         self.count_load(scored.output)

@@ -1,11 +1,11 @@
-"""Starting from a checkpoint in HuggingFace's form: `init_from=FOLDER` in place of an artefact of ours.
+"""Starts a stage from a HuggingFace checkpoint: `init_from=FOLDER` in place of an artefact of ours.
 
-The folder's `config.json` says what the model is, so the stage's `model` comes from it: for the DeepSeek family its numbers become
-those of our own backbone; of another family all fields are kept, and `transformers` makes the model (`model=hf`, which need not be
-typed). Both end up in the stage's configuration, so that its artefact needs the folder no more, and a later stage that starts from
-it finds them there.
+The folder's `config.json` defines the stage's `model`: for the DeepSeek family its numbers become those of our own backbone; for
+another family all fields are kept, and `transformers` makes the model (`model=hf`, which need not be given). Both are written into
+the stage's configuration, so that its artefact no longer needs the folder, and a later stage that starts from the artefact finds
+them there.
 
-`config.json` comes from outside: values that Hydra would act on (interpolations, keys such as `_target_`) are refused.
+`config.json` is untrusted: values that Hydra would act on (interpolations, keys such as `_target_`) are refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIELDS = "hf_config"
 
 
 def open_input(folder: str, field: str = "init_from") -> Artefact:
-    """The artefact, or the checkpoint in HuggingFace's form, that `field` names: whole and undamaged."""
+    """Open and verify the artefact, or the HuggingFace checkpoint, in `folder`; errors name the config key `field`."""
     path = Path(folder).expanduser()
     try:
         if is_hf_folder(path):
@@ -49,10 +49,10 @@ def open_input(folder: str, field: str = "init_from") -> Artefact:
 
 
 def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
-    """`stage` with the model of the input it starts from: of a HuggingFace folder, or of an artefact unless `model` is typed.
+    """Return `stage` with the model of its input: of a HuggingFace folder, or of an artefact unless the command line sets `model`.
 
-    A model of `transformers` is `model=hf`, typed or not. Raises InvalidInput where another model is set on the command line beside
-    a folder that decides it, or where `model=hf` is asked for and nothing says what the model is.
+    A model of `transformers` becomes `model=hf`. Raises InvalidInput if the command line sets another model beside a folder that
+    defines it, or if `model=hf` is given without a checkpoint.
     """
     stage = _as_theirs(stage, base)
     if is_of_transformers(stage.config.model):
@@ -73,7 +73,7 @@ def with_model_of(stage: StageConfig, base: Artefact | None) -> StageConfig:
 
 
 def model_is_typed(stage: StageConfig) -> bool:
-    """Whether the command line says what the model is."""
+    """True if the command line sets the model."""
     return bool(_typed_model(stage))
 
 
@@ -82,7 +82,7 @@ def _typed_model(stage: StageConfig) -> list[str]:
 
 
 def _as_theirs(stage: StageConfig, base: Artefact | None) -> StageConfig:
-    """`stage` with `model=hf` where its input holds a model of `transformers`, with the input's adapters, and no model is typed."""
+    """Return `stage` with `model=hf` and the input's adapters if the input is a model of `transformers` and no model is given."""
     if base is None or _typed_model(stage) or not is_ours(stage.config.model):
         return stage
     if isinstance(base, ImportedModel):
@@ -97,7 +97,7 @@ def _as_theirs(stage: StageConfig, base: Artefact | None) -> StageConfig:
 
 
 def model_node_of(artefact: Artefact, field: str) -> dict[str, Any]:
-    """The `model` node of any artefact or folder, for who wants its model beside another; errors speak of `field`."""
+    """Return the `model` node of any artefact or folder, for a second model beside the stage's own; errors name `field`."""
     if not isinstance(artefact, ImportedModel):
         return _plain(read_model(artefact.folder / store.CONFIG).model)
     if artefact.source.config.get("model_type") in FAMILIES:
@@ -108,7 +108,7 @@ def model_node_of(artefact: Artefact, field: str) -> dict[str, Any]:
 
 
 def _stored_node(base: Artefact) -> dict[str, Any]:
-    """The `model` node of an artefact: what it began with may have been a folder, whose shape no option here has."""
+    """Return the stored `model` node of an artefact, which may have started from a folder whose shape no option here has."""
     return _plain(read_model(base.folder / store.CONFIG).model)
 
 
@@ -119,7 +119,7 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
-    """The fields of the base's `config.json`, from the folder itself or from the artefact that began with it."""
+    """Return the fields of the base's `config.json`, from the folder itself or from an artefact that started from it."""
     if isinstance(base, ImportedModel):
         fields = {name: value for name, value in base.source.config.items() if is_of_the_model(name)}
         refuse_directives(fields, f"init_from: {base.folder}/config.json")
@@ -136,7 +136,7 @@ def _hf_fields(stage: StageConfig, base: Artefact | None) -> dict[str, Any]:
 
 
 def _lora_node(stage: StageConfig) -> dict[str, Any] | None:
-    """The stage's `lora` with every field, so that leaving one at its default is the same as writing it down."""
+    """Return the stage's `lora` with every field, so that a default and the same value written out are equal."""
     node = stage.config.model.get("lora")
     if node is None:
         return None
@@ -145,7 +145,7 @@ def _lora_node(stage: StageConfig) -> dict[str, Any] | None:
 
 
 def _refuse_other_adapters(stored: DictConfig | None, stage: StageConfig, folder: Path) -> None:
-    """An input's adapters go on as they are; one without adapters takes any."""
+    """Raise InvalidInput if the input has adapters with other settings; an input without adapters takes any."""
     wanted = _lora_node(stage)
     if stored is not None and _plain(stored) != wanted:
         given = "null" if wanted is None else f"rank {wanted['rank']} on {', '.join(wanted['target_modules'])}"
@@ -160,7 +160,7 @@ def _one_line(lora: Mapping[str, Any]) -> str:
 
 
 def deepseek_config(source: HFFolder) -> ModelConfig:
-    """The shape of a DeepSeek checkpoint, with no more MTP modules than its files hold."""
+    """Return the shape of a DeepSeek checkpoint, with no more MTP modules than its files hold."""
     try:
         config = config_from_hf(source.config)
     except (TypeError, ValueError, AttributeError) as error:  # text where a number belongs, a list where an object does
@@ -194,7 +194,7 @@ def _with_model(stage: StageConfig, node: Mapping[str, Any]) -> StageConfig:
 
 
 def refuse_directives(value: Any, where: str) -> None:
-    """Raise `InvalidInput` where Hydra would act on what `config.json` holds: keys such as `_target_`, and interpolations."""
+    """Raise `InvalidInput` if `config.json` holds text that Hydra would act on: keys such as `_target_`, interpolations."""
     refuse_interpolations(value, where)
     _refuse_private_keys(value, where)
 

@@ -1,8 +1,8 @@
 """The judge as an input of a stage, `stage.inputs.judge={stage: NAME}` or `{folder: FOLDER}`: a model that judges responses.
 
-Its fingerprint counts like that of any other input. It is loaded when it is first asked, with the precision of the stage's own
-model and where that one stands, and draws its replies by the settings of `rollout`. Its tokenizer and template are its own: an
-artefact's are those that it was trained with, a folder in HuggingFace's form is asked in plain text, without a template.
+Its fingerprint counts like that of any other input. It is loaded at its first use, with the precision and on the device of the
+stage's own model, and samples its replies with the settings of `rollout`. It has its own tokenizer and template: an artefact those
+of its training, a HuggingFace folder plain text without a template.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from r1_lightning.types.text import RewardFunction
 
 
 def with_judge(parts: Mapping[str, Any], inputs: Mapping[str, Artefact]) -> dict[str, Any]:
-    """`parts` with a `JudgingModel` where the stage has an input of that name. InvalidInput where it is no language model."""
+    """Return `parts` with a `JudgingModel` if the stage has an input `judge`. InvalidInput if that is not a language model."""
     if JUDGE not in inputs or "rollout" not in parts:
         return dict(parts)
     return {**parts, JUDGE: judge_of(inputs[JUDGE], parts["backbone"], parts["rollout"], parts["seed"])}
 
 
 def judge_of(artefact: Artefact, beside: Any, rollout: RolloutConfig, seed: int) -> JudgingModel:
-    """The model in `artefact` (ours, or a folder in HuggingFace's form), to be asked beside the backbone `beside`."""
+    """Return the model in `artefact` (ours, or a HuggingFace folder) as a judge, on the device of the backbone `beside`."""
     model = open_language_model(artefact, beside.precision, JUDGE, "writes nothing")
     asked = _Asked(model.backbone, beside, model.tokenizer, rollout, seed)
     return JudgingModel(asked, model.tokenizer, model.template(PLAIN), model.shape.max_positions)
@@ -44,9 +44,9 @@ def judge_of(artefact: Artefact, beside: Any, rollout: RolloutConfig, seed: int)
 def what_is_right(
     parts: Mapping[str, Any], inputs: Mapping[str, Artefact], settings: RejectionSampling
 ) -> tuple[RewardFunction, RewardFunction | None]:
-    """What says that a sample is right, and that it has the form asked for: the reward, or the judge where there is one.
+    """Return the functions that decide if a sample is right and if it has the required form: the reward's, or the judge.
 
-    A judge is given where no rule can say it (`run.checks.rules` refuses both), and compares with the reference answer.
+    A judge is for answers that no rule can check (`run.checks.rules` refuses both); it compares with the reference answer.
     """
     if JUDGE not in inputs:
         return accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"]))
@@ -63,7 +63,7 @@ def what_is_right(
 
 
 class _Asked:
-    """A `GenerateFn` over a frozen model that is made when it is first asked, and stands where `beside` does."""
+    """A `GenerateFn` over a frozen model, which is made at its first use and kept on the device of `beside`."""
 
     def __init__(
         self, make: Callable[[], Any], beside: Any, tokenizer: TextTokenizer, rollout: RolloutConfig, seed: int

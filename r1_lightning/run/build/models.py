@@ -1,4 +1,4 @@
-"""Makes the network that a configuration describes, with weights of its own, of an artefact, or of a HuggingFace folder."""
+"""Makes the network that a configuration describes, with fresh weights, or those of an artefact or a HuggingFace folder."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def make_backbone(
     seed: int = 0,
     is_empty: bool = False,
 ) -> AnyBackbone:
-    """The network, with weights drawn from `seed` or loaded from `base`; `is_empty` makes shapes only."""
+    """Return the network with weights drawn from `seed` or loaded from `base`; `is_empty` makes shapes without memory."""
     if isinstance(base, ImportedModel):
         _check_fits(config, precision, base)
     is_loaded = base is not None and not is_empty
-    # The weights of a large model take longer to draw than to load; ours are drawn by a rule that is cheap.
+    # Drawing the weights of a large `transformers` model takes longer than loading them; our own initialisation is cheap.
     undrawn = {"is_drawn": False} if is_loaded and isinstance(config, HFModelConfig) else {}
     with torch.device("meta") if is_empty else nullcontext():
         backbone: AnyBackbone = BACKBONES[type(config)](config, precision, seed=seed, **undrawn)
@@ -50,7 +50,7 @@ def make_backbone(
 
 
 def _check_fits(config: ModelConfig | HFModelConfig, precision: Precision, base: ImportedModel) -> None:
-    """Compare a folder with the model that its `config.json` describes, before any memory is taken for it."""
+    """Compare a folder with the model that its `config.json` describes, before allocating memory for it."""
     layers = config.n_layers if isinstance(config, ModelConfig) else config.fields().get("num_hidden_layers")
     stored = len(base.source.stored)
     allowed = f"{base.folder} holds {stored} tensors in all, and each layer has some"
@@ -58,14 +58,14 @@ def _check_fits(config: ModelConfig | HFModelConfig, precision: Precision, base:
     try:
         with torch.device("meta"):
             backbone: AnyBackbone = BACKBONES[type(config)](config, precision)
-    except (RuntimeError, TypeError, OverflowError) as error:  # torch's refusals of sizes that nothing can have
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch's errors for impossible sizes
         line = " ".join(str(error).split())[:200]
         raise InvalidInput(f"{base.folder}/config.json is not allowed: no such model can be made ({line})") from error
     base.source.check(*_targets(backbone, base))
 
 
 def vocab_size_of(tokenizer: TextTokenizer, base: Artefact | None) -> int:
-    """Rows of the embedding that `base` holds, which may be more than its tokenizer has tokens; without one the tokenizer's."""
+    """Return the rows of the embedding of `base`, at least its tokenizer's size; without `base`, the tokenizer's size."""
     n_tokens = tokenizer.vocab_size
     if isinstance(base, ImportedModel):
         rows = base.source.config.get("vocab_size")
@@ -84,8 +84,10 @@ def _embedding_rows(base: Artefact) -> int | None:
 
 
 def load_base(backbone: AnyBackbone, base: Artefact) -> None:
-    """Load the weights of an artefact of ours, or of a folder in HuggingFace's form; `InvalidInput`, and nothing is loaded, if
-    they do not fit. Weights without adapters fill the base of a model that has some."""
+    """Load the weights of an artefact, or of a HuggingFace folder; raises `InvalidInput` and loads nothing if they do not fit.
+
+    Weights without adapters fill the base of a model that has adapters.
+    """
     if not isinstance(base, ImportedModel):
         is_bare = not any(is_adapter(name) for name in stored_shapes(base.weights_path))
         if isinstance(backbone, HFBackbone) and has_adapters(backbone) and is_bare:
@@ -98,7 +100,7 @@ def load_base(backbone: AnyBackbone, base: Artefact) -> None:
 
 
 def _targets(backbone: AnyBackbone, base: ImportedModel) -> tuple[dict[str, Views], Callable[[str], bool]]:
-    """What each stored tensor of `base` fills, and which names may be passed over."""
+    """Return the views that each stored tensor of `base` fills, and a function that tells which names may be skipped."""
     if isinstance(backbone, HFBackbone):
         return hf_model_views(backbone), lambda name: is_copy(backbone, name)
     config, with_mtp = backbone.config, backbone.config.mtp_depth > 0

@@ -1,6 +1,6 @@
-"""Reward models as inputs of a stage: artefacts of `stage=reward_model` become the models that rewards ask.
+"""Reward models as inputs of a stage: artefacts of `stage=reward_model` provide the models of model-based rewards.
 
-A reward that asks a model is named after the stage's input it asks: `reward.rewards.helpful` with `name: helpful` and
+A model-based reward has the same name as the stage input that provides its model: `reward.rewards.helpful` with `name: helpful` and
 `stage.inputs: {base: pretrain, helpful: reward_model}`. So the model's weights count in the fingerprint like any other input's.
 """
 
@@ -20,9 +20,9 @@ from r1_lightning.types.text import Scorer
 
 
 def with_models(reward: WeightedSum, inputs: Mapping[str, Artefact], backbone: Any) -> WeightedSum:
-    """`reward` with the models that it asks, of the same precision and on the same device as the policy `backbone`.
+    """Return `reward` with its models, in the precision and on the device of the policy `backbone`.
 
-    InvalidInput where an input is missing, is no reward model, or was trained on another part of responses.
+    InvalidInput if an input is missing, is not a reward model, or was trained on another part of responses.
     """
     scorers: dict[str, Scorer] = {}
     for role, part in reward.part_of_model.items():
@@ -32,7 +32,7 @@ def with_models(reward: WeightedSum, inputs: Mapping[str, Artefact], backbone: A
 
 
 def load_scorer(role: str, artefact: Artefact, part: str, precision: Precision, beside: Any = None) -> RewardScorer:
-    """The reward model in `artefact`, with its own tokenizer and template."""
+    """Load the reward model in `artefact`, with its own tokenizer and template."""
     if not is_reward_model(artefact):
         raise InvalidInput(f"stage.inputs.{role}={str(artefact.folder)!r} is not allowed: it holds no reward model")
     model = open_model(artefact, precision, f"stage.inputs.{role}")

@@ -1,7 +1,7 @@
-"""A model as it lies in a folder: an artefact of ours, or a checkpoint in HuggingFace's form, opened the same way for everybody.
+"""Opens the model in a folder: an artefact of ours, or a HuggingFace checkpoint.
 
-`open_model` reads what is small: tokenizer, shape, template. `StoredModel.backbone()` takes the memory and loads the weights,
-so that a teacher or a judge can be refused before, and is loaded when it is first asked.
+`open_model` reads the small files: tokenizer, shape, template. `StoredModel.backbone()` allocates memory and loads the weights. So
+a teacher or a judge can be refused early, and is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from r1_lightning.types.errors import InvalidInput, require_choice
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What a folder says of its model.
+    """The description of a folder's model.
 
-    `config` is the configuration that an artefact was made with; None for a checkpoint, which has no task and no template of ours.
+    `config` is the stored configuration of an artefact; None for a checkpoint, which has no task and no template of ours.
     """
 
     artefact: Artefact
@@ -43,7 +43,7 @@ class StoredModel:
     config: DictConfig | None
 
     def template(self, otherwise: ChatTemplate) -> ChatTemplate:
-        """The template that an artefact was trained with; `otherwise` for a checkpoint. `InvalidInput` for an unknown one."""
+        """Return the template of an artefact's training, or `otherwise` for a checkpoint. `InvalidInput` for an unknown one."""
         if self.config is None:
             return otherwise
         name = OmegaConf.select(self.config, "task.template")
@@ -51,22 +51,22 @@ class StoredModel:
         return TEMPLATES[name]
 
     def setting(self, path: str) -> Any:
-        """A value of the configuration that the artefact was made with; None where it has none."""
+        """Return a value of the artefact's stored configuration; None if it has none."""
         return None if self.config is None else OmegaConf.select(self.config, path)
 
     def backbone(self) -> AnyBackbone:
-        """The network with its weights. `InvalidInput` where they do not fit, which is what a reward model's do not."""
+        """Make the network with its weights. `InvalidInput` if they do not fit; those of a reward model never do."""
         return make_backbone(self.shape, self.precision, self.artefact)
 
     def reward_model(self) -> RewardModel:
-        """The network with its scalar head. `InvalidInput` where the weights are not those of one."""
+        """Make the reward model with its weights. `InvalidInput` if the weights are not a reward model's."""
         model = RewardModel(make_backbone(self.shape, self.precision))
         load_weights(model, self.artefact.weights_path)
         return model
 
 
 def open_model(artefact: Artefact, precision: Precision, field: str = "artefact") -> StoredModel:
-    """The model in `artefact`, to be computed in `precision`; refusals of what its folder says speak of `field`.
+    """Open the model in `artefact` for use in `precision`; errors about its folder name the config key `field`.
 
     Raises `InvalidInput` for a configuration that names code which is not ours, and for a damaged tokenizer or vocabulary.
     """
@@ -79,7 +79,7 @@ def open_model(artefact: Artefact, precision: Precision, field: str = "artefact"
 
 
 def open_language_model(artefact: Artefact, precision: Precision, role: str, does_not: str) -> StoredModel:
-    """The same for a stage's input that must write: `InvalidInput` for a reward model, which `does_not`."""
+    """Open the language model of a stage's input; `InvalidInput` for a reward model, which `does_not`."""
     if is_reward_model(artefact):
         where = f"stage.inputs.{role}={str(artefact.folder)!r}"
         raise InvalidInput(f"{where} is not allowed: it holds a reward model, which {does_not}")
@@ -87,12 +87,12 @@ def open_language_model(artefact: Artefact, precision: Precision, role: str, doe
 
 
 def is_reward_model(artefact: Artefact) -> bool:
-    """Whether its weights are those of a model that scores, and predicts no tokens."""
+    """True if the weights are those of a reward model, which scores and predicts no tokens."""
     return HEAD in stored_shapes(artefact.weights_path)
 
 
 def open_folder(path: Path) -> Artefact:
-    """A folder that a person named: a whole, undamaged artefact, or a checkpoint, whose files are not read for a fingerprint."""
+    """Open a folder that the user named: a verified artefact, or a checkpoint, without reading its files for a fingerprint."""
     if is_hf_folder(path):
         return ImportedModel(path, KIND, "", complete=True, source=open_hf_folder(path))
     artefact = store.open_artefact(path)

@@ -1,7 +1,7 @@
 """The teacher as an input of a stage: `stage.inputs: {base: pretrain, teacher: {stage: grpo}}` or `{folder: FOLDER}`.
 
-Its fingerprint counts like that of any other input. It is loaded when it is first asked (`rollout.teacher`), with the student's
-precision; its tokenizer must be the student's, which is looked at before anything is trained.
+Its fingerprint counts like that of any other input. It is loaded at its first use (`rollout.teacher`), with the student's
+precision. Its tokenizer must equal the student's, which is checked before training.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from r1_lightning.types.errors import require
 
 
 def with_teacher(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], row_tokens: int | None) -> dict[str, Any]:
-    """`parts` with a `Teacher` where the stage has an input of that name.
+    """Return `parts` with a `Teacher` if the stage has an input of that name.
 
-    InvalidInput where it is no language model, has another tokenizer than the student, or cannot read rows of `row_tokens`.
+    InvalidInput if it is not a language model, has another tokenizer than the student, or cannot read rows of `row_tokens`.
     """
     if TEACHER not in inputs:
         return dict(parts)
@@ -28,12 +28,12 @@ def with_teacher(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], row_t
 
 
 def teacher_of(artefact: Artefact, tokenizer: TextTokenizer, student: Any, row_tokens: int = 0) -> Teacher:
-    """The model in `artefact` (ours, or a folder in HuggingFace's form) as the teacher of `student`."""
+    """Return the model in `artefact` (ours, or a HuggingFace folder) as the teacher of `student`."""
     model = open_language_model(artefact, student.precision, TEACHER, "predicts no tokens")
     check_same_vocabulary(model.tokenizer, tokenizer, f"stage.inputs.{TEACHER}={str(artefact.folder)!r}")
     shape = model.shape
     allowed = f"the teacher reads at most {shape.max_positions} tokens"
     require(row_tokens <= shape.max_positions, "data.row_tokens", row_tokens, allowed)
-    # The marker of an artefact holds the digest, which has been compared with the file; a HuggingFace folder's fingerprint is one.
+    # An artefact's marker holds the weights' digest, already verified; a HuggingFace folder's fingerprint is itself a digest.
     weights = artefact.weights_sha256 or artefact.fingerprint
     return Teacher(model.backbone, artefact.fingerprint, tokenizer.vocab_size, student.precision.compute, weights)

@@ -1,9 +1,9 @@
-"""A first look at a configuration: names and plain types against what our targets declare, read from their source text.
+"""A quick check of a configuration: names and plain types against the declarations of our targets, read from their source text.
 
-`validate` finds everything that can be wrong, but has to import every target, and with them torch and Lightning: five seconds of
-CPU time before `rollout.group_size=four` is answered. What a class declares stands in its file: the fields of a dataclass, the
-parameters of `__init__`. So the file is parsed, not imported. Whatever cannot be read this way (a base class from another
-file, an annotation that is not plain) is left to `validate`, which checks all of it again.
+`validate` finds everything that can be wrong, but it imports every target, and with them torch and Lightning: five seconds of
+CPU time before `rollout.group_size=four` is answered. A class's file shows what it declares: the fields of a dataclass, the
+parameters of `__init__`. So this module parses the file and does not import it. Declarations that cannot be read this way (a base
+class from another file, an annotation that is not plain) are left to `validate`, which checks everything again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from r1_lightning.run.config.hints import accepts, describe
 from r1_lightning.run.config.keys import DEFAULT_TARGETS, OURS, RUN_KEYS, SETTLED_LATER, refuse_key
 from r1_lightning.types.errors import require
 
-ANYTHING = object  # an annotation that is not read here: it accepts every value
+ANYTHING = object  # stands for an annotation that is not read here: it accepts every value
 PLAIN: dict[str, Any] = {
     "int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Path": Path,
     "Sequence": Sequence, "tuple": Sequence, "Mapping": Mapping,
@@ -61,7 +61,7 @@ def _check(path: str, node: Any) -> None:
 
 @functools.cache
 def declared_by(target: str) -> dict[str, Any] | None:
-    """Parameter -> type of a class of ours, by its dotted name; None where the text of its file does not say."""
+    """Return the types of a class of ours by parameter; None if the text of its file does not show them."""
     module, _, name = target.removeprefix(OURS).rpartition(".")
     path = Path(r1_lightning.__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
     if not target.startswith(OURS) or not path.is_file():
@@ -88,7 +88,7 @@ def _parameters(node: ast.ClassDef, tree: ast.Module) -> dict[str, Any] | None:
 
 
 def _hint(node: ast.expr | None, tree: ast.Module) -> Any:
-    """The annotation as a type that `hints.accepts` knows; `ANYTHING` unless every part of it is plain."""
+    """Return the annotation as a type that `hints.accepts` knows; `ANYTHING` unless every part of it is plain."""
     if isinstance(node, ast.Constant) and node.value is None:
         return type(None)
     if isinstance(node, ast.Name):
@@ -105,7 +105,7 @@ def _hint(node: ast.expr | None, tree: ast.Module) -> Any:
 
 
 def _alias(name: str, tree: ast.Module) -> ast.expr | None:
-    """What `name` is assigned at the top of the module, where that is a type of ours written out."""
+    """Return the type expression that the module assigns to `name`; None if there is no such type alias."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
             return node.value if isinstance(node.value, (ast.Subscript, ast.BinOp)) else None

@@ -1,4 +1,4 @@
-"""Rules between the rewards and what they judge: the form of completions, the objective, the models that they ask."""
+"""Rules of rewards: they must fit the form of completions, the task's answers, the objective, and the stage's inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_rewards(plain: Mapping[str, Any]) -> None:
 
 
 def check_forms(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where a reward reads another form of completions than the task's template asks for."""
+    """Raise InvalidInput if a reward reads another form of completions than the task's template asks for."""
     name = (plain.get("task") or {}).get("template")
     if plain.get("reward") and name is not None:
         require_choice("task.template", name, TEMPLATES)
@@ -31,9 +31,9 @@ def check_forms(plain: Mapping[str, Any]) -> None:
 
 
 def check_judges(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where what says "right" in a run is not what judges the task's answers (`rewards.judges`).
+    """Raise InvalidInput if the run's accuracy reward cannot judge the task's answers (`rewards.judges`).
 
-    A stage with rewards of its own (`own_rewards` names the field) reads no other.
+    A stage with rewards of its own (`own_rewards` names the field) uses no other.
     """
     task, stage = plain.get("task") or {}, plain.get("stage") or {}
     judge, template = str(task.get("judge") or ""), TEMPLATES.get(str(task.get("template")))
@@ -63,7 +63,7 @@ def _require_judge(field: str, found: set[str], judge: str, remedy: str) -> None
 
 
 def _judges_in(node: Any) -> set[str]:
-    """The judges that the rewards in `node` name."""
+    """Return the names of the judges of all rewards in `node`."""
     items = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
     found = {judge for item in items for judge in _judges_in(item)}
     if isinstance(node, Mapping) and "_target_" in node:
@@ -92,7 +92,7 @@ def _check_form(path: str, node: Any, template: str) -> None:
 
 
 def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
-    """A reward that asks a trained model is named after the input of the stage which that model is."""
+    """A model-based reward must have the same name as the stage input that provides its model."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         _check_models(f"{path}.{key}", value, roles)
@@ -103,14 +103,14 @@ def _check_models(path: str, node: Any, roles: Mapping[str, Any]) -> None:
 
 
 def _check_supervision(plain: Mapping[str, Any]) -> None:
-    """Steps decide nothing where a completion has one ratio, or an estimator looks at outcomes alone."""
+    """Process supervision needs a ratio per token, and no other estimator of advantages, which would see outcomes alone."""
     if not (plain.get("reward") or {}).get("steps"):
         return
     advantages = (plain.get("rollout") or {}).get("advantages")
     allowed = "with reward.steps (process supervision) leave it out: steps are compared within their group"
     require(advantages is None, "rollout.advantages", advantages, allowed)
     objective = (plain.get("stage") or {}).get("objective") or {}
-    inner = objective.get("objective") or objective  # importance sampling stands around another
+    inner = objective.get("objective") or objective  # importance sampling wraps another objective
     target = inner.get("_target_") if isinstance(inner, dict) else None
     if target is not None:
         level = getattr(get_object(target), "level", "token")

@@ -1,9 +1,11 @@
-"""Rules between the parts of a configuration, which no single constructor can know.
+"""Rules between the groups of a configuration, which no single constructor can check.
 
-What the fingerprint does not count (the trainer) must not be able to change the weights; what comes from one place (the
-vocabulary's size, the sampling temperature) must not be set in a second; a part that needs another must have it; data must give the
-batches that the stage trains on, and say how many. Rules of the model are in `model_rules`, of the rewards in `reward_rules`, and
-those that have to read rows in `task_rules`.
+1. Trainer options are not fingerprinted, so only options that cannot change the weights are allowed.
+2. Each value (the vocabulary's size, the sampling temperature) has exactly one config key.
+3. A stage or data module that needs another group must have it.
+4. The data must provide the type of batch that the stage trains on, and the number of steps must be known.
+
+`models` holds the rules of the model, `rewards` those of the rewards, `tasks` those that have to read rows.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ GROUPS = (
     "stage",
 )
 TOP_KEYS = (*GROUPS, "seed", "name", "fresh", "dry_run", "init_from")
-# The trainer is not in the fingerprint: only what leaves the mathematics of a step and the number of steps alone.
+# The trainer is not in the fingerprint, so only options that change neither the mathematics of a step nor the number of steps.
 TRAINER_KEYS = (
     "accelerator",
     "devices",
@@ -54,7 +56,7 @@ TRAINER_KEYS = (
     "detect_anomaly",
 )
 ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-# Parts that `run.build.parts` passes by name, and where each has its only setting.
+# Parts that `run.build.parts` passes by name -> the only config key of each.
 PART_FROM = {
     "vocab_size": "task.tokenizer.vocab_size",
     "source": "task.source",
@@ -72,7 +74,7 @@ PART_FROM = {
     "teacher": "stage.inputs.teacher",
     "judge": "stage.inputs.judge",
 }
-INPUT_PARTS = ("teacher", "judge")  # other models, each an input of that name
+INPUT_PARTS = ("teacher", "judge")  # other models; each is the stage's input of that name
 NEEDED_GROUPS: dict[Need, str] = {"rollout": "rollout", "verdicts": "reward"}  # beside what signatures name
 OPTIONAL_PARTS = {"optim": "optim", "rollout": "rollout", "generate": "rollout", "reward": "reward"}
 
@@ -121,14 +123,14 @@ def _check_single_source(group: str, node: Mapping[str, Any]) -> None:
 
 
 def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
-    """A data module or stage that needs a group (reward, rollout) which is null."""
+    """Raise InvalidInput if a group (reward, rollout) or an input that the stage or data module needs is missing."""
     target = (plain.get(group) or {}).get("_target_")
     if target is None:
         return
     roles = (plain.get("stage") or {}).get("inputs") or {}
     for need in needs_of(plain[group]):
         part = NEEDED_GROUPS.get(need)
-        if part is None or (part == "reward" and "judge" in roles):  # a model says what is right
+        if part is None or (part == "reward" and "judge" in roles):  # the judging model takes the reward's place
             continue
         require(bool(plain.get(part)), part, plain.get(part), f"{group} {target.rpartition('.')[2]} needs it")
     for name, parameter in inspect.signature(class_of(plain[group])).parameters.items():
@@ -141,8 +143,7 @@ def _check_needs(group: str, plain: Mapping[str, Any]) -> None:
 
 
 def _check_judge(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where a reward model's stage names a judge whom its data never ask, or a stage that samples has both a
-    judge and a rule to say what is right."""
+    """Raise InvalidInput if a reward model's stage has a judge that its data never ask, or a sampling stage both judge and rule."""
     stage, data = plain.get("stage") or {}, plain.get("data") or {}
     judge = (stage.get("inputs") or {}).get("judge")
     if judge is None:
@@ -158,7 +159,7 @@ def _check_judge(plain: Mapping[str, Any]) -> None:
 
 
 def _check_length(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where neither steps nor passes over the data say how long to train."""
+    """Raise InvalidInput if neither steps nor passes over the data are set."""
     stage, data = plain.get("stage") or {}, plain.get("data") or {}
     if data and "max_steps" in stage and stage["max_steps"] is None:  # a stage without data trains nothing
         allowed = "it must be a whole number" + (", or set data.epochs" if "epochs" in data else "")
@@ -166,7 +167,7 @@ def _check_length(plain: Mapping[str, Any]) -> None:
 
 
 def _check_batches(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where the data module makes other batches than the stage trains on."""
+    """Raise InvalidInput if the data module makes other batches than the stage trains on."""
     stage, data = plain.get("stage") or {}, plain.get("data") or {}
     wanted, given = batch_type_of(stage), batch_type_of(data)
     if wanted is None or given is None or issubclass(given, wanted):
@@ -179,14 +180,13 @@ def _check_batches(plain: Mapping[str, Any]) -> None:
 
 
 def data_options(batch_type: type) -> list[str]:
-    """The options of configs/data whose data module makes such batches."""
+    """Return the options of configs/data whose data module makes such batches."""
     files = sorted((config_folder() / "data").glob("*.yaml"))
     return [path.stem for path in files if batch_type_of(OmegaConf.load(path)) is batch_type]
 
 
 def _check_distill_temperature(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where a cached teacher's log-probs are at another temperature than those they are compared with: the
-    divergence would be between two softmaxes that nobody asked for."""
+    """Raise InvalidInput if a cached teacher's log-probs have another temperature than the objective's softmax of the student."""
     cached = (plain.get("data") or {}).get("distill_temperature")
     objective = (plain.get("stage") or {}).get("objective")
     wanted = objective.get("distill_temperature") if isinstance(objective, Mapping) else None
@@ -196,8 +196,7 @@ def _check_distill_temperature(plain: Mapping[str, Any]) -> None:
 
 
 def _check_own_text(plain: Mapping[str, Any]) -> None:
-    """Raise InvalidInput where a student is to write text of which it learns nothing: with no right token only the teacher is
-    left, and with alpha 0 it weighs nothing."""
+    """Raise InvalidInput if alpha is 0 with on-policy text, on which only the teacher's term, weighted by alpha, trains."""
     share = (plain.get("data") or {}).get("on_policy_fraction") or 0
     objective = (plain.get("stage") or {}).get("objective")
     alpha = objective.get("alpha") if isinstance(objective, Mapping) else None

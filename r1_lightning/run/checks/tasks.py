@@ -1,4 +1,4 @@
-"""What the rows of a task must give a stage, found out before anything is made: this is the first time that rows are read."""
+"""Checks that a task's rows provide what a stage needs, before anything is made; these checks are the first to read rows."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MAX_HELD_OUT = 10_000  # enough for a 95 % interval of 1 % at most; finding many
 
 
 def check_task(config: DictConfig) -> None:
-    """Raise `InvalidInput` where the task cannot give what the stage trains on, or too few held-out problems for its evaluation.
+    """Raise `InvalidInput` if the task lacks what the stage trains on, or has too few held-out problems for its evaluation.
 
-    Files that are missing or broken end here, before any input is made.
+    Missing or broken files are found here, before any input is made.
     """
     source = instantiate(config.task.source, _convert_="all")
     for need in (*needs_of(config.get("data")), *needs_of(config.stage)):
@@ -52,7 +52,7 @@ def _check_requests(config: DictConfig, source: Any) -> None:
 
 
 def _check_text(config: DictConfig, source: Any) -> None:
-    """Raise InvalidInput where a student's text comes from two places, or where its file or the task's documents cannot be read."""
+    """Raise InvalidInput if a student's text has two sources, or if its file or the task's documents cannot be read."""
     data, given = config.data, DATA in config.stage.inputs
     if data.get("traces"):
         require(not given, "data.traces", data["traces"].get("_target_"), f"the stage has an input {DATA!r} as well")
@@ -62,8 +62,7 @@ def _check_text(config: DictConfig, source: Any) -> None:
 
 
 def _check_examples(config: DictConfig, source: Any) -> None:
-    """Raise InvalidInput where examples for fine-tuning come from nowhere, or from two places; a file is read by the fingerprint,
-    before anything is made."""
+    """Raise InvalidInput if examples for fine-tuning come from nowhere or from two places, or if a file cannot be read."""
     examples = instantiate(config.data.examples, _convert_="all")
     given = DATA in config.stage.inputs
     place = config.data.examples.get("file") or config.data.examples.get("hub")
@@ -75,7 +74,7 @@ def _check_examples(config: DictConfig, source: Any) -> None:
 
 
 def _check_verdicts(config: DictConfig, source: Any) -> None:
-    """Raise InvalidInput where nothing says what is right, or, with `rewrite_as`, what has the form to be rewritten."""
+    """Raise InvalidInput if there is no accuracy reward or judge, or, with `rewrite_as`, no format reward."""
     reward: Any = instantiate(config.reward, _convert_="all") if config.get("reward") else None
     form = form_of(reward) if JUDGE in config.stage.inputs else accuracy_and_form(reward)[1]
     _check_rewriting(config, form is not None)
@@ -96,7 +95,7 @@ def _check_rewriting(config: DictConfig, judges_form: bool) -> None:
 
 
 def _check_sampled_rows(config: DictConfig, source: Any) -> None:
-    """Raise InvalidInput for a share of what no role and no source is called, or for a benchmark without held-out questions."""
+    """Raise InvalidInput for a share that names no input and no source, or for a benchmark without held-out questions."""
     settings: RejectionSampling = inject(config.stage, {})
     roles = [str(role) for role in config.stage.inputs if role != BASE]  # which of them are data sets is not known yet
     require_sources(settings.shares, (REASONING, *settings.sources, *roles))
@@ -104,7 +103,7 @@ def _check_sampled_rows(config: DictConfig, source: Any) -> None:
 
 
 def benchmark_questions(settings: RejectionSampling) -> dict[str, list[str]]:
-    """The questions that each benchmark of the stage holds out, by name. InvalidInput for one that is no task, or gives none."""
+    """Return the held-out questions of each benchmark, by name. InvalidInput for one that is no task, or has no questions."""
     questions = {}
     for name, task in settings.benchmarks.items():
         place = f"stage.benchmarks.{name}"

@@ -1,9 +1,9 @@
-"""Everything that can be wrong in a configuration, found before anything runs.
+"""Validates a whole configuration before anything runs.
 
 Hydra rejects a mistyped key on the command line, but keeps one in a YAML file, and accepts a wrong type anywhere
-(`group_size=four`). So every node with a `_target_` is compared with what its target takes: the names, the types of
-plain values by the target's annotations, and, where the target is our own, the ranges by making one: its constructor
-knows them. What a target receives only when it runs (the backbone, the tokenizer) has a stand-in in `STAND_INS`.
+(`group_size=four`). So every node with a `_target_` is compared with its target's parameters: the names, and the types of
+plain values by the annotations. A target of ours is also instantiated, because its constructor checks ranges; arguments that exist
+only in a run (the backbone, the tokenizer) have stand-ins in `STAND_INS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from r1_lightning.run.config.hints import accepts, describe
 from r1_lightning.run.config.keys import DEFAULT_TARGETS, OURS, RUN_KEYS, SETTLED_LATER, refuse_key
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
-# What a constructor must be given to check the rest; everything else that only a run can give is None.
+# Stand-ins that a constructor needs to check its other arguments; all other arguments that exist only in a run are None.
 STAND_INS: dict[str, Callable[[], Any]] = {
     "vocab_size": lambda: 512,
     "seed": lambda: 0,
@@ -36,11 +36,11 @@ STAND_INS: dict[str, Callable[[], Any]] = {
 NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)  # of a run: a part of its folder's name
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take
 WITH_LIGHTNING = ("data", "optim", "trainer", "callbacks", "stage")  # checked last: importing Lightning takes seconds
-NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity there can be: null says "none"
+NOT_NEGATIVE = ("data", "rollout", "optim", "stage")  # no quantity in these groups is ever negative: null says "none"
 
 
 class _Backbone(nn.Module):
-    """As much of a backbone as constructors look at: something to train, and a head."""
+    """A stand-in backbone for constructors: a head with weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def validate(config: DictConfig) -> None:
 
 
 def _walk(path: str, node: Any) -> None:
-    """Check the nodes below first: their message names the field exactly."""
+    """Check all nodes, inner nodes first, because their error names the exact field."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             _walk(f"{path}.{key}", value)
@@ -151,7 +151,7 @@ def _locate(path: str, dotted: Any) -> Any:
 
 
 def _hints(target: Any) -> dict[str, Any]:
-    """Annotations of what `target` takes; empty where they cannot be evaluated (types imported for checkers only)."""
+    """Return the annotations of `target`'s parameters; empty if they cannot be evaluated (types for type checkers only)."""
     is_plain_class = isinstance(target, type) and not dataclasses.is_dataclass(target)
     annotated: Any = vars(target).get("__init__", target.__init__) if is_plain_class else target
     try:
@@ -161,7 +161,7 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-    """Make the target once, for the sake of its own checks."""
+    """Instantiate the target once, so that its constructor checks the values."""
     convert = (
         "all" if path.split(".")[0] in ("reward", "task") else node.get("_convert_", "none")
     )  # as `run.build.parts` does
@@ -176,10 +176,10 @@ def _make(path: str, leaves: Mapping[str, Any], node: Mapping[str, Any], extra: 
 
 
 def _with_path(path: str, node: Mapping[str, Any], message: str) -> str:
-    """Put a field's place before its name, whatever place the constructor gave it."""
+    """Replace the path that the constructor gave a field by its path in this configuration."""
     field, separator, rest = message.partition("=")
     names = field.split(".")
-    for start, first in enumerate(names):  # the longest tail of the place that begins with one of the node's keys
+    for start, first in enumerate(names):  # the longest tail of the field's path that begins with a key of the node
         if separator and first in node:
             return f"{path}.{'.'.join(names[start:])}={rest}"
     return message if names[0] == path.split(".", 1)[0] else f"{path}: {message}"

@@ -39,9 +39,9 @@ from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.types.errors import InvalidInput, require, require_choice
 
-# How a checkpoint is measured, which knows no lengths: as long as `grpo_of_a_checkpoint.yaml` has them.
+# Settings for checkpoints, which record no lengths: those of `grpo_of_a_checkpoint.yaml`.
 CHECKPOINT = ("stage=sft", "stage.evaluation.max_new_tokens=1024")
-EMPTY_THINK = FORMS[R1_ZERO_FORM].empty_think  # means that of the template's own form
+EMPTY_THINK = FORMS[R1_ZERO_FORM].empty_think  # replaced by the empty think block of the template's own form
 
 
 def evaluate(
@@ -52,19 +52,18 @@ def evaluate(
     reward: str | None = None,
     task: Sequence[str] = (),
 ) -> tuple[str, dict[str, Measure]]:
-    """Table and measures of the artefact, or of the checkpoint in HuggingFace's form, in `folder` on held-out problems.
+    """Evaluate the artefact, or the HuggingFace checkpoint, in `folder` on held-out problems; returns the table and the measures.
 
-    `changes` replaces fields of its own `EvaluationConfig`. `task` are overrides that name another task than its own and settings
-    of it (`["task=math500", "paths.data=FOLDER"]`): an artefact keeps its template, a checkpoint, which has no task, takes the
-    task's. Answers are judged by the `accuracy` of the reward that it was trained with, or of another option of configs/reward; by
-    the task's judge where there is neither, or where `task` names another task. Raises `InvalidInput` for a folder that is neither
-    whole artefact nor checkpoint, for bad values, and, without `trust_targets`, for a configuration that names code which is not
-    ours.
+    `changes` replaces fields of the stored `EvaluationConfig`. `task` are overrides for another task (`["task=math500",
+    "paths.data=FOLDER"]`): an artefact keeps its template, a checkpoint, which has no task, uses the task's. Answers are judged by
+    the `accuracy` of the training's reward, or of `reward`, an option of configs/reward; by the task's judge if there is neither,
+    or if `task` names another task. Raises `InvalidInput` for a folder that is neither a complete artefact nor a checkpoint, for
+    bad values, and, without `trust_targets`, for a configuration that names code which is not ours.
     """
     artefact, config = opened_for_measuring(folder, task, trust_targets)
     stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
-    parts = build_parts(config, artefact)  # the artefact serves as the input: its tokenizer, its weights
+    parts = build_parts(config, artefact)  # with the artefact as the base: its tokenizer and its weights
     problems = held_out_problems(parts["source"], settings)
     template = parts["template"]
     if reward is not None:
@@ -83,7 +82,7 @@ def evaluate(
 
 
 def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool = False) -> tuple[Artefact, DictConfig]:
-    """What lies in `folder`, with the configuration to measure it by. `InvalidInput` as `evaluate` raises it."""
+    """Open the artefact or checkpoint in `folder`, with the configuration of its evaluation. `InvalidInput` as in `evaluate`."""
     others = [override for override in task if not re.match(r"\+?(task|paths)[.=]", override)]
     require(
         not others,
@@ -114,7 +113,7 @@ def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool 
 
 
 def named_reward(option: str) -> WeightedSum:
-    """The reward that configs/reward/OPTION.yaml describes. `InvalidInput` where there is none of that name."""
+    """Make the reward of configs/reward/OPTION.yaml. `InvalidInput` if there is no such option."""
     return instantiate(_reward_node(option), _convert_="all")
 
 

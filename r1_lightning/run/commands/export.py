@@ -48,7 +48,7 @@ ROUTER_BIAS = ".e_score_correction_bias"
 
 @dataclasses.dataclass(frozen=True)
 class ExportConfig:
-    """What to write: the numbers' type on disk, MTP modules or not, and how large a file may be."""
+    """Settings of an export: the type on disk, MTP modules or not, and the size limit of a file."""
 
     artefact: str
     out: str
@@ -68,7 +68,7 @@ class ExportConfig:
 
 
 def export(settings: ExportConfig) -> Path:
-    """Write the folder; returns it. Raises InvalidInput for a bad artefact, and where `out` exists already."""
+    """Write the folder and return it. Raises InvalidInput for a bad artefact, and if `out` exists already."""
     artefact = store.open_artefact(Path(settings.artefact))
     store.verify(artefact)
     model = open_model(artefact, PlainPrecision())
@@ -83,7 +83,7 @@ def write_folder(
     settings: ExportConfig,
     sampling_temperature: float = 1.0,
 ) -> Path:
-    """The folder of a model in memory, whole or not at all."""
+    """Write the folder of a model in memory, completely or not at all."""
     out = Path(settings.out).expanduser()
     require(
         not (out.exists() or out.is_symlink()), "out", settings.out, "it exists already, and nothing is overwritten"
@@ -95,7 +95,7 @@ def write_folder(
     with output_folder(out.parent):
         partial.mkdir(parents=True)
         try:
-            # As `padding_idx`, a pad id keeps its row of the embedding from learning: not for the end's, nor in general.
+            # No pad id: as `padding_idx` it would give its embedding row no gradient, and that row may be EOS's.
             write_json(partial / CONFIG, {**fields, **ids, "pad_token_id": None, "dtype": settings.dtype})
             sampling = {"do_sample": True, "temperature": sampling_temperature, "top_k": 0, "top_p": 1.0}
             tokenizer.save(partial, template)
@@ -110,7 +110,7 @@ def write_folder(
 
 
 def _described(backbone: AnyBackbone, with_mtp: bool) -> tuple[dict[str, Views], dict[str, Any]]:
-    """The views of the weights by HuggingFace's names, and the fields of `config.json`."""
+    """Return the views of the weights by HuggingFace's names, and the fields of `config.json`."""
     if isinstance(backbone, HFBackbone):
         return hf_model_views(backbone), rope_in_both_forms(backbone.config.fields())
     config = backbone.config
@@ -125,7 +125,7 @@ def _write_weights(
     dtype: torch.dtype,
     max_file_bytes: int,
 ) -> None:
-    """Write what `views` show, but those tensors that are `made` first, one after the other."""
+    """Write the tensors of `views`, one at a time; `made` computes those that are not stored as such (merged adapters)."""
 
     def maker(name: str, parts: Views) -> Callable[[], Tensor]:
         def make() -> Tensor:
@@ -137,14 +137,14 @@ def _write_weights(
 
         return make
 
-    # The router's bias decides which experts are chosen: it stays as fine as it is.
+    # The router's bias decides which experts are chosen, so it keeps its precision.
     types = {name: torch.float32 if name.endswith(ROUTER_BIAS) else dtype for name in views}
     sizes = {name: sum(view.numel() for view in parts) * types[name].itemsize for name, parts in views.items()}
     write_hf_weights(folder, {name: maker(name, parts) for name, parts in views.items()}, sizes, max_file_bytes)
 
 
 def parse(arguments: Sequence[str]) -> ExportConfig:
-    """`key=value` arguments; InvalidInput names the one that is unknown, missing or malformed."""
+    """Parse `key=value` arguments; InvalidInput names the one that is unknown, missing or malformed."""
     names = [field.name for field in dataclasses.fields(ExportConfig)]
     values: dict[str, str] = {}
     for argument in arguments:

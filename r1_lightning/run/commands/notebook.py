@@ -4,7 +4,7 @@
     model, tokenizer = r1.load("folder")
     logits = model(token_ids)
 
-A folder is one in HuggingFace's form or an artefact of ours; `save` writes the former.
+A folder is a HuggingFace folder or an artefact of ours; `save` writes a HuggingFace folder.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from r1_lightning.types.errors import require, require_int
 
 
 def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBackbone, TextTokenizer]:
-    """Model (in evaluation mode) and tokenizer of a HuggingFace folder or an artefact of ours.
+    """Load the model (in evaluation mode) and tokenizer of a HuggingFace folder or an artefact of ours.
 
-    DeepSeek checkpoints become our own backbone, others stay `transformers`' model inside an adapter; `model(token_ids)` takes
-    B x T ids to B x T x V logits. Computes in FP32 unless `precision` says otherwise. Raises `InvalidInput` naming file, tensor and
-    shape where the folder is wrong or damaged.
+    DeepSeek checkpoints become our own backbone, others stay models of `transformers` in an adapter; `model(token_ids)` maps
+    B x T ids to B x T x V logits. Computes in FP32 by default. Raises `InvalidInput` naming file, tensor and shape if the folder is
+    wrong or damaged.
     """
     model = open_model(open_folder(Path(folder).expanduser()), precision or PlainPrecision(), "folder")
     return model.backbone().eval(), model.tokenizer
@@ -47,12 +47,12 @@ def generate(
     seed: int = 0,
     template: ChatTemplate | None = None,
 ) -> list[list[str]]:
-    """`copies` completions of each prompt, drawn from `seed`.
+    """Sample `copies` completions of each prompt from `seed`.
 
-    Without a template a prompt is the caller's own and taken as it is: special tokens that it spells (`<|im_start|>`) are those
-    tokens. With one, `prompts` are questions from anybody, in which their spelling is text.
+    Without a template the caller writes the whole prompt: special tokens that it spells (`<|im_start|>`) are parsed as tokens. With
+    a template, `prompts` are untrusted questions, in which such spellings are plain text.
 
-    Raises `InvalidInput` for prompts that are no list, empty, or too long for the model together with `max_new_tokens`.
+    Raises `InvalidInput` if prompts are not a list, are empty, or are too long for the model together with `max_new_tokens`.
     """
     require(not isinstance(prompts, str), "prompts", prompts, "it must be a list of texts")
     require_int("copies", copies, 1)
@@ -67,7 +67,7 @@ def generate(
     require(longest <= model.config.max_positions, "max_new_tokens", max_new_tokens, allowed)
     sampler = Sampler(model, SamplerSettings(sampling, tokenizer.eos_ids, tokenizer.pad_id, seed))
     drawn = sampler(ids, copies, rollout_keys(0, len(prompts), copies))
-    lengths = (drawn.completion_mask.sum(1) - drawn.finished.long()).tolist()  # without what ended it
+    lengths = (drawn.completion_mask.sum(1) - drawn.finished.long()).tolist()  # without EOS
     texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
     return [texts[start : start + copies] for start in range(0, len(texts), copies)]
 
@@ -80,7 +80,7 @@ def save(
     dtype: str = "float32",
     mtp: bool = False,
 ) -> Path:
-    """Write a folder that `transformers` (and `load`) reads; `template` becomes its chat template. Nothing is overwritten.
+    """Write a folder that `transformers` and `load` read; `template` becomes its chat template. Overwrites nothing.
 
     MTP modules are written with `mtp`; without it they are left out, as `transformers` has no place for them.
     """

@@ -1,7 +1,7 @@
-"""What an optimizer step computes on each kind of data that is counted: a table by the class of the data module.
+"""The size of an optimizer step for each kind of data that we can count, in a table by the class of the data module.
 
-Nobody has counted the others; a dry run refuses them. A data module that derives from one of these is counted as that is. To count
-another kind, write a class that fits `CountedData`, and its line in `COUNTED` (and in `probe.PROBES`, to have it timed as well).
+A dry run refuses all other kinds. A subclass of one of these data modules is counted like its base class. To count another kind,
+write a class that fits `CountedData`, and its line in `COUNTED` (and in `probe.PROBES`, to time it as well).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from r1_lightning.run.config.declarations import line_of
 
 @dataclass(frozen=True)
 class StepLoad:
-    """What an optimizer step computes: tokens trained on, those of them with a loss, and what is sampled for it.
+    """Size of an optimizer step: trained tokens, those of them with a loss, and the sampling for it.
 
-    A trained token looks at `context` tokens on average. `prompts` may be a fraction: a rollout serves several steps.
+    A trained token attends to `context` tokens on average. `prompts` may be a fraction, because a rollout serves several steps.
     """
 
     tokens: float
@@ -39,20 +39,20 @@ class StepLoad:
 
 
 class CountedData(Protocol):
-    """A data module whose steps are counted. `prompts` are those of the first rollout; none where nothing is sampled."""
+    """Counts the steps of a data module. `prompts` are those of the first rollout; empty if nothing is sampled."""
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]: ...
 
     def load(self, new_tokens: float | None) -> StepLoad:
-        """The load of a step whose completions have `new_tokens` each; None: as many as they may ever have."""
+        """Return the load of a step whose completions have `new_tokens` each (None: the length limit)."""
 
     def micro_batch(self, mtp_depth: int) -> MicroBatch:
-        """The largest micro-batch of a run."""
+        """Return the largest micro-batch of a run."""
 
 
 class PackedText:
-    """Rows of text, all tokens of which are trained on."""
+    """Packed rows of text, with a loss on all tokens."""
 
     prompts: Sequence[Sequence[int]] = ()
 
@@ -69,7 +69,7 @@ class PackedText:
 
 
 class SampledGroups:
-    """Groups of completions of the policy."""
+    """Groups of the policy's completions."""
 
     def __init__(self, data: GroupedRolloutsDataModule) -> None:
         maker = data.dataset.maker
@@ -85,7 +85,7 @@ class SampledGroups:
         return StepLoad(sequences * length, sequences * new, length / 2, prompts, rollout.group_size, prompt, new)
 
     def micro_batch(self, mtp_depth: int) -> MicroBatch:
-        """As many rows as completions at their limit need, each behind the longest prompt."""
+        """Return the micro-batch of completions at the length limit, each after the longest prompt."""
         rollout = self.config
         new, length = rollout.longest_completion, rollout.row_tokens
         sequences = rollout.prompts_per_rollout * rollout.group_size // rollout.minibatches_per_rollout
@@ -100,5 +100,5 @@ COUNTED: dict[type, Any] = {PretrainDataModule: PackedText, GroupedRolloutsDataM
 
 
 def counting_of(target: Any) -> Any:
-    """What counts the steps of a data module of this class, made from it; None where they are not counted."""
+    """Return the `CountedData` class for a data module of this class; None if its steps cannot be counted."""
     return line_of(COUNTED, target)

@@ -1,8 +1,8 @@
-"""`dry_run=true`: what a stage would cost, printed before anything is made or trained.
+"""`dry_run=true`: prints the estimated cost of a stage before anything is made or trained.
 
-Bytes, tokens and FLOPs come from `stage_cost`, seconds from `probe` where the model fits this machine. Nothing is written: the
-models of the probe are thrown away. Known are pre-training and GRPO of our own backbone; other stages and `model=hf` are refused,
-because nobody has counted what a step of theirs takes.
+Bytes, tokens and FLOPs come from `stage_cost`, seconds from `probe` if the model fits this machine. Nothing is written, and the
+probe's models are discarded. It covers pre-training and GRPO of our own backbone; other stages and `model=hf` are refused, because
+we have no count of their steps.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from r1_lightning.run.cost.stage_cost import EmptyStage
 from r1_lightning.run.graph.node import Node
 from r1_lightning.types.errors import InvalidInput, require
 
-# Tensors are estimated to within 25 %, and glibc was seen to keep up to 45 % more than they take (docs/log.md).
+# Tensors are estimated to within 25 %, and in runs glibc kept up to 45 % more than the tensors take (docs/log.md).
 HEADROOM = 1.5
-ACCURACY = {  # of the most memory at one time: what the tests measure, and what nobody has measured
+ACCURACY = {  # of the peak memory: measured by tests on the CPU, never on a GPU
     "cpu": "tensors, to within 25 %; libraries and the allocator on top",
     "cuda": "tensors, an estimate that was compared with runs on the CPU only",
 }
@@ -41,9 +41,9 @@ TIMES = ((1e-3, "ms"), (1, "s"), (60, "minutes"), (3600, "hours"), (86400, "days
 
 
 def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> None:
-    """Say what `target` would cost, and before it which of its inputs are missing and would be made first.
+    """Print which inputs of `target` are missing and would be made first, then the estimated cost of `target`.
 
-    `fresh` says that it would be made anew, whatever is there. Raises `InvalidInput` as the stage itself would.
+    `fresh`: the stage would be made anew, even if its artefact exists. Raises `InvalidInput` as the stage itself would.
     """
     config = target.stage.config
     require(trains(config), "dry_run", True, "what sampling and comparing take is not known, only what training does")
@@ -85,7 +85,7 @@ def _inputs(node: Node) -> Iterator[str]:
 
 
 def _base(node: Node) -> Artefact | None:
-    """The input from which the stage would start, where it is there already."""
+    """Return the input from which the stage would start, if it exists already."""
     source = node.inputs.get(BASE)
     if source is None or isinstance(source, Artefact):
         return source
@@ -136,7 +136,7 @@ def _parameters(stage: EmptyStage) -> Iterator[str]:
 
 
 def _time(node: Node, stage: EmptyStage) -> list[str]:
-    """Seconds per step, and the whole; the last line stands for all."""
+    """Return lines with the seconds per step by part, and the total as the last line."""
     obstacle = _obstacle(stage)
     if obstacle:
         return [f"time: not measured, {obstacle}"]
@@ -166,7 +166,7 @@ def _time(node: Node, stage: EmptyStage) -> list[str]:
         lines.append(_row("evaluation, once", "-", "not measured: this stage samples nothing else"))
     elif settings is not None and new_tokens is not None:
         sampled = settings.problems * settings.samples * min(new_tokens, settings.max_new_tokens)
-        models = 1 + (BASE in node.inputs)  # this one, and the one it started from
+        models = 1 + (BASE in node.inputs)  # the stage's model and its base
         evaluation_s = models * sampled * speed.sampling_s
         lines.append(_row("evaluation, once", _duration(evaluation_s), f"models compared: {models}"))
         total_s += evaluation_s
@@ -174,7 +174,7 @@ def _time(node: Node, stage: EmptyStage) -> list[str]:
 
 
 def _obstacle(stage: EmptyStage) -> str:
-    """Why the stage cannot be probed here; empty where it can."""
+    """Return the reason why the stage cannot be probed here; empty if it can."""
     try:
         check_installed(stage.config)
     except InvalidInput as error:
@@ -206,7 +206,7 @@ def _row(name: str, value: str, note: str = "") -> str:
 
 
 def _human(number: float, steps: tuple[tuple[float, str], ...] = DECIMAL) -> str:
-    """Three digits and a decimal prefix: 1234567 is 1.23 M."""
+    """Format with three digits and a decimal prefix: 1234567 is 1.23 M."""
     size, prefix = max((step for step in steps if step[0] <= number), default=steps[0])
     return f"{_three_digits(number / size)} {prefix}"
 

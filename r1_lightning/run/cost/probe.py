@@ -1,9 +1,9 @@
-"""How fast this machine is at a stage: a short sampling run and a few micro-batches with the real parts, then thrown away.
+"""Measures the speed of this machine for a stage, by a short sampling run and a few micro-batches with the stage's real parts.
 
-Each begins with a small one that is not timed (what a process does for the first time is slow) and grows until it is of the
-real size or has taken `BUDGET_S`, so that a machine which is slow at a stage still answers after some ten seconds. Micro-batches
-go through Lightning's Trainer, clipping and optimizer included; the real size is repeated while there is time, and the median
-counts: one reading that something else disturbed does no harm. What a run does besides (starting, checkpoints) is not measured.
+Both begin with a small untimed one (the first call in a process is slow) and grow to the real size, or until they have taken
+`BUDGET_S`, so that a slow machine still answers after about ten seconds. Micro-batches go through Lightning's Trainer with clipping
+and optimizer; the real size is repeated while there is time, and the median counts, so that one disturbed reading does no harm. The
+rest of a run (start, checkpoints) is not measured.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from r1_lightning.run.config.declarations import line_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch, TokenBatch
 
-BUDGET_S = 3.0  # what was begun is finished: doubling makes it up to twice as much, for sampling and for training
+BUDGET_S = 3.0  # each for sampling and training; the size in progress is finished, so up to twice as much
 WARM_UP_TOKENS, FIRST_NEW_TOKENS = 2, 8
-PARTS = (32, 32, 16, 8, 4, 2, *[1] * 8)  # of the micro-batch; the first warms up
-READINGS = 3  # at least, so that the median passes over one at which the machine was busy with something else
+PARTS = (32, 32, 16, 8, 4, 2, *[1] * 8)  # divisors of the micro-batch's size; the first warms up
+READINGS = 3  # minimum, so that the median ignores one that other work on the machine disturbed
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds on this machine. `training_s` is per token trained on, padding beside it included; `data_s` too (rewards, packing,
-    tokenizing).
+    """Seconds on this machine.
 
-    `sampling_s` is per sampled token, 0 for a stage that samples nothing; `new_tokens` is the mean length of completions in
-    the probe, None where it had to stop before the length limit; `probe_s` is what the probe itself took.
+    `training_s` and `data_s` (rewards, packing, tokenizing) are per trained token, with the time of padding included; `sampling_s`
+    is per sampled token, 0 for a stage that does not sample. `new_tokens` is the mean length of completions in the probe, None if
+    the probe stopped before the length limit; `probe_s` is the duration of the probe.
     """
 
     training_s: float
@@ -56,7 +56,7 @@ class Speed:
 
 
 def measure(config: DictConfig, base: Artefact | None) -> Speed:
-    """Probe the stage of `config` (resolved), from the weights of `base`, or from fresh ones."""
+    """Probe the stage of `config` (resolved), with the weights of `base`, or with fresh ones."""
     start_s = time.perf_counter()
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
@@ -88,7 +88,7 @@ def _trainers(config: DictConfig) -> Any:
 
 @dataclass(frozen=True)
 class _Batches:
-    """Batches as a loader: Lightning takes a bare list for a list of loaders."""
+    """A loader of given batches, because Lightning takes a bare list for a list of loaders."""
 
     items: Sequence[Any]
 
@@ -100,7 +100,7 @@ class _Batches:
 
 
 class _Clock(L.Callback):
-    """Times the micro-batches of a fit, the first one left out, and ends it when the budget is spent."""
+    """Times the micro-batches of a fit, except the first, and ends the fit when the budget is spent."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -108,7 +108,7 @@ class _Clock(L.Callback):
         self.readings: list[tuple[int, float, float]] = []  # tokens, seconds per token, seconds of the optimizer
 
     def now_s(self) -> float:
-        if self.device.type == "cuda":  # kernels run on after they are called
+        if self.device.type == "cuda":  # kernels run asynchronously
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
@@ -128,8 +128,10 @@ class _Clock(L.Callback):
             trainer.should_stop = True
 
     def medians(self) -> tuple[float, float]:
-        """Seconds per token over the readings of the largest size (over the last three, where there are fewer), and of the
-        optimizer, which no size changes.
+        """Return the median seconds per token and of the optimizer.
+
+        Per token, over the readings of the largest size (the last three if there are fewer); the optimizer's time is the same for
+        every size.
         """
         largest = max(tokens for tokens, *_ in self.readings)
         alike = [reading for reading in self.readings if reading[0] == largest]
@@ -138,7 +140,7 @@ class _Clock(L.Callback):
 
 
 class First(NamedTuple):
-    """A micro-batch, and the seconds of making it as in `Speed`."""
+    """A micro-batch, and the seconds of making it, as in `Speed`."""
 
     batch: Any
     data_s: float
@@ -147,7 +149,7 @@ class First(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """How a kind of data is timed: makes a first micro-batch, and takes the first of so many parts of one, by its rows."""
+    """The timing of one kind of data: `first` makes a micro-batch, `share` takes the first of so many parts of its rows."""
 
     first: Callable[[Any], First]
     share: Callable[[Any, int], Any]
@@ -163,7 +165,7 @@ def _first_part(batch: GRPOBatch, parts: int) -> GRPOBatch:
 
 
 def _packed(datamodule: PretrainDataModule) -> First:
-    """The first batch, and what tokenizing and packing took per token of what they made (more than that batch)."""
+    """Return the first batch, and the seconds of tokenizing and packing per token of all rows that they made."""
     start_s = time.perf_counter()
     dataset = datamodule.train_dataloader().dataset
     batch = dataset[0]
@@ -172,7 +174,7 @@ def _packed(datamodule: PretrainDataModule) -> First:
 
 
 class _Timed:
-    """A `GenerateFn` that notes how long it took."""
+    """A `GenerateFn` that records the seconds of its latest call."""
 
     def __init__(self, generate: GenerateFn) -> None:
         self.generate, self.seconds = generate, 0.0
@@ -187,9 +189,9 @@ class _Timed:
 
 
 def _sampled(datamodule: GroupedRolloutsDataModule) -> First:
-    """A micro-batch from one wave of sampling; seconds per trained token of judging and packing, per sampled token, length.
+    """Return a micro-batch from one wave of sampling, seconds of data per trained token, seconds per sampled token, mean length.
 
-    Every completion token gets an advantage: a model that is right nowhere yet costs no less.
+    Every completion token gets an advantage, because training costs the same for a model that is never right yet.
     """
     dataset = datamodule.dataset
     config = dataset.maker.config
@@ -235,9 +237,9 @@ def _sampled(datamodule: GroupedRolloutsDataModule) -> First:
 
 
 def _lengthened(rollout: Rollout, limit: int) -> Rollout:
-    """The rollout as if every completion cut off had gone on to `limit` tokens, its own over and over again.
+    """Return the rollout with every unfinished completion extended to `limit` tokens by repeating its own.
 
-    So that training is timed on rows that are as full as those of a run, where sampling itself was too slow to get there.
+    If sampling is too slow to reach the limit, training is still timed on rows as full as those of a run.
     """
     old = rollout.generation
     width = old.completion_mask.shape[1]

@@ -1,8 +1,8 @@
-"""What a configured stage will take, in bytes, tokens and FLOPs, counted on a model without memory (`model/cost.py`).
+"""Counts the bytes, tokens and FLOPs of a configured stage on a model without memory (`model/cost.py`).
 
-How long completions become is not known beforehand: unless a length is given, they are as long as they may ever be, so that
-memory, tokens and FLOPs are the most that a run can come to. Sampling and updates take turns, so that the most memory at one
-time is what lasts and the larger of the two. Copies that live for a moment, and the rollout itself, come on top.
+The length of completions is unknown beforehand: unless a length is given, it is the length limit, so memory, tokens and FLOPs are
+upper bounds. Sampling and updates take turns, so the peak memory is the lasting memory plus the larger of the two. Short-lived
+copies, and the rollout itself, are not counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from r1_lightning.types.errors import require
 
 
 class Memory(NamedTuple):
-    """`size` bytes of one kind, and what they are."""
+    """One kind of memory: its name, its size in bytes, and a note."""
 
     name: str
     size: int
@@ -48,7 +48,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class EmptyStage:
-    """A stage as `run` would build it, but with a model that has shapes and no numbers."""
+    """A stage as `run` would build it, but with a model that has shapes and no values."""
 
     config: DictConfig
     parts: dict[str, Any]
@@ -66,7 +66,7 @@ class EmptyStage:
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:
-        """Those of the first rollout; none in pre-training."""
+        """The prompts of the first rollout; empty in pre-training."""
         return self.data.prompts
 
     @property
@@ -75,59 +75,59 @@ class EmptyStage:
 
     @property
     def mtp_depth(self) -> int:
-        """How many MTP modules train."""
+        """Number of MTP modules that train."""
         return self.backbone.config.mtp_depth if getattr(self.module, "mtp_loss_weight", 0.0) > 0 else 0
 
     @property
     def has_reference(self) -> bool:
-        """Whether the stage holds more than the model: a frozen copy of it."""
+        """True if the stage holds a frozen copy of the model."""
         return cost.tensor_bytes(self.module) > cost.tensor_bytes(self.backbone)
 
     @property
     def engine(self) -> Any:
-        """What samples in place of our own sampler, in memory of its own; None where nothing does."""
+        """The engine that samples in place of our own sampler, in its own memory; None if there is none."""
         sampler = self.parts["rollout"].sampler if self.prompts else None
         return sampler if getattr(sampler, "is_engine", False) else None
 
     @property
     def is_drafting(self) -> bool:
-        """Whether the MTP module drafts while sampling."""
+        """True if the MTP module drafts tokens in sampling."""
         return bool(self.prompts) and getattr(self.parts["rollout"].sampler, "drafts", False)
 
     @property
     def attempts(self) -> int:
-        """How many times as many prompts may be drawn as are trained on."""
+        """Largest ratio of sampled to trained prompts (dynamic sampling)."""
         return self.parts["rollout"].dynamic_sampling_attempts if self.prompts else 1
 
     @property
     def number(self) -> int:
-        """Bytes of a number in the type in which products run."""
+        """Bytes per element of the compute type."""
         return cost.BF16 if getattr(self.backbone.precision, "compute", "fp32") == "bf16" else cost.FP32
 
     @property
     def is_fused(self) -> bool:
-        """Whether attention keeps no weights; compiled for the CPU it is spelled out (`model.mla.spelled_out_attention`)."""
+        """True if attention keeps no weights; when compiled for the CPU it does (`model.mla.spelled_out_attention`)."""
         if self.device_type == "cpu" and self.backbone.precision.static_shapes:
             return False
         return cost.is_attention_fused(self.backbone.config, self.device_type)
 
     @property
     def device_type(self) -> str:
-        """Where it would run: "cpu" or "cuda"."""
+        """The type of device on which the stage would run: "cpu" or "cuda"."""
         accelerator = self.config.trainer.get("accelerator", "auto")
         is_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
         return "cpu" if is_cpu else "cuda"
 
     def load(self, new_tokens: float | None = None) -> StepLoad:
-        """The load of a step whose completions have `new_tokens` each; None: as many as they may ever have."""
+        """Return the load of a step whose completions have `new_tokens` each (None: the length limit)."""
         return self.data.load(new_tokens)
 
     def micro_batch(self) -> MicroBatch:
-        """The largest micro-batch."""
+        """Return the largest micro-batch."""
         return self.data.micro_batch(self.mtp_depth)
 
     def lasting_memory(self) -> list[Memory]:
-        """What is there from the first step to the last (gradients live until the next backward)."""
+        """Return the memory that lasts from the first step to the last (gradients live until the next backward)."""
         backbone = self.backbone
         idle = [] if self.mtp_depth else list(backbone.mtp_modules.parameters())
         weights = cost.tensor_bytes(backbone)
@@ -147,7 +147,7 @@ class EmptyStage:
         return self.backbone.new_mtp_cache(rows, length).bytes
 
     def sampling_memory(self) -> list[Memory]:
-        """What sampling adds, a wave of `max_rows` at a time: nothing in pre-training."""
+        """Return the memory that sampling adds, for a wave of `max_rows`; empty in pre-training."""
         if not self.prompts:
             return []
         rollout: RolloutConfig = self.parts["rollout"]
@@ -175,7 +175,7 @@ class EmptyStage:
         ]
 
     def _scoring_memory(self, length: int) -> list[Memory]:
-        """Where another engine samples: the trainer's forward for the old log-probs."""
+        """Return the memory of the trainer's forward for old log-probs, if another engine samples."""
         rows, shape = max(1, SCORED_TOKENS // length), self.backbone.config
         batch = MicroBatch(rows, length, rows * length, 0)
         passing = cost.inference_bytes(shape, batch, self.number, self.is_fused)
@@ -186,7 +186,7 @@ class EmptyStage:
         ]
 
     def update_memory(self) -> list[Memory]:
-        """What forward and backward of one micro-batch add."""
+        """Return the memory that forward and backward of one micro-batch add."""
         batch, shape = self.micro_batch(), self.backbone.config
         number, is_fused = self.number, self.is_fused
         kept = cost.activation_bytes(shape, batch, number, is_fused)
@@ -202,7 +202,7 @@ class EmptyStage:
         return [line for line in lines if line.size]
 
     def peak_bytes(self) -> int:
-        """The most memory at one time."""
+        """Peak memory in bytes."""
         lasting, sampling, update = (
             sum(line.size for line in lines)
             for lines in (self.lasting_memory(), self.sampling_memory(), self.update_memory())
@@ -210,7 +210,7 @@ class EmptyStage:
         return lasting + max(sampling, update)
 
     def work(self, load: StepLoad) -> list[Work]:
-        """Tokens and FLOPs of an optimizer step; a part that the stage has not is left out."""
+        """Return tokens and FLOPs of an optimizer step by part; parts that the stage does not have are left out."""
         shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
         sampling = cost.sampling_flops(
             shape, counts, load.prompts, load.group_size, load.prompt_tokens, load.new_tokens
@@ -229,9 +229,9 @@ class EmptyStage:
         return [line for line in lines if line.flops]
 
     def _drafting_flops(self, load: StepLoad) -> float:
-        """What drafts add to sampling where none holds: the model reads each in vain, the MTP module two columns for each.
+        """Return the FLOPs that drafting adds if no draft is accepted: the model runs each in vain, the module two columns each.
 
-        The module's attention and what it reads of the prompt are left out: it is one layer.
+        The module's attention and its prefill are not counted, because it is one layer.
         """
         shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
         whole, read = (

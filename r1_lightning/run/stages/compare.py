@@ -1,6 +1,6 @@
-"""`stage=compare`: measures every input of the stage on the same held-out problems, and leaves the numbers as a data set.
+"""`stage=compare`: evaluates every input of the stage on the same held-out problems, and writes the numbers as a data set.
 
-    models/NAME.json          the measures of one input, written when they are all there
+    models/NAME.json          the measures of one input, written when all are computed
     data/part-00000.jsonl     a row per model and measure: value, bounds of its 95 % interval, fingerprint of the model
     table.txt                 the models side by side
 
@@ -41,9 +41,9 @@ BOUNDS = ("value", "low", "high")
 def run_comparison(
     config: DictConfig, stage_name: str, folder: Path, inputs: Mapping[str, Artefact]
 ) -> Mapping[str, float]:
-    """Measure those of `inputs` that are not measured yet, then write the table and the rows.
+    """Evaluate the `inputs` that have no measures yet, then write the table and the rows.
 
-    Raises `InvalidInput` where there is nothing to compare, and for an input that is no language model.
+    Raises `InvalidInput` if there is nothing to compare, and for an input that is not a language model.
     """
     silence_warnings()
     set_up_torch(config.trainer.get("threads"))
@@ -55,6 +55,7 @@ def run_comparison(
     (folder / MODELS).mkdir(exist_ok=True)
     measured = {}
     for name, artefact in inputs.items():
+        # One file per model: after a kill only the model in progress is evaluated again.
         path = folder / MODELS / f"{name}.json"
         if not path.is_file():
             measures = _measure(name, artefact, config, comparison, settings, problems, requests)
@@ -83,7 +84,7 @@ def _measure(
     requests: Mapping[str, Any],
 ) -> dict[str, Measure]:
     model = open_model(artefact, instantiate(config.precision), f"stage.inputs.{name}.folder")
-    template = model.template(TEMPLATES[config.task.template])  # a checkpoint has none: it is asked in the task's
+    template = model.template(TEMPLATES[config.task.template])  # a checkpoint has none, so the task's is used
     backbone = model.backbone().eval()
     evaluator = Evaluator(problems, model.tokenizer, template, settings, config.seed)
     check_prompt_lengths(evaluator, model.shape.max_positions)

@@ -1,7 +1,7 @@
-"""What runs each kind of stage: a table by class, so that nobody asks a stage what it is.
+"""The function that runs each kind of stage, in a table by class.
 
-A stage that trains is a `LightningModule` and needs no line here: one more objective, or PPO, is run as all of them are. A stage of
-another kind has one line. What else `run` knows of a kind stands in one place each, because the rooms import downwards only:
+A stage that trains is a `LightningModule` and needs no line of its own: one more objective, or PPO, runs as all of them do. A stage
+of another kind has one line. Everything else that `run` knows of a kind is in one place each, because rooms import downwards only:
 
     what must be there before it begins    `needs` of the stage's and the data module's classes; how each need is looked at:
                                            `CHECKS` in `run/checks/tasks.py`
@@ -26,7 +26,7 @@ from r1_lightning.run.stages.rejection_sampling import run_sampling
 from r1_lightning.run.stages.train import run_training
 from r1_lightning.types.errors import InvalidInput
 
-# Configuration, name of the stage, its folder, its inputs by role -> final metrics; None while other processes are still at work.
+# Configuration, name of the stage, its folder, its inputs by role -> final metrics; None if shards of other processes are missing.
 Run = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float] | None]
 
 RUNS: dict[type, Run] = {
@@ -39,10 +39,10 @@ RUNS: dict[type, Run] = {
 def run_stage(
     config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]
 ) -> Mapping[str, float] | None:
-    """Make what `stage_name` makes in `folder` from `inputs`, resuming from what lies there; returns the final metrics.
+    """Run `stage_name` in `folder` from `inputs`, resuming if it was interrupted; returns the final metrics.
 
-    Raises `InvalidInput` for a target that is no stage, for a damaged checkpoint or input, and OSErrors of a folder that cannot be
-    written.
+    Raises `InvalidInput` for a target that is not a stage, for a damaged checkpoint or input, and OSErrors of a folder that cannot
+    be written.
     """
     run = line_of(RUNS, class_of(config.stage))
     if run is None:

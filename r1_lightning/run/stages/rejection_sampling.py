@@ -1,12 +1,12 @@
-"""`stage=sample`: rejection sampling from a model, leaving a data set in place of weights.
+"""`stage=sample`: rejection sampling from a model; writes a data set in place of weights.
 
-    blocks/block-00000.jsonl   what became of every sample of a block of problems; written when the block is done
-    data/part-00000.jsonl      the rows that were kept, with those of other sources, in the shares asked for
-    data_card.md, counts.json  what the rows are; of the pool pass rates, lengths, what was dropped and why
+    blocks/block-00000.jsonl   the fate of every sample of a block of problems; written when the block is done
+    data/part-00000.jsonl      the kept rows, with those of other sources, in the configured shares
+    data_card.md, counts.json  counts of the rows; of the sampled pool, pass rates, lengths, and drops by reason
 
-A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) make the blocks
-of one folder, each its own; whichever finds all of them there writes the data set. It is a stage like any other: it has the input
-`base`, the model that is asked, and may itself be an input.
+A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) each make
+their own blocks in one folder; the process that finds all blocks there writes the data set. It is a stage like any other: its
+input `base` is the model to sample from, and it may itself be an input.
 """
 
 from __future__ import annotations
@@ -60,16 +60,17 @@ from r1_lightning.types.tensors import Backbone
 
 BLOCKS = "blocks"
 OWN_TASK = "held-out problems of the task"
-CHECKED = 4  # prompts that are looked at before anything is sampled
+CHECKED = 4  # prompts of the self-check before sampling
 ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
 
 
 def run_sampling(
     config: DictConfig, stage_name: str, folder: Path, inputs: Mapping[str, Artefact]
 ) -> Mapping[str, float] | None:
-    """Make this process's blocks in `folder`, then, where no block is missing, the data set; None where some are.
+    """Make this process's blocks in `folder`, then the data set if no block is missing; returns None if some are.
 
-    Raises `InvalidInput` for an input that is no model, a reward without accuracy, shares that cannot be had, and a damaged block.
+    Raises `InvalidInput` for an input that is not a model, a reward without accuracy, shares of sources that have no rows, and a
+    damaged block.
     """
     silence_warnings()
     set_up_torch(config.trainer.get("threads"))
@@ -77,12 +78,14 @@ def run_sampling(
     _check_sources(settings, inputs)
     decontaminator = _decontaminator(config, settings)
     _make_blocks(config, settings, decontaminator, folder, inputs)
+    # The blocks of all shards, not only our own: whichever process finds none missing writes the data set.
     missing = [number for number in range(len(settings.blocks)) if not block_path(folder, number).is_file()]
     if missing:
         print(f"{stage_name}: {len(missing)} of {len(settings.blocks)} blocks are left to other processes")
         return None
     with store.exclusive_lock(folder):
-        if not (folder / data_set.COUNTS).is_file():  # the last of its files: another process has just written it
+        # counts.json is written last: if it is there, another process has just written the whole data set.
+        if not (folder / data_set.COUNTS).is_file():
             _write_data_set(config, settings, decontaminator, folder, inputs)
     counts = json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))
     return _metrics(counts)
@@ -93,7 +96,7 @@ def block_path(folder: Path, number: int) -> Path:
 
 
 def _check_sources(settings: RejectionSampling, inputs: Mapping[str, Artefact]) -> None:
-    """Raise InvalidInput where two sources have one name, or a share is of none: before anything is sampled."""
+    """Raise InvalidInput, before sampling, if two sources have one name, or a share names no source."""
     data_sets = {role: str(artefact.folder) for role, artefact in inputs.items() if artefact.files}
     for role, folder in data_sets.items():
         is_free = role not in (REASONING, *settings.sources)
@@ -102,7 +105,7 @@ def _check_sources(settings: RejectionSampling, inputs: Mapping[str, Artefact]) 
 
 
 def _decontaminator(config: DictConfig, settings: RejectionSampling) -> Decontaminator:
-    """Of all benchmarks: the stage's own list, and what the task itself holds out."""
+    """Return the decontaminator of all benchmarks: the stage's list, and the task's own held-out problems."""
     source = instantiate(config.task.source, _convert_="all")
     questions = {OWN_TASK: held_out_questions(source, settings.held_out_questions), **benchmark_questions(settings)}
     return Decontaminator(questions, settings.contamination_ngram)
@@ -115,13 +118,14 @@ def _make_blocks(
     folder: Path,
     inputs: Mapping[str, Artefact],
 ) -> None:
-    """Make those of this process's blocks that are not there, with a bar that counts samples."""
+    """Make this process's missing blocks, with a progress bar that counts samples."""
     missing = [number for number in settings.own_blocks if not block_path(folder, number).is_file()]
     if not missing:
         return
     require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
     make = _block_maker(config, settings, decontaminator, inputs)
     check_sampler(make)
+    # From the first block on, also those of other processes: a problem is skipped if any earlier number had its id.
     problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
     first_of: dict[str, int] = {}
     new = config.rollout.max_new_tokens
@@ -132,6 +136,7 @@ def _make_blocks(
         room.kept([problem])
     if said := room.text(make.source):
         print(said, flush=True)
+    # The bar begins at the blocks that earlier processes have made.
     done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
     total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
     copies = settings.samples
@@ -163,10 +168,10 @@ def _block_maker(
 
 
 def check_sampler(make: BlockMaker) -> None:
-    """The self-check of stages that train, on a few of the first prompts: what is sampled on a cache is what the model says."""
+    """Run the self-check of training stages on the first prompts: cached steps must get the log-probs of the full forward."""
     backbone = getattr(getattr(make, "generate", None), "backbone", None)
     if not isinstance(backbone, Backbone):
-        return  # an engine of its own computes what is sampled
+        return  # another engine samples, without our cache
     problems = [make.source.train_problem(make.seed, make.settings.first_problem + place) for place in range(CHECKED)]
     prompts = make.tokenizer.encode_prompts(make.template, [problem.question for problem in problems])
     rows = PackedRows(prompts, 2 * max(map(len, prompts)), make.tokenizer.pad_id).trimmed()
@@ -176,7 +181,7 @@ def check_sampler(make: BlockMaker) -> None:
 
 
 def records(settings: RejectionSampling, folder: Path) -> Iterator[Record]:
-    """All records, problem by problem. `InvalidInput` names a block that is not whole."""
+    """Yield all records, problem by problem. `InvalidInput` names a damaged block."""
     for number, block in enumerate(settings.blocks):
         path = block_path(folder, number)
         found = list(data_set.read_lines(path))
@@ -194,7 +199,8 @@ def _write_data_set(
     folder: Path,
     inputs: Mapping[str, Artefact],
 ) -> None:
-    """The parts, the card and, last, the counts. What a killed run left of them is written again."""
+    """Write the parts, the card and, last, the counts; files of a killed run are written again."""
+    # Two passes over the records: the size of each source's share is known only after all kept rows are counted.
     counts = Counts()
     for record in records(settings, folder):
         counts.add(in_form(record, settings.rewrite_as))
@@ -218,7 +224,7 @@ def _write_data_set(
         for name, given in others.items():
             yield from (row for number, row in enumerate(given) if number in taken[name])
 
-    for path in data_set.parts_of(folder):
+    for path in data_set.parts_of(folder):  # a killed run may have left more parts than this one writes
         path.unlink()
     written = RowCounts()
     write_parts(folder, written.counted(rows()))
@@ -240,11 +246,11 @@ def _write_data_set(
     )
     store.write_text(folder / data_set.CARD, render_card(summary, settings, origin))
     store.write_text(folder / store.TABLE, render_table(summary) + "\n")
-    store.write_json(folder / data_set.COUNTS, summary)
+    store.write_json(folder / data_set.COUNTS, summary)  # last: it marks the data set as complete (`run_sampling`)
 
 
 def write_parts(folder: Path, rows: Iterator[Row], rows_per_part: int = ROWS_PER_PART) -> None:
-    """`rows` as parts of at most `rows_per_part` rows each."""
+    """Write `rows` as parts of at most `rows_per_part` rows each."""
     part: list[Row] = []
     number = 0
     for row in rows:
@@ -259,7 +265,7 @@ def write_parts(folder: Path, rows: Iterator[Row], rows_per_part: int = ROWS_PER
 def _other_rows(
     settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
 ) -> tuple[dict[str, list[Row]], dict[str, int]]:
-    """Rows of files (`stage.sources`) and of inputs that are data sets, by name, and how many were left out as contaminated."""
+    """Return the rows of files (`stage.sources`) and of data-set inputs by name, and the numbers of contaminated rows left out."""
     given: dict[str, Any] = {name: source.rows for name, source in settings.sources.items()}
     for role, artefact in inputs.items():
         if artefact.files:

@@ -1,4 +1,4 @@
-"""Runs a stage that trains, in its folder: build the parts, train (or go on), evaluate, leave the weights and the table."""
+"""Runs a stage that trains, in its folder: builds the parts, trains (or resumes), evaluates, writes the weights and the table."""
 
 from __future__ import annotations
 
@@ -42,19 +42,24 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     set_up_torch(config.trainer.get("threads"))
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
+    # Adapters of the input become part of its weights, so that the reference is this policy, not an earlier stage's base.
     fold_adapters(parts["backbone"], config.seed)
+    # A configuration can name a model-based reward but not hold its model: that is an input, and is put in here.
     if isinstance(parts.get("reward"), WeightedSum):
         parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"])
     if "data" in inputs:
         parts["data_folder"] = inputs["data"].folder
+    # The module's learning-rate schedule needs the number of steps, which may depend on the data.
     config, datamodule = _with_steps(config, parts)
     parts = with_judge(with_teacher(parts, inputs, config.data.get("row_tokens")), inputs)
     module = inject(config.stage, parts)
     datamodule = datamodule or inject(config.data, parts)
-    evaluator = _evaluator(config, parts, datamodule)  # before training, so that what it refuses has cost nothing
+    evaluator = _evaluator(config, parts, datamodule)  # before training, so that a refusal costs no training time
     parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    # Callbacks ask for these by name, as targets do for every other part.
     parts = {**parts, "make_measure": measure_maker(config, parts, datamodule), "folder": folder}
     trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
+    # Raises unless training reached its last step: weights of a run that stopped early are never saved as a result.
     fit(trainer, module, datamodule, folder)
     save_weights(module.backbone, folder / WEIGHTS)
     keep_best(trainer, folder, stage_name, inputs)
@@ -70,7 +75,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
 
 
 def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, L.LightningDataModule | None]:
-    """Where `stage.max_steps` is null, the data say how many steps there are: they are made now, the number is put in its place."""
+    """If `stage.max_steps` is null, build the data module now and set the number of steps from its data."""
     if config.stage.max_steps is not None:
         return config, None
     datamodule = inject(config.data, parts)
@@ -80,7 +85,7 @@ def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, 
 
 
 def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evaluator | PreferenceEvaluator | None:
-    """What will measure the model, made and checked; None where the stage has no evaluation."""
+    """Make and check the stage's evaluator; None if the stage has no evaluation."""
     settings = stage_evaluation(config)
     if settings is None:
         return None
@@ -105,8 +110,9 @@ def _evaluate(
     stage_name: str,
     folder: Path,
 ) -> dict[str, float]:
-    """Measure the model on held-out problems beside the model it started from, and write the table."""
+    """Evaluate the model, its base and its teacher on the same held-out problems, and write the table."""
     settings = evaluator.config
+    # Functions, so that the base is loaded only for its own evaluation.
     models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
     if "base" in inputs:
         shape, precision = parts["backbone"].config, parts["backbone"].precision
@@ -135,7 +141,7 @@ def _evaluate(
 def _evaluate_reward_model(
     evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path
 ) -> dict[str, float]:
-    """Measure a reward model on held-out preferences, and write the table."""
+    """Evaluate a reward model on held-out preferences, and write the table."""
     with progress(len(evaluator.rows), f"evaluating {stage_name}", "item") as bar:
         measures = evaluator(model, bar.update)
     title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
