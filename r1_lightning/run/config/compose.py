@@ -92,8 +92,8 @@ def _stage_config(
     if chosen.get("stage") is None:
         raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
     settle(config, str(chosen["stage"]), overrides)
-    typed = tuple(override for override in overrides if _key(override) in (*PASSED_ON, "seed"))
-    return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides), typed)
+    cli_overrides = tuple(override for override in overrides if _key(override) in (*PASSED_ON, "seed"))
+    return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides), cli_overrides)
 
 
 def _key(override: str) -> str:
@@ -113,8 +113,8 @@ def compose_parent(child: StageConfig, role: str, compose: Compose = compose_sta
     for_base = _parent_overrides(child)
     extra = [*for_base, *spec.overrides] if role == BASE else list(spec.overrides)
     if spec.experiment is not None:
-        parent = compose([spec.maker, *child.typed, *extra], child.config_name)
-        return replace(parent, overrides=tuple(extra), typed=child.typed)
+        parent = compose([spec.maker, *child.cli_overrides, *extra], child.config_name)
+        return replace(parent, overrides=tuple(extra), cli_overrides=child.cli_overrides)
     choices = {group: child.choices.get(group) for group in PASSED_ON}
     if choices["model"] not in options("model"):  # the model of an init_from folder, which the parent reads for itself
         choices["model"] = None
@@ -136,7 +136,7 @@ def compose_parent(child: StageConfig, role: str, compose: Compose = compose_sta
             parent.config.init_from = child.config.init_from
     OmegaConf.set_struct(parent.config, True)
     # Only the input's own overrides: nobody gave the inherited choices for this stage on a command line.
-    return replace(parent, overrides=tuple(extra), typed=child.typed)
+    return replace(parent, overrides=tuple(extra), cli_overrides=child.cli_overrides)
 
 
 def _parent_overrides(child: StageConfig) -> list[str]:

@@ -55,7 +55,7 @@ class StageConfig:
     config: DictConfig
     config_name: str
     overrides: tuple[str, ...] = ()
-    typed: tuple[str, ...] = ()  # for the whole graph: what of the command line concerns `PASSED_ON`
+    cli_overrides: tuple[str, ...] = ()  # for the whole graph: what of the command line concerns `PASSED_ON`
     notes: tuple[str, ...] = ()  # lines on what it took from its input unasked
 
     @property

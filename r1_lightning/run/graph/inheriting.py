@@ -47,7 +47,7 @@ def with_settings_of(stage: StageConfig, base: Artefact) -> StageConfig:
 
 def _typed(stage: StageConfig) -> list[str]:
     """Return the keys on the command line: groups, or paths below them. `stage=NAME` selects the stage and sets nothing in it."""
-    keys = [override.lstrip("+~").partition("=")[0] for override in (*stage.overrides, *stage.typed)]
+    keys = [override.lstrip("+~").partition("=")[0] for override in (*stage.overrides, *stage.cli_overrides)]
     return [key for key in keys if key != "stage"]
 
 

@@ -36,7 +36,13 @@ class _Planner:
 
     def plan(self, stage: StageConfig, below: tuple[str, ...]) -> Node:
         """Return the node of `stage`; `below` names the stages on the path to the target, to find circles."""
-        key = (stage.stage, stage.overrides, stage.typed, tuple(stage.choices.items()), OmegaConf.to_yaml(stage.config))
+        key = (
+            stage.stage,
+            stage.overrides,
+            stage.cli_overrides,
+            tuple(stage.choices.items()),
+            OmegaConf.to_yaml(stage.config),
+        )
         if key not in self._planned:
             self._planned[key] = self._plan(stage, (*below, stage.name))
         return self._planned[key]

@@ -70,9 +70,9 @@ def test_an_option_put_elsewhere_concerns_its_own_stage_alone() -> None:
     """`GROUP@PACKAGE=OPTION` chooses nothing for the whole graph, neither where a child types it nor in an input's overrides."""
     with composing(FAKE_CONFIGS):
         child = compose_stage(["stage=grpo", "stage.inputs.base={experiment: first}", "seed=9", BESIDE])
-        assert "beside" in child.config.stage and child.typed == ("seed=9",)
+        assert "beside" in child.config.stage and child.cli_overrides == ("seed=9",)
         made = compose_parent(child, "base")
-        assert "beside" not in made.config.stage and made.typed == ("seed=9",) and made.config.seed == 9
+        assert "beside" not in made.config.stage and made.cli_overrides == ("seed=9",) and made.config.seed == 9
         told = compose_stage(["stage=grpo", f"stage.parent_overrides=['{BESIDE}']", "task.source.folder=the_childs"])
         parent = compose_parent(told, "base").config
         assert "beside" in parent.stage and parent.task.source.folder == "the_childs"
