@@ -1,9 +1,9 @@
 """Settings that a stage takes from the input it starts from, unless the command line sets them.
 
-- `stage=sample init_from=ARTEFACT`: the task, the reward and the lengths of rows come from the artefact's configuration. Rewards
-  that need a model of their own are left out.
-- `stage=grpo` of a checkpoint (a HuggingFace folder, or any model of `transformers`): the settings come from
-  `configs/grpo_of_a_checkpoint.yaml` in place of the miniature's.
+- A stage that judges what it samples (`stage=sample`) with `init_from=ARTEFACT`: task, reward and lengths of rows come from the
+  configuration of the artefact. Rewards that need a model of their own are left out.
+- A stage of a checkpoint (a HuggingFace folder, or any model of `transformers`) that has a file for it, as `stage=grpo` has
+  `configs/grpo_of_a_checkpoint.yaml`: the settings come from there in place of the miniature's.
 
 Command-line arguments win, whole groups included; with an experiment or `debug` nothing is taken. A line names the settings taken.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -21,12 +22,12 @@ from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.build.hf_import import with_model_of
 from r1_lightning.run.config.compose import config_folder, options
-from r1_lightning.run.config.declarations import asks_a_model, is_of_transformers
+from r1_lightning.run.config.declarations import asks_a_model, is_of_transformers, needs_of
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.config.stored import read_settings
 from r1_lightning.run.config.targets import refuse_foreign_targets
 
-CHECKPOINT_SETTINGS = "grpo_of_a_checkpoint.yaml"
+CHECKPOINT_SETTINGS = "{stage}_of_a_checkpoint.yaml"  # in configs/, for stages that need other settings then
 
 
 def from_input(stage: StageConfig, base: Artefact | None) -> StageConfig:
@@ -39,10 +40,11 @@ def with_settings_of(stage: StageConfig, base: Artefact) -> StageConfig:
     """Return `stage` with settings from its input. `InvalidInput` if the artefact's configuration names code that is not ours."""
     if stage.choices.get("experiment") or stage.choices.get("debug"):
         return stage
-    if stage.stage == "sample" and not isinstance(base, ImportedModel):
+    if "verdicts" in needs_of(stage.config.stage) and not isinstance(base, ImportedModel):
         return _as_trained(stage, base)
     is_checkpoint = isinstance(base, ImportedModel) or is_of_transformers(stage.config.model)
-    return _for_a_checkpoint(stage) if stage.stage == "grpo" and is_checkpoint else stage
+    settings = config_folder() / CHECKPOINT_SETTINGS.format(stage=stage.stage)
+    return _for_a_checkpoint(stage, settings) if is_checkpoint and settings.is_file() else stage
 
 
 def _typed(stage: StageConfig) -> list[str]:
@@ -55,9 +57,9 @@ def _is_typed(path: str, typed: list[str]) -> bool:
     return any(path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.") for key in typed)
 
 
-def _for_a_checkpoint(stage: StageConfig) -> StageConfig:
+def _for_a_checkpoint(stage: StageConfig, path: Path) -> StageConfig:
     typed = _typed(stage)
-    settings = OmegaConf.to_container(OmegaConf.load(config_folder() / CHECKPOINT_SETTINGS))
+    settings = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(settings, dict)
     values = {path: value for path, value in _leaves(settings) if not _is_typed(path, typed)}
     changed = _with_values(stage, {path: value for path, value in values.items() if _differs(stage, path, value)})

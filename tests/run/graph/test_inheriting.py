@@ -14,6 +14,7 @@ from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.run.checks.validate import validate
 from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.stage_config import StageConfig, resolved
+from r1_lightning.run.graph import inheriting
 from r1_lightning.run.graph.fingerprints import stage_fingerprint
 from r1_lightning.run.graph.inheriting import with_settings_of
 from r1_lightning.run.graph.plan import plan
@@ -179,6 +180,19 @@ def test_rows_longer_than_the_miniature_takes_are_no_obstacle(qwen: Path, tmp_pa
     file.write_text('{"question": "1+1", "completion": "2"}\n')
     node = plan(compose_stage(["stage=sft", f"init_from={qwen}", "data.row_tokens=2048", f"data.examples.file={file}"]))
     assert node.stage.config.model.hf_config.max_position_embeddings == 4096
+
+
+def test_a_file_named_after_the_stage_says_what_a_checkpoint_needs(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a new stage has such settings by a file of its own."""
+    (tmp_path / "sft_of_a_checkpoint.yaml").write_text("optim: {lr: 3.0e-6}\n")
+    monkeypatch.setattr(inheriting, "config_folder", lambda: tmp_path)
+    base = import_model(qwen)
+    assert with_settings_of(compose_stage(["stage=sft"]), base).config.optim.lr == 3e-6
+    assert with_settings_of(compose_stage(["stage=sft", "optim.lr=0.5"]), base).config.optim.lr == 0.5
+    grpo = compose_stage(["stage=grpo"])
+    assert with_settings_of(grpo, base) is grpo
 
 
 def test_other_stages_and_our_own_models_keep_theirs(qwen: Path, tmp_path: Path) -> None:
