@@ -1,4 +1,4 @@
-"""The evaluator with a backbone whose answers are known: what it asks, what it counts, and the table it prints."""
+"""The evaluator with a backbone whose answers are known: its prompts, its measures, and the table it prints."""
 
 from __future__ import annotations
 

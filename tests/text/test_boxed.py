@@ -1,4 +1,4 @@
-"""The last box of a text: braces balanced, unclosed is none, and a long one costs nothing."""
+"""The last box of a text: balanced braces, unclosed boxes do not count, and long ones cost no time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is handed back from the question, in any spelling and order, and what only happens to stand there."""
+"""Answers copied from the question, in any spelling and order, and answers that only happen to occur in it."""
 
 from __future__ import annotations
 

@@ -41,5 +41,5 @@ def test_words_do_not_count_and_the_order_of_operands_does() -> None:
     ["1+" * 20_000, "=1" * 20_000, "(" * 40_000, "1," * 20_000, "<<" * 20_000, " " * 40_000 + "%", "1." + "0" * 40_000],
 )
 def test_hostile_text_holds_no_equation(text: str) -> None:
-    """Quadratic scans of these would take minutes; the suite's limit of time would end them."""
+    """A quadratic scan of these texts would take minutes, and the suite's time limit would stop it."""
     assert equations(text) == ()

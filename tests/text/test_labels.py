@@ -1,4 +1,4 @@
-"""Names before a value, and equations that are none."""
+"""Names before a value, and equations that are not names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spelling of mathematics, the structure of lists, and what is refused before anything reads it."""
+"""Normalised spelling of mathematics, the structure of lists, and texts that are refused before any parser reads them."""
 
 from __future__ import annotations
 

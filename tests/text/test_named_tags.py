@@ -1,4 +1,4 @@
-"""Tags that are named in the thinking, one rule after the other; whole completions are in test_reasoning_format.py."""
+"""Tags that the thinking only mentions, rule by rule; whole completions are in test_reasoning_format.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers as they are published give the ids that `transformers.AutoTokenizer` gives, and nobody's text steers a model."""
+"""Published tokenizers give the same ids as `transformers.AutoTokenizer`, and untrusted text gives no control tokens."""
 
 from __future__ import annotations
 

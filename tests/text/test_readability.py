@@ -72,7 +72,7 @@ def test_limits_out_of_range_are_named(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["```" * 20_000, "```\n" * 20_000, "\n " * 20_000, "<think>" * 20_000, "`" * 60_000])
 def test_hostile_text_ends_in_some_reason_or_none(text: str) -> None:
-    """Quadratic scans of these would take minutes; the suite's limit of time would end them."""
+    """A quadratic scan of these texts would take minutes, and the suite's time limit would stop it."""
     assert Readability().fault(text) in (None, STRAY_CODE, ENDLESS_PARAGRAPH, REPEATS_ITSELF)
 
 

@@ -1,4 +1,4 @@
-"""What the final summary of a response is, form by form."""
+"""The final summary of a response in each format."""
 
 from __future__ import annotations
 

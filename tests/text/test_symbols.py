@@ -1,4 +1,4 @@
-"""What is no language's: mathematics and code of many kinds, each beside texts that only look like it."""
+"""Mathematics and code of many kinds, which belong to no language, each with texts that only look like it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line for a person: which field, which value, what is allowed. And what counts as a number."""
+"""One-line errors: field, value, what is allowed; and the values that count as numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_whole_numbers_that_are_allowed(value: int, minimum: int, maximum: int |
 
 @pytest.mark.parametrize("value", [0, 8, True, False, "3", 3.0, None, math.nan, [3], 3 + 0j])
 def test_whole_numbers_that_are_not(value: object) -> None:
-    """A bool is no number, although Python thinks so; 3.0 and "3" are what a configuration holds after a slip."""
+    """A bool is not a number here, although it is in Python; 3.0 and "3" are typical mistakes in a configuration."""
     with pytest.raises(InvalidInput) as caught:
         require_int("data.rows", value, 1, 7)
     expected = f"data.rows={value!r} is not allowed: it must be a whole number of at least 1 and at most 7"
@@ -65,7 +65,7 @@ def test_numbers_that_are_not(value: object) -> None:
 
 
 def test_infinity_is_no_setting_even_without_an_upper_bound() -> None:
-    """A YAML file says `.inf` easily; a temperature or a learning rate of it is nobody's wish."""
+    """YAML accepts `.inf`, but an infinite temperature or learning rate is always a mistake."""
     with pytest.raises(
         InvalidInput, match=r"^optim\.lr=inf is not allowed: it must be a number of at least 0 and finite$"
     ):

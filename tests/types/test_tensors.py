@@ -1,4 +1,4 @@
-"""Values that cross layers as tensors: they move whole, they stay as they are, and padding is no token."""
+"""Dataclasses of tensors: all fields move to a device together, instances are frozen, and padding is not a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that cross layers as text: frozen, comparable, without hidden state; and the parts that fit the Protocols."""
+"""Dataclasses of text: frozen, comparable, without hidden state; and the classes that implement the Protocols."""
 
 from __future__ import annotations
 
