@@ -28,7 +28,7 @@ LOCK = ".lock"
 TURN = ".turn"
 # The errors of flock on a file system that has no such locks.
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
-POLL_S = 0.2  # between two looks at a lock that somebody else holds
+POLL_S = 0.2  # between two tries to take a lock that another process holds
 
 
 class _Busy(Exception):

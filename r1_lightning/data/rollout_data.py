@@ -107,6 +107,7 @@ class RolloutDataset:
         A source that changes with the optimizer step gives the problems of the step at which the rollout begins.
         """
         config, source = self.maker.config, self.source
+        # By the rollout's first step, not the current one, so that `check_prompts` sees the problems that training will.
         if isinstance(source, ScheduledSource):
             rollout = drawn // config.dynamic_sampling_attempts
             source = source.at_step(rollout * config.minibatches_per_rollout)
@@ -118,7 +119,7 @@ class RolloutDataset:
         self.micro_batches = micro_batches(rollout, self.maker.config, self.seed, self.maker.tokenizer.pad_id)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rollout in use, as plain tensors and numbers."""
+        """The rollout in use, as plain tensors, numbers and text, because checkpoints are loaded without pickled classes."""
         rollout = self.rollout
         if rollout is None:
             return {}
@@ -139,6 +140,7 @@ class RolloutDataset:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
+        # Prompts and texts are not stored: they follow from the problems and the token ids.
         problems = [Problem(**problem) for problem in state["problems"]]
         maker = self.maker
         generation = Generation(**state["generation"])

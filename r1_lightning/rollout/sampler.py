@@ -207,7 +207,7 @@ class Sampler:
             # Ended rows stay in the batch until enough of them can be dropped at once; their draws are not written.
             self._write(out, active[alive], position, [x[alive] for x in (*drawn, ended)], routes[:, alive])
             alive = alive & ~ended
-            if position + 1 == limit or not bool(alive.any()):
+            if position + 1 == limit or not bool(alive.any()):  # nothing is drawn from a forward after the last token
                 break
             token = drawn[0]
             if int((~alive).sum()) >= COMPACT_AT_ENDED_SHARE * len(active):

@@ -12,22 +12,22 @@ What a command such as `r1 train stage=grpo` goes through, file by file:
 
     commands.console        finds the command by its name
     cli
-    config.openmp           how long torch's threads wait by spinning, before torch is imported
+    config.openmp           limits how long torch's threads spin, before torch is imported
     config.compose          a stage's configuration, and from it those of the stages that make its inputs
-    config.settle           what an option has for one stage alone
-    checks.declared         names and plain types against the text of our classes, still without torch
+    config.settle           values of an option for one stage alone
+    checks.declared         names and plain types against the source of our classes, still without torch
     graph.plan              from the target down, for every stage of the graph, before anything is made:
-        checks.validate       each value against what takes it: names, types, ranges
-        checks.rules          between groups: the trainer, what is set in one place only, batches, how long to train
-        checks.rewards        forms of completions, models that rewards ask
+        checks.validate       each value against its target: names, types, ranges
+        checks.rules          rules between groups: the trainer, one key per value, batches, the number of steps
+        checks.rewards        forms of completions, models of model-based rewards
         checks.models         lengths, samplers, adapters
         checks.tasks          the first look at rows: examples, documents, held-out problems
-        build.hf_import       init_from=FOLDER in HuggingFace's form says what the model is
-        graph.inheriting      what an input knows (task, reward, lengths), and settings that fit a checkpoint
-        graph.fingerprints    what the stage would make, by name
+        build.hf_import       a HuggingFace folder given by init_from=FOLDER defines the model
+        graph.inheriting      settings from an input (task, reward, lengths), and settings for a checkpoint
+        graph.fingerprints    the fingerprint of the stage's artefact
     cost.dry_run            with dry_run=true the command ends here: stage_cost counts, probe measures
-    graph.build             from the bottom up: what is there is used, what was interrupted resumes, the rest is made
-    stages.kinds            what runs each kind of stage, in its folder:
+    graph.build             from the inputs up: complete artefacts are reused, interrupted ones resumed, the others made
+    stages.kinds            runs each kind of stage in its folder:
         stages.train          parts (models, reward_models, teachers, judges), Trainer, measuring, table
         stages.rejection_sampling   a sampled data set
         stages.compare        a table of models

@@ -110,6 +110,7 @@ class StageModule(L.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip the global norm and balance the experts, or skip the step. Raises `InvalidInput` to stop the run."""
+        # Lightning calls this once per optimizer step, after the last micro-batch: gradients, loss and load are the whole step's.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
         loss, self.step_loss = self.step_loss, None

@@ -82,6 +82,7 @@ class GRPOModule(StageModule):
         self.count_load(scored.output)
         # Only tokens in the loss count: the advantage of a masked completion teaches nothing.
         self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())
+        # None for an objective without a KL term, which has no reference and saves its forward.
         reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
         tokens = sampled_tokens(batch, scored.logprobs, reference)
         output = self.objective(tokens)

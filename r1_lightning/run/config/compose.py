@@ -63,9 +63,9 @@ def composing(configs: Path | None = None) -> Iterator[None]:
 def from_hydra(config: DictConfig) -> StageConfig:
     """Return the stage that `hydra.main` has just composed; call it inside the task function."""
     composed = HydraConfig.get()
-    typed = OmegaConf.to_container(composed.overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name, typed)
+    overrides = OmegaConf.to_container(composed.overrides.task, resolve=False)
+    assert isinstance(overrides, list)
+    return _stage_config(config, dict(composed.runtime.choices), composed.job.config_name, overrides)
 
 
 def compose_stage(overrides: Sequence[str], config_name: str = "train") -> StageConfig:

@@ -48,15 +48,15 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage's configuration: its name, the option chosen in each group, the composed values, what was typed."""
+    """One stage's configuration: its name, the option chosen in each group, the composed values, the overrides."""
 
     stage: str
     choices: dict[str, str | None]
     config: DictConfig
     config_name: str
     overrides: tuple[str, ...] = ()
-    cli_overrides: tuple[str, ...] = ()  # for the whole graph: what of the command line concerns `PASSED_ON`
-    notes: tuple[str, ...] = ()  # lines on what it took from its input unasked
+    cli_overrides: tuple[str, ...] = ()  # of the command line, for the whole graph (groups in `PASSED_ON`)
+    notes: tuple[str, ...] = ()  # lines about the settings that it took from its input
 
     @property
     def name(self) -> str:

@@ -57,7 +57,7 @@ class EmptyStage:
 
     @classmethod
     def of(cls, config: DictConfig, base: Artefact | None) -> EmptyStage:
-        """Build from a resolved configuration. `InvalidInput` for a data module of somebody's own, or too short a row."""
+        """Build from a resolved configuration. `InvalidInput` for a kind of data that cannot be counted, or too short a row."""
         counting = counting_of(class_of(config.data))  # looked at before it is made: others may need parts not here
         allowed = f"what a step of {config.data['_target_']} takes is not known"
         require(counting is not None, "dry_run", True, allowed)

@@ -96,7 +96,7 @@ def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefa
             inputs[name] = source
         else:
             inputs[name] = _reuse_or_build(source, name, maker, False)
-            done = inputs[name].complete
+            done = inputs[name].complete  # an input divided into shards may still wait for other processes
             require(done, f"stage.inputs.{name}", str(inputs[name].folder), "other processes are still at work on it")
     if found is not None:
         say(f"{role}: resuming {found.folder}")
@@ -136,6 +136,7 @@ def _new_folder(node: Node, fresh: bool) -> Artefact:
         allowed = "with stage.shards above 1 each process would make a folder of its own"
         require(_shard(node)[1] == 1, "fresh", True, allowed)
         return store.create(node.root, *names)
+    # Under a lock, so that two processes that start together do not make a folder each.
     with store.exclusive_lock(node.root):
         return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)
 
@@ -153,7 +154,7 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
     folder, (shard, of) = artefact.folder, _shard(node)
     waiting = None if role == node.stage.name else Waiting(role, node, folder, maker.say)
     lock = store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{shard}-of-{of}", waiting)
-    with lock, store.output_folder(folder):
+    with lock, store.output_folder(folder):  # a full disk anywhere in the stage becomes one line
         if store.is_complete(folder):  # another process finished it while this one waited
             maker.say(f"{role}: {folder} is complete now, made by another process")
             return store.open_artefact(folder)
@@ -166,7 +167,7 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
             with work.timed(folder):
                 metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
         except InvalidInput:
-            if of == 1:
+            if of == 1:  # with shards another process may be working in the folder
                 _remove_if_untouched(folder)
             raise
         if metrics is None:

@@ -127,7 +127,7 @@ def _make_blocks(
     check_sampler(make)
     # From the first block on, also those of other processes: a problem is skipped if any earlier number had its id.
     problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
-    first_of: dict[str, int] = {}
+    first_of: dict[str, int] = {}  # id of a problem -> the number under which it came first
     new = config.rollout.max_new_tokens
     room = PromptRoom(make.tokenizer, make.template, "model.max_positions", make.max_prompt_tokens + new, new)
     for index in problems:
@@ -152,6 +152,7 @@ def _block_maker(
     parts = build_parts(config, inputs["base"])
     accuracy, form = what_is_right(parts, inputs, settings)
     parts["backbone"].eval()
+    # The longest prompt that leaves room for a completion at the length limit.
     room = parts["backbone"].config.max_positions - parts["rollout"].max_new_tokens
     return BlockMaker(
         settings,

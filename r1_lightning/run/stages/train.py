@@ -40,6 +40,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     """
     silence_warnings()
     set_up_torch(config.trainer.get("threads"))
+    # For libraries and users' code with global generators; our own draws are keyed and do not depend on it.
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
     # Adapters of the input become part of its weights, so that the reference is this policy, not an earlier stage's base.
@@ -93,10 +94,12 @@ def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evalu
         require(
             hasattr(data, "held_out_rows"), "stage.evaluation", type(settings).__name__, "it needs preferences as data"
         )
+        # Before training: pairs of the model's own samples would be others afterwards.
         return PreferenceEvaluator(
             data.held_out_rows(settings.items), settings, data.row_tokens, parts["tokenizer"].pad_id
         )
     problems = held_out_problems(parts["source"], settings)
+    # The training's own accuracy reward, so that evaluation and training agree on what is right.
     accuracy = accuracy_of(parts.get("reward"), config.task.get("judge"), parts["template"].form)
     evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
     return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
@@ -131,6 +134,7 @@ def _evaluate(
     )
     write_text(folder / TABLE, render_table(title, columns) + "\n")
     kind = task_name(config)
+    # Other models get a prefix of their own, so that `eval/...` is always the measure of this stage's model.
     return {
         f"{'eval' if name == stage_name else f'eval_{name}'}/{kind}/{measure}": value.value
         for name, measures in columns.items()
