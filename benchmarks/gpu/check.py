@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from benchmarks.gpu import grpo, pretraining, sampling
-from benchmarks.gpu.command import missing
 from benchmarks.gpu.device import COPIED_BYTES, GEMM_SIZE, Limits, Meter, copy_bandwidth, gemm_rate, limits_of, name_of
+from benchmarks.gpu.grpo_size import GrpoSize, title
+from benchmarks.gpu.needs import missing
 from benchmarks.gpu.report import GIB, Row, render, write
 from benchmarks.gpu.shapes import shape_of
 from r1_lightning.artefacts.lineage import commit as commit_here
@@ -39,7 +40,7 @@ class Plan:
     train_size: pretraining.TrainSize
     sampled: ModelConfig
     sample_size: sampling.SampleSize
-    grpo_size: grpo.GrpoSize
+    grpo_size: GrpoSize
     copied_bytes: int
     gemm_size: int
 
@@ -51,9 +52,7 @@ def full_plan() -> Plan:
         train_size=pretraining.TrainSize(rows=8, row_tokens=2048, warm_up=3, steps=10),
         sampled=shape_of(4096),
         sample_size=sampling.SampleSize(32, 16, prompt_tokens=128, new_tokens=128, warm_up=1, rollouts=2),
-        grpo_size=grpo.GrpoSize(
-            32, 16, 64, 128, (64, 512), 4000, width=1024, n_layers=4, n_routed_experts=32, repeats=3
-        ),
+        grpo_size=GrpoSize(32, 16, 64, 128, (64, 512), 4000, width=1024, n_layers=4, n_routed_experts=32, repeats=3),
         copied_bytes=COPIED_BYTES,
         gemm_size=GEMM_SIZE,
     )
@@ -67,7 +66,7 @@ def tiny_plan() -> Plan:
         train_size=pretraining.TrainSize(rows=2, row_tokens=16, warm_up=1, steps=2),
         sampled=shape,
         sample_size=sampling.SampleSize(2, 2, prompt_tokens=4, new_tokens=4, warm_up=1, rollouts=1),
-        grpo_size=grpo.GrpoSize(4, 4, 8, 96, (8,), 200, width=64, n_layers=2, n_routed_experts=4, repeats=1),
+        grpo_size=GrpoSize(4, 4, 8, 96, (8,), 200, width=64, n_layers=2, n_routed_experts=4, repeats=1),
         copied_bytes=2**16,
         gemm_size=64,
     )
@@ -98,7 +97,7 @@ def parts_of(plan: Plan, meter: Meter, limits: Callable[[], Limits]) -> list[Par
         ),
         Part(
             "grpo",
-            grpo.title(plan.grpo_size),
+            title(plan.grpo_size),
             lambda: grpo.measure(plan.grpo_size, meter, no_trl=missing(TRL_NEEDS), say=_say),
         ),
     ]

@@ -11,21 +11,13 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.gpu.needs import NEEDS, missing
 from r1_lightning.types.errors import InvalidInput, require
 
 BAD_INPUT = 2
 PARTS = ("pretraining", "sampling", "grpo")
-# What all parts import. TRL's side of the GRPO step has a list of its own, and is skipped alone.
-NEEDS = ("torch", "lightning", "jaxtyping", "numpy", "safetensors", "tokenizers", "yaml")
-
-
-def missing(modules: Sequence[str]) -> str:
-    """The reason for which a part that imports `modules` cannot run; "" where all are there."""
-    absent = [module for module in modules if find_spec(module) is None]
-    return f"{', '.join(absent)} not installed" if absent else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

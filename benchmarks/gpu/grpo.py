@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,10 +19,11 @@ import torch
 import yaml
 
 from benchmarks.gpu.device import Meter
+from benchmarks.gpu.grpo_size import SEED, GrpoSize, title
 from benchmarks.gpu.report import GIB, Row
 from benchmarks.gpu.sampling import NO_END
 from benchmarks.gpu.shapes import shape_of
-from benchmarks.grpo_work import STEPS, LightningClock, Witness, WitnessedReward, Work, check_moved, movement
+from benchmarks.grpo_work import STEPS, LightningClock, Witness, WitnessedReward, check_moved, movement
 from benchmarks.pairs import Measurement, Result, deterministic
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
@@ -37,37 +38,7 @@ from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import train_tokenizer
 
-SEED = 0
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-@dataclass(frozen=True)
-class GrpoSize:
-    """`prompts` x `group_size` completions of `new_tokens`; the model's shape; our packed rows; TRL's batches to try."""
-
-    prompts: int
-    group_size: int
-    new_tokens: int
-    row_tokens: int
-    trl_batches: tuple[int, ...]
-    tokenizer_documents: int
-    width: int
-    n_layers: int
-    n_routed_experts: int
-    repeats: int
-
-    @property
-    def completions(self) -> int:
-        return self.prompts * self.group_size
-
-    @property
-    def work(self) -> Work:
-        return Work("GRPO step", (self.new_tokens,) * self.completions)
-
-
-def title(size: GrpoSize) -> str:
-    counts = f"{size.prompts} prompts x {size.group_size} completions x {size.new_tokens} tokens"
-    return f"GRPO step, width {size.width:,}, {counts}, BF16"
 
 
 def build_parts(size: GrpoSize) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 
 from benchmarks import grpo_trl
-from benchmarks.gpu.grpo import SEED, GrpoSize, title
+from benchmarks.gpu.grpo_size import SEED, GrpoSize, title
 from benchmarks.pairs import Contest, Measurement, Result, compare
 from benchmarks.setting import EXPERTS, World
 

@@ -14,6 +14,7 @@ from benchmarks.gpu import check as check_module
 from benchmarks.gpu import command
 from benchmarks.gpu.check import NO_GPU, Part, full_plan, kept, parts_of, run, tiny_plan
 from benchmarks.gpu.device import Meter
+from benchmarks.gpu.needs import missing
 from benchmarks.gpu.report import Row
 from tests.architecture.house import ROOT
 
@@ -71,8 +72,8 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys):
 
 
 def test_what_is_missing_is_named(monkeypatch, capsys):
-    assert command.missing(("torch", "json")) == ""
-    assert command.missing(("torch", "no_such_a", "no_such_b")) == "no_such_a, no_such_b not installed"
+    assert missing(("torch", "json")) == ""
+    assert missing(("torch", "no_such_a", "no_such_b")) == "no_such_a, no_such_b not installed"
     monkeypatch.setattr(command, "NEEDS", ("no_such_a",))
     assert command.main([]) == 0
     assert capsys.readouterr().out == "every part: not run: no_such_a not installed\n"
