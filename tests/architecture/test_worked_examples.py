@@ -15,16 +15,22 @@ import torch
 from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.run.checks.validate import validate
 from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.declarations import batch_type_of
+from r1_lightning.run.graph.plan import plan
+from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.tasks.dataset_task import Adaptor
 from r1_lightning.tasks.fields import Row
 from r1_lightning.types.errors import InvalidInput
 from tests.architecture.house import ROOT
+from tests.model.tiny import pack
+from tests.support.miniature import Miniature, backbone, backwards
 
 PAGE = ROOT / "docs" / "architecture.md"
+FILES = [("my_objectives", "objective", "class Reinforce"), ("my_stages", "stage", "class NextToken")]
 
 
 def example(language: str, contains: str) -> str:
-    """The only code block of the page in `language` that contains a text."""
+    """The only code block of the page in `language` that contains `contains`."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     (found,) = [block for block in blocks if contains in block]
     return found
@@ -39,13 +45,15 @@ def defined(source: str, name: str) -> Any:
 
 @pytest.fixture
 def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the example's own file, where a reader types commands; the configurations with the example's option."""
-    (tmp_path / "my_objectives.py").write_text(example("python", "class Reinforce"), encoding="utf-8")
+    """A folder with the examples' own files, where a reader types commands; the configurations with the examples' options."""
     configs = shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    (configs / "objective" / "mine.yaml").write_text(example("yaml", "my_objectives"), encoding="utf-8")
+    for module, group, contains in FILES:
+        (tmp_path / f"{module}.py").write_text(example("python", contains), encoding="utf-8")
+        (configs / group / "mine.yaml").write_text(example("yaml", module), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    sys.modules.pop("my_objectives", None)
+    for module, _, _ in FILES:
+        sys.modules.pop(module, None)
 
 
 def test_the_objective_is_what_its_docstring_says() -> None:
@@ -72,6 +80,23 @@ def test_the_objective_is_found_by_its_option(readers_folder: Path) -> None:
         config = compose_stage(["stage=grpo", "objective=mine"]).config
     validate(config)
     assert dict(config.stage.objective) == {"_target_": "my_objectives.Reinforce"}
+
+
+def test_the_stage_is_found_by_its_option_and_planned_with_its_base(readers_folder: Path) -> None:
+    with composing(readers_folder / "configs"):
+        node = plan(compose_stage(["stage=mine", f"paths.root={readers_folder / 'runs'}"]))
+    assert node.stage.stage == "mine" and list(node.inputs) == ["base"]
+    assert batch_type_of(node.stage.config.stage) is batch_type_of(node.stage.config.data) is not None
+
+
+def test_the_stage_learns_the_next_token_alone(tmp_path: Path) -> None:
+    """Its loss is pre-training's main loss, which tests/stages/test_pretrain.py compares with loops over tokens."""
+    batch = pack([[[1, 2, 3, 4], [5, 6, 7]], [[8, 9], [3], [2, 2, 2]]], 9)
+    stage = defined(example("python", "class NextToken"), "NextToken")(backbone(), AdamWConfig(lr=0.01), 1)
+    (pretraining,) = backwards(Miniature(max_steps=1).pretrain(), [batch], tmp_path / "a")
+    (step,) = backwards(stage, [batch], tmp_path / "b")
+    assert step.loss == pytest.approx(pretraining.metrics["train/loss"], rel=1e-6)
+    assert step.metrics["train/loss"] == pytest.approx(step.loss, rel=1e-6)
 
 
 def test_the_adaptor_reads_rows_and_refuses_broken_ones() -> None:
