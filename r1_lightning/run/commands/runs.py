@@ -22,6 +22,7 @@ from r1_lightning.artefacts.locks import is_held
 from r1_lightning.artefacts.steps import last_row
 from r1_lightning.run.config import machine
 from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.moved_names import NAMES, with_names
 from r1_lightning.run.config.program import usage
 from r1_lightning.types.errors import InvalidInput, require
 
@@ -61,6 +62,7 @@ def read_runs(root: Path) -> list[Run]:
 
 def _read(folder: Path) -> Run:
     config, record = _mapping(folder / CONFIG), _mapping(folder / MARKER)
+    known = with_names(config, NAMES.present)  # a class that moved sets no run apart
     row = last_row(folder)
     metrics = record.get("metrics") or row
     state = "complete" if record else "running" if is_held(folder) else "interrupted"
@@ -73,7 +75,7 @@ def _read(folder: Path) -> Run:
         step=f"{done}/{steps}" if steps else str(done or "-"),
         measure=_main(metrics),
         made=str(record.get("created", ""))[:16].replace("T", " ") or "-",
-        settings=dict(_flat({key: value for key, value in config.items() if key not in UNTOLD})),
+        settings=dict(_flat({key: value for key, value in known.items() if key not in UNTOLD})),
     )
 
 

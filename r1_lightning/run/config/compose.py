@@ -32,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import r1_lightning
 from r1_lightning.run.config.hydra_errors import explain
+from r1_lightning.run.config.moved_names import use_present_names
 from r1_lightning.run.config.quoting import readable
 from r1_lightning.run.config.settle import settle
 from r1_lightning.run.config.stage_config import BASE, StageConfig, override_list
@@ -91,6 +92,7 @@ def _stage_config(
     chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     if chosen.get("stage") is None:
         raise InvalidInput(f"stage=None is not allowed: it must be one of {', '.join(options('stage'))}")
+    use_present_names(config)
     settle(config, str(chosen["stage"]), overrides)
     cli_overrides = tuple(override for override in overrides if _key(override) in (*PASSED_ON, "seed"))
     return StageConfig(str(chosen["stage"]), chosen, config, config_name, tuple(overrides), cli_overrides)

@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from r1_lightning.run.config.moved_names import use_present_names
 from r1_lightning.run.config.targets import refuse_foreign_targets, refuse_interpolations
 from r1_lightning.types.errors import InvalidInput
 
@@ -41,5 +42,6 @@ def load_stored(path: Path) -> DictConfig:
         ) from error
     if not isinstance(config, DictConfig):
         raise InvalidInput(f"config={str(path)!r} is not allowed: it is no configuration of a stage")
+    use_present_names(config)
     refuse_interpolations(OmegaConf.to_container(config), str(path))
     return config

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from r1_lightning.artefacts.fingerprint import fingerprint
 from r1_lightning.run.config.keys import counted
+from r1_lightning.run.config.moved_names import NAMES, with_names
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.config.targets import PACKAGE, source_digest
 
@@ -33,6 +34,7 @@ def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:
         config.paths[key] = f"<paths.{key}>"
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
+    values = with_names(values, NAMES.first)  # a class is the same wherever it lies today
     parts = {key: counted(key, values[key]) for key in COUNTED if values.get(key) is not None}
     plain = OmegaConf.to_container(stage.config, resolve=True)
     assert isinstance(plain, dict)
