@@ -9,10 +9,10 @@ import pytest
 
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.tasks.clean_traces import CleanTraces, clean_completion, clean_rows, in_r1_form
-from r1_lightning.tasks.comparison import ComparisonTask
 from r1_lightning.tasks.equations import EquationsTask
 from r1_lightning.tasks.family import FamilyPart, FamilyTask
 from r1_lightning.tasks.general import GeneralTask
+from r1_lightning.tasks.logic import ComparisonTask
 from r1_lightning.tasks.programs import ProgramsTask
 from r1_lightning.tasks.safety import SafetyTask
 from r1_lightning.tasks.solved import Solved

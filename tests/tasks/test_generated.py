@@ -8,10 +8,10 @@ import pytest
 
 from r1_lightning.tasks import generated
 from r1_lightning.tasks.arithmetic_preferences import ArithmeticPreferences
-from r1_lightning.tasks.comparison import ComparisonTask
 from r1_lightning.tasks.equations import EquationsTask
 from r1_lightning.tasks.general import GeneralPreferences, GeneralTask
 from r1_lightning.tasks.generated import GeneratedPreferences, GeneratedTask, distinct_held_out
+from r1_lightning.tasks.logic import ComparisonTask
 from r1_lightning.tasks.programs import ProgramsTask
 from r1_lightning.tasks.safety import SafetyLabels, SafetyTask
 from r1_lightning.types.errors import InvalidInput

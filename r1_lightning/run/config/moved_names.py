@@ -17,7 +17,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 TARGET = "_target_"
-MOVES: tuple[tuple[str, str], ...] = ()  # the name that was left, the name after the move
+MOVES: tuple[tuple[str, str], ...] = (  # the name that was left, the name after the move
+    ("r1_lightning.tasks.comparison.ComparisonTask", "r1_lightning.tasks.logic.ComparisonTask"),
+)
 
 
 class MovedNames:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from r1_lightning.artefacts import store
+from r1_lightning.run.checks.stored_config import read_config
+from r1_lightning.run.commands import evaluate
+from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.moved_names import MOVES, NAMES, MovedNames, use_present_names, with_names
+from r1_lightning.run.config.stored import read_settings
+from r1_lightning.run.config.targets import refuse_foreign_targets
+from r1_lightning.run.graph.fingerprints import stage_fingerprint
+from r1_lightning.types.errors import InvalidInput
+from tests.support.commands import folder, overrides, train
+
+FORMER, PRESENT = "r1_lightning.tasks.comparison.ComparisonTask", "r1_lightning.tasks.logic.ComparisonTask"
 
 # A: x.A -> y.A -> z.A; B: x.B -> y.B
 NAMES_BY_HAND = MovedNames([("x.A", "y.A"), ("x.B", "y.B"), ("y.A", "z.A")])
@@ -79,3 +92,58 @@ def test_a_former_name_is_free_and_leads_to_a_class_of_ours(before: str, after: 
     module, _, name = before.rpartition(".")
     is_there = importlib.util.find_spec(module) is not None
     assert not is_there or not hasattr(importlib.import_module(module), name)
+
+
+# ------------------------------------------------------------------------------------------------- a class that has moved
+
+
+def test_what_was_typed_or_stored_before_a_move_is_the_same(tmp_path: Path) -> None:
+    with composing():
+        stage = compose_stage(["stage=grpo", "task=comparison"])
+        typed = compose_stage(["stage=grpo", "task=comparison", f"task.source._target_={FORMER}"])
+    assert stage.config.task.source["_target_"] == typed.config.task.source["_target_"] == PRESENT
+    assert stage_fingerprint(typed, {}) == stage_fingerprint(stage, {})
+    path = tmp_path / "config.yaml"
+    text = OmegaConf.to_yaml(typed.config, resolve=True)
+    assert text.count(PRESENT) == 1
+    path.write_text(text.replace(PRESENT, FORMER))
+    assert read_settings(path)["task"]["source"]["_target_"] == PRESENT
+    assert read_config(path, trust_targets=False).task == stage.config.task
+
+
+@pytest.mark.parametrize(
+    "target", [f"{FORMER}.train_problem", "r1_lightning.tasks.comparison.Comparison", "comparison"]
+)
+def test_only_the_exact_names_of_the_table_are_ours(target: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"task: {{source: {{_target_: {target}}}}}\n")
+    with pytest.raises(InvalidInput, match=r"_target_='.*' is not allowed"):
+        read_config(path, trust_targets=False)
+    with pytest.raises(
+        InvalidInput, match=r"_target_='.*' is not allowed"
+    ):  # a configuration that came in by another way
+        refuse_foreign_targets({"a": {"_target_": FORMER}})
+
+
+@pytest.mark.slow
+def test_a_run_from_before_a_move_is_found_measured_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*overrides(tmp_path, grpo_steps=2, evaluation=False), "task=comparison"]
+    shared = [word for word in words if not word.startswith(("stage", "rollout", "+reward"))]
+    pretrain = [*shared, "stage=pretrain", "stage.max_steps=2", "stage.evaluation=null"]
+    made = train(pretrain, capsys)
+    assert made.code == 0, made.err
+    base = folder(tmp_path, "pretrain")
+    config = base / store.CONFIG
+    assert config.read_text().count(PRESENT) == 1
+    config.write_text(config.read_text().replace(PRESENT, FORMER))  # as it was stored before
+    again = train(pretrain, capsys)
+    assert again.code == 0 and again.out.startswith(f"pretrain: reusing {base} ")
+    monkeypatch.setattr(
+        sys, "argv", ["r1 evaluate", str(base), "--problems", "2", "--samples", "1", "--max-new-tokens", "8"]
+    )
+    assert evaluate.main() == 0 and "2 held-out problems" in capsys.readouterr().out
+    trained = train([*words, f"init_from={base}", f"task.source._target_={FORMER}"], capsys)
+    assert trained.code == 0, trained.err
+    assert PRESENT in (folder(tmp_path, "grpo") / store.CONFIG).read_text()

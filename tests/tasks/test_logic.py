@@ -9,9 +9,9 @@ from itertools import combinations, pairwise
 
 import pytest
 
-from r1_lightning.tasks import comparison
-from r1_lightning.tasks.comparison import ComparisonTask, Order, Sums, draw_comparison, may_test_on, may_train_on
+from r1_lightning.tasks import logic
 from r1_lightning.tasks.keyed import is_held_out_key, keyed_random
+from r1_lightning.tasks.logic import ComparisonTask, Order, Sums, draw_comparison, may_test_on, may_train_on
 from r1_lightning.tasks.solved import ANSWER_SHARES
 from r1_lightning.text.reasoning_format import parse
 from r1_lightning.types.errors import InvalidInput
@@ -194,7 +194,7 @@ def test_nothing_that_is_tested_was_ever_written_in_training() -> None:
 
 def test_a_missing_split_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     tested = {whole(problem) for problem in TASK.held_out_problems(400)}
-    monkeypatch.setattr(comparison, "may_train_on", lambda comparison: True)
+    monkeypatch.setattr(logic, "may_train_on", lambda comparison: True)
     orders, classes = 0, 0
     for text in TASK.documents(0, 0, 6_000):
         leaked = compared(text) & tested
@@ -211,7 +211,7 @@ def test_no_sums_of_the_tested_side_are_compared_in_training(monkeypatch: pytest
         return sum(is_held_out_key("sums:" + ",".join(sorted(some))) for text in texts for some in sums(text))
 
     assert held_out() == 0
-    monkeypatch.setattr(comparison, "may_train_on", lambda comparison: True)
+    monkeypatch.setattr(logic, "may_train_on", lambda comparison: True)
     assert held_out() > 100
 
 
@@ -227,7 +227,7 @@ def test_train_and_test_sides_do_not_meet_and_parts_count() -> None:
 def test_the_shares_of_the_corpus() -> None:
     texts = list(TASK.documents(0, 0, 3_000))
     answers = [text.partition("Assistant:")[2] for text in texts if "Assistant:" in text]
-    assert 1 - len(answers) / len(texts) == near(comparison.FACTS_SHARE, 3_000)
+    assert 1 - len(answers) / len(texts) == near(logic.FACTS_SHARE, 3_000)
     well_formed = sum(parse(answer).well_formed for answer in answers) / len(answers)
     assert well_formed == near(ANSWER_SHARES["reasoned"] + ANSWER_SHARES["slip_noticed"], len(answers))
 
