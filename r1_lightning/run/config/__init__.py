@@ -5,17 +5,9 @@ settle                  values of an option for one stage alone
 hydra_errors, quoting   Hydra's errors in one line; quotes around values that Hydra cannot read bare
 inject, targets         objects from nodes with a `_target_`, and the code that a node may name
 declarations            declarations of classes: batch types, needs, own rewards
+moved_names             names of classes that moved: the first for fingerprints, all of them in configurations
 stored                  the stored configuration of an artefact
 keys, hints, file_names keys that `run` reads itself; plain values against annotations; readers for files given by name
 exit_codes, machine, openmp   exit codes, and settings of the system before torch is imported
 program                 how the user started the program, for the commands that it prints
-settle                  what an option has for one stage alone
-hydra_errors, quoting   Hydra's refusals in one line; names that Hydra cannot read bare
-inject, targets         objects from nodes with a `_target_`, and which code a node may name
-declarations            what classes say of themselves: batch types, needs, own rewards
-moved_names             names of classes that moved: the first for fingerprints, all of them in configurations
-stored                  an artefact's configuration, read again
-keys, hints, file_names keys that `run` reads itself; annotations and plain values; readers of files that are only named
-exit_codes, machine, openmp   how a command ends, and what it needs of the system before torch is imported
-program                 how the program was started, for the commands that it prints
 """
