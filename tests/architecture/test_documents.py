@@ -15,9 +15,14 @@ README, GUIDE, INDEX = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "d
 CONTRIBUTING, ARCHITECTURE = ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"
 FOR_READERS = [README, GUIDE, CONTRIBUTING, ARCHITECTURE, ROOT / "CHANGELOG.md"]
 FORMS = [*(ROOT / ".github").rglob("*.md")]
+REPORTS = [*(ROOT / "reports").rglob("README.md")]
 
 
-@pytest.mark.parametrize("path", [*FOR_READERS, *FORMS, INDEX, ROOT / "docs" / "models.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*FOR_READERS, *FORMS, *REPORTS, INDEX, ROOT / "docs" / "models.md"],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
 def test_links_and_files_lead_somewhere(path):
     text = path.read_text(encoding="utf-8")
     assert documents.broken_links(text, path.parent) == []

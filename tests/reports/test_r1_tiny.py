@@ -10,6 +10,7 @@ from r1_lightning.artefacts import data_set, store
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import WORK
 from r1_lightning.run.commands.report_runs import METRICS, planned_fingerprint
+from tests.architecture.house import ROOT
 from tests.reports.recipes import recipe_module
 
 recipe = recipe_module("r1_tiny")
@@ -129,3 +130,17 @@ def test_a_step_that_two_experiments_hold_is_one_point() -> None:
 def test_a_run_is_the_experiment_of_its_seed() -> None:
     assert overrides("r1_tiny", 2) == ["experiment=r1_tiny", "seed=2"]
     assert planned_fingerprint(*overrides("r1_tiny", 0)) != planned_fingerprint(*overrides("r1_tiny", 1))
+
+
+@pytest.mark.parametrize("line", ["accuracy, strict", "completions that mix languages", "quality of general replies"])
+def test_readmes_table_has_the_means_of_the_committed_one(line: str) -> None:
+    """README: `| accuracy, strict | 0.238 | ... | **0.810** |`; table.md: `| accuracy, strict | 0.238 [0.222, 0.253] | ...`."""
+    (shown,), (committed,) = (
+        [
+            row.strip("| ").split(" | ")
+            for row in (ROOT / page).read_text(encoding="utf-8").splitlines()
+            if row.startswith(f"| {line} |")
+        ]
+        for page in ("README.md", "reports/r1_tiny/table.md")
+    )
+    assert [cell.strip("*") for cell in shown] == [cell.split(" [")[0] for cell in committed[:7]]

@@ -86,3 +86,7 @@ def refusal(arguments: list[str]) -> str:
     meant = f"{NAME} {near[0]}" if near else f"{NAME} train {' '.join(arguments)}" if "=" in first else ""
     hint = f"; did you mean {meant}?" if meant else ""
     return f"command={first!r} is not allowed: it must be one of {', '.join(COMMANDS)}{hint}"
+
+
+if __name__ == "__main__":  # `python -m r1_lightning.run.commands.console`, where `r1` is not installed
+    sys.exit(main())

@@ -53,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(name: str, words: Sequence[str]) -> int:
     known = recipes()
-    require(name in known, "report", name, f"it must be one of {', '.join(known) or 'none: there is no recipe here'}")
+    require(
+        name in known,
+        "report",
+        name,
+        f"it must be one of {', '.join(known) or 'a report with a recipe.py below reports/, and there is none here'}",
+    )
     recipe = recipe_of(load(known[name]))
     options = parser(name, title(known[name]), recipe).parse_args(words)
     from r1_lightning.run.commands.report_loop import redraw, write_report  # loads torch

@@ -19,17 +19,17 @@ from r1_lightning.run.graph.plan import plan
 from r1_lightning.types.errors import InvalidInput
 
 METRICS = Path("tensorboard", "metrics.csv")
-PROGRAM = "import sys; from r1_lightning.run.cli import main; sys.exit(main())"  # as scripts/train.py, from any folder
+PROGRAM = "import sys; from r1_lightning.run.commands.console import main; sys.exit(main())"  # `r1`, installed or not
 
 
 def train(arguments: Sequence[str], root: Path) -> tuple[Artefact, float]:
-    """Run what `scripts/train.py` runs with these arguments, artefacts in `root`, as a process of its own.
+    """Run `r1 train` with these arguments as a process of its own; its artefacts go to `root`.
 
     Returns the finished artefact, found by the fingerprint that the arguments plan, and the seconds the process took. Raises
     `CalledProcessError` if the process fails, `InvalidInput` if it leaves no finished artefact of that fingerprint.
     """
     words, start_s = [*arguments, f"paths.root={root}"], time.monotonic()
-    command = [sys.executable, "-c", PROGRAM, *words]
+    command = [sys.executable, "-c", PROGRAM, "train", *words]
     if status := _wait_for(command):
         raise subprocess.CalledProcessError(status, command)
     seconds, node = time.monotonic() - start_s, planned(words)

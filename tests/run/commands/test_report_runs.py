@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_a_run_gives_the_artefact_of_its_own_fingerprint_whatever_it_prints(
     monkeypatch.setattr(report_runs, "PROGRAM", f"import sys; print('everything lies in {other}', *sys.argv[1:])")
     artefact, seconds = train(ARGUMENTS, tmp_path)
     assert artefact.folder == wanted and artefact.complete and seconds > 0
-    assert capfd.readouterr().out == f"everything lies in {other} stage=pretrain seed=7 paths.root={tmp_path}\n"
+    assert capfd.readouterr().out == f"everything lies in {other} train stage=pretrain seed=7 paths.root={tmp_path}\n"
 
 
 def test_a_run_that_leaves_nothing_finished_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +54,24 @@ def test_a_process_that_fails_is_an_error_with_its_exit_code(tmp_path: Path, mon
     monkeypatch.setattr(report_runs, "PROGRAM", "import sys; sys.exit(130)")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         train(ARGUMENTS, tmp_path)
+    assert failed.value.returncode == 130
+
+
+def test_ctrl_c_waits_for_the_process_which_saves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt comes after 0.2 s of a process that takes 1 s to end with 130; 0.25 s is how long Python waits by itself."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report_runs, "PROGRAM", "import sys, time; time.sleep(1); sys.exit(130)")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            train(ARGUMENTS, tmp_path)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     assert failed.value.returncode == 130
 
 
