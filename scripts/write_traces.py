@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from r1_lightning.run.commands.console import run
+from r1_lightning.__main__ import run
 
 if __name__ == "__main__":
     sys.exit(run("write-traces"))

@@ -10,7 +10,7 @@ Seven rooms; a room imports from the rooms below it only (import-linter, `pyproj
 
 What a command such as `r1 train stage=grpo` goes through, file by file:
 
-    commands.console        finds the command by its name
+    r1_lightning.__main__   finds the command by its name
     cli
     config.openmp           limits how long torch's threads spin, before torch is imported
     config.compose          a stage's configuration, and from it those of the stages that make its inputs

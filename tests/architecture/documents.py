@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from r1_lightning.run.commands.console import COMMANDS
+from r1_lightning.__main__ import COMMANDS
 from r1_lightning.run.config.file_names import with_readers
 from tests.architecture.house import PACKAGE, ROOT
 

@@ -26,6 +26,7 @@ FAULTS = {
     "up_inside_a_function": ("model/fault.py", "def f():\n    import r1_lightning.rollout", "Imports point down only"),
     "sideways": ("rewards/fault.py", "import r1_lightning.model", "Imports point down only"),
     "new_package_without_layer": ("helpers/__init__.py", "x = 1", "Imports point down only"),
+    "up_to_the_program": ("run/commands/fault.py", "import r1_lightning.__main__", "Imports point down only"),
     "up_inside_run": ("run/config/fault.py", "import r1_lightning.run.checks.rules", "Rooms of run"),
     "sideways_inside_run": ("run/build/fault.py", "def f():\n    import r1_lightning.run.checks.rules", "Rooms of run"),
     "new_room_without_layer": ("run/attic/__init__.py", "x = 1", "Rooms of run"),

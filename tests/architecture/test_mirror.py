@@ -6,6 +6,7 @@ from tests.architecture.house import PACKAGE, ROOT, python_files
 
 # Source files whose test stands elsewhere, with the place. A file with a test of its own may not stay here.
 TESTED_ELSEWHERE: dict[str, str] = {
+    "r1_lightning/__main__.py": "tests/test_console.py",
     "r1_lightning/run/config/targets.py": "tests/run/test_own_code.py",
     "r1_lightning/run/checks/stored_config.py": "tests/run/config/test_stored.py",
 }

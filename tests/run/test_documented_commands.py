@@ -97,7 +97,7 @@ UNRUN = {
     "python scripts/gpu_check.py --rehearse": "minutes; tests/benchmarks/gpu/test_command.py rehearses in parts",
     "python benchmarks/run.py": "an hour; tests/benchmarks/test_run.py runs it with --quick",
 }
-R1 = "import sys; from r1_lightning.run.commands.console import main; sys.argv[0] = 'r1'; sys.exit(main())"
+R1 = "import sys; from r1_lightning.__main__ import main; sys.argv[0] = 'r1'; sys.exit(main())"
 PLANNED = [piece for piece in OPTIONS if piece.key not in UNPLANNED]
 FAST = ("debug=fast", "trainer.checkpoint_every_steps=2", "logger=none")
 SHORT = (

@@ -1,7 +1,6 @@
 """The commands beside training: measuring, exporting, listing, showing problems, and reports over runs.
 
 base            what small commands share: KEY=VALUE arguments, errors in one line
-console         the program `r1`: its commands by name
 evaluate, export, lineage, runs, show_problems, write_traces   one command each
 notebook        what `import r1_lightning` offers
 report          one command for every report over seeds: finds reports/<id>/recipe.py; `recipe` says what a recipe declares,

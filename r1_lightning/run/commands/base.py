@@ -5,7 +5,6 @@ They end as `train.py` does: bad input with one line and exit code 2, a defect w
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,9 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from r1_lightning.run.checks.validate import validate
-from r1_lightning.run.config import machine
 from r1_lightning.run.config.compose import compose_stage, composing
-from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
+from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.types.errors import require_int
 
 MAX_DIGITS = 8  # of a count: a longer number is a typing mistake
@@ -24,23 +23,16 @@ MAX_DIGITS = 8  # of a count: a longer number is a typing mistake
 
 def run_command(documentation: str | None, usage: str, do: Callable[[Sequence[str]], str]) -> int:
     """Print the result of `do` on the command line, or the usage with `--help` or no arguments; returns the exit code."""
-    if refused := machine.set_up():
-        return refused
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(f"{(documentation or '').strip()}\n\n{usage}")
-        return 0 if arguments else BAD_INPUT
-    try:
-        print(do(arguments), flush=True)
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:
-        line = bad_input_in(error)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+
+    def answer() -> int:
+        if not arguments or {"-h", "--help"} & set(arguments):
+            print(f"{(documentation or '').strip()}\n\n{usage}")
+            return 0 if arguments else BAD_INPUT
+        print(do(arguments))
+        return 0
+
+    return run_as_command(answer)
 
 
 def own_keys(arguments: Sequence[str], defaults: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -33,11 +32,11 @@ from r1_lightning.run.build.stored import is_reward_model, open_folder
 from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, with_room
 from r1_lightning.run.checks.rewards import check_forms
 from r1_lightning.run.checks.stored_config import read_config
-from r1_lightning.run.config import machine
 from r1_lightning.run.config.compose import compose_stage, composing, config_folder
+from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
-from r1_lightning.types.errors import InvalidInput, require, require_choice
+from r1_lightning.types.errors import require, require_choice
 
 # Settings for checkpoints, which record no lengths: those of `grpo_of_a_checkpoint.yaml`.
 CHECKPOINT = ("stage=sft", "stage.evaluation.max_new_tokens=1024")
@@ -126,8 +125,10 @@ def _reward_node(option: str) -> DictConfig:
 
 def main() -> int:
     """The command line of `r1 evaluate`; returns the exit code."""
-    if refused := machine.set_up():
-        return refused
+    return run_as_command(_measure)
+
+
+def _measure() -> int:
     parser = argparse.ArgumentParser(description="Measure a finished artefact on held-out problems.")
     parser.add_argument("artefact", type=Path, help="a folder under paths.root, or a checkpoint in HuggingFace's form")
     parser.add_argument("task", nargs="*", help="task=NAME and settings of it; default: the artefact's own task")
@@ -150,10 +151,6 @@ def main() -> int:
         task = [f"task={task_name}", *task]
     find_own_modules()
     changes = {name: value for name, value in values.items() if value is not None}
-    try:
-        table, _ = evaluate(folder, changes, prefix, trust_targets, reward, task)
-    except InvalidInput as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    table, _ = evaluate(folder, changes, prefix, trust_targets, reward, task)
     print(table)
     return 0

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 
 from r1_lightning.run.commands.recipe import Recipe
-from r1_lightning.run.config import machine
-from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
+from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.program import command_line
 from r1_lightning.types.errors import InvalidInput, require
 
@@ -32,39 +31,23 @@ PLAIN = re.compile(r"[a-z][a-z0-9_]*")  # the name of a report
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make or redraw the report that the arguments name (by default those of the process); returns the exit code."""
-    if refused := machine.set_up():
-        return refused
     words = list(sys.argv[1:] if argv is None else argv)
+    return run_as_command(lambda: _report(words))
+
+
+def _report(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else BAD_INPUT
-    try:
-        return _report(words[0], words[1:])
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        line = bad_input_in(error)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        return BAD_INPUT
-
-
-def _report(name: str, words: Sequence[str]) -> int:
-    known = recipes()
-    require(
-        name in known,
-        "report",
-        name,
-        f"it must be one of {', '.join(known) or 'a report with a recipe.py below reports/, and there is none here'}",
-    )
+    name, known = words[0], recipes()
+    allowed = ", ".join(known) or "a report with a recipe.py below reports/, and there is none here"
+    require(name in known, "report", name, f"it must be one of {allowed}")
     recipe = recipe_of(load(known[name]))
-    options = parser(name, title(known[name]), recipe).parse_args(words)
+    options = parser(name, title(known[name]), recipe).parse_args(words[1:])
     from r1_lightning.run.commands.report_loop import redraw, write_report  # loads torch
 
     if options.redraw:
-        print(redraw(recipe, options.out), flush=True)
+        print(redraw(recipe, options.out))
         return 0
     return write_report(recipe, options.out, list(recipe.runs(options)), options.root)
 

@@ -19,7 +19,7 @@ from r1_lightning.run.graph.plan import plan
 from r1_lightning.types.errors import InvalidInput
 
 METRICS = Path("tensorboard", "metrics.csv")
-PROGRAM = "import sys; from r1_lightning.run.commands.console import main; sys.exit(main())"  # `r1`, installed or not
+PROGRAM = "import sys; from r1_lightning.__main__ import main; sys.exit(main())"  # `r1`, installed or not
 
 
 def train(arguments: Sequence[str], root: Path) -> tuple[Artefact, float]:

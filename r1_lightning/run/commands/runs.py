@@ -20,11 +20,10 @@ import yaml
 
 from r1_lightning.artefacts.locks import is_held
 from r1_lightning.artefacts.steps import last_row
-from r1_lightning.run.config import machine
-from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.moved_names import NAMES, with_names
 from r1_lightning.run.config.program import usage
-from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.errors import require
 
 MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
 # Groups of the configuration that describe where and how a run was made, not its result.
@@ -142,14 +141,12 @@ def list_runs(arguments: Sequence[str]) -> str:
 
 def main() -> int:
     """The command line of `r1 runs`; returns the exit code."""
-    if refused := machine.set_up():
-        return refused
+    return run_as_command(_list)
+
+
+def _list() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(f"{(__doc__ or '').strip()}\n\n{usage('runs', '[FOLDER] [stage=NAME]')}")
         return 0
-    try:
-        print(list_runs(sys.argv[1:]))
-    except InvalidInput as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    print(list_runs(sys.argv[1:]))
     return 0

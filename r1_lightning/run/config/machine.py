@@ -1,11 +1,13 @@
-"""Sets up the process before a command does anything: checks the operating system, and makes output accept every character."""
+"""How every command begins and ends: the operating system checked, output that accepts every character, bad input in one line."""
 
 from __future__ import annotations
 
 import io
+import os
 import sys
+from collections.abc import Callable
 
-from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.exit_codes import BAD_INPUT, bad_input_in
 
 UNSUPPORTED = ("win32", "cygwin")
 
@@ -23,3 +25,25 @@ def set_up() -> int:
         )
         return BAD_INPUT
     return 0
+
+
+def run_as_command(do: Callable[[], int]) -> int:
+    """Return the exit code of `do`, 2 after a line on bad input anywhere in an error's chain, or 0 when the reader closed the pipe.
+
+    Another error is a defect and is raised, so that it ends with its traceback.
+    """
+    if refused := set_up():
+        return refused
+    try:
+        code = do()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        line = bad_input_in(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return BAD_INPUT

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.model.cache_sizes import GQA_GROUPS, cache_bytes_per_token
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import Parameters, count_parameters, meta_backbone
-from r1_lightning.run.config import machine
 from r1_lightning.run.config.compose import compose_stage, composing
-from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.machine import run_as_command
+from r1_lightning.types.errors import InvalidInput
 
 # Options of the group `model` with a published model's shape -> rows of its embedding (a run takes them from its tokenizer).
 PUBLISHED = {"v3_671b": 129_280, "v2_lite": 102_400, "moonlight_16b": 163_840}
@@ -72,17 +71,17 @@ def document() -> str:
 
 def main() -> int:
     """The command line of `r1 models`."""
-    if refused := machine.set_up():
-        return refused
+    return run_as_command(_print)
+
+
+def _print() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--write", action="store_true", help=f"rewrite {DOCUMENT}")
     options = parser.parse_args()
     if options.write and not DOCUMENT.parent.is_dir():
-        print(
-            f"error: --write is not allowed: there is no folder {DOCUMENT.parent} here to write {DOCUMENT} into",
-            file=sys.stderr,
+        raise InvalidInput(
+            f"--write is not allowed: there is no folder {DOCUMENT.parent} here to write {DOCUMENT} into"
         )
-        return BAD_INPUT
     text = document()
     if options.write:
         write_text(DOCUMENT, text)

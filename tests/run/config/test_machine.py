@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from r1_lightning.run.config import machine
+from r1_lightning.types.errors import InvalidInput
 
 
 @pytest.mark.parametrize("platform", ["win32", "cygwin"])
@@ -47,3 +48,42 @@ def test_the_commands_can_be_imported_where_unix_modules_are_missing(repo_root: 
     )
     assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("error: this system (win32)")
+
+
+def _raise(error: Exception) -> int:
+    raise error
+
+
+def test_bad_input_anywhere_in_the_chain_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    wrapped = ValueError("Error in call to target")
+    wrapped.__cause__ = InvalidInput("seed=-1 is not allowed:\n it must be at least 0")
+    assert machine.run_as_command(lambda: _raise(wrapped)) == 2
+    assert capsys.readouterr() == ("", "error: seed=-1 is not allowed: it must be at least 0\n")
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError):
+        machine.run_as_command(lambda: _raise(KeyError("seed")))
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_closed_pipe_is_a_good_end(lines: int) -> None:
+    """One line is still in Python's buffer when `do` returns; many are written while it runs."""
+    code = (
+        "import sys\nfrom r1_lightning.run.config import machine\n"
+        f"sys.exit(machine.run_as_command(lambda: [print('line') for _ in range({lines})] and 0))"
+    )
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None and running.stderr is not None
+    running.stdout.close()  # before anything is written: Python alone takes longer to start
+    assert (running.stderr.read(), running.wait(timeout=60)) == ("", 0)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_exit_code_is_the_commands(code: int) -> None:
+    assert machine.run_as_command(lambda: code) == code
+
+
+def test_an_unsupported_system_runs_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert machine.run_as_command(lambda: _raise(AssertionError("it ran"))) == 2

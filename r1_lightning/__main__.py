@@ -1,7 +1,8 @@
 """The program `r1`: `r1 train stage=grpo`, `r1 evaluate FOLDER`, ... , one word per command; `r1 --help` lists them.
 
 A command is imported when it is named, so that help and a mistyped word are answered without Hydra and torch. The scripts of a
-checkout (`python scripts/train.py`) run the same functions.
+checkout (`python scripts/train.py`) run the same functions. Without installation, `python -m r1_lightning train` is `r1 train`.
+The table names modules of all rooms of `run`, so this file stands above them.
 """
 
 from __future__ import annotations
@@ -88,5 +89,5 @@ def refusal(arguments: list[str]) -> str:
     return f"command={first!r} is not allowed: it must be one of {', '.join(COMMANDS)}{hint}"
 
 
-if __name__ == "__main__":  # `python -m r1_lightning.run.commands.console`, where `r1` is not installed
+if __name__ == "__main__":
     sys.exit(main())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from r1_lightning import __main__ as console
 from r1_lightning import __version__
 from r1_lightning.run import cli
-from r1_lightning.run.commands import console
 from tests.architecture.house import ROOT
 
 Captured = pytest.CaptureFixture[str]
@@ -96,17 +96,24 @@ def test_sample_is_the_stage_of_that_name_unless_another_is_typed(monkeypatch: p
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["trian"]])
 def test_it_answers_without_hydra_and_torch(words: list[str]) -> None:
-    code = f"import sys; sys.argv = ['r1', *{words!r}]; from r1_lightning.run.commands.console import main; main(); "
+    code = f"import sys; sys.argv = ['r1', *{words!r}]; from r1_lightning.__main__ import main; main(); "
     code += "print([name for name in ('torch', 'hydra', 'lightning') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_spinning_is_bounded_before_a_command_is_imported() -> None:
-    code = "import os, sys; from r1_lightning.run.commands import console; os.environ.pop('OMP_WAIT_POLICY', None); "
+    code = "import os, sys; from r1_lightning import __main__ as console; os.environ.pop('OMP_WAIT_POLICY', None); "
     code += (
         "os.environ.pop('GOMP_SPINCOUNT', None); assert 'torch' not in sys.modules; sys.argv = ['r1', 'runs', '-h']; "
     )
     code += "console.main(); assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "2000", done.stderr
+
+
+def test_python_m_is_the_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "r1_lightning", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, f"r1_lightning {__version__}\n"), done.stderr
