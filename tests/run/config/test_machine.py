@@ -73,10 +73,11 @@ def test_a_closed_pipe_is_a_good_end(lines: int) -> None:
         "import sys\nfrom r1_lightning.run.config import machine\n"
         f"sys.exit(machine.run_as_command(lambda: [print('line') for _ in range({lines})] and 0))"
     )
-    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert running.stdout is not None and running.stderr is not None
-    running.stdout.close()  # before anything is written: Python alone takes longer to start
-    assert (running.stderr.read(), running.wait(timeout=60)) == ("", 0)
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.close()  # before anything is written: Python alone takes longer to start
+        assert (running.stderr.read(), running.wait(timeout=60)) == ("", 0)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])
