@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ class HFFolder:
         before it have been copied by then.
         """
         self.check(targets, leave_out)
-        with torch.no_grad():
+        with torch.no_grad(), _one_thread():
             for name, tensor in self._read(set(targets)):
                 views = targets[name]
                 # The sum is the cheap look; it can overflow for finite weights, so only the second look decides.
@@ -143,6 +144,18 @@ class HFFolder:
 
     def _refusal(self, why: str) -> InvalidInput:
         return InvalidInput(f"the folder {self.folder} is not allowed: {why}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: a copy waits for the disk, and threads that wait for each other between hundreds of tensors
+    take longer beside a busy process than the copies do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

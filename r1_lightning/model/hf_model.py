@@ -6,9 +6,10 @@ unusual ways:
 - packed rows: every document of a row attends to itself only, by a mask B x 1 x T x T and positions that begin at 0 again;
 - sampling: prompts are padded on the left and rows leave the batch, so we keep masks and positions, and `transformers`' cache
   keeps keys and values;
-- losses: they take hidden states and the head, so logits must be the head's product and nothing else. This is checked once, when
-  the model is made, and models that scale or cap their logits are refused. So are sliding windows, which our mask would undo,
-  and rotary frequencies that depend on the length of the batch (dynamic NTK, LongRoPE).
+- losses: they take hidden states and the head, so logits must be the head's product and nothing else. A constant factor of the
+  logits (Granite, Cohere) therefore goes into the hidden states. Both are checked once, when the model is made, and models that
+  cap their logits are refused. So are sliding windows, which our mask would undo, and rotary frequencies that depend on the
+  length of the batch (dynamic NTK, LongRoPE).
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.hf_checks import (
+    decoder_gives,
+    logit_factor,
+    refuse_caps,
+    refuse_moving_frequencies,
+    refuse_windows,
+    still,
+)
 from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.language_model import LanguageModel
 from r1_lightning.model.lora import LoraSettings, add_adapters, base_state
@@ -33,7 +42,8 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 NOT_OF_THE_MODEL = ("auto_map", "quantization_config", "torch_dtype", "dtype", "transformers_version")
 CHECKED_TOKENS = 4
-MAX_HEAD_DIFFERENCE = 1e-4
+MAX_HEAD_DIFFERENCE = 1e-4  # of the largest logit
+CHECKED_STD = 10.0  # of the hidden states: logits of a few units, where a cap would show
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,8 @@ class HFBackbone(LanguageModel):
         self.model = _make(config.fields(), seed, is_drawn)
         is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None
         require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
-        _refuse_moving_frequencies(self.model)
+        refuse_moving_frequencies(self.model)
+        self.logit_factor = logit_factor(self.model.config)
         if is_drawn and self.head.weight.device.type != "meta":
             self.check_head()
         if config.lora is not None:
@@ -102,14 +113,23 @@ class HFBackbone(LanguageModel):
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Raise InvalidInput if the logits are not the head's product, as every loss here assumes."""
-        ids = torch.arange(CHECKED_TOKENS)[None]
-        self.model.eval()
-        logits = self.head(self.decoder(input_ids=ids, use_cache=False).last_hidden_state)
-        difference = (self.model(ids, use_cache=False).logits - logits).abs().max().item()
-        self.model.train()
+        """Raise InvalidInput if the logits are not the head's product, as every loss here assumes.
+
+        Random hidden states stand in for the decoder's, so that the check costs one product however many layers there are.
+        """
+        weight = self.head.weight
+        drawn = torch.randn(1, CHECKED_TOKENS, weight.shape[1], generator=torch.Generator().manual_seed(0))
+        hidden = (CHECKED_STD * drawn).to(weight)
+        with decoder_gives(self.decoder, hidden):
+            found = self.model(torch.arange(CHECKED_TOKENS, device=weight.device)[None], use_cache=False).logits
+        logits = self.head(self.scaled(hidden))
         allowed = "its logits are more than its head's product (scaled or capped); such models are not supported"
-        require(difference < MAX_HEAD_DIFFERENCE, "model", type(self.model).__name__, allowed)
+        is_product = (found - logits).abs().max() <= MAX_HEAD_DIFFERENCE * logits.abs().max()
+        require(bool(is_product), "model", type(self.model).__name__, allowed)
+
+    def scaled(self, hidden: Tensor) -> Tensor:
+        """The decoder's hidden states times the constant factor of the logits, so that the head's product is the logits."""
+        return hidden if self.logit_factor == 1.0 else hidden * self.logit_factor
 
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D. There is no MTP module and no expert to replay."""
@@ -121,7 +141,7 @@ class HFBackbone(LanguageModel):
                 position_ids=batch.position_ids,
                 use_cache=False,
             )
-        return BackboneOutput.dense(output.last_hidden_state)
+        return BackboneOutput.dense(self.scaled(output.last_hidden_state))
 
     def new_cache(self, rows: int, max_tokens: int) -> HFCache:
         """An empty cache for `rows` sequences of at most `max_tokens` tokens each."""
@@ -141,7 +161,7 @@ class HFBackbone(LanguageModel):
                 past_key_values=cache.keys_and_values,
                 use_cache=True,
             )
-        return BackboneOutput.dense(output.last_hidden_state)
+        return BackboneOutput.dense(self.scaled(output.last_hidden_state))
 
     def expert_bias(self) -> Tensor:
         return self.head.weight.new_zeros((0, 0))
@@ -207,8 +227,8 @@ def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
     kind = fields.get("model_type")
     try:
         config = AutoConfig.for_model(kind, **{name: value for name, value in fields.items() if name != "model_type"})
-        _still(config)
-        _refuse_caps(kind, config)
+        still(config)
+        refuse_caps(kind, config)
         with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else no_init_weights():
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(
@@ -222,44 +242,5 @@ def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
             f"model_type={kind!r} is not allowed: transformers makes no causal language model of it ({line})"
         ) from error
     model.tie_weights()
-    _refuse_windows(config)
+    refuse_windows(config)
     return model
-
-
-def _still(config: Any) -> None:
-    """Set dropout to 0, because sampler and trainer would draw different masks; unset the pad token."""
-    for name, value in vars(config).items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
-            setattr(config, name, 0.0)
-    config.pad_token_id = None  # with one, `nn.Embedding` gives its row no gradient, and pad may also be EOS
-
-
-def _refuse_caps(kind: Any, config: Any) -> None:
-    """Refuse capped logits and attention (Gemma 2) before the model is made: `transformers` would raise an error of its own."""
-    caps = {name: getattr(config, name, None) for name in ("final_logit_softcapping", "attn_logit_softcapping")}
-    found = [f"{name}={value}" for name, value in caps.items() if value is not None]
-    if found and "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        found.append(f"sliding_window={getattr(config, 'sliding_window', None)}")
-    allowed = f"capped logits and attention ({', '.join(found)}) are not supported"
-    require(not found, "model_type", kind, allowed)
-
-
-def _refuse_windows(config: Any) -> None:
-    kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-    require(not kinds, "layer_types", kinds, "only layers of full attention are supported")
-    longest = getattr(config, "max_position_embeddings", 0)
-    for name in ("sliding_window", "attention_chunk_size"):
-        window = getattr(config, name, None)
-        is_used = window is not None and getattr(config, f"use_{name}", True) and window < longest
-        require(not is_used, name, window, f"only attention over all {longest} positions is supported")
-
-
-def _refuse_moving_frequencies(model: nn.Module) -> None:
-    """Refuse rotary frequencies set by the longest text of a batch: in a packed row, or on a cache, that is another text."""
-    for part in model.modules():
-        kinds = getattr(part, "rope_type", None)  # by kind of layer in some models
-        for kind in kinds.values() if isinstance(kinds, Mapping) else [kinds]:
-            allowed = "its frequencies depend on the longest text of a batch, so a packed text gets other log-probs than alone"
-            require(
-                not (isinstance(kind, str) and ("dynamic" in kind or kind == "longrope")), "rope_type", kind, allowed
-            )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from r1_lightning.artefacts.hf_folder import ImportedModel, import_model
+from r1_lightning.artefacts import hf_folder
+from r1_lightning.artefacts.hf_folder import ImportedModel, import_model, open_hf_folder
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.artefacts.weights import opened, save_weights
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_model import HFModelConfig
@@ -76,6 +82,75 @@ def test_loading_never_holds_the_folder_beside_the_model(tmp_path: Path) -> None
         model = make_backbone(CONFIG, PlainPrecision(), base)
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
     assert live.peak <= 1.01 * size + 2 * model.embedding.weight.nbytes < 1.5 * size
+
+
+class _Work(TorchDispatchMode):
+    """Names of the operators that ran, and the bytes that were copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: set[str] = set()
+        self.copied = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        name = function.overloadpacket.__name__
+        if isinstance(result, torch.Tensor) and result.device.type != "meta":
+            self.operators.add(name)
+            self.copied += result.nbytes if name == "copy_" else 0
+        return result
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many times each stored tensor is read from here on."""
+    reads: Counter[str] = Counter()
+
+    class Counting:
+        def __init__(self, path: Path) -> None:
+            self.file = opened(path)
+
+        def __enter__(self) -> Any:
+            file = self.file.__enter__()
+
+            def get_tensor(name: str) -> torch.Tensor:
+                reads[name] += 1
+                return file.get_tensor(name)
+
+            return SimpleNamespace(keys=file.keys, get_slice=file.get_slice, get_tensor=get_tensor)
+
+        def __exit__(self, *error: Any) -> None:
+            self.file.__exit__(*error)
+
+    monkeypatch.setattr(hf_folder, "opened", Counting)
+    return reads
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_loading_reads_each_weight_once_and_draws_none(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is copied is as many bytes as the file holds, and the only draw is that of a few hidden states for the head's check."""
+    dense_folder(tmp_path, kind)
+    reads = _counted(monkeypatch)
+    source = open_hf_folder(tmp_path)
+    base = ImportedModel(tmp_path, "huggingface", "", complete=True, source=source)
+    with _Work() as work:
+        model = make_backbone(HFModelConfig(source.config), PlainPrecision(), base)
+    assert reads == dict.fromkeys(source.stored, 1)
+    file_bytes = sum(4 * math.prod(place.shape) for place in source.stored.values())
+    assert work.copied == file_bytes == sum(parameter.nbytes for parameter in model.parameters())
+    draws = {"normal_", "uniform_", "trunc_normal_", "rand", "bernoulli_", "randperm"}
+    assert "copy_" in work.operators and not work.operators & draws
+
+
+def test_a_deepseek_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The MTP layer's copies of embedding and head are not read at all."""
+    base = published(tmp_path)
+    reads = _counted(monkeypatch)
+    make_backbone(CONFIG, PlainPrecision(), base)
+    extra = f"model.layers.{CONFIG.n_layers}."
+    copies = {f"{extra}embed_tokens.weight", f"{extra}shared_head.head.weight"}
+    assert reads == dict.fromkeys(base.source.stored.keys() - copies, 1)
 
 
 def test_the_vocabulary_is_that_of_the_embedding(tmp_path: Path) -> None:
