@@ -21,7 +21,8 @@ class Block(nn.Module):
     """B x T x D to B x T x D; routing statistics are None for a dense block. `replayed` as in `Router`, B x T x K.
 
     `layer` is the block's index in the trunk, None outside of it (MTP); it determines the kind of attention.
-    `attention_kind` is that kind's name; `mask` comes from its `row_mask` or `new_columns_mask`.
+    `attention_kind` is that kind's name; `mask` comes from its `row_mask` or `new_columns_mask`, and may say that it cannot be
+    compiled (`model/masked_attention.py`).
     """
 
     attention: Attention
@@ -44,7 +45,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, replayed: Tensor | None = None
     ) -> tuple[Tensor, RoutingStats | None]:
-        output: tuple[Tensor, RoutingStats | None] = self.run(self, x, cos, sin, mask, is_token, replayed)
+        run = self.run if getattr(mask, "compiles", True) else _run_block
+        output: tuple[Tensor, RoutingStats | None] = run(self, x, cos, sin, mask, is_token, replayed)
         return output
 
     def step(

@@ -19,6 +19,7 @@ from r1_lightning.functional.logprobs import tile_shape
 from r1_lightning.model.attention import AttentionKind, kinds_by_name, layer_kinds, mtp_kind
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.masked_attention import is_dense
 from r1_lightning.model.norm import norm_bytes
 from r1_lightning.model.precision import BF16 as BF16
 from r1_lightning.model.precision import FP32 as FP32
@@ -111,7 +112,7 @@ class MicroBatch:
 
 
 def is_attention_fused(config: ModelConfig, device_type: str) -> bool:
-    """True if attention keeps no N x T weights per token, in all layers."""
+    """True if attention keeps no N x T weights per token, in all layers; on rows that are not `is_dense` it never does."""
     return all(kind.is_fused(config, device_type) for kind in kinds_by_name(config).values())
 
 
@@ -119,8 +120,11 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     """Bytes that a training forward keeps for the backward, logits apart; `number` is the size of the compute type.
 
     Per token: ids, rotary tables, blocks, the final norm; per MTP depth three norms, the pair of eq 21 and a block. Per target:
-    the hidden state that meets the head. Attention's mask is kept once in FP32, and once per layer where it is converted.
+    the hidden state that meets the head. Short rows share one mask of attention, kept once; long ones have none, and keep no
+    weights of attention, whatever `is_fused` says.
     """
+    dense = is_dense(batch.row_tokens)
+    is_fused = is_fused or not dense
     width, depths = config.d_model, batch.mtp_depth
     kinds = _kinds(config, depths)
     n_dense = config.n_dense_layers + (depths if config.n_dense_layers == config.n_layers else 0)
@@ -128,18 +132,19 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     per_token += depths * (3 * norm_bytes(width) + 2 * width * number)
     per_token += sum(kind.kept_bytes(config, batch.row_tokens, number, is_fused) for kind in kinds)
     per_token += n_dense * _dense(config, number) + (len(kinds) - n_dense) * _mixture(config, number)
-    if is_fused:
-        masked = sum(not kind.is_recurrent for kind in kinds)
-        per_token += batch.row_tokens * (FP32 if number == FP32 else masked * number)
+    if is_fused and dense:
+        per_token += batch.row_tokens * number
     per_token += depths * width * FP32  # an MTP loss covers every position
     return batch.rows * batch.row_tokens * per_token + batch.targets * width * FP32
 
 
 def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> int:
     """Bytes that a forward without gradients has alive at once: the larger half of the largest block, and attention's mask."""
+    dense = is_dense(batch.row_tokens)
+    is_fused = is_fused or not dense
     attention = max(kind.passing_bytes(config, batch.row_tokens, number, is_fused) for kind in layer_kinds(config))
     passing = max(attention, _feed_forward(config, number))
-    return batch.rows * batch.row_tokens * (passing + FP32 * batch.row_tokens)
+    return batch.rows * batch.row_tokens * (passing + (FP32 * batch.row_tokens if dense else 0))
 
 
 def prefill_bytes(config: ModelConfig, prompts: int, tokens: int, number: int = FP32) -> int:

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.kv_cache import append_columns
-from r1_lightning.model.mla import spelled_out_attention, step_mask
+from r1_lightning.model.masked_attention import RowAttention, is_dense, row_attention
+from r1_lightning.model.mla import step_mask
 from r1_lightning.model.norm import norm_bytes
 from r1_lightning.model.precision import FP32, Precision
 from r1_lightning.model.rope import rotate, softmax_scale
@@ -57,14 +57,9 @@ class GroupedQueryAttention(nn.Module):
         cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """`cos`, `sin` B x T x H / 2; `mask` B x 1 x T x T, True or 0 where a token may look, False or -inf elsewhere."""
-        q, k, v = (part.transpose(1, 2) for part in self._project(x_BTD, cos, sin))
-        k, v = (part.repeat_interleave(self.group_size, dim=1) for part in (k, v))
-        is_spelled_out = self.static_shapes and q.device.type == "cpu"
-        attend = spelled_out_attention if is_spelled_out else F.scaled_dot_product_attention
-        o_BNTH: Tensor = attend(q, k, v, mask, scale=self.scale)
-        return self.out(o_BNTH.transpose(1, 2).flatten(2))
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: RowAttention) -> Tensor:
+        """`cos`, `sin` B x T x H / 2; `mask` comes from `row_attention`."""
+        return self.out(mask(*self._project(x_BTD, cos, sin), self.scale, self.static_shapes).flatten(2))
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, state: Tensor, start: int) -> Tensor:
         """The newest positions; `mask` R x 1 x PT x S comes from `GQAKind`. Writes keys and values into `state` from `start` on."""
@@ -108,9 +103,8 @@ class GQAKind:
         """The whole head."""
         return self.head_dim
 
-    def row_mask(self, document_ids_BT: Tensor) -> Tensor:
-        """B x 1 x T x T."""
-        return document_attention_mask(document_ids_BT)
+    def row_mask(self, document_ids_BT: Tensor) -> RowAttention:
+        return row_attention(document_ids_BT)
 
     def new_columns_mask(
         self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
@@ -136,8 +130,11 @@ class GQAKind:
         """The norm, its output (once in FP32, or twice in BF16), query, repeated key and value, and the output, which meets W^O."""
         width = config.n_heads * self.head_dim
         kept = norm_bytes(config.d_model) + FP32 * config.d_model + number * width
-        if is_fused:  # and the logarithm of the softmax's sum
-            return kept + 3 * number * width + FP32 * config.n_heads
+        if (
+            is_fused
+        ):  # and the logarithm of the softmax's sum; keys as they came where nobody repeats; long rows' output twice
+            again = (self.n_kv_heads == config.n_heads) + (not is_dense(row_tokens))
+            return kept + (3 + again) * number * width + FP32 * config.n_heads
         return kept + FP32 * (3 * width + config.n_heads * row_tokens)
 
     def passing_bytes(self, config: ModelConfig, row_tokens: int, number: int, is_fused: bool) -> int:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.kv_cache import append_columns
+from r1_lightning.model.masked_attention import RowAttention, is_dense, row_attention
 from r1_lightning.model.norm import RMSNorm, norm_bytes
 from r1_lightning.model.precision import FP32, Precision, in_compute_type
 from r1_lightning.model.rope import rotate, softmax_scale
@@ -37,15 +37,6 @@ def step_mask(attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
     """
     mask = torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, torch.finfo(dtype).min)
     return mask.expand(-1, n_heads, -1, -1).flatten(1, 2).unsqueeze(1)
-
-
-def spelled_out_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """`F.scaled_dot_product_attention` with an additive mask, as products and a softmax that a compiler fuses.
-
-    The BF16 backward of torch's fused CPU kernel is about ten times slower than these. They make all T x T scores.
-    """
-    scores = torch.matmul(q, k.transpose(-1, -2)).float() * scale + mask
-    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
 
 
 class MLA(nn.Module):
@@ -87,19 +78,16 @@ class MLA(nn.Module):
         latent, k_rope = self.kv_down(x_BTD).split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], -1)
         return self.kv_norm(latent), rotate(k_rope, cos, sin)
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """`cos`, `sin` B x T x R / 2; `mask` B x 1 x T x T, True or 0 where a token may attend, False or -inf elsewhere."""
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: RowAttention) -> Tensor:
+        """`cos`, `sin` B x T x R / 2; `mask` comes from `row_attention`."""
         config = self.config
         q_nope, q_rope = self._queries(x_BTD, cos, sin)
         latent_BTC, k_rope_BTR = self._latents(x_BTD, cos, sin)
         kv = self.kv_up(latent_BTC).unflatten(-1, (config.n_heads, -1))
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], -1)
-        q = torch.cat([q_nope, q_rope], -1).transpose(1, 2)
-        k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1).transpose(1, 2)
-        is_spelled_out = self.static_shapes and q.device.type == "cpu"
-        attend = spelled_out_attention if is_spelled_out else F.scaled_dot_product_attention
-        o_BNTU: Tensor = attend(q, k, v.transpose(1, 2), mask, scale=self.scale)
-        return self.out(o_BNTU.transpose(1, 2).flatten(2))
+        q = torch.cat([q_nope, q_rope], -1)
+        k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1)
+        return self.out(mask(q, k, v, self.scale, self.static_shapes).flatten(2))
 
     def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, state: Tensor, start: int) -> Tensor:
         """The same attention with absorbed projections; `mask` R x 1 x NT x S comes from `step_mask`.
@@ -142,9 +130,8 @@ class MLAKind:
     def rotary_width(self, config: ModelConfig) -> int:
         return config.qk_rope_head_dim
 
-    def row_mask(self, document_ids_BT: Tensor) -> Tensor:
-        """B x 1 x T x T."""
-        return document_attention_mask(document_ids_BT)
+    def row_mask(self, document_ids_BT: Tensor) -> RowAttention:
+        return row_attention(document_ids_BT)
 
     def new_columns_mask(
         self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
@@ -175,6 +162,12 @@ class MLAKind:
         kept += number * heads * value  # the output, the input of W^O
         if is_fused:  # query, key, W^UK and W^UV's output, the logarithm of the softmax's sum
             key_value = config.qk_nope_head_dim + value
+            if not is_dense(
+                row_tokens
+            ):  # and the output a second time; with two widths, value and first output are widened
+                wide = max(config.qk_head_dim, value)
+                kept += number * heads * (value if wide == min(config.qk_head_dim, value) else 2 * wide - key_value)
+                return kept + number * heads * (2 * wide + key_value) + FP32 * heads
             return kept + number * heads * (2 * config.qk_head_dim + key_value) + FP32 * heads
         return kept + FP32 * heads * (2 * config.qk_head_dim + value + row_tokens)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.masked_attention import DenseRows
 from r1_lightning.model.mla import step_mask
 from tests.model.tiny import angles, backbone, normal, tiny, twins
 
@@ -16,7 +16,7 @@ def _inputs(model, length: int = 12):
     position_ids = torch.arange(length).expand(2, length)
     ones = torch.ones(2, length, dtype=torch.long)
     x = normal(2, length, model.config.d_model)
-    return x, *angles(model, position_ids), document_attention_mask(ones), ones.bool()
+    return x, *angles(model, position_ids), DenseRows.of(ones), ones.bool()
 
 
 @pytest.mark.parametrize("layer", [DENSE, MIXTURE])
@@ -27,7 +27,7 @@ def test_against_huggingface(layer, norm_eps):
     x, cos, sin, mask, is_token = _inputs(model)
     y, stats = model.blocks[layer](x, cos, sin, mask, is_token)
     both = (torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
-    theirs = twin.model.layers[layer](x, attention_mask=mask, position_embeddings=both)
+    theirs = twin.model.layers[layer](x, attention_mask=mask.mask, position_embeddings=both)
     torch.testing.assert_close(y, theirs, atol=1e-5, rtol=0)
     assert (stats is None) == (layer == DENSE)
 

@@ -14,7 +14,7 @@ from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model import precision as module
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.expert_blocks import DENSE_PAIRS
-from r1_lightning.model.mla import spelled_out_attention
+from r1_lightning.model.masked_attention import spelled_out_attention
 from r1_lightning.model.precision import PlainPrecision
 from tests.model.tiny import backbone, left_pad, normal, pack, random_documents, tiny
 

@@ -134,6 +134,8 @@ SHAPES: dict[str, tuple[dict[str, Any], str, float, int, int]] = {
     "not fused, bf16": ({"v_head_dim": 8}, "bf16", 0.0, 4, 256),
     "many experts": ({"n_routed_experts": 32, "n_activated_experts": 6, "n_shared_experts": 2}, "fp32", 0.0, 4, 128),
     "long rows": ({}, "fp32", 0.0, 1, 512),
+    "long rows, narrow values": ({"v_head_dim": 8}, "fp32", 0.0, 1, 512),
+    "long rows, wide values in bf16": ({"v_head_dim": 32}, "bf16", 0.0, 1, 512),
     "a wide vocabulary": ({"vocab_size": 20_000}, "fp32", 0.0, 2, 128),
     "lightning attention": (LIGHTNING, "fp32", 0.0, 4, 192),
     "lightning attention, blocks of 41": (LIGHTNING, "fp32", 0.0, 4, 81),

@@ -29,6 +29,7 @@ from r1_lightning.model.cost import (
 )
 from r1_lightning.model.gqa import GQAKind, GroupedQueryAttention
 from r1_lightning.model.hf_config import config_to_hf
+from r1_lightning.model.masked_attention import DenseRows
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import TokenBatch
@@ -100,7 +101,7 @@ def test_against_llama(config: ModelConfig) -> None:
     document_ids = 1 + (position_ids >= borders).long()
     position_ids = torch.where(document_ids == 2, position_ids - borders, position_ids)
     mask = document_attention_mask(document_ids)
-    ours = layer(x, *angles(model, position_ids), mask)
+    ours = layer(x, *angles(model, position_ids), DenseRows(mask))
     theirs, _ = twin(x, rotary(x, position_ids), mask)
     assert ours.std() > 0.1
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -187,13 +188,16 @@ def test_parameters_and_cache_by_hand() -> None:
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16"])
 @pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
-def test_activations_are_those_that_a_real_forward_saves(compute: Any, n_kv_heads: int) -> None:
-    config = shape(n_kv_heads, 16, d_model=64, d_ff_dense=128, d_ff_expert=32, mtp_depth=0, max_positions=128)
+@pytest.mark.parametrize("tokens", [128, 512])
+def test_activations_are_those_that_a_real_forward_saves(compute: Any, n_kv_heads: int, tokens: int) -> None:
+    config = shape(n_kv_heads, 16, d_model=64, d_ff_dense=128, d_ff_expert=32, mtp_depth=0, max_positions=tokens)
     model = DeepSeekBackbone(config, PlainPrecision(compute)).train()
-    batch = pack([random_documents([128], 61, seed=row) for row in range(4)])
+    batch = pack([random_documents([tokens], 61, seed=row) for row in range(4)])
     number = 2 if compute == "bf16" else 4
     assert is_attention_fused(config, "cpu") and is_attention_fused(config, "cuda")
-    expected = activation_bytes(config, MicroBatch(4, 128, 0, 0), number) + converted_weight_bytes(model, number, False)
+    expected = activation_bytes(config, MicroBatch(4, tokens, 0, 0), number) + converted_weight_bytes(
+        model, number, False
+    )
     expected -= model.head.weight.numel() * (number if number == 2 else 0)  # no logits here
     measured = saved_bytes(lambda: model.hidden(batch), [*model.parameters(), *model.buffers()])
     assert expected == pytest.approx(measured, rel=0.03)

@@ -9,6 +9,7 @@ import torch
 
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model.config import YarnConfig
+from r1_lightning.model.masked_attention import DenseRows
 from r1_lightning.model.mla import MLA, step_mask
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.rope import rotate
@@ -33,7 +34,7 @@ def _inputs(model, length: int = 21, rows: int = 2, seed: int = 5):
 def test_against_huggingface(config):
     model, twin = twins(config)
     x, cos, sin, mask = _inputs(model)
-    ours = model.blocks[0].attention(x, cos, sin, mask)
+    ours = model.blocks[0].attention(x, cos, sin, DenseRows(mask))
     both = (torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
     theirs, _ = twin.model.layers[0].self_attn(x, both, mask)
     assert ours.std() > 0.1
@@ -62,7 +63,7 @@ def test_against_the_equations_head_by_head():
             output[t] = weights @ kv[seen, i, nope:].double()
         heads.append(output)
     expected = torch.cat(heads, -1) @ layer.out.weight.double().T  # eq 11
-    torch.testing.assert_close(layer(x, cos, sin, mask)[0].double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(layer(x, cos, sin, DenseRows(mask))[0].double(), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("config", VARIANTS)
@@ -74,7 +75,7 @@ def test_absorbed_steps_equal_the_expanded_forward(config, chunks):
     x, _, _, _ = _inputs(model)
     position_ids = torch.arange(21).expand(2, 21)
     cos, sin = angles(model, position_ids)
-    whole = layer(x, cos, sin, document_attention_mask(torch.ones(2, 21, dtype=torch.long)))
+    whole = layer(x, cos, sin, DenseRows.of(torch.ones(2, 21, dtype=torch.long)))
     cache, outputs, start = model.new_cache(2, 21), [], 0
     for length in chunks:
         new = slice(start, start + length)
@@ -89,7 +90,9 @@ def test_later_tokens_and_other_documents_have_exactly_no_influence():
     model = backbone()
     x, cos, sin, mask = _inputs(model, rows=1)
     x.requires_grad_()
-    model.blocks[0].attention(x, cos, sin, mask)[0, 10].sum().backward()  # the third token of the second document
+    model.blocks[0].attention(x, cos, sin, DenseRows(mask))[
+        0, 10
+    ].sum().backward()  # the third token of the second document
     influence = x.grad[0].abs().amax(-1)
     assert influence[:8].max() == 0.0
     assert influence[8:11].min() > 0.0
@@ -100,7 +103,7 @@ def test_later_tokens_and_other_documents_have_exactly_no_influence():
 def test_only_the_distance_of_positions_matters():
     model = backbone()
     layer, x = model.blocks[0].attention, normal(1, 9, 32)
-    mask = document_attention_mask(torch.ones(1, 9, dtype=torch.long))
+    mask = DenseRows.of(torch.ones(1, 9, dtype=torch.long))
     here = layer(x, *angles(model, torch.arange(9)[None]), mask)
     there = layer(x, *angles(model, 40 + torch.arange(9)[None]), mask)
     spread = layer(x, *angles(model, 3 * torch.arange(9)[None]), mask)

@@ -7,6 +7,7 @@ import torch
 
 from r1_lightning.functional.masking import document_attention_mask, targets_ahead
 from r1_lightning.model.hf_weights import state_to_hf
+from r1_lightning.model.masked_attention import DenseRows
 from r1_lightning.model.mtp import shift_left
 from tests.model.tiny import angles, backbone, hf_config, left_pad, normal, pack, random_documents, tiny
 
@@ -48,7 +49,7 @@ def test_against_huggingface():
     ones = torch.ones(2, 9, dtype=torch.long)
     cos, sin = angles(model, torch.arange(9).expand(2, 9))
     mask = document_attention_mask(ones)
-    ours, _ = model.mtp_modules[0](hidden, embedding, cos, sin, mask, ones.bool())
+    ours, _ = model.mtp_modules[0](hidden, embedding, cos, sin, DenseRows(mask), ones.bool())
     both = (torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
     expected = theirs(embedding, hidden, both, mask, None, None)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)

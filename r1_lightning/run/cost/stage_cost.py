@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
+from r1_lightning.model.masked_attention import is_dense
 from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS
 from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS
@@ -192,9 +193,11 @@ class EmptyStage:
         kept = cost.activation_bytes(shape, batch, number, is_fused)
         converted = cost.converted_weight_bytes(self.backbone, number, self.mtp_depth > 0)
         passing = cost.inference_bytes(shape, batch, number, is_fused) if self.has_reference else 0
-        rows = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
+        note = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
+        if is_dense(batch.row_tokens) and not is_fused:
+            note += "; the CPU keeps attention's weights"
         lines = [
-            Memory("activations, update", kept, rows if is_fused else f"{rows}; the CPU keeps attention's weights"),
+            Memory("activations, update", kept, note),
             Memory("weights in BF16, update", converted, "made for every forward"),
             Memory("reference's forward", passing, "one layer at a time"),
             Memory("logits, update", cost.logit_bytes(shape.vocab_size, batch), f"{batch.targets:,} tokens, in tiles"),
