@@ -2,7 +2,8 @@
 
 Such a folder is untrusted input. We open no pickle, run none of its code, and refuse an index that names a file in another folder
 (links are followed, as HuggingFace's cache needs). The names, shapes and types of all tensors are compared with the model's before
-the first value is copied. Files are read and written one at a time, so memory holds the model and at most one file.
+the first value is copied. Files are read one at a time and written one
+tensor at a time, so memory holds the model and at most one file.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from r1_lightning.artefacts.files import input_folder, replacing, sha256_of, write_json
 from r1_lightning.artefacts.fingerprint import fingerprint
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.artefacts.weights import opened
+from r1_lightning.artefacts.tensor_file import Streamed, write_tensors
+from r1_lightning.artefacts.weights import FORMAT, opened
 from r1_lightning.functional.fp8_blocks import dequantise_blocks
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import Views
@@ -273,26 +274,25 @@ def _shown(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "a scalar"
 
 
-def write_hf_weights(
-    folder: Path, tensors: Mapping[str, Callable[[], Tensor]], sizes: Mapping[str, int], max_shard_bytes: int
-) -> None:
+def write_hf_weights(folder: Path, tensors: Mapping[str, Streamed], max_shard_bytes: int) -> None:
     """Write `tensors` as safetensors files of at most `max_shard_bytes`, with an index if there are several.
 
-    Each tensor is made when its file is written. `sizes` are bytes per tensor; one above `max_shard_bytes` gets a file of its own.
+    Each tensor is made when it is written. One larger than `max_shard_bytes` gets a file of its own.
     """
     shards: list[list[str]] = [[]]
     room = max_shard_bytes
-    for name in tensors:
-        if shards[-1] and sizes[name] > room:
+    for name, tensor in tensors.items():
+        if shards[-1] and tensor.bytes > room:
             shards.append([])
             room = max_shard_bytes
         shards[-1].append(name)
-        room -= sizes[name]
+        room -= tensor.bytes
     total = len(shards)
     files = [WEIGHTS] if total == 1 else [f"model-{i:05d}-of-{total:05d}.safetensors" for i in range(1, total + 1)]
     for file, names in zip(files, shards, strict=True):
         with replacing(folder / file) as temporary:
-            save_file({name: tensors[name]() for name in names}, temporary, metadata={"format": "pt"})
+            write_tensors(temporary, {name: tensors[name] for name in names}, FORMAT)
     if total > 1:
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
+        total_size = sum(tensor.bytes for tensor in tensors.values())
+        write_json(folder / INDEX, {"metadata": {"total_size": total_size}, "weight_map": places})

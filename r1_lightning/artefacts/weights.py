@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files, saved atomically and loaded all or nothing.
+"""Weights on disk: safetensors files, saved atomically and loaded all or nothing, one tensor at a time.
 
 Two names may share one tensor (a tied embedding and head; the MTP modules' shared embedding). safetensors cannot store
 shared memory, so only the first name of each tensor is written; the module that loads it shares in the same way and
@@ -8,17 +8,16 @@ half loaded.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from r1_lightning.artefacts.files import FOLDER_ERRORS, replacing, unwritable
+from r1_lightning.artefacts.files import replacing
+from r1_lightning.artefacts.tensor_file import Streamed, write_tensors
 from r1_lightning.types.errors import InvalidInput
 
 FORMAT: Mapping[str, str] = {"format": "pt"}  # in the header of every file that we write
@@ -43,19 +42,14 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
     Raises `InvalidInput` naming the folder if it is full or read-only; a file at `path` is then unchanged.
     """
-    save_tensors({name: tensor.cpu().contiguous().clone() for name, tensor in _unique_state(module).items()}, path)
+    save_tensors(_unique_state(module), path)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] = FORMAT) -> None:
-    """Write `tensors` (on the CPU, contiguous, sharing no memory) to `path` atomically, with `metadata` in the header."""
+    """Write `tensors` (on any device) to `path` atomically, with `metadata` in the header; errors as `save_weights`."""
     with replacing(path) as temporary:
-        try:
-            save_file(dict(tensors), temporary, metadata={**FORMAT, **metadata})
-        except SafetensorError as error:  # the library wraps the system's error and keeps only its errno, as text
-            code = re.search(r"os error (\d+)", str(error))
-            if code is None or int(code[1]) not in FOLDER_ERRORS:
-                raise
-            raise unwritable(path.parent, int(code[1]), str(error)) from error
+        streamed = {name: Streamed.of(tensor) for name, tensor in tensors.items()}
+        write_tensors(temporary, streamed, {**FORMAT, **metadata})
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -71,18 +65,19 @@ def load_tensors(wanted: Mapping[str, Tensor], path: Path) -> None:
     """Copy the tensors at `path` into `wanted`, matched by name; a shared tensor has one name. Errors as `load_weights`."""
     if not path.is_file():
         raise InvalidInput(f"weights={str(path)!r} is not allowed: there is no such file")
-    with opened(path):  # raises `InvalidInput` for a damaged file; load_file would raise its own error
-        found = load_file(path)
-    for name in sorted(wanted.keys() | found.keys()):
-        here, there = _shape(wanted, name), _shape(found, name)
-        if here != there:
-            raise InvalidInput(
-                f"weights={str(path)!r} is not allowed: it was made by another architecture; "
-                f"{name} is {there} in the file and {here} in this model"
-            )
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(found[name])
+    with opened(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+        for name in sorted(shapes.keys() | found.keys()):
+            here, there = _shown(shapes.get(name)), _shown(found.get(name))
+            if here != there:
+                raise InvalidInput(
+                    f"weights={str(path)!r} is not allowed: it was made by another architecture; "
+                    f"{name} is {there} in the file and {here} in this model"
+                )
+        with torch.no_grad():
+            for name, tensor in wanted.items():
+                tensor.copy_(file.get_tensor(name))
 
 
 def stored_rows(path: Path, name: str) -> int | None:
@@ -112,5 +107,5 @@ def opened(path: Path) -> Any:
         raise InvalidInput(f"weights={str(path)!r} is not allowed: {why}") from error
 
 
-def _shape(state: Mapping[str, Tensor], name: str) -> str:
-    return " x ".join(map(str, state[name].shape)) or "a scalar" if name in state else "absent"
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape)) or "a scalar"

@@ -4,16 +4,17 @@ Lightning's own `save_checkpoint` writes to the system's temporary folder and mo
 checkpoint's own folder, so that the error of a full disk names that folder, and nothing is left behind elsewhere. The content
 is Lightning's state all the same: `trainer.fit(ckpt_path=...)` reads it.
 
-The state is taken right after an optimizer step, and written once Lightning has logged that step and the loggers have written
-their rows to their files. So a kill can never lose the metrics of a step that the checkpoint has behind it.
+The state is taken right after an optimizer step: streamed to a temporary file, one tensor at a time, so that memory holds no
+second copy of it. The file takes the old checkpoint's place once Lightning has logged that step and the loggers have written their
+rows to their files. So a kill can never lose the metrics of a step that the checkpoint has behind it.
 """
 
 from __future__ import annotations
 
-import io
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 import torch
@@ -35,7 +36,7 @@ class ResumeCheckpoint(L.Callback):
         self.every_steps = every_steps
         self.last_step = 0
         self.saved_step = self.taken_step = 0
-        self.taken: io.BytesIO | None = None  # a serialised state that is not on disk yet
+        self.taken: ExitStack | None = None  # renames the temporary file, if there is one, when it is left
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = self.saved_step = trainer.global_step
@@ -63,31 +64,28 @@ class ResumeCheckpoint(L.Callback):
         self.write(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Serialise the training state to memory; `write` puts it on disk once the step has been logged.
+        """Write the training state to a temporary file; `write` puts it in the checkpoint's place once the step has been logged.
 
-        Memory first, because torch's file writer reports a full disk as "unexpected pos", and the system's own error names it.
+        Raises `InvalidInput` naming the folder if it cannot be written. Only the main process writes, so strategies that shard the
+        state over processes are not supported.
         """
         state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
-        self.taken = io.BytesIO()
-        torch.save(state, self.taken)
+        with ExitStack() as stack:
+            if trainer.is_global_zero:
+                with output_folder(self.folder):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                stream(state, stack.enter_context(replacing(self.folder / LAST)))
+            self.taken = stack.pop_all()
         self.taken_step = trainer.global_step
 
     def write(self, trainer: L.Trainer) -> None:
-        """Write the serialised state, if there is one, to a temporary file, then rename it over the old checkpoint.
-
-        Raises `InvalidInput` naming the folder if it cannot be written. Only the main process writes, so strategies that
-        shard the state over processes are not supported.
-        """
-        content, self.taken = self.taken, None
-        if content is None:
+        """Rename the temporary file, if there is one, over the old checkpoint."""
+        taken, self.taken = self.taken, None
+        if taken is None:
             return
-        for logger in trainer.loggers:
-            logger.save()  # before the checkpoint: a kill in between must not lose the rows of steps that it has behind it
-        if trainer.is_global_zero:
-            with output_folder(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / LAST) as temporary:
-                temporary.write_bytes(content.getbuffer())
+        with taken:
+            for logger in trainer.loggers:
+                logger.save()  # before the rename: a kill in between must not lose the rows of steps that it has behind it
         self.saved_step = self.taken_step
         trainer.strategy.barrier("ResumeCheckpoint.write")
 
@@ -95,6 +93,36 @@ class ResumeCheckpoint(L.Callback):
         """Remove temporary files of a killed process; the folder is locked, so no other process is writing one."""
         for leftover in self.folder.glob(f".{LAST}.*tmp"):
             leftover.unlink(missing_ok=True)
+
+
+class _Sink:
+    """A file for `torch.save` that keeps the system's error: torch reports a full disk as "unexpected pos"."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def stream(state: dict[str, Any], path: Path) -> None:
+    """Write `state` to `path` in torch's format, one tensor at a time, without building the file in memory; the system's errors."""
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(state, sink)  # type: ignore[arg-type]  # all that it calls are `write` and `flush`
+        except RuntimeError as error:
+            if sink.error is None:
+                raise
+            raise sink.error from error
 
 
 def checkpoint_to_resume(folder: Path) -> Path | None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from r1_lightning.artefacts.hf_folder import INDEX, WEIGHTS, HFFolder, open_hf_folder, write_hf_weights
+from r1_lightning.artefacts.tensor_file import Streamed
 from r1_lightning.types.errors import InvalidInput
 from tests.support.memory import LiveTensors
 
@@ -22,8 +23,8 @@ def folder(path: Path, tensors: dict[str, Tensor] | None = None, shard_bytes: in
     tensors = TENSORS if tensors is None else tensors
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))
-    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
-    write_hf_weights(path, {name: tensor.clone for name, tensor in tensors.items()}, sizes, shard_bytes)
+    made = {name: Streamed(tensor.dtype, tuple(tensor.shape), tensor.clone) for name, tensor in tensors.items()}
+    write_hf_weights(path, made, shard_bytes)
     return path
 
 

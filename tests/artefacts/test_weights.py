@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import r1_lightning.artefacts.weights as weights
 from r1_lightning.artefacts.weights import (
     load_tensors,
     load_weights,
@@ -20,6 +20,7 @@ from r1_lightning.artefacts.weights import (
     stored_shapes,
 )
 from r1_lightning.types.errors import InvalidInput
+from tests.support.memory import LiveTensors
 
 
 class Tied(nn.Module):
@@ -85,22 +86,30 @@ def test_another_architecture_names_the_first_difference_with_both_shapes(tmp_pa
     assert "head.weight is absent in the file and 6 x 4 in this model" in message
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_one_line_and_keeps_the_old_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(Tied(), path)
     before = path.read_bytes()
-
-    def refuse(*_: object, **__: object) -> None:
-        raise weights.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(weights, "save_file", refuse)
+    (tmp_path / f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(InvalidInput, match="the disk is full"):
         save_weights(Tied(), path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_library_s_own_refusal_is_one_line(tmp_path: Path) -> None:
-    """No mock: safetensors itself meets a path below a file, and its wording is understood."""
+def test_nothing_of_the_size_of_the_model_is_made(tmp_path: Path) -> None:
+    """100 tensors of 40 KB each: neither saving nor loading makes more than one of them."""
+    model = nn.Sequential(*(nn.Linear(100, 100, bias=False) for _ in range(100)))
+    one = 100 * 100 * 4
+    with LiveTensors(model.parameters()) as saving:
+        save_weights(model, tmp_path / "w.safetensors")
+    assert saving.peak < one
+    with LiveTensors(model.parameters()) as loading:
+        load_weights(model, tmp_path / "w.safetensors")
+    assert loading.peak <= 2 * one
+
+
+def test_a_path_below_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match="a part of its path is a file"):
         save_weights(Tied(), tmp_path / "file" / "w.safetensors")

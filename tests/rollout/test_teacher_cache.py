@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full)
+    monkeypatch.setattr(weights, "write_tensors", full)
     with pytest.raises(InvalidInput, match=r"cannot be written: the disk is full"):
         cache(tmp_path).write(batch())
 

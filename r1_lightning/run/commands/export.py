@@ -25,6 +25,7 @@ from torch import Tensor
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.files import output_folder, write_json
 from r1_lightning.artefacts.hf_folder import CONFIG, write_hf_weights
+from r1_lightning.artefacts.tensor_file import Streamed
 from r1_lightning.model.hf_config import config_to_hf, rope_in_both_forms
 from r1_lightning.model.hf_model import HFBackbone, hf_model_views
 from r1_lightning.model.hf_weights import hf_views, joined
@@ -130,7 +131,7 @@ def _write_weights(
     def maker(name: str, parts: Views) -> Callable[[], Tensor]:
         def make() -> Tensor:
             tensor = (made[name]() if name in made else joined(parts)).detach().cpu()
-            cast = tensor.to(types[name], copy=True).contiguous()
+            cast = tensor.to(types[name]).contiguous()
             overflown = bool(tensor.isfinite().all()) and not bool(cast.isfinite().all())
             require(not overflown, "dtype", str(dtype), f"{name} has numbers that are too large for it")
             return cast
@@ -139,8 +140,11 @@ def _write_weights(
 
     # The router's bias decides which experts are chosen, so it keeps its precision.
     types = {name: torch.float32 if name.endswith(ROUTER_BIAS) else dtype for name in views}
-    sizes = {name: sum(view.numel() for view in parts) * types[name].itemsize for name, parts in views.items()}
-    write_hf_weights(folder, {name: maker(name, parts) for name, parts in views.items()}, sizes, max_file_bytes)
+    streamed = {
+        name: Streamed(types[name], (*parts[0].shape[:-1], sum(view.shape[-1] for view in parts)), maker(name, parts))
+        for name, parts in views.items()
+    }
+    write_hf_weights(folder, streamed, max_file_bytes)
 
 
 def parse(arguments: Sequence[str]) -> ExportConfig:
