@@ -24,26 +24,22 @@ TOKENS_PER_CALL = 16_384  # a few times the tokens of a training step of the min
 
 
 class RewardScorer:
-    """Scores with `model` (a `model.reward_head.RewardModel`) on the device of `beside`, the policy, which the Trainer may move.
+    """Scores with `model` (a `model.reward_head.RewardModel`) where its weights are.
 
     `max_positions` is the longest text in tokens, template and EOS included.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: TextTokenizer, template: ChatTemplate, max_positions: int, beside: Any = None
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: TextTokenizer, template: ChatTemplate, max_positions: int) -> None:
         require_int("max_positions", max_positions, 2)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.template = template
         self.max_positions = max_positions
-        self.beside = beside
 
     @torch.no_grad()
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return one score for each (question, response), in order."""
-        device = device_of(self.model if self.beside is None else self.beside)
-        self.model.to(device)
+        device = device_of(self.model)
         encoded = encode_responses(pairs, self.tokenizer, self.template)
         documents = [tuple(ids[-self.max_positions :]) for ids in encoded]
         left = sorted(dict.fromkeys(documents), key=len)  # each distinct text once

@@ -2,7 +2,8 @@
 
 The sampler stores two log-probs for every token. `policy_logprobs` is that of softmax(logits / sampling_temperature), the policy
 that GRPO trains; `sampler_logprobs` is that of the distribution drawn from, which top-p renormalises. Draws are keyed (see
-`rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t.
+`rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t. On a GPU
+the distribution is summed in whole numbers, because the order of its sums is not fixed there; on a CPU in floating ones.
 
 The sampler holds the backbone object that is being trained, so no copy can go stale. It works on the device of the backbone's
 weights and returns everything on the CPU, where rollouts are judged, shuffled into minibatches and saved.
@@ -10,6 +11,7 @@ weights and returns everything on the CPU, where rollouts are judged, shuffled i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +26,7 @@ from r1_lightning.types.tensors import Backbone, BackboneOutput, GenerateFn, Gen
 
 # Shape legend: P prompts, R rows being sampled, T new positions, V vocabulary, L layers with experts, K chosen experts.
 
+SHARES = 2**40  # a power of 2, so that the product is exact; 2^17 tokens' worth stays far below 2^63
 # Ended rows are dropped once they are this share of the batch: copying the cache costs about one decoding step.
 COMPACT_AT_ENDED_SHARE = 0.125
 
@@ -68,18 +71,32 @@ class SamplerMaker(Protocol):
     def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn: ...
 
 
+def in_shares(probabilities_RV: Tensor) -> Tensor:
+    """Probabilities as whole numbers of `SHARES`: their running sums are the same in every order of summing.
+
+    A GPU has no deterministic kernel for running sums of floating numbers. What is lost, less than 1 / `SHARES` a token, is small
+    beside the step of the uniform numbers, 2^-24.
+    """
+    return (probabilities_RV * SHARES).long()
+
+
 def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
     """The smallest set of most likely tokens whose mass reaches `top_p`, renormalised; others 0 (R x V)."""
     ordered, index = probabilities_RV.sort(dim=-1, descending=True, stable=True)
-    keep = ordered.cumsum(-1) - ordered < top_p  # a token stays while the mass before it is short of top_p
+    mass, limit = (in_shares(ordered), math.ceil(top_p * SHARES)) if ordered.is_cuda else (ordered, top_p)
+    keep = mass.cumsum(-1) - mass < limit  # a token stays while the mass before it is short of top_p
     kept = torch.zeros_like(probabilities_RV).scatter_(-1, index, ordered * keep)
     return kept / kept.sum(-1, keepdim=True)
 
 
 def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     """Return R token ids: the token at which the cumulative distribution passes the uniform number."""
-    cumulative = probabilities_RV.cumsum(-1)
-    threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
+    if probabilities_RV.is_cuda:
+        cumulative = in_shares(probabilities_RV).cumsum(-1)
+        threshold = (uniforms_R.double().unsqueeze(-1) * cumulative[:, -1:]).long()
+    else:
+        cumulative = probabilities_RV.cumsum(-1)
+        threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
     return (cumulative <= threshold).sum(-1).clamp(max=probabilities_RV.shape[-1] - 1)
 
 

@@ -56,10 +56,8 @@ class Teacher:
 
     @torch.no_grad()
     def hidden(self, batch: DistillBatch) -> Tensor:
-        """The hidden states that predict the C tokens, C x D, computed on the batch's device."""
-        device = batch.tokens.token_ids.device
-        if device_of(self.model) != device:
-            self.model.to(device)
+        """The hidden states that predict the C tokens, C x D, computed where the teacher is, and left there."""
+        batch = batch.to(device_of(self.model))
         hidden: Tensor = self.model.hidden(batch.tokens, with_mtp=False).hidden
         return hidden.flatten(0, 1).index_select(0, target_index(batch) - 1)
 
@@ -73,7 +71,8 @@ class Teacher:
         """The teacher's distributions of the C tokens: from the batch if a cache has filled it in, else from the model."""
         if batch.top_ids is not None and batch.top_logprobs is not None:
             return TopKTeacher(batch.top_ids, batch.top_logprobs)
-        return FullTeacher(self.hidden(batch), self.unembed)
+        device = batch.tokens.token_ids.device  # the student's; the teacher's may be another
+        return FullTeacher(self.hidden(batch), lambda hidden_ND: self.unembed(hidden_ND).to(device))
 
 
 def target_index(batch: DistillBatch) -> Tensor:

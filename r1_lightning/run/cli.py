@@ -33,12 +33,11 @@ from r1_lightning.run.config.hydra_errors import explain
 from r1_lightning.run.config.openmp import bound_spinning
 from r1_lightning.run.config.quoting import readable
 from r1_lightning.run.config.targets import find_own_modules
-from r1_lightning.types.errors import Stopped, require
+from r1_lightning.types.errors import Stopped
 
 if TYPE_CHECKING:
     from r1_lightning.run.graph.build import RunStage
 
-GPU_NAMES = ("gpu", "cuda")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -95,9 +94,13 @@ class _Progress:
 def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) -> None:
     stage = from_hydra(config)
     check_declared(config)
-    _say(f"{stage.name}: planning (seed {config.get('seed')})")
+    print(f"{stage.name}: planning (seed {config.get('seed')})", end="", flush=True)  # at once: torch takes seconds
+    from r1_lightning.run.build import device
     from r1_lightning.run.checks.validate import validate
 
+    asked, stage = stage, device.settled(stage)
+    config = stage.config
+    _say(f" {device.decision(asked, stage)}")
     if config.get("init_from") is None:  # else the folder decides the model, and with it how long rows may be
         validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
     from r1_lightning.run.graph.build import build
@@ -110,7 +113,7 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
 
         dry_run(node, _say, fresh=bool(config.fresh))
         return
-    check_accelerator((config.get("trainer") or {}).get("accelerator"))
+    device.check_accelerator(config)
     progress.fresh = bool(config.fresh)
     made = build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
     if made.complete and (words := next_steps(made)):
@@ -125,14 +128,6 @@ def _run_stage() -> RunStage:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def check_accelerator(accelerator: object) -> None:
-    """Raise `InvalidInput` if a GPU is asked for and there is none, before anything is made or an old result is shown."""
-    import torch  # here, so that an error about a typo does not wait for the import
-
-    missing = accelerator in GPU_NAMES and not torch.cuda.is_available()
-    require(not missing, "trainer.accelerator", accelerator, "torch finds no GPU here; trainer=cpu runs without one")
 
 
 def _report(start: Callable[[], None], progress: _Progress, configs: Path, config_name: str, wanted: bool) -> int:

@@ -24,6 +24,7 @@ from r1_lightning.rollout.sampler import (
     SamplerSettings,
     SamplingConfig,
     device_of,
+    in_shares,
     inverse_cdf,
     left_padded,
     nucleus,
@@ -92,6 +93,13 @@ def test_each_of_several_ends_ends_a_row(ends: tuple[int, ...]) -> None:
 # ---------------------------------------------------------------------------------------------------------- literal numbers
 
 
+@pytest.fixture(params=[False, True], ids=["floating sums", "a GPU's whole numbers"])
+def summed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of summing a distribution; only the tensors of a GPU say that they are there."""
+    if request.param:
+        monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
+
+
 @pytest.mark.parametrize(
     ("probabilities", "top_p", "expected"),
     [
@@ -104,6 +112,7 @@ def test_each_of_several_ends_ends_a_row(ends: tuple[int, ...]) -> None:
         ([0.5, 0.25, 0.125, 0.125], 1.0, [0.5, 0.25, 0.125, 0.125]),
     ],
 )
+@pytest.mark.usefixtures("summed")
 def test_nucleus_by_hand(probabilities: list[float], top_p: float, expected: list[float]) -> None:
     torch.testing.assert_close(nucleus(torch.tensor([probabilities]), top_p), torch.tensor([expected]))
 
@@ -134,8 +143,22 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed: int, top_p: fl
         ([0.5, 0.25], 0.9, 1),  # rounding may leave a total other than 1: the last token keeps its share
     ],
 )
+@pytest.mark.usefixtures("summed")
 def test_inverse_cdf_by_hand(probabilities: list[float], uniform: float, token: int) -> None:
     assert inverse_cdf(torch.tensor([probabilities]), torch.tensor([uniform])).tolist() == [token]
+
+
+def test_whole_numbers_draw_what_floating_sums_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """32,000 tokens: shares are exact to 2^-40 each, so a draw differs only where a floating sum has rounded past the number."""
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (3 * torch.randn(64, 32_000, generator=generator)).softmax(-1)
+    uniforms = torch.rand(64, generator=generator)
+    exact = probabilities.double().cumsum(-1)
+    expected = (exact <= uniforms.double().unsqueeze(-1) * exact[:, -1:]).sum(-1)
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
+    assert torch.equal(inverse_cdf(probabilities, uniforms), expected)
+    shares = in_shares(probabilities)
+    assert torch.equal(shares.flip(-1).cumsum(-1)[:, -1], shares.cumsum(-1)[:, -1])  # in any order of summing
 
 
 def test_prompts_are_padded_on_the_left() -> None:

@@ -14,7 +14,7 @@ from hydra.errors import InstantiationException
 
 from r1_lightning.run import cli
 from r1_lightning.types.errors import InvalidInput
-from tests.run.conftest import FAKE_CONFIGS, Command
+from tests.run.conftest import FAKE_CONFIGS, REAL_CONFIGS, Command
 from tests.run.fakes import Recorder, full_disk
 
 BAD_INPUT = [
@@ -237,12 +237,19 @@ def test_ctrl_c_and_a_second_process(tmp_path: Path, repo_root: Path) -> None:
         first.kill()
 
 
-def test_a_gpu_that_is_not_there_is_refused_and_a_cpu_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for accelerator in ("cpu", "auto", None):
-        cli.check_accelerator(accelerator)
-    for accelerator in ("gpu", "cuda"):
-        with pytest.raises(InvalidInput, match=rf"trainer\.accelerator='{accelerator}' .* no GPU here; trainer=cpu"):
-            cli.check_accelerator(accelerator)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    cli.check_accelerator("gpu")
+def test_the_first_line_says_which_device_was_chosen_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for typed, told in (
+        ((), "on the CPU in FP32 (trainer=auto: torch finds no GPU)"),
+        (("trainer=cpu", "precision=bf16"), "on the CPU in BF16 (trainer.accelerator=cpu)"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train.py", "stage=pretrain", *typed])
+        assert cli.main(Recorder(), REAL_CONFIGS) == 0
+        assert capsys.readouterr().out.splitlines()[0] == f"pretrain: planning (seed 0) {told}"
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_runs(command: Command) -> None:
+    refused = command("stage=pretrain", "trainer=gpu", configs=REAL_CONFIGS)
+    assert refused.error.startswith("trainer.accelerator='gpu' is not allowed: torch finds no GPU here; trainer=cpu")

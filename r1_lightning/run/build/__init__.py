@@ -1,6 +1,7 @@
 """Builds objects from configurations: models with their weights, tokenizers, samplers, rewards, teachers, judges.
 
 parts           every object that a stage, its data module or its callbacks ask for by name
+device          where a stage works, and in which type: one place decides
 models          a backbone of any kind, with its initial weights
 stored          the model in any folder: an artefact or a HuggingFace checkpoint
 hf_import       HuggingFace folders as inputs

@@ -1,23 +1,28 @@
 """The judge as an input of a stage, `stage.inputs.judge={stage: NAME}` or `{folder: FOLDER}`: a model that judges responses.
 
-Its fingerprint counts like that of any other input. It is loaded at its first use, with the precision and on the device of the
-stage's own model, and samples its replies with the settings of `rollout`. It has its own tokenizer and template: an artefact those
-of its training, a HuggingFace folder plain text without a template.
+Its fingerprint counts like that of any other input. It is loaded at its first use, with the precision of the stage's own model, on
+that model's device or the one that `trainer.role_devices` names, and samples its replies with the settings of `rollout`. It has its
+own tokenizer and template: an artefact those of its training, a HuggingFace folder plain text without a template.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.model.precision import Precision
 from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.judge_model import GenerativeJudge
 from r1_lightning.rollout.pair_judge import JudgingModel
 from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form, form_of
-from r1_lightning.rollout.sampler import Sampler, device_of
+from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.run.build.device import role_device
 from r1_lightning.run.build.reward_models import with_models
 from r1_lightning.run.build.stored import open_language_model
 from r1_lightning.run.config.keys import JUDGE
@@ -27,30 +32,33 @@ from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import RewardFunction
 
 
-def with_judge(parts: Mapping[str, Any], inputs: Mapping[str, Artefact]) -> dict[str, Any]:
+def with_judge(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], config: DictConfig) -> dict[str, Any]:
     """Return `parts` with a `JudgingModel` if the stage has an input `judge`. InvalidInput if that is not a language model."""
     if JUDGE not in inputs or "rollout" not in parts:
         return dict(parts)
-    return {**parts, JUDGE: judge_of(inputs[JUDGE], parts["backbone"], parts["rollout"], parts["seed"])}
+    device, precision = role_device(config, JUDGE), parts["backbone"].precision
+    return {**parts, JUDGE: judge_of(inputs[JUDGE], precision, parts["rollout"], parts["seed"], device)}
 
 
-def judge_of(artefact: Artefact, beside: Any, rollout: RolloutConfig, seed: int) -> JudgingModel:
-    """Return the model in `artefact` (ours, or a HuggingFace folder) as a judge, on the device of the backbone `beside`."""
-    model = open_language_model(artefact, beside.precision, JUDGE, "writes nothing")
-    asked = _Asked(model.backbone, beside, model.tokenizer, rollout, seed)
+def judge_of(
+    artefact: Artefact, precision: Precision, rollout: RolloutConfig, seed: int, device: torch.device | None = None
+) -> JudgingModel:
+    """Return the model in `artefact` (ours, or a HuggingFace folder) as a judge on `device`."""
+    model = open_language_model(artefact, precision, JUDGE, "writes nothing")
+    asked = _Asked(partial(model.backbone, device), model.tokenizer, rollout, seed)
     return JudgingModel(asked, model.tokenizer, model.template(PLAIN), model.shape.max_positions)
 
 
 def what_is_right(
-    parts: Mapping[str, Any], inputs: Mapping[str, Artefact], settings: RejectionSampling
+    parts: Mapping[str, Any], inputs: Mapping[str, Artefact], settings: RejectionSampling, config: DictConfig
 ) -> tuple[RewardFunction, RewardFunction | None]:
     """Return the functions that decide if a sample is right and if it has the required form: the reward's, or the judge.
 
     A judge is for answers that no rule can check (`run.checks.rules` refuses both); it compares with the reference answer.
     """
     if JUDGE not in inputs:
-        return accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"]))
-    model = judge_of(inputs[JUDGE], parts["backbone"], parts["rollout"], parts["seed"])
+        return accuracy_and_form(with_models(parts["reward"], inputs, parts["backbone"].precision, config))
+    model = with_judge(parts, inputs, config)[JUDGE]
     judge = GenerativeJudge(
         model.generate,
         model.tokenizer,
@@ -63,12 +71,10 @@ def what_is_right(
 
 
 class _Asked:
-    """A `GenerateFn` over a frozen model, which is made at its first use and kept on the device of `beside`."""
+    """A `GenerateFn` over a frozen model, which is made at its first use."""
 
-    def __init__(
-        self, make: Callable[[], Any], beside: Any, tokenizer: TextTokenizer, rollout: RolloutConfig, seed: int
-    ) -> None:
-        self.make, self.beside, self.tokenizer, self.rollout, self.seed = make, beside, tokenizer, rollout, seed
+    def __init__(self, make: Callable[[], Any], tokenizer: TextTokenizer, rollout: RolloutConfig, seed: int) -> None:
+        self.make, self.tokenizer, self.rollout, self.seed = make, tokenizer, rollout, seed
         self._sampler: Sampler | None = None
 
     def __call__(
@@ -77,7 +83,4 @@ class _Asked:
         if self._sampler is None:
             model = self.make().requires_grad_(False).eval()
             self._sampler = Sampler(model, self.rollout.sampler_settings(self.tokenizer, self.seed))
-        device = device_of(self.beside)
-        if device_of(self._sampler.backbone) != device:
-            self._sampler.backbone.to(device)  # type: ignore[attr-defined]
         return self._sampler(prompts, copies, keys, max_new_tokens)

@@ -33,8 +33,12 @@ def make_backbone(
     base: Artefact | None = None,
     seed: int = 0,
     is_empty: bool = False,
+    device: torch.device | None = None,
 ) -> AnyBackbone:
-    """Return the network with weights drawn from `seed` or loaded from `base`; `is_empty` makes shapes without memory."""
+    """Return the network on `device` (None: the CPU) with weights drawn from `seed` or loaded from `base`.
+
+    `is_empty` makes shapes without memory.
+    """
     if isinstance(base, ImportedModel):
         _check_fits(config, precision, base)
     is_loaded = base is not None and not is_empty
@@ -46,7 +50,7 @@ def make_backbone(
         load_base(backbone, base)
         if isinstance(backbone, HFBackbone):
             backbone.check_head()
-    return backbone
+    return backbone if device is None or is_empty else backbone.to(device)
 
 
 def _check_fits(config: ModelConfig | HFModelConfig, precision: Precision, base: ImportedModel) -> None:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.judges import EXACT, accuracy_by
+from r1_lightning.run.build.device import settled_accelerator, stage_device
 from r1_lightning.run.build.models import make_backbone, vocab_size_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import RUN_KEYS, TOKEN_CACHE
@@ -46,7 +47,9 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
     source = instantiate(config.task.source, _convert_="all")
     tokenizer = build_tokenizer(config, source, base)
     model_config = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, base)})
-    backbone = make_backbone(model_config, instantiate(config.precision), base, config.seed, is_empty)
+    # On the device of the stage from the first: what is done with a model is done where its weights are.
+    precision, device = instantiate(config.precision), stage_device(config)
+    backbone = make_backbone(model_config, precision, base, config.seed, is_empty, device)
     parts: dict[str, Any] = {
         "source": source,
         "tokenizer": tokenizer,
@@ -84,4 +87,7 @@ def accuracy_of(
 
 def trainer_settings(config: DictConfig) -> dict[str, Any]:
     """Return the keyword arguments of the Lightning Trainer: `config.trainer` without the keys that `run` reads itself."""
-    return {key: value for key, value in config.trainer.items() if key not in RUN_KEYS["trainer"]}
+    settings = {key: value for key, value in config.trainer.items() if key not in RUN_KEYS["trainer"]}
+    if "accelerator" in settings:  # Lightning's own "auto" looks for other devices than ours
+        settings["accelerator"] = settled_accelerator(settings["accelerator"])
+    return settings

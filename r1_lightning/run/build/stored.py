@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
@@ -54,15 +55,15 @@ class StoredModel:
         """Return a value of the artefact's stored configuration; None if it has none."""
         return None if self.config is None else OmegaConf.select(self.config, path)
 
-    def backbone(self) -> AnyBackbone:
-        """Make the network with its weights. `InvalidInput` if they do not fit; those of a reward model never do."""
-        return make_backbone(self.shape, self.precision, self.artefact)
+    def backbone(self, device: torch.device | None = None) -> AnyBackbone:
+        """Make the network with its weights on `device`. `InvalidInput` if they do not fit; those of a reward model never do."""
+        return make_backbone(self.shape, self.precision, self.artefact, device=device)
 
-    def reward_model(self) -> RewardModel:
-        """Make the reward model with its weights. `InvalidInput` if the weights are not a reward model's."""
+    def reward_model(self, device: torch.device | None = None) -> RewardModel:
+        """Make the reward model with its weights on `device`. `InvalidInput` if the weights are not a reward model's."""
         model = RewardModel(make_backbone(self.shape, self.precision))
         load_weights(model, self.artefact.weights_path)
-        return model
+        return model if device is None else model.to(device)
 
 
 def open_model(artefact: Artefact, precision: Precision, field: str = "artefact") -> StoredModel:

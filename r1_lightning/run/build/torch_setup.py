@@ -1,25 +1,48 @@
-"""Sets up torch, the memory allocator and other libraries' warnings before a stage runs."""
+"""Sets up torch on its device, the memory allocator and other libraries' warnings before a stage runs."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import warnings
 
 import torch
+from omegaconf import DictConfig
+
+from r1_lightning.run.build.device import stage_device
 
 # Names of glibc's <malloc.h>, for `keep_freed_memory`.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
-def set_up_torch(threads: int | None) -> None:
-    """Use deterministic algorithms, so that one seed gives the same bits; `threads` None keeps torch's default."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+def set_up_torch(threads: int | None, device: torch.device | None = None, compute: str = "fp32") -> None:
+    """Use deterministic algorithms, so that one seed gives the same bits; `threads` None keeps torch's default.
+
+    On a GPU an operator without such an algorithm raises, because flash attention's backward sums in a fixed order only where it
+    must (on a CPU it warns, as all of ours have one). There, with `compute` "bf16", products that stay in FP32 use TF32.
+    """
+    is_gpu = device is not None and device.type == "cuda"
+    torch.use_deterministic_algorithms(True, warn_only=not is_gpu)
+    if is_gpu:
+        fix_workspace()
+        torch.set_float32_matmul_precision("high" if compute == "bf16" else "highest")
     # The switch above also fills every fresh tensor with NaN, to reveal reads of uninitialised memory: a debugging aid only.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - a module property mypy cannot see
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def set_up_for(config: DictConfig) -> None:
+    """`set_up_torch` for the stage of `config`."""
+    compute = str((config.get("precision") or {}).get("compute", "fp32"))
+    set_up_torch((config.get("trainer") or {}).get("threads"), stage_device(config), compute)
+
+
+def fix_workspace() -> None:
+    """Give cuBLAS workspaces of fixed sizes, without which its sums may change their order; it reads this when CUDA starts."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def keep_freed_memory() -> None:
@@ -37,7 +60,8 @@ def keep_freed_memory() -> None:
 
 def silence_warnings() -> None:
     """Hide Lightning's advice (workers, TPUs, tips) from the terminal; other warnings stay."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("utilities.rank_zero", "accelerators.cuda"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,11 +51,13 @@ TRAINER_KEYS = (
     "threads",
     "checkpoint_every_steps",
     "max_time",
+    "role_devices",
     "enable_progress_bar",
     "profiler",
     "benchmark",
     "detect_anomaly",
 )
+DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 # Parts that `run.build.parts` passes by name -> the only config key of each.
 PART_FROM = {
@@ -108,6 +111,9 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
             require(key in TRAINER_KEYS, f"trainer.{key}", value, allowed)
     if trainer.get("max_time") is not None:
         require_duration("trainer.max_time", trainer["max_time"])
+    for role, device in (trainer.get("role_devices") or {}).items():
+        is_device = isinstance(device, str) and DEVICE.fullmatch(device) is not None
+        require(is_device, f"trainer.role_devices.{role}", device, "it must be cpu, cuda or cuda:NUMBER")
     for key, one in ONE_PROCESS.items():
         value = trainer.get(key, one)
         chosen = key == "devices" and isinstance(value, list) and len(value) == 1  # which one, by its number

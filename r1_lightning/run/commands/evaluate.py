@@ -26,9 +26,11 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.run.build.device import settle_here, settled
 from r1_lightning.run.build.hf_import import with_model_of
 from r1_lightning.run.build.parts import accuracy_of, build_parts
 from r1_lightning.run.build.stored import is_reward_model, open_folder
+from r1_lightning.run.build.torch_setup import set_up_for
 from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, with_room
 from r1_lightning.run.checks.rewards import check_forms
 from r1_lightning.run.checks.stored_config import read_config
@@ -62,6 +64,7 @@ def evaluate(
     artefact, config = opened_for_measuring(folder, task, trust_targets)
     stored = evaluation_settings(config) or EvaluationConfig()
     settings = EvaluationConfig(**{item.name: getattr(stored, item.name) for item in fields(stored)} | dict(changes))
+    set_up_for(config)
     parts = build_parts(config, artefact)  # with the artefact as the base: its tokenizer and its weights
     problems = held_out_problems(parts["source"], settings)
     template = parts["template"]
@@ -96,10 +99,11 @@ def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool 
         )
         base = open_folder(folder)
         with composing():
-            stage = with_model_of(compose_stage([*CHECKPOINT, *task]), base)
+            stage = settled(with_model_of(compose_stage([*CHECKPOINT, *task]), base))
         return base, stage.config
     artefact = open_folder(folder)
     config = read_config(folder / store.CONFIG, trust_targets)
+    settle_here(config)
     allowed = f"a reward model writes nothing to measure; see its {store.TABLE}"
     require(not is_reward_model(artefact), "artefact", str(folder), allowed)
     if task:

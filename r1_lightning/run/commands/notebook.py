@@ -17,23 +17,32 @@ import torch
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
+from r1_lightning.run.build.device import default_compute, here
 from r1_lightning.run.build.models import AnyBackbone
 from r1_lightning.run.build.stored import open_folder, open_model
+from r1_lightning.run.build.torch_setup import fix_workspace
 from r1_lightning.run.commands.export import ExportConfig, write_folder
 from r1_lightning.text.chat_template import PLAIN, ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_int
 
 
-def load(folder: str | Path, precision: Precision | None = None) -> tuple[AnyBackbone, TextTokenizer]:
+def load(
+    folder: str | Path, precision: Precision | None = None, device: torch.device | str | None = None
+) -> tuple[AnyBackbone, TextTokenizer]:
     """Load the model (in evaluation mode) and tokenizer of a HuggingFace folder or an artefact of ours.
 
     DeepSeek checkpoints become our own backbone, others stay models of `transformers` in an adapter; `model(token_ids)` maps
-    B x T ids to B x T x V logits. Computes in FP32 by default. Raises `InvalidInput` naming file, tensor and shape if the folder is
-    wrong or damaged.
+    B x T ids to B x T x V logits. Without a `device` it is on a GPU where torch finds one, and computes there in BF16; on a CPU,
+    in FP32. `token_ids` must be on its device; `generate` takes care of that. Raises `InvalidInput` naming file, tensor and shape
+    if the folder is wrong or damaged.
     """
-    model = open_model(open_folder(Path(folder).expanduser()), precision or PlainPrecision(), "folder")
-    return model.backbone().eval(), model.tokenizer
+    place = here() if device is None else torch.device(device)
+    if place.type == "cuda":
+        fix_workspace()
+    chosen = precision or PlainPrecision(default_compute(place))
+    model = open_model(open_folder(Path(folder).expanduser()), chosen, "folder")
+    return model.backbone(place).eval(), model.tokenizer
 
 
 def generate(

@@ -17,7 +17,12 @@ UNCOUNTED = {"stage": (*GRAPH_KEYS, *SHARE_KEYS), "task": ("name", "judge")}
 # Leaves that `run` reads itself, alone or beside a target's own: path -> name -> type.
 RUN_KEYS: dict[str, dict[str, Any]] = {
     "stage": {"inputs": dict, "parent_overrides": list, "evaluation": dict | None},
-    "trainer": {"threads": int | None, "checkpoint_every_steps": int, "max_time": str | None},
+    "trainer": {
+        "threads": int | None,
+        "checkpoint_every_steps": int,
+        "max_time": str | None,
+        "role_devices": dict | None,
+    },
     "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict, "name": str, "judge": JudgeName},
     "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
     "paths": {"root": str, "data": str},

@@ -27,7 +27,7 @@ from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.rollout.collate import minibatches, split_rows
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.run.build.parts import build_parts, trainer_settings
-from r1_lightning.run.build.torch_setup import set_up_torch
+from r1_lightning.run.build.torch_setup import set_up_for
 from r1_lightning.run.config.declarations import line_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.types.tensors import GenerateFn, Generation, GRPOBatch, TokenBatch
@@ -58,7 +58,7 @@ class Speed:
 def measure(config: DictConfig, base: Artefact | None) -> Speed:
     """Probe the stage of `config` (resolved), with the weights of `base`, or with fresh ones."""
     start_s = time.perf_counter()
-    set_up_torch(config.trainer.get("threads"))
+    set_up_for(config)
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, base)
     module = inject(config.stage, parts)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from omegaconf import OmegaConf
 
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.build.device import check_roles, settled
 from r1_lightning.run.build.hf_import import model_is_typed, open_input
 from r1_lightning.run.checks.tasks import check_task
 from r1_lightning.run.checks.validate import validate
@@ -24,7 +25,10 @@ def plan(target: StageConfig) -> Node:
 
     Raises `InvalidInput` for a bad value anywhere in the graph, a bad `init_from`, or a stage that needs itself.
     """
-    return _Planner().plan(target, ())
+    planner = _Planner()
+    node = planner.plan(target, ())
+    check_roles(node.stage.config, planner.roles)
+    return node
 
 
 class _Planner:
@@ -33,9 +37,11 @@ class _Planner:
     def __init__(self) -> None:
         self._composed: dict[tuple[str, ...], StageConfig] = {}
         self._planned: dict[tuple[object, ...], Node] = {}
+        self.roles: set[str] = set()  # of all inputs in the graph
 
     def plan(self, stage: StageConfig, below: tuple[str, ...]) -> Node:
         """Return the node of `stage`; `below` names the stages on the path to the target, to find circles."""
+        stage = settled(stage)
         key = (
             stage.stage,
             stage.overrides,
@@ -68,6 +74,7 @@ class _Planner:
             maker = spec.experiment or spec.stage
             require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")
             inputs[role] = self.plan(compose_parent(stage, role, self._compose), path)
+        self.roles.update(inputs)
         digest = stage_fingerprint(stage, {role: source.fingerprint for role, source in inputs.items()})
         return Node(stage, digest, inputs)
 

@@ -26,8 +26,9 @@ from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
+from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.build.stored import open_model
-from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
+from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
 from r1_lightning.run.checks.evaluation import check_prompt_lengths, evaluation_settings
 from r1_lightning.run.config.inject import inject
 from r1_lightning.text.chat_template import TEMPLATES
@@ -46,7 +47,7 @@ def run_comparison(
     Raises `InvalidInput` if there is nothing to compare, and for an input that is not a language model.
     """
     silence_warnings()
-    set_up_torch(config.trainer.get("threads"))
+    set_up_for(config)
     require(bool(inputs), "stage.inputs", dict(inputs), "nothing to compare: name models, NAME: {experiment: ...}")
     comparison: Comparison = inject(config.stage, {})
     settings = comparison.settings(evaluation_settings(config) or EvaluationConfig())
@@ -85,7 +86,7 @@ def _measure(
 ) -> dict[str, Measure]:
     model = open_model(artefact, instantiate(config.precision), f"stage.inputs.{name}.folder")
     template = model.template(TEMPLATES[config.task.template])  # a checkpoint has none, so the task's is used
-    backbone = model.backbone().eval()
+    backbone = model.backbone(stage_device(config)).eval()
     evaluator = Evaluator(problems, model.tokenizer, template, settings, config.seed)
     check_prompt_lengths(evaluator, model.shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))

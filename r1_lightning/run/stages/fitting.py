@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts.leftovers import CHECKPOINTS
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.build.parts import trainer_settings
 from r1_lightning.run.config.exit_codes import INTERRUPTED, TERMINATED
 from r1_lightning.run.config.inject import inject
@@ -32,7 +35,7 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
         callbacks += [Rewind(), Interruption(config.trainer.get("max_time"))]
         callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
         return instantiate(
-            trainer_settings(config),
+            {**trainer_settings(config), **staying(stage_device(config))},
             max_steps=config.stage.max_steps,
             max_epochs=1,  # the loader holds all batches of the stage, so an epoch is the whole training
             accumulate_grad_batches=micro_batches,
@@ -52,6 +55,24 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
         if (line := _refusal(error)) is not None:
             raise InvalidInput(line) from error
         raise
+
+
+class StayingOnDevice(SingleDeviceStrategy):
+    """One GPU whose model stays there after training, where it is evaluated; Lightning would move it to the CPU."""
+
+    def teardown(self) -> None:
+        """Free the optimizer's state: the artefact is complete without it, or a checkpoint holds it."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        self.precision_plugin.teardown()
+        assert self.accelerator is not None
+        self.accelerator.teardown()
+        self.checkpoint_io.teardown()
+
+
+def staying(device: torch.device) -> dict[str, Any]:
+    """The Trainer's `strategy` for a GPU; none for the CPU, where Lightning's own moves nothing."""
+    return {} if device.type == "cpu" else {"strategy": StayingOnDevice(device=device)}
 
 
 def _callbacks(config: DictConfig, parts: Mapping[str, Any]) -> list[L.Callback]:

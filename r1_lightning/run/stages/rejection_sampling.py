@@ -48,7 +48,7 @@ from r1_lightning.rollout.sampled_rows import (
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.build.judges import what_is_right
 from r1_lightning.run.build.parts import build_parts
-from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
+from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
 from r1_lightning.run.checks.tasks import benchmark_questions
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.program import typed
@@ -73,7 +73,7 @@ def run_sampling(
     damaged block.
     """
     silence_warnings()
-    set_up_torch(config.trainer.get("threads"))
+    set_up_for(config)
     settings: RejectionSampling = inject(config.stage, {})
     _check_sources(settings, inputs)
     decontaminator = _decontaminator(config, settings)
@@ -150,7 +150,7 @@ def _block_maker(
     config: DictConfig, settings: RejectionSampling, decontaminator: Decontaminator, inputs: Mapping[str, Artefact]
 ) -> BlockMaker:
     parts = build_parts(config, inputs["base"])
-    accuracy, form = what_is_right(parts, inputs, settings)
+    accuracy, form = what_is_right(parts, inputs, settings, config)
     parts["backbone"].eval()
     # The longest prompt that leaves room for a completion at the length limit.
     room = parts["backbone"].config.max_positions - parts["rollout"].max_new_tokens

@@ -18,12 +18,13 @@ from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, Pref
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.build.judges import with_judge
 from r1_lightning.run.build.models import make_backbone
 from r1_lightning.run.build.parts import accuracy_of, build_parts
 from r1_lightning.run.build.reward_models import with_models
 from r1_lightning.run.build.teachers import with_teacher
-from r1_lightning.run.build.torch_setup import set_up_torch, silence_warnings
+from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
 from r1_lightning.run.checks.evaluation import held_out_problems, stage_evaluation, task_name, with_room
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import TEACHER
@@ -39,7 +40,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     Raises `InvalidInput` for a damaged checkpoint or input, and OSErrors of a folder that cannot be written.
     """
     silence_warnings()
-    set_up_torch(config.trainer.get("threads"))
+    set_up_for(config)
     # For libraries and users' code with global generators; our own draws are keyed and do not depend on it.
     L.seed_everything(config.seed, verbose=False)
     parts = build_parts(config, inputs.get("base"))
@@ -47,12 +48,12 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     fold_adapters(parts["backbone"], config.seed)
     # A configuration can name a model-based reward but not hold its model: that is an input, and is put in here.
     if isinstance(parts.get("reward"), WeightedSum):
-        parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"])
+        parts["reward"] = with_models(parts["reward"], inputs, parts["backbone"].precision, config)
     if "data" in inputs:
         parts["data_folder"] = inputs["data"].folder
     # The module's learning-rate schedule needs the number of steps, which may depend on the data.
     config, datamodule = _with_steps(config, parts)
-    parts = with_judge(with_teacher(parts, inputs, config.data.get("row_tokens")), inputs)
+    parts = with_judge(with_teacher(parts, inputs, config), inputs, config)
     module = inject(config.stage, parts)
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that a refusal costs no training time
@@ -119,7 +120,8 @@ def _evaluate(
     models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
     if "base" in inputs:
         shape, precision = parts["backbone"].config, parts["backbone"].precision
-        models = {"base": lambda: make_backbone(shape, precision, inputs["base"]), **models}
+        device = device_of(parts["backbone"])
+        models = {"base": lambda: make_backbone(shape, precision, inputs["base"], device=device), **models}
     if TEACHER in parts:
         models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.store import open_artefact
@@ -95,11 +96,11 @@ def test_an_untrained_judge_is_one_line_that_counts_its_replies(tmp_path: Path, 
         path for path in tmp_path.glob("pretrain-*") if "max_positions: 2048" in (path / "config.yaml").read_text()
     )
     artefact, base = open_artefact(judge), backbone()
-    asked = judge_of(artefact, base, RolloutConfig(), 0)
+    asked = judge_of(artefact, base.precision, RolloutConfig(), 0, torch.device("cpu"))
     assert (asked.max_tokens, asked.template.name) == (2048, "r1_zero")
     generation = asked.generate([asked.tokenizer.encode("1+1")], 1, torch.zeros(1, 3).long(), 3)
     assert generation.completion_ids.shape == (1, 3)
-    assert with_judge({"backbone": base}, {"base": artefact}) == {"backbone": base}
+    assert with_judge({"backbone": base}, {"base": artefact}, OmegaConf.create({})) == {"backbone": base}
     sampled = ["stage=sample", *SMALL, f"init_from={judge}", "~reward", f"+stage.inputs.judge.folder={judge}"]
     numbers = ["stage.problems=2", "stage.samples=2", "rollout.max_new_tokens=12", "+stage.judge_new_tokens=3"]
     refused = train([*sampled, *numbers, "logger=none", f"paths.root={tmp_path}"], capsys)
@@ -182,4 +183,4 @@ def test_a_reward_model_is_no_judge(tmp_path: Path, capsys: Captured) -> None:
     assert train(alone(tmp_path), capsys).code == 0
     scorer = open_artefact(folder(tmp_path, "reward_model"))
     with pytest.raises(InvalidInput, match="it holds a reward model, which writes nothing"):
-        judge_of(scorer, backbone(), RolloutConfig(), 0)
+        judge_of(scorer, backbone().precision, RolloutConfig(), 0)

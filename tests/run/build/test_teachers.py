@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from r1_lightning.artefacts.files import sha256_of
@@ -251,7 +252,7 @@ def test_what_cannot_teach(finished: Path, tmp_path: Path) -> None:
 
 def test_a_stage_that_names_no_teacher_gets_none(finished: Path) -> None:
     artefact = open_artefact(teacher_folder(finished))
-    assert with_teacher({"seed": 1}, {"base": artefact}, None) == {"seed": 1}
+    assert with_teacher({"seed": 1}, {"base": artefact}, OmegaConf.create({})) == {"seed": 1}
 
 
 def test_a_published_checkpoint_as_the_teacher_of_one(tmp_path: Path, capsys: Captured) -> None:

@@ -1,0 +1,140 @@
+"""The one place that decides on which device a stage works, and in which type it computes there.
+
+`trainer=auto`, the default, takes a GPU where torch finds one, and the CPU elsewhere. Everything else follows: `build_parts` puts
+the model there, the Trainer finds it there and leaves it there, and what is done with a model is done where its weights are. Other
+models of a stage (a teacher, a judge, a reward model, the reference) are beside it, unless `trainer.role_devices` names another
+device: {teacher: "cuda:1", reference: cpu}.
+
+On a GPU the compute type is BF16 with TF32 for the products that stay in FP32, unless `precision` is typed: a mixture's products
+in FP32 are a loop over experts on CUDA. The type is a part of the fingerprint, the device is not: BF16 is another computation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from r1_lightning.run.config.stage_config import StageConfig
+from r1_lightning.types.errors import require
+
+AUTO, CPU, GPU = "auto", "cpu", "gpu"
+GPU_NAMES = (GPU, "cuda")
+REFERENCE = "reference"  # the role of GRPO's reference in `trainer.role_devices`; others are inputs of the stage
+UNTYPED_PRECISION = "fp32"  # the option of configs/precision that configs/train.yaml chooses
+
+
+def settled(stage: StageConfig) -> StageConfig:
+    """Return `stage` with its device decided: `trainer.accelerator` is no longer "auto", and `precision.compute` fits it."""
+    trainer = stage.config.get("trainer")
+    if not trainer:
+        return stage
+    accelerator = settled_accelerator(trainer.get("accelerator"))
+    compute = "bf16" if accelerator in GPU_NAMES and _chooses_type(stage) else None
+    if accelerator == trainer.get("accelerator") and compute is None:
+        return stage
+    config = stage.config.copy()
+    config.trainer.accelerator = accelerator
+    if compute is not None:
+        config.precision.compute = compute
+    return replace(stage, config=config)
+
+
+def settle_here(config: DictConfig) -> None:
+    """Let a stored `config`, of a stage made on any machine, work on what this machine has, in its own compute type."""
+    if config.get("trainer"):
+        OmegaConf.update(config, "trainer", {"accelerator": settled_accelerator(AUTO), "devices": 1}, force_add=True)
+        OmegaConf.update(config, "trainer.role_devices", None, force_add=True)
+
+
+def settled_accelerator(accelerator: Any) -> Any:
+    """Return "gpu" or "cpu" for "auto", by what torch finds; any other choice as it is."""
+    if accelerator != AUTO:
+        return accelerator
+    return GPU if torch.cuda.is_available() else CPU
+
+
+def here() -> torch.device:
+    """Return the device of work that has no configuration: this machine's GPU, or the CPU."""
+    return _cuda() if settled_accelerator(AUTO) == GPU else torch.device(CPU)
+
+
+def default_compute(device: torch.device) -> Literal["fp32", "bf16"]:
+    """The compute type where nobody names one: "bf16" on a GPU that has it, else "fp32"."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
+def _chooses_type(stage: StageConfig) -> bool:
+    """True if the compute type is ours to choose: the GPU has BF16, and neither a typed word nor an option names a type."""
+    precision = stage.config.get("precision") or {}
+    typed = [word.lstrip("+") for word in (*stage.overrides, *stage.cli_overrides)]
+    is_named = any(re.match(r"precision(\.compute)?=", word) for word in typed)
+    is_default = stage.choices.get("precision") == UNTYPED_PRECISION and precision.get("compute") == "fp32"
+    return is_default and not is_named and (not torch.cuda.is_available() or default_compute(_cuda()) == "bf16")
+
+
+def decision(asked: StageConfig, stage: StageConfig) -> str:
+    """Return what was decided for `asked`, and why, in a few words: "on the CPU in FP32 (trainer=auto: torch finds no GPU)"."""
+    config = stage.config
+    device = stage_device(config)
+    compute = str((config.get("precision") or {}).get("compute", "")).upper()
+    where = {"cpu": "the CPU", "cuda": _name(device)}.get(device.type, device.type)
+    was_auto = (asked.config.get("trainer") or {}).get("accelerator") == AUTO
+    finds = "a GPU" if device.type == "cuda" else "no GPU"
+    why = (
+        f"trainer=auto: torch finds {finds}"
+        if was_auto
+        else f"trainer.accelerator={(config.get('trainer') or {}).get('accelerator')}"
+    )
+    if compute == "BF16" and (asked.config.get("precision") or {}).get("compute") != "bf16":
+        why += "; BF16, with TF32 elsewhere, is its default: precision=fp32 for FP32"
+    return f"on {where}{f' in {compute}' if compute else ''} ({why})"
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else str(device)
+
+
+def stage_device(config: DictConfig) -> torch.device:
+    """Return the device on which the stage of `config` works."""
+    trainer = config.get("trainer") or {}
+    accelerator = settled_accelerator(trainer.get("accelerator"))
+    if accelerator in GPU_NAMES:
+        devices = trainer.get("devices", 1)
+        return _cuda(0 if isinstance(devices, int) else int(devices[0]))  # a list names one, by its number
+    return torch.device("mps" if accelerator == "mps" else "cpu")
+
+
+def role_device(config: DictConfig, role: str) -> torch.device:
+    """Return the device of the model `role` of a stage: that of `trainer.role_devices`, else the stage's own."""
+    told = ((config.get("trainer") or {}).get("role_devices") or {}).get(role)
+    return stage_device(config) if told is None else torch.device(told)
+
+
+def check_roles(config: DictConfig, roles: Iterable[str]) -> None:
+    """Raise `InvalidInput` if `trainer.role_devices` names a role that no stage of the graph has; `roles` are the inputs' names."""
+    known = sorted({REFERENCE, *roles} - {"base", "data"})
+    for role in (config.get("trainer") or {}).get("role_devices") or {}:
+        require(role in known, "trainer.role_devices", role, f"it must be one of {', '.join(known)}")
+
+
+def check_accelerator(config: DictConfig) -> None:
+    """Raise `InvalidInput` if a GPU is asked for and there is none, before anything is made or an old result is shown."""
+    trainer = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}), resolve=True)
+    assert isinstance(trainer, dict)
+    here = torch.cuda.is_available()
+    accelerator, allowed = trainer.get("accelerator"), "torch finds no GPU here; trainer=cpu runs without one"
+    require(here or accelerator not in GPU_NAMES, "trainer.accelerator", accelerator, allowed)
+    for role, device in (trainer.get("role_devices") or {}).items():
+        require(
+            here or device == CPU, f"trainer.role_devices.{role}", device, "torch finds no GPU here; it must be cpu"
+        )
+
+
+def _cuda(number: int = 0) -> torch.device:
+    return torch.device("cuda", number)
