@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +27,8 @@ from r1_lightning.types.errors import require, require_int
 
 Measurement = Callable[[], float]  # does the work once; returns the value in the contest's unit
 UNITS = ("tokens/s", "s/step", "MB")
+# Whether an operator without a deterministic kernel is an error in `deterministic`, as in our runs on a GPU, or a warning.
+STRICT: ContextVar[bool] = ContextVar("STRICT", default=False)
 HOPELESS = 1.5  # so many times slower than the best so far: not worth a second run
 
 
@@ -151,7 +154,7 @@ def deterministic() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=not STRICT.get())
     try:
         yield
     finally:

@@ -1,188 +1,111 @@
-"""The parts of the check, one after the other: each is measured, or has its reason for not being.
+"""The parts of the check, one after the other within a time budget: each is measured, or has its reason for not being.
 
-A part that fails does not take the others with it: its error is printed whole, and its row says so. What a part
-left in memory is given back before the next begins.
+A part is begun only if the time left is its estimate or more, and may take `PATIENCE` times its estimate. One that hangs, crashes
+or leaves the device unusable costs the others nothing but the start of a new process. The file is written anew after every row,
+so that a run that is killed keeps what was measured.
 """
 
 from __future__ import annotations
 
-import gc
-import logging
-import sys
-import traceback
-import warnings
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
+from benchmarks.gpu.office import Broken, Greeting, Listed, Worker, WorkerProcess
+from benchmarks.gpu.report import RecordFile, Row, Table, render
 
-from benchmarks.gpu import grpo, pretraining, sampling
-from benchmarks.gpu.device import COPIED_BYTES, GEMM_SIZE, Limits, Meter, copy_bandwidth, gemm_rate, limits_of, name_of
-from benchmarks.gpu.grpo_size import GrpoSize, title
-from benchmarks.gpu.needs import missing
-from benchmarks.gpu.report import GIB, Row, render, write
-from benchmarks.gpu.shapes import shape_of
-from r1_lightning.artefacts.lineage import commit as commit_here
-from r1_lightning.model.config import ModelConfig
-
-NO_GPU = "no CUDA device"
-# TRL's side imports the benchmark's setting, and that Hydra.
-TRL_NEEDS = ("trl", "datasets", "transformers", "hydra", "omegaconf")
+# Estimates are guesses: a part may take so many times as long, and some seconds more for whatever comes first (kernels to load).
+PATIENCE, FIRST_S = 2.0, 40.0
+# For a process to import torch and start CUDA, on a machine that has not read the files yet.
+START_S = 180.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much work: shapes to train, the shape to sample from, sizes; bytes and width of the device's own measurements."""
+class Check:
+    """One run: a table, a file, and the worker. `connect` starts a worker; `is_patient` gives each part all the time left."""
 
-    trained: tuple[ModelConfig, ...]
-    train_size: pretraining.TrainSize
-    sampled: ModelConfig
-    sample_size: sampling.SampleSize
-    grpo_size: GrpoSize
-    copied_bytes: int
-    gemm_size: int
+    def __init__(
+        self,
+        connect: Callable[[], Worker],
+        seconds: float,
+        record: Callable[[Greeting], RecordFile | None],
+        is_patient: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.connect, self.clock, self.record, self.is_patient = connect, clock, record, is_patient
+        self.end_s = clock() + seconds
+        self.table = Table()
+        self.hardware: dict[str, object] = {}
+        self.file: RecordFile | None = None
+        self.worker: Worker | None = None
 
+    @property
+    def left_s(self) -> float:
+        return self.end_s - self.clock()
 
-def full_plan() -> Plan:
-    """Widths 1,024, 2,048 and 4,096; 16,384 tokens per training step; the rollout of the benchmark on the CPU."""
-    return Plan(
-        trained=tuple(shape_of(width) for width in (1024, 2048, 4096)),
-        train_size=pretraining.TrainSize(rows=8, row_tokens=2048, warm_up=3, steps=10),
-        sampled=shape_of(4096),
-        sample_size=sampling.SampleSize(32, 16, prompt_tokens=128, new_tokens=128, warm_up=1, rollouts=2),
-        grpo_size=GrpoSize(32, 16, 64, 128, (64, 512), 4000, width=1024, n_layers=4, n_routed_experts=32, repeats=3),
-        copied_bytes=COPIED_BYTES,
-        gemm_size=GEMM_SIZE,
-    )
+    def run(self, only: Sequence[str]) -> None:
+        """Measure the parts named in `only`; `table` and `file` hold what came of it."""
+        try:
+            greeting = self._start()
+            self.hardware, self.file = greeting.hardware, self.record(greeting)
+            for number, part in enumerate(greeting.parts):
+                if part.name in only:
+                    self._part(number, part, greeting.cannot)
+        except Broken as error:
+            self._take(
+                Row("start", "every part", not_run=f"failed: the measuring process did not start: {error}", failed=True)
+            )
+        finally:
+            if self.worker is not None:
+                self.worker.close()
 
+    def _part(self, number: int, part: Listed, cannot: str) -> None:
+        if cannot or self.left_s < part.estimate_s:
+            short = f"{max(0.0, self.left_s):.0f} s are left of --seconds, and it needs about {part.estimate_s:.0f}"
+            self._take(Row(part.name, part.work, not_run=cannot or short))
+            return
+        try:
+            if self.worker is None:
+                self._start()
+            assert self.worker is not None
+            limit_s = self.left_s if self.is_patient else min(self.left_s, PATIENCE * part.estimate_s + FIRST_S)
+            self.worker.measure(number, limit_s, self._take)
+        except Broken as error:
+            self.worker = None  # the next part starts another
+            if str(error):
+                self._take(Row(part.name, part.work, not_run=str(error), failed=str(error).startswith("failed")))
 
-def tiny_plan() -> Plan:
-    """Seconds on two cores."""
-    shape = shape_of(64, vocab_size=64, n_layers=2, n_routed_experts=4, kv_lora_rank=16, max_positions=64)
-    return Plan(
-        trained=(shape,),
-        train_size=pretraining.TrainSize(rows=2, row_tokens=16, warm_up=1, steps=2),
-        sampled=shape,
-        sample_size=sampling.SampleSize(2, 2, prompt_tokens=4, new_tokens=4, warm_up=1, rollouts=1),
-        grpo_size=GrpoSize(4, 4, 8, 96, (8,), 200, width=64, n_layers=2, n_routed_experts=4, repeats=1),
-        copied_bytes=2**16,
-        gemm_size=64,
-    )
+    def _start(self) -> Greeting:
+        self.worker = self.connect()
+        try:
+            return self.worker.greeting(min(START_S, max(0.0, self.left_s)))
+        except Broken:
+            self.worker = None
+            raise
 
-
-@dataclass(frozen=True)
-class Part:
-    """A row to be: the part's name, the work in words, and its measurement."""
-
-    name: str
-    work: str
-    measure: Callable[[], Row]
-
-
-def parts_of(plan: Plan, meter: Meter, limits: Callable[[], Limits]) -> list[Part]:
-    """The rows of the table in their order. Nothing is measured yet, not even `limits`."""
-
-    def train(config: ModelConfig) -> Callable[[], Row]:
-        return lambda: pretraining.measure(config, plan.train_size, meter, limits())
-
-    trained = [Part("pretraining", pretraining.title(c, plan.train_size), train(c)) for c in plan.trained]
-    return [
-        *trained,
-        Part(
-            "sampling",
-            sampling.title(plan.sampled, plan.sample_size),
-            lambda: sampling.measure(plan.sampled, plan.sample_size, meter, limits()),
-        ),
-        Part(
-            "grpo",
-            title(plan.grpo_size),
-            lambda: grpo.measure(plan.grpo_size, meter, no_trl=missing(TRL_NEEDS), say=_say),
-        ),
-    ]
+    def _take(self, row: Row) -> None:
+        self.table.add(row)
+        if self.file is not None:
+            self.file.write(self.table.rows)
 
 
-def run(part: Part, cannot: str, meter: Meter) -> Row:
-    """The part's row; `cannot` is a reason not to try."""
-    if cannot:
-        return Row(part.name, part.work, not_run=cannot)
-    _say(part.work)
-    gc.collect()
-    if meter.device.type == "cuda":
-        torch.cuda.empty_cache()
-    try:
-        return part.measure()
-    except torch.OutOfMemoryError:
-        return Row(part.name, part.work, not_run="out of memory")
-    except Exception as error:  # whatever it is, the other parts still have something to say
-        traceback.print_exc(file=sys.stderr)
-        first = (str(error).splitlines() or [""])[0]
-        return Row(part.name, part.work, not_run=f"failed: {type(error).__name__}: {first}", failed=True)
-
-
-def check(only: Sequence[str], is_rehearsal: bool, out: Path | None, commit: str | None) -> int:
+def check(only: Sequence[str], is_rehearsal: bool, out: Path | None, commit: str | None, seconds: float) -> int:
     """Run the parts named in `only`, print the table, keep what ran on a GPU below `out`; returns the exit code."""
-    # Our runs leave fresh memory as it is (`set_up_torch`); deterministic algorithms alone would fill it with NaN.
-    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - unknown to mypy
-    has_gpu = torch.cuda.is_available() and not is_rehearsal
-    meter = Meter(torch.device("cuda" if has_gpu else "cpu"))
-    plan = tiny_plan() if is_rehearsal else full_plan()
-    _silence_warnings()
-    known: list[Limits] = []
 
-    def limits() -> Limits:
-        if not known:
-            known.append(limits_of(name_of(meter.device), lambda: _measured(plan, meter)))
-        return known[0]
+    def record(greeting: Greeting) -> RecordFile | None:
+        if out is None or is_rehearsal or greeting.cannot:
+            return None
+        from r1_lightning.artefacts.lineage import (
+            commit as commit_here,  # it imports torch, as the worker does meanwhile
+        )
 
-    cannot = "" if has_gpu or is_rehearsal else NO_GPU
-    rows = [run(part, cannot, meter) for part in parts_of(plan, meter, limits) if part.name in only]
-    print(f"\n{', '.join(f'{name}: {value}' for name, value in hardware_of(meter.device).items())}\n\n{render(rows)}")
+        return RecordFile(out, greeting.hardware, commit or commit_here())
+
+    one = Check(lambda: WorkerProcess.of("tiny" if is_rehearsal else "full"), seconds, record, is_rehearsal)
+    one.run(only)
+    print(f"\n{', '.join(f'{name}: {value}' for name, value in one.hardware.items())}\n\n{render(one.table.rows)}")
     if is_rehearsal:
         print("\nA rehearsal: these numbers mean nothing.")
     elif out is not None:
-        print(f"\n{kept(rows, meter, plan, out, commit or commit_here())}")
-    return int(any(row.failed for row in rows))
-
-
-def kept(rows: Sequence[Row], meter: Meter, plan: Plan, out: Path, commit: str) -> str:
-    """Write the rows of a GPU on which something ran, beside what its memory really copies; a line that says what was done."""
-    if meter.device.type != "cuda" or all(row.value is None for row in rows):
-        return "nothing ran on a GPU, so nothing is written"
-    flops_per_s, bytes_per_s = _measured(plan, meter)
-    hardware = {
-        **hardware_of(meter.device),
-        "measured_bf16_flops_per_s": flops_per_s,
-        "copied_bytes_per_s": bytes_per_s,
-    }
-    return f"written: {write(rows, hardware, commit, out)}"
-
-
-def _measured(plan: Plan, meter: Meter) -> tuple[float, float]:
-    return gemm_rate(meter, plan.gemm_size), copy_bandwidth(meter, plan.copied_bytes)
-
-
-def hardware_of(device: torch.device) -> dict[str, Any]:
-    """The device's name, memory and driver's CUDA; a CPU is only named as one. No names of hosts."""
-    if device.type != "cuda":
-        return {"device": name_of(device)}
-    properties = torch.cuda.get_device_properties(device)
-    return {
-        "device": name_of(device),
-        "memory_gib": round(properties.total_memory / GIB, 1),
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "cuda": torch.version.cuda,
-    }
-
-
-def _silence_warnings() -> None:
-    """Both trainers' advice out of the way; errors stay."""
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for category in (UserWarning, FutureWarning, DeprecationWarning):
-        warnings.filterwarnings("ignore", category=category)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+        path = one.file and one.file.path
+        print(f"\nwritten: {path}" if path else "\nnothing ran on a GPU, so nothing is written")
+    return int(any(row.failed for row in one.table.rows))

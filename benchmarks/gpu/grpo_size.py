@@ -23,6 +23,7 @@ class GrpoSize:
     n_layers: int
     n_routed_experts: int
     repeats: int
+    vocab_size: int = 0  # that of the model, where it is larger than the tokenizer's
 
     @property
     def completions(self) -> int:

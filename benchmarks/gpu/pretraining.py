@@ -1,4 +1,4 @@
-"""Pre-training tokens/s in BF16 and what share of the device's arithmetic they take (MFU).
+"""Pre-training tokens/s in BF16 and what share of the device's arithmetic they take (MFU), of dense models and mixtures.
 
 A step is the loss of `PretrainModule` (next token and sequence-wise balance), backward, gradient clipping and AdamW, in a plain
 loop. Rows are full, one document each, of random tokens: routing of a fresh model on them is about even. FP32 weights, products
@@ -8,7 +8,7 @@ in BF16 by autocast; deterministic algorithms, as in every run of ours; nothing 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +16,11 @@ from torch import nn
 
 from benchmarks.gpu.device import Limits, Meter
 from benchmarks.gpu.formulas import mfu, training_flops_per_token
+from benchmarks.gpu.models import fresh_backbone
 from benchmarks.gpu.report import Row
+from benchmarks.gpu.shapes import kind_of
 from benchmarks.pairs import deterministic
-from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.types.tensors import TokenBatch
@@ -43,10 +43,11 @@ class TrainSize:
 
 
 def title(config: ModelConfig, size: TrainSize) -> str:
-    return f"pre-training, width {config.d_model:,}, {size.rows} rows x {size.row_tokens:,} tokens, BF16"
+    shape = f"{kind_of(config)}, width {config.d_model:,}"
+    return f"pre-training, {shape}, {size.rows} rows x {size.row_tokens:,} tokens, BF16"
 
 
-def measure(config: ModelConfig, size: TrainSize, meter: Meter, limits: Limits) -> Row:
+def measure(config: ModelConfig, size: TrainSize, meter: Meter, limits: Limits) -> Iterator[Row]:
     """Train `size.warm_up + size.steps` steps; the row of the table."""
     with deterministic():
         step = _optimizer_step(config, size, meter.device)
@@ -55,7 +56,7 @@ def measure(config: ModelConfig, size: TrainSize, meter: Meter, limits: Limits) 
     flops = training_flops_per_token(config, size.row_tokens)
     tokens_per_s = size.tokens / step_s
     share = mfu(tokens_per_s, flops, limits.bf16_flops_per_s)
-    return Row(
+    yield Row(
         part="pretraining",
         work=title(config, size),
         unit="tokens/s",
@@ -67,12 +68,12 @@ def measure(config: ModelConfig, size: TrainSize, meter: Meter, limits: Limits) 
 
 
 def _optimizer_step(config: ModelConfig, size: TrainSize, device: torch.device) -> Callable[[], None]:
-    backbone = DeepSeekBackbone(config, PlainPrecision("bf16")).to(device).train()
+    backbone = fresh_backbone(config, device).train()
     optim = AdamWConfig(lr=LEARNING_RATE)
     module = PretrainModule(backbone, optim, max_steps=1, mtp_loss_weight=0.0, bias_update_speed=0.0)
     warnings.filterwarnings("ignore", message=".*trainer.* reference is not registered.*")  # a plain loop
     optimizer = optim.build(backbone)
-    batch = _batch(config, size).to(device)
+    batch = full_rows(config, size.rows, size.row_tokens).to(device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -83,8 +84,9 @@ def _optimizer_step(config: ModelConfig, size: TrainSize, device: torch.device) 
     return step
 
 
-def _batch(config: ModelConfig, size: TrainSize) -> TokenBatch:
-    shape = (size.rows, size.row_tokens)
+def full_rows(config: ModelConfig, rows: int, row_tokens: int) -> TokenBatch:
+    """`rows` documents of random tokens, one to a row, without padding."""
+    shape = (rows, row_tokens)
     token_ids = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
-    positions = torch.arange(size.row_tokens).expand(shape).contiguous()
+    positions = torch.arange(row_tokens).expand(shape).contiguous()
     return TokenBatch(token_ids, positions, torch.ones_like(positions))

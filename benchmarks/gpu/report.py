@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from r1_lightning.artefacts.lineage import PACKAGES
-
-LIBRARIES = (*PACKAGES, "triton", "trl", "datasets", "transformer-engine")
+LIBRARIES = (
+    *("torch", "lightning", "safetensors", "tokenizers", "transformers", "hydra-core", "omegaconf"),
+    *("triton", "trl", "datasets", "transformer-engine"),
+)
 GIB = 2**30
 
 
@@ -35,6 +37,28 @@ class Row:
     details: Mapping[str, float | str | None] = field(default_factory=dict)
     not_run: str = ""
     failed: bool = False
+
+
+class Table:
+    """The rows in the order in which their work came; a later row of the same work takes the place of the earlier one.
+
+    A row without a value does not take away one with a value: its reason is added to what stands beside the value.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Row] = {}
+
+    def add(self, row: Row) -> None:
+        key = (row.part, row.work)
+        before = self._rows.get(key)
+        if before is not None and before.value is not None and row.value is None:
+            joined = "; then ".join(text for text in (before.beside, row.not_run) if text)
+            row = replace(before, beside=joined, failed=before.failed or row.failed)
+        self._rows[key] = row
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(self._rows.values())
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -65,20 +89,39 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(rows: Sequence[Row], hardware: Mapping[str, Any], commit: str, folder: Path) -> Path:
-    """`folder`/<date>-<device>.json (or ...-2.json where that exists): hardware, versions, commit, date, rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{date.today().isoformat()}-{re.sub(r'[^a-z0-9]+', '-', str(hardware['device']).lower()).strip('-')}"
-    path, number = folder / f"{stem}.json", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}.json"
-    record = {
-        "date": date.today().isoformat(),
-        "commit": commit,
-        "hardware": dict(hardware),
-        "versions": versions(),
-        "rows": [asdict(row) for row in rows],
-    }
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return path
+class RecordFile:
+    """`folder`/<date>-<device>.json (or ...-2.json where that exists): hardware, versions, commit, date, rows.
+
+    The name is chosen once; `write` then replaces the whole file at once, so that it is readable whenever the run is killed.
+    """
+
+    def __init__(self, folder: Path, hardware: Mapping[str, Any], commit: str) -> None:
+        self.folder, self.commit, self.hardware = folder, commit, dict(hardware)
+        self.path: Path | None = None
+
+    def write(self, rows: Sequence[Row]) -> Path | None:
+        """Write `rows` if one of them has a value; the file's path, None where nothing has been written."""
+        if all(row.value is None for row in rows):
+            return self.path
+        self.path = self.path or self._free_path()
+        record = {
+            "date": date.today().isoformat(),
+            "commit": self.commit,
+            "hardware": self.hardware,
+            "versions": versions(),
+            "rows": [asdict(row) for row in rows],
+        }
+        beside = self.path.with_suffix(".part")
+        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(beside, self.path)
+        return self.path
+
+    def _free_path(self) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        device = re.sub(r"[^a-z0-9]+", "-", str(self.hardware["device"]).lower()).strip("-")
+        stem = f"{date.today().isoformat()}-{device}"
+        path, number = self.folder / f"{stem}.json", 1
+        while path.exists():
+            number += 1
+            path = self.folder / f"{stem}-{number}.json"
+        return path

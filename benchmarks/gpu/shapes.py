@@ -7,6 +7,8 @@ some 30 GB. No MTP module, so that tokens mean the same for every trainer.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from r1_lightning.model.config import ModelConfig
 
 V3_WIDTH, V3_DENSE, V3_EXPERT, V3_Q_RANK = 7168, 18432, 2048, 1536
@@ -42,6 +44,19 @@ def shape_of(
         mtp_depth=0,
         max_positions=max_positions,
     )
+
+
+def dense_shape_of(
+    width: int, vocab_size: int = 32_768, n_layers: int = 8, kv_lora_rank: int = 512, max_positions: int = 4096
+) -> ModelConfig:
+    """The same without mixtures: every block is dense, and there are more of them."""
+    shape = shape_of(width, vocab_size, n_layers, kv_lora_rank=kv_lora_rank, max_positions=max_positions)
+    return replace(shape, n_dense_layers=n_layers)
+
+
+def kind_of(config: ModelConfig) -> str:
+    """ "dense" or "mixture", for titles."""
+    return "dense" if config.n_dense_layers == config.n_layers else "mixture"
 
 
 def _scaled(width: int, at_v3: int) -> int:

@@ -1,0 +1,39 @@
+"""The order and the sizes of the parts."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.gpu import command
+from benchmarks.gpu.device import Meter
+from benchmarks.gpu.parts import full_plan, parts_of, tiny_plan
+from benchmarks.gpu.shapes import kind_of
+
+CPU = Meter(torch.device("cpu"))
+
+
+def parts(plan):
+    return parts_of(plan, CPU, lambda: None, lambda line: None)
+
+
+def test_what_tells_most_comes_first_and_every_name_has_a_part():
+    listed = parts(full_plan())
+    assert [part.name for part in listed[:4]] == ["pretraining", "pretraining", "sampling", "same_bits"]
+    assert {part.name for part in listed} == set(command.PARTS)
+    assert len({part.work for part in listed}) == len(listed)
+
+
+def test_all_estimates_and_a_start_fit_into_the_time_of_a_run():
+    assert sum(part.estimate_s for part in parts(full_plan())) <= command.SECONDS - 60 <= 8 * 60 - 60
+
+
+def test_sizes_are_those_of_the_documentation():
+    plan = full_plan()
+    assert [kind_of(config) for config in plan.trained[:2]] == ["dense", "mixture"]
+    assert {config.d_model for config in plan.trained} == {1024, 2048, 4096}
+    assert [size.rows for size in plan.sample_sizes] == [512, 64, 1]
+    assert [size.row_tokens for size in plan.attention_sizes] == [4096, 32_768]
+    assert len({size.tokens for size in plan.attention_sizes}) == 1
+    size = plan.grpo_size
+    assert (size.prompts, size.group_size, size.new_tokens, size.vocab_size) == (32, 16, 64, 32_768)
+    assert [part.name for part in parts(tiny_plan())][-1] == "grpo"
