@@ -3,7 +3,7 @@
 The model is `transformers`' own class, made from a `config.json` alone: no code of a checkpoint is ever run. We call it in three
 unusual ways:
 
-- packed rows: every document of a row attends to itself only, by a mask B x 1 x T x T and positions that begin at 0 again;
+- packed rows: every document of a row attends to itself only (`model/hf_attention.py`), and its positions begin at 0 again;
 - sampling: prompts are padded on the left and rows leave the batch, so we keep masks and positions, and `transformers`' cache
   keeps keys and values;
 - losses: they take hidden states and the head, so logits must be the head's product and nothing else. A constant factor of the
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.hf_attention import packed_mask, take_documents
 from r1_lightning.model.hf_checks import (
     decoder_gives,
     logit_factor,
@@ -91,6 +91,7 @@ class HFBackbone(LanguageModel):
         self.precision = precision or PlainPrecision()
         require(not self.precision.static_shapes, "precision.compile", True, "it is for our own backbone, not model=hf")
         self.model = _make(config.fields(), seed, is_drawn)
+        self.takes_documents = take_documents(self.model)
         is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None
         require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
         refuse_moving_frequencies(self.model)
@@ -137,7 +138,7 @@ class HFBackbone(LanguageModel):
         with self.precision.autocast(batch.token_ids.device.type):
             output = self.decoder(
                 input_ids=batch.token_ids,
-                attention_mask=document_attention_mask(batch.document_ids),
+                attention_mask=packed_mask(batch.document_ids, self.takes_documents),
                 position_ids=batch.position_ids,
                 use_cache=False,
             )

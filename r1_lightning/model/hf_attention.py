@@ -1,0 +1,72 @@
+"""Packed rows for the models of `transformers`: their attention function, and what stands in place of a mask.
+
+`transformers` 5 lets a program register an attention function by name. Ours takes what its own fused one takes, and one thing more:
+the ids of the documents, B x 1 x 1 x T integers, in place of a mask B x 1 x T x T. With four dimensions they go through a decoder
+untouched, as a mask that is ready to use does. `model/masked_attention.py` reads them: a long row makes no T x T tensor.
+
+Models with attention of their own, which cannot be told by name, keep the dense mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model.masked_attention import DenseRows, RowAttention, row_attention
+
+NAME = "r1_lightning"
+# The attribute of the ids that holds their `RowAttention`: made once, and read in every layer.
+ROWS = "row_attention"
+
+
+def take_documents(model: Any) -> bool:
+    """Let the attention of a `transformers` model take `packed_mask`; False if its class has attention of its own."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # for callers that give a plain mask of padding, or none
+    if not model._can_set_attn_implementation():
+        return False
+    model.set_attn_implementation(NAME)
+    return bool(model.config._attn_implementation == NAME)
+
+
+def packed_mask(document_ids_BT: Tensor, takes_documents: bool) -> Tensor:
+    """Return what a decoder takes as `attention_mask` of packed rows: the dense mask of short rows, or ids B x 1 x 1 x T."""
+    rows = row_attention(document_ids_BT) if takes_documents else DenseRows.of(document_ids_BT)
+    if isinstance(rows, DenseRows):
+        return rows.mask
+    ids = document_ids_BT[:, None, None]
+    setattr(ids, ROWS, rows)
+    return ids
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """`transformers`' SDPA attention, and that of packed rows; query B x N x T x H, keys and values B x G x T x ..., G divides N.
+
+    Returns B x T x N x U.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    is_ids = attention_mask is not None and not attention_mask.is_floating_point() and attention_mask.element_size() > 1
+    if attention_mask is None or not is_ids:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+        return output, None
+    if options.get("position_bias") is not None:  # ALiBi and its like: only the dense mask can be added to it
+        mask = document_attention_mask(attention_mask[:, 0, 0])
+        output, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **options)
+        return output, None
+    rows: RowAttention = getattr(attention_mask, ROWS, None) or row_attention(attention_mask[:, 0, 0])
+    q, k, v = (part.transpose(1, 2) for part in (query, key, value))
+    return rows(q, k, v, query.shape[-1] ** -0.5 if scaling is None else scaling), None

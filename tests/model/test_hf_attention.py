@@ -1,0 +1,135 @@
+"""Packed rows of `transformers` models: long rows without a T x T mask equal the dense mask, family by family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model import hf_attention
+from r1_lightning.model.hf_attention import packed_mask
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
+from r1_lightning.model.masked_attention import DocumentRows
+from tests.model.tiny import normal, pack, random_documents
+from tests.support.hf_folders import DENSE, VOCABULARY
+
+LONG = {"max_position_embeddings": 512}
+MLA = {
+    "q_lora_rank": 12,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "head_dim": 4,
+}
+EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "llama": {},
+    "qwen3": {"head_dim": 8},
+    "mistral": {"sliding_window": None},
+    "gemma": {"head_dim": 8},
+    "phi3": {"pad_token_id": 0, "sliding_window": None},
+    "granite": {"logits_scaling": 1.0},
+    "olmo2": {},
+    "smollm3": {"pad_token_id": 0},
+    "glm": {"head_dim": 8, "pad_token_id": 0},
+    "deepseek_v3": {**MLA, **EXPERTS, "num_key_value_heads": 4, "first_k_dense_replace": 1},
+    "gpt2": {"n_positions": 512, "n_embd": 32, "n_layer": 2, "n_head": 4},
+}
+
+
+def model(kind: str) -> HFBackbone:
+    return HFBackbone(HFModelConfig({"model_type": kind, **DENSE, **LONG, **FAMILIES[kind]})).eval()
+
+
+def results(backbone: HFBackbone, batch: Any) -> list[Tensor]:
+    """Hidden states at tokens, and the gradients of all weights."""
+    backbone.zero_grad()
+    hidden = backbone.hidden(batch).hidden * batch.is_token.unsqueeze(-1)
+    (hidden * normal(*hidden.shape, seed=3)).sum().backward()
+    return [hidden.detach(), *(p.grad.clone() for p in backbone.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_long_rows_equal_the_dense_mask_forward_and_gradient(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = model(kind)
+    batch = pack(
+        [random_documents([150, 1, 109], VOCABULARY, seed=1), random_documents([230], VOCABULARY, seed=2)], 270
+    )
+    given: list[Tensor] = []
+
+    def watched(ids: Tensor, takes_documents: bool) -> Tensor:
+        given.append(packed_mask(ids, takes_documents))
+        return given[-1]
+
+    monkeypatch.setattr("r1_lightning.model.hf_model.packed_mask", watched)
+    found = results(backbone, batch)
+    assert backbone.takes_documents and given[0].shape == (2, 1, 1, 270)
+    backbone.takes_documents = False
+    expected = results(backbone, batch)
+    assert given[1].shape == (2, 1, 270, 270) and len(found) > 10
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4 * max(1.0, float(other.abs().max())), rtol=0)
+
+
+def test_short_rows_keep_the_dense_mask() -> None:
+    ids = torch.tensor([[1, 1, 2, 0]])
+    assert torch.equal(packed_mask(ids, True), document_attention_mask(ids))
+
+
+def test_ids_that_lost_their_rows_on_the_way_are_read_again() -> None:
+    """A decoder may slice what it takes for a mask."""
+    ids = torch.ones(1, 300, dtype=torch.long)
+    ids[0, 120:] = 2
+    mask = packed_mask(ids, True)
+    assert isinstance(getattr(mask, hf_attention.ROWS), DocumentRows)
+    q, k, v = (normal(1, heads, 300, 8, seed=heads) for heads in (4, 2, 2))
+    whole, sliced = (hf_attention.attend(None, q, k, v, given)[0] for given in (mask, mask[:, :, :, :300]))
+    assert whole.shape == (1, 300, 4, 8) and torch.equal(whole, sliced)
+    k, v = k.repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+    expected, _ = hf_attention.attend(None, q, k, v, document_attention_mask(ids))
+    torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_bias_by_position_is_added_to_the_dense_mask() -> None:
+    ids = torch.tensor([[1] * 4 + [2] * 3])
+    q, k, v, bias = (normal(1, 2, 7, width, seed=width) for width in (6, 6, 6, 7))
+    found, _ = hf_attention.attend(None, q, k, v, ids[:, None, None], position_bias=bias)
+    weights = (q @ k.transpose(-1, -2) * 6**-0.5 + bias + document_attention_mask(ids)).softmax(-1)
+    torch.testing.assert_close(found, (weights @ v).transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_padding_and_no_mask_at_all_are_those_of_transformers() -> None:
+    """A caller of the model itself, as `generate` is, sees no other attention."""
+    backbone = model("qwen2")
+    ids = torch.tensor(random_documents((9, 9), VOCABULARY, seed=0))
+    padding = torch.ones(2, 9, dtype=torch.long)
+    padding[0, :4] = 0
+    found = [backbone.model(ids).logits, backbone.model(ids, attention_mask=padding).logits[:, 4:]]
+    backbone.model.set_attn_implementation("sdpa")
+    expected = [backbone.model(ids).logits, backbone.model(ids, attention_mask=padding).logits[:, 4:]]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert (expected[0][:, 4:] - expected[1]).abs()[0].max() > 1e-3
+
+
+def test_a_long_row_makes_no_matrix_of_its_length() -> None:
+    largest: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            largest.extend(
+                part.numel() for part in (out if isinstance(out, tuple) else [out]) if isinstance(part, Tensor)
+            )
+            return out
+
+    backbone, batch = model("qwen2"), pack([random_documents([490, 10], VOCABULARY, seed=1)])
+    with Watch():
+        backbone.hidden(batch).hidden.sum().backward()
+    assert 500 < max(largest) < 500**2 / 4
