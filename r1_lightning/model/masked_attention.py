@@ -17,8 +17,9 @@ Padding (document 0) sees padding or nothing, and no document sees it: what come
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,8 @@ MOST_DENSE_TOKENS = 256
 PADDING_PIECE = 64
 # FlashAttention on a GPU takes heads whose width is a multiple of 8.
 FLASH_WIDTH_STEP = 8
+# Whether the kernel takes key-value heads that query heads share; torch 2.11's has no such argument.
+SHARES_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 class RowAttention(Protocol):
@@ -136,6 +139,10 @@ class VariableLengthRows:
     def __call__(
         self, q_BTNH: Tensor, k_BTGH: Tensor, v_BTGU: Tensor, scale: float, static_shapes: bool = False
     ) -> Tensor:
+        shared: dict[str, Any] = {"enable_gqa": True} if q_BTNH.shape[2] != k_BTGH.shape[2] else {}
+        if shared and not SHARES_HEADS:
+            k_BTGH, v_BTGU = (repeated(part, q_BTNH.shape[2], 2) for part in (k_BTGH, v_BTGU))
+            shared = {}
         q, k, v = (in_compute_type(part) for part in widened(q_BTNH, k_BTGH, v_BTGU, FLASH_WIDTH_STEP))
         o_SNH = varlen_attn(
             q.flatten(0, 1),
@@ -147,7 +154,7 @@ class VariableLengthRows:
             self.longest,
             scale=scale,
             window_size=(-1, 0),  # causal
-            enable_gqa=q.shape[2] != k.shape[2],
+            **shared,
         )
         assert isinstance(o_SNH, Tensor)  # it returns more only when asked to
         return o_SNH.unflatten(0, q_BTNH.shape[:2])[..., : v_BTGU.shape[-1]]

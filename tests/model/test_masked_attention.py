@@ -73,7 +73,7 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
         calls.append({"dtype": q.dtype, "width": q.shape[-1], "max": max_q, **options})
         assert k.shape[-1] == v.shape[-1] == q.shape[-1] and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
         assert cu_q.dtype == cu_k.dtype == torch.int32 and cu_q[0] == 0 and cu_q[-1] == len(q) and max_q == max_k
-        assert options["enable_gqa"] == (q.shape[1] != k.shape[1]) and options["window_size"] == (-1, 0)
+        assert options.get("enable_gqa", False) == (q.shape[1] != k.shape[1]) and options["window_size"] == (-1, 0)
         group, outputs = q.shape[1] // k.shape[1], []
         for start, end in zip(cu_q.tolist(), cu_q.tolist()[1:], strict=False):
             assert 0 < end - start <= max_q
@@ -111,6 +111,17 @@ def test_forward_and_gradient_equal_the_dense_mask(
     ids = documents(rows, length)
     assert_equal(results(kind.of(ids), ids, shape), results(DenseRows.of(ids), ids, shape))
     assert len(flash) == (kind is VariableLengthRows)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_kernel_without_shared_heads_gets_them_repeated(
+    shares: bool, flash: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.11's `varlen_attn` has no `enable_gqa`: it must never see the argument."""
+    monkeypatch.setattr(masked_attention, "SHARES_HEADS", shares)
+    ids, shape = documents([[5, 3]], 9), (16, 16, 4, 2)
+    assert_equal(results(VariableLengthRows.of(ids), ids, shape), results(DenseRows.of(ids), ids, shape))
+    assert ["enable_gqa" in call for call in flash] == [shares]
 
 
 @pytest.mark.slow
