@@ -8,8 +8,7 @@ tensor at a time, so memory holds the model and at most one file.
 
 from __future__ import annotations
 
-import json
-import warnings
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from r1_lightning.artefacts.files import input_folder, replacing, sha256_of, write_json
 from r1_lightning.artefacts.fingerprint import fingerprint
+from r1_lightning.artefacts.hf_json import described_model, json_object
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.tensor_file import Streamed, write_tensors
 from r1_lightning.artefacts.weights import FORMAT, opened
@@ -32,11 +32,11 @@ KIND = "huggingface"  # an imported model's stage name
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PLAIN_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)  # no folder, nothing that the hub takes for a pattern
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 SCALE = "_scale_inv"  # name of an FP8 weight + this = name of its scales
 FP8 = "F8_E4M3"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
-NAMES_OF_CODE = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -183,7 +183,7 @@ def is_hf_folder(folder: Path) -> bool:
 def open_hf_folder(folder: Path) -> HFFolder:
     """Read `config.json` and the headers of all weight files. InvalidInput names a missing, damaged or disallowed file."""
     with input_folder(folder):
-        config = _described_model(folder / CONFIG)
+        config = described_model(folder / CONFIG)
         files = _files(folder)
         stored: dict[str, Stored] = {}
         for file, names in files.items():
@@ -196,22 +196,6 @@ def open_hf_folder(folder: Path) -> HFFolder:
         if _has_head_of_its_own(folder, config, stored):
             config["tie_word_embeddings"] = False
     return HFFolder(folder, config, stored)
-
-
-def _described_model(path: Path) -> dict[str, Any]:
-    """Return `config.json` without private keys (`_name_or_path`) and without names of code; warns that such code is not run."""
-    fields = _json_object(path)
-    code = [name for name in NAMES_OF_CODE if fields.get(name)]
-    if code:
-        warnings.warn(f"{path} names code of its own ({', '.join(code)}), which is not run")
-    return {name: value for name, value in _without_notes(fields).items() if name not in NAMES_OF_CODE}
-
-
-def _without_notes(value: Any) -> Any:
-    """Drop keys that begin with an underscore: private to `transformers`; in a Hydra config `_target_` would name code to run."""
-    if isinstance(value, dict):
-        return {key: _without_notes(item) for key, item in value.items() if not key.startswith("_")}
-    return [_without_notes(item) for item in value] if isinstance(value, list) else value
 
 
 def _has_head_of_its_own(folder: Path, config: Mapping[str, Any], stored: Mapping[str, Stored]) -> bool:
@@ -229,19 +213,27 @@ def _has_head_of_its_own(folder: Path, config: Mapping[str, Any], stored: Mappin
     return not torch.equal(*tensors)
 
 
+def indexed_files(folder: Path) -> dict[str, list[str] | None] | None:
+    """Return the files that the index names, each with its tensors; None if there is no index. The files need not be there."""
+    if not (folder / INDEX).is_file():
+        return None
+    places = json_object(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise InvalidInput(f"{folder / INDEX} is not allowed: it must hold a weight_map")
+    files: dict[str, list[str] | None] = {}
+    for name, file in places.items():
+        plain = isinstance(file, str) and PLAIN_NAME.fullmatch(file) is not None
+        require(plain, f"{folder / INDEX}", file, "weights must be safetensors files of the same folder")
+        names = files.setdefault(file, [])
+        assert names is not None
+        names.append(name)
+    return files
+
+
 def _files(folder: Path) -> dict[str, list[str] | None]:
     """Return the weight files, each with the tensor names that the index lists for it (None: all tensors in the file)."""
-    if (folder / INDEX).is_file():
-        places = _json_object(folder / INDEX).get("weight_map")
-        if not isinstance(places, dict) or not places:
-            raise InvalidInput(f"{folder / INDEX} is not allowed: it must hold a weight_map")
-        files: dict[str, list[str] | None] = {}
-        for name, file in places.items():
-            plain = isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
-            require(plain, f"{folder / INDEX}", file, "weights must be safetensors files of the same folder")
-            names = files.setdefault(file, [])
-            assert names is not None
-            names.append(name)
+    files = indexed_files(folder)
+    if files is not None:
         missing = [file for file in files if not (folder / file).is_file()]
         require(not missing, "the folder", str(folder), f"{INDEX} names {missing[:1]}, and there is no such file")
         return files
@@ -258,16 +250,6 @@ def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     with opened(path) as tensors:
         slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
         return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    require(path.is_file(), "the folder", str(path.parent), f"it holds no {path.name}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} cannot be read: it is no JSON ({error})") from error
-    require(isinstance(value, dict), str(path), type(value).__name__, "it must be a JSON object")
-    return dict(value)
 
 
 def _shown(shape: Sequence[int]) -> str:

@@ -201,26 +201,6 @@ def test_a_head_of_its_own_is_believed(
     assert opened.config.get("tie_word_embeddings") is expected
 
 
-def test_the_library_s_notes_are_dropped_at_every_depth(tmp_path: Path) -> None:
-    notes = {"_name_or_path": "x/y", "_attn_implementation": "eager", "_commit_hash": None, "_model_name_or_path": "z"}
-    nested = {"rope_scaling": {"_target_": "os.system", "factor": 2.0}, "list": [{"_convert_": "all", "a": 1}]}
-    opened = open_hf_folder(folder(tmp_path, vocab_size=3, **notes, **nested))
-    assert opened.config == {"vocab_size": 3, "rope_scaling": {"factor": 2.0}, "list": [{"a": 1}]}
-
-
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
-        ({"trust_remote_code": True}, "trust_remote_code"),
-        ({"custom_generate": "evil/repo", "auto_map": {"a": "b"}}, "auto_map, custom_generate"),
-    ],
-)
-def test_names_of_code_are_dropped_with_a_line(tmp_path: Path, fields: dict[str, object], named: str) -> None:
-    with pytest.warns(UserWarning, match=rf"config\.json names code of its own \({named}\), which is not run"):
-        assert open_hf_folder(folder(tmp_path, vocab_size=3, **fields)).config == {"vocab_size": 3}
-
-
 def test_names_that_may_be_passed_over(tmp_path: Path) -> None:
     opened = open_hf_folder(folder(tmp_path, TENSORS | {"old.inv_freq": torch.ones(2)}))
     views = targets()

@@ -1,4 +1,4 @@
-"""Starts a stage from a HuggingFace checkpoint: `init_from=FOLDER` in place of an artefact of ours.
+"""Starts a stage from a HuggingFace checkpoint: `init_from=FOLDER`, or `hub:OWNER/NAME`, in place of an artefact of ours.
 
 The folder's `config.json` defines the stage's `model`: for the DeepSeek family its numbers become those of our own backbone; for
 another family all fields are kept, and `transformers` makes the model (`model=hf`, which need not be given). Both are written into
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import HFFolder, ImportedModel, import_model, is_hf_folder
+from r1_lightning.artefacts.hub import import_hub_model, is_hub_name
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import FAMILIES, config_from_hf
@@ -36,9 +37,14 @@ FIELDS = "hf_config"
 
 
 def open_input(folder: str, field: str = "init_from") -> Artefact:
-    """Open and verify the artefact, or the HuggingFace checkpoint, in `folder`; errors name the config key `field`."""
+    """Open and verify the artefact, or the HuggingFace checkpoint, in `folder`; errors name the config key `field`.
+
+    `hub:OWNER/NAME[@REVISION]` in place of a folder names a model of the hub.
+    """
     path = Path(folder).expanduser()
     try:
+        if is_hub_name(folder):
+            return import_hub_model(folder)
         if is_hf_folder(path):
             return import_model(path)
         artefact = store.open_artefact(path)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
+from r1_lightning.artefacts.hub import import_hub_model, is_hub_name
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.weights import load_weights, stored_shapes
 from r1_lightning.model.config import ModelConfig
@@ -92,8 +93,11 @@ def is_reward_model(artefact: Artefact) -> bool:
     return HEAD in stored_shapes(artefact.weights_path)
 
 
-def open_folder(path: Path) -> Artefact:
-    """Open a folder that the user named: a verified artefact, or a checkpoint, without reading its files for a fingerprint."""
+def open_folder(folder: str | Path) -> Artefact:
+    """Open a verified artefact, or a checkpoint in a folder or named `hub:OWNER/NAME`; no file is read for a fingerprint."""
+    if is_hub_name(folder):
+        return import_hub_model(folder)
+    path = Path(folder).expanduser()
     if is_hf_folder(path):
         return ImportedModel(path, KIND, "", complete=True, source=open_hf_folder(path))
     artefact = store.open_artefact(path)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import is_hf_folder
+from r1_lightning.artefacts.hub import is_hub_name
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.metrics import Measure
@@ -92,7 +93,7 @@ def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool 
         others[:1],
         "beside the folder there may be task=NAME, task.KEY=VALUE and paths.KEY=VALUE",
     )
-    if is_hf_folder(folder):
+    if is_hub_name(folder) or is_hf_folder(folder):
         names_task = any(override.startswith("task=") for override in task)
         require(
             names_task, "task", None, f"{folder} is a published checkpoint, which has no task of its own: task=NAME"
@@ -134,7 +135,9 @@ def main() -> int:
 
 def _measure() -> int:
     parser = argparse.ArgumentParser(description="Measure a finished artefact on held-out problems.")
-    parser.add_argument("artefact", type=Path, help="a folder under paths.root, or a checkpoint in HuggingFace's form")
+    parser.add_argument(
+        "artefact", type=Path, help="a folder under paths.root, a checkpoint in HuggingFace's form, or hub:OWNER/NAME"
+    )
     parser.add_argument("task", nargs="*", help="task=NAME and settings of it; default: the artefact's own task")
     parser.add_argument("--task", dest="task_name", metavar="NAME", help="the same as task=NAME")
     parser.add_argument("--force-empty-think", action="store_true", help="leave the model no room to reason")

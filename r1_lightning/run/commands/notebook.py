@@ -30,7 +30,7 @@ from r1_lightning.types.errors import require, require_int
 def load(
     folder: str | Path, precision: Precision | None = None, device: torch.device | str | None = None
 ) -> tuple[AnyBackbone, TextTokenizer]:
-    """Load the model (in evaluation mode) and tokenizer of a HuggingFace folder or an artefact of ours.
+    """Load the model (in evaluation mode) and tokenizer of a HuggingFace folder, of `hub:OWNER/NAME`, or an artefact of ours.
 
     DeepSeek checkpoints become our own backbone, others stay models of `transformers` in an adapter; `model(token_ids)` maps
     B x T ids to B x T x V logits. Without a `device` it is on a GPU where torch finds one, and computes there in BF16; on a CPU,
@@ -41,7 +41,7 @@ def load(
     if place.type == "cuda":
         fix_workspace()
     chosen = precision or PlainPrecision(default_compute(place))
-    model = open_model(open_folder(Path(folder).expanduser()), chosen, "folder")
+    model = open_model(open_folder(folder), chosen, "folder")
     return model.backbone(place).eval(), model.tokenizer
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import r1_lightning as r1
 from r1_lightning.artefacts.hf_folder import import_model
+from r1_lightning.artefacts.hub import snapshot
 from r1_lightning.artefacts.store import CONFIG, TURN, Artefact
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.lora import LoraSettings
-from r1_lightning.run.build.hf_import import with_model_of
+from r1_lightning.run.build.hf_import import model_node_of, open_input, with_model_of
 from r1_lightning.run.commands import export
-from r1_lightning.run.commands.evaluate import evaluate
+from r1_lightning.run.commands.evaluate import evaluate, opened_for_measuring
 from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.run.config.stored import read_model
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, hf_twin, tiny
 from tests.support.commands import folder, train
+from tests.support.fake_hub import COMMIT, FakeHub, serving
 from tests.support.hf_folders import VOCABULARY, dense_folder, write_tokenizer
 
 Captured = pytest.CaptureFixture[str]
@@ -326,3 +329,41 @@ def test_absurd_numbers_are_one_line_and_take_no_memory(
     source = Path(shutil.copytree(checkpoints["deepseek_v3"], tmp_path / "source"))
     with pytest.raises(InvalidInput, match=message):
         r1.load(_with_field(source, **changes))
+
+
+@pytest.fixture
+def hub(checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    snapshot.cache_clear()
+    with serving(monkeypatch, tmp_path / "cache") as made:
+        made.models = {f"a/{kind}": folder for kind, folder in checkpoints.items()}
+        yield made
+    snapshot.cache_clear()
+
+
+def test_a_hub_name_is_a_folder_wherever_one_is_named(
+    hub: FakeHub, checkpoints: dict[str, Path], tmp_path: Path, capsys: Captured
+) -> None:
+    """In a notebook, as a stage's base (planned, not run), as another input, and for evaluation."""
+    ids = torch.arange(20)[None]
+    for kind in ("qwen2", "deepseek_v3"):
+        found, tokenizer = r1.load(f"hub:a/{kind}")
+        expected, _ = r1.load(checkpoints[kind])
+        with torch.no_grad():
+            assert torch.equal(found(ids), expected(ids)) and tokenizer.vocab_size > 300
+    done = train(
+        ["stage=grpo", "init_from=hub:a/deepseek_v3@main", "dry_run=true", *SMALL, f"paths.root={tmp_path}"], capsys
+    )
+    assert done.code == 0 and f"models--a--deepseek_v3/snapshots/{COMMIT} (init_from)" in done.out, done.err
+    assert "HTTP" not in done.out
+    teacher = open_input("hub:a/llama", "stage.inputs.teacher.folder")
+    assert model_node_of(teacher, "x")["hf_config"]["model_type"] == "llama"
+    base, config = opened_for_measuring(Path("hub:a/llama@v1"), ["task=arithmetic"])
+    assert base.folder.name == COMMIT and config.model.hf_config.model_type == "llama"
+
+
+def test_a_wrong_hub_name_is_one_line(hub: FakeHub, tmp_path: Path, capsys: Captured) -> None:
+    done = train(["stage=grpo", "init_from=hub:a/none", f"paths.root={tmp_path}"], capsys)
+    assert done.code == 2 and len(done.err.strip().splitlines()) == 1
+    assert "init_from: the model hub:a/none is not allowed: " in done.err and "has no such model" in done.err
+    with pytest.raises(InvalidInput, match=r"stage\.inputs\.judge\.folder: the model='hub:x' is not allowed"):
+        open_input("hub:x", "stage.inputs.judge.folder")
