@@ -23,6 +23,7 @@ from benchmarks.pairs import deterministic
 from r1_lightning.model.attention import AttentionKind, layer_kinds
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import TRAINING_FLOPS
+from r1_lightning.model.masked_attention import DenseRows
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.rope import rotary_tables
 
@@ -52,7 +53,7 @@ def measure(config: ModelConfig, size: AttentionSize, meter: Meter, limits: Limi
     """The layer with the model's own mask; then the same row with the dense mask's numbers beside it."""
     kind = layer_kinds(config)[0]
     layer = kind.build(config, PlainPrecision("bf16"), 0).to(meter.device)  # type: ignore[attr-defined]
-    draw_weights(layer, config.init_std, meter.device)
+    draw_weights(layer, config.init_std)
     flops = TRAINING_FLOPS * (
         sum(p.numel() for p in layer.parameters() if p.dim() > 1)
         + kind.forward_products(config, (size.row_tokens + 1) / 2)
@@ -69,10 +70,8 @@ def measure(config: ModelConfig, size: AttentionSize, meter: Meter, limits: Limi
     details = {"mfu": share, "flops_per_token": flops, "bf16_flops_per_s": limits.bf16_flops_per_s}
     row = Row("attention", title(config, size), "tokens/s", value, beside, peak, details)
     yield row
-    if (dense := dense_mask()) is None:
-        return
     try:
-        other, other_peak = rate(dense)
+        other, other_peak = rate(DenseRows.of)
     except torch.OutOfMemoryError:
         yield replace(row, beside=f"{beside}; with a dense mask: out of memory")
         return
@@ -82,11 +81,6 @@ def measure(config: ModelConfig, size: AttentionSize, meter: Meter, limits: Limi
         beside=f"{beside}; with a dense mask {quantity(other, 'tokens/s')}{memory}: {value / other:.2f}x",
         details={**details, "dense_tokens_per_s": other, "dense_peak_bytes": other_peak},
     )
-
-
-def dense_mask() -> MaskMaker | None:
-    """How a dense mask is made, where the model's own mask is another."""
-    return None
 
 
 def _pass(

@@ -29,19 +29,19 @@ def fresh_backbone(config: ModelConfig, device: torch.device) -> DeepSeekBackbon
     for name, buffer in backbone.named_buffers():
         if name not in ("cos", "sin"):
             buffer.zero_()  # expert biases
-    draw_weights(backbone, config.init_std, device)
+    draw_weights(backbone, config.init_std)
     return backbone
 
 
 @torch.no_grad()
-def draw_weights(module: nn.Module, std: float, device: torch.device) -> None:
-    """Normal with `std` for every matrix, ones for vectors (norms)."""
-    generator = torch.Generator(device).manual_seed(0)
+def draw_weights(module: nn.Module, std: float) -> None:
+    """Normal with `std` for every matrix, ones for vectors (norms), by the generator of the device where they are."""
+    torch.manual_seed(0)
     for parameter in module.parameters():
         if parameter.dim() == 1:
             parameter.fill_(1.0)
         else:
-            parameter.normal_(0.0, std, generator=generator)
+            parameter.normal_(0.0, std)
 
 
 def same_hf_model(backbone: DeepSeekBackbone, device: torch.device) -> Any:

@@ -120,7 +120,7 @@ def random_model(fields: Mapping[str, Any], device: torch.device) -> Any:
     from r1_lightning.model.precision import PlainPrecision
 
     backbone = HFBackbone(HFModelConfig(hf_config=fields), PlainPrecision("bf16"), SEED, is_drawn=False).to(device)
-    draw_weights(backbone, INIT_STD, device)
+    draw_weights(backbone, INIT_STD)
     for name, parameter in backbone.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)

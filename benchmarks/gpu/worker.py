@@ -19,20 +19,18 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from benchmarks.gpu.device import Limits, Meter, copy_bandwidth, gemm_rate, limits_of, name_of
+from benchmarks.gpu.modes import Mode
 from benchmarks.gpu.parts import Part, Plan, full_plan, parts_of, tiny_plan
 from benchmarks.gpu.report import GIB, Row
-from benchmarks.pairs import STRICT
 
 NO_GPU = "no CUDA device"
 PARENT_POLL_S = 2.0
-# torch's words where `use_deterministic_algorithms(True)` meets an operator without such a kernel.
-NO_KERNEL = "does not have a deterministic implementation"
 
 
 def serve(
@@ -57,38 +55,32 @@ def serve(
 
 
 def rows_of(part: Part, meter: Meter) -> Iterator[Row]:
-    """The part's rows, and one more with the reason if it ends early.
-
-    On a GPU torch refuses operators without a deterministic kernel, as in every run of ours; a part that has one is measured again
-    without that promise, and its rows say so.
-    """
+    """The part's rows, in the first mode of `benchmarks/gpu/modes.py` that works; and one more with the reason if it ends early."""
     say(part.work)
-    try:
+    is_gpu = meter.device.type == "cuda"
+    mode: Mode | None = Mode(strict=is_gpu)
+    while mode is not None:
         try:
-            yield from _measured_rows(part, meter, strict=meter.device.type == "cuda")
-        except RuntimeError as error:
-            if NO_KERNEL not in str(error):
-                raise
-            reason = f"not deterministic ({str(error).split(NO_KERNEL)[0].strip()})"
-            for row in _measured_rows(part, meter, strict=False):
-                yield replace(row, beside="; ".join(text for text in (row.beside, reason) if text))
-    except torch.OutOfMemoryError:
-        yield Row(part.name, part.work, not_run="out of memory")
-    except Exception as error:  # whatever it is, the other parts still have something to say
-        traceback.print_exc(file=sys.stderr)
-        first = (str(error).splitlines() or [""])[0]
-        yield Row(part.name, part.work, not_run=f"failed: {type(error).__name__}: {first}", failed=True)
+            for row in _measured_rows(part, meter, mode):
+                yield mode.told(row)
+            return
+        except torch.OutOfMemoryError:
+            yield Row(part.name, part.work, not_run="out of memory")
+            return
+        except Exception as error:  # whatever it is, the other parts still have something to say
+            traceback.print_exc(file=sys.stderr)
+            mode = mode.after(error) if is_gpu and is_usable(meter) else None
+            if mode is None:
+                first = (str(error).splitlines() or [""])[0]
+                yield Row(part.name, part.work, not_run=f"failed: {type(error).__name__}: {first}", failed=True)
 
 
-def _measured_rows(part: Part, meter: Meter, strict: bool) -> Iterator[Row]:
+def _measured_rows(part: Part, meter: Meter, mode: Mode) -> Iterator[Row]:
     gc.collect()  # what the part before left behind
     if meter.device.type == "cuda":
         torch.cuda.empty_cache()
-    token = STRICT.set(strict)
-    try:
+    with mode.applied():
         yield from part.measure()
-    finally:
-        STRICT.reset(token)
 
 
 def is_usable(meter: Meter) -> bool:
@@ -150,6 +142,8 @@ def main() -> None:
     is_rehearsal = plan_name == "tiny"
     has_gpu = torch.cuda.is_available() and not is_rehearsal
     meter = Meter(torch.device("cuda", 0) if has_gpu else torch.device("cpu"))
+    if has_gpu:
+        torch.set_float32_matmul_precision("high")  # what stays in FP32 beside BF16 uses TF32, as in every run of ours
     cannot = "" if has_gpu or is_rehearsal else NO_GPU
     with os.fdopen(int(descriptor), "w", encoding="utf-8") as answers:
 

@@ -81,20 +81,36 @@ def test_sampling_is_not_below_its_floor_for_real():
 
 
 def test_attention_row_by_hand(half_a_second):
-    row, *_ = attention.measure(PLAN.attended, PLAN.attention_sizes[0], CPU, LIMITS)
+    row, beside = attention.measure(PLAN.attended, PLAN.attention_sizes[0], CPU, LIMITS)
     # Width 64, one head: W^DQ 64 x 64, W^UQ 64 x (128 + 64), W^DKV 64 x (16 + 64), W^UKV 16 x (128 + 128), W^O 128 x 64.
     weights = 64 * 64 + 64 * 192 + 64 * 80 + 16 * 256 + 128 * 64
     flops = 6 * (weights + (64 + 1) / 2 * (192 + 128))  # scores and weighted sum over 32.5 tokens in the mean
     assert row.value == 256.0  # 2 rows x 64 tokens in 0.5 s
     assert row.details["flops_per_token"] == flops
     assert row.beside.startswith(f"{256 * flops / 1e9:.1%} of 0.001 TFLOP/s (a test)")
+    assert beside.beside == f"{row.beside}; with a dense mask 256 tokens/s: 1.00x"
+    assert beside.details["dense_tokens_per_s"] == 256.0
+
+
+def test_where_a_dense_mask_does_not_fit_our_row_stays(monkeypatch):
+    seen = []
+
+    def full(self, call, warm_up, repeats):
+        seen.append(1)
+        if len(seen) == 2:
+            raise torch.OutOfMemoryError("19 GiB")
+        return 0.5
+
+    monkeypatch.setattr(Meter, "seconds_per_call", full)
+    _, beside = attention.measure(PLAN.attended, PLAN.attention_sizes[0], CPU, LIMITS)
+    assert beside.value == 256.0 and beside.beside.endswith("; with a dense mask: out of memory")
 
 
 def test_a_pass_through_attention_reaches_every_matrix():
     config, size = PLAN.attended, PLAN.attention_sizes[0]
     kind = attention.layer_kinds(config)[0]
     layer = kind.build(config, attention.PlainPrecision("bf16"), 0)
-    attention.draw_weights(layer, config.init_std, CPU.device)
+    attention.draw_weights(layer, config.init_std)
     attention._pass(config, kind, layer, size, CPU, kind.row_mask)()
     assert all(p.grad is not None and bool(p.grad.any()) for p in layer.parameters())
 

@@ -38,6 +38,7 @@ def test_a_part_without_memory_is_not_run_and_one_that_fails_says_so(capsys):
 def strict_rows(measure, monkeypatch):
     """The rows of a part as on a GPU."""
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     return list(rows_of(part(measure), Meter(torch.device("cuda"))))
 
 
