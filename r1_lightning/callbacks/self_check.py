@@ -81,7 +81,8 @@ class SelfCheck(L.Callback):
             self._check_rows(trainer, module)
             return
         rollout = small_rollout(dataset.maker, dataset.source, dataset.seed, self.prompts, trainer.global_step)
-        fresh_reference = trainer.global_step == 0
+        # On another device (trainer.role_devices.reference) equal weights give other roundings.
+        fresh_reference = trainer.global_step == 0 and getattr(module.reference, "device", None) is None
         agreement = measure_agreement(
             rollout,
             dataset.maker,
@@ -202,7 +203,10 @@ def measure_agreement(
     largest = float(untouched.max()) if untouched.numel() else float("nan")
     kl = None
     if reference is not None:
-        kl = float(k3(scored.logprobs, score_completions(reference, batch, sampling_temperature).logprobs).abs().max())
+        here = scored.logprobs.device
+        there = device_of(reference) if isinstance(reference, torch.nn.Module) else here
+        own = score_completions(reference, batch.to(there), sampling_temperature).logprobs.to(here)
+        kl = float(k3(scored.logprobs, own).abs().max())
     return Agreement(largest, float(flipped_C.float().mean()), kl)
 
 

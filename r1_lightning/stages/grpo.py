@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -39,7 +40,8 @@ class GRPOModule(StageModule):
 
     `objective` is one of `functional.policy_loss`, `sequence_policy_loss` or `importance_sampling`; without a KL term it needs no
     reference model, and `reference_refresh_steps` plays no part. `on_zero_variance` says what happens at a step whose advantages
-    are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run.
+    are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run. `reference_device` is where the reference is,
+    None beside the policy.
     """
 
     batch_type = GRPOBatch
@@ -58,6 +60,7 @@ class GRPOModule(StageModule):
         on_nonfinite: str = "stop",
         on_zero_variance: str = "train",
         mtp_trunk: str = "trained",
+        reference_device: torch.device | None = None,
     ) -> None:
         require_choice("stage.router", router, ROUTERS)
         super().__init__(backbone, optim, max_steps, bias_update_speed if router == "update" else 0.0, on_nonfinite)
@@ -72,7 +75,7 @@ class GRPOModule(StageModule):
         self.mtp_detached = mtp_trunk == "detached"
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
-        self.reference = reference_of(backbone, reference_refresh_steps, objective.needs_reference)
+        self.reference = reference_of(backbone, reference_refresh_steps, objective.needs_reference, reference_device)
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         with_mtp = self.mtp_loss_weight > 0

@@ -34,14 +34,20 @@ CITATION = "reference"  # key of the citation in a checkpoint
 
 
 class ReferencePolicy(nn.Module):
-    """A frozen copy of `policy`; every `refresh_every` optimizer steps (0: never) it becomes a copy of the current policy."""
+    """A frozen copy of `policy`; every `refresh_every` optimizer steps (0: never) it becomes a copy of the current policy.
+
+    It goes where the policy goes, unless it has a `device` of its own.
+    """
 
     backbone: Any  # an nn.Module that fits the `Backbone` Protocol
 
-    def __init__(self, policy: nn.Module, refresh_every: int) -> None:
+    def __init__(self, policy: nn.Module, refresh_every: int, device: torch.device | None = None) -> None:
         super().__init__()
         require_int("stage.reference_refresh_steps", refresh_every, 0)
         self.backbone = copy.deepcopy(policy).requires_grad_(False).eval()
+        self.device = device
+        if device is not None:
+            self.backbone.to(device)
         self.refresh_every = refresh_every
         self.version = 0  # the optimizer steps that the copied policy had taken
         self.cited: Citation | None = None
@@ -52,7 +58,14 @@ class ReferencePolicy(nn.Module):
 
     def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> Tensor:
         """Log-probs of the minibatch's C completion tokens, without gradients; `replay` uses the sampler's experts."""
-        return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
+        if self.device is None:
+            return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
+        own = reference_logprobs(self.backbone, batch.to(self.device), sampling_temperature, replay)
+        return own.to(batch.tokens.token_ids.device)
+
+    def _apply(self, *arguments: Any, **keywords: Any) -> ReferencePolicy:
+        """Take part in `to`, `cuda` and `cpu` of the stage only without a device of its own."""
+        return self if self.device is not None else super()._apply(*arguments, **keywords)
 
     @torch.no_grad()
     def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
@@ -177,13 +190,18 @@ def refuse_refresh(refresh_every: int) -> None:
 
 
 def reference_of(
-    policy: nn.Module, refresh_every: int, is_needed: bool
+    policy: nn.Module, refresh_every: int, is_needed: bool, device: torch.device | None = None
 ) -> ReferencePolicy | BaseAsReference | NoReference:
-    """Return the reference of `policy`: its base if it has adapters, else a frozen copy; `NoReference` unless `is_needed`."""
+    """Return the reference of `policy`: its base if it has adapters, else a frozen copy; `NoReference` unless `is_needed`.
+
+    `device` is the copy's own. Raises `InvalidInput` if there is no copy that could have one.
+    """
+    is_copy = is_needed and not has_adapters(policy)
+    allowed = "the reference is the policy's own base" if is_needed else "an objective without KL has no reference"
+    require(is_copy or device is None, "trainer.role_devices.reference", str(device), allowed)
     if not is_needed:
         return NoReference(refresh_every)
-    kind = BaseAsReference if has_adapters(policy) else ReferencePolicy
-    return kind(policy, refresh_every)
+    return ReferencePolicy(policy, refresh_every, device) if is_copy else BaseAsReference(policy, refresh_every)
 
 
 class Citation(TypedDict):

@@ -250,11 +250,11 @@ def test_the_minibatch_is_scored_where_the_policy_lies(monkeypatch: pytest.Monke
     rollout = small_rollout(miniature.maker(), Sums(), 0, 3, 0)
     monkeypatch.setattr(GRPOBatch, "to", to)
     measure_agreement(rollout, miniature.maker(), 0, miniature.model, miniature.model, 1.0)
-    assert asked == [torch.device("cpu")]
+    assert asked == [torch.device("cpu")] * 2  # where the policy is, and where its reference is
     monkeypatch.setattr(self_check, "device_of", lambda policy: torch.device("meta"))
     with pytest.raises((RuntimeError, NotImplementedError)):  # no data there, so nothing can be counted or chosen
         measure_agreement(rollout, miniature.maker(), 0, miniature.model, miniature.model, 1.0)
-    assert asked[1] == torch.device("meta")
+    assert asked[2] == torch.device("meta")
 
 
 @pytest.mark.requires_gpu

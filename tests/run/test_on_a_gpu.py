@@ -6,6 +6,7 @@ One process runs them all, because loading torch is the largest part of it (see 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,82 @@ from tests.support.commands import ROOT, SMALL_MODEL
 from tests.support.fake_cuda.library import start
 
 HASH = "{_target_: tests.support.miniature.HashReward, name: hash}"
-MEASURED = "stage.evaluation={problems: 4, samples: 2, max_new_tokens: 8}"
-SHORT = ("rollout.prompts_per_rollout=2", "rollout.group_size=4", "rollout.max_new_tokens=8")
-GRPO = (*SHORT, "rollout.minibatches_per_rollout=2", f"+reward.rewards.hash={HASH}", "+reward.weights.hash=1.0")
+BY_HASH = (f"+reward.rewards.hash={HASH}", "+reward.weights.hash=1.0")
+MEASURED = "stage.evaluation={problems: 2, samples: 2, max_new_tokens: 4}"
+SHORT = ("rollout.prompts_per_rollout=2", "rollout.group_size=4", "rollout.max_new_tokens=4")
+GRPO = (*SHORT, "rollout.minibatches_per_rollout=2", *BY_HASH)
+PAIRS = ("data=preference_samples", "data.part=whole", "data.samples=2", "data.items_per_batch=4", "rollout=default",
+         "rollout.max_new_tokens=4", "reward=r1_zero", *BY_HASH)  # fmt: skip
+SCORED = ("reward=model_score", "+stage.inputs.score.folder=@reward_model@")
+TAUGHT = ("+stage.inputs.teacher.folder=@grpo@",)
+SAMPLED = ("init_from=@grpo@", "stage.problems=2", "stage.samples=2", "rollout.max_new_tokens=4")
+RESUMED = (
+    "init_from=@pretrain@",
+    "seed=5",
+    "stage.max_steps=3",
+    "stage.reference_refresh_steps=1",
+    *GRPO,
+    "stage.evaluation=null",
+)
+BROKEN = """
+import sys
+from unittest import mock
+from r1_lightning.run import cli
+from r1_lightning.stages.grpo import GRPOModule
+step = GRPOModule.training_step
+def interrupted(self, *given):
+    if self.global_step == 2:
+        raise KeyboardInterrupt
+    return step(self, *given)
+with mock.patch.object(GRPOModule, "training_step", interrupted), mock.patch.object(sys, "argv", {words}):
+    assert cli.main() == 130
+"""
+NOTEBOOK = """
+import r1_lightning as r1
+model, tokenizer = r1.load("@pretrain@")
+assert model.embedding.weight.device.type == "cuda"
+print(r1.generate(model, tokenizer, ["1 + 1 ="], max_new_tokens=4))
+"""
+ELSEWHERE = "_elsewhere"  # ends the name of a command whose other model is told to be on the CPU
 BASE = ("data.rows_per_batch=4", "optim.warmup_steps=1")
 
 
 def commands(root: Path) -> dict[str, list[str]]:
     """Every kind of stage, each from the artefacts of those before it, then the commands beside training."""
-    model = (*SMALL_MODEL, f"paths.root={root}")
+    model = (*SMALL_MODEL, "model.max_positions=2048", f"paths.root={root}")
+    rows = root.parent / "rows.jsonl"
+    turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "2"}]
+    rows.write_text(json.dumps({"messages": turns}) + "\n", encoding="utf-8")
     parents = f'stage.parent_overrides=["stage.max_steps=2","stage.evaluation=null","{BASE[0]}","{BASE[1]}"]'
 
     def train(stage: str, *words: str) -> list[str]:
-        return ["train", f"stage={stage}", *words, *model, *([parents] if stage != "pretrain" else [])]
+        return ["train", f"stage={stage}", *words, *model, *([] if stage in ("pretrain", "compare") else [parents])]
 
     return {
         "pretrain": train("pretrain", "stage.max_steps=2", "stage.evaluation=null", *BASE),
-        "grpo": train("grpo", "stage.max_steps=2", "stage.reference_refresh_steps=1", *GRPO, MEASURED),
-    }
+        "grpo": train("grpo", "stage.max_steps=1", *GRPO, MEASURED),
+        "sft": train("sft", f"data.examples.file={rows}", "stage.max_steps=1", "stage.evaluation=null"),
+        "reward_model": train("reward_model", *PAIRS, "stage.max_steps=1", "stage.evaluation.items=2"),
+        "scored": train("grpo", "stage.max_steps=1", *SCORED, *SHORT, "stage.evaluation=null"),
+        "cached": train("distill", "data=teacher_cache", "data.items_per_batch=4", "stage.max_steps=1", *TAUGHT, MEASURED),
+        "own_text": train("distill", "data=on_policy", *SHORT[-1:], "rollout=fast", "data.items_per_batch=4",
+                          "stage.max_steps=1", *TAUGHT, "stage.evaluation=null"),
+        "reference_elsewhere": train("grpo", "stage.max_steps=1", *GRPO, "stage.evaluation=null",
+                                     "trainer.role_devices={reference: cpu}"),
+        "teacher_elsewhere": train("distill", "data.items_per_batch=4", "stage.max_steps=1", *TAUGHT, "stage.evaluation=null",
+                                   "trainer.role_devices={teacher: cpu}"),
+        "score_elsewhere": train("grpo", "stage.max_steps=1", *SCORED, *SHORT, "stage.evaluation=null", "seed=1",
+                                 "init_from=@pretrain@", "trainer.role_devices={score: cpu}"),
+        "broken": ["python", BROKEN.format(words=train("grpo", *RESUMED))],
+        "resumed": train("grpo", *RESUMED),
+        "whole": train("grpo", *RESUMED, "fresh=true"),
+        "sample": train("sample", "debug=fast", *SAMPLED),
+        "judged": train("sample", "debug=fast", *SAMPLED, "~reward", "+stage.judge_new_tokens=3",
+                        "+stage.inputs.judge.folder=@pretrain@"),
+        "compare": train("compare", "debug=fast", "+stage.inputs.zero.folder=@grpo@"),
+        "evaluate": ["evaluate", "@grpo@", "--trust-targets", "--problems", "2", "--samples", "2"],
+        "notebook": ["python", NOTEBOOK],
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +103,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     process = start("tests.support.fake_cuda.commands", str(asked), str(answered), cwd=ROOT)
     assert process.returncode == 0, process.stderr
     results: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
-    return results
+    return {name: {**result, "folder": _folder(result["out"])} for name, result in results.items()}
+
+
+def _folder(out: str) -> str | None:
+    """The folder that a command says it works in."""
+    found = re.findall(r"(?:running ->|resuming) (\S+)", out)
+    return found[-1] if found else None
 
 
 def test_every_command_ends_well(done: dict[str, Any]) -> None:
@@ -53,14 +118,31 @@ def test_every_command_ends_well(done: dict[str, Any]) -> None:
 
 def test_no_model_works_on_the_cpu(done: dict[str, Any]) -> None:
     """A product, an attention or an embedding of tensors on the CPU would be a model beside the idle GPU."""
-    assert {name: result["records"]["host_work"] for name, result in done.items()} == {key: {} for key in done}
+    work = {name: result["records"]["host_work"] for name, result in done.items() if not name.endswith(ELSEWHERE)}
+    assert work == {name: {} for name in work}
     assert all(result["records"]["launches"].get("aten::embedding", 0) > 0 for result in done.values())
+
+
+@pytest.mark.parametrize("role", ["reference", "teacher", "score"])
+def test_a_model_that_is_told_another_device_works_there(role: str, done: dict[str, Any]) -> None:
+    """One forward's embedding a step, or a few: the policy, which samples token by token, is not there."""
+    record = done[role + ELSEWHERE]["records"]
+    lookups = [count for where, count in record["host_work"].items() if where.startswith("aten::embedding")]
+    assert 1 <= sum(lookups) <= 8 < record["launches"]["aten::embedding"]
 
 
 def test_the_first_line_names_the_gpu_and_its_type(done: dict[str, Any]) -> None:
     for name, result in done.items():
         if result["out"].startswith(f"{name}: planning"):
             assert "on Pretend GPU in BF16 (trainer=auto: torch finds a GPU; BF16" in result["out"].splitlines()[0]
+
+
+def test_resumed_on_the_gpu_the_bits_are_those_of_a_run_at_once(done: dict[str, Any]) -> None:
+    """Interrupted in its third step; sampler, reference and optimizer go on from what was saved after the second."""
+    assert "step 2 is saved" in done["broken"]["err"] and "resuming" in done["resumed"]["out"]
+    folders = [Path(done[name]["folder"]) for name in ("whole", "resumed")]
+    whole, resumed = ((folder / "weights.safetensors").read_bytes() for folder in folders)
+    assert folders[0] != folders[1] and whole == resumed
 
 
 def test_no_operator_lacks_a_deterministic_kernel(done: dict[str, Any]) -> None:

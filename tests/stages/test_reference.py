@@ -45,6 +45,23 @@ def test_it_stays_in_evaluation_mode() -> None:
     assert not any(module.training for module in reference.modules())
 
 
+def test_with_a_device_of_its_own_it_stays_where_it_is() -> None:
+    """The meta device stands for the GPU to which the Trainer moves the stage."""
+    own, beside = ReferencePolicy(backbone(), 0, torch.device("cpu")), ReferencePolicy(backbone(), 0)
+    torch.nn.ModuleList([own, beside]).to("meta")
+    places = [{parameter.device.type for parameter in made.parameters()} for made in (own, beside)]
+    assert places == [{"cpu"}, {"meta"}]
+
+
+def test_a_device_for_a_reference_that_is_no_copy_is_refused() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"role_devices\.reference='cpu' .* an objective without KL has no reference"
+    ):
+        reference_of(backbone(), 0, False, torch.device("cpu"))
+    with pytest.raises(InvalidInput, match=r"role_devices\.reference='cpu' .* the policy's own base"):
+        reference_of(adapted(), 0, True, torch.device("cpu"))
+
+
 def test_refresh_is_due_at_multiples_of_its_period() -> None:
     policy = backbone()
     reference = ReferencePolicy(policy, 3)

@@ -112,8 +112,13 @@ def stage_device(config: DictConfig) -> torch.device:
 
 def role_device(config: DictConfig, role: str) -> torch.device:
     """Return the device of the model `role` of a stage: that of `trainer.role_devices`, else the stage's own."""
+    return told_device(config, role) or stage_device(config)
+
+
+def told_device(config: DictConfig, role: str) -> torch.device | None:
+    """Return the device that `trainer.role_devices` names for `role`; None if it names none."""
     told = ((config.get("trainer") or {}).get("role_devices") or {}).get(role)
-    return stage_device(config) if told is None else torch.device(told)
+    return None if told is None else torch.device(told)
 
 
 def check_roles(config: DictConfig, roles: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.judges import EXACT, accuracy_by
-from r1_lightning.run.build.device import settled_accelerator, stage_device
+from r1_lightning.run.build.device import REFERENCE, settled_accelerator, stage_device, told_device
 from r1_lightning.run.build.models import make_backbone, vocab_size_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import RUN_KEYS, TOKEN_CACHE
@@ -57,6 +57,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         "backbone": backbone,
         "seed": config.seed,
         "max_steps": config.stage.max_steps,
+        "reference_device": told_device(config, REFERENCE),
         "token_cache": Path(config.paths.root) / TOKEN_CACHE,
     }
     if config.get("optim"):

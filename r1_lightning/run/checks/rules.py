@@ -76,6 +76,7 @@ PART_FROM = {
     "reward": "reward",
     "teacher": "stage.inputs.teacher",
     "judge": "stage.inputs.judge",
+    "reference_device": "trainer.role_devices.reference",
 }
 INPUT_PARTS = ("teacher", "judge")  # other models; each is the stage's input of that name
 NEEDED_GROUPS: dict[Need, str] = {"rollout": "rollout", "verdicts": "reward"}  # beside what signatures name

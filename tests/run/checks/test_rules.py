@@ -29,6 +29,10 @@ REFUSED = [
     (["trainer.devices=auto"], "trainer.devices='auto' is not allowed"),
     (["+trainer.num_nodes=2"], "trainer.num_nodes=2 is not allowed: it must be 1"),
     (["+trainer.strategy=ddp"], "trainer.strategy='ddp' is not allowed: it must be auto"),
+    (
+        ["trainer.role_devices={teacher: tpu}"],
+        "trainer.role_devices.teacher='tpu' is not allowed: it must be cpu, cuda or cuda:NUMBER",
+    ),
     # keys that nobody reads
     (["+rolout.group_size=4"], "did you mean rollout?"),
     (["+anything=1"], "anything=1 is not allowed: the configuration takes model, task, data, rollout,"),

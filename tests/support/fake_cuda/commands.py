@@ -3,13 +3,15 @@
     python -m tests.support.fake_cuda.commands COMMANDS.json RESULT.json      (with the hooks preloaded: see `library.start`)
 
 COMMANDS.json maps names to command lines of `r1` (["train", "stage=pretrain", ...]); "python" in place of a command runs the text
-after it, for what has no command. RESULT.json maps the names to exit code, output and records.
+after it, for what has no command. "@NAME@" in a later one is the folder that the command NAME made. RESULT.json maps the names to
+exit code, output and records.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -52,7 +54,12 @@ def _call(words: Sequence[str]) -> int:
 def main() -> None:
     patch()
     commands = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    results = {name: run(words) for name, words in commands.items()}
+    results, folders = {}, {}
+    for name, words in commands.items():
+        known = [re.sub(r"@(\w+)@", lambda found: folders[found[1]], word) for word in words]
+        results[name] = run(known)
+        made = re.findall(r"running -> (\S+)", results[name]["out"])
+        folders[name] = made[-1] if made else ""
     Path(sys.argv[2]).write_text(json.dumps(results), encoding="utf-8")
 
 

@@ -18,6 +18,8 @@ NAME = "Pretend GPU"
 def patch() -> None:
     """Make torch and Lightning believe in one GPU, for the rest of the process."""
     _patch_makers()
+    # Else a module that moves to the CPU keeps its tensors of ours, with the numbers from before.
+    torch.__future__.set_swap_module_params_on_conversion(True)
     cuda: Any = torch.cuda
     cuda.is_available = cuda.is_initialized = lambda: True
     cuda.is_bf16_supported = lambda *_, **__: True
