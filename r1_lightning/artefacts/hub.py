@@ -61,13 +61,23 @@ def import_hub_model(name: str | Path) -> ImportedModel:
     return ImportedModel(found.folder, KIND, digest, complete=True, source=open_hf_folder(found.folder))
 
 
-@functools.cache
-def snapshot(name: str) -> Snapshot:
-    """Download the files of `hub:OWNER/NAME[@REVISION]` that the cache lacks. Errors as in `import_hub_model`."""
+def described_folder(name: str | Path) -> Path:
+    """Return the cache's folder with configuration and tokenizer, downloading no weights. Errors as in `import_hub_model`."""
+    return _folder(str(name), *_parts(str(name)), SMALL_FILES, _is_online())
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return the repository and the revision of `hub:OWNER/NAME[@REVISION]`."""
     parts = NAME.fullmatch(name)
     require(parts is not None, "the model", name, f"it must be {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION")
     assert parts is not None
-    repository, revision = parts[1], parts[2] or "main"
+    return parts[1], parts[2] or "main"
+
+
+@functools.cache
+def snapshot(name: str) -> Snapshot:
+    """Download the files of `hub:OWNER/NAME[@REVISION]` that the cache lacks. Errors as in `import_hub_model`."""
+    repository, revision = _parts(name)
     if COMMIT.fullmatch(revision):
         with suppress(InvalidInput):
             return _fetched(name, repository, revision, is_online=False)

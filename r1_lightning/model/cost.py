@@ -138,6 +138,18 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
     return batch.rows * batch.row_tokens * per_token + batch.targets * width * FP32
 
 
+def block_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> tuple[int, int]:
+    """Bytes that the largest block of the trunk keeps for the backward, and all of them, their masks apart."""
+    is_fused = is_fused or not is_dense(batch.row_tokens)
+    per_token = [
+        kind.kept_bytes(config, batch.row_tokens, number, is_fused)
+        + (_dense if layer < config.n_dense_layers else _mixture)(config, number)
+        for layer, kind in enumerate(layer_kinds(config))
+    ]
+    tokens = batch.rows * batch.row_tokens
+    return tokens * max(per_token), tokens * sum(per_token)
+
+
 def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> int:
     """Bytes that a forward without gradients has alive at once: the larger half of the largest block, and attention's mask."""
     dense = is_dense(batch.row_tokens)

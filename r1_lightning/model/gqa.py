@@ -85,6 +85,7 @@ class GQAKind:
 
     name: ClassVar[str] = "gqa"
     is_recurrent: ClassVar[bool] = False
+    cache_name: ClassVar[str] = "key-value cache"
     hf_refusal: ClassVar[str | None] = "weights and config.json of transformers are written for MLA only"
 
     def __post_init__(self) -> None:

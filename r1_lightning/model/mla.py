@@ -119,6 +119,7 @@ class MLAKind:
 
     name: ClassVar[str] = "mla"
     is_recurrent: ClassVar[bool] = False
+    cache_name: ClassVar[str] = "latent cache"
     hf_refusal: ClassVar[str | None] = None
 
     def check(self, config: ModelConfig) -> None:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from r1_lightning.artefacts import hub as hub_module
 from r1_lightning.artefacts.hf_folder import INDEX, WEIGHTS, open_hf_folder, write_hf_weights
-from r1_lightning.artefacts.hub import import_hub_model, is_hub_name, snapshot
+from r1_lightning.artefacts.hub import described_folder, import_hub_model, is_hub_name, snapshot
 from r1_lightning.artefacts.tensor_file import Streamed
 from r1_lightning.types.errors import InvalidInput
 from tests.support.fake_hub import COMMIT, GATED, FakeHub, point_at, serving
@@ -154,3 +154,10 @@ def test_what_cannot_be_had_is_one_line(hub: FakeHub, tmp_path: Path, name: str,
 def test_a_folder_is_no_hub_name(tmp_path: Path) -> None:
     assert is_hub_name("hub:a/b") and is_hub_name(Path("hub:a/b@main"))
     assert not is_hub_name(tmp_path) and not is_hub_name("./hub:a/b") and not is_hub_name("~/hub")
+
+
+def test_a_description_downloads_no_weights(hub: FakeHub) -> None:
+    folder = described_folder("hub:a/two")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*SMALL, INDEX]) and hub.asked
+    with pytest.raises(InvalidInput, match="it must be hub:OWNER/NAME"):
+        described_folder("hub:two")

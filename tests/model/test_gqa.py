@@ -278,7 +278,7 @@ def test_it_trains_samples_and_is_counted(tmp_path: Path, capsys: pytest.Capture
     arguments = ["stage=grpo", "model=tiny_gqa", "debug=fast", *small, f"paths.root={tmp_path}"]
     counted = train([*arguments, "dry_run=true"], capsys)
     assert counted.code == 0, counted.err
-    found = re.search(r"latent cache, sampling +(\d+) kB +(\d+) rows x (\d+) tokens", counted.out)
+    found = re.search(r"key-value cache, sampling +(\d+) kB +(\d+) rows x (\d+) tokens", counted.out)
     assert found is not None, counted.out
     size, rows, tokens = map(int, found.groups())
     assert size == round(rows * tokens * 2048 / 1000) and rows * tokens > 100

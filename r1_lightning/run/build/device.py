@@ -34,6 +34,8 @@ def settled(stage: StageConfig) -> StageConfig:
     if not trainer:
         return stage
     accelerator = settled_accelerator(trainer.get("accelerator"))
+    if _asks_elsewhere(stage) and trainer.get("accelerator") == AUTO:
+        accelerator = GPU
     compute = "bf16" if accelerator in GPU_NAMES and _chooses_type(stage) else None
     if accelerator == trainer.get("accelerator") and compute is None:
         return stage
@@ -42,6 +44,11 @@ def settled(stage: StageConfig) -> StageConfig:
     if compute is not None:
         config.precision.compute = compute
     return replace(stage, config=config)
+
+
+def _asks_elsewhere(stage: StageConfig) -> bool:
+    """True for a dry run that asks about a machine which is not here; that is one with GPUs."""
+    return stage.config.get("dry_run_memory_gib") is not None
 
 
 def settle_here(config: DictConfig) -> None:
@@ -91,6 +98,8 @@ def decision(asked: StageConfig, stage: StageConfig) -> str:
         if was_auto
         else f"trainer.accelerator={(config.get('trainer') or {}).get('accelerator')}"
     )
+    if was_auto and _asks_elsewhere(asked):
+        why = "trainer=auto: dry_run_memory_gib asks about a GPU"
     if compute == "BF16" and (asked.config.get("precision") or {}).get("compute") != "bf16":
         why += "; BF16, with TF32 elsewhere, is its default: precision=fp32 for FP32"
     return f"on {where}{f' in {compute}' if compute else ''} ({why})"

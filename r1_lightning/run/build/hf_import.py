@@ -19,8 +19,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.described import describe_model
 from r1_lightning.artefacts.hf_folder import HFFolder, ImportedModel, import_model, is_hf_folder
-from r1_lightning.artefacts.hub import import_hub_model, is_hub_name
+from r1_lightning.artefacts.hub import described_folder, import_hub_model, is_hub_name
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import FAMILIES, config_from_hf
@@ -36,13 +37,18 @@ from r1_lightning.types.errors import InvalidInput
 FIELDS = "hf_config"
 
 
-def open_input(folder: str, field: str = "init_from") -> Artefact:
+def open_input(folder: str, field: str = "init_from", is_dry: bool = False) -> Artefact:
     """Open and verify the artefact, or the HuggingFace checkpoint, in `folder`; errors name the config key `field`.
 
-    `hub:OWNER/NAME[@REVISION]` in place of a folder names a model of the hub.
+    `hub:OWNER/NAME[@REVISION]` in place of a folder names a model of the hub. `is_dry` reads no weights of a checkpoint, which may
+    be a `config.json` alone.
     """
     path = Path(folder).expanduser()
     try:
+        if is_dry and is_hub_name(folder):
+            return describe_model(described_folder(folder))
+        if is_dry and (is_hf_folder(path) or path.suffix == ".json"):
+            return describe_model(path)
         if is_hub_name(folder):
             return import_hub_model(folder)
         if is_hf_folder(path):
@@ -173,6 +179,8 @@ def deepseek_config(source: HFFolder) -> ModelConfig:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput(f"{source.folder}/config.json is not allowed: {error}") from error
+    if not source.stored:  # only described
+        return config
     depth = min(config.mtp_depth, stored_mtp_depth(iter(source.stored), config.n_layers))
     return dataclasses.replace(config, mtp_depth=depth)
 

@@ -39,7 +39,7 @@ def make_backbone(
 
     `is_empty` makes shapes without memory.
     """
-    if isinstance(base, ImportedModel):
+    if isinstance(base, ImportedModel) and not is_empty:
         _check_fits(config, precision, base)
     is_loaded = base is not None and not is_empty
     # Drawing the weights of a large `transformers` model takes longer than loading them; our own initialisation is cheap.

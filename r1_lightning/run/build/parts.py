@@ -28,8 +28,8 @@ from r1_lightning.types.text import JudgeName, RewardFunction
 
 
 def build_tokenizer(config: DictConfig, source: Any, base: Artefact | None) -> TextTokenizer:
-    """Return the input artefact's tokenizer, or a new one trained on the first documents of the problem source."""
-    if base is not None:
+    """Return the input's tokenizer; if it has none, a new one trained on the first documents of the problem source."""
+    if base is not None and getattr(base, "has_tokenizer", True):
         return TextTokenizer.load(base.tokenizer_folder)
     settings = config.task.tokenizer
     template = TEMPLATES[config.task.template]

@@ -24,7 +24,7 @@ from torch import nn
 from r1_lightning.run.checks.rules import check_rules
 from r1_lightning.run.config.hints import accepts, describe
 from r1_lightning.run.config.keys import DEFAULT_TARGETS, OURS, RUN_KEYS, SETTLED_LATER, refuse_key
-from r1_lightning.types.errors import InvalidInput, require, require_int
+from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 
 # Stand-ins that a constructor needs to check its other arguments; all other arguments that exist only in a run are None.
 STAND_INS: dict[str, Callable[[], Any]] = {
@@ -58,6 +58,7 @@ def validate(config: DictConfig) -> None:
     require(isinstance(plain.get("fresh"), bool), "fresh", plain.get("fresh"), "it must be true or false")
     dry_run = plain.get("dry_run", False)  # configurations of artefacts made before there was such a key lack it
     require(isinstance(dry_run, bool), "dry_run", dry_run, "it must be true or false")
+    _check_machine(plain.get("dry_run_memory_gib"), plain.get("dry_run_devices", 1), dry_run)
     name = plain.get("name")
     is_name = name is None or (isinstance(name, str) and NAME.fullmatch(name) is not None)
     require(is_name, "name", name, "it must be letters, digits, '_', '.' and '-', at most 60, the first a letter")
@@ -71,6 +72,15 @@ def validate(config: DictConfig) -> None:
         if group in NOT_NEGATIVE:
             _refuse_negative(group, plain[group])
     check_rules(plain)
+
+
+def _check_machine(memory_gib: Any, devices: Any, dry_run: bool) -> None:
+    """Check the machine that a dry run is asked about."""
+    if memory_gib is not None:
+        require_number("dry_run_memory_gib", memory_gib, 0.0, open_minimum=True)
+    require_int("dry_run_devices", devices, 1)
+    is_asked = memory_gib is not None or devices > 1
+    require(dry_run or not is_asked, "dry_run", dry_run, "dry_run_memory_gib and dry_run_devices go with dry_run=true")
 
 
 def _walk(path: str, node: Any) -> None:

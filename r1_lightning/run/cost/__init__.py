@@ -1,6 +1,10 @@
-"""Estimates the cost of a stage before it runs: memory, tokens, FLOPs and seconds.
+"""Estimates the cost of a stage before it runs: memory, tokens, FLOPs and seconds, and whether it fits.
 
-dry_run         the lines that `dry_run=true` prints
-stage_cost      counts memory, tokens and FLOPs, for the kinds of data in counted; probe measures seconds
+dry_run         the lines that `dry_run=true` prints; verdict adds whether it fits a machine, and what to change
+stage_cost      counts memory, tokens and FLOPs of a stage that trains; sampling_cost those of stages that only sample
+networks        what a network costs, ours or transformers'; beside makes a stage's other models, without memory
+logits          the memory of a loss, by the class of the stage
+load            the size of a step; counted has the kinds of data that are counted, with counted_rows for those that are rows
+probe           measures seconds
 model_sizes     parameters and caches of the published models in configs/model
 """

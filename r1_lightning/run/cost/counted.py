@@ -1,62 +1,40 @@
 """The size of an optimizer step for each kind of data that we can count, in a table by the class of the data module.
 
 A dry run refuses all other kinds. A subclass of one of these data modules is counted like its base class. To count another kind,
-write a class that fits `CountedData`, and its line in `COUNTED` (and in `probe.PROBES`, to time it as well).
+write a class that fits `load.CountedData`, made from the data module and whether its rows are here, and its line in `COUNTED` (and
+in `probe.PROBES`, to time it as well).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import mean
-from typing import Any, Protocol
+from typing import Any
 
+from r1_lightning.data.chat_data import ChatDataModule
+from r1_lightning.data.on_policy_data import OnPolicyDataModule
+from r1_lightning.data.preference_data import (
+    JudgedPreferenceDataModule,
+    PreferenceDataModule,
+    SampledPreferenceDataModule,
+)
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
+from r1_lightning.data.teacher_data import TeacherTracesDataModule
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.run.config.declarations import line_of
-
-
-@dataclass(frozen=True)
-class StepLoad:
-    """Size of an optimizer step: trained tokens, those of them with a loss, and the sampling for it.
-
-    A trained token attends to `context` tokens on average. `prompts` may be a fraction, because a rollout serves several steps.
-    """
-
-    tokens: float
-    targets: float
-    context: float
-    prompts: float = 0.0
-    group_size: int = 1
-    prompt_tokens: float = 0.0
-    new_tokens: float = 0.0
-
-    @property
-    def sampled_tokens(self) -> float:
-        return self.prompts * self.group_size * self.new_tokens
-
-
-class CountedData(Protocol):
-    """Counts the steps of a data module. `prompts` are those of the first rollout; empty if nothing is sampled."""
-
-    @property
-    def prompts(self) -> Sequence[Sequence[int]]: ...
-
-    def load(self, new_tokens: float | None) -> StepLoad:
-        """Return the load of a step whose completions have `new_tokens` each (None: the length limit)."""
-
-    def micro_batch(self, mtp_depth: int) -> MicroBatch:
-        """Return the largest micro-batch of a run."""
+from r1_lightning.run.cost.counted_rows import Examples, Preferences, SampledPairs, StudentsText, TeachersText
+from r1_lightning.run.cost.load import StepLoad, Wave
 
 
 class PackedText:
     """Packed rows of text, with a loss on all tokens."""
 
     prompts: Sequence[Sequence[int]] = ()
+    assumption = ""
 
-    def __init__(self, data: PretrainDataModule) -> None:
+    def __init__(self, data: PretrainDataModule, is_here: bool = True) -> None:
         self.data = data
 
     def load(self, new_tokens: float | None) -> StepLoad:
@@ -67,11 +45,16 @@ class PackedText:
         rows, length = self.data.rows_per_batch, self.data.row_tokens
         return MicroBatch(rows, length, rows * length, mtp_depth)
 
+    def wave(self) -> Wave | None:
+        return None
+
 
 class SampledGroups:
     """Groups of the policy's completions."""
 
-    def __init__(self, data: GroupedRolloutsDataModule) -> None:
+    assumption = ""
+
+    def __init__(self, data: GroupedRolloutsDataModule, is_here: bool = True) -> None:
         maker = data.dataset.maker
         self.config, self.prompts = maker.config, maker.prompts(data.dataset.problems(0))
 
@@ -95,8 +78,23 @@ class SampledGroups:
         rows = math.ceil(math.ceil(sequences / per_row) / rollout.micro_batches)
         return MicroBatch(rows, length, min(rows * per_row, sequences) * new, mtp_depth)
 
+    def wave(self) -> Wave | None:
+        rollout = self.config
+        rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
+        prompts = math.ceil(rows / rollout.group_size)
+        return Wave(rows, prompts, max(map(len, self.prompts)), rollout.longest_completion)
 
-COUNTED: dict[type, Any] = {PretrainDataModule: PackedText, GroupedRolloutsDataModule: SampledGroups}
+
+COUNTED: dict[type, Any] = {
+    PretrainDataModule: PackedText,
+    GroupedRolloutsDataModule: SampledGroups,
+    ChatDataModule: Examples,
+    TeacherTracesDataModule: TeachersText,
+    OnPolicyDataModule: StudentsText,
+    PreferenceDataModule: Preferences,
+    SampledPreferenceDataModule: SampledPairs,
+    JudgedPreferenceDataModule: SampledPairs,
+}
 
 
 def counting_of(target: Any) -> Any:

@@ -1,32 +1,35 @@
 """`dry_run=true`: prints the estimated cost of a stage before anything is made or trained.
 
-Bytes, tokens and FLOPs come from `stage_cost`, seconds from `probe` if the model fits this machine. Nothing is written, and the
-probe's models are discarded. It covers pre-training and GRPO of our own backbone; other stages and `model=hf` are refused, because
-we have no count of their steps.
+Bytes, tokens and FLOPs come from `stage_cost` (for stages that only sample, `sampling_cost`), of our own backbone and of models of
+`transformers`; the last lines say whether that fits (`verdict`). Seconds come from `probe`, for pre-training and GRPO of our own
+backbone where the model fits this machine. Nothing is written, no weights are read, and the probe's models are discarded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from statistics import mean
 
 import torch
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.described import DescribedModel
 from r1_lightning.artefacts.store import Artefact
-from r1_lightning.model.cost import count_parameters
 from r1_lightning.run.build.torch_setup import silence_warnings
 from r1_lightning.run.checks.evaluation import evaluation_settings
 from r1_lightning.run.checks.models import check_installed
-from r1_lightning.run.config.declarations import class_of, is_of_transformers
+from r1_lightning.run.config.declarations import class_of, is_of_transformers, line_of
 from r1_lightning.run.config.stage_config import BASE, resolved
-from r1_lightning.run.cost.counted import counting_of
-from r1_lightning.run.cost.probe import measure
+from r1_lightning.run.cost.beside import complete, described
+from r1_lightning.run.cost.counted_rows import Examples
+from r1_lightning.run.cost.probe import PROBES, measure
+from r1_lightning.run.cost.sampling_cost import EmptySampling, Memory, device_type_of
 from r1_lightning.run.cost.stage_cost import EmptyStage
+from r1_lightning.run.cost.verdict import GIB, Machine, verdict
 from r1_lightning.run.graph.node import Node
-from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.errors import InvalidInput
 
 # Tensors are estimated to within 25 %, and in runs glibc kept up to 45 % more than the tensors take (docs/log.md).
 HEADROOM = 1.5
@@ -45,15 +48,33 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
 
     `fresh`: the stage would be made anew, even if its artefact exists. Raises `InvalidInput` as the stage itself would.
     """
-    config = target.stage.config
-    require(trains(config), "dry_run", True, "what sampling and comparing take is not known, only what training does")
-    allowed = "what a step of model=hf takes is not known, only what one of our own backbone does"
-    require(not is_of_transformers(config.model), "dry_run", True, allowed)
     silence_warnings()
-    for line in _inputs(target):
+    for line in (*target.stage.notes, *_inputs(target)):
         say(line)
-    for line in _table(target, fresh):
+    stage = _empty(target) if trains(target.stage.config) else _sampling(target)
+    for line in _table(target, stage, fresh):
         say(line)
+    for machine in machines(target.stage.config):
+        for line in verdict(stage, machine):
+            say(line)
+
+
+def machines(config: DictConfig) -> list[Machine]:
+    """Return the machine that the configuration asks about: so many devices of so many GiB, or this one."""
+    devices, gib = config.get("dry_run_devices") or 1, config.get("dry_run_memory_gib")
+    if gib is None and (device_type_of(config) == "cpu" or torch.cuda.is_available()):
+        memory = _memory_here(device_type_of(config))
+        return [Machine(devices, memory, f"this machine ({memory / GIB:,.0f} GiB)")]
+    if gib is None:
+        return []
+    count = "one device" if devices == 1 else f"{devices} devices"
+    return [Machine(devices, gib * GIB, f"{count} of {gib:g} GiB")]
+
+
+def _memory_here(device_type: str) -> int:
+    if device_type == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(torch.cuda.mem_get_info()[1])
 
 
 def trains(config: DictConfig) -> bool:
@@ -78,38 +99,56 @@ def _inputs(node: Node) -> Iterator[str]:
             yield f"{role}: {state} (stage {source.stage.stage}, time not measured)"
             continue
         steps = source.stage.config.stage.max_steps
-        is_counted = counting_of(class_of(source.stage.config.data)) is not None
-        *_, whole = _time(source, _empty(source)) if is_counted else ["time not measured"]
+        is_timed = line_of(PROBES, class_of(source.stage.config.data)) is not None
+        *_, whole = _time(source, _empty(source)) if is_timed else ["time not measured"]
         length = "as many optimizer steps as its data need" if steps is None else f"{steps:,} optimizer steps"
         yield f"{role}: {state} (stage {source.stage.stage}, {length}, {' '.join(whole.split())})"
 
 
 def _base(node: Node) -> Artefact | None:
     """Return the input from which the stage would start, if it exists already."""
-    source = node.inputs.get(BASE)
-    if source is None or isinstance(source, Artefact):
-        return source
-    found = store.find(source.root, source.stage.stage, source.fingerprint)
-    return found if found is not None and found.complete else None
+    return complete(node.inputs.get(BASE))
+
+
+def _resolved(node: Node) -> DictConfig:
+    """Return the configuration, with the description of the checkpoint from which a stage of `transformers`' model begins."""
+    config = node.stage.config.copy()
+    config.model = described(node)
+    return resolved(config)
 
 
 def _empty(node: Node) -> EmptyStage:
-    return EmptyStage.of(resolved(node.stage.config), _base(node))
+    return EmptyStage.of(_resolved(node), _base(node), node.inputs)
 
 
-def _table(node: Node, fresh: bool) -> Iterator[str]:
-    stage, name, choices = _empty(node), node.stage.stage, node.stage.choices
+def _sampling(node: Node) -> EmptySampling:
+    return EmptySampling.of(_resolved(node), _base(node), node.inputs)
+
+
+def _table(node: Node, stage: EmptyStage | EmptySampling, fresh: bool) -> Iterator[str]:
+    name, choices = node.stage.stage, node.stage.choices
     found = None if fresh else store.find(node.root, name, node.fingerprint)
     if found is not None:
         state = "is complete already" if found.complete else "would be resumed; below is the cost of the whole"
         yield f"{name}: {found.folder} {state}"
-    steps = stage.config.stage.max_steps
-    yield f"{name}: {steps:,} optimizer steps of model {choices['model']} on task {choices['task']}; nothing is run"
+    if isinstance(stage, EmptySampling):
+        yield f"{name}: samples on task {choices['task']}; nothing is run"
+        yield from _parameters(stage)
+        yield "memory (completions at their limit)"
+        yield from _memory((*stage.lasting_memory(), *stage.sampling_memory()))
+        yield _row("at one time", f"{_human(stage.peak_bytes())}B", ACCURACY[stage.device_type])
+        work = stage.work()
+        yield "sampling of one wave"
+        yield _row(work.name, f"{_human(work.flops)}FLOPs", f"{work.tokens:,.0f} tokens")
+        yield "time: not measured, only training is timed"
+        return
+    steps = _steps(stage)
+    yield f"{name}: {steps} of model {choices['model']} on task {choices['task']}; nothing is run"
     yield from _parameters(stage)
     limit = f" (completions at their limit of {stage.load().new_tokens:,.0f} tokens)" if stage.prompts else ""
-    yield f"memory{limit}"
-    for line in (*stage.lasting_memory(), *stage.sampling_memory(), *stage.update_memory()):
-        yield _row(line.name, f"{_human(line.size)}B", line.note)
+    assumed = f" ({stage.data.assumption})" if stage.data.assumption else ""
+    yield f"memory{limit}{assumed}"
+    yield from _memory((*stage.lasting_memory(), *stage.sampling_memory(), *stage.update_memory()))
     if stage.engine is not None:
         yield _row(
             "vLLM", f"{stage.engine.gpu_memory_utilization:.0%}", "of the GPU's memory, all the time, and on top"
@@ -123,11 +162,22 @@ def _table(node: Node, fresh: bool) -> Iterator[str]:
     yield from _time(node, stage)
 
 
-def _parameters(stage: EmptyStage) -> Iterator[str]:
-    counts = count_parameters(stage.backbone)
+def _steps(stage: EmptyStage) -> str:
+    steps = stage.config.stage.max_steps
+    if steps is None and isinstance(stage.data, Examples) and stage.data.is_here:
+        steps = stage.data.steps()
+    return "as many optimizer steps as its data need" if steps is None else f"{steps:,} optimizer steps"
+
+
+def _memory(lines: Iterable[Memory]) -> Iterator[str]:
+    for line in lines:
+        yield _row(line.name, f"{_human(line.size)}B", line.note)
+
+
+def _parameters(stage: EmptyStage | EmptySampling) -> Iterator[str]:
+    counts, vocabulary = stage.network.parameters(), stage.network.vocab_size
     yield "parameters"
-    vocabulary = stage.backbone.config.vocab_size
-    yield _row("total", _human(counts.total, WORDS), f"{counts.total:,} with this task's vocabulary of {vocabulary:,}")
+    yield _row("total", _human(counts.total, WORDS), f"{counts.total:,} with a vocabulary of {vocabulary:,}")
     yield _row("without embedding and head", _human(counts.total - counts.embeddings, WORDS))
     if counts.mtp:
         yield _row("without MTP", _human(counts.total - counts.mtp, WORDS))
@@ -137,7 +187,7 @@ def _parameters(stage: EmptyStage) -> Iterator[str]:
 
 def _time(node: Node, stage: EmptyStage) -> list[str]:
     """Return lines with the seconds per step by part, and the total as the last line."""
-    obstacle = _obstacle(stage)
+    obstacle = _obstacle(stage, isinstance(_base(node), DescribedModel))
     if obstacle:
         return [f"time: not measured, {obstacle}"]
     base = _base(node)
@@ -173,21 +223,22 @@ def _time(node: Node, stage: EmptyStage) -> list[str]:
     return [*lines, f"about {_duration(total_s)} for the whole stage on this machine, checkpoints apart"]
 
 
-def _obstacle(stage: EmptyStage) -> str:
+def _obstacle(stage: EmptyStage, is_described: bool) -> str:
     """Return the reason why the stage cannot be probed here; empty if it can."""
     try:
         check_installed(stage.config)
     except InvalidInput as error:
         return str(error)
+    if is_of_transformers(stage.config.model) or line_of(PROBES, class_of(stage.config.data)) is None:
+        return "only pre-training and GRPO of our own backbone are timed"
+    if is_described:
+        return "the checkpoint's weights are not read"
     models = getattr(stage.parts.get("reward"), "part_of_model", {})
     if models:
         return f"a probe has no reward model to ask ({', '.join(models)})"
-    if stage.device_type == "cpu":
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    elif torch.cuda.is_available():
-        memory = torch.cuda.mem_get_info()[1]
-    else:
+    if stage.device_type == "cuda" and not torch.cuda.is_available():
         return "this machine has no GPU"
+    memory = _memory_here(stage.device_type)
     needed = HEADROOM * stage.peak_bytes()
     fits = needed <= memory
     return (

@@ -1,88 +1,102 @@
-"""Counts the bytes, tokens and FLOPs of a configured stage on a model without memory (`model/cost.py`).
+"""Counts the bytes, tokens and FLOPs of a configured stage on a model without memory (`networks`).
 
 The length of completions is unknown beforehand: unless a length is given, it is the length limit, so memory, tokens and FLOPs are
 upper bounds. Sampling and updates take turns, so the peak memory is the lasting memory plus the larger of the two. Short-lived
-copies, and the rollout itself, are not counted.
+copies, the rollout itself and the evaluation after training are not counted.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import lightning as L
 import torch
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.data.teacher_data import CachedTeacherDataModule
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.model.masked_attention import is_dense
-from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS
+from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.config.declarations import class_of
 from r1_lightning.run.config.inject import inject
-from r1_lightning.run.cost.counted import CountedData, StepLoad, counting_of
+from r1_lightning.run.config.keys import JUDGE, TEACHER
+from r1_lightning.run.cost.beside import DATA, Source, data_folder, is_named, models_beside
+from r1_lightning.run.cost.counted import counting_of
+from r1_lightning.run.cost.load import CountedData, StepLoad, Wave
+from r1_lightning.run.cost.logits import logit_bytes
+from r1_lightning.run.cost.networks import Network, network_of
+from r1_lightning.run.cost.sampling_cost import Memory, Work, device_type_of, sampling_bytes, wave_memory
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
 
-
-class Memory(NamedTuple):
-    """One kind of memory: its name, its size in bytes, and a note."""
-
-    name: str
-    size: int
-    note: str
+REFERENCE_FORWARD, TEACHER_FORWARD, LOSS = "reference's forward", "teacher's forward", "logits, update"
 
 
-class Work(NamedTuple):
-    """One part of an optimizer step: its tokens and FLOPs."""
-
-    name: str
-    tokens: float
-    flops: float
+def update_bytes(lines: Sequence[Memory]) -> int:
+    """Bytes that an update takes at one time: the frozen model's forward is over when the loss is computed."""
+    turns = [line.size for line in lines if line.name in (REFERENCE_FORWARD, TEACHER_FORWARD, LOSS)]
+    return sum(line.size for line in lines) - sum(turns) + max(turns, default=0)
 
 
 @dataclass(frozen=True)
 class EmptyStage:
-    """A stage as `run` would build it, but with a model that has shapes and no values."""
+    """A stage as `run` would build it, but with a model that has shapes and no values; `beside` are its other models by role."""
 
     config: DictConfig
     parts: dict[str, Any]
     module: L.LightningModule
     data: CountedData
+    beside: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: DictConfig, base: Artefact | None) -> EmptyStage:
+    def of(cls, config: DictConfig, base: Artefact | None, inputs: Mapping[str, Source] | None = None) -> EmptyStage:
         """Build from a resolved configuration. `InvalidInput` for a kind of data that cannot be counted, or too short a row."""
         counting = counting_of(class_of(config.data))  # looked at before it is made: others may need parts not here
         allowed = f"what a step of {config.data['_target_']} takes is not known"
         require(counting is not None, "dry_run", True, allowed)
-        parts = build_parts(config, base, is_empty=True)
-        return cls(config, parts, inject(config.stage, parts), counting(inject(config.data, parts)))
+        inputs = inputs or {}
+        parts = {**build_parts(config, base, is_empty=True), **data_folder(inputs)}
+        beside = models_beside(inputs, parts)
+        if TEACHER in beside:
+            vocabulary, compute = parts["tokenizer"].vocab_size, parts["backbone"].precision.compute
+            parts[TEACHER] = Teacher(lambda: beside[TEACHER], "", vocabulary, compute)
+        parts.setdefault(JUDGE, None)
+        module = inject(config.stage, {**parts, "max_steps": config.stage.max_steps or 1})
+        given = config.data.get("examples")
+        is_here = "data_folder" in parts or (DATA not in inputs and is_named(given))
+        return cls(config, parts, module, counting(inject(config.data, parts), is_here), beside)
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:
-        """The prompts of the first rollout; empty in pre-training."""
+        """The prompts of the first step that samples; empty if nothing is sampled."""
         return self.data.prompts
 
     @property
     def backbone(self) -> Any:
         return self.parts["backbone"]
 
+    @cached_property
+    def network(self) -> Network:
+        return network_of(self.backbone, self.device_type)
+
     @property
     def mtp_depth(self) -> int:
         """Number of MTP modules that train."""
-        return self.backbone.config.mtp_depth if getattr(self.module, "mtp_loss_weight", 0.0) > 0 else 0
+        depth = getattr(self.backbone.config, "mtp_depth", 0)
+        return depth if getattr(self.module, "mtp_loss_weight", 0.0) > 0 else 0
 
     @property
     def has_reference(self) -> bool:
-        """True if the stage holds a frozen copy of the model."""
-        return cost.tensor_bytes(self.module) > cost.tensor_bytes(self.backbone)
+        """True if the stage runs a second forward, for reference log-probs: of a frozen copy, or of the base under adapters."""
+        return getattr(getattr(self.module, "reference", None), "backbone", None) is not None
 
     @property
     def engine(self) -> Any:
@@ -101,23 +115,15 @@ class EmptyStage:
         return self.parts["rollout"].dynamic_sampling_attempts if self.prompts else 1
 
     @property
-    def number(self) -> int:
-        """Bytes per element of the compute type."""
-        return cost.BF16 if getattr(self.backbone.precision, "compute", "fp32") == "bf16" else cost.FP32
-
-    @property
-    def is_fused(self) -> bool:
-        """True if attention keeps no weights; when compiled for the CPU it does (`model.mla.spelled_out_attention`)."""
-        if self.device_type == "cpu" and self.backbone.precision.static_shapes:
-            return False
-        return cost.is_attention_fused(self.backbone.config, self.device_type)
+    def micro_batches(self) -> int:
+        """Number of micro-batches of an optimizer step."""
+        own = getattr(getattr(self.data, "data", None), "micro_batches", 1)
+        return int(getattr(getattr(self.data, "config", None), "micro_batches", own))
 
     @property
     def device_type(self) -> str:
         """The type of device on which the stage would run: "cpu" or "cuda"."""
-        accelerator = self.config.trainer.get("accelerator", "auto")
-        is_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-        return "cpu" if is_cpu else "cuda"
+        return device_type_of(self.config)
 
     def load(self, new_tokens: float | None = None) -> StepLoad:
         """Return the load of a step whose completions have `new_tokens` each (None: the length limit)."""
@@ -129,104 +135,106 @@ class EmptyStage:
 
     def lasting_memory(self) -> list[Memory]:
         """Return the memory that lasts from the first step to the last (gradients live until the next backward)."""
-        backbone = self.backbone
-        idle = [] if self.mtp_depth else list(backbone.mtp_modules.parameters())
+        backbone: Any = getattr(self.module, "backbone", self.backbone)  # a reward model has a head of its own
+        modules = getattr(self.backbone, "mtp_modules", [])
+        idle = [] if self.mtp_depth else [p for part in modules for p in part.parameters()]
+        idle += self._unused_head()
         weights = cost.tensor_bytes(backbone)
-        gradients = cost.parameter_bytes(backbone) - sum(cost.parameter_bytes(m) for m in backbone.mtp_modules if idle)
+        trained = [p for p in backbone.parameters() if p.requires_grad and not any(p is other for other in idle)]
+        gradients = sum(p.numel() * p.element_size() for p in trained)
         moments = state_bytes(self.parts["optim"].build(backbone), idle)
         optimizer = self.config.optim["_target_"].rpartition(".")[2].removesuffix("Config")
         reference = cost.tensor_bytes(self.module) - weights
         lines = [
             Memory("weights", weights, "FP32"),
-            Memory("gradients", gradients, "FP32, without the MTP modules" if idle else "FP32"),
+            Memory("gradients", gradients, "FP32, without the MTP modules" if idle and len(modules) else "FP32"),
             Memory("optimizer state", moments, optimizer),
             Memory("reference", reference, "a frozen copy"),
+            *(
+                Memory(role, cost.tensor_bytes(model), "frozen")
+                for role, model in self.beside.items()
+                if self._stays(role)
+            ),
         ]
         return [line for line in lines if line.size]
 
-    def _mtp_cache(self, rows: int, length: int) -> int:
-        return self.backbone.new_mtp_cache(rows, length).bytes
+    def _unused_head(self) -> list[torch.Tensor]:
+        """A reward model scores without the output head, which gets no gradient unless it is the embedding as well."""
+        counts = self.network.parameters()
+        is_unused = self.module.backbone is not self.backbone and counts.embeddings > counts.head
+        return [self.backbone.head.weight] if is_unused else []
 
-    def sampling_memory(self) -> list[Memory]:
-        """Return the memory that sampling adds, for a wave of `max_rows`; empty in pre-training."""
-        if not self.prompts:
+    def _stays(self, role: str) -> bool:
+        """Whether the model of this role is there while the stage trains: a cached teacher is gone by then."""
+        return not (role == TEACHER and self._caches_teacher)
+
+    @property
+    def _caches_teacher(self) -> bool:
+        return isinstance(getattr(self.data, "data", None), CachedTeacherDataModule)
+
+    def wave(self) -> Wave | None:
+        """Return the largest wave of sampling; None if the stage does not sample."""
+        return self.data.wave()
+
+    def sampling_memory(self, wave: Wave | None = None) -> list[Memory]:
+        """Return the memory that sampling adds, for this wave or the largest; empty if the stage does not sample."""
+        wave = wave or self.wave()
+        if wave is None:
             return []
-        rollout: RolloutConfig = self.parts["rollout"]
-        config, longest = self.backbone.config, max(map(len, self.prompts))
-        length = longest + rollout.longest_completion
         if self.engine is not None:
-            return self._scoring_memory(length)
-        rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
-        prompts = math.ceil(rows / rollout.group_size)
-        if self.is_drafting:
-            length += SPARE_COLUMNS
-        cache = self.backbone.new_cache(rows, length)
-        tables = cost.SAMPLER_TABLES * cost.FP32 * rows * config.vocab_size
-        prefill = cost.prefill_bytes(config, prompts, longest, self.number)
-        note = f"{rows:,} rows x {length:,} tokens"
-        return [
-            Memory("latent cache, sampling", cache.bytes, note),
-            *(
-                [Memory("MTP module's cache, sampling", self._mtp_cache(rows, length), note)]
-                if self.is_drafting
-                else []
-            ),
-            Memory("prefill, sampling", prefill, f"{prompts:,} prompts x {longest:,} tokens"),
-            Memory("logits, sampling", tables, f"{rows:,} rows x {config.vocab_size:,} entries"),
-        ]
+            return self._scoring_memory(wave.length)
+        return wave_memory(self.network, wave, SPARE_COLUMNS if self.is_drafting else 0, self.is_drafting)
 
     def _scoring_memory(self, length: int) -> list[Memory]:
         """Return the memory of the trainer's forward for old log-probs, if another engine samples."""
-        rows, shape = max(1, SCORED_TOKENS // length), self.backbone.config
+        rows = max(1, SCORED_TOKENS // length)
         batch = MicroBatch(rows, length, rows * length, 0)
-        passing = cost.inference_bytes(shape, batch, self.number, self.is_fused)
         note = f"{rows:,} rows x {length:,} tokens"
         return [
-            Memory("forward, old log-probs", passing, f"{note}, one layer at a time"),
-            Memory("logits, old log-probs", cost.logit_bytes(shape.vocab_size, batch), "in tiles"),
+            Memory("forward, old log-probs", self.network.passing(batch), f"{note}, one layer at a time"),
+            Memory("logits, old log-probs", cost.logit_bytes(self.network.vocab_size, batch), "in tiles"),
         ]
 
-    def update_memory(self) -> list[Memory]:
-        """Return the memory that forward and backward of one micro-batch add."""
-        batch, shape = self.micro_batch(), self.backbone.config
-        number, is_fused = self.number, self.is_fused
-        kept = cost.activation_bytes(shape, batch, number, is_fused)
-        converted = cost.converted_weight_bytes(self.backbone, number, self.mtp_depth > 0)
-        passing = cost.inference_bytes(shape, batch, number, is_fused) if self.has_reference else 0
-        note = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
-        if is_dense(batch.row_tokens) and not is_fused:
-            note += "; the CPU keeps attention's weights"
+    def update_memory(self, batch: MicroBatch | None = None, recompute: bool = False) -> list[Memory]:
+        """Return the memory that forward and backward of a micro-batch add: of this one, or of the largest."""
+        batch, network = batch or self.micro_batch(), self.network
+        kept = network.kept(batch)
+        passing = network.passing(batch) if self.has_reference else 0
+        teacher = self.beside.get(TEACHER) if self._stays(TEACHER) else None
+        teaching = network_of(teacher, self.device_type).passing(batch) if teacher is not None else 0
+        rows = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
+        spelled_out = is_dense(batch.row_tokens) and not network.is_fused
+        fused = f"{rows}; the CPU keeps attention's weights" if spelled_out else rows
+        logits = logit_bytes(self.module, network, batch, self.micro_batches)
         lines = [
-            Memory("activations, update", kept, note),
-            Memory("weights in BF16, update", converted, "made for every forward"),
-            Memory("reference's forward", passing, "one layer at a time"),
-            Memory("logits, update", cost.logit_bytes(shape.vocab_size, batch), f"{batch.targets:,} tokens, in tiles"),
+            Memory("activations, update", kept.recomputed if recompute else kept.total, fused),
+            Memory("weights in BF16, update", network.converted(self.mtp_depth > 0), "made for every forward"),
+            Memory(REFERENCE_FORWARD, passing, "one layer at a time"),
+            Memory(TEACHER_FORWARD, teaching, "one layer at a time"),
+            Memory(LOSS, logits, f"{batch.targets:,} tokens, in tiles"),
         ]
         return [line for line in lines if line.size]
 
     def peak_bytes(self) -> int:
         """Peak memory in bytes."""
-        lasting, sampling, update = (
-            sum(line.size for line in lines)
-            for lines in (self.lasting_memory(), self.sampling_memory(), self.update_memory())
-        )
-        return lasting + max(sampling, update)
+        lasting = sum(line.size for line in self.lasting_memory())
+        return lasting + max(sampling_bytes(self.sampling_memory()), update_bytes(self.update_memory()))
 
     def work(self, load: StepLoad) -> list[Work]:
         """Return tokens and FLOPs of an optimizer step by part; parts that the stage does not have are left out."""
-        shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
-        sampling = cost.sampling_flops(
-            shape, counts, load.prompts, load.group_size, load.prompt_tokens, load.new_tokens
-        )
-        forward = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context)
-        update = cost.forward_flops(shape, counts, load.tokens, load.targets, load.context, self.mtp_depth)
+        network = self.network
+        forward = network.forward_flops(load)
+        update = network.forward_flops(load, self.mtp_depth)
         drawn = load.prompts * load.group_size * (load.prompt_tokens + load.new_tokens) if self.engine else 0.0
-        old = cost.forward_flops(shape, counts, drawn, load.sampled_tokens, load.context) if self.engine else 0.0
+        scored = StepLoad(drawn, load.sampled_tokens, load.context)
+        teacher = self.beside.get(TEACHER)
+        teaching = network_of(teacher, self.device_type).forward_flops(load) if teacher is not None else 0.0
         lines = [
-            Work("sampling", load.sampled_tokens, sampling),
+            Work("sampling", load.sampled_tokens, network.sampling_flops(load, load.new_tokens) if load.prompts else 0),
             Work("drafting", load.sampled_tokens, self._drafting_flops(load) if self.is_drafting else 0),
-            Work("old log-probs", drawn, old),
+            Work("old log-probs", drawn, network.forward_flops(scored) if self.engine else 0),
             Work("reference", load.tokens, forward if self.has_reference else 0),
+            Work("teacher", load.tokens, teaching),
             Work("update", load.tokens, update * cost.TRAINING_FLOPS / cost.FORWARD_FLOPS),
         ]
         return [line for line in lines if line.flops]
@@ -236,10 +244,7 @@ class EmptyStage:
 
         The module's attention and its prefill are not counted, because it is one layer.
         """
-        shape, counts = self.backbone.config, cost.count_parameters(self.backbone)
-        whole, read = (
-            cost.sampling_flops(shape, counts, load.prompts, load.group_size, load.prompt_tokens, new)
-            for new in (load.new_tokens, 0)
-        )
-        module = counts.mtp_activated / shape.mtp_depth
+        counts = self.network.parameters()
+        whole, read = (self.network.sampling_flops(load, new) for new in (load.new_tokens, 0))
+        module = counts.mtp_activated / self.backbone.config.mtp_depth
         return whole - read + cost.FORWARD_FLOPS * load.sampled_tokens * (DRAFTED_COLUMNS * module + counts.head)

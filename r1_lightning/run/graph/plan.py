@@ -25,16 +25,20 @@ def plan(target: StageConfig) -> Node:
 
     Raises `InvalidInput` for a bad value anywhere in the graph, a bad `init_from`, or a stage that needs itself.
     """
-    planner = _Planner()
+    planner = _Planner(bool(target.config.get("dry_run")))
     node = planner.plan(target, ())
     check_roles(node.stage.config, planner.roles)
     return node
 
 
 class _Planner:
-    """Plans one graph. Stages may share an input, so each distinct stage is composed, checked and fingerprinted once."""
+    """Plans one graph. Stages may share an input, so each distinct stage is composed, checked and fingerprinted once.
 
-    def __init__(self) -> None:
+    `is_dry`: only the cost is asked for, so no weights of a checkpoint are read, and no examples.
+    """
+
+    def __init__(self, is_dry: bool) -> None:
+        self._is_dry = is_dry
         self._composed: dict[tuple[str, ...], StageConfig] = {}
         self._planned: dict[tuple[object, ...], Node] = {}
         self.roles: set[str] = set()  # of all inputs in the graph
@@ -58,18 +62,18 @@ class _Planner:
         # If `init_from` decides the model, the composed one is not used, and may be too small for the other settings.
         if not decides:
             validate(stage.config)
-        given = None if stage.config.init_from is None else open_input(stage.config.init_from)
+        given = None if stage.config.init_from is None else open_input(stage.config.init_from, is_dry=self._is_dry)
         if (changed := from_input(stage, given)) is not stage or decides:
             stage = changed
             validate(stage.config)  # again: the longest row and the sampler's rules depend on the model
-        check_task(stage.config)
+        check_task(stage.config, self._is_dry)
         # `init_from` gives a base also to a stage that has none in its options.
         inputs: dict[str, Node | Artefact] = {} if given is None else {BASE: given}
         for role, spec in stage.inputs.items():
             if role in inputs:
                 continue
             if spec.folder is not None:
-                inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder")
+                inputs[role] = open_input(spec.folder, f"stage.inputs.{role}.folder", self._is_dry)
                 continue
             maker = spec.experiment or spec.stage
             require(maker not in path, f"stage.inputs.{role}", maker, f"it would need itself ({' <- '.join(path)})")

@@ -8,7 +8,8 @@ from typing import Any, cast
 from r1_lightning.data.chat_data import ChatDataModule
 from r1_lightning.data.pretrain_data import PretrainDataModule
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
-from r1_lightning.run.cost.counted import PackedText, SampledGroups, counting_of
+from r1_lightning.run.cost.counted import COUNTED, PackedText, SampledGroups, counting_of
+from r1_lightning.run.cost.counted_rows import Examples
 from r1_lightning.run.cost.probe import PROBES
 
 
@@ -18,8 +19,8 @@ class Longer(GroupedRolloutsDataModule):
 
 def test_a_kind_is_counted_by_its_class_or_not_at_all() -> None:
     assert counting_of(PretrainDataModule) is PackedText and counting_of(Longer) is SampledGroups
-    assert counting_of(ChatDataModule) is None and counting_of(None) is None
-    assert PROBES.keys() == {PretrainDataModule, GroupedRolloutsDataModule}, "what is counted can be timed"
+    assert counting_of(ChatDataModule) is Examples and counting_of(object) is None and counting_of(None) is None
+    assert PROBES.keys() == {PretrainDataModule, GroupedRolloutsDataModule} <= COUNTED.keys()
 
 
 def test_packed_text_by_hand() -> None:

@@ -43,7 +43,9 @@ def test_a_table_and_nothing_made(tmp_path: Path, capsys: Captured) -> None:
     assert {"weights", "gradients", "optimizer state", "reference", "latent cache, sampling"} <= table.keys()
     assert {"activations, update", "logits, update", "at one time"} <= table.keys()
     assert {"sampling", "reference", "update", "forward and backward", "optimizer", "evaluation, once"} <= table.keys()
-    assert result.out.splitlines()[-1].endswith("for the whole stage on this machine, checkpoints apart")
+    *_, time, verdict = result.out.splitlines()
+    assert time.endswith("for the whole stage on this machine, checkpoints apart")
+    assert re.fullmatch(r"this machine \(\d+ GiB\): fits; .* GiB and a quarter in reserve are .* GiB", verdict)
 
 
 def test_it_is_no_part_of_the_fingerprint_and_sees_what_is_there(tmp_path: Path, capsys: Captured) -> None:
@@ -65,7 +67,7 @@ def test_a_model_that_does_not_fit_is_counted_and_not_probed(command: Command, t
     assert outcome.code == 0, outcome.err
     assert outcome.recorder.stages == [] and list(tmp_path.iterdir()) == []
     assert re.search(r"^base: missing, .*stage pretrain.*time: not measured, with a reserve of 50% it", outcome.out)
-    assert re.search(r"time: not measured, with a reserve of 50% it takes \d+ TB, and this machine has", outcome.out)
+    assert re.search(r"time: not measured, with a reserve of 50% it takes [\d.]+ TB, and this machine has", outcome.out)
     table = rows(outcome.out)
     # 671 B with V3's vocabulary of 129,280; here it is some 400. The MTP module has 11.6 B.
     assert table["total"].split()[0] == "681" and table["without MTP"].split()[0] == "669"
@@ -75,7 +77,7 @@ def test_a_model_that_does_not_fit_is_counted_and_not_probed(command: Command, t
 def test_a_gpu_that_is_not_there_is_said(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     outcome = command("stage=pretrain", "dry_run=true", "trainer=gpu", configs=REAL_CONFIGS)
-    assert outcome.code == 0 and outcome.out.endswith("time: not measured, this machine has no GPU\n")
+    assert outcome.code == 0 and outcome.out.endswith("time: not measured, this machine has no GPU\n")  # and no verdict
 
 
 def test_an_engine_that_is_not_installed_is_counted_and_not_probed(
@@ -85,22 +87,32 @@ def test_an_engine_that_is_not_installed_is_counted_and_not_probed(
     base = "stage.inputs={}"
     outcome = command("stage=grpo", "rollout=vllm", "dry_run=true", base, configs=REAL_CONFIGS)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.endswith(
+    assert (
         "time: not measured, rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'\n"
+        in outcome.out
     )
     assert rows(outcome.out)["vLLM"] == "40%" and "latent cache" not in outcome.out
 
 
 @pytest.mark.parametrize("arguments", [["model=hf"], ["model=hf_lora", "stage.reference_refresh_steps=0"]])
-def test_a_model_of_transformers_is_not_counted(
+def test_a_model_of_transformers_is_counted_from_its_description_alone(
     command: Command, tmp_path: Path, arguments: list[str], capsys: Captured
 ) -> None:
-    source = dense_folder(tmp_path / "source", "qwen2")
+    """Neither weights nor tokenizer are there: a folder with a config.json, or that file, says what the model is."""
+    source = dense_folder(tmp_path / "source", "qwen2", max_position_embeddings=512)
     capsys.readouterr()  # the library's progress bars
-    short = ("rollout.row_tokens=64", "rollout.max_new_tokens=8")  # the folder's model has 256 positions
+    for path in [path for path in source.iterdir() if path.name != "config.json"]:
+        path.unlink()
+    short = ("rollout.row_tokens=160", "rollout.max_new_tokens=8")
     outcome = command("stage=grpo", f"init_from={source}", "dry_run=true", *short, *arguments, configs=REAL_CONFIGS)
-    assert outcome.error.startswith("dry_run=True is not allowed: what a step of model=hf takes is not known")
-    assert outcome.out == "" and [entry.name for entry in tmp_path.iterdir()] == ["source"]
+    assert outcome.code == 0, outcome.err
+    assert {"key-value cache, sampling", "reference's forward", "activations, update"} <= rows(outcome.out).keys()
+    assert "time: not measured, only pre-training and GRPO of our own backbone are timed" in outcome.out
+    file = command(
+        "stage=grpo", f"init_from={source}/config.json", "dry_run=true", *short, *arguments, configs=REAL_CONFIGS
+    )
+    assert file.out == outcome.out
+    assert [entry.name for entry in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_folder_decides_how_long_rows_may_be(command: Command, tmp_path: Path, capsys: Captured) -> None:
@@ -109,9 +121,37 @@ def test_a_folder_decides_how_long_rows_may_be(command: Command, tmp_path: Path,
     fields = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**fields, "max_position_embeddings": 2048}))
     capsys.readouterr()  # the library's progress bars
-    rows = ("rollout.row_tokens=1024", "rollout.max_new_tokens=8")
-    outcome = command("stage=grpo", f"init_from={source}", "dry_run=true", *rows, configs=REAL_CONFIGS)
-    assert outcome.error.startswith("dry_run=True is not allowed: what a step of model=hf takes is not known")
+    long = ("rollout.row_tokens=1024", "rollout.max_new_tokens=8")
+    outcome = command("stage=grpo", f"init_from={source}", "dry_run=true", *long, configs=REAL_CONFIGS)
+    assert outcome.code == 0 and "this machine (" in outcome.out, outcome.err
+
+
+def test_a_machine_that_is_not_here_is_asked_about(command: Command, tmp_path: Path) -> None:
+    """16 B in FP32 under AdamW: 4 x 4 bytes x 16 B are 238 GiB; shared out among 8 they fit into 139 GiB each."""
+    arguments = ("stage=grpo", "model=moonlight_16b", "dry_run=true", "precision=bf16", "objective=dapo")
+    base = "stage.inputs={}"
+    one = command(*arguments, base, "dry_run_memory_gib=139", configs=REAL_CONFIGS)
+    assert one.code == 0, one.err
+    *_, last = one.out.splitlines()
+    assert "one device of 139 GiB: does not fit; " in one.out and "this machine has no GPU" in one.out
+    assert "such devices, all shared out among them (not built yet)" in last and last.endswith("each, fits")
+    eight = command(*arguments, base, "dry_run_memory_gib=139", "dry_run_devices=8", configs=REAL_CONFIGS)
+    assert re.match(
+        r"8 devices of 139 GiB: fits; [\d.]+ GiB each, all shared out among them \(not built yet",
+        eight.out.splitlines()[-1],
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("dry_run_memory_gib=0", "dry_run=true"), "dry_run_memory_gib=0 is not allowed"),
+        (("dry_run_devices=0", "dry_run=true"), "dry_run_devices=0 is not allowed"),
+        (("dry_run_memory_gib=139",), "dry_run=False is not allowed: dry_run_memory_gib and dry_run_devices go with"),
+    ],
+)
+def test_a_machine_that_cannot_be(command: Command, arguments: tuple[str, ...], message: str) -> None:
+    assert message in command("stage=pretrain", *arguments, configs=REAL_CONFIGS).error
 
 
 def test_what_is_drawn_again_is_at_most(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +178,7 @@ def test_the_time_of_a_stage_by_hand(command: Command, monkeypatch: pytest.Monke
     trained_s = (tokens - 256 * 44) * 1.1e-3  # the table's completions are at their limit of 64 tokens
     whole_s = 160 * (5.12 + trained_s + 0.5) + 320
     assert (
-        out.splitlines()[-1]
+        out.splitlines()[-2]
         == f"about {module._duration(whole_s)} for the whole stage on this machine, checkpoints apart"
     )
 
@@ -159,7 +199,7 @@ def test_an_evaluation_that_was_not_measured_is_said(command: Command, monkeypat
     out = command("stage=pretrain", "dry_run=true", measured, configs=REAL_CONFIGS).out
     assert "not measured: this stage samples nothing else" in out
     # 850 steps of 42 rows x 96 tokens at 1 ms: 3,427 s
-    assert out.splitlines()[-1] == "about 57.1 minutes for the whole stage on this machine, checkpoints apart"
+    assert out.splitlines()[-2] == "about 57.1 minutes for the whole stage on this machine, checkpoints apart"
 
 
 @pytest.mark.parametrize(

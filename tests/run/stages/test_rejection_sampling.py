@@ -318,7 +318,6 @@ def test_a_damaged_block_is_named(sample: Sample, tmp_path: Path) -> None:
         ("stage.rules.min_edit_distance=2", "stage.rules.min_edit_distance=2 is not allowed"),
         ("~reward", "reward=None is not allowed: stage RejectionSampling needs it"),
         ("~reward.rewards.accuracy", "reward"),
-        ("dry_run=true", "dry_run=True is not allowed: what sampling and comparing take is not known"),
         ("+stage.shares={reasoning: 0}", "one of them must be above 0"),
     ],
 )
@@ -382,3 +381,10 @@ def test_a_model_whose_cache_is_not_its_forward_samples_nothing(
     assert refused.code == 2 and "error: self-check: cached steps and the forward differ by " in refused.err
     monkeypatch.setattr(DeepSeekBackbone, "step", step)
     assert "cached steps with the forward to" in sample().out
+
+
+def test_a_dry_run_counts_a_wave(sample: Sample, tmp_path: Path) -> None:
+    counted = sample("dry_run=true")
+    assert counted.code == 0, counted.err
+    assert "latent cache, sampling" in counted.out and "sampling of one wave" in counted.out
+    assert not (tmp_path / "runs").exists()

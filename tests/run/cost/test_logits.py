@@ -1,0 +1,53 @@
+"""Bytes of a loss, against its tensors."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Namespace
+from typing import Any
+
+import pytest
+import torch
+
+from r1_lightning.functional.distillation import Distillation, ForwardKL, FullTeacher, GeneralisedJS, StudentTokens
+from r1_lightning.model.cost import MicroBatch
+from r1_lightning.run.cost.logits import LOGITS, logit_bytes
+from r1_lightning.stages.distill import DistillModule
+from r1_lightning.stages.reward_model import RewardModelModule
+from r1_lightning.stages.sft import SFTModule
+from tests.support.memory import LiveTensors
+
+N, V, D = 256, 500, 8
+
+
+@pytest.mark.parametrize("divergence", [ForwardKL(), GeneralisedJS()])
+def test_a_distillation(divergence: Any) -> None:
+    tensors = [torch.randn(shape) for shape in ((N, D), (V, D), (N, D), (V, D))]
+    hidden, head, theirs, their_head = tensors
+    hidden.requires_grad_(), head.requires_grad_()
+    student = StudentTokens(hidden, torch.zeros(N, dtype=torch.long), lambda x: x @ head.T, V, N)
+    with LiveTensors(tensors) as live:
+        Distillation(divergence)(student, FullTeacher(theirs, lambda x: x @ their_head.T)).loss.backward()
+    said = LOGITS[DistillModule](
+        Namespace(objective=Namespace(divergence=divergence)), network(), MicroBatch(2, 256, N, 0)
+    )
+    assert said == pytest.approx(live.peak, rel=0.1)
+
+
+def network(compute: str = "fp32") -> Any:
+    backbone = Namespace(head=torch.nn.Linear(D, V, bias=False), precision=Namespace(compute=compute))
+    return Namespace(vocab_size=V, backbone=backbone)
+
+
+def test_the_heads_gradient_is_added_from_the_second_micro_batch_on() -> None:
+    module, batch = object(), MicroBatch(1, 10, 10, 0)
+    once, twice = (logit_bytes(module, network(), batch, parts) for parts in (1, 2))
+    assert once == 3 * 4 * 10 * V and twice - once == 4 * D * V  # three tiles
+
+
+def test_fine_tuning_counts_right_tokens_and_a_reward_model_has_no_logits() -> None:
+    """In BF16 a whole table and its original: 6 bytes per entry, less than three FP32 tiles of a small vocabulary."""
+    batch = MicroBatch(1, 10, 10, 0)
+    assert LOGITS[SFTModule](None, network("bf16"), batch) == 12 * 10 * V
+    wide = Namespace(vocab_size=200_000, backbone=network("bf16").backbone)
+    assert LOGITS[SFTModule](None, wide, MicroBatch(2, 1024, 2048, 0)) == 6 * 1024 * 200_000
+    assert LOGITS[RewardModelModule](None, network(), batch) == 0
