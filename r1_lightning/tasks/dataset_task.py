@@ -19,6 +19,7 @@ from r1_lightning.tasks.fields import Row
 from r1_lightning.tasks.keyed import keyed_number, row_of_passes
 from r1_lightning.tasks.reading import REFUSE, UNREADABLE, Reading, items_of
 from r1_lightning.tasks.rows import Rows
+from r1_lightning.tasks.solved import Solved
 from r1_lightning.text.chat_template import r1_zero_prompt
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 from r1_lightning.types.text import Problem
@@ -96,6 +97,13 @@ class DatasetTask:
         require_int("index", index, minimum=0)
         problems = self._training()
         return problems[row_of_passes(f"problems/{seed}", index, len(problems))]
+
+    def solved_problem(self, seed: int, index: int) -> Solved:
+        """Return training problem number `index` with its worked solution. `InvalidInput` if its row has none."""
+        problem = self.train_problem(seed, index)
+        if not (steps := problem.metadata.get(STEPS)):
+            raise InvalidInput(f"{self.adaptor.name} has no worked solutions to write as traces")
+        return Solved(problem, (steps,), is_prose=True)
 
     def held_out_problems(self, count: int) -> Sequence[Problem]:
         """Return the first `count` held-out problems in row order, or all if there are fewer. `InvalidInput` if there is none."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from r1_lightning.tasks.clean_traces import clean_rows
 from r1_lightning.tasks.dataset_task import STEPS, DatasetTask, plain_document, reasoned_document
 from r1_lightning.tasks.fields import Row, question_id
 from r1_lightning.tasks.rows import Rows
@@ -55,6 +56,17 @@ def test_passes_without_what_is_tested(task: DatasetTask) -> None:
     assert [problem.answer for problem in task.held_out_problems(2)] == ["5", "6"]
     assert task.train_problem(3, 11) == task.train_problem(3, 11)
     assert any(task.train_problem(3, i) != task.train_problem(4, i) for i in range(5))
+
+
+def test_a_problem_comes_with_its_worked_solution(tmp_path: Path, task: DatasetTask) -> None:
+    """Clean traces (tasks/clean_traces.py) are made of it: the row's steps word for word, line breaks and all."""
+    solved = task.solved_problem(3, 2)
+    assert (solved.problem, solved.steps, solved.is_prose) == (task.train_problem(3, 2), ("Think.",), True)
+    (row,) = clean_rows(task, 3, 2, 1, "r1_zero")
+    assert row["completion"] == f" <think>Think.</think><answer>{solved.problem.answer}</answer>"
+    without = DatasetTask(Plain(), rows(tmp_path / "bare.jsonl", numbered(0, 3)))
+    with pytest.raises(InvalidInput, match="plain has no worked solutions to write as traces"):
+        without.solved_problem(0, 0)
 
 
 def test_documents(task: DatasetTask) -> None:

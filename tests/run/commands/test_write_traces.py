@@ -59,7 +59,8 @@ def test_other_domains(tmp_path: Path) -> None:
             ["task=equations", "count=2", "domains=general", "file={}/a.jsonl"],
             "only a family of tasks has other domains",
         ),
-        (["task=aime24", "count=2", "file={}/a.jsonl"], "it does not say how its problems are solved"),
+        (["task=aime24", "count=2", "file={}/a.jsonl"], "has no training rows here, only held-out problems"),
+        (["task=r1_stage_2", "count=2", "file={}/a.jsonl"], "it does not say how its problems are solved"),
         (
             ["task=equations", "task.source.max_level=9", "count=2", "file={}/a.jsonl"],
             "task.source.max_level=9 is not allowed",
