@@ -63,7 +63,8 @@ class HFFolder:
 
     def fingerprint(self) -> str:
         """SHA-256 over every file that defines the model: configurations, tokenizer and weights."""
-        small = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")  # the last may add EOS tokens
+        # The third may add EOS tokens, the last asks questions under task.template=checkpoint.
+        small = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
         names = [CONFIG, *(name for name in small if (self.folder / name).is_file())]
         digests = {name: sha256_of(self.folder / name) for name in (*names, *self.files)}
         return fingerprint({"kind": "HuggingFace folder", "files": digests})

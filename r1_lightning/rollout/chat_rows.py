@@ -92,7 +92,8 @@ def encode_pairs(
     asked = [Trace(question, "") if isinstance(question, str) else question for question, _ in pairs]
     prompts = prompt_ids(asked, tokenizer, template)
     responses = tokenizer.encode_continuations([response for _, response in pairs])
-    return [(prompt, [*response, tokenizer.eos_id]) for prompt, response in zip(prompts, responses, strict=True)]
+    end_id = tokenizer.end_id(template) if template.end else tokenizer.eos_id
+    return [(prompt, [*response, end_id]) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 def chat_rows(

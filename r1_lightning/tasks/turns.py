@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1_lightning.tasks.fields import Row
+from r1_lightning.text.chat_template import with_system as before_question
 from r1_lightning.text.reasoning_format import THINK_CLOSE, THINK_OPEN, parse_r1
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
@@ -55,13 +56,14 @@ class Dialogue:
     def shown(self, with_system: bool = True) -> tuple[str, tuple[Turn, ...]]:
         """Return the last question and the earlier turns for a prompt.
 
-        Our templates have no place for a system message, so it is put before the first question, with a blank line between.
+        Our templates have no place for a system message, so it is put before the first question, with a blank line between; where
+        a checkpoint's template has one, `rollout/prompts.py` puts it there.
         """
-        opening = f"{self.system.strip()}\n\n" if with_system and self.system.strip() else ""
+        system = self.system if with_system else ""
         if not self.earlier:
-            return opening + self.question, ()
+            return before_question(system, self.question), ()
         (first, reply), *others = self.earlier
-        return self.question, ((opening + first, reply), *others)
+        return self.question, ((before_question(system, first), reply), *others)
 
     @property
     def asked(self) -> tuple[str, ...]:

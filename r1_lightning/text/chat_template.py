@@ -22,6 +22,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from r1_lightning.text.reasoning_format import FORMS, R1_FORM, R1_OPENED_FORM, R1_ZERO_FORM, THINK_OPEN, FormName
 from r1_lightning.types.errors import require, require_choice
@@ -34,18 +35,26 @@ R1_ZERO_PREAMBLE = (
 )
 R1_ZERO_SUFFIX = ". Assistant:"
 
+# How the published R1 and its students are asked about mathematics (their model cards, and the paper's benchmarks).
+BOX_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+InstructionName = Literal["boxed"]
+INSTRUCTIONS: Mapping[str | None, str] = MappingProxyType({None: "", "boxed": BOX_INSTRUCTION})
 
-@dataclass(frozen=True, slots=True)
+Turn = tuple[str, str]  # question, reply
+
+
+@dataclass(frozen=True)
 class ChatTemplate:
     """A template: a prompt is `prefix`, the question, `suffix`; the completion follows the suffix. Both may be empty.
 
-    `form` is the format of completions that the template asks for.
+    `form` is the format of completions that the template asks for; `instruction` follows the last question.
     """
 
     name: str
     prefix: str
     suffix: str
     form: FormName = R1_ZERO_FORM
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", self.name, "a template needs a name")
@@ -61,6 +70,16 @@ class ChatTemplate:
         """True if the prompt opens the think block."""
         return FORMS[self.form].is_opened
 
+    @property
+    def end(self) -> str:
+        """The token that ends a reply; "" for the tokenizer's end of sequence."""
+        return ""
+
+    @property
+    def writes_whole_text(self) -> bool:
+        """True if the template writes a whole conversation, with the token that begins a text; false if turns are joined."""
+        return False
+
     def render(self, question: str) -> str:
         """Return the prompt for `question`; nothing is stripped or escaped, the model sees exactly this text."""
         return "".join(self.pieces(question))
@@ -70,7 +89,7 @@ class ChatTemplate:
 
         A tokenizer reads special tokens in the template's pieces only (`TextTokenizer.encode_prompts`).
         """
-        return (self.prefix, question, self.suffix)
+        return (self.prefix, question, f"{self.instruction}{self.suffix}")
 
     def respond(self, completion: str) -> str:
         """Return `completion` as it follows a prompt: stripped, after one space, without an end-of-sequence token.
@@ -129,9 +148,30 @@ DEEPSEEK_R1 = ChatTemplate("deepseek_r1", "<｜User｜>", "<｜Assistant｜><thi
 # The question alone: for documents that are complete prompts already, and for tests.
 PLAIN = ChatTemplate("plain", "", "")
 
+# Names for the template that the checkpoint brings along, of which only the form is known before its folder is read
+# (`text/checkpoint_template.py`).
+CHECKPOINT = ChatTemplate("checkpoint", "", "", R1_FORM)
+CHECKPOINT_OPENED = ChatTemplate("checkpoint_opened", "", THINK_OPEN, R1_OPENED_FORM)
+
 TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType(
-    {template.name: template for template in (R1_ZERO, R1, PLAIN, DEEPSEEK_R1)}
+    {template.name: template for template in (R1_ZERO, R1, PLAIN, DEEPSEEK_R1, CHECKPOINT, CHECKPOINT_OPENED)}
 )
+
+
+def is_checkpoints(name: str) -> bool:
+    """True for the names of the template that a checkpoint brings along."""
+    return name in (CHECKPOINT.name, CHECKPOINT_OPENED.name)
+
+
+def with_system(system: str, question: str) -> str:
+    """Return `question` after a system message and a blank line, for templates that have no place for one."""
+    return f"{system.strip()}\n\n{question}" if system.strip() else question
+
+
+def without_system(system: str, question: str) -> str | None:
+    """Return the question of `with_system`; None if `question` does not begin with the system message."""
+    opening = with_system(system, "")
+    return question.removeprefix(opening) if opening and question.startswith(opening) else None
 
 
 def r1_zero_prompt(question: str) -> str:

@@ -29,6 +29,21 @@ GENERATION_FILE, MODEL_FILE = "generation_config.json", "config.json"
 _LOOKS_LIKE_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 
 
+# The class name of every `tokenizer.json` in transformers 5; version 4 knows only the older name, version 5 both.
+NEWER_CLASS = "TokenizersBackend"
+
+# The settings of a published tokenizer that `TextTokenizer.save` keeps besides those of our own; others may name code (`auto_map`).
+KEPT_SETTINGS = (
+    "unk_token",
+    "additional_special_tokens",
+    "added_tokens_decoder",
+    "add_prefix_space",
+    "legacy",
+    "model_max_length",
+    "split_special_tokens",
+)
+
+
 class Control(NamedTuple):
     """A control token: its id and its spelling."""
 
@@ -125,6 +140,27 @@ def begin_with(tokenizer: Tokenizer, bos: str | None, eos: str, wanted: bool) ->
             single=single, pair=f"{single} $B:1", special_tokens=special
         )
     return begins
+
+
+def token_name(entry: Any) -> str | None:
+    """Return the name of a special token from `tokenizer_config.json`, where it is text, an object with `content`, or null."""
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    require(
+        content is None or isinstance(content, str),
+        "tokenizer",
+        entry,
+        "tokenizer_config.json must name tokens by text",
+    )
+    return content or None
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
+    """Return the token ids of texts, with the tokenizer's `bos` if it `begins`. `InvalidInput` for unpaired surrogates."""
+    try:
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=begins)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidInput(f"text is not allowed: every item must be a str of valid Unicode ({error})") from error
+    return [encoding.ids for encoding in encodings]
 
 
 def end_ids(folder: Path) -> tuple[int, ...]:

@@ -54,22 +54,6 @@ OUR_CONFIG: Mapping[str, Any] = {
 }
 
 
-# The class name of every `tokenizer.json` in transformers 5; version 4 knows only the older name, version 5 both.
-NEWER_CLASS = "TokenizersBackend"
-
-# The settings of a published tokenizer that `save` keeps; others may name code (`auto_map`).
-KEPT_SETTINGS = (
-    *OUR_CONFIG,
-    "unk_token",
-    "additional_special_tokens",
-    "added_tokens_decoder",
-    "add_prefix_space",
-    "legacy",
-    "model_max_length",
-    "split_special_tokens",
-)
-
-
 class TextTokenizer:
     """Converts text to token ids and back. Made by `train_tokenizer` or `TextTokenizer.load`.
 
@@ -82,7 +66,7 @@ class TextTokenizer:
         self, tokenizer: Tokenizer, config: Mapping[str, Any] = OUR_CONFIG, end_ids: Sequence[int] = ()
     ) -> None:
         vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-        names = {role: _token_name(config.get(f"{role}_token")) for role in ("bos", "eos", "pad")}
+        names = {role: published.token_name(config.get(f"{role}_token")) for role in ("bos", "eos", "pad")}
         require(names["eos"] is not None, "tokenizer", CONFIG_FILE, "it must name an eos_token")
         missing = [name for name in names.values() if name is not None and name not in vocabulary]
         require(not missing, "tokenizer", missing, "the special tokens must be in the vocabulary")
@@ -110,13 +94,42 @@ class TextTokenizer:
         self._prefixes_every_piece = published.prefixes_every_piece(self._text)
         self._config = dict(config)
         # A Unigram model may contain the spelling of a control token as an ordinary word.
-        leaking = [name for name, (i, _) in self._control.items() if i in _encoded(self._text, [name], False)[0]]
+        leaking = [
+            name for name, (i, _) in self._control.items() if i in published.encoded(self._text, [name], False)[0]
+        ]
         self._leaking = published.any_of(leaking) if leaking else None
 
     @property
     def vocab_size(self) -> int:
         """The number of ids, added tokens included; every id is below it."""
         return self._vocab_size
+
+    @property
+    def control(self) -> tuple[str, ...]:
+        """Spellings of the control tokens."""
+        return tuple(self._control)
+
+    def ending_with(self, token: str) -> TextTokenizer:
+        """Return the tokenizer with one more token that ends a completion; itself for "" or one that it has.
+
+        InvalidInput for a token that is not in the vocabulary.
+        """
+        if not token:
+            return self
+        found = self.token_to_id(token)
+        if found is None:
+            raise InvalidInput(f"the end of a reply, {token!r}, is no token of the tokenizer")
+        return (
+            self
+            if found in self.eos_ids
+            else TextTokenizer(Tokenizer.from_str(self._tokenizer.to_str()), self._config, (*self.eos_ids, found))
+        )
+
+    def end_id(self, template: ChatTemplate) -> int:
+        """Return the id that ends a reply in `template`: its own, or the end of sequence."""
+        found = self.token_to_id(template.end) if template.end else self.eos_id
+        assert found in self.eos_ids, "`ending_with` comes first"
+        return found
 
     def digest(self) -> str:
         """A digest that changes with everything that can change a text's ids."""
@@ -155,14 +168,18 @@ class TextTokenizer:
 
         The spelling of a control token is that token in the template, and plain text in a question.
         """
-        pieces = [(*template.pieces(question)[:-1], template.pieces(question)[-1] + after) for question in questions]
-        split = [published.stretches(parts, self._control) for parts in pieces]
-        if all(len(prompt) == 1 and isinstance(prompt[0], str) for prompt in split):
-            return self.encode_batch([str(prompt[0]) for prompt in split])
-        return [self._joined(prompt) for prompt in split]
+        pieces = [template.pieces(question) for question in questions]
+        return self.encode_pieces(pieces, after, begins=not template.writes_whole_text)
 
-    def _joined(self, stretches: Sequence[published.Stretch]) -> list[int]:
-        begin = [self.bos_id] if self.begins_with_bos and self.bos_id is not None else []
+    def encode_pieces(self, prompts: Sequence[Sequence[str]], after: str = "", begins: bool = True) -> list[list[int]]:
+        """Return the token ids of prompts in pieces (`ChatTemplate.pieces`), each followed by `after`; with `bos` if asked to."""
+        split = [published.stretches((*pieces[:-1], pieces[-1] + after), self._control) for pieces in prompts]
+        if all(len(prompt) == 1 and isinstance(prompt[0], str) for prompt in split):
+            return self._read(self._text, [str(prompt[0]) for prompt in split], begins)
+        return [self._joined(prompt, begins) for prompt in split]
+
+    def _joined(self, stretches: Sequence[published.Stretch], begins: bool) -> list[int]:
+        begin = [self.bos_id] if begins and self.begins_with_bos and self.bos_id is not None else []
         ids = [] if stretches[:1] == begin else begin
         for number, stretch in enumerate(stretches):
             if isinstance(stretch, int):
@@ -174,11 +191,11 @@ class TextTokenizer:
 
     def _read(self, tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
         """Return the token ids of texts; a spelling that would still become a control token is split after its first character."""
-        rows = _encoded(tokenizer, texts, begins)
+        rows = published.encoded(tokenizer, texts, begins)
         for number, text in enumerate(texts if self._leaking else ()):
             first, *rest = published.cut(text, self._leaking)
             if rest:
-                parts = _encoded(tokenizer, [first], begins) + _encoded(self._continuing, rest, False)
+                parts = published.encoded(tokenizer, [first], begins) + published.encoded(self._continuing, rest, False)
                 rows[number] = [token_id for ids in parts for token_id in ids]
         return rows
 
@@ -201,9 +218,9 @@ class TextTokenizer:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         (path / TOKENIZER_FILE).write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-        kept = {name: value for name, value in self._config.items() if name in KEPT_SETTINGS}
+        kept = {name: value for name, value in self._config.items() if name in (*OUR_CONFIG, *published.KEPT_SETTINGS)}
         done: dict[str, Any] = {"add_bos_token": self.begins_with_bos, "add_eos_token": False}
-        if kept.get("tokenizer_class") == NEWER_CLASS:
+        if kept.get("tokenizer_class") == published.NEWER_CLASS:
             done["tokenizer_class"] = OUR_CONFIG["tokenizer_class"]
         config = {**kept, **done, "chat_template": template.jinja(self.begins_with_bos)}
         _write_json(path / CONFIG_FILE, config)
@@ -233,23 +250,8 @@ class TextTokenizer:
         return cls(tokenizer, config, published.end_ids(Path(folder)))
 
 
-def _encoded(tokenizer: Tokenizer, texts: Sequence[str], begins: bool) -> list[list[int]]:
-    try:
-        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=begins)
-    except (TypeError, UnicodeEncodeError) as error:
-        raise InvalidInput(f"text is not allowed: every item must be a str of valid Unicode ({error})") from error
-    return [encoding.ids for encoding in encodings]
-
-
 def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(fields, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def _token_name(entry: Any) -> str | None:
-    """Return the name of a special token from `tokenizer_config.json`, where it is text, an object with `content`, or null."""
-    content = entry.get("content") if isinstance(entry, dict) else entry
-    require(content is None or isinstance(content, str), "tokenizer", entry, f"{CONFIG_FILE} must name tokens by text")
-    return content or None
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, phrases: Sequence[str] = ()) -> TextTokenizer:

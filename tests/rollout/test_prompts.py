@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from r1_lightning.rollout.chat_rows import ChatRow, chat_rows
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.text.chat_template import R1
+from r1_lightning.text.checkpoint_template import read_template
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.text import ChatExample, Problem, Trace
 from tests.rollout.test_preference_rows import TEMPLATE, WithBos, Words
+from tests.support.chat_templates import CHATML, chat_folder
 
 EARLIER = (("sum", " fine "),)
 ASKED = [
@@ -55,6 +58,30 @@ def test_a_conversation_is_what_it_was_when_it_was_held(tokenizer: TextTokenizer
     assert tokenizer.decode(found, skip_special=False) == (
         "User: 1+1\n\nAssistant: two<｜end▁of▁sentence｜>User: 2+2\n\nAssistant:"
     )
+
+
+def test_a_checkpoint_s_template_writes_the_conversation_with_its_system_message(tmp_path: Path) -> None:
+    folder = chat_folder(tmp_path, CHATML)
+    tokenizer = TextTokenizer.load(folder)
+    template = read_template(folder, "checkpoint", tokenizer.control, "!")
+    tokenizer = tokenizer.ending_with(template.end)
+    told = {"system": "S"}
+    asked = [
+        Problem("S\n\nb", "", "p", metadata=told),
+        ChatExample("b", "B", "", told, (("S\n\na", "A"),)),
+        ChatExample("b", "B", "", told),  # the task hides it
+    ]
+    found = tokenizer.decode_batch(prompt_ids(asked, tokenizer, template, " <x>"), skip_special=False)
+    start, end = "<|im_start|>", "<|im_end|>\n"
+    last = f"{start}user\nb!{end}{start}assistant\n <x>"
+    assert found == [
+        f"{start}system\nS{end}{last}",
+        f"{start}system\nS{end}{start}user\na{end}{start}assistant\nA{end}{last}",
+        f"{start}system\nYou are helpful{end}{last}",
+    ]
+    (row,) = chat_rows([(asked[1], "B")], tokenizer, template)
+    assert list(row.prompt) == prompt_ids([asked[1]], tokenizer, template)[0]
+    assert list(row.completion) == [*tokenizer.encode("B"), tokenizer.token_to_id("<|im_end|>")]
 
 
 def test_a_forced_prefix_stands_after_the_last_question(tokenizer: TextTokenizer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jinja2
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from r1_lightning.text.chat_template import (
     DEEPSEEK_R1,
+    INSTRUCTIONS,
     PLAIN,
     R1,
     R1_ZERO,
@@ -17,6 +20,8 @@ from r1_lightning.text.chat_template import (
     TEMPLATES,
     ChatTemplate,
     r1_zero_prompt,
+    with_system,
+    without_system,
 )
 from r1_lightning.types.errors import InvalidInput
 
@@ -94,12 +99,29 @@ def test_r1_asks_without_instruction() -> None:
     assert R1.render("x").isascii()  # the published one has special tokens, <｜User｜> and <｜Assistant｜>
 
 
+def test_an_instruction_follows_the_question() -> None:
+    """The words of DeepSeek-R1's model card, in R1's published prompt."""
+    asked = replace(DEEPSEEK_R1, instruction=INSTRUCTIONS["boxed"])
+    assert asked.render("2+3?") == (
+        "<｜User｜>2+3?\nPlease reason step by step, and put your final answer within \\boxed{}.<｜Assistant｜><think>\n"
+    )
+    assert asked.pieces("<｜User｜>")[1] == "<｜User｜>", "the question is a piece of its own"
+
+
+def test_a_system_message_before_a_question_can_be_told_apart() -> None:
+    assert with_system(" S ", "Q") == "S\n\nQ" and with_system(" ", "Q") == "Q"
+    assert without_system("S", "S\n\nQ") == "Q"
+    assert without_system("S", "Q") is None and without_system("", "Q") is None
+
+
 def test_each_template_names_its_form() -> None:
     assert {name: template.form for name, template in TEMPLATES.items()} == {
         "r1_zero": "r1_zero",
         "r1": "r1",
         "deepseek_r1": "r1_opened",
         "plain": "r1_zero",
+        "checkpoint": "r1",
+        "checkpoint_opened": "r1_opened",
     }
     with pytest.raises(InvalidInput, match="form='r2' is not allowed: it must be one of r1_zero, r1,"):
         ChatTemplate("t", "a", "b", "r2")  # type: ignore[arg-type]

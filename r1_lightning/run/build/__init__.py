@@ -4,6 +4,7 @@ parts           every object that a stage, its data module or its callbacks ask 
 device          where a stage works, and in which type: one place decides
 models          a backbone of any kind, with its initial weights
 stored          the model in any folder: an artefact or a HuggingFace checkpoint
+templates       the chat template, ours or a checkpoint's own
 hf_import       HuggingFace folders as inputs
 reward_models, teachers, judges   other models as inputs of a stage
 torch_setup     threads, memory, warnings

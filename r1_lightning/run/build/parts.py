@@ -18,6 +18,7 @@ from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.judges import EXACT, accuracy_by
 from r1_lightning.run.build.device import REFERENCE, settled_accelerator, stage_device, told_device
 from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.run.build.templates import template_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import RUN_KEYS, TOKEN_CACHE
 from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
@@ -45,7 +46,13 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
     """Return every part that a stage, its data module or its callbacks may ask for, by name; the model as in `make_backbone`."""
     require_choice("task.template", config.task.template, TEMPLATES)
     source = instantiate(config.task.source, _convert_="all")
-    tokenizer = build_tokenizer(config, source, base)
+    tokenizer_folder = None if base is None else base.tokenizer_folder
+    template, tokenizer = template_of(
+        config.task.template,
+        config.task.get("instruction"),
+        tokenizer_folder,
+        build_tokenizer(config, source, base),
+    )
     model_config = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, base)})
     # On the device of the stage from the first: what is done with a model is done where its weights are.
     precision, device = instantiate(config.precision), stage_device(config)
@@ -53,7 +60,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
     parts: dict[str, Any] = {
         "source": source,
         "tokenizer": tokenizer,
-        "template": TEMPLATES[config.task.template],
+        "template": template,
         "backbone": backbone,
         "seed": config.seed,
         "max_steps": config.stage.max_steps,

@@ -24,11 +24,12 @@ from r1_lightning.model.precision import Precision
 from r1_lightning.model.reward_head import HEAD, RewardModel
 from r1_lightning.run.build.hf_import import model_node_of
 from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size_of
+from r1_lightning.run.build.templates import template_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.stored import read_model
-from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
+from r1_lightning.text.chat_template import ChatTemplate, is_checkpoints
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.errors import InvalidInput, require_choice
+from r1_lightning.types.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class StoredModel:
     config: DictConfig | None
 
     def template(self, otherwise: ChatTemplate) -> ChatTemplate:
-        """Return the template of an artefact's training, or `otherwise` for a checkpoint. `InvalidInput` for an unknown one."""
-        if self.config is None:
+        """Return the template of an artefact's training, or `otherwise` for a checkpoint. `InvalidInput` for an unknown one.
+
+        Where that is the one which a checkpoint brings along, it is read from this model's folder.
+        """
+        if self.config is None and not is_checkpoints(otherwise.name):
             return otherwise
-        name = OmegaConf.select(self.config, "task.template")
-        require_choice("task.template", name, TEMPLATES)
-        return TEMPLATES[name]
+        name = otherwise.name if self.config is None else self.setting("task.template")
+        instruction = self.setting("task.instruction")
+        return template_of(name, instruction, self.artefact.tokenizer_folder, self.tokenizer)[0]
 
     def setting(self, path: str) -> Any:
         """Return a value of the artefact's stored configuration; None if it has none."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from r1_lightning.run.commands.base import own_keys, parse_int, run_command, task_of
 from r1_lightning.run.config.program import usage
 from r1_lightning.run.config.targets import find_own_modules
-from r1_lightning.text.chat_template import TEMPLATES, ChatTemplate
-from r1_lightning.types.errors import require_choice
+from r1_lightning.text.chat_template import INSTRUCTIONS, TEMPLATES, ChatTemplate, is_checkpoints
+from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.text import Problem
 
 ARGUMENTS = "task=NAME [count=3] [from=test|train] [OVERRIDE ...]"
@@ -36,9 +37,12 @@ def problems_of(arguments: Sequence[str]) -> tuple[list[Problem], ChatTemplate]:
     require_choice("from", own["from"], ("test", "train"))
     count = parse_int("count", own["count"], 1, MAX_COUNT)
     config, source = task_of(overrides)
+    name, instruction = config.task.template, config.task.get("instruction")
+    require(not is_checkpoints(name), "task.template", name, "this command opens no checkpoint; use one of ours")
+    template = replace(TEMPLATES[name], instruction=INSTRUCTIONS[instruction])
     if own["from"] == "train":
-        return [source.train_problem(config.seed, index) for index in range(count)], TEMPLATES[config.task.template]
-    return list(source.held_out_problems(count)), TEMPLATES[config.task.template]
+        return [source.train_problem(config.seed, index) for index in range(count)], template
+    return list(source.held_out_problems(count)), template
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.text.chat_template import TEMPLATES, InstructionName
 from r1_lightning.types.errors import require
 from r1_lightning.types.text import JudgeName
 
@@ -23,7 +23,14 @@ RUN_KEYS: dict[str, dict[str, Any]] = {
         "max_time": str | None,
         "role_devices": dict | None,
     },
-    "task": {"source": dict, "template": Literal[tuple(TEMPLATES)], "tokenizer": dict, "name": str, "judge": JudgeName},
+    "task": {
+        "source": dict,
+        "template": Literal[tuple(TEMPLATES)],
+        "instruction": InstructionName | None,
+        "tokenizer": dict,
+        "name": str,
+        "judge": JudgeName,
+    },
     "task.tokenizer": {"vocab_size": int, "training_documents": int, "phrases_as_tokens": bool},
     "paths": {"root": str, "data": str},
 }

@@ -85,9 +85,11 @@ def _measure(
     requests: Mapping[str, Any],
 ) -> dict[str, Measure]:
     model = open_model(artefact, instantiate(config.precision), f"stage.inputs.{name}.folder")
-    template = model.template(TEMPLATES[config.task.template])  # a checkpoint has none, so the task's is used
+    # A checkpoint has none of ours, so the task's is used.
+    template = model.template(TEMPLATES[config.task.template])
+    tokenizer = model.tokenizer.ending_with(template.end)
     backbone = model.backbone(stage_device(config)).eval()
-    evaluator = Evaluator(problems, model.tokenizer, template, settings, config.seed)
+    evaluator = Evaluator(problems, tokenizer, template, settings, config.seed)
     check_prompt_lengths(evaluator, model.shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
     with progress(total, f"evaluating {name}", "completion") as bar:
