@@ -60,6 +60,13 @@ class DeepSeekBackbone(LanguageModel):
         self.run_steps = self.precision.compiled(_run_steps)
         self.tiles = Tiles(*map(self.precision.compiled, EAGER_TILES))
 
+    def recompute_blocks(self) -> None:
+        """See `LanguageModel`; MTP modules' blocks are among them."""
+        self.recompute = True
+        for part in self.modules():
+            if isinstance(part, Block):
+                part.recompute = True
+
     def hidden(
         self,
         batch: TokenBatch,

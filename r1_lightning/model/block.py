@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from r1_lightning.model.attention import Attention, layer_kinds, mtp_kind
 from r1_lightning.model.config import ModelConfig
@@ -22,10 +24,12 @@ class Block(nn.Module):
 
     `layer` is the block's index in the trunk, None outside of it (MTP); it determines the kind of attention.
     `attention_kind` is that kind's name; `mask` comes from its `row_mask` or `new_columns_mask`, and may say that it cannot be
-    compiled (`model/masked_attention.py`).
+    compiled (`model/masked_attention.py`). With `recompute` the backward computes the block's forward again in place of keeping its
+    activations; the statistics are those of the first forward, so no expert is counted twice.
     """
 
     attention: Attention
+    recompute = False
 
     def __init__(self, config: ModelConfig, precision: Precision, is_dense: bool, layer: int | None = None) -> None:
         super().__init__()
@@ -46,7 +50,13 @@ class Block(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, replayed: Tensor | None = None
     ) -> tuple[Tensor, RoutingStats | None]:
         run = self.run if getattr(mask, "compiles", True) else _run_block
-        output: tuple[Tensor, RoutingStats | None] = run(self, x, cos, sin, mask, is_token, replayed)
+        arguments = (self, x, cos, sin, mask, is_token, replayed)
+        output: tuple[Tensor, RoutingStats | None]
+        if self.recompute and torch.is_grad_enabled():
+            # A block draws no random numbers, so their state need not be kept.
+            output = checkpoint(run, *arguments, use_reentrant=False, preserve_rng_state=False)
+        else:
+            output = run(*arguments)
         return output
 
     def step(

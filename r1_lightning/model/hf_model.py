@@ -112,6 +112,14 @@ class HFBackbone(LanguageModel):
         head: nn.Linear = self.model.get_output_embeddings()
         return head
 
+    def recompute_blocks(self) -> None:
+        """See `LanguageModel`; InvalidInput if the family's class cannot do it. Dropout is 0, so no random state is kept."""
+        able, kind = getattr(self.model, "supports_gradient_checkpointing", False), type(self.model).__name__
+        require(able, "trainer.recompute", True, f"{kind} of transformers cannot compute its layers again")
+        self.recompute = True
+        settings = {"use_reentrant": False, "preserve_rng_state": False}
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+
     @torch.no_grad()
     def check_head(self) -> None:
         """Raise InvalidInput if the logits are not the head's product, as every loss here assumes.

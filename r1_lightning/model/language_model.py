@@ -21,10 +21,15 @@ class LanguageModel(nn.Module, ABC):
     precision: Precision
     head: Any
     tiles: Tiles = EAGER_TILES
+    recompute = False  # true: the backward computes each block's forward again in place of keeping its activations
 
     @abstractmethod
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D."""
+
+    @abstractmethod
+    def recompute_blocks(self) -> None:
+        """Set `recompute`: of each block only the input is kept, at the price of a second forward; no bit of a result changes."""
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Rows of tokens without padding, B x T, to FP32 logits B x T x V."""

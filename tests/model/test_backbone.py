@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.tensors import TokenBatch
 from tests.model.tiny import backbone, left_pad, pack, random_documents, randomise, tiny
+from tests.support.memory import LiveTensors
 
 LENGTHS = [7, 3, 10]
 VARIANTS = [tiny(), tiny(q_lora_rank=None, n_dense_layers=0, mtp_depth=2), tiny(n_dense_layers=2, tie_embeddings=True)]
@@ -279,3 +282,39 @@ def test_a_state_dict_carries_everything():
     other.load_state_dict(model.state_dict(), strict=True)
     batch = pack([_documents()])
     assert torch.equal(model.hidden(batch).mtp[0], other.hidden(batch).mtp[0])
+
+
+@pytest.mark.parametrize("changes", [{}, {"mtp_depth": 2, "balance_loss_alpha": 0.01}, {"n_dense_layers": 2}])
+def test_recompute_changes_no_bit_and_counts_no_expert_twice(changes: dict[str, Any]) -> None:
+    """Loss, every gradient, load and routes equal those of the forward that keeps its activations, MTP modules included."""
+
+    def run(recompute: bool) -> list[torch.Tensor]:
+        model = backbone(tiny(**changes)).train()
+        if recompute:
+            model.recompute_blocks()
+        output = model.hidden(pack([_documents()], length=25))
+        loss = sum((part.square().mean() for part in output.mtp), output.hidden.square().mean()) + output.balance_loss
+        loss.backward()
+        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return [loss, output.expert_load, output.routes, *grads]
+
+    kept, again = run(False), run(True)
+    assert len(kept) == len(again) > 20 and all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_recompute_keeps_the_input_of_each_block_alone() -> None:
+    """Of 8 blocks the peak of forward and backward holds the inputs and the activations of one, less than a third of all."""
+
+    def peak(recompute: bool) -> int:
+        model = backbone(tiny(n_layers=8, n_dense_layers=8, mtp_depth=0)).train()
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        if recompute:
+            model.recompute_blocks()
+        batch = pack([random_documents([60], 61, seed=1)])
+        before = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
+        with LiveTensors(before) as live:
+            model.hidden(batch).hidden.sum().backward()
+        return live.peak
+
+    assert peak(True) < peak(False) / 3

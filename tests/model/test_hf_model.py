@@ -16,6 +16,7 @@ from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Backbone, Balanced, TokenBatch
 from tests.model.tiny import left_pad, pack, random_documents
 from tests.support.hf_folders import DENSE, VOCABULARY
+from tests.support.memory import LiveTensors
 
 
 def model(kind: str = "qwen2", precision: PlainPrecision | None = None, **changes: Any) -> HFBackbone:
@@ -238,3 +239,29 @@ def test_frequencies_that_move_with_the_batch_are_refused(
 def test_a_published_phi3_with_longrope_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"rope_type='longrope'"):
         model("phi3", rope_scaling=LONG, original_max_position_embeddings=16, pad_token_id=0, sliding_window=None)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_recompute_changes_no_bit(kind: str) -> None:
+    rows = [random_documents((9, 1, 14), VOCABULARY, seed=0)]
+
+    def run(recompute: bool) -> tuple[list[torch.Tensor], int]:
+        backbone = model(kind, num_hidden_layers=6).train()
+        for parameter in backbone.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        if recompute:
+            backbone.recompute_blocks()
+        before = [*backbone.parameters(), *(p.grad for p in backbone.parameters() if p.grad is not None)]
+        with LiveTensors(before) as live:
+            backbone.hidden(pack(rows)).hidden.square().mean().backward()
+        return [parameter.grad for parameter in backbone.parameters() if parameter.grad is not None], live.peak
+
+    (kept, most), (again, less) = run(False), run(True)
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True)) and less < most / 2
+
+
+def test_a_class_that_cannot_compute_its_layers_again_is_refused() -> None:
+    backbone = model()
+    backbone.model.supports_gradient_checkpointing = False
+    with pytest.raises(InvalidInput, match=r"trainer\.recompute=True is not allowed: Qwen2ForCausalLM"):
+        backbone.recompute_blocks()

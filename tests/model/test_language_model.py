@@ -21,6 +21,9 @@ class _OneHot(LanguageModel):
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         return BackboneOutput.dense(torch.eye(3)[batch.token_ids])
 
+    def recompute_blocks(self) -> None:
+        """It has none."""
+
 
 @torch.no_grad()
 def test_logits_and_log_probs_by_hand() -> None:

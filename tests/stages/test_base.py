@@ -17,7 +17,7 @@ from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.types.errors import InvalidInput
-from tests.support.miniature import Batches, Miniature, Spy, backbone, trainer
+from tests.support.miniature import Batches, Miniature, Spy, backbone, fingerprint, trainer
 
 
 class TwoShapes(nn.Module):
@@ -268,3 +268,26 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="train/grad_norm=nan at step 15"):  # 5 to 14 are the ten that may be skipped
         fit.fit(run.module, datamodule=miniature.text())
     assert fit.global_step == 15
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "grpo", "sft", "distill", "reward_model"])
+def test_recompute_changes_no_bit_of_any_stage(tmp_path: Path, stage: str) -> None:
+    """Three steps, expert biases included: a load that was counted twice would move them otherwise."""
+
+    def run(recompute: bool) -> int:
+        miniature = Miniature(max_steps=3)
+        if recompute:
+            miniature.model.recompute_blocks()
+        data = {
+            "pretrain": miniature.text,
+            "grpo": miniature.rollouts,
+            "sft": miniature.examples,
+            "distill": miniature.traces,
+            "reward_model": miniature.preferences,
+        }[stage]
+        settings = {"pretrain": {"bias_update_speed": 0.05}, "grpo": {"router": "update", "bias_update_speed": 0.05}}
+        module = getattr(miniature, stage)(**settings.get(stage, {}))
+        trainer(3, tmp_path, []).fit(module, datamodule=data())
+        return fingerprint(module.backbone)
+
+    assert run(True) == run(False)

@@ -57,6 +57,8 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
     # On the device of the stage from the first: what is done with a model is done where its weights are.
     precision, device = instantiate(config.precision), stage_device(config)
     backbone = make_backbone(model_config, precision, base, config.seed, is_empty, device)
+    if config.get("trainer") and config.trainer.get("recompute"):
+        backbone.recompute_blocks()
     parts: dict[str, Any] = {
         "source": source,
         "tokenizer": tokenizer,

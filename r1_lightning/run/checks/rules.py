@@ -52,6 +52,7 @@ TRAINER_KEYS = (
     "checkpoint_every_steps",
     "max_time",
     "role_devices",
+    "recompute",
     "enable_progress_bar",
     "profiler",
     "benchmark",

@@ -22,6 +22,7 @@ RUN_KEYS: dict[str, dict[str, Any]] = {
         "checkpoint_every_steps": int,
         "max_time": str | None,
         "role_devices": dict | None,
+        "recompute": bool,
     },
     "task": {
         "source": dict,

@@ -122,6 +122,14 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
         f"{saved.saved_step} is saved, and the same command without that callback goes on from there"
     )
     require(trainer.global_step == trainer.max_steps, "stage.max_steps", trainer.max_steps, early)
+    _free(trainer)
+
+
+def _free(trainer: L.Trainer) -> None:
+    """Drop the optimizer's state and the gradients: the stage is complete without them, and its model is evaluated next."""
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def _refusal(error: BaseException) -> str | None:

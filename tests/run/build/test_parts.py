@@ -192,3 +192,11 @@ def test_an_empty_model_has_the_shapes_and_no_numbers(config: DictConfig, parts:
 def test_the_trainer_gets_what_is_its_own(config: DictConfig) -> None:
     settings = trainer_settings(config)
     assert settings["accelerator"] == "cpu" and not settings.keys() & {"threads", "checkpoint_every_steps"}
+
+
+def test_blocks_are_computed_again_where_the_trainer_says_so(config: DictConfig, parts: dict[str, Any]) -> None:
+    assert not parts["backbone"].recompute
+    with_it = config.copy()
+    with_it.trainer.recompute = True
+    assert build_parts(with_it, None, is_empty=True)["backbone"].recompute
+    assert "recompute" not in trainer_settings(with_it)

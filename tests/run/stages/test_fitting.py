@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from r1_lightning.artefacts.leftovers import CHECKPOINTS
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
+from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.run.stages.fitting import fit
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import folder
+from tests.support.miniature import Miniature, trainer
 
 
 class NoCallback:
@@ -62,3 +67,12 @@ def test_loggers_do_not_count(tmp_path: Path, capsys: Captured) -> None:
     own = "+logger.mine={_target_: lightning.pytorch.loggers.CSVLogger, name: mine}"
     again = pretrain(tmp_path, capsys, "logger=tensorboard", own)
     assert again.code == 0 and "reusing" in again.out
+
+
+def test_a_complete_stage_keeps_neither_moments_nor_gradients(tmp_path: Path) -> None:
+    miniature = Miniature(max_steps=2)
+    own = [Interruption(None), ResumeCheckpoint(tmp_path / CHECKPOINTS, 1)]
+    lightning = trainer(2, tmp_path, own)
+    fit(lightning, miniature.pretrain(), miniature.text(), tmp_path)
+    assert lightning.optimizers and not any(optimizer.state for optimizer in lightning.optimizers)
+    assert all(parameter.grad is None for parameter in miniature.model.parameters())
