@@ -57,14 +57,17 @@ class AdamWConfig:
         require_int("optim.warmup_steps", self.warmup_steps, 0)
         require_number("optim.final_lr_factor", self.final_lr_factor, 0.0, 1.0)
 
-    def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        """An optimizer over the parameters of `module` that train."""
+    def groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        """The parameters of `module` that train, matrices and others apart, each with its weight decay."""
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        groups = [
+        return [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), fused=True)
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """An optimizer over the parameters of `module` that train; its kernels are fused, on a GPU and on the CPU."""
+        return torch.optim.AdamW(self.groups(module), lr=self.lr, betas=(self.beta1, self.beta2), fused=True)
 
 
 class StageModule(L.LightningModule):

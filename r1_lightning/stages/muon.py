@@ -141,7 +141,9 @@ def state_bytes(optimizer: torch.optim.Optimizer, idle: Collection[Tensor] = ())
     """
     skipped = {id(parameter) for parameter in idle}
     return sum(
-        (1 if group.get("matrix") else 2) * parameter.numel() * parameter.element_size()
+        (1 if group.get("matrix") else 2)
+        * parameter.numel()
+        * getattr(optimizer, "moment_itemsize", parameter.element_size())
         for group in optimizer.param_groups
         for parameter in group["params"]
         if id(parameter) not in skipped

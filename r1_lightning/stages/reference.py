@@ -5,6 +5,9 @@ the KL keeps each move small. It is a copy of the backbone without gradients and
 refresh, so each version is saved once, in a file named by the optimizer step of its policy, and checkpoints cite that file by step
 and hash. The previous file is kept until a checkpoint that cites the new one is on disk.
 
+Where the policy computes in BF16, the copy holds the weights of its linear layers in BF16, half of the memory: autocast would make
+the same BF16 numbers of them in every forward, so its log-probs are the same bits. Embeddings, norms and routers stay FP32.
+
 A policy with LoRA adapters needs no copy: its base never changes and is the reference (`BaseAsReference`). It cannot be refreshed.
 
 An objective without a KL term (`objective.needs_reference` is False) has no reference at all (`NoReference`): no copy of the
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.model.lora import has_adapters, without_adapters
+from r1_lightning.model.precision import weights_cast_by_autocast
 from r1_lightning.rollout.scoring import reference_logprobs
 from r1_lightning.types.errors import require, require_int
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
@@ -44,7 +48,9 @@ class ReferencePolicy(nn.Module):
     def __init__(self, policy: nn.Module, refresh_every: int, device: torch.device | None = None) -> None:
         super().__init__()
         require_int("stage.reference_refresh_steps", refresh_every, 0)
-        self.backbone = copy.deepcopy(policy).requires_grad_(False).eval()
+        # A deep copy puts what the memo holds in place of its copies, so no FP32 copy is made first.
+        halves = {id(p): nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in held_in_bf16(policy)}
+        self.backbone = copy.deepcopy(policy, dict(halves)).requires_grad_(False).eval()
         self.device = device
         if device is not None:
             self.backbone.to(device)
@@ -102,6 +108,12 @@ class ReferencePolicy(nn.Module):
         load_weights(self.backbone, path)
         self.version, self.cited = citation["version"], citation
         checkpoint["state_dict"].update({PREFIX + name: tensor for name, tensor in self.state_dict().items()})
+
+
+def held_in_bf16(policy: Any) -> list[nn.Parameter]:
+    """Return the weights of `policy` whose copies may be BF16 without changing a bit of a log-prob; none if it computes in FP32."""
+    precision = getattr(policy, "precision", None)  # the Protocol `Backbone` asks for none
+    return weights_cast_by_autocast(policy) if getattr(precision, "compute", None) == "bf16" else []
 
 
 class BaseAsReference:

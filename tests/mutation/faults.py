@@ -333,7 +333,7 @@ FAULTS = (
     Fault(
         "the reference is not frozen",
         "stages/reference.py",
-        "copy.deepcopy(policy).requires_grad_(False).eval()",
+        "copy.deepcopy(policy, dict(halves)).requires_grad_(False).eval()",
         "policy",
         (REFERENCE, GRPO),
     ),

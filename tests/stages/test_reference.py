@@ -16,15 +16,21 @@ from r1_lightning.callbacks.self_check import SelfCheck
 from r1_lightning.functional.importance_sampling import CISPO, TruncatedImportanceSampling
 from r1_lightning.functional.policy_loss import DAPO, DrGRPO, TokenLevelGRPO
 from r1_lightning.functional.sequence_policy_loss import GSPO
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.config import MLA_FIELDS
 from r1_lightning.model.cost import tensor_bytes
+from r1_lightning.model.gqa import GQAKind
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.lora import is_adapter
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.scoring import reference_logprobs, score_completions
 from r1_lightning.stages import reference as reference_file
-from r1_lightning.stages.reference import BaseAsReference, NoReference, ReferencePolicy, reference_of
+from r1_lightning.stages.reference import BaseAsReference, NoReference, ReferencePolicy, held_in_bf16, reference_of
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch
-from tests.support.hf_folders import adapted, move_adapters
+from tests.model.tiny import pack, random_documents, randomise, tiny
+from tests.support.hf_folders import DENSE, adapted, move_adapters
 from tests.support.memory import LiveTensors
 from tests.support.miniature import PAD, CharTokenizer, Miniature, Spy, Sums, backbone, fingerprint, trainer
 
@@ -374,3 +380,63 @@ def test_a_kl_keeps_its_reference_however_small_it_is() -> None:
     assert isinstance(module.reference, ReferencePolicy)
     with pytest.raises(InvalidInput, match=r"stage\.reference_refresh_steps=-1"):
         Miniature().grpo(objective=DAPO(), reference_refresh_steps=-1)
+
+
+# --------------------------------------------------------------------------------------------- a reference held in BF16
+
+BF16 = PlainPrecision("bf16")
+
+
+def in_bf16(kind: str) -> Any:
+    """A policy that computes in BF16, in evaluation mode: MLA with experts, other attention, or a tied model of `transformers`."""
+    if kind == "qwen2":
+        fields = {"model_type": "qwen2", **DENSE, "tie_word_embeddings": True}
+        return HFBackbone(HFModelConfig(fields), BF16).eval()
+    changes: dict[str, dict[str, Any]] = {
+        "mla": {},
+        "gqa": {**dict.fromkeys(MLA_FIELDS, 0), "attention_kind": GQAKind(n_kv_heads=1, head_dim=16)},
+        "lightning": {"n_layers": 4, "attention_kind": "lightning", "softmax_attention_every": 2},
+        "tied": {"tie_embeddings": True, "n_dense_layers": 2},
+    }
+    model = DeepSeekBackbone(tiny(**changes[kind]), BF16).eval()
+    randomise(model, 0)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["mla", "gqa", "lightning", "tied", "qwen2"])
+@torch.no_grad()
+def test_the_reference_of_a_bf16_policy_is_half_as_large_and_not_a_bit_different(kind: str) -> None:
+    policy = in_bf16(kind)
+    batch = pack([random_documents((9, 1, 14), 61, seed=0)])
+    with LiveTensors([*policy.parameters(), *policy.buffers()]) as live:
+        reference = ReferencePolicy(policy, 0)
+    assert live.peak < 0.8 * tensor_bytes(
+        policy
+    )  # no FP32 copy on the way; embeddings are a large part of a tiny model
+
+    def logprobs(model: Any) -> torch.Tensor:
+        hidden = model.hidden(batch, with_mtp=False).hidden.flatten(0, 1)
+        found: torch.Tensor = model.token_logprobs(hidden, batch.token_ids.flatten())[0]
+        return found
+
+    assert torch.equal(logprobs(reference.backbone), logprobs(policy))
+    cast = held_in_bf16(policy)
+    saved = sum(p.numel() * 2 for p in {id(p): p for p in cast}.values())
+    assert cast and tensor_bytes(reference.backbone) == tensor_bytes(policy) - saved
+    types = {p.dtype for p in reference.parameters()}
+    assert types == {torch.bfloat16, torch.float32} and not any(p.requires_grad for p in reference.parameters())
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in policy.parameters())
+
+
+def test_a_refresh_rounds_the_weights_of_the_policy() -> None:
+    policy, other = in_bf16("mla"), in_bf16("mla")
+    randomise(other, 1)
+    reference = ReferencePolicy(policy, 1)
+    assert reference.refresh_if_due(1, other)
+    expected = ReferencePolicy(other, 0).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in reference.state_dict().items())
+
+
+def test_a_policy_in_fp32_has_an_fp32_reference() -> None:
+    assert held_in_bf16(backbone()) == []
+    assert {p.dtype for p in ReferencePolicy(backbone(), 0).parameters()} == {torch.float32}

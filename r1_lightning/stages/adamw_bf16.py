@@ -1,0 +1,99 @@
+"""AdamW with both moments kept in BF16 (V3 section 3.3.2), 4 bytes per parameter in place of 8; weights and gradients stay FP32.
+
+The moments are computed in FP32 from their stored values, used, and rounded for the next step:
+
+    m <- beta1 m + (1 - beta1) g;   v <- beta2 v + (1 - beta2) g^2;   w <- w - lr (m' / (sqrt(v') + eps) + weight_decay w)
+
+with m' and v' after the correction of their bias. The report does not say how it rounds. To the nearest, a moment stands still as
+soon as a step would change it by less than half of BF16's spacing, 1/512 of its size: with beta2 = 0.999 always. So we round
+up or down at random, with probabilities that make the expected value exact (stochastic rounding; Gupta et al., arXiv:1502.02551).
+The draws depend on step and parameter alone, so a resumed run draws the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from r1_lightning.stages.base import AdamWConfig
+
+EPS = 1e-8  # torch's
+DROPPED_BITS = 16  # BF16 is the upper half of an FP32 number
+MOST_PARAMETERS = 2**20  # parameters have numbers below this one, so that (step, parameter) gives each its own seed
+PIECE = 2**22  # elements updated at a time: FP32 copies of the moments take 16 MB each, however large the parameter is
+
+
+def rounded_at_random(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Round finite FP32 numbers to one of the two BF16 neighbours, up with a probability of the distance to the lower one."""
+    noise = torch.randint(2**DROPPED_BITS, x.shape, dtype=torch.int32, device=x.device, generator=generator)
+    bits = (x.view(torch.int32) + noise) & -(2**DROPPED_BITS)
+    return bits.view(torch.float32).to(torch.bfloat16)
+
+
+class BF16AdamW(torch.optim.Optimizer):
+    """AdamW with decoupled weight decay and BF16 moments; parameters are FP32 and contiguous."""
+
+    moment_itemsize = 2
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        numbered = enumerate((group, parameter) for group in self.param_groups for parameter in group["params"])
+        for number, (group, parameter) in numbered:
+            if parameter.grad is not None:
+                self._update(parameter, group, number)
+        return loss
+
+    def _update(self, parameter: Tensor, group: dict[str, Any], number: int) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+        state["step"] += 1
+        step = int(state["step"])
+        generator = torch.Generator(parameter.device).manual_seed(step * MOST_PARAMETERS + number)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
+        for piece in zip(*(tensor.view(-1).split(PIECE) for tensor in tensors if tensor is not None), strict=True):
+            _update_piece(piece, group["lr"], group["betas"], step, generator)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state. torch gives it the parameters' type first, which loses nothing; here the moments become BF16 again."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = state[name].to(torch.bfloat16)
+
+
+def _update_piece(
+    piece: tuple[Tensor, ...], lr: float, betas: tuple[float, float], step: int, generator: torch.Generator
+) -> None:
+    """Take one step with a weight, its gradient and its two moments, all flat and of one length."""
+    weight, gradient, mean, square = piece
+    beta1, beta2 = betas
+    m = mean.float().lerp_(gradient, 1 - beta1)
+    v = square.float().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    mean.copy_(rounded_at_random(m, generator))
+    square.copy_(rounded_at_random(v, generator))
+    size = v.sqrt_().div_((1 - beta2**step) ** 0.5).add_(EPS)
+    weight.addcdiv_(m, size, value=-lr / (1 - beta1**step))
+
+
+@dataclass(frozen=True)
+class BF16AdamWConfig(AdamWConfig):
+    """`AdamWConfig` with the moments in BF16."""
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        """An optimizer over the parameters of `module` that train."""
+        return BF16AdamW(self.groups(module), self.lr, (self.beta1, self.beta2))

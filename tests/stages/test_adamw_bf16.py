@@ -1,0 +1,135 @@
+"""AdamW with BF16 moments: torch's own steps within BF16's precision, no moment that stands still, and the same bits on resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.stages import adamw_bf16
+from r1_lightning.stages.adamw_bf16 import BF16AdamW, BF16AdamWConfig, rounded_at_random
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.muon import state_bytes
+from tests.support.miniature import Miniature, Spy, fingerprint, trainer
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def layer(seed: int = 0) -> nn.Linear:
+    torch.manual_seed(seed)
+    return nn.Linear(40, 30)
+
+
+def train(module: nn.Module, config: AdamWConfig, steps: int, optimizer: Any = None) -> torch.optim.Optimizer:
+    """Take steps with gradients that depend on the step alone."""
+    optimizer = optimizer or config.build(module)
+    first = max((int(state["step"]) for state in optimizer.state.values()), default=0)
+    for step in range(first, first + steps):
+        for number, parameter in enumerate(module.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=seeded(2 * step + number)) + 0.5
+        optimizer.step()
+    return optimizer
+
+
+def test_rounding_goes_to_a_neighbour_and_is_right_on_average() -> None:
+    # BF16 has 7 bits after the point: from 1 the next number is 1 + 1/128. 1 + 1/512 lies a quarter of the way.
+    x = torch.full((100_000,), 1 + 1 / 512)
+    found = rounded_at_random(x, seeded()).float()
+    assert set(found.tolist()) == {1.0, 1 + 1 / 128}
+    share = (found > 1).float().mean().item()
+    assert abs(share - 0.25) < 0.006  # 4 standard deviations of 0.00137
+    assert torch.equal(rounded_at_random(-x, seeded()).float(), -found)
+
+
+def test_what_bf16_holds_exactly_is_not_moved() -> None:
+    x = torch.randn(10_000, generator=seeded()).bfloat16()
+    x[:3] = torch.tensor([0.0, 1e-30, -3e38])
+    assert torch.equal(rounded_at_random(x.float(), seeded()), x)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_the_first_step_is_torch_s(weight_decay: float) -> None:
+    """The moments are rounded after they are used, so the first step has no error but FP32's."""
+    settings: dict[str, Any] = {"lr": 0.1, "weight_decay": weight_decay}
+    ours, theirs = layer(), layer()
+    train(ours, BF16AdamWConfig(**settings), 1)
+    train(theirs, AdamWConfig(**settings), 1)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=0)
+
+
+def test_later_steps_are_torch_s_within_the_precision_of_bf16() -> None:
+    """30 steps of a weight that moves by 30 x 0.01 at most end within a hundredth of its way."""
+    ours, theirs = layer(), layer()
+    train(ours, BF16AdamWConfig(lr=0.01), 30)
+    train(theirs, AdamWConfig(lr=0.01), 30)
+    way = (theirs.weight - layer().weight).abs().mean()
+    assert way > 0.1
+    assert (ours.weight - theirs.weight).abs().mean() < 0.01 * way
+
+
+def test_a_moment_does_not_stand_still() -> None:
+    """From gradients of 1 to gradients of 1/2, with beta2 = 0.999, where each step changes v by less than half of BF16's spacing.
+
+    v goes from 1 towards 1/4: after 1,000 steps it is 1/4 + 3/4 * 0.999^1000 = 0.5258. Rounded to the nearest it would stay 1.
+    """
+    weight = nn.Parameter(torch.zeros(1000))
+    optimizer = BF16AdamW([{"params": [weight]}], lr=1e-3, betas=(0.9, 0.999))
+    weight.grad = torch.ones(1000)
+    optimizer.step()
+    optimizer.state[weight]["exp_avg_sq"].fill_(1.0)
+    weight.grad.fill_(0.5)
+    for _ in range(1000):
+        optimizer.step()
+    assert optimizer.state[weight]["exp_avg_sq"].float().mean().item() == pytest.approx(0.5258, rel=0.01)
+
+
+def test_a_state_that_was_saved_goes_on_with_the_same_bits() -> None:
+    config, whole, parts = BF16AdamWConfig(lr=0.1), layer(), layer()
+    train(whole, config, 6)
+    saved = train(parts, config, 3).state_dict()
+    assert {value.dtype for state in saved["state"].values() for value in (state["exp_avg"], state["exp_avg_sq"])} == {
+        torch.bfloat16
+    }
+    resumed = config.build(parts)
+    resumed.load_state_dict(saved)
+    train(parts, config, 3, resumed)
+    assert fingerprint(parts) == fingerprint(whole)
+
+
+def test_a_large_parameter_is_updated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draws differ, the first step does not: it uses the moments before they are rounded."""
+    whole, pieces = layer(), layer()
+    train(whole, BF16AdamWConfig(lr=0.1), 1)
+    monkeypatch.setattr(adamw_bf16, "PIECE", 7)
+    train(pieces, BF16AdamWConfig(lr=0.1), 1)
+    assert torch.equal(whole.weight, pieces.weight) and torch.equal(whole.bias, pieces.bias)
+
+
+def test_the_state_is_half_of_adamw_s() -> None:
+    module = layer()
+    optimizer = train(module, BF16AdamWConfig(lr=0.1), 1)
+    # 40 x 30 + 30 parameters, two moments of two bytes
+    assert state_bytes(optimizer) == 1230 * 2 * 2 == state_bytes(AdamWConfig(lr=0.1).build(module)) / 2
+    moments = [state[name] for state in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    assert sum(moment.nbytes for moment in moments) == state_bytes(optimizer)
+
+
+def test_a_run_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path) -> None:
+    def run(folder: Path, stop: int = 99) -> int:
+        miniature = Miniature(max_steps=4, optim=BF16AdamWConfig(lr=0.01))
+        stopping = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= stop))
+        path = checkpoint_to_resume(folder)
+        fit = trainer(4, folder, [ResumeCheckpoint(folder, 1), stopping])
+        fit.fit(miniature.pretrain(), miniature.text(), ckpt_path=path, weights_only=True if path else None)
+        return fingerprint(miniature.model)
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop=2)
+    assert run(tmp_path / "parts") == whole
