@@ -8,6 +8,7 @@ from benchmarks.gpu import command
 from benchmarks.gpu.device import Meter
 from benchmarks.gpu.parts import full_plan, parts_of, tiny_plan
 from benchmarks.gpu.shapes import kind_of
+from r1_lightning.model.cost import BF16, MicroBatch, activation_bytes, logit_bytes, meta_backbone, parameter_bytes
 
 CPU = Meter(torch.device("cpu"))
 
@@ -37,3 +38,12 @@ def test_sizes_are_those_of_the_documentation():
     size = plan.grpo_size
     assert (size.prompts, size.group_size, size.new_tokens, size.vocab_size) == (32, 16, 64, 32_768)
     assert [part.name for part in parts(tiny_plan())][-1] == "grpo"
+
+
+def test_what_is_trained_fits_into_a_gpu_of_80_gb_with_room():
+    """Weights, gradients and two moments in FP32, weights again in BF16, activations and logits: below 60 GiB."""
+    plan = full_plan()
+    size = MicroBatch(plan.train_size.rows, plan.train_size.row_tokens, plan.train_size.tokens, mtp_depth=0)
+    for config in plan.trained:
+        needed = parameter_bytes(meta_backbone(config)) * 4.5 + activation_bytes(config, size, BF16)
+        assert needed + logit_bytes(config.vocab_size, size) < 60 * 2**30, config.d_model
