@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import r1_lightning as r1
 from r1_lightning.artefacts.hf_folder import ImportedModel, open_hf_folder
@@ -22,9 +22,11 @@ from r1_lightning.model.lora import LoraSettings
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout.agreement import row_agreement
 from r1_lightning.run.build.models import make_backbone
+from r1_lightning.text.chat_template import ChatTemplate
 from tests.model.tiny import pack, random_documents
 from tests.support.hf_families import FAMILIES, Family, family_folder, in_older_form
 from tests.support.hf_folders import VOCABULARY, move_adapters
+from tests.support.published_tokenizers import KINDS, tokenizer_of, write
 
 IDS = torch.randint(4, VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(0))
 EXACT = 1e-5
@@ -86,3 +88,26 @@ def test_a_family_is_adapted_exported_and_reloaded(family: Family, tmp_path: Pat
     assert difference(r1.load(out)[0], expected) <= EXACT
     fields = json.loads((out / "config.json").read_text())
     assert fields["model_type"] == family.kind and {"rope_theta", "rope_parameters"} <= fields.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_keeps_its_tokenizer_and_all_its_ends(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read, a text has the ids of `transformers`; either end stops a sample; what is written again reads the same."""
+    folder = family_folder(tmp_path / "published", Family("llama", {"vocab_size": 1024}))
+    write(folder, tokenizer_of(kind), ends=[2, 5])
+    model, tokenizer = r1.load(folder)
+    out = r1.save(model, tokenizer, tmp_path / "exported")
+    again = r1.load(out)[1]
+    text = "what is 12+30? so we add them first"
+    expected = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    for read in (tokenizer, again):
+        assert read.eos_ids == (2, 5)
+        assert read.encode_prompts(ChatTemplate("prompt", text, ""), [""])[0] == expected
+    assert AutoTokenizer.from_pretrained(out)(text)["input_ids"] == expected
+    assert GenerationConfig.from_pretrained(out).eos_token_id == [2, 5]
+    for token, is_end in ((2, True), (5, True), (400, False)):
+        certain = torch.zeros(1024).index_fill(0, torch.tensor([token]), 100.0)
+        monkeypatch.setattr(model, "unembed", lambda hidden, row=certain: row.expand(*hidden.shape[:-1], -1))
+        assert (r1.generate(model, tokenizer, [text], max_new_tokens=3) == [[""]]) == is_end
