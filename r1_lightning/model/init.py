@@ -14,7 +14,10 @@ def init_weights(module: nn.Module, std: float, seed: int) -> None:
         if parameter.dim() == 1:
             parameter.fill_(1.0)  # the only vectors are norm weights
         else:
-            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+            # On the CPU, so that a seed gives the same weights on every device; without memory where the model has none.
+            is_meta = parameter.device.type == "meta"
+            drawn = torch.empty(parameter.shape, device="meta" if is_meta else "cpu")
+            parameter.copy_(drawn.normal_(0.0, std, generator=generator))
     for name, buffer in module.named_buffers():
         if name.endswith("expert_bias"):
             buffer.zero_()

@@ -53,6 +53,25 @@ assert model.embedding.weight.device.type == "cuda"
 print(r1.generate(model, tokenizer, ["1 + 1 ="], max_new_tokens=4))
 """
 ELSEWHERE = "_elsewhere"  # ends the name of a command whose other model is told to be on the CPU
+MEMORY = """
+from pathlib import Path
+import torch
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.run.build.models import make_backbone
+from r1_lightning.run.build.stored import open_folder, open_model
+from tests.support.memory import LiveTensors
+class OnTheHost(LiveTensors):
+    def _count(self, storage):
+        if storage.device.type == "cpu":
+            super()._count(storage)
+opened = open_model(open_folder(Path("@pretrain@")), PlainPrecision())
+place = torch.device("cuda", 0)
+for make in (lambda: opened.backbone(place), lambda: make_backbone(opened.shape, PlainPrecision(), device=place)):
+    with OnTheHost() as host:
+        model = make()
+    sizes = [parameter.numel() * 4 for parameter in model.parameters()]
+    print(host.peak, max(sizes), sum(sizes))
+"""
 BASE = ("data.rows_per_batch=4", "optim.warmup_steps=1")
 
 
@@ -91,6 +110,7 @@ def commands(root: Path) -> dict[str, list[str]]:
         "compare": train("compare", "debug=fast", "+stage.inputs.zero.folder=@grpo@"),
         "evaluate": ["evaluate", "@grpo@", "--trust-targets", "--problems", "2", "--samples", "2"],
         "notebook": ["python", NOTEBOOK],
+        "memory": ["python", MEMORY],
     }  # fmt: skip
 
 
@@ -120,7 +140,8 @@ def test_no_model_works_on_the_cpu(done: dict[str, Any]) -> None:
     """A product, an attention or an embedding of tensors on the CPU would be a model beside the idle GPU."""
     work = {name: result["records"]["host_work"] for name, result in done.items() if not name.endswith(ELSEWHERE)}
     assert work == {name: {} for name in work}
-    assert all(result["records"]["launches"].get("aten::embedding", 0) > 0 for result in done.values())
+    idle = [name for name, result in done.items() if not result["records"]["launches"].get("aten::embedding")]
+    assert idle == ["memory"]  # which only makes models
 
 
 @pytest.mark.parametrize("role", ["reference", "teacher", "score"])
@@ -143,6 +164,14 @@ def test_resumed_on_the_gpu_the_bits_are_those_of_a_run_at_once(done: dict[str, 
     folders = [Path(done[name]["folder"]) for name in ("whole", "resumed")]
     whole, resumed = ((folder / "weights.safetensors").read_bytes() for folder in folders)
     assert folders[0] != folders[1] and whole == resumed
+
+
+def test_no_model_is_made_in_the_memory_of_the_host(done: dict[str, Any]) -> None:
+    """Loaded or drawn: beside the largest tensor, 300 tokens x 16 in FP32, the host holds 2 kB of generator and tables at most."""
+    for line in done["memory"]["out"].splitlines():
+        host, largest, model = map(int, line.split())
+        assert largest == 300 * 16 * 4 and model > 3 * largest
+        assert largest <= host <= largest + 2_048
 
 
 def test_no_operator_lacks_a_deterministic_kernel(done: dict[str, Any]) -> None:

@@ -66,9 +66,9 @@ class StoredModel:
 
     def reward_model(self, device: torch.device | None = None) -> RewardModel:
         """Make the reward model with its weights on `device`. `InvalidInput` if the weights are not a reward model's."""
-        model = RewardModel(make_backbone(self.shape, self.precision))
+        model = RewardModel(make_backbone(self.shape, self.precision, device=device))
         load_weights(model, self.artefact.weights_path)
-        return model if device is None else model.to(device)
+        return model
 
 
 def open_model(artefact: Artefact, precision: Precision, field: str = "artefact") -> StoredModel:
