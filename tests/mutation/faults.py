@@ -388,9 +388,9 @@ FAULTS = (
     ),
     Fault(
         "heads read the keys of another group",
-        "model/gqa.py",
-        "part.repeat_interleave(self.group_size, dim=1)",
-        "part.repeat(1, self.group_size, 1, 1)",
+        "model/masked_attention.py",
+        "part.repeat_interleave(heads // part.shape[dim], dim=dim)",
+        "torch.cat([part] * (heads // part.shape[dim]), dim=dim)",
         ("tests/model/test_gqa.py",),
     ),
     Fault(
