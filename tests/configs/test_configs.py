@@ -67,6 +67,7 @@ GOES_WITH = {
     "reward/r1_stage_1_code": ["task=programs"],
     "reward/reasoning_gym": ["task=reasoning_gym"],
     **{f"task/{name}": [f"reward={judge}"] for name, judge in JUDGED_BY.items() if judge != "exact"},
+    "task/gsm8k_chat": ["reward=r1_math"],
     "reward/r1_opened": ["task.template=deepseek_r1"],
     "reward/r1_tiny_stage_2": ["task.template=r1"],
     "model/hf_lora": ["stage.reference_refresh_steps=0"],

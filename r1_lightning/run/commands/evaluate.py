@@ -112,7 +112,9 @@ def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool 
             asked = OmegaConf.to_container(compose_stage(list(task)).config.task, resolve=True)
         assert isinstance(asked, dict)
         typed = any(override.lstrip("+").startswith("task.template=") for override in task)
-        config.task = asked if typed else {**asked, "template": config.task.template}
+        # An artefact is asked as in its training, in its template with its instruction.
+        kept = {key: config.task[key] for key in ("template", "instruction") if key in config.task}
+        config.task = asked if typed else {**asked, **kept}
     return artefact, config
 
 
