@@ -199,6 +199,7 @@ class EmptyStage:
         """Return the memory that forward and backward of a micro-batch add: of this one, or of the largest."""
         batch, network = batch or self.micro_batch(), self.network
         kept = network.kept(batch)
+        recomputes = recompute or self.config.trainer.get("recompute")
         passing = network.passing(batch) if self.has_reference else 0
         teacher = self.beside.get(TEACHER) if self._stays(TEACHER) else None
         teaching = network_of(teacher, self.device_type).passing(batch) if teacher is not None else 0
@@ -207,7 +208,11 @@ class EmptyStage:
         fused = f"{rows}; the CPU keeps attention's weights" if spelled_out else rows
         logits = logit_bytes(self.module, network, batch, self.micro_batches)
         lines = [
-            Memory("activations, update", kept.recomputed if recompute else kept.total, fused),
+            Memory(
+                "activations, update",
+                kept.recomputed if recomputes else kept.total,
+                fused,
+            ),
             Memory("weights in BF16, update", network.converted(self.mtp_depth > 0), "made for every forward"),
             Memory(REFERENCE_FORWARD, passing, "one layer at a time"),
             Memory(TEACHER_FORWARD, teaching, "one layer at a time"),

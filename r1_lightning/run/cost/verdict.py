@@ -22,6 +22,7 @@ from r1_lightning.run.cost.stage_cost import EmptyStage, update_bytes
 GIB = 2**30
 RESERVE = 1.25  # the estimate holds to within a quarter
 MOST_DEVICES = 4096
+LEAST_GAIN = 0.99  # a remedy that saves less than a hundredth is none
 GATHERED = 2  # a block's weights, and its gradients before they are shared out
 
 
@@ -92,7 +93,7 @@ def verdict(stage: Any, machine: Machine) -> Iterator[str]:
     for make, text in REMEDIES:
         changed = make(stage, change, machine)
         after = peak_bytes(stage, changed)
-        if after >= peak:
+        if after > LEAST_GAIN * peak:
             continue
         change, peak = changed, after
         fits = peak * RESERVE <= machine.memory
@@ -154,11 +155,15 @@ def _with_smaller_wave(stage: Any, change: Change, machine: Machine) -> Change:
 
 
 def _with_half_reference(stage: Any, change: Change, machine: Machine) -> Change:
-    return replace(change, is_reference_half=True)
+    sizes = {line.name: line.size for line in stage.lasting_memory()}
+    is_whole = sizes.get("reference", 0) > 0.75 * sizes["weights"]  # else it is in BF16 already
+    return replace(change, is_reference_half=True) if is_whole else change
 
 
 def _with_half_moments(stage: Any, change: Change, machine: Machine) -> Change:
-    return replace(change, are_moments_half=True)
+    sizes = {line.name: line.size for line in stage.lasting_memory()}
+    is_whole = sizes.get("optimizer state", 0) > 1.5 * sizes.get("gradients", 0)  # else one moment, or BF16 already
+    return replace(change, are_moments_half=True) if is_whole else change
 
 
 def _rows_text(stage: EmptyStage, change: Change) -> str:
@@ -174,9 +179,9 @@ def _rows_text(stage: EmptyStage, change: Change) -> str:
 
 # In this order: first what changes no number, then what rounds the reference, then the moments.
 REMEDIES: tuple[tuple[Callable[[Any, Change, Machine], Change], Callable[[Any, Change], str]], ...] = (
-    (_with_recompute, lambda stage, change: "recompute every block in the backward"),
+    (_with_recompute, lambda stage, change: "trainer.recompute=true"),
     (_with_fewer_rows, _rows_text),
     (_with_smaller_wave, lambda stage, change: f"rollout.max_rows={change.wave_rows}"),
     (_with_half_reference, lambda stage, change: "the reference in BF16"),
-    (_with_half_moments, lambda stage, change: "the optimizer's moments in BF16"),
+    (_with_half_moments, lambda stage, change: "optim=adamw_bf16: the optimizer's moments in BF16"),
 )

@@ -52,16 +52,16 @@ def lines(stage: Stage, gib: float, devices: int = 1) -> list[str]:
 def test_it_fits_with_a_quarter_in_reserve(stage: Stage) -> None:
     """20 + 16 = 36 GiB, 45 with the reserve."""
     assert lines(stage, 45) == ["1 x 45 GiB: fits; 36 GiB and a quarter in reserve are 45 GiB"]
-    assert lines(stage, 44)[1:] == ["recompute every block in the backward 24 GiB, fits"]
+    assert lines(stage, 44)[1:] == ["trainer.recompute=true 24 GiB, fits"]
 
 
 def test_remedies_in_their_order(stage: Stage) -> None:
     """24 recomputed; one row 20.25; the reference in BF16 18.25; BF16 moments 14.25, which is 17.8 with the reserve."""
     assert lines(stage, 18)[1:] == [
-        "recompute every block in the backward 24 GiB",
+        "trainer.recompute=true 24 GiB",
         "data.micro_batches=16: 1 rows at a time for 16 20 GiB",
         "the reference in BF16 18 GiB",
-        "the optimizer's moments in BF16 14 GiB, fits",
+        "optim=adamw_bf16: the optimizer's moments in BF16 14 GiB, fits",
     ]
     assert "data.micro_batches=4: 4 rows at a time for 16 21 GiB, fits" in lines(stage, 27)
 
