@@ -160,6 +160,12 @@ def test_a_benchmark_says_where_its_rows_are_and_who_judges_them() -> None:
         assert source["test"]["file"].startswith(f"${{paths.data}}/{path.stem}/") and source["test"]["hub"], path.name
 
 
+def test_the_fast_rows_hold_a_published_tokenizer_s_prompt() -> None:
+    """SmolLM2's tokenizer makes 100 to 121 tokens of R1-Zero's prompt with an arithmetic question: 121 + 64 new ones are 185."""
+    rollout = compose_stage(["stage=grpo", "debug=fast"]).config.rollout
+    assert rollout.row_tokens >= 121 + rollout.max_new_tokens == 185
+
+
 def test_options_of_every_group_are_listed() -> None:
     assert set(options("stage")) >= {"pretrain", "grpo"} and set(options("precision")) >= {"fp32", "bf16"}
 
