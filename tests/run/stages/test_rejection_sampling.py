@@ -381,10 +381,3 @@ def test_a_model_whose_cache_is_not_its_forward_samples_nothing(
     assert refused.code == 2 and "error: self-check: cached steps and the forward differ by " in refused.err
     monkeypatch.setattr(DeepSeekBackbone, "step", step)
     assert "cached steps with the forward to" in sample().out
-
-
-def test_a_dry_run_counts_a_wave(sample: Sample, tmp_path: Path) -> None:
-    counted = sample("dry_run=true")
-    assert counted.code == 0, counted.err
-    assert "latent cache, sampling" in counted.out and "sampling of one wave" in counted.out
-    assert not (tmp_path / "runs").exists()
