@@ -36,7 +36,7 @@ def test_keys_that_nobody_reads_and_values_of_run_are_refused() -> None:
         ({"template": "r2"}, r"^task\.template='r2' is not allowed: it must be one of r1_zero"),
         (
             {"templat": "r2"},
-            r"^task\.templat='r2' is not allowed: task takes source, template, tokenizer, name, judge; did you mean",
+            r"^task\.templat='r2' is not allowed: task takes source, template, instruction, tokenizer, name, judge; did you mean",
         ),
     ):
         with pytest.raises(InvalidInput, match=expected):
