@@ -82,9 +82,9 @@ class ParsedReasoning:
     """The result of `parse`.
 
     `think` and `answer` are the bodies as written, white space included. A body is given if its block occurs exactly once,
-    closed, without tags inside and not inside another block, even if other rules are broken; otherwise None. `faults` are keys of
-    `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is the text for the reader: the answer's body, or in R1's form all
-    text after the thinking; a program is searched there.
+    closed, without tags inside and not inside another block, even if other rules are broken; otherwise None. A tag that the
+    thinking only names is text. `faults` are keys of `FAULTS` (or `R1_FAULTS`), without repetition. `summary` is the text for the
+    reader: the answer's body, or in R1's form all text after the thinking; a program is searched there.
     """
 
     think: str | None
