@@ -113,11 +113,15 @@ class HFBackbone(LanguageModel):
         return head
 
     def recompute_blocks(self) -> None:
-        """See `LanguageModel`; InvalidInput if the family's class cannot do it. Dropout is 0, so no random state is kept."""
+        """See `LanguageModel`; InvalidInput if the family's class cannot do it.
+
+        Only adapters may have dropout; then the random state is kept, so that a layer draws the same masks again.
+        """
         able, kind = getattr(self.model, "supports_gradient_checkpointing", False), type(self.model).__name__
         require(able, "trainer.recompute", True, f"{kind} of transformers cannot compute its layers again")
         self.recompute = True
-        settings = {"use_reentrant": False, "preserve_rng_state": False}
+        draws = self.config.lora is not None and self.config.lora.dropout > 0
+        settings = {"use_reentrant": False, "preserve_rng_state": draws}
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
     @torch.no_grad()

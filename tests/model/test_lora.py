@@ -264,3 +264,17 @@ def test_lora_without_its_target_is_refused() -> None:
         InvalidInput, match=r"model\.lora=.* is not allowed: it must be null, or name _target_: r1_light"
     ):
         HFModelConfig({"model_type": "qwen2", **DENSE}, fields)
+
+
+def test_recompute_draws_the_same_dropout_again() -> None:
+    def run(recompute: bool, seed: int = 0) -> list[Tensor]:
+        model = move_adapters(adapted(settings=LoraSettings(2, 8, dropout=0.3))).train()
+        if recompute:
+            model.recompute_blocks()
+        torch.manual_seed(seed)
+        model.hidden(pack([random_documents((20, 9), VOCABULARY, seed=0)])).hidden.square().sum().backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    kept, again, other = run(False), run(True), run(False, seed=5)
+    assert len(kept) == 8 and all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+    assert not torch.equal(kept[0], other[0])
