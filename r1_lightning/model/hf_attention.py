@@ -4,13 +4,16 @@
 the ids of the documents, B x 1 x 1 x T integers, in place of a mask B x 1 x T x T. With four dimensions they go through a decoder
 untouched, as a mask that is ready to use does. `model/masked_attention.py` reads them: a long row makes no T x T tensor.
 
-Models with attention of their own, which cannot be told by name, keep the dense mask.
+Models with attention of their own, which cannot be told by name, keep the dense mask. So do those whose code changes a mask before
+attention sees it (Doge adds to it): `ids_arrive` looks, once, when the model is made.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from r1_lightning.functional.masking import document_attention_mask
@@ -19,10 +22,11 @@ from r1_lightning.model.masked_attention import DenseRows, RowAttention, row_att
 NAME = "r1_lightning"
 # The attribute of the ids that holds their `RowAttention`: made once, and read in every layer.
 ROWS = "row_attention"
+PROBE = (1, 1, 1, 2, 2, 2, 2, 2)  # documents of the row by which `ids_arrive` looks
 
 
 def take_documents(model: Any) -> bool:
-    """Let the attention of a `transformers` model take `packed_mask`; False if its class has attention of its own."""
+    """Let the attention of a `transformers` model take `packed_mask`; False if its class has attention of its own or changes it."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -31,7 +35,50 @@ def take_documents(model: Any) -> bool:
     if not model._can_set_attn_implementation():
         return False
     model.set_attn_implementation(NAME)
-    return bool(model.config._attn_implementation == NAME)
+    if model.config._attn_implementation == NAME and ids_arrive(model.get_decoder()):
+        return True
+    model.set_attn_implementation("sdpa")
+    return False
+
+
+@torch.no_grad()
+def ids_arrive(decoder: Any) -> bool:
+    """True if the ids of two documents, given to `decoder` as its mask, reach `attend` unchanged in every layer that runs.
+
+    A copy of `decoder` runs whose weights are on the meta device: nothing is read or computed, and what a forward keeps (rotary
+    frequencies) stays in the copy. A layer that needs values (experts choose by them) raises an error there; the layers before it
+    have been seen.
+    """
+    from transformers import AttentionInterface
+
+    ids = torch.tensor(PROBE, device="cpu")[None, None, None]
+    arrived: list[bool] = []
+
+    def watch(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+    ) -> tuple[Tensor, None]:
+        arrived.append(_same(attention_mask, ids))
+        return query.new_empty(*query.transpose(1, 2).shape[:3], value.shape[-1]), None
+
+    weights = [*decoder.parameters(), *decoder.buffers()]
+    shapes = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in weights}
+    places = torch.arange(len(PROBE), device="meta")[None]
+    given = {"input_ids": places, "position_ids": places, "attention_mask": ids, "use_cache": False}
+    AttentionInterface.register(NAME, watch)
+    try:
+        copy.deepcopy(decoder, shapes)(**given)
+    except Exception:  # any code of any family
+        pass
+    finally:
+        AttentionInterface.register(NAME, attend)
+    return bool(arrived) and all(arrived)
+
+
+def _same(found: Tensor | None, given: Tensor) -> bool:
+    """True if a mask is what was given, in type, device, shape and values."""
+    if found is None or (found.dtype, found.device, found.shape) != (given.dtype, given.device, given.shape):
+        return False
+    return torch.equal(found, given)
 
 
 def packed_mask(document_ids_BT: Tensor, takes_documents: bool) -> Tensor:

@@ -133,3 +133,51 @@ def test_a_long_row_makes_no_matrix_of_its_length() -> None:
     with Watch():
         backbone.hidden(batch).hidden.sum().backward()
     assert 500 < max(largest) < 500**2 / 4
+
+
+def test_a_class_that_changes_the_mask_before_attention_keeps_the_dense_mask() -> None:
+    """Doge hides what its own scores hide: it compares the mask with 0, which ids of documents never are."""
+    backbone = HFBackbone(HFModelConfig({"model_type": "doge", **DENSE, **LONG})).eval()
+    assert not backbone.takes_documents
+    documents = random_documents([150, 1, 109], VOCABULARY, seed=1)
+    with torch.no_grad():
+        packed = backbone.hidden(pack([documents])).hidden[0].split([150, 1, 109])
+        for found, document in zip(packed, documents, strict=True):
+            alone = backbone.hidden(pack([[document]])).hidden[0]
+            torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "deepseek_v3"])
+def test_a_model_without_memory_is_looked_at_too(kind: str) -> None:
+    with torch.device("meta"):
+        assert model(kind).takes_documents
+
+
+def test_a_mask_that_changes_on_the_way_or_never_arrives_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = model("qwen2").decoder
+    layer = type(decoder.layers[1])
+    forward = layer.forward
+    assert hf_attention.ids_arrive(decoder)
+    for change in (lambda ids: ids + 1, lambda ids: ids[..., :4], lambda ids: ids.float(), lambda ids: None):
+
+        def changed(self: Any, *arguments: Any, attention_mask: Tensor, change: Any = change, **keywords: Any) -> Any:
+            is_second = self.self_attn.layer_idx == 1
+            return forward(
+                self, *arguments, attention_mask=change(attention_mask) if is_second else attention_mask, **keywords
+            )
+
+        monkeypatch.setattr(layer, "forward", changed)
+        assert not hf_attention.ids_arrive(decoder)
+    monkeypatch.setattr(layer, "forward", lambda self, hidden, **_: hidden)
+    assert not hf_attention.ids_arrive(decoder)
+
+
+def test_looking_leaves_no_trace_in_the_model() -> None:
+    """A forward may keep what it computed; that of a look has no values."""
+    decoder = model("glm").decoder
+    decoder.layers[0].register_forward_hook(lambda layer, *_: setattr(layer, "seen", True))
+    before = {name: tensor.clone() for name, tensor in [*decoder.named_parameters(), *decoder.named_buffers()]}
+    assert hf_attention.ids_arrive(decoder)
+    after = dict([*decoder.named_parameters(), *decoder.named_buffers()])
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert not hasattr(decoder.layers[0], "seen")
