@@ -23,7 +23,7 @@ from r1_lightning.stages.base import AdamWConfig
 
 EPS = 1e-8  # torch's
 DROPPED_BITS = 16  # BF16 is the upper half of an FP32 number
-MOST_PARAMETERS = 2**20  # parameters have numbers below this one, so that (step, parameter) gives each its own seed
+MOST_PARAMETERS = 2**20  # parameters have numbers below this one, so that (step, parameter) is one number
 PIECE = 2**22  # elements updated at a time: FP32 copies of the moments take 16 MB each, however large the parameter is
 
 
@@ -32,6 +32,18 @@ def rounded_at_random(x: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randint(2**DROPPED_BITS, x.shape, dtype=torch.int32, device=x.device, generator=generator)
     bits = (x.view(torch.int32) + noise) & -(2**DROPPED_BITS)
     return bits.view(torch.float32).to(torch.bfloat16)
+
+
+def seed_of(step: int, number: int) -> int:
+    """Return the seed of a step's draws for parameter `number`: 63 bits, each of which depends on all bits of both.
+
+    torch's CPU generator reads the lower 32 alone; without the mixing they would repeat every 4,096 steps. The mixing is that of
+    SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", 2014).
+    """
+    z = ((step * MOST_PARAMETERS + number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (z ^ (z >> 31)) % 2**63
 
 
 class BF16AdamW(torch.optim.Optimizer):
@@ -62,7 +74,7 @@ class BF16AdamW(torch.optim.Optimizer):
                 state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
         state["step"] += 1
         step = int(state["step"])
-        generator = torch.Generator(parameter.device).manual_seed(step * MOST_PARAMETERS + number)
+        generator = torch.Generator(parameter.device).manual_seed(seed_of(step, number))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
         for piece in zip(*(tensor.view(-1).split(PIECE) for tensor in tensors if tensor is not None), strict=True):

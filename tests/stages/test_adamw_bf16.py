@@ -11,7 +11,7 @@ from torch import nn
 
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.stages import adamw_bf16
-from r1_lightning.stages.adamw_bf16 import BF16AdamW, BF16AdamWConfig, rounded_at_random
+from r1_lightning.stages.adamw_bf16 import BF16AdamW, BF16AdamWConfig, rounded_at_random, seed_of
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import state_bytes
 from tests.support.miniature import Miniature, Spy, fingerprint, trainer
@@ -133,3 +133,24 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     run(tmp_path / "parts", stop=2)
     assert run(tmp_path / "parts") == whole
+
+
+def test_steps_far_apart_draw_differently() -> None:
+    """torch's CPU generator reads the lower 32 bits of a seed: 4,096 steps of 2**20 numbers each would go round once."""
+    pairs = [(step + far, number) for step in (7, 8) for far in (0, 4096, 2**20) for number in (0, 1, 2**20 - 1)]
+    seeds = [seed_of(*pair) for pair in pairs]
+    assert len({seed % 2**32 for seed in seeds}) == len({seed >> 32 for seed in seeds}) == len(pairs)
+    # The first output of SplitMix64 from state 0, as published with its reference code.
+    assert seed_of(0, 0) == 0xE220A8397B1DCDAF % 2**63
+    weight = nn.Parameter(torch.zeros(1000))
+    drawn = []
+    for before in (6, 6 + 4096):
+        optimizer = BF16AdamW([{"params": [weight]}], lr=0.0, betas=(0.9, 0.999))
+        optimizer.state[weight] = {
+            "step": torch.tensor(float(before)),
+            **{name: torch.ones(1000, dtype=torch.bfloat16) for name in ("exp_avg", "exp_avg_sq")},
+        }
+        weight.grad = torch.full((1000,), 0.99)
+        optimizer.step()
+        drawn.append(optimizer.state[weight]["exp_avg"])
+    assert not torch.equal(*drawn)
