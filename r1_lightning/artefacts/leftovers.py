@@ -1,4 +1,4 @@
-"""Removes resume checkpoints once their stage is complete.
+"""Removes resume checkpoints once their stage is complete, and what a killed process left of a file of weights.
 
 A checkpoint is several times the size of the weights (it also holds AdamW's two moments), and nobody reads it again.
 """
@@ -11,10 +11,20 @@ CHECKPOINTS = "checkpoints"  # in an artefact's folder
 LAST = "last.ckpt"  # in CHECKPOINTS
 # Lightning writes these when a batch system (SLURM) signals a requeue.
 OTHERS = "hpc_ckpt_*.ckpt"
+REFERENCE = "reference"  # in an artefact's folder: weights that checkpoints cite
+WEIGHTS_BEING_WRITTEN = ".*.safetensors.*.tmp"  # as `files.replacing` names them
+
+
+def remove_killed_writes(folder: Path) -> None:
+    """Remove unfinished files of weights from the artefact in `folder`; its lock is held, so no process is writing one."""
+    for place in (folder, folder / REFERENCE):
+        for path in place.glob(WEIGHTS_BEING_WRITTEN):
+            path.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the checkpoints of the complete artefact in `folder`; files that we did not write stay."""
+    remove_killed_writes(folder)
     checkpoints = folder / CHECKPOINTS
     for path in (checkpoints / LAST, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS)):
         path.unlink(missing_ok=True)

@@ -35,3 +35,17 @@ def test_what_somebody_else_put_there_stays(tmp_path: Path) -> None:
 def test_nothing_to_remove_is_no_error(tmp_path: Path) -> None:
     remove_leftovers(tmp_path)
     assert left(tmp_path) == set()
+
+
+def test_weights_that_a_killed_process_was_writing_go(tmp_path: Path) -> None:
+    kept = (
+        "weights.safetensors",
+        "reference/step-4.safetensors",
+        ".weights.safetensors",
+        "tokenizer/.a.safetensors.7.tmp",
+    )
+    make(
+        tmp_path, *kept, ".weights.safetensors.7.tmp", ".best.safetensors.8.tmp", "reference/.step-8.safetensors.7.tmp"
+    )
+    remove_leftovers(tmp_path)
+    assert left(tmp_path) == {*kept, "reference", "tokenizer"}

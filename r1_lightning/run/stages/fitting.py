@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from r1_lightning.artefacts.leftovers import CHECKPOINTS
+from r1_lightning.artefacts.leftovers import CHECKPOINTS, remove_killed_writes
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.run.build.device import stage_device
@@ -93,6 +93,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     Raises `Stopped` with the saved step if a signal or the time limit ended training; `InvalidInput` if a callback ended it, or
     asks for a metric that the stage does not have.
     """
+    if trainer.is_global_zero:
+        remove_killed_writes(folder)
     resume = checkpoint_to_resume(folder / CHECKPOINTS)
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # its connector sets it
     saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))

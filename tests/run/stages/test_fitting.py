@@ -76,3 +76,14 @@ def test_a_complete_stage_keeps_neither_moments_nor_gradients(tmp_path: Path) ->
     fit(lightning, miniature.pretrain(), miniature.text(), tmp_path)
     assert lightning.optimizers and not any(optimizer.state for optimizer in lightning.optimizers)
     assert all(parameter.grad is None for parameter in miniature.model.parameters())
+
+
+def test_half_a_file_of_a_killed_process_goes_before_training(tmp_path: Path) -> None:
+    left = [tmp_path / ".best.safetensors.7.tmp", tmp_path / "reference" / ".step-4.safetensors.7.tmp"]
+    (tmp_path / "reference").mkdir()
+    for path in left:
+        path.write_bytes(b"half")
+    miniature = Miniature(max_steps=1)
+    callbacks = [ResumeCheckpoint(tmp_path / CHECKPOINTS, 1), Interruption(None)]
+    fit(trainer(1, tmp_path, callbacks), miniature.pretrain(), miniature.text(), tmp_path)
+    assert not any(path.exists() for path in left)
