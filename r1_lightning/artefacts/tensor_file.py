@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from r1_lightning.types.errors import require
+
 # Names of types in the format, in the order in which the library writes them.
 TYPES: Mapping[torch.dtype, str] = {
     torch.int64: "I64",
@@ -55,7 +57,18 @@ class Streamed(NamedTuple):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Streamed], metadata: Mapping[str, str]) -> None:
-    """Write `tensors` and `metadata` to `path`. Raises the system's errors; ValueError if one is not as it was announced."""
+    """Write `tensors` and `metadata` to `path`.
+
+    Raises InvalidInput naming a tensor whose type is not in `TYPES`, the system's errors, and ValueError if a tensor is not as it
+    was announced.
+    """
+    for name, entry in tensors.items():
+        require(
+            entry.dtype in TYPES,
+            f"type of tensor {name}",
+            str(entry.dtype),
+            f"it must be one of {', '.join(map(str, TYPES))}",
+        )
     names = sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name))
     with path.open("wb") as file:
         file.write(_header(names, tensors, metadata))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from r1_lightning.artefacts import tensor_file
 from r1_lightning.artefacts.tensor_file import TYPES, Streamed, write_tensors
+from r1_lightning.types.errors import InvalidInput
 from tests.support.memory import LiveTensors
 
 FORMAT = {"format": "pt"}
@@ -65,3 +66,12 @@ def test_another_device_s_tensor_comes_in_pieces(monkeypatch: pytest.MonkeyPatch
 def test_a_tensor_that_is_not_as_announced_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"w is torch.float32 \(3,\), announced"):
         write_tensors(tmp_path / "x", {"w": Streamed(torch.float32, (2,), lambda: torch.zeros(3))}, FORMAT)
+
+
+def test_a_type_the_format_lacks_names_the_tensor(tmp_path: Path) -> None:
+    tensors = streamed({"a": torch.zeros(2), "b.phase": torch.zeros(2, dtype=torch.complex64)})
+    with pytest.raises(
+        InvalidInput, match=r"type of tensor b\.phase='torch\.complex64' is not allowed: it must be one of torch"
+    ):
+        write_tensors(tmp_path / "ours", tensors, FORMAT)
+    assert not (tmp_path / "ours").exists()
