@@ -139,12 +139,12 @@ def activation_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32,
 
 
 def block_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, is_fused: bool = True) -> tuple[int, int]:
-    """Bytes that the largest block of the trunk keeps for the backward, and all of them, their masks apart."""
+    """Bytes that the largest block keeps for the backward, and all of them, those of MTP modules too, their masks apart."""
     is_fused = is_fused or not is_dense(batch.row_tokens)
     per_token = [
         kind.kept_bytes(config, batch.row_tokens, number, is_fused)
-        + (_dense if layer < config.n_dense_layers else _mixture)(config, number)
-        for layer, kind in enumerate(layer_kinds(config))
+        + (_dense if min(layer, config.n_layers - 1) < config.n_dense_layers else _mixture)(config, number)
+        for layer, kind in enumerate(_kinds(config, batch.mtp_depth))
     ]
     tokens = batch.rows * batch.row_tokens
     return tokens * max(per_token), tokens * sum(per_token)

@@ -27,6 +27,8 @@ from r1_lightning.model.precision import BF16, FP32, in_compute_type
 
 # Shape legend: B rows, T new positions, S positions in all.
 
+RECOMPUTES = "gradient_checkpointing"  # with this attribute `transformers` computes layers again, and in training drops the cache
+
 
 class Kept(NamedTuple):
     """Bytes that a training forward keeps for the backward: `total`, of it the largest `block` and all `blocks`; their inputs."""
@@ -101,9 +103,21 @@ class _Stage:
         return FakeTensor(self.mode, meta, torch.device("cpu"))
 
     @contextmanager
-    def playing(self) -> Iterator[None]:
-        with self.mode, self.precision.autocast("cpu"):
-            yield
+    def playing(self, trains: bool = False) -> Iterator[None]:
+        """Run what is inside on fake tensors. No block is recomputed: `Kept.recomputed` is what that would keep."""
+        modes = [(part, part.training, getattr(part, RECOMPUTES, None)) for part in self.decoder.modules()]
+        try:
+            for part, _, recomputes in modes:
+                part.training = trains
+                if recomputes:
+                    setattr(part, RECOMPUTES, False)
+            with self.mode, self.precision.autocast("cpu"):
+                yield
+        finally:
+            for part, training, recomputes in modes:
+                part.training = training
+                if recomputes:
+                    setattr(part, RECOMPUTES, True)
 
     def __call__(self, rows: int, tokens: int, mask: Tensor, cache: Any = None) -> Any:
         ids = torch.zeros(rows, tokens, dtype=torch.long)
@@ -133,7 +147,7 @@ def kept_bytes(backbone: HFBackbone, rows: int, tokens: int, device_type: str = 
     hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in _blocks(stage.decoder)]
     hooks += [block.register_forward_hook(after) for block in _blocks(stage.decoder)]
     try:
-        with stage.playing():
+        with stage.playing(trains=True):
             mask = _mask(backbone, rows, tokens, device_type)
             with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
                 stage(rows, tokens, mask)
@@ -209,12 +223,8 @@ def attention_products(backbone: HFBackbone) -> float:
 
 
 def converted_weight_bytes(backbone: HFBackbone) -> int:
-    """Bytes of the matrices' copies in BF16, alive from forward to backward; 0 in FP32. The embedding is only looked up."""
-    if _number(backbone) == FP32:
-        return 0
-    embedding = backbone.model.get_input_embeddings().weight
-    matrices = [p for p in backbone.parameters() if p.dim() > 1 and (p is not embedding or p is backbone.head.weight)]
-    return sum(BF16 * matrix.numel() for matrix in matrices)
+    """Bytes of the head's copy in BF16; 0 in FP32. The rehearsals above run the decoder and count the copies of its weights."""
+    return 0 if _number(backbone) == FP32 else BF16 * backbone.head.weight.numel()
 
 
 class _OneKernel(torch.autograd.Function):

@@ -52,7 +52,7 @@ class ReferencePolicy(nn.Module):
         halves = {id(p): nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in held_in_bf16(policy)}
         self.backbone = copy.deepcopy(policy, dict(halves)).requires_grad_(False).eval()
         self.device = device
-        if device is not None:
+        if device is not None and not any(p.is_meta for p in self.backbone.parameters()):  # a dry run has no values
             self.backbone.to(device)
         self.refresh_every = refresh_every
         self.version = 0  # the optimizer steps that the copied policy had taken

@@ -75,6 +75,15 @@ def test_on_a_gpu_no_mask_and_no_repeated_heads() -> None:
     assert 0 < dense - fused <= ROWS * TOKENS * (2 * TOKENS + 2 * 2 * 2 * (16 + 16))
 
 
+def test_a_rehearsal_recomputes_nothing_and_leaves_the_model_as_it_was() -> None:
+    """With layers computed again `transformers` would keep no cache, and a forward would keep no activations to count."""
+    plain, set_up = both()[1], both()[1]
+    set_up.recompute_blocks()
+    for count in (hf_cost.kept_bytes, hf_cost.passing_bytes, hf_cost.decoding_bytes, hf_cost.prefill_bytes):
+        assert count(set_up, ROWS, TOKENS) == count(plain, ROWS, TOKENS)
+    assert set_up.model.is_gradient_checkpointing and all(part.training for part in set_up.modules())
+
+
 def test_recomputed_blocks_keep_their_inputs_and_one_block() -> None:
     assert Kept(total=110, block=30, blocks=100, block_inputs=8).recomputed == 110 - 100 + 30 + 8
 
@@ -87,6 +96,6 @@ def test_weights_by_hand() -> None:
     assert (counts.embeddings, counts.head, counts.activated) == (432 * 32, 432 * 32, body + 432 * 32)
     assert counts.norms == 2 * (2 * 32 + 32 + 2 * 16) + 32  # with the biases of q, k and v
     assert counts.total == counts.activated + counts.norms
-    assert hf_cost.converted_weight_bytes(empty) == 2 * (body + 432 * 32)
+    assert hf_cost.converted_weight_bytes(empty) == 2 * 432 * 32  # the head; the rehearsals count the others
     assert hf_cost.attention_products(empty) == 2 * 2 * 32
     assert hf_cost.converted_weight_bytes(both("fp32")[1]) == 0

@@ -59,6 +59,12 @@ def test_with_a_device_of_its_own_it_stays_where_it_is() -> None:
     assert places == [{"cpu"}, {"meta"}]
 
 
+def test_a_dry_run_moves_no_values() -> None:
+    with torch.device("meta"):
+        reference = ReferencePolicy(backbone(), 0, torch.device("cpu"))
+    assert {parameter.device.type for parameter in reference.parameters()} == {"meta"}
+
+
 def test_a_device_for_a_reference_that_is_no_copy_is_refused() -> None:
     with pytest.raises(
         InvalidInput, match=r"role_devices\.reference='cpu' .* an objective without KL has no reference"

@@ -34,7 +34,7 @@ class Network(Protocol):
         """Bytes alive at once in a forward without gradients."""
 
     def converted(self, with_mtp: bool) -> int:
-        """Bytes of the weights' copies in the compute type."""
+        """Bytes of the weights' copies in the compute type, without those that the other counts hold already."""
 
     def cache(self, rows: int, tokens: int) -> int: ...
 
@@ -71,7 +71,7 @@ class OwnNetwork:
     def kept(self, batch: MicroBatch) -> Kept:
         total = cost.activation_bytes(self.config, batch, self.number, self.is_fused)
         block, blocks = cost.block_bytes(self.config, batch, self.number, self.is_fused)
-        inputs = self.config.n_layers * batch.rows * batch.row_tokens * self.config.d_model * FP32
+        inputs = (self.config.n_layers + batch.mtp_depth) * batch.rows * batch.row_tokens * self.config.d_model * FP32
         return Kept(total, block, blocks, inputs)
 
     def passing(self, batch: MicroBatch) -> int:

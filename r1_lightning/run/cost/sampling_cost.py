@@ -17,7 +17,7 @@ from r1_lightning.evaluation.runner import EvaluationConfig
 from r1_lightning.model import cost
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.rejection_sampling import RejectionSampling
-from r1_lightning.run.build.device import stage_device
+from r1_lightning.run.build.device import role_device, stage_device
 from r1_lightning.run.build.parts import build_parts, build_tokenizer
 from r1_lightning.run.checks.evaluation import evaluation_settings
 from r1_lightning.run.config.declarations import class_of, line_of
@@ -51,6 +51,12 @@ class Work(NamedTuple):
 def device_type_of(config: DictConfig) -> str:
     """Return the type of device on which a stage would run: "cpu" or "cuda"."""
     return stage_device(config).type
+
+
+def is_elsewhere(config: DictConfig, role: str) -> bool:
+    """True if `trainer.role_devices` puts the model of this role on another device than the stage's."""
+    told, here = role_device(config, role), stage_device(config)
+    return (told.type, told.index or 0) != (here.type, here.index or 0)
 
 
 def wave_memory(network: Network, wave: Wave, spare: int = 0, is_drafting: bool = False) -> list[Memory]:
@@ -148,9 +154,8 @@ def _of_rejection(config: DictConfig, base: Artefact | None, inputs: Mapping[str
     rows = min(parts["rollout"].max_rows, len(prompts) * settings.samples)
     wave = Wave(rows, math.ceil(rows / settings.samples), max(map(len, prompts)), parts["rollout"].max_new_tokens)
     name = config.stage.get("name") or "base"
-    return EmptySampling(
-        config, {name: parts["backbone"]}, models_beside(inputs, parts), {name: wave}, prompts, settings.samples
-    )
+    beside = {role: model for role, model in models_beside(inputs, parts).items() if not is_elsewhere(config, role)}
+    return EmptySampling(config, {name: parts["backbone"]}, beside, {name: wave}, prompts, settings.samples)
 
 
 def _of_comparison(config: DictConfig, base: Artefact | None, inputs: Mapping[str, Source]) -> EmptySampling:

@@ -24,6 +24,7 @@ from r1_lightning.model.masked_attention import is_dense
 from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS
+from r1_lightning.run.build.device import REFERENCE
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.config.declarations import class_of
 from r1_lightning.run.config.inject import inject
@@ -33,16 +34,18 @@ from r1_lightning.run.cost.counted import counting_of
 from r1_lightning.run.cost.load import CountedData, StepLoad, Wave
 from r1_lightning.run.cost.logits import logit_bytes
 from r1_lightning.run.cost.networks import Network, network_of
-from r1_lightning.run.cost.sampling_cost import Memory, Work, device_type_of, sampling_bytes, wave_memory
+from r1_lightning.run.cost.sampling_cost import Memory, Work, device_type_of, is_elsewhere, sampling_bytes, wave_memory
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
 
 REFERENCE_FORWARD, TEACHER_FORWARD, LOSS = "reference's forward", "teacher's forward", "logits, update"
+BLOCK = "block, update"
+TURNS = (REFERENCE_FORWARD, TEACHER_FORWARD, LOSS, BLOCK)
 
 
 def update_bytes(lines: Sequence[Memory]) -> int:
-    """Bytes that an update takes at one time: the frozen model's forward is over when the loss is computed."""
-    turns = [line.size for line in lines if line.name in (REFERENCE_FORWARD, TEACHER_FORWARD, LOSS)]
+    """Bytes that an update takes at one time: a frozen model's forward, then the loss, then a block computed again."""
+    turns = [line.size for line in lines if line.name in TURNS]
     return sum(line.size for line in lines) - sum(turns) + max(turns, default=0)
 
 
@@ -144,7 +147,7 @@ class EmptyStage:
         gradients = sum(p.numel() * p.element_size() for p in trained)
         moments = state_bytes(self.parts["optim"].build(backbone), idle)
         optimizer = self.config.optim["_target_"].rpartition(".")[2].removesuffix("Config")
-        reference = cost.tensor_bytes(self.module) - weights
+        reference = 0 if is_elsewhere(self.config, REFERENCE) else cost.tensor_bytes(self.module) - weights
         lines = [
             Memory("weights", weights, "FP32"),
             Memory("gradients", gradients, "FP32, without the MTP modules" if idle and len(modules) else "FP32"),
@@ -165,8 +168,16 @@ class EmptyStage:
         return [self.backbone.head.weight] if is_unused else []
 
     def _stays(self, role: str) -> bool:
-        """Whether the model of this role is there while the stage trains: a cached teacher is gone by then."""
-        return not (role == TEACHER and self._caches_teacher)
+        """Whether the model of this role is on the device while the stage trains: a cached teacher is gone by then."""
+        return not (role == TEACHER and self._caches_teacher) and not is_elsewhere(self.config, role)
+
+    def _reference_passing(self, batch: MicroBatch) -> int:
+        """Bytes of the reference's forward on this device."""
+        if not self.has_reference or is_elsewhere(self.config, REFERENCE):
+            return 0
+        copy: Any = getattr(self.module.reference, "backbone", None)  # its linear layers may be BF16 already
+        network = network_of(copy, self.device_type) if isinstance(copy, torch.nn.Module) else self.network
+        return network.passing(batch)
 
     @property
     def _caches_teacher(self) -> bool:
@@ -195,13 +206,16 @@ class EmptyStage:
             Memory("logits, old log-probs", cost.logit_bytes(self.network.vocab_size, batch), "in tiles"),
         ]
 
-    def update_memory(self, batch: MicroBatch | None = None, recompute: bool = False) -> list[Memory]:
-        """Return the memory that forward and backward of a micro-batch add: of this one, or of the largest."""
+    def update_memory(self, batch: MicroBatch | None = None, recompute: bool | None = None) -> list[Memory]:
+        """Return the memory that forward and backward of a micro-batch add: of this one, or of the largest.
+
+        `recompute` says whether blocks are computed again; None: as configured.
+        """
         batch, network = batch or self.micro_batch(), self.network
         kept = network.kept(batch)
-        recomputes = recompute or self.config.trainer.get("recompute")
-        passing = network.passing(batch) if self.has_reference else 0
-        teacher = self.beside.get(TEACHER) if self._stays(TEACHER) else None
+        recomputes = self.backbone.recompute if recompute is None else recompute
+        passing = self._reference_passing(batch)
+        teacher = self.beside.get(TEACHER) if self._stays(TEACHER) else None  # in this device's memory
         teaching = network_of(teacher, self.device_type).passing(batch) if teacher is not None else 0
         rows = f"one micro-batch: {batch.rows:,} rows x {batch.row_tokens:,} tokens"
         spelled_out = is_dense(batch.row_tokens) and not network.is_fused
@@ -210,10 +224,11 @@ class EmptyStage:
         lines = [
             Memory(
                 "activations, update",
-                kept.recomputed if recomputes else kept.total,
+                kept.recomputed - kept.block if recomputes else kept.total,
                 fused,
             ),
             Memory("weights in BF16, update", network.converted(self.mtp_depth > 0), "made for every forward"),
+            Memory(BLOCK, kept.block if recomputes else 0, "one at a time, computed again"),
             Memory(REFERENCE_FORWARD, passing, "one layer at a time"),
             Memory(TEACHER_FORWARD, teaching, "one layer at a time"),
             Memory(LOSS, logits, f"{batch.targets:,} tokens, in tiles"),

@@ -7,6 +7,7 @@ Nothing here shares a formula with `run/cost`: every storage that a step makes i
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,25 @@ def test_every_stage_of_our_own_backbone(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_of_a_model_of_transformers(name: str, tmp_path: Path) -> None:
     said, measured = said_and_measured(name, "hf", tmp_path)
+    assert said == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.parametrize("model", ["own", "hf"])
+def test_recomputed_blocks(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGES, "sft", (*STAGES["sft"], "trainer.recompute=true"))
+    said, measured = said_and_measured("sft", model, tmp_path)
+    assert said == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.parametrize("model", ["hf", pytest.param("hf_lora", marks=pytest.mark.slow)])
+def test_bf16_of_a_model_of_transformers(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tokens and wide layers, so that the weights' copies in BF16 are a fifth of the peak."""
+    if model == "hf_lora":
+        pytest.importorskip("peft")
+    monkeypatch.setattr(sys.modules[__name__], "THEIRS", {**THEIRS, "hidden_size": 256, "intermediate_size": 768})
+    few = ("stage=sft", "data.examples_per_batch=4", "stage.max_steps=2", "data.row_tokens=128", "precision=bf16")
+    monkeypatch.setitem(STAGES, "sft", few)
+    said, measured = said_and_measured("sft", model, tmp_path)
     assert said == pytest.approx(measured, rel=WITHIN)
 
 

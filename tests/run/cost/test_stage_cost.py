@@ -20,6 +20,7 @@ from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.stage_config import resolved
 from r1_lightning.run.cost.stage_cost import EmptyStage
+from r1_lightning.run.graph.node import Node
 from r1_lightning.types.errors import InvalidInput
 from tests.support.commands import SMALL_MODEL
 from tests.support.memory import LiveTensors
@@ -41,6 +42,33 @@ def config_of(*overrides: str) -> DictConfig:
 
 def sizes(lines: list[Any]) -> dict[str, int]:
     return {line.name: line.size for line in lines}
+
+
+def test_a_model_on_another_device_takes_nothing_of_this_one() -> None:
+    """GRPO's reference, and a teacher: neither its weights nor its forward."""
+    gpu = (*("stage=grpo", *ROLLOUT), "trainer=gpu", "precision=bf16")
+    here, away = (
+        EmptyStage.of(config_of(*gpu, *more), None) for more in ((), ("trainer.role_devices={reference: cpu}",))
+    )
+    assert sizes(here.lasting_memory()).keys() - sizes(away.lasting_memory()).keys() == {"reference"}
+    assert sizes(here.update_memory()).keys() - sizes(away.update_memory()).keys() == {"reference's forward"}
+    taught = ("stage=distill", "trainer=gpu", "data.items_per_batch=4")
+    inputs = {"teacher": Node(compose_stage([*SMALL_MODEL, "stage=pretrain"]), "0", {})}
+    here, away = (
+        EmptyStage.of(config_of(*taught, *more), None, inputs)
+        for more in ((), ("trainer.role_devices={teacher: cpu}",))
+    )
+    assert sizes(here.lasting_memory()).keys() - sizes(away.lasting_memory()).keys() == {"teacher"}
+    assert sizes(here.update_memory()).keys() - sizes(away.update_memory()).keys() == {"teacher's forward"}
+
+
+def test_recompute_is_counted_as_the_model_is_set_up() -> None:
+    """Asked for in the configuration, or as a remedy: the same bytes, and less than without."""
+    plain, set_up = (
+        EmptyStage.of(config_of("stage=grpo", *ROLLOUT, *more), None) for more in ((), ("trainer.recompute=true",))
+    )
+    assert set_up.update_memory() == plain.update_memory(recompute=True) == set_up.update_memory(recompute=True)
+    assert sum(sizes(set_up.update_memory()).values()) < sum(sizes(plain.update_memory()).values())
 
 
 @pytest.mark.parametrize(
