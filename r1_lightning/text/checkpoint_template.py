@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from r1_lightning.text.chat_template import CHECKPOINT, CHECKPOINT_OPENED, ChatTemplate, Turn, with_system
-from r1_lightning.text.jinja_sandbox import rendered
+from r1_lightning.text.jinja_sandbox import MAX_TEMPLATE_CHARS, rendered
 from r1_lightning.text.published_tokenizer import token_name
 from r1_lightning.text.reasoning_format import THINK_OPEN
 from r1_lightning.types.errors import InvalidInput, require
@@ -184,7 +184,7 @@ def _any_of(texts: Sequence[str]) -> re.Pattern[str]:
 def _source(folder: Path, config: dict[str, Any]) -> str | None:
     """Return the template of `chat_template.jinja`, or of `tokenizer_config.json`, where it may be one of several by name."""
     if (folder / TEMPLATE_FILE).is_file():
-        return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+        return _template_text(folder / TEMPLATE_FILE)
     found = config.get("chat_template")
     if isinstance(found, list):
         named = {str(item.get("name")): item.get("template") for item in found if isinstance(item, dict)}
@@ -193,6 +193,15 @@ def _source(folder: Path, config: dict[str, Any]) -> str | None:
         found is None or isinstance(found, str), f"{folder / CONFIG_FILE}: chat_template", type(found).__name__, "text"
     )
     return found or None
+
+
+def _template_text(path: Path) -> str:
+    limit, size = 4 * MAX_TEMPLATE_CHARS, path.stat().st_size  # UTF-8 has at most four bytes a character
+    require(size <= limit, str(path), f"{size} bytes", f"a template has at most {limit}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not allowed: a template must be UTF-8: {error.reason}") from error
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -156,6 +156,19 @@ def test_a_template_that_cannot_be_used_is_one_line(source: str | None, why: str
         opened(chat_folder(tmp_path / "other", CHATML), "checkpoint_opened")
 
 
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [(b"\xff\xfe{{ 1 }}", "must be UTF-8: invalid start byte$"), (b" " * 800_001, "800001 bytes.*has at most 800000$")],
+)
+def test_a_template_file_is_utf_8_and_short(written: bytes, why: str, tmp_path: Path) -> None:
+    folder = chat_folder(tmp_path, CHATML)
+    (folder / "chat_template.jinja").write_bytes(written)
+    tokenizer = TextTokenizer.load(folder)
+    with pytest.raises(InvalidInput, match=why) as caught:
+        read_template(folder, "checkpoint", tokenizer.control)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.skipif("R1_REAL_CHECKPOINT" not in os.environ, reason="R1_REAL_CHECKPOINT names a folder with SmolLM2")
 def test_smollm2_s_own_template() -> None:
     folder = Path(os.environ["R1_REAL_CHECKPOINT"])
