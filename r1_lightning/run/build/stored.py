@@ -27,7 +27,7 @@ from r1_lightning.run.build.models import AnyBackbone, make_backbone, vocab_size
 from r1_lightning.run.build.templates import template_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.stored import read_model
-from r1_lightning.text.chat_template import ChatTemplate, is_checkpoints
+from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput
 
@@ -45,15 +45,15 @@ class StoredModel:
     precision: Precision
     config: DictConfig | None
 
-    def template(self, otherwise: ChatTemplate) -> ChatTemplate:
-        """Return the template of an artefact's training, or `otherwise` for a checkpoint. `InvalidInput` for an unknown one.
+    def template(self, otherwise: ChatTemplate, instruction: str | None = None) -> ChatTemplate:
+        """Return the template of an artefact's training, or `otherwise` with the named `instruction` for a checkpoint.
 
-        Where that is the one which a checkpoint brings along, it is read from this model's folder.
+        Where that is the one which a checkpoint brings along, it is read from this model's folder. `InvalidInput` for an unknown
+        one.
         """
-        if self.config is None and not is_checkpoints(otherwise.name):
-            return otherwise
-        name = otherwise.name if self.config is None else self.setting("task.template")
-        instruction = self.setting("task.instruction")
+        name = otherwise.name
+        if self.config is not None:
+            name, instruction = self.setting("task.template"), self.setting("task.instruction")
         return template_of(name, instruction, self.artefact.tokenizer_folder, self.tokenizer)[0]
 
     def setting(self, path: str) -> Any:

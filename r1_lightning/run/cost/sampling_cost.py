@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.hf_folder import ImportedModel
+from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.runner import EvaluationConfig
 from r1_lightning.model import cost
@@ -19,13 +20,18 @@ from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.rejection_sampling import RejectionSampling
 from r1_lightning.run.build.device import role_device, stage_device
 from r1_lightning.run.build.parts import build_parts, build_tokenizer
+from r1_lightning.run.build.templates import template_of
 from r1_lightning.run.checks.evaluation import evaluation_settings
 from r1_lightning.run.config.declarations import class_of, line_of
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.stage_config import BASE
+from r1_lightning.run.config.stored import read_model
 from r1_lightning.run.cost.beside import Source, complete, empty_model, models_beside
 from r1_lightning.run.cost.load import StepLoad, Wave
 from r1_lightning.run.cost.networks import Network, network_of
-from r1_lightning.text.chat_template import TEMPLATES
+from r1_lightning.run.graph.node import Node
+from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require
 
 PREFILL, DECODING, DRAWING = "prefill, sampling", "decoding step, sampling", "logits, sampling"
@@ -158,6 +164,24 @@ def _of_rejection(config: DictConfig, base: Artefact | None, inputs: Mapping[str
     return EmptySampling(config, {name: parts["backbone"]}, beside, {name: wave}, prompts, settings.samples)
 
 
+def _asked(config: DictConfig, source: Any, given: Source) -> tuple[ChatTemplate, TextTokenizer]:
+    """Return how a compared model is asked: in its training's template, or in the task's if it is a checkpoint.
+
+    A model that is still to be made has the tokenizer of what it begins from, if that is there.
+    """
+    found = complete(given)
+    task, begun = config.task, given
+    if isinstance(found, Artefact) and not isinstance(found, ImportedModel):
+        task = read_model(found.folder / CONFIG).task
+    elif isinstance(given, Node) and found is None:
+        task = given.stage.config.task
+    while isinstance(begun, Node) and complete(begun) is None and BASE in begun.inputs:
+        begun = begun.inputs[BASE]
+    base = complete(begun)
+    folder = None if base is None else base.tokenizer_folder
+    return template_of(task.template, task.get("instruction"), folder, build_tokenizer(config, source, base))
+
+
 def _of_comparison(config: DictConfig, base: Artefact | None, inputs: Mapping[str, Source]) -> EmptySampling:
     comparison: Comparison = inject(config.stage, {})
     settings = comparison.settings(evaluation_settings(config) or EvaluationConfig())
@@ -166,9 +190,9 @@ def _of_comparison(config: DictConfig, base: Artefact | None, inputs: Mapping[st
     rows = min(settings.max_rows, settings.problems * settings.samples)
     models, waves, prompts = {}, {}, []
     for name, given in inputs.items():
-        tokenizer = build_tokenizer(config, source, complete(given))
+        template, tokenizer = _asked(config, source, given)
         models[name] = empty_model(given, precision, tokenizer, f"stage.inputs.{name}")
-        prompts = prompt_ids(problems, tokenizer, TEMPLATES[config.task.template])
+        prompts = prompt_ids(problems, tokenizer, template)
         longest = max(map(len, prompts))
         waves[name] = Wave(rows, math.ceil(rows / settings.samples), longest, settings.max_new_tokens)
     return EmptySampling(config, models, {}, waves, prompts, settings.samples)

@@ -13,16 +13,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from r1_lightning.model.cost import MicroBatch
-from r1_lightning.model.precision import BF16, FP32
+from r1_lightning.model.precision import BF16, FP32, weights_cast_by_autocast
+from r1_lightning.run.config.declarations import line_of
 from r1_lightning.run.cost.load import Wave
 from r1_lightning.run.cost.sampling_cost import sampling_bytes
 from r1_lightning.run.cost.stage_cost import EmptyStage, update_bytes
+from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.muon import MuonConfig
 
 GIB = 2**30
 RESERVE = 1.25  # the estimate holds to within a quarter
 MOST_DEVICES = 4096
 LEAST_GAIN = 0.99  # a remedy that saves less than a hundredth is none
+# By the class of the optimizer's settings, whether there is the same optimizer with moments in BF16.
+OFFERS_HALF_MOMENTS: dict[type, bool] = {AdamWConfig: True, BF16AdamWConfig: False, MuonConfig: False}
 GATHERED = 2  # a block's weights, and its gradients before they are shared out
 
 
@@ -39,7 +47,7 @@ class Machine:
 class Change:
     """What is changed, beside the stage as it is configured; rows None: as configured."""
 
-    recompute: bool = False
+    recompute: bool | None = None  # None: as configured
     rows: int | None = None
     wave_rows: int | None = None
     is_reference_half: bool = False
@@ -49,8 +57,9 @@ class Change:
 
 def peak_bytes(stage: Any, change: Change) -> int:
     """Return the peak memory of one of `change.devices` devices, in bytes."""
-    halves = {"reference": change.is_reference_half, "optimizer state": change.are_moments_half}
-    lasting = sum(line.size * (BF16 if halves.get(line.name) else FP32) // FP32 for line in stage.lasting_memory())
+    lasting = sum(line.size for line in stage.lasting_memory())
+    lasting -= saved_by_half_reference(stage) if change.is_reference_half else 0
+    lasting -= saved_by_half_moments(stage) if change.are_moments_half else 0
     gathered = 0
     if change.devices > 1:
         gathered = GATHERED * _largest_gathered(stage)
@@ -59,6 +68,22 @@ def peak_bytes(stage: Any, change: Change) -> int:
     if isinstance(stage, EmptyStage):
         update = update_bytes(stage.update_memory(_batch(stage, change), change.recompute))
     return math.ceil(lasting / change.devices) + gathered + max(sampling, update)
+
+
+def saved_by_half_reference(stage: Any) -> int:
+    """Bytes that the frozen copy takes less with its linear layers in BF16; 0 if it is no copy, not here, or computes in BF16."""
+    copy = getattr(getattr(getattr(stage, "module", None), "reference", None), "backbone", None)
+    is_here = any(line.name == "reference" for line in stage.lasting_memory())
+    if not is_here or not isinstance(copy, nn.Module) or stage.backbone.precision.compute != "fp32":
+        return 0
+    return sum((FP32 - BF16) * weight.numel() for weight in weights_cast_by_autocast(copy))
+
+
+def saved_by_half_moments(stage: Any) -> int:
+    """Bytes that AdamW's moments take less in BF16; 0 for another optimizer, and for moments in BF16."""
+    offers = isinstance(stage, EmptyStage) and line_of(OFFERS_HALF_MOMENTS, type(stage.parts.get("optim")))
+    sizes = {line.name: line.size for line in stage.lasting_memory()}
+    return sizes.get("optimizer state", 0) * (FP32 - BF16) // FP32 if offers else 0
 
 
 def _largest_gathered(stage: Any) -> int:
@@ -155,15 +180,11 @@ def _with_smaller_wave(stage: Any, change: Change, machine: Machine) -> Change:
 
 
 def _with_half_reference(stage: Any, change: Change, machine: Machine) -> Change:
-    sizes = {line.name: line.size for line in stage.lasting_memory()}
-    is_whole = sizes.get("reference", 0) > 0.75 * sizes["weights"]  # else it is in BF16 already
-    return replace(change, is_reference_half=True) if is_whole else change
+    return replace(change, is_reference_half=True)
 
 
 def _with_half_moments(stage: Any, change: Change, machine: Machine) -> Change:
-    sizes = {line.name: line.size for line in stage.lasting_memory()}
-    is_whole = sizes.get("optimizer state", 0) > 1.5 * sizes.get("gradients", 0)  # else one moment, or BF16 already
-    return replace(change, are_moments_half=True) if is_whole else change
+    return replace(change, are_moments_half=True)
 
 
 def _rows_text(stage: EmptyStage, change: Change) -> str:
@@ -182,6 +203,6 @@ REMEDIES: tuple[tuple[Callable[[Any, Change, Machine], Change], Callable[[Any, C
     (_with_recompute, lambda stage, change: "trainer.recompute=true"),
     (_with_fewer_rows, _rows_text),
     (_with_smaller_wave, lambda stage, change: f"rollout.max_rows={change.wave_rows}"),
-    (_with_half_reference, lambda stage, change: "the reference in BF16"),
+    (_with_half_reference, lambda stage, change: "the reference's linear layers in BF16"),
     (_with_half_moments, lambda stage, change: "optim=adamw_bf16: the optimizer's moments in BF16"),
 )

@@ -86,7 +86,7 @@ def _measure(
 ) -> dict[str, Measure]:
     model = open_model(artefact, instantiate(config.precision), f"stage.inputs.{name}.folder")
     # A checkpoint has none of ours, so the task's is used.
-    template = model.template(TEMPLATES[config.task.template])
+    template = model.template(TEMPLATES[config.task.template], config.task.get("instruction"))
     tokenizer = model.tokenizer.ending_with(template.end)
     backbone = model.backbone(stage_device(config)).eval()
     evaluator = Evaluator(problems, tokenizer, template, settings, config.seed)

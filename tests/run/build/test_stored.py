@@ -16,7 +16,7 @@ from r1_lightning.model.hf_model import HFBackbone
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.reward_head import RewardModel
 from r1_lightning.run.build.stored import is_reward_model, open_folder, open_language_model, open_model
-from r1_lightning.text.chat_template import PLAIN, R1
+from r1_lightning.text.chat_template import INSTRUCTIONS, PLAIN, R1
 from r1_lightning.types.errors import InvalidInput
 from tests.model.tiny import backbone, tiny
 from tests.support.hf_folders import VOCABULARY, dense_folder, write_tokenizer
@@ -52,6 +52,7 @@ def test_a_checkpoint_has_no_template_of_ours(tmp_path: Path) -> None:
     opened = open_model(open_folder(dense_folder(tmp_path / "qwen", "qwen2")), PlainPrecision())
     assert opened.config is None and opened.setting("task.template") is None
     assert opened.template(PLAIN) is PLAIN and opened.template(R1) is R1
+    assert opened.template(R1, "boxed").instruction == INSTRUCTIONS["boxed"], "the asking configuration's"
     assert isinstance(opened.backbone(), HFBackbone) and opened.shape.max_positions == 256
 
 

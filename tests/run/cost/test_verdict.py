@@ -6,19 +6,40 @@ from types import SimpleNamespace as Namespace
 from typing import Any
 
 import pytest
+import torch
 
 from r1_lightning.model.cost import MicroBatch
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.cost import verdict as module
 from r1_lightning.run.cost.sampling_cost import Memory
-from r1_lightning.run.cost.verdict import GIB, Change, Machine, peak_bytes, verdict
+from r1_lightning.run.cost.verdict import (
+    GIB,
+    Change,
+    Machine,
+    peak_bytes,
+    saved_by_half_moments,
+    saved_by_half_reference,
+    verdict,
+)
+from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
+from r1_lightning.stages.base import AdamWConfig
+from r1_lightning.stages.muon import MuonConfig
+
+with torch.device("meta"):
+    FROZEN = torch.nn.Sequential(torch.nn.Embedding(2**14, 2**14), torch.nn.Linear(2**14, 3 * 2**14, bias=False))
 
 
 class Stage:
-    """Weights 4, gradients 4, moments 8 and a reference of 4 GiB; 16 rows keep 1 GiB each, a quarter of that recomputed."""
+    """Weights 4, gradients 4, moments 8 and a reference of 4 GiB; 16 rows keep 1 GiB each, a quarter of that recomputed.
+
+    3 GiB of the reference are a linear layer, 1 GiB is an embedding.
+    """
 
     prompts = ()
     micro_batches = 1
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"optim": AdamWConfig(3e-4)}
+    backbone = Namespace(precision=PlainPrecision())
+    module = Namespace(reference=Namespace(backbone=FROZEN))
     data = Namespace(data=Namespace(micro_batches=1))
     network = Namespace(n_layers=4, parameters=lambda: Namespace(total=GIB, embeddings=GIB // 5))
 
@@ -56,18 +77,32 @@ def test_it_fits_with_a_quarter_in_reserve(stage: Stage) -> None:
 
 
 def test_remedies_in_their_order(stage: Stage) -> None:
-    """24 recomputed; one row 20.25; the reference in BF16 18.25; BF16 moments 14.25, which is 17.8 with the reserve."""
-    assert lines(stage, 18)[1:] == [
+    """24 recomputed; one row 20.25; the reference in BF16 18.75; BF16 moments 14.75, which is 18.4 with the reserve."""
+    assert lines(stage, 19)[1:] == [
         "trainer.recompute=true 24 GiB",
         "data.micro_batches=16: 1 rows at a time for 16 20 GiB",
-        "the reference in BF16 18 GiB",
-        "optim=adamw_bf16: the optimizer's moments in BF16 14 GiB, fits",
+        "the reference's linear layers in BF16 19 GiB",
+        "optim=adamw_bf16: the optimizer's moments in BF16 15 GiB, fits",
     ]
     assert "data.micro_batches=4: 4 rows at a time for 16 21 GiB, fits" in lines(stage, 27)
 
 
+@pytest.mark.parametrize("optim", [BF16AdamWConfig(3e-4), MuonConfig(3e-4)])
+def test_what_is_in_bf16_already_is_not_halved_again(stage: Stage, optim: AdamWConfig) -> None:
+    """And Muon has no moments in BF16 to offer."""
+    assert saved_by_half_reference(stage) == 1.5 * GIB and saved_by_half_moments(stage) == 4 * GIB
+    stage.parts, stage.backbone = {"optim": optim}, Namespace(precision=PlainPrecision("bf16"))
+    assert peak_bytes(stage, Change(is_reference_half=True, are_moments_half=True)) == peak_bytes(stage, Change())
+    assert not [line for line in lines(stage, 18)[1:] if "BF16" in line]
+
+
+def test_a_reference_on_another_device_saves_nothing_here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "lasting_memory", lambda: [Memory("weights", 4 * GIB, "")])
+    assert saved_by_half_reference(stage) == 0
+
+
 def test_more_devices_and_no_way_at_all(stage: Stage) -> None:
-    """14 GiB shared out among 4 are 3.5 each, with 0.25 of activations and two gathered blocks of 0.8."""
+    """14.5 GiB shared out among 4 are 3.6 each, with 0.25 of activations and two gathered blocks of 0.8."""
     more = lines(stage, 8)[-1]
     assert more.startswith("and 4 such devices, all shared out among them (not built yet)") and more.endswith("fits")
     assert "too large for such a device" in lines(stage, 0.5)[-1]

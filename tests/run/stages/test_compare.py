@@ -16,6 +16,7 @@ from r1_lightning.functional.intervals import Interval
 from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.stages import compare as comparing
 from r1_lightning.run.stages.kinds import run_stage
+from r1_lightning.text.chat_template import INSTRUCTIONS
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
 from tests.support.hf_folders import dense_folder
 
@@ -101,13 +102,19 @@ def test_nothing_to_compare_is_said_and_leaves_no_folder(command: Command, tmp_p
     assert list((tmp_path / "runs").glob("compare-*")) == []
 
 
-def test_a_published_checkpoint_is_measured_in_the_task_s_template(tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_measured_in_the_task_s_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither an artefact nor asked for its configuration; the stage's task says how it is asked."""
     base = import_model(dense_folder(tmp_path / "qwen", "qwen2"))
     small = ["stage.evaluation.problems=2", "stage.evaluation.samples=1", "stage.evaluation.max_new_tokens=3"]
+    small.append("+task.instruction=boxed")
     with composing():
         config = compose_stage(["stage=compare", f"+stage.inputs.qwen={{folder: {base.folder}}}", *small]).config
+    asked = []
+    monkeypatch.setattr(comparing, "check_prompt_lengths", lambda evaluator, _: asked.append(evaluator.template))
     metrics = comparing.run_comparison(config, "compare", tmp_path, {"qwen": base})
+    assert [template.instruction for template in asked] == [INSTRUCTIONS["boxed"]]
     assert 0 <= metrics["compare/qwen/completion_tokens_mean"] <= 3
     assert "qwen" in (tmp_path / store.TABLE).read_text()
 
