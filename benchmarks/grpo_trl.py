@@ -11,7 +11,6 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
-    DeepseekV3ForCausalLM,
     LogitsProcessor,
     LogitsProcessorList,
     PrinterCallback,
@@ -43,8 +42,7 @@ def measurement(world: World, work: Work, batch: int, experts: str, device_type:
             world.save_hf(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
             _check_same_prompts(world, tokenizer)
-            model = DeepseekV3ForCausalLM.from_pretrained(folder)
-            model.set_experts_implementation(experts)
+            model = world.load_hf(folder, experts)
             _force_lengths(model, work, tokenizer.eos_token_id)
             trainer = _trl_trainer(
                 world, model, tokenizer, witness, _grpo_config(world, batch, folder / "out", device_type)

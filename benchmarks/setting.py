@@ -127,6 +127,12 @@ class World:
         model.set_experts_implementation(experts)
         return model
 
+    def load_hf(self, folder: Path, experts: str) -> Any:
+        """What `save_hf` wrote, read as TRL's users read it, experts run as named."""
+        model = DeepseekV3ForCausalLM.from_pretrained(folder)
+        model.set_experts_implementation(experts)
+        return model
+
     def save_hf(self, folder: Path) -> None:
         """Write model and tokenizer into `folder` as `from_pretrained` reads them."""
         tokenizer = self.parts["tokenizer"]
