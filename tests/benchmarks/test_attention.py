@@ -49,12 +49,16 @@ def test_a_time_is_that_of_real_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_peak_of_a_row_is_linear_in_its_tokens() -> None:
-    """8,192 tokens more take twice what 4,096 more take (four times if memory were quadratic), beyond Python and torch."""
+    """8,192 tokens more take twice what 4,096 more take (four times if memory were quadratic), beyond Python and torch.
+
+    A process keeps some 20 MB more or less from run to run: 113 to 149 MB and 278 to 299 MB were seen.
+    """
     rows = attention.peaks((4096, 8192, 16_384), ["one document"])
     peaks = [row["peak_mb"] for row in rows]
     first, second = peaks[1] - peaks[0], peaks[2] - peaks[1]
     assert 20 < first < 268, peaks  # a matrix of 8,192 x 8,192 alone has 268 MB
-    assert second == pytest.approx(2 * first, rel=0.3), peaks
+    assert second == pytest.approx(2 * first, rel=0.5), peaks
+    assert peaks[2] - peaks[0] < 537, peaks  # half of one matrix of 16,384 x 16,384
 
 
 def test_the_committed_table_is_linear() -> None:
