@@ -18,7 +18,6 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from benchmarks.gpu.device import Meter
 from benchmarks.gpu.grpo_size import SEED, GrpoSize, title
@@ -36,6 +35,7 @@ from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.stages.strategy import staying
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.text.tokenizer import train_tokenizer
@@ -115,23 +115,10 @@ def stage_of(
     return module, data
 
 
-class StayingOnDevice(SingleDeviceStrategy):
-    """As in every run of ours on a GPU (`run/stages/fitting.py`, which needs Hydra): the model stays there after training."""
-
-    def teardown(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.state.clear()
-        self.precision_plugin.teardown()
-        assert self.accelerator is not None
-        self.accelerator.teardown()
-        self.checkpoint_io.teardown()
-
-
 def trainer(device_type: str, steps: int, callbacks: list[L.Callback], micro_batches: int = 1) -> L.Trainer:
     """Lightning's Trainer on one device, without any output."""
-    strategy = {} if device_type == "cpu" else {"strategy": StayingOnDevice(device=torch.device(device_type, 0))}
     return L.Trainer(
-        **strategy,  # type: ignore[arg-type]
+        **staying(torch.device("cpu") if device_type == "cpu" else torch.device(device_type, 0)),
         accelerator="gpu" if device_type == "cuda" else device_type,
         devices=1,
         max_steps=steps,

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
@@ -24,6 +22,7 @@ from r1_lightning.run.build.parts import trainer_settings
 from r1_lightning.run.config.exit_codes import INTERRUPTED, TERMINATED
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.stages.loggers import Rewind, make_loggers
+from r1_lightning.stages.strategy import staying
 from r1_lightning.types.errors import InvalidInput, Stopped, require
 
 
@@ -55,24 +54,6 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
         if (line := _refusal(error)) is not None:
             raise InvalidInput(line) from error
         raise
-
-
-class StayingOnDevice(SingleDeviceStrategy):
-    """One GPU whose model stays there after training, where it is evaluated; Lightning would move it to the CPU."""
-
-    def teardown(self) -> None:
-        """Free the optimizer's state: the artefact is complete without it, or a checkpoint holds it."""
-        for optimizer in self.optimizers:
-            optimizer.state.clear()
-        self.precision_plugin.teardown()
-        assert self.accelerator is not None
-        self.accelerator.teardown()
-        self.checkpoint_io.teardown()
-
-
-def staying(device: torch.device) -> dict[str, Any]:
-    """The Trainer's `strategy` for a GPU; none for the CPU, where Lightning's own moves nothing."""
-    return {} if device.type == "cpu" else {"strategy": StayingOnDevice(device=device)}
 
 
 def _callbacks(config: DictConfig, parts: Mapping[str, Any]) -> list[L.Callback]:
