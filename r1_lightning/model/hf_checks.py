@@ -7,6 +7,7 @@ that is otherwise is refused in one line.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -85,3 +86,13 @@ def refuse_moving_frequencies(model: nn.Module) -> None:
             require(
                 not (isinstance(kind, str) and ("dynamic" in kind or kind == "longrope")), "rope_type", kind, allowed
             )
+
+
+def refuse_ignored_positions(model: Any) -> None:
+    """Refuse a decoder (BART, Blenderbot) that counts positions itself, from the row's first token, whatever it is told.
+
+    Such a decoder swallows `position_ids` among its `**kwargs`, so that no call fails and every log-prob is wrong.
+    """
+    known = inspect.signature(type(model.get_decoder()).forward).parameters
+    allowed = "its decoder takes no position ids, so a packed text gets other log-probs than alone"
+    require("position_ids" in known, "model_type", model.config.model_type, allowed)

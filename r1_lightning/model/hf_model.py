@@ -8,8 +8,8 @@ unusual ways:
   keeps keys and values;
 - losses: they take hidden states and the head, so logits must be the head's product and nothing else. A constant factor of the
   logits (Granite, Cohere) therefore goes into the hidden states. Both are checked once, when the model is made, and models that
-  cap their logits are refused. So are sliding windows, which our mask would undo, and rotary frequencies that depend on the
-  length of the batch (dynamic NTK, LongRoPE).
+  cap their logits are refused. So are sliding windows, which our mask would undo, rotary frequencies that depend on the
+  length of the batch (dynamic NTK, LongRoPE), and decoders that count positions themselves (BART).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from r1_lightning.model.hf_checks import (
     decoder_gives,
     logit_factor,
     refuse_caps,
+    refuse_ignored_positions,
     refuse_moving_frequencies,
     refuse_windows,
     still,
@@ -94,6 +95,7 @@ class HFBackbone(LanguageModel):
         self.takes_documents = take_documents(self.model)
         is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None
         require(is_plain, "model", type(self.model).__name__, "its output head must be a matrix")
+        refuse_ignored_positions(self.model)
         refuse_moving_frequencies(self.model)
         self.logit_factor = logit_factor(self.model.config)
         if is_drawn and self.head.weight.device.type != "meta":

@@ -80,6 +80,14 @@ def test_logits_that_are_more_are_refused(more: Any, monkeypatch: pytest.MonkeyP
         backbone.check_head()
 
 
+@pytest.mark.parametrize("kind", ["bart", "blenderbot", "blenderbot-small"])
+def test_a_decoder_that_counts_positions_itself_is_refused(kind: str) -> None:
+    """It takes `position_ids` and ignores them; the width of BART's layers is `d_model`, so these are small, too."""
+    small = {"d_model": 32, "decoder_layers": 1, "encoder_layers": 1, "decoder_ffn_dim": 32, "encoder_ffn_dim": 32}
+    with pytest.raises(InvalidInput, match=f"model_type='{kind}' is not allowed: its decoder takes no position ids"):
+        made(kind, **small, decoder_attention_heads=4, encoder_attention_heads=4)
+
+
 def test_dropout_and_padding_are_unset() -> None:
     config = SimpleNamespace(attention_dropout=0.5, resid_pdrop=0.1, pad_token_id=3, hidden_size=8)
     still(config)

@@ -91,7 +91,7 @@ def _as_trained(stage: StageConfig, base: Artefact) -> StageConfig:
     wanted = {path: value for path, value in values.items() if value is not None and not _is_typed(path, typed)}
     wanted = {path: value for path, value in wanted.items() if _differs(stage, path, value)}
     refuse_foreign_targets({path: value for path, value in wanted.items() if isinstance(value, dict)})
-    changed = _with_values(stage, wanted, f" of {base.folder}")
+    changed = _with_values(stage, wanted, str(base.folder))
     words = base.folder.name.split("-")  # stage, model, task, digits: see `store.create`
     if "task" in wanted and len(words) == 4 and words[2] in options("task"):
         return dataclasses.replace(changed, choices={**changed.choices, "task": words[2]})
@@ -123,7 +123,9 @@ def _differs(stage: StageConfig, path: str, value: Any) -> bool:
     return bool(plain != value)
 
 
-def _with_values(stage: StageConfig, values: Mapping[str, Any], origin: str = " for a checkpoint") -> StageConfig:
+def _with_values(
+    stage: StageConfig, values: Mapping[str, Any], origin: str = "the settings for a checkpoint"
+) -> StageConfig:
     if not values:
         return stage
     config = stage.config.copy()
@@ -132,5 +134,5 @@ def _with_values(stage: StageConfig, values: Mapping[str, Any], origin: str = " 
         OmegaConf.update(config, path, value, merge=False)
     OmegaConf.set_struct(config, True)
     shown = ", ".join(path if isinstance(value, dict) else f"{path}={value}" for path, value in values.items())
-    note = f"{stage.name}: nothing else was typed, so with the settings{origin}: {shown}"
+    note = f"{stage.name}: not typed, so taken from {origin}: {shown}"
     return dataclasses.replace(stage, config=config, notes=(*stage.notes, note))

@@ -58,7 +58,7 @@ def test_sampling_knows_what_its_artefact_was_trained_on(tmp_path: Path) -> None
     assert stage.choices["task"] == "equations"  # the data set's folder is named by it
     (note,) = stage.notes
     assert note == (
-        f"sample: nothing else was typed, so with the settings of {base.folder}: task, reward, rollout.row_tokens=200, "
+        f"sample: not typed, so taken from {base.folder}: task, reward, rollout.row_tokens=200, "
         "rollout.max_new_tokens=90"
     )
 
@@ -158,7 +158,9 @@ def test_rl_of_a_checkpoint_has_settings_that_fit(qwen: Path, typed: tuple[str, 
     node = plan(compose_stage(["stage=grpo", f"init_from={qwen}", *typed]))
     assert settings(node.stage) == FIT | changes
     (note,) = node.stage.notes
-    assert note.startswith("grpo: nothing else was typed, so with the settings for a checkpoint: ")
+    head, _, taken = note.partition(": optim" if "optim.lr" not in changes else ": rollout")
+    assert head == "grpo: not typed, so taken from the settings for a checkpoint"
+    assert not any(key in taken for key in ("task", "reward", *changes))  # what was typed is not said to be missing
     assert ("optim.lr=1e-06" in note) == ("optim.lr" not in changes)
     assert "reward" not in note and node.stage.choices["model"] == "hf"
 
