@@ -69,7 +69,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Streamed], metadata: Mapping
             str(entry.dtype),
             f"it must be one of {', '.join(map(str, TYPES))}",
         )
-    names = sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name))
+    names = ordered(tensors)
     with path.open("wb") as file:
         file.write(_header(names, tensors, metadata))
         for name in names:
@@ -79,6 +79,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Streamed], metadata: Mapping
                 raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, announced as {entry[:2]}")
             for piece in _pieces(tensor):
                 file.write(piece)
+
+
+def ordered(tensors: Mapping[str, Streamed]) -> list[str]:
+    """Return the names in the order in which they are written."""
+    return sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name))
 
 
 def _header(names: list[str], tensors: Mapping[str, Streamed], metadata: Mapping[str, str]) -> bytes:

@@ -4,11 +4,16 @@ Two names may share one tensor (a tied embedding and head; the MTP modules' shar
 shared memory, so only the first name of each tensor is written; the module that loads it shares in the same way and
 needs no second copy. Loading compares every name and shape before it copies the first value, so a module is never
 half loaded.
+
+Weights whose rows are divided over processes (`functional.shards`) are gathered one tensor at a time when they are saved, and the
+main process writes them: the same bytes as those of a whole model. All processes must save together. Loading takes from the file
+the rows that a process holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +22,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from r1_lightning.artefacts.files import replacing
-from r1_lightning.artefacts.tensor_file import Streamed, write_tensors
+from r1_lightning.artefacts.tensor_file import Streamed, ordered, write_tensors
+from r1_lightning.functional.shards import is_sharded, local, own_rows, whole
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import processes_now
 
 FORMAT: Mapping[str, str] = {"format": "pt"}  # in the header of every file that we write
 LFS_POINTER = b"version https://git-lfs"
@@ -27,9 +34,17 @@ LFS_POINTER = b"version https://git-lfs"
 def _unique_state(module: nn.Module) -> dict[str, Tensor]:
     """Return the module's state by name; a shared tensor appears under its first name only."""
     state: dict[str, Tensor] = {}
-    seen = set()
-    for name, tensor in module.state_dict().items():
-        place = (tensor.data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.device)
+    seen: set[object] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        place: object = (
+            tensor.data_ptr(),
+            tensor.storage_offset(),
+            tuple(tensor.shape),
+            tensor.stride(),
+            tensor.device,
+        )
+        if is_sharded(tensor):
+            place = id(tensor)  # a rank without rows has no memory to compare
         if tensor.numel() and place in seen:
             continue
         seen.add(place)
@@ -38,7 +53,7 @@ def _unique_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write every parameter and persistent buffer of `module` to `path`, atomically.
+    """Write every parameter and persistent buffer of `module` to `path`, atomically; all processes together if it is sharded.
 
     Raises `InvalidInput` naming the folder if it is full or read-only; a file at `path` is then unchanged.
     """
@@ -47,9 +62,45 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] = FORMAT) -> None:
     """Write `tensors` (on any device) to `path` atomically, with `metadata` in the header; errors as `save_weights`."""
+    streamed = {name: _streamed(tensor) for name, tensor in tensors.items()}
+    if any(is_sharded(tensor) for tensor in tensors.values()):
+        _save_together(streamed, path, {**FORMAT, **metadata})
+    else:
+        _save(streamed, path, {**FORMAT, **metadata})
+
+
+def _streamed(tensor: Tensor) -> Streamed:
+    return Streamed(tensor.dtype, tuple(tensor.shape), lambda: whole(tensor))
+
+
+def _save(streamed: Mapping[str, Streamed], path: Path, metadata: Mapping[str, str]) -> None:
     with replacing(path) as temporary:
-        streamed = {name: Streamed.of(tensor) for name, tensor in tensors.items()}
-        write_tensors(temporary, streamed, {**FORMAT, **metadata})
+        write_tensors(temporary, streamed, metadata)
+
+
+def _save_together(streamed: Mapping[str, Streamed], path: Path, metadata: Mapping[str, str]) -> None:
+    """Gather tensor by tensor in all processes; the main one writes. Where it cannot, it gathers on, so that nobody waits."""
+    processes = processes_now()
+    waiting = dict.fromkeys(ordered(streamed))
+    fault: Exception | None = None
+
+    def gathered(name: str) -> Tensor:
+        del waiting[name]
+        return streamed[name].make()
+
+    entries = {name: entry._replace(make=partial(gathered, name)) for name, entry in streamed.items()}
+    try:
+        if processes.is_main:
+            _save(entries, path, metadata)
+    except Exception as error:
+        fault = error
+    for name in list(waiting):
+        gathered(name)
+    if fault is not None:
+        processes.any(True)
+        raise fault
+    if processes.any(False):
+        raise InvalidInput(f"weights={str(path)!r} is not allowed: the main process could not write them")
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -77,7 +128,10 @@ def load_tensors(wanted: Mapping[str, Tensor], path: Path) -> None:
                 )
         with torch.no_grad():
             for name, tensor in wanted.items():
-                tensor.copy_(file.get_tensor(name))
+                if is_sharded(tensor):
+                    local(tensor).copy_(file.get_slice(name)[own_rows(tensor)])
+                else:
+                    tensor.copy_(file.get_tensor(name))
 
 
 def stored_rows(path: Path, name: str) -> int | None:

@@ -161,7 +161,7 @@ class DeepSeekBackbone(LanguageModel):
     def expert_bias(self) -> Tensor:
         """All routers' biases, L x E, in the order of `BackboneOutput.expert_load`."""
         biases = [router.expert_bias for router in self._routers()]
-        return torch.stack(biases) if biases else self.embedding.weight.new_zeros((0, 0))
+        return torch.stack(biases) if biases else torch.zeros((0, 0), device=self.embedding.weight.device)
 
     @torch.no_grad()
     def set_expert_bias(self, bias_LE: Tensor) -> None:

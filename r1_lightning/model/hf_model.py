@@ -179,7 +179,7 @@ class HFBackbone(LanguageModel):
         return BackboneOutput.dense(self.scaled(output.last_hidden_state))
 
     def expert_bias(self) -> Tensor:
-        return self.head.weight.new_zeros((0, 0))
+        return torch.zeros((0, 0), device=self.head.weight.device)
 
     def set_expert_bias(self, bias_LE: Tensor) -> None:
         """There is none."""

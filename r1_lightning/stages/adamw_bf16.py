@@ -7,7 +7,8 @@ The moments are computed in FP32 from their stored values, used, and rounded for
 with m' and v' after the correction of their bias. The report does not say how it rounds. To the nearest, a moment stands still as
 soon as a step would change it by less than half of BF16's spacing, 1/512 of its size: with beta2 = 0.999 always. So we round
 up or down at random, with probabilities that make the expected value exact (stochastic rounding; Gupta et al., arXiv:1502.02551).
-The draws depend on step and parameter alone, so a resumed run draws the same.
+The draws depend on step and parameter alone, so a resumed run draws the same. Where the rows of a parameter are divided over
+processes, each draws for all of them and uses its own, so that any number of processes rounds alike.
 """
 
 from __future__ import annotations
@@ -19,17 +20,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.functional.shards import local, own_rows
 from r1_lightning.stages.base import AdamWConfig
 
 EPS = 1e-8  # torch's
+MOMENTS = ("exp_avg", "exp_avg_sq")
 DROPPED_BITS = 16  # BF16 is the upper half of an FP32 number
 MOST_PARAMETERS = 2**20  # parameters have numbers below this one, so that (step, parameter) is one number
 PIECE = 2**22  # elements updated at a time: FP32 copies of the moments take 16 MB each, however large the parameter is
 
 
-def rounded_at_random(x: Tensor, generator: torch.Generator) -> Tensor:
+def drawn(count: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Draw `count` whole numbers below 2^16, the noise of `rounded_at_random`."""
+    return torch.randint(2**DROPPED_BITS, (count,), dtype=torch.int32, device=device, generator=generator)
+
+
+def rounded_at_random(x: Tensor, noise: Tensor) -> Tensor:
     """Round finite FP32 numbers to one of the two BF16 neighbours, up with a probability of the distance to the lower one."""
-    noise = torch.randint(2**DROPPED_BITS, x.shape, dtype=torch.int32, device=x.device, generator=generator)
     bits = (x.view(torch.int32) + noise) & -(2**DROPPED_BITS)
     return bits.view(torch.float32).to(torch.bfloat16)
 
@@ -70,34 +77,45 @@ class BF16AdamW(torch.optim.Optimizer):
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name in MOMENTS:
                 state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
         state["step"] += 1
         step = int(state["step"])
         generator = torch.Generator(parameter.device).manual_seed(seed_of(step, number))
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        tensors = (parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"])
-        for piece in zip(*(tensor.view(-1).split(PIECE) for tensor in tensors if tensor is not None), strict=True):
-            _update_piece(piece, group["lr"], group["betas"], step, generator)
+        local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
+        assert parameter.grad is not None
+        tensors = [local(t).view(-1) for t in (parameter, parameter.grad, *(state[name] for name in MOMENTS))]
+        rows = own_rows(parameter)
+        width = parameter.numel() // max(parameter.shape[0], 1) if parameter.dim() else 1
+        first, end = rows.start * width, rows.stop * width  # of the elements, those that this process holds
+        for start in range(0, parameter.numel(), PIECE):
+            stop = min(start + PIECE, parameter.numel())
+            # Of all elements of the piece, in every process: the order of the draws must not depend on who holds what.
+            noises = [drawn(stop - start, parameter.device, generator) for _ in MOMENTS]
+            low, high = max(start, first), min(stop, end)
+            if low < high:
+                own = tuple(tensor[low - first : high - first] for tensor in tensors)
+                cut = [noise[low - start : high - start] for noise in noises]
+                _update_piece(own, cut, group["lr"], group["betas"], step)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state. torch gives it the parameters' type first, which loses nothing; here the moments become BF16 again."""
         super().load_state_dict(state_dict)
         for state in self.state.values():
-            for name in ("exp_avg", "exp_avg_sq"):
+            for name in MOMENTS:
                 state[name] = state[name].to(torch.bfloat16)
 
 
 def _update_piece(
-    piece: tuple[Tensor, ...], lr: float, betas: tuple[float, float], step: int, generator: torch.Generator
+    piece: tuple[Tensor, ...], noises: list[Tensor], lr: float, betas: tuple[float, float], step: int
 ) -> None:
     """Take one step with a weight, its gradient and its two moments, all flat and of one length."""
     weight, gradient, mean, square = piece
     beta1, beta2 = betas
     m = mean.float().lerp_(gradient, 1 - beta1)
     v = square.float().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    mean.copy_(rounded_at_random(m, generator))
-    square.copy_(rounded_at_random(v, generator))
+    mean.copy_(rounded_at_random(m, noises[0]))
+    square.copy_(rounded_at_random(v, noises[1]))
     size = v.sqrt_().div_((1 - beta2**step) ** 0.5).add_(EPS)
     weight.addcdiv_(m, size, value=-lr / (1 - beta1**step))
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
+from r1_lightning.functional.shards import whole
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import BackboneOutput
 
@@ -115,7 +116,7 @@ class StageModule(L.LightningModule):
         """Clip the global norm and balance the experts, or skip the step. Raises `InvalidInput` to stop the run."""
         # Lightning calls this once per optimizer step, after the last micro-batch: gradients, loss and load are the whole step's.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm)
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm))
         loss, self.step_loss = self.step_loss, None
         load, self.expert_load = self.expert_load, None
         metrics, self.step_metrics = self.step_metrics, {}

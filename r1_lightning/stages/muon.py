@@ -8,6 +8,10 @@ only; ours also orthogonalises each of the experts' stacked matrices (E x in x o
 
 The factor gives updates the same root mean square as AdamW's (Moonlight, eq 4). AdamW trains embeddings, heads (also a reward
 model's score head), routers, convolutions and norms, whatever names a model family gives them (`model.roles`).
+
+A matrix whose rows are divided over processes is orthogonalised as a whole: every process gathers the updates of one stack,
+orthogonalises them and keeps its own rows. So all processes do the same products (they are a few percent of a step's), and momentum
+stays divided.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from r1_lightning.functional.orthogonal import orthogonalised
+from r1_lightning.functional.shards import keep_rows, local, whole
 from r1_lightning.model.roles import unmapped
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.types.errors import require, require_number
@@ -74,11 +79,12 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(parameter)
             gradient, mean = parameter.grad, state["momentum"]
             assert gradient is not None
-            mean.lerp_(gradient, 1 - group["momentum"])
-            updates.append(gradient.lerp(mean, group["momentum"]))  # Nesterov's look ahead
+            local(mean).lerp_(local(gradient), 1 - group["momentum"])
+            updates.append(whole(gradient.lerp(mean, group["momentum"])))  # Nesterov's look ahead
         scale = MATCH_ADAMW_RMS * max(parameters[0].shape[-2:]) ** 0.5
         for parameter, update in zip(parameters, orthogonalised(torch.stack(updates)), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+            own = keep_rows(update, parameter)
+            local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(own, alpha=-group["lr"] * scale)
 
     def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -89,10 +95,10 @@ class Muon(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         beta1, beta2 = group["betas"]
         adamw(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [local(parameter) for parameter in parameters],
+            [local(parameter.grad) for parameter in parameters if parameter.grad is not None],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
             fused=True,

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.functional.shards import whole
 from r1_lightning.stages import adamw_bf16
-from r1_lightning.stages.adamw_bf16 import BF16AdamW, BF16AdamWConfig, rounded_at_random, seed_of
+from r1_lightning.stages.adamw_bf16 import BF16AdamW, BF16AdamWConfig, drawn, rounded_at_random, seed_of
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import state_bytes
+from r1_lightning.types.processes import Processes
 from tests.support.miniature import Miniature, Spy, fingerprint, trainer
+from tests.support.processes import in_processes
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -40,17 +45,17 @@ def train(module: nn.Module, config: AdamWConfig, steps: int, optimizer: Any = N
 def test_rounding_goes_to_a_neighbour_and_is_right_on_average() -> None:
     # BF16 has 7 bits after the point: from 1 the next number is 1 + 1/128. 1 + 1/512 lies a quarter of the way.
     x = torch.full((100_000,), 1 + 1 / 512)
-    found = rounded_at_random(x, seeded()).float()
+    found = rounded_at_random(x, drawn(len(x), x.device, seeded())).float()
     assert set(found.tolist()) == {1.0, 1 + 1 / 128}
     share = (found > 1).float().mean().item()
     assert abs(share - 0.25) < 0.006  # 4 standard deviations of 0.00137
-    assert torch.equal(rounded_at_random(-x, seeded()).float(), -found)
+    assert torch.equal(rounded_at_random(-x, drawn(len(x), x.device, seeded())).float(), -found)
 
 
 def test_what_bf16_holds_exactly_is_not_moved() -> None:
     x = torch.randn(10_000, generator=seeded()).bfloat16()
     x[:3] = torch.tensor([0.0, 1e-30, -3e38])
-    assert torch.equal(rounded_at_random(x.float(), seeded()), x)
+    assert torch.equal(rounded_at_random(x.float(), drawn(len(x), x.device, seeded())), x)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
@@ -154,3 +159,25 @@ def test_steps_far_apart_draw_differently() -> None:
         optimizer.step()
         drawn.append(optimizer.state[weight]["exp_avg"])
     assert not torch.equal(*drawn)
+
+
+def same_gradients(processes: Processes) -> None:
+    """Three steps of a matrix of 5 rows in pieces of 7 elements, whole and divided, with the same gradients."""
+    adamw_bf16.PIECE = 7
+    config, mesh = BF16AdamWConfig(lr=0.01), init_device_mesh("cpu", (processes.count,))
+    alone, divided = nn.Parameter(torch.randn(5, 4, generator=seeded())), nn.Module()
+    divided.weight = nn.Parameter(distribute_tensor(alone.detach(), mesh, [Shard(0)]))
+    optimizers = [config.build(nn.ParameterList([alone])), config.build(divided)]
+    for step in range(3):
+        alone.grad = torch.randn(5, 4, generator=seeded(step))
+        divided.weight.grad = distribute_tensor(alone.grad, mesh, [Shard(0)])
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(whole(divided.weight), alone)
+    for name in adamw_bf16.MOMENTS:
+        assert torch.equal(whole(optimizers[1].state[divided.weight][name]), optimizers[0].state[alone][name])
+
+
+@pytest.mark.slow
+def test_divided_parameters_are_rounded_as_whole_ones_are() -> None:
+    assert in_processes(2, same_gradients) == [None, None]
