@@ -17,21 +17,27 @@ from r1_lightning import __version__
 from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.openmp import bound_spinning
 from r1_lightning.run.config.program import NAME
+from r1_lightning.types.errors import Stopped
+from r1_lightning.types.stopping import STOP
 
 ROOMS = "r1_lightning.run."
 
 
 @dataclass(frozen=True)
 class Command:
-    """`entry` is MODULE:FUNCTION below `run`; the function reads `sys.argv` and returns the exit code."""
+    """`entry` is MODULE:FUNCTION below `run`; the function reads `sys.argv` and returns the exit code.
+
+    A command that `resumes` saves its work when a signal comes; the others end, as any program does.
+    """
 
     entry: str
     does: str
+    resumes: bool = False
 
 
 COMMANDS: Mapping[str, Command] = {
-    "train": Command("cli:main", "train a stage, after making the inputs that it needs: r1 train stage=grpo"),
-    "sample": Command("cli:sample", "make a data set by rejection sampling"),
+    "train": Command("cli:main", "train a stage, after making the inputs that it needs: r1 train stage=grpo", True),
+    "sample": Command("cli:sample", "make a data set by rejection sampling", True),
     "evaluate": Command("commands.evaluate:main", "measure a finished run again, or a published checkpoint"),
     "export": Command("commands.export:main", "write a run as a folder that transformers loads"),
     "report": Command(
@@ -65,9 +71,15 @@ def main() -> int:
 
 def run(name: str) -> int:
     """Run the command `name` with the arguments in `sys.argv[1:]`; returns the exit code."""
+    if COMMANDS[name].resumes:
+        STOP.listen()  # from here on: the imports below may take ten seconds
     bound_spinning()  # before torch is imported
     module, _, function = COMMANDS[name].entry.partition(":")
-    code: int = getattr(import_module(ROOMS + module), function)()
+    try:
+        code: int = getattr(import_module(ROOMS + module), function)()
+    except Stopped as stopped:  # while it was imported
+        print(f"{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
+        return stopped.code
     return code
 
 

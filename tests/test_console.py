@@ -13,6 +13,7 @@ import pytest
 from r1_lightning import __main__ as console
 from r1_lightning import __version__
 from r1_lightning.run import cli
+from r1_lightning.types.stopping import STOP
 from tests.architecture.house import ROOT
 
 Captured = pytest.CaptureFixture[str]
@@ -20,7 +21,8 @@ Captured = pytest.CaptureFixture[str]
 
 def r1(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/r1", *words])
-    return console.main()
+    with STOP.listening():  # a command listens to signals to its end; here Python's handlers come back
+        return console.main()
 
 
 @pytest.mark.parametrize("name", console.COMMANDS)

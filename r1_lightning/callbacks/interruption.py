@@ -1,75 +1,110 @@
-"""Stops training early without losing a step: at Ctrl-C, SIGTERM or SIGUSR1 (sent by batch systems), or when its time is up.
+"""Stops training without losing a step: after a signal (`types/stopping.py`), or when its time is up.
 
-After the first signal the current step finishes, is saved, and training stops; a second signal exits at once, with the checkpoint
-that was saved before. Python installs signal handlers in the main thread only: in another one (a notebook's worker) signals keep
-the handlers that they had.
+A signal that comes in a step lets its micro-batch end. If that was the step's last, the step is saved, and training stops.
+Otherwise, and wherever else training polls (in a rollout, between rewards, while a teacher fills its cache), what was begun is
+given up, and the state of the last whole step is saved: the weights change nowhere else, and the position in the data is that
+which was noted at the end of that step. All draws are keyed, so the same command makes the same rollout again, token by token.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
-from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 
 from r1_lightning.types.errors import STOPPED_BY_TIME, Stopped, require_duration
+from r1_lightning.types.stopping import REQUEUE, STOP, Stop
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
-NAMES = {signal.SIGINT: "Ctrl-C"}
+
+class Saver(Protocol):
+    """Saves the training state; `saved_step` is the last optimizer step on disk, `taken_step` the last that `save` has seen."""
+
+    saved_step: int
+    taken_step: int
+
+    def save(self, trainer: L.Trainer) -> None: ...
 
 
 class Interruption(L.Callback):
-    """Sets `trainer.should_stop` after the step in which a signal came or `max_time` ("HH:MM:SS") ran out; `stopped` is the reason.
+    """Ends training after a signal or when `max_time` ("HH:MM:SS") has run out; `stopped` is the reason.
 
-    A callback that saves on `should_stop` (`ResumeCheckpoint`) must come after this one in the list of callbacks.
+    `saver`, which saves after an optimizer step if `trainer.should_stop`, must come after this one in the list of callbacks.
+    `compiles`: the steps go through a compiler, which does not poll; a signal then ends a forward or a backward at once.
     """
 
-    def __init__(self, max_time: str | None = None) -> None:
-        self.max_time = max_time
+    def __init__(
+        self, max_time: str | None = None, saver: Saver | None = None, compiles: bool = False, stop: Stop = STOP
+    ) -> None:
+        self.max_time, self.saver, self.compiles, self.stop = max_time, saver, compiles, stop
         self.max_s = None if max_time is None else require_duration("trainer.max_time", max_time)
         self.stopped: Stopped | None = None
-        self.asked: Stopped | None = None
         self.last_step = 0
         self.started_s = 0.0
-        self.before: dict[int, Any] = {}
+        self.noted: dict[str, Any] | None = None  # Lightning's counters and the position in the data after `last_step`
+        self.is_back = False  # True while the state of `last_step` is saved from the middle of the next
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        # Lightning's own handler calls other processes from inside the signal, wherever they are, and ends with exit code 0.
+        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step, self.started_s = trainer.global_step, time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        # A step of one micro-batch is nearly done once its batch is there.
+        if trainer.accumulate_grad_batches > 1 and self._anywhere(trainer, self.stop.asked is not None):
+            raise self.stop.asked or _by_another()
+        self.stop.raises = self.compiles
+
+    def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.stop.raises = False
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        self.stop.raises = False  # a step that was skipped has no backward
         step, before = trainer.global_step, self.last_step
+        if step == before:  # between two micro-batches of a step
+            return
         self.last_step = step
-        if self.asked is None and self.max_s is not None and time.monotonic() - self.started_s >= self.max_s:
-            self.asked = Stopped(f"trainer.max_time={self.max_time} is over", STOPPED_BY_TIME)
-        # Only between optimizer steps; after the last one there is nothing left to stop.
-        if self.asked is not None and step > before and step < trainer.max_steps:
-            self.stopped = self.asked
+        self.noted = trainer._checkpoint_connector._get_loops_state_dict()
+        if step < trainer.max_steps and (stopped := self._asked(trainer)) is not None:
+            self.stopped = stopped  # after the last step there is nothing left to stop
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self._restore_handlers()
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.is_back:
+            checkpoint["loops"] = self.noted
 
-    def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
-        self._restore_handlers()
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Save the last whole step if work ended in the middle of the next, and it is not on its way to the disk already."""
+        saver = self.saver
+        if saver is None or self.noted is None or not isinstance(exception, Stopped) or self.stop.twice:
+            return
+        if max(saver.saved_step, saver.taken_step) < self.last_step == trainer.global_step:
+            self.is_back = True
+            try:
+                saver.save(trainer)
+            finally:
+                self.is_back = False
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: note the first one, raise `Stopped` at the second."""
-        stopped = Stopped("interrupted", 128 + number)
-        if self.asked is not None:
-            raise stopped
-        self.asked = stopped
-        name = NAMES.get(signal.Signals(number), signal.Signals(number).name)
-        print(f"\n{name}: stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
+    def _asked(self, trainer: L.Trainer) -> Stopped | None:
+        """Return why to stop; the same in all processes."""
+        is_over = self.max_s is not None and time.monotonic() - self.started_s >= self.max_s
+        if self._anywhere(trainer, self.stop.asked is not None):
+            return self.stop.asked or _by_another()
+        if self._anywhere(trainer, is_over):
+            return Stopped(f"trainer.max_time={self.max_time} is over", STOPPED_BY_TIME)
+        return None
 
-    def _restore_handlers(self) -> None:
-        """Put back the signal handlers that were there before training."""
-        for number, handler in self.before.items():
-            if handler is not None:  # None: a handler that was not installed from Python, which cannot be put back
-                signal.signal(number, handler)
-        self.before = {}
+    def _anywhere(self, trainer: L.Trainer, here: bool) -> bool:
+        """True in all processes if `here` is in any."""
+        return bool(trainer.strategy.reduce_boolean_decision(here, all=False)) if trainer.world_size > 1 else here
+
+
+def _by_another() -> Stopped:
+    """The reason in a process whose own signal has not come yet: another one has heard it."""
+    return Stopped("interrupted", REQUEUE)
+
+
+def _nothing() -> None:
+    """Install no handler."""

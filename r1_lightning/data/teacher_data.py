@@ -24,6 +24,7 @@ from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import DistillBatch
 from r1_lightning.types.text import Need, ProblemSource, Trace, TraceSource
 
@@ -242,6 +243,7 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
         if missing:
             with progress(missing, "asking the teacher", "shard") as bar:
                 for batch in cache.missing(self._batches(dataset)):
+                    STOP.poll()
                     cache.write(batch)
                     bar.update()
             self.teacher.release()

@@ -15,6 +15,7 @@ from r1_lightning.functional.preference_loss import margins, wins
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.types.errors import require_int
+from r1_lightning.types.stopping import STOP
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class PreferenceEvaluator:
         was_training, found = model.training, []
         model.eval()
         for start in range(0, len(self.rows), self.config.items_per_batch):
+            STOP.poll()
             rows = self.rows[start : start + self.config.items_per_batch]
             batch = collate_preferences(rows, self.row_tokens, self.pad_id).to(device_of(model))
             found.append(model.scores(batch.tokens, batch.ends)[0].cpu())

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.text import (
     BatchRewardFunction,
     Completion,
@@ -119,13 +120,24 @@ class WeightedSum:
         return CombinedVerdict(total, verdicts)
 
 
-def judge_all(reward: RewardFunction, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
-    """Return one reward's verdicts in order, in one call if it has `judge_many`. `InvalidInput` if their number is wrong."""
+def judge_all(
+    reward: RewardFunction, pairs: Sequence[tuple[Problem, Completion]], poll: Callable[[], None] = STOP.poll
+) -> list[Verdict]:
+    """Return one reward's verdicts in order, in one call if it has `judge_many`. `InvalidInput` if their number is wrong.
+
+    `poll` is called before each completion (or before that one call), and may raise.
+    """
     if not isinstance(reward, BatchRewardFunction):
-        return [reward(*pair) for pair in pairs]
+        return [_after(poll, reward, pair) for pair in pairs]
+    poll()
     verdicts = list(reward.judge_many(pairs))
     require(len(verdicts) == len(pairs), f"reward {reward.name}", len(verdicts), f"{len(pairs)} verdicts are needed")
     return verdicts
+
+
+def _after(poll: Callable[[], None], reward: RewardFunction, pair: tuple[Problem, Completion]) -> Verdict:
+    poll()
+    return reward(*pair)
 
 
 def _weights_by_name(

@@ -118,6 +118,7 @@ class DraftingSampler(Sampler):
         caches = [start.cache, self._prefill_mtp(start)]
         rows, verified = self._first_tokens(start)
         while bool(rows.alive.any()):
+            self.poll()
             self._draft(start, rows, verified, caches[1])
             if int((~rows.alive).sum()) >= COMPACT_AT_ENDED_SHARE * len(rows.alive):
                 kept = rows.alive.nonzero().squeeze(1)

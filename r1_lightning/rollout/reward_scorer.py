@@ -9,7 +9,7 @@ advantage, see `functional.advantages.SPREAD_FLOOR`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from r1_lightning.rollout.sampler import device_of
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_int
+from r1_lightning.types.stopping import STOP
 
 TOKENS_PER_CALL = 16_384  # a few times the tokens of a training step of the miniature
 
@@ -26,10 +27,18 @@ TOKENS_PER_CALL = 16_384  # a few times the tokens of a training step of the min
 class RewardScorer:
     """Scores with `model` (a `model.reward_head.RewardModel`) where its weights are.
 
-    `max_positions` is the longest text in tokens, template and EOS included.
+    `max_positions` is the longest text in tokens, template and EOS included. `poll` is called before each batch, and may raise.
     """
 
-    def __init__(self, model: Any, tokenizer: TextTokenizer, template: ChatTemplate, max_positions: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate,
+        max_positions: int,
+        poll: Callable[[], None] = STOP.poll,
+    ) -> None:
+        self.poll = poll
         require_int("max_positions", max_positions, 2)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -45,6 +54,7 @@ class RewardScorer:
         left = sorted(dict.fromkeys(documents), key=len)  # each distinct text once
         scores: dict[tuple[int, ...], float] = {}
         while left:
+            self.poll()
             width = len(left[-1])
             count = max(1, TOKENS_PER_CALL // width)
             taken, left = left[-count:], left[:-count]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from r1_lightning.rollout.generations import joined
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.types.errors import require_int, require_number
+from r1_lightning.types.stopping import STOP, Stop
 from r1_lightning.types.tensors import Backbone, BackboneOutput, GenerateFn, Generation, LatentCache
 
 # Shape legend: P prompts, R rows being sampled, T new positions, V vocabulary, L layers with experts, K chosen experts.
@@ -51,7 +53,7 @@ class SamplerSettings:
 
     Any of `eos_ids` ends a completion; `pad_id` fills rows up; `seed` decides the draws together with their keys. At most
     `max_rows` rows are decoded at a time. `record_routes` keeps the experts chosen at every place (for the self-check and to
-    replay them; it costs memory).
+    replay them; it costs memory). `stop` is polled before every token: what is cut short is drawn again, to the same tokens.
     """
 
     sampling: SamplingConfig
@@ -60,6 +62,7 @@ class SamplerSettings:
     seed: int
     max_rows: int = 512
     record_routes: bool = False
+    stop: Stop = STOP
 
     def __post_init__(self) -> None:
         require_int("rollout.max_rows", self.max_rows, 1)
@@ -173,6 +176,9 @@ class Sampler:
         self.eos_id, *self.other_ends = settings.eos_ids
         self.pad_id, self.seed = settings.pad_id, settings.seed
         self.max_rows, self.record_routes = settings.max_rows, settings.record_routes
+        # A compiler does not poll: the first tokens may take a minute.
+        compiles = getattr(getattr(backbone, "precision", None), "static_shapes", False)
+        self.poll, self.while_sampling = settings.stop.poll, settings.stop.at_once if compiles else nullcontext
 
     @torch.no_grad()
     def __call__(
@@ -185,9 +191,7 @@ class Sampler:
     ) -> Generation:
         """Return `copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 determine the draws.
 
-        `max_new_tokens` overrules that of the configuration.
-
-        `progress`, where given, is called after each wave with the number of rows that the wave added.
+        `max_new_tokens` overrules that of the configuration; `progress` is called after each wave with its number of rows.
         """
         # Evaluation mode, because a forward in training mode would count expert load for the bias update.
         module = self.backbone
@@ -201,7 +205,9 @@ class Sampler:
                 rows = range(start, min(start + self.max_rows, total))
                 first, last = rows[0] // copies, rows[-1] // copies  # two waves may share a group
                 own = [row // copies - first for row in rows]
-                waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
+                self.poll()
+                with self.while_sampling():
+                    waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
                 if progress:
                     progress(len(rows))
         finally:
@@ -219,6 +225,7 @@ class Sampler:
         active = torch.arange(len(rows), device=rows.device)
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         for position in range(limit):
+            self.poll()
             drawn = self._draw(hidden, start.uniforms[active, position])
             ended = self._has_ended(drawn[0], active, position)
             # Ended rows stay in the batch until enough of them can be dropped at once; their draws are not written.

@@ -34,6 +34,7 @@ from r1_lightning.run.config.openmp import bound_spinning
 from r1_lightning.run.config.quoting import readable
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.types.errors import Stopped
+from r1_lightning.types.stopping import STOP
 
 if TYPE_CHECKING:
     from r1_lightning.run.graph.build import RunStage
@@ -67,7 +68,7 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
             assert progress.error is not None
             raise progress.error from progress.error.__cause__
 
-    with _full_errors() as wanted:
+    with _full_errors() as wanted, STOP.listening():
         return _report(start, progress, folder, config_name, wanted)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import torch
 from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.types.errors import InvalidInput, Stopped
-from tests.support.miniature import Batches, Miniature, Spy, fingerprint, trainer
+from r1_lightning.types.stopping import REPEATED_S, STOP
+from tests.support.miniature import Miniature, Spy, fingerprint, trainer
 
 EVERY = 100  # no checkpoint but the one of the interruption
 
@@ -23,29 +25,28 @@ def send(number: int, at_step: int, times: int = 1) -> Spy:
         if fit.global_step == at_step:
             for _ in range(times):
                 os.kill(os.getpid(), number)
-                time.sleep(0.01)
+                STOP.asked_s -= REPEATED_S  # the next one comes that much later
 
     return Spy("on_train_batch_start", before)
 
 
 def run(folder: Path, *more: object, max_time: str | None = None, steps: int = 6) -> tuple[Interruption, Miniature]:
-    miniature, interruption = Miniature(max_steps=steps), Interruption(max_time)
-    fit = trainer(steps, folder, [*more, interruption, ResumeCheckpoint(folder, EVERY)])
+    miniature, saver = Miniature(max_steps=steps), ResumeCheckpoint(folder, EVERY)
+    interruption = Interruption(max_time, saver)
+    fit = trainer(steps, folder, [*more, interruption, saver])
     path = checkpoint_to_resume(folder)
-    fit.fit(miniature.pretrain(), datamodule=miniature.text(), ckpt_path=path, weights_only=True if path else None)
+    with STOP.listening(), STOP.between_polls():
+        fit.fit(miniature.pretrain(), datamodule=miniature.text(), ckpt_path=path, weights_only=True if path else None)
     return interruption, miniature
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 @pytest.mark.parametrize("step", [0, 1, 4])
-def test_a_signal_saves_the_step_in_hand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, code: int, step: int
-) -> None:
+def test_a_signal_saves_the_step_in_hand(tmp_path: Path, number: int, code: int, step: int) -> None:
     before = signal.getsignal(number)
     interruption, _ = run(tmp_path / "parts", send(number, step))
     assert interruption.stopped is not None and interruption.stopped.code == code
     assert torch.load(tmp_path / "parts" / LAST, weights_only=True)["global_step"] == step + 1
-    assert "stopping after this step; once more leaves at once" in capsys.readouterr().err
     assert signal.getsignal(number) == before, "signals do again what they did"
     _, resumed = run(tmp_path / "parts")
     _, whole = run(tmp_path / "whole")
@@ -66,15 +67,95 @@ def test_a_signal_in_the_last_step_lets_training_end(tmp_path: Path) -> None:
     assert interruption.stopped is None and not (tmp_path / LAST).exists()
 
 
-def test_a_step_of_several_micro_batches_is_ended_first(tmp_path: Path) -> None:
-    miniature, interruption = Miniature(max_steps=6), Interruption()
-    loader = Batches(list(miniature.text().train_dataloader()))
-    first = Spy("on_train_batch_start", lambda fit, _, __, index: index == 2 and os.kill(os.getpid(), signal.SIGTERM))
-    callbacks = [first, interruption, ResumeCheckpoint(tmp_path, EVERY)]
-    trainer(3, tmp_path, callbacks, accumulate_grad_batches=2).fit(miniature.pretrain(), loader)
-    saved = torch.load(tmp_path / LAST, weights_only=True)
-    assert saved["global_step"] == 2
-    assert saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"] == 4  # two of two
+class Halves:
+    """A loader of steps of two micro-batches, which continues at its cursor, as `StepLoader` does."""
+
+    def __init__(self) -> None:
+        self.batches, self.cursor = list(Miniature(max_steps=8).text().train_dataloader()), 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[object]:
+        while self.cursor < len(self.batches):
+            self.cursor += 1
+            yield self.batches[self.cursor - 1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"cursor": self.cursor}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.cursor = state["cursor"]
+
+
+def in_halves(folder: Path, *more: object) -> Miniature:
+    miniature, saver = Miniature(max_steps=4), ResumeCheckpoint(folder, EVERY)
+    fit = trainer(4, folder, [*more, Interruption(None, saver), saver], accumulate_grad_batches=2)
+    path = checkpoint_to_resume(folder)
+    with STOP.listening(), STOP.between_polls():
+        fit.fit(miniature.pretrain(), Halves(), ckpt_path=path, weights_only=True if path else None)
+    return miniature
+
+
+@pytest.mark.parametrize("index", [4, 5])  # a step's first half and its second
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward", "on_train_batch_end"])
+def test_a_step_of_several_micro_batches_is_given_up_or_whole(tmp_path: Path, hook: str, index: int) -> None:
+    """The third of four steps is cut short before its second half begins; its first half is taken again."""
+    kill = Spy(hook, lambda fit, *_: fit.fit_loop.epoch_loop.batch_idx == index and strike())
+    ended_whole = hook != "on_train_batch_start" and index == 5
+    with nullcontext() if ended_whole else pytest.raises(Stopped):
+        in_halves(tmp_path / "parts", kill)
+    assert torch.load(tmp_path / "parts" / LAST, weights_only=True)["global_step"] == (3 if ended_whole else 2)
+    assert fingerprint(in_halves(tmp_path / "parts").model) == fingerprint(in_halves(tmp_path / "whole").model)
+
+
+def strike(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_batch_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
+    """The signal comes while the batch of the fourth step is made, as a rollout is; a checkpoint every 100 steps has none."""
+
+    class Cut(Halves):
+        def __iter__(self) -> Iterator[object]:
+            for batch in super().__iter__():
+                if self.cursor == 4:
+                    strike()
+                    STOP.poll()
+                yield batch
+
+    def fit(loader: Halves) -> Miniature:
+        miniature, saver = Miniature(max_steps=8), ResumeCheckpoint(tmp_path / "parts", EVERY)
+        path = checkpoint_to_resume(tmp_path / "parts")
+        given = {"ckpt_path": path, "weights_only": True if path else None}
+        with STOP.listening(), STOP.between_polls():
+            trainer(8, tmp_path, [Interruption(None, saver), saver]).fit(miniature.pretrain(), loader, **given)
+        return miniature
+
+    with pytest.raises(Stopped) as stopped:
+        fit(Cut())
+    saved = torch.load(tmp_path / "parts" / LAST, weights_only=True)
+    assert saved["global_step"] == 3 and stopped.value.code == 75
+    assert fingerprint(fit(Halves()).model) == fingerprint(run(tmp_path / "whole", steps=8)[1].model)
+
+
+@pytest.mark.parametrize("hook", ["on_before_backward", "on_after_backward"])
+def test_a_step_that_compiles_is_left_at_once(tmp_path: Path, hook: str) -> None:
+    """The signal comes in a forward, or after the backward: only the first is left, the other step ends."""
+    miniature, saver = Miniature(max_steps=6), ResumeCheckpoint(tmp_path, EVERY)
+    own = [
+        Interruption(None, saver, compiles=True),
+        Spy(hook, lambda fit, *_: fit.global_step == 2 and strike()),
+        saver,
+    ]
+    with (
+        STOP.listening(),
+        STOP.between_polls(),
+        pytest.raises(Stopped) if hook == "on_before_backward" else nullcontext(),
+    ):
+        trainer(6, tmp_path, own).fit(miniature.pretrain(), datamodule=miniature.text())
+    steps = torch.load(tmp_path / LAST, weights_only=True)["global_step"]
+    assert steps == (2 if hook == "on_before_backward" else 3)
 
 
 def test_a_time_that_is_over_stops_after_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,8 @@ def test_ctrl_c_and_a_second_process(tmp_path: Path, repo_root: Path) -> None:
         time.sleep(0.1)
         first.send_signal(signal.SIGINT)
         _, err = first.communicate(timeout=60)
-        assert (first.returncode, err) == (130, "interrupted; the same command resumes\n")
+        said = "\nCtrl-C: saving and stopping; once more leaves at once\ninterrupted; the same command resumes\n"
+        assert (first.returncode, err) == (130, said)
     finally:
         first.kill()
 

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,8 +38,10 @@ import r1_lightning
 from r1_lightning.rewards.sandbox import allowed_packages, namespaces
 from r1_lightning.text.code_tests import CodeTestKind
 from r1_lightning.types.errors import require, require_int
+from r1_lightning.types.stopping import STOP
 
 START_LIMIT_S = 120.0  # for the start of an interpreter on a busy machine
+POLL_S = 0.5
 # The wall-clock limit as a multiple of the CPU limit: allows four busy processes per core, and stops a program that sleeps.
 CLOCK_FACTOR = 4
 # Outcomes: a limit reached (PROGRAM: that of all cases together), or the sandbox itself died.
@@ -109,7 +111,8 @@ class SandboxError(RuntimeError):
 class Sandbox:
     """A context manager that is a sandbox for one program; `run` runs one case. Not thread-safe.
 
-    `packages` are the folders that `allowed_packages.find` returned for the packages that the program may import.
+    `packages` are the folders that `allowed_packages.find` returned for the packages that the program may import. `poll` is called
+    while a program is awaited, and may raise to end it.
 
     Raises:
         SandboxError: it cannot start; the message has the system's reason.
@@ -121,7 +124,10 @@ class Sandbox:
         limits: Limits | None = None,
         isolated: bool = True,
         packages: Mapping[str, str] | None = None,
+        poll: Callable[[], None] = STOP.poll,
     ) -> None:
+        poll()
+        self.poll = poll
         self.limits = limits or Limits()
         self.kind = program.kind
         self._folder = None if isolated else tempfile.TemporaryDirectory(prefix="r1_answer_")
@@ -212,7 +218,11 @@ class Sandbox:
         while length:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
-            if not poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
+            left_s = deadline_s - time.monotonic()
+            if not poll.poll(max(0.0, min(left_s, POLL_S)) * 1000):
+                self.poll()
+                if left_s > POLL_S:
+                    continue
                 raise OSError("no word from it in time")
             piece = os.read(fd, min(length, _READ_BYTES))
             if not piece:

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from typing import IO, Any
 
 import r1_lightning
 from r1_lightning.types.errors import require, require_int
+from r1_lightning.types.stopping import STOP
 
 TASKS_PER_WORKER = 5_000  # a worker is then replaced, so that leaks cannot accumulate
 START_LIMIT_S = 120.0  # for importing sympy on a busy machine
@@ -80,6 +81,7 @@ class VerifierPool:
         cpu_limit_s: CPU-time limit of one comparison in seconds.
         memory_limit_mb: address space of one worker in MiB; sympy itself takes about 100.
         program: the module that a worker runs; it serves tasks with `worker.serve`.
+        poll: called while tasks are out, and may raise to end them.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class VerifierPool:
         cpu_limit_s: float = 2.0,
         memory_limit_mb: int = 1024,
         program: str = "r1_lightning.rewards.verifiers.worker",
+        poll: Callable[[], None] = STOP.poll,
     ) -> None:
+        self.poll = poll
         self.workers = available_processors() if workers is None else workers
         require_int("workers", self.workers, 1)
         require(cpu_limit_s > 0, "cpu_limit_s", cpu_limit_s, "it must be positive")
@@ -116,6 +120,7 @@ class VerifierPool:
                 self._give_out(waiting)
                 self._collect(verdicts)
                 self._kill_late(verdicts)
+                self.poll()
         by_pair = {pair: verdicts[number] for number, pair in enumerate(tasks)}
         return [by_pair[pair] for pair in pairs]
 
@@ -157,6 +162,7 @@ class VerifierPool:
             stderr=subprocess.DEVNULL,
             bufsize=0,
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+            process_group=0,  # a signal to our group (Ctrl-C, a batch system's) must not end it: its task would be judged wrong
         )
         self._alive.append(_Worker(process, time.monotonic()))
 

@@ -1,12 +1,28 @@
-"""Exit codes of commands: 0 done, 2 bad input, 124 time limit, 130 Ctrl-C, 143 SIGTERM, 1 a defect, with its traceback."""
+"""Exit codes of commands, for shells and batch scripts.
+
+    0    done
+    1    a defect, with its traceback
+    2    bad input, in one line
+    75   `REQUEUE`: SIGTERM or SIGUSR1 came; the run is saved, and the same command goes on with it
+    124  `trainer.max_time` is over; saved as well, but nobody asked for another attempt
+    130  Ctrl-C; saved as well
+    138, 143  `KILLED`: SIGUSR1 or SIGTERM came twice, or before Python could listen; the last checkpoint holds
+
+A batch script queues the same command again after the codes in `AGAIN`, and after no other.
+"""
 
 from __future__ import annotations
 
-from r1_lightning.types.errors import InvalidInput
+import signal
+
+from r1_lightning.types.errors import STOPPED_BY_TIME, InvalidInput
+from r1_lightning.types.stopping import REQUEUE
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-TERMINATED = 143  # 128 + SIGTERM, which batch systems send
+INTERRUPTED = 128 + signal.SIGINT  # as a shell reports it
+KILLED = tuple(128 + getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name))
+AGAIN = (REQUEUE, *KILLED)
+OUT_OF_TIME = STOPPED_BY_TIME
 
 
 def bad_input_in(error: Exception) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts.leftovers import CHECKPOINTS, remove_killed_writes
@@ -19,11 +19,11 @@ from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_re
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.build.parts import trainer_settings
-from r1_lightning.run.config.exit_codes import INTERRUPTED, TERMINATED
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.stages.loggers import Rewind, make_loggers
 from r1_lightning.stages.strategy import staying
 from r1_lightning.types.errors import InvalidInput, Stopped, require
+from r1_lightning.types.stopping import STOP, code_of
 
 
 def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, micro_batches: int) -> L.Trainer:
@@ -31,8 +31,9 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
     try:
         callbacks = _callbacks(config, parts)
         # In this order: Interruption sets `should_stop`, and ResumeCheckpoint, after all others, saves when it is set.
-        callbacks += [Rewind(), Interruption(config.trainer.get("max_time"))]
-        callbacks.append(ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps))
+        saver = ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps)
+        compiles = bool(config.precision.get("compile"))
+        callbacks += [Rewind(), Interruption(config.trainer.get("max_time"), saver, compiles), saver]
         return instantiate(
             {**trainer_settings(config), **staying(stage_device(config))},
             max_steps=config.stage.max_steps,
@@ -81,16 +82,16 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))
     interruption = next(callback for callback in callbacks if isinstance(callback, Interruption))
     try:
-        # weights_only: a checkpoint is a file from anywhere, and must not run code when it is loaded.
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
-    except SIGTERMException as error:  # SIGTERM before the first step: Lightning would exit with code 0
-        raise Stopped("interrupted", TERMINATED, saved.saved_step) from error
+        with STOP.between_polls():
+            # weights_only: a checkpoint is a file from anywhere, and must not run code when it is loaded.
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume, weights_only=True if resume else None)
     except Stopped as stopped:
-        stopped.step = saved.saved_step
+        # Before the first step nobody has looked into the checkpoint yet.
+        stopped.step = saved.saved_step or (0 if resume is None else None)
         raise
-    except SystemExit as leaving:  # Lightning's own answer to Ctrl-C
+    except SystemExit as leaving:  # Lightning's own answer to a Ctrl-C that found Python's handler, as in a notebook
         if isinstance(leaving.__context__, KeyboardInterrupt):
-            raise Stopped("interrupted", INTERRUPTED, saved.saved_step) from leaving
+            raise Stopped("interrupted", code_of(signal.SIGINT), saved.saved_step) from leaving
         raise
     except (MisconfigurationException, RuntimeError) as error:
         if (line := _refusal(error)) is not None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from r1_lightning.run.config.exit_codes import BAD_INPUT, INTERRUPTED, TERMINATED, bad_input_in
+from r1_lightning.run.config.exit_codes import AGAIN, BAD_INPUT, INTERRUPTED, KILLED, OUT_OF_TIME, REQUEUE, bad_input_in
 from r1_lightning.types.errors import InvalidInput
 
 
 def test_codes_are_those_of_a_shell() -> None:
-    assert (BAD_INPUT, INTERRUPTED, TERMINATED) == (2, 128 + 2, 128 + 15)  # SIGINT is 2, SIGTERM 15
+    assert (BAD_INPUT, INTERRUPTED, OUT_OF_TIME) == (2, 128 + 2, 124)  # SIGINT is 2; 124 is `timeout`'s
+    assert KILLED == (128 + 10, 128 + 15)  # SIGUSR1 is 10 on Linux, SIGTERM 15 everywhere
+
+
+def test_a_batch_script_asks_again_after_the_codes_of_a_batch_system_only() -> None:
+    assert REQUEUE == 75 and AGAIN == (75, 138, 143)  # EX_TEMPFAIL of sysexits.h
 
 
 def test_bad_input_is_found_behind_what_wrapped_it() -> None:

@@ -1,0 +1,145 @@
+"""Signals set a flag, and work ends at its next poll; the handlers that were there come back."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from r1_lightning.types.errors import Stopped
+from r1_lightning.types.stopping import REPEATED_S, REQUEUE, SIGNALS, STOP, Stop
+
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    listener = Stop()
+    with listener.listening():
+        yield listener
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_a_signal_ends_work_at_its_next_poll(
+    stop: Stop, capfd: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    stop.poll()
+    with stop.between_polls():
+        os.kill(os.getpid(), number)  # Python calls the handler before the next line
+        assert stop.asked is not None
+        with pytest.raises(Stopped) as stopped:
+            stop.poll()
+    assert stopped.value.code == code and str(stopped.value) == "interrupted"
+    assert "saving and stopping; once more leaves at once" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_outside_training_the_handler_raises_itself(stop: Stop, number: int, code: int) -> None:
+    with pytest.raises(Stopped) as stopped:
+        os.kill(os.getpid(), number)
+    assert stopped.value.code == code
+    with pytest.raises(Stopped):  # whoever swallowed it meets it again
+        stop.poll()
+
+
+def test_a_compiler_is_left_at_once(stop: Stop) -> None:
+    with stop.between_polls():
+        with pytest.raises(Stopped), stop.at_once():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert not stop.raises, "as it was before the block"
+        with pytest.raises(Stopped), stop.at_once():
+            pytest.fail("what has been asked before is met at the door")
+
+
+def test_no_handler_raises_while_processes_work_together(stop: Stop) -> None:
+    stop.alone = False
+    with stop.at_once():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert stop.asked is not None
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_leaves_at_once_unless_it_is_the_first_once_more(stop: Stop, number: int) -> None:
+    with stop.between_polls():
+        for _ in range(3):
+            os.kill(os.getpid(), number)
+        stop.asked_s -= REPEATED_S  # that long ago
+        with pytest.raises(Stopped) as stopped:
+            os.kill(os.getpid(), number)
+    assert stopped.value.code == 128 + number and stop.twice
+
+
+def test_handlers_come_back_and_the_flag_is_new() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    listener = Stop()
+    for _ in range(2):
+        with listener.listening(), listener.between_polls():
+            assert listener.asked is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            with listener.listening():  # an inner one changes nothing
+                assert listener.asked is not None
+        assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop().listening():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_forked_process_answers_as_any_other(stop: Stop) -> None:
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    assert stop.asked is None
+
+
+def test_processes_leave_together(stop: Stop) -> None:
+    def work() -> int:
+        stop.poll()
+        return 7
+
+    assert stop.together(work) == stop.together(work, lambda here: here) == 7
+    with pytest.raises(Stopped) as stopped:  # this process has heard nothing, another has
+        stop.together(work, lambda here: True)
+    assert stopped.value.code == REQUEUE
+    told = []
+    with stop.between_polls():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Stopped) as stopped:
+            stop.together(work, lambda here: bool(told.append(here)) or here)
+    assert told == [True] and stopped.value.code == 130
+
+
+def test_copies_hear_the_same_signal() -> None:
+    assert copy.deepcopy({"a": STOP})["a"] is STOP
+
+
+def test_a_signal_while_python_shuts_down_is_ignored_and_torch_is_not_needed() -> None:
+    code = (
+        "import atexit, os, signal, sys\n"
+        "from r1_lightning.types.stopping import STOP\n"
+        "class Late:\n"
+        "    kill, given = os.kill, (os.getpid(), signal.SIGTERM)\n"
+        "    def __del__(self): self.kill(*self.given)\n"  # among the last things that Python does
+        "sys.late = Late()\n"
+        "STOP.listen()\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    for more, expected in (("", 0), ("atexit.unregister(STOP._ignore)", -signal.SIGTERM)):
+        done = subprocess.run([sys.executable, "-c", code + more], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (expected, "")
