@@ -1,8 +1,8 @@
-"""The command `r1 plan-pipeline`: bubble, memory and timelines of pipeline schedules, simulated beside the formulas of Table 2.
+"""The command `r1 plan-pipeline`: bubble, memory and timelines of pipeline schedules, and what a layout of many GPUs takes.
 
 DeepSeek-V3 (arXiv:2412.19437) compares 1F1B, ZB1P and DualPipe by formulas. Here each schedule
 (`functional/pipeline_schedules.py`) is worked off chunk by chunk, and both numbers are printed. Nothing is run: durations are what
-the reader gives, in any unit.
+the reader gives, in any unit. With `--gpus` it prints what a published model takes on such a layout (`cluster`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from collections.abc import Iterator
 
 from r1_lightning.functional.pipeline import ChunkTimes, Slot, Timeline
 from r1_lightning.functional.pipeline_schedules import SCHEDULES, Schedule
+from r1_lightning.model.cost import meta_backbone
 from r1_lightning.run.config.machine import run_as_command
-from r1_lightning.types.errors import require_int
+from r1_lightning.run.cost import cluster_report
+from r1_lightning.run.cost.cluster import WEIGHT_TYPES, Cluster, Layout
+from r1_lightning.run.cost.model_sizes import PUBLISHED, shape_of
+from r1_lightning.types.errors import require, require_int
 
+DEFAULT_BATCHES = 20
 DEFAULT_COLUMNS = 200
 IDLE, FILL = ".", "-"
 LEGEND = (
@@ -33,37 +38,57 @@ def _print() -> int:
     overlapped = options.forward + options.backward if options.overlapped is None else options.overlapped
     times = ChunkTimes(options.forward, options.backward, options.weights, overlapped)
     require_int("--columns", options.columns, 0)
-    for line in report(
-        options.schedule or list(SCHEDULES), options.ranks, options.micro_batches, times, options.columns
-    ):
+    if options.gpus is None:
+        batches, names = options.micro_batches or DEFAULT_BATCHES, options.schedule or list(SCHEDULES)
+        lines = report(names, options.ranks, batches, times, options.columns)
+    else:
+        lines = _cluster(options, times)
+    for line in lines:
         print(line)
     return 0
 
 
+def _cluster(options: argparse.Namespace, times: ChunkTimes) -> Iterator[str]:
+    allowed = "with --gpus it follows from --sequences: one sequence is a micro-batch"
+    require(options.micro_batches is None, "--micro-batches", options.micro_batches, allowed)
+    schedules = options.schedule or ["dualpipe"]
+    require(len(schedules) == 1, "--schedule", schedules, "with --gpus it is one")
+    layout = Layout(
+        options.gpus,
+        options.ranks,
+        options.expert_ranks,
+        schedules[0],
+        options.weights_type,
+        options.sequences,
+        options.tokens,
+    )
+    backbone = meta_backbone(shape_of(options.model))
+    return cluster_report.lines(
+        options.model, Cluster(backbone, layout), times, options.sampling_gpus, options.gpu_hours
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0].partition(": ")[2])
-    parser.add_argument(
-        "--schedule", action="append", choices=list(SCHEDULES), help="one schedule; may be repeated; by default all"
-    )
-    parser.add_argument("--ranks", type=int, default=8, help="PP, the number of stages and of ranks (8)")
-    parser.add_argument("--micro-batches", type=int, default=20, help="micro-batches of an optimizer step (20)")
-    parser.add_argument(
-        "--forward", type=float, metavar="TIME", default=1.0, help="F, time of a forward of one stage (1)"
-    )
-    parser.add_argument("--backward", type=float, metavar="TIME", default=2.0, help="B, time of a full backward (2)")
-    parser.add_argument(
-        "--weights",
-        type=float,
-        metavar="TIME",
-        default=1.0,
-        help="W, the part of B that computes gradients of weights (1)",
-    )
-    parser.add_argument(
-        "--overlapped", type=float, metavar="TIME", help="F&B, time of a forward and a backward overlapped (F + B)"
-    )
-    parser.add_argument(
-        "--columns", type=int, default=DEFAULT_COLUMNS, help=f"width of the drawings ({DEFAULT_COLUMNS}); 0: none"
-    )
+    add = parser.add_argument
+    add("--schedule", action="append", choices=list(SCHEDULES), help="one schedule; may be repeated; by default all")
+    add("--ranks", type=int, default=8, help="PP, the number of stages and of ranks (8)")
+    add("--micro-batches", type=int, help=f"micro-batches of an optimizer step ({DEFAULT_BATCHES})")
+    add("--forward", type=float, metavar="TIME", default=1.0, help="F, time of a forward of one stage (1)")
+    add("--backward", type=float, metavar="TIME", default=2.0, help="B, time of a full backward (2)")
+    add("--weights", type=float, metavar="TIME", default=1.0, help="W, the part of B for gradients of weights (1)")
+    add("--overlapped", type=float, metavar="TIME", help="F&B, time of a forward and a backward overlapped (F + B)")
+    add("--columns", type=int, default=DEFAULT_COLUMNS, help=f"width of the drawings ({DEFAULT_COLUMNS}); 0: none")
+    many = parser.add_argument_group("a model on many GPUs")
+    add = many.add_argument
+    add("--gpus", type=int, help="print what pre-training on so many GPUs takes, --ranks stages of them")
+    add("--model", choices=list(PUBLISHED), default="v3_671b", help="a published model (v3_671b)")
+    add("--expert-ranks", type=int, default=64, help="EP, GPUs of a stage over which its experts stand (64)")
+    add("--weights-type", choices=list(WEIGHT_TYPES), default="bf16", help="of linear layers (bf16)")
+    add("--sequences", type=int, default=15360, help="sequences of an optimizer step (15360)")
+    add("--tokens", type=int, default=4096, help="tokens of a sequence (4096)")
+    add("--sampling-gpus", type=int, default=32, help="GPUs of one engine that samples (32)")
+    add("--gpu-hours", type=float, help="of a trillion tokens, to compare with; V3 says 180000")
     return parser
 
 
