@@ -13,6 +13,7 @@ What a command such as `r1 train stage=grpo` goes through, file by file:
     r1_lightning.__main__   finds the command by its name
     cli
     config.openmp           limits how long torch's threads spin, before torch is imported
+    config.place            this process among those of its run; config.starting starts the others, if nobody has
     config.compose          a stage's configuration, and from it those of the stages that make its inputs
     config.settle           values of an option for one stage alone
     checks.declared         names and plain types against the source of our classes, still without torch
@@ -26,6 +27,7 @@ What a command such as `r1 train stage=grpo` goes through, file by file:
         graph.inheriting      settings from an input (task, reward, lengths), and settings for a checkpoint
         graph.fingerprints    the fingerprint of the stage's artefact
     cost.dry_run            with dry_run=true the command ends here: stage_cost counts, probe measures
+    build.meeting           the processes of the run meet and compare what they are about to run
     graph.build             from the inputs up: complete artefacts are reused, interrupted ones resumed, the others made
     stages.kinds            runs each kind of stage in its folder:
         stages.train          parts (models, reward_models, teachers, judges), Trainer, measuring, table

@@ -6,6 +6,8 @@ whether the user had set it (then they see the traceback before the line).
 
 Help, typos and wrong types are answered before torch or Lightning is imported, which takes seconds: the top of this file imports
 only Hydra, and the code that runs a stage is imported once a configuration is composed and `declared` has found no error.
+
+A run of several processes (`config.place`) is started here, if nobody else has, and speaks with one voice (`config.speaking`).
 Exit codes: `exit_codes`.
 """
 
@@ -13,30 +15,37 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from r1_lightning.run.checks.declared import check_declared
-from r1_lightning.run.config import machine
+from r1_lightning.run.checks.processes import check_processes
+from r1_lightning.run.config import machine, starting
 from r1_lightning.run.config.compose import HYDRA_VERSION_BASE, composing, config_folder, from_hydra
-from r1_lightning.run.config.exit_codes import BAD_INPUT, INTERRUPTED, bad_input_in
+from r1_lightning.run.config.exit_codes import BAD_INPUT, INTERRUPTED, LOST, bad_input_in
 from r1_lightning.run.config.hydra_errors import explain
 from r1_lightning.run.config.openmp import bound_spinning
+from r1_lightning.run.config.place import ALONE, Place, asks_for_several, place_of, wanted
 from r1_lightning.run.config.quoting import readable
+from r1_lightning.run.config.speaking import LATER_S, Lost, is_another, speaking
 from r1_lightning.run.config.targets import find_own_modules
-from r1_lightning.types.errors import Stopped
+from r1_lightning.types.errors import Stopped, require
 from r1_lightning.types.stopping import STOP
 
 if TYPE_CHECKING:
+    from r1_lightning.run.config.stage_config import StageConfig
     from r1_lightning.run.graph.build import RunStage
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -47,9 +56,10 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
     if refused := machine.set_up():
         return refused
     bound_spinning()  # before torch is imported
+    starting.end_with_starter()
     find_own_modules()
+    progress, folder = _Progress(tuple(sys.argv[1:])), (configs or config_folder()).absolute()
     sys.argv[1:] = readable(sys.argv[1:])
-    progress, folder = _Progress(), (configs or config_folder()).absolute()
 
     def task(config: DictConfig) -> None:
         progress.composed = True
@@ -68,8 +78,8 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
             assert progress.error is not None
             raise progress.error from progress.error.__cause__
 
-    with _full_errors() as wanted, STOP.listening():
-        return _report(start, progress, folder, config_name, wanted)
+    with _full_errors() as wants_all, STOP.listening():
+        return _report(start, progress, folder, config_name, wants_all)
 
 
 def sample() -> int:
@@ -87,7 +97,9 @@ class _Ended(BaseException):
 class _Progress:
     """Progress of the command: before `composed`, an error is about the command line or a configuration file."""
 
+    typed: tuple[str, ...] = ()
     composed: bool = False
+    place: Place = ALONE
     fresh: bool = False
     error: Exception | None = None
 
@@ -95,8 +107,31 @@ class _Progress:
 def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) -> None:
     stage = from_hydra(config)
     check_declared(config)
+    trainer = config.get("trainer") or {}
+    place = progress.place = place_of(trainer)
+    if place.count == 1 and asks_for_several(trainer) and not config.get("dry_run"):
+        check_processes(config)  # before every process would say it
+        _start(trainer, progress)
+    with speaking(place):
+        _run_here(config, stage, place, run_stage, progress)
+
+
+def _start(trainer: Mapping[str, Any], progress: _Progress) -> None:
+    """Start the processes that `trainer` asks for, wait for them, and leave with their exit code; return if one is enough."""
+    nodes, count = trainer.get("num_nodes", 1), wanted(trainer)
+    allowed = "srun or torchrun starts the processes of several machines; nobody has started others beside this one"
+    require(nodes == 1, "trainer.num_nodes", nodes, allowed)
+    if count > 1:
+        allowed = "a sweep (-m) runs its jobs in this process; start one command per job"
+        require(HydraConfig.get().mode == RunMode.RUN, "trainer.devices", count, allowed)
+        raise SystemExit(starting.start(count, progress.typed))
+
+
+def _run_here(
+    config: DictConfig, stage: StageConfig, place: Place, run_stage: RunStage | None, progress: _Progress
+) -> None:
     print(f"{stage.name}: planning (seed {config.get('seed')})", end="", flush=True)  # at once: torch takes seconds
-    from r1_lightning.run.build import device
+    from r1_lightning.run.build import device, meeting
     from r1_lightning.run.checks.validate import validate
 
     asked, stage = stage, device.settled(stage)
@@ -116,9 +151,11 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
         return
     device.check_accelerator(config)
     progress.fresh = bool(config.fresh)
-    made = build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
-    if made.complete and (words := next_steps(made)):
-        _say(f"\n{words}")
+    with meeting.met(place, config) as processes:
+        meeting.compare(processes, config, node.fingerprint)
+        made = build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
+        if made.complete and (words := next_steps(made)):
+            _say(f"\n{words}")
 
 
 def _run_stage() -> RunStage:
@@ -145,12 +182,14 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except Exception as error:
         line = _line(error, progress, configs, config_name)
+        if is_another(progress.place) or isinstance(error, Lost):
+            time.sleep(LATER_S)  # the process in which it happened first says it
         if line is None:
             raise
         if wanted:
             traceback.print_exception(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
-        return BAD_INPUT
+        return LOST if isinstance(error, Lost) else BAD_INPUT
     finally:
         GlobalHydra.instance().clear()
 
@@ -160,6 +199,8 @@ def _line(error: Exception, progress: _Progress, configs: Path, config_name: str
     line = bad_input_in(error)
     if line is not None:
         return line
+    if isinstance(error, Lost):
+        return str(error)
     if isinstance(error, InstantiationException) and "target 'r1_lightning." not in str(error):
         return " ".join(str(error).split())  # a library refuses its arguments (an unknown accelerator)
     if progress.composed:
@@ -183,6 +224,8 @@ def _interrupted(progress: _Progress, code: int = INTERRUPTED, stopped: Stopped 
     """Print the last line of an interrupted command: what is saved and how to resume; returns the exit code."""
     reason, step = ("interrupted", None) if stopped is None else (stopped.reason, stopped.step)
     again = "its folder keeps what was done" if progress.fresh else "the same command resumes"
+    if is_another(progress.place):
+        return code
     if step is not None and not progress.fresh:
         again = f"{again}, step {step} is saved" if step else f"{again}, from its start: no step is saved"
     print(f"{reason}; {again}", file=sys.stderr, flush=True)

@@ -7,5 +7,6 @@ stored          the model in any folder: an artefact or a HuggingFace checkpoint
 templates       the chat template, ours or a checkpoint's own
 hf_import       HuggingFace folders as inputs
 reward_models, teachers, judges   other models as inputs of a stage
+meeting         the processes of a run meet and compare what they are about to run
 torch_setup     threads, memory, warnings
 """

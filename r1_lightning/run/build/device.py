@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from r1_lightning.run.config.place import place_of
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.types.errors import require
 
@@ -54,7 +55,8 @@ def _asks_elsewhere(stage: StageConfig) -> bool:
 def settle_here(config: DictConfig) -> None:
     """Let a stored `config`, of a stage made on any machine, work on what this machine has, in its own compute type."""
     if config.get("trainer"):
-        OmegaConf.update(config, "trainer", {"accelerator": settled_accelerator(AUTO), "devices": 1}, force_add=True)
+        one = {"accelerator": settled_accelerator(AUTO), "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        OmegaConf.update(config, "trainer", one, force_add=True)
         OmegaConf.update(config, "trainer.role_devices", None, force_add=True)
 
 
@@ -114,8 +116,11 @@ def stage_device(config: DictConfig) -> torch.device:
     trainer = config.get("trainer") or {}
     accelerator = settled_accelerator(trainer.get("accelerator"))
     if accelerator in GPU_NAMES:
-        devices = trainer.get("devices", 1)
-        return _cuda(0 if isinstance(devices, int) else int(devices[0]))  # a list names one, by its number
+        devices, local = trainer.get("devices", 1), place_of(trainer).local_rank
+        if not isinstance(devices, int):
+            return _cuda(int(devices[local]))  # a list names them, by their numbers
+        # A task of `srun --gpus-per-task=1` sees its own GPU alone, whatever its number among the tasks.
+        return _cuda(local % max(torch.cuda.device_count(), 1))
     return torch.device("mps" if accelerator == "mps" else "cpu")
 
 

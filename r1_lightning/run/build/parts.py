@@ -25,6 +25,7 @@ from r1_lightning.text.chat_template import R1, R1_ZERO, TEMPLATES
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
 from r1_lightning.text.tokenizer import TextTokenizer, train_tokenizer
 from r1_lightning.types.errors import require_choice
+from r1_lightning.types.processes import processes_now
 from r1_lightning.types.text import JudgeName, RewardFunction
 
 
@@ -67,6 +68,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         "seed": config.seed,
         "max_steps": config.stage.max_steps,
         "reference_device": told_device(config, REFERENCE),
+        "processes": processes_now(),
         "token_cache": Path(config.paths.root) / TOKEN_CACHE,
     }
     if config.get("optim"):

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from r1_lightning.run.build.device import stage_device
+from r1_lightning.run.config.place import place_of
 
 # Names of glibc's <malloc.h>, for `keep_freed_memory`.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -37,7 +38,11 @@ def set_up_torch(threads: int | None, device: torch.device | None = None, comput
 def set_up_for(config: DictConfig) -> None:
     """`set_up_torch` for the stage of `config`."""
     compute = str((config.get("precision") or {}).get("compute", "fp32"))
-    set_up_torch((config.get("trainer") or {}).get("threads"), stage_device(config), compute)
+    trainer = config.get("trainer") or {}
+    threads, here = trainer.get("threads"), place_of(trainer).local_count
+    if threads is None and here > 1:  # each process would take all cores
+        threads = max(torch.get_num_threads() // here, 1)
+    set_up_torch(threads, stage_device(config), compute)
 
 
 def fix_workspace() -> None:

@@ -2,6 +2,6 @@
 
 declared        names and plain types against the source of our classes, without torch
 validate        each value against its target; stored_config does the same for a configuration file from anywhere
-rules           rules between groups; rewards, models, tasks and loggers hold those of one subject
+rules           rules between groups; rewards, models, tasks, processes and loggers hold those of one subject
 evaluation      a stage's evaluation settings, and whether they fit the model
 """

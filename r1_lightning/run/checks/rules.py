@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from r1_lightning.run.checks.loggers import check_loggers
 from r1_lightning.run.checks.models import check_model
+from r1_lightning.run.checks.processes import check_processes
 from r1_lightning.run.checks.rewards import check_rewards
 from r1_lightning.run.config.compose import config_folder
 from r1_lightning.run.config.declarations import batch_type_of, class_of, needs_of
@@ -48,6 +49,7 @@ TRAINER_KEYS = (
     "devices",
     "num_nodes",
     "strategy",
+    "timeout_s",
     "threads",
     "checkpoint_every_steps",
     "max_time",
@@ -59,7 +61,6 @@ TRAINER_KEYS = (
     "detect_anomaly",
 )
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
-ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 # Parts that `run.build.parts` passes by name -> the only config key of each.
 PART_FROM = {
     "vocab_size": "task.tokenizer.vocab_size",
@@ -78,6 +79,7 @@ PART_FROM = {
     "teacher": "stage.inputs.teacher",
     "judge": "stage.inputs.judge",
     "reference_device": "trainer.role_devices.reference",
+    "processes": "trainer.devices",
 }
 INPUT_PARTS = ("teacher", "judge")  # other models; each is the stage's input of that name
 NEEDED_GROUPS: dict[Need, str] = {"rollout": "rollout", "verdicts": "reward"}  # beside what signatures name
@@ -92,6 +94,7 @@ def check_rules(plain: Mapping[str, Any]) -> None:
             hint = f"; did you mean {near[0]}?" if near else ""
             require(False, key, value, f"the configuration takes {', '.join(TOP_KEYS)}{hint}")
     _check_trainer(plain.get("trainer") or {})
+    check_processes(plain)
     for group in ("model", "stage", "data"):
         _check_single_source(group, plain.get(group) or {})
     for group in ("stage", "data"):
@@ -116,11 +119,6 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for role, device in (trainer.get("role_devices") or {}).items():
         is_device = isinstance(device, str) and DEVICE.fullmatch(device) is not None
         require(is_device, f"trainer.role_devices.{role}", device, "it must be cpu, cuda or cuda:NUMBER")
-    for key, one in ONE_PROCESS.items():
-        value = trainer.get(key, one)
-        chosen = key == "devices" and isinstance(value, list) and len(value) == 1  # which one, by its number
-        is_one = value == one and type(value) is type(one)
-        require(is_one or chosen, f"trainer.{key}", value, f"it must be {one}: a stage runs in one process")
 
 
 def _check_single_source(group: str, node: Mapping[str, Any]) -> None:

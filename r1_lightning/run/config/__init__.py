@@ -9,5 +9,6 @@ moved_names             names of classes that moved: the first for fingerprints,
 stored                  the stored configuration of an artefact
 keys, hints, file_names keys that `run` reads itself; plain values against annotations; readers for files given by name
 exit_codes, machine, openmp   exit codes, and settings of the system before torch is imported
+place, starting, speaking     the processes of a run: who this one is, starting the others, one voice for all
 program                 how the user started the program, for the commands that it prints
 """

@@ -1,7 +1,7 @@
 """Exit codes of commands, for shells and batch scripts.
 
     0    done
-    1    a defect, with its traceback
+    1    a defect, with its traceback; or, in a run of several processes, `LOST`: another one is gone
     2    bad input, in one line
     75   `REQUEUE`: SIGTERM or SIGUSR1 came; the run is saved, and the same command goes on with it
     124  `trainer.max_time` is over; saved as well, but nobody asked for another attempt
@@ -19,6 +19,7 @@ from r1_lightning.types.errors import STOPPED_BY_TIME, InvalidInput
 from r1_lightning.types.stopping import REQUEUE
 
 BAD_INPUT = 2
+LOST = 1  # another process of the run is gone or silent; it has said why, unless it was killed
 INTERRUPTED = 128 + signal.SIGINT  # as a shell reports it
 KILLED = tuple(128 + getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name))
 AGAIN = (REQUEUE, *KILLED)

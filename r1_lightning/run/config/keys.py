@@ -23,6 +23,7 @@ RUN_KEYS: dict[str, dict[str, Any]] = {
         "max_time": str | None,
         "role_devices": dict | None,
         "recompute": bool,
+        "timeout_s": int,
     },
     "task": {
         "source": dict,

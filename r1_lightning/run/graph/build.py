@@ -8,6 +8,9 @@ An input may be a whole experiment, so experiments compose: `experiment=r1_tiny`
 Several processes, each started by hand, may divide the work of a stage (`stage.shard` of `stage.shards`): they share one folder,
 and the process that finds all shards done completes the artefact.
 
+The processes of one run (`trainer.devices=2`) walk the same graph together. Rank 0 alone looks for artefacts, takes locks, makes
+folders and completes them; the others wait for what it finds (`agreeing`), and all of them make each stage.
+
 A configuration asks for a stage, and its fingerprint (`fingerprints`) finds the artefact: a complete one is reused, an incomplete
 one is resumed, and a missing one is made after its inputs.
 """
@@ -15,8 +18,10 @@ one is resumed, and a missing one is made after its inputs.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,15 +33,18 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.checks.loggers import check_logger_packages
 from r1_lightning.run.checks.models import check_installed
 from r1_lightning.run.config.stage_config import BASE, resolved
+from r1_lightning.run.graph.agreeing import by_main
 from r1_lightning.run.graph.last_words import table
 from r1_lightning.run.graph.node import Node
 from r1_lightning.run.graph.stage_tree import measured_stages, stage_table, time_table, tree
 from r1_lightning.run.graph.waiting import Waiting
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.processes import Processes, processes_now
 
 # Trains, evaluates and writes weights, tokenizer and table into the folder; resumes from a checkpoint there. Returns the metrics,
 # or None if this process finished its shard but other shards are still missing.
 RunStage = Callable[[DictConfig, str, Path, dict[str, Artefact]], Mapping[str, float] | None]
+SEEN_S, POLL_S = 60.0, 0.2  # how long a process looks for a file that rank 0 wrote, and how often
 
 
 def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[[str], None] = print) -> Artefact:
@@ -71,14 +79,14 @@ class _Maker:
     run_stage: RunStage
     say: Callable[[str], None]
     commit: str
+    processes: Processes = field(default_factory=processes_now)
 
 
 def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     """Return the artefact of `node`: reused, resumed or made after its inputs."""
     say = maker.say
-    found = None if fresh else node.found()
+    found = None if fresh else _found(node, maker.processes)
     if found is not None and found.complete:
-        store.verify(found)  # hashes the files: damaged weights must not become another stage's base
         say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
         if found.commit != maker.commit:
             say(
@@ -101,7 +109,7 @@ def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefa
     if found is not None:
         say(f"{role}: resuming {found.folder}")
         return _run(node, found, inputs, maker, role)
-    made = _new_folder(node, fresh)
+    made = _at(node, *by_main(maker.processes, lambda _: _named(_new_folder(node, fresh))))
     if made.complete:  # another process made it while this one was busy with the inputs
         return made
     if role == node.stage.name:
@@ -109,6 +117,33 @@ def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefa
     else:
         say(f"{role}: missing, building it first (stage {_what(node)}) -> {made.folder}")
     return _run(node, made, inputs, maker, role)
+
+
+def _found(node: Node, processes: Processes) -> Artefact | None:
+    """Return the artefact that rank 0 finds for `node`, its files compared with their hashes if it is complete."""
+
+    def look(_: object) -> tuple[str, bool] | None:
+        found = node.found()
+        if found is not None and found.complete:
+            store.verify(found)  # hashes the files: damaged weights must not become another stage's base
+        return None if found is None else _named(found)
+
+    place = by_main(processes, look)
+    return None if place is None else _at(node, *place)
+
+
+def _named(artefact: Artefact) -> tuple[str, bool]:
+    return str(artefact.folder), artefact.complete
+
+
+def _at(node: Node, folder: str, complete: bool) -> Artefact:
+    """Return the artefact of `node` in the folder that rank 0 named, once this process sees there what rank 0 saw."""
+    path = Path(folder)
+    end_s = time.monotonic() + SEEN_S  # a network file system shows other machines' files a while later
+    while not (store.is_complete(path) if complete else path.is_dir()):
+        require(time.monotonic() < end_s, "paths.root", str(node.root), f"rank 0 wrote {path}, which is not seen here")
+        time.sleep(POLL_S)
+    return store.open_artefact(path) if complete else Artefact(path, node.stage.stage, node.fingerprint)
 
 
 def _what(node: Node) -> str:
@@ -151,33 +186,56 @@ def _run(node: Node, artefact: Artefact, inputs: dict[str, Artefact], maker: _Ma
 
     If another process is making the artefact, an input is waited for, and the target is refused.
     """
-    folder, (shard, of) = artefact.folder, _shard(node)
-    waiting = None if role == node.stage.name else Waiting(role, node, folder, maker.say)
-    lock = store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{shard}-of-{of}", waiting)
-    with lock, store.output_folder(folder):  # a full disk anywhere in the stage becomes one line
-        if store.is_complete(folder):  # another process finished it while this one waited
+    folder, processes = artefact.folder, maker.processes
+    with ExitStack() as held:
+        # a full disk anywhere in the stage becomes one line
+        if by_main(processes, lambda alive: _take(node, folder, maker, role, held, alive)):
             maker.say(f"{role}: {folder} is complete now, made by another process")
-            return store.open_artefact(folder)
+            return _at(node, str(folder), True)
+        with store.output_folder(folder):
+            metrics = _run_together(node, folder, inputs, maker)
+            if metrics is None:
+                return artefact
+            by_main(processes, lambda _: _complete(artefact, maker.commit, inputs, metrics))
+            return _at(node, str(folder), True)
+
+
+def _take(node: Node, folder: Path, maker: _Maker, role: str, held: ExitStack, alive: Callable[[], None]) -> bool:
+    """Take the folder's lock until `held` is left, and note who works there. Returns True if the artefact is complete by now."""
+    shard, of = _shard(node)
+    waiting = None if role == node.stage.name else Waiting(role, node, folder, maker.say, alive)
+    held.enter_context(store.locked(folder, store.LOCK if of == 1 else f"{store.LOCK}-{shard}-of-{of}", waiting))
+    with store.output_folder(folder):
+        if store.is_complete(folder):  # another process finished it while this one waited
+            return True
         with store.exclusive_lock(folder):
             # Written once: a resumed run keeps the configuration that began it, equal but for what no fingerprint covers.
             if not (folder / store.CONFIG).exists():
                 store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
             store.record_commit(folder, maker.commit)
-        try:
-            with work.timed(folder):
-                metrics = maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
-        except InvalidInput:
-            if of == 1:  # with shards another process may be working in the folder
-                _remove_if_untouched(folder)
-            raise
-        if metrics is None:
-            return artefact
-        with store.exclusive_lock(folder):
-            if store.is_complete(folder):  # the process of another shard saw all shards done at the same time
-                return store.open_artefact(folder)
-            made = store.complete(artefact, maker.commit, lineage.environment(), inputs, metrics)
-            remove_leftovers(folder)  # after the marker: a kill before it must find the checkpoint to resume from
-            return made
+    return False
+
+
+def _run_together(node: Node, folder: Path, inputs: dict[str, Artefact], maker: _Maker) -> Mapping[str, float] | None:
+    """Run the stage in every process of the run; rank 0 notes the time, and clears up if the stage refuses its input."""
+    is_main, of = maker.processes.is_main, _shard(node)[1]
+    try:
+        with work.timed(folder) if is_main else nullcontext():
+            return maker.run_stage(resolved(node.stage.config), node.stage.stage, folder, inputs)
+    except InvalidInput:
+        if of == 1 and is_main:  # with shards another process may be working in the folder
+            _remove_if_untouched(folder)
+        raise
+
+
+def _complete(artefact: Artefact, commit: str, inputs: dict[str, Artefact], metrics: Mapping[str, float]) -> None:
+    """Mark the artefact as complete, unless the process of another shard, which saw all shards done as well, has just done it."""
+    with store.exclusive_lock(artefact.folder):
+        if not store.is_complete(artefact.folder):
+            store.complete(artefact, commit, lineage.environment(), inputs, metrics)
+            remove_leftovers(
+                artefact.folder
+            )  # after the marker: a kill before it must find the checkpoint to resume from
 
 
 def _remove_if_untouched(folder: Path) -> None:

@@ -15,13 +15,16 @@ EVERY_S = 30.0  # between two lines about the other process's step
 class Waiting:
     """Called with the holder of a lock after each failed try; prints a line at the first call and then every `EVERY_S` seconds."""
 
-    def __init__(self, role: str, node: Node, folder: Path, say: Callable[[str], None]) -> None:
-        self.role, self.folder, self.say = role, folder, say
+    def __init__(
+        self, role: str, node: Node, folder: Path, say: Callable[[str], None], alive: Callable[[], None] = lambda: None
+    ) -> None:
+        self.role, self.folder, self.say, self.alive = role, folder, say, alive
         self.steps = node.stage.config.stage.get("max_steps")
         self.said_s: float | None = None
 
     def __call__(self, holder: str) -> None:
         now = time.monotonic()
+        self.alive()  # other processes of this run may wait for this one
         if self.said_s is None:
             self.say(f"{self.role}: another process ({holder}) is making {self.folder}; waiting for it")
         elif now - self.said_s < EVERY_S:

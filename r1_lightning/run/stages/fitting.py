@@ -18,9 +18,12 @@ from r1_lightning.artefacts.leftovers import CHECKPOINTS, remove_killed_writes
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.run.build.device import stage_device
+from r1_lightning.run.build.meeting import timeout_s
 from r1_lightning.run.build.parts import trainer_settings
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.config.place import place_of
 from r1_lightning.run.stages.loggers import Rewind, make_loggers
+from r1_lightning.stages.ddp import whole_models
 from r1_lightning.stages.strategy import staying
 from r1_lightning.types.errors import InvalidInput, Stopped, require
 from r1_lightning.types.stopping import STOP, code_of
@@ -35,7 +38,7 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
         compiles = bool(config.precision.get("compile"))
         callbacks += [Rewind(), Interruption(config.trainer.get("max_time"), saver, compiles), saver]
         return instantiate(
-            {**trainer_settings(config), **staying(stage_device(config))},
+            trainer_settings(config),
             max_steps=config.stage.max_steps,
             max_epochs=1,  # the loader holds all batches of the stage, so an epoch is the whole training
             accumulate_grad_batches=micro_batches,
@@ -46,15 +49,22 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
             enable_model_summary=False,
             log_every_n_steps=1,  # metrics.csv has a row per step
-            plugins=[
-                LightningEnvironment()
-            ],  # one process, also in a batch job: no second set of checkpoints and signals
+            **_strategy(config),
             _convert_="object",
         )
     except Exception as error:
         if (line := _refusal(error)) is not None:
             raise InvalidInput(line) from error
         raise
+
+
+def _strategy(config: DictConfig) -> dict[str, Any]:
+    """The Trainer's arguments for the process or the processes of this run."""
+    device, place = stage_device(config), place_of(config.trainer)
+    if place.count > 1:
+        return whole_models(device, place, timeout_s(config))
+    # One process, also in a batch job: no second set of checkpoints and signals.
+    return {"strategy": "auto", **staying(device), "plugins": [LightningEnvironment()]}
 
 
 def _callbacks(config: DictConfig, parts: Mapping[str, Any]) -> list[L.Callback]:

@@ -57,14 +57,17 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     module = inject(config.stage, parts)
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts, datamodule)  # before training, so that a refusal costs no training time
-    parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
+    is_main = parts["processes"].is_main  # the other processes of the run write nothing
+    if is_main:
+        parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     # Callbacks ask for these by name, as targets do for every other part.
     parts = {**parts, "make_measure": measure_maker(config, parts, datamodule), "folder": folder}
     trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
     # Raises unless training reached its last step: weights of a run that stopped early are never saved as a result.
     fit(trainer, module, datamodule, folder)
-    save_weights(module.backbone, folder / WEIGHTS)
-    keep_best(trainer, folder, stage_name, inputs)
+    if is_main:
+        save_weights(module.backbone, folder / WEIGHTS)
+        keep_best(trainer, folder, stage_name, inputs)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if evaluator is not None:
         if isinstance(evaluator, PreferenceEvaluator):

@@ -24,11 +24,11 @@ REFUSED = [
             "max_steps=3",
         )
     ],
-    (["trainer.devices=2"], "trainer.devices=2 is not allowed: it must be 1: a stage runs in one process"),
+    (["trainer.devices=2"], "trainer.devices=2 is not allowed: the work of GRPOModule is not divided among processes"),
     (["trainer.devices=-1"], "trainer.devices=-1 is not allowed"),
     (["trainer.devices=auto"], "trainer.devices='auto' is not allowed"),
-    (["+trainer.num_nodes=2"], "trainer.num_nodes=2 is not allowed: it must be 1"),
-    (["+trainer.strategy=ddp"], "trainer.strategy='ddp' is not allowed: it must be auto"),
+    (["+trainer.num_nodes=2"], "trainer.devices=1 is not allowed: the work of GRPOModule is not divided"),
+    (["+trainer.strategy=ddp_spawn"], "trainer.strategy='ddp_spawn' is not allowed: it must be one of auto, ddp"),
     (
         ["trainer.role_devices={teacher: tpu}"],
         "trainer.role_devices.teacher='tpu' is not allowed: it must be cpu, cuda or cuda:NUMBER",

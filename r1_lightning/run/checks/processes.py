@@ -1,0 +1,35 @@
+"""Rules of runs of several processes: how many there may be, and which stages divide their work among them.
+
+A stage that does not divide its work would do all of it in every process: the same result for several times the price. Such a stage
+is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from r1_lightning.run.config.place import STRATEGIES, asks_for_several
+from r1_lightning.types.errors import require, require_choice, require_int
+
+# The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes.
+DIVIDED: tuple[str, ...] = ()
+
+
+def check_processes(plain: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for a number of processes that the stage of the configuration cannot have."""
+    trainer = plain.get("trainer") or {}
+    require_choice("trainer.strategy", trainer.get("strategy", "auto"), ("auto", *STRATEGIES))
+    require_int("trainer.num_nodes", trainer.get("num_nodes", 1), 1)
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, list):  # which ones, by their numbers
+        fits = bool(devices) and all(type(number) is int and number >= 0 for number in devices)
+        fits = fits and len(set(devices)) == len(devices)
+        require(fits, "trainer.devices", devices, "it must be the numbers of devices, each once")
+    else:
+        require_int("trainer.devices", devices, 1)
+    if not asks_for_several(trainer):
+        return
+    kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
+    allowed = f"the work of {kind} is not divided among processes; one process does it all: trainer.devices=1 without trainer=ddp"
+    require(kind in DIVIDED, "trainer.devices", devices, allowed)

@@ -1,0 +1,50 @@
+"""How many processes a stage may have."""
+
+from __future__ import annotations
+
+import pytest
+
+from r1_lightning.run.checks import processes
+from r1_lightning.run.checks.processes import check_processes
+from r1_lightning.types.errors import InvalidInput
+
+STAGE = {"_target_": "r1_lightning.stages.somewhere.Divided"}
+
+
+@pytest.fixture(autouse=True)
+def _divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "DIVIDED", ("Divided",))
+
+
+@pytest.mark.parametrize(
+    "trainer", [{}, {"devices": 2}, {"devices": [3]}, {"devices": [0, 2]}, {"strategy": "ddp", "num_nodes": 2}]
+)
+def test_a_stage_that_divides_its_work_takes_any_number(trainer: dict) -> None:
+    check_processes({"trainer": trainer, "stage": STAGE})
+
+
+@pytest.mark.parametrize("trainer", [{"devices": 2}, {"strategy": "ddp"}, {"num_nodes": 2}])
+def test_another_stage_takes_one(trainer: dict) -> None:
+    other = {"_target_": "r1_lightning.stages.somewhere.Whole"}
+    with pytest.raises(InvalidInput, match="the work of Whole is not divided among processes"):
+        check_processes({"trainer": trainer, "stage": other})
+    check_processes({"trainer": {"devices": 1, "strategy": "auto"}, "stage": other})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "line"),
+    [
+        ({"devices": 0}, "trainer.devices=0 is not allowed: it must be a whole number of at least 1"),
+        ({"devices": "auto"}, "trainer.devices='auto' is not allowed: it must be a whole number"),
+        ({"devices": True}, "trainer.devices=True is not allowed"),
+        ({"devices": [0, 0]}, "trainer.devices=[0, 0] is not allowed: it must be the numbers of devices, each once"),
+        ({"devices": []}, "trainer.devices=[] is not allowed"),
+        ({"devices": [-1]}, "trainer.devices=[-1] is not allowed"),
+        ({"num_nodes": 0}, "trainer.num_nodes=0 is not allowed"),
+        ({"strategy": "ddp_spawn"}, "trainer.strategy='ddp_spawn' is not allowed: it must be one of auto, ddp"),
+    ],
+)
+def test_numbers_and_names(trainer: dict, line: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_processes({"trainer": trainer, "stage": STAGE})
+    assert str(refused.value).startswith(line)

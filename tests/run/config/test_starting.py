@@ -1,0 +1,109 @@
+"""One command, several processes: what each is told, and the rule that all end when one does. No torch, no training."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.run.config import starting
+from r1_lightning.run.config.program import SCRIPTS
+
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+TELL = "import os; open(os.environ['OUT'] + os.environ['RANK'], 'w').write(' '.join(map(os.environ.get, NAMES)))"
+RANK = "import os, signal, sys, time; rank = int(os.environ['RANK']);"
+
+
+def _start(monkeypatch: pytest.MonkeyPatch, script: str, count: int = 2) -> tuple[int, float]:
+    """The exit code of `count` ranks that run `script`, and the seconds that they took."""
+    monkeypatch.setattr(starting, "command", lambda arguments: [sys.executable, "-c", script, *arguments])
+    begun_s = time.monotonic()
+    return starting.start(count, []), time.monotonic() - begun_s
+
+
+def test_each_rank_is_told_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OUT", f"{tmp_path}/")
+    assert _start(monkeypatch, f"NAMES = {NAMES}; {TELL}", 3)[0] == 0
+    assert [(tmp_path / str(rank)).read_text() for rank in range(3)] == [f"{r} {r} 3 3 127.0.0.1" for r in range(3)]
+
+
+def test_the_first_bad_end_is_the_command_s_and_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "END_S", 0.2)
+    code, seconds = _start(monkeypatch, f"{RANK} sys.exit(7) if rank == 1 else time.sleep(60)")
+    assert code == 7 and seconds < 20
+
+
+def test_a_killed_rank_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(starting, "END_S", 0.2)
+    script = f"{RANK} os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(60)"
+    code, seconds = _start(monkeypatch, script)
+    error = capsys.readouterr().err
+    assert code == 137 and seconds < 20  # 128 + 9
+    assert error.startswith("error: rank 1 of 2 (pid ") and error.endswith(
+        " was killed by SIGKILL; the others end, too\n"
+    )
+
+
+def test_a_rank_that_was_asked_to_stop_leaves_the_others_time_to_save(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(starting, "END_S", 0.0)
+    saved = tmp_path / "saved"
+    slow = f"(time.sleep(0.5), open({str(saved)!r}, 'w').close(), sys.exit(143))"
+    assert _start(monkeypatch, f"{RANK} sys.exit(143) if rank == 1 else {slow}")[0] == 143
+    assert saved.exists()
+
+
+OUTSIDE = """
+import sys
+from r1_lightning.run.config import starting
+script = "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130));"
+script += "open(os.environ['OUT'] + os.environ['RANK'], 'w').write(str(os.getpid()));"
+script += "starting = __import__('r1_lightning.run.config.starting', fromlist=['x']); starting.end_with_starter();"
+script += "time.sleep(60)"
+starting.command = lambda arguments: [sys.executable, "-c", script]
+sys.exit(starting.start(2, []))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_signals_reach_every_rank_and_no_rank_outlives_its_starter(number: signal.Signals, tmp_path: Path) -> None:
+    out = {**os.environ, "OUT": f"{tmp_path}/", "PYTHONPATH": str(SCRIPTS.parent)}
+    starter = subprocess.Popen([sys.executable, "-c", OUTSIDE], env=out, start_new_session=True)
+    try:
+        pids = [int(_written(tmp_path / str(rank))) for rank in range(2)]
+        time.sleep(0.3)  # for the thread that watches the pipe
+        starter.send_signal(number)
+        assert starter.wait(20) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        for pid in pids:
+            _gone(pid)
+    finally:
+        starter.kill()
+
+
+def _written(path: Path) -> str:
+    end_s = time.monotonic() + 20
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def _gone(pid: int) -> None:
+    end_s = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < end_s, f"rank {pid} is still there"
+        time.sleep(0.02)
+
+
+def test_a_rank_runs_the_command_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = os.path.relpath(SCRIPTS / "train.py")
+    monkeypatch.setattr(sys, "argv", [script, "stage=grpo"])
+    assert starting.command(["stage=grpo"]) == [sys.executable, script, "stage=grpo"]
+    monkeypatch.setattr(sys, "argv", ["r1 train", "a=1"])
+    assert starting.command(["a=1"]) == [sys.executable, "-m", "r1_lightning", "train", "a=1"]
