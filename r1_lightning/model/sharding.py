@@ -36,6 +36,7 @@ from r1_lightning.model.block import Block
 from r1_lightning.model.hf_model import HFBackbone
 from r1_lightning.model.mtp import MTPModule
 from r1_lightning.model.precision import weights_cast_by_autocast
+from r1_lightning.model.whole_copy import COPY, WholeCopy
 
 FORWARDS = ("hidden", "step", "step_mtp", "scores")  # of a root; `step` is also that of blocks
 HEAD_READERS = ("unembed", "token_logprobs")
@@ -48,6 +49,7 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     afterwards.
     """
     compute = _compute_type(module)
+    setattr(module, COPY, WholeCopy(module, compute))
     masters = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks_of(module):
         policy = masters

@@ -97,8 +97,12 @@ class DraftingSampler(Sampler):
         depth = backbone.mtp_depth if isinstance(backbone, DraftingBackbone) else 0
         require(depth >= 1, "model.mtp_depth", depth, "rollout=mtp_drafts needs an MTP module to draft with")
         check_forgets(getattr(backbone, "attention_kinds", {}).values())
-        self.drafter: Any = backbone
         self.drafts = Drafts()
+
+    @property
+    def drafter(self) -> Any:
+        """The backbone that samples now, with its MTP module."""
+        return self.backbone
 
     def __call__(
         self,

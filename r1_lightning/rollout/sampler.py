@@ -5,7 +5,8 @@ that GRPO trains; `sampler_logprobs` is that of the distribution drawn from, whi
 `rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t. On a GPU
 the distribution is summed in whole numbers, because the order of its sums is not fixed there; on a CPU in floating ones.
 
-The sampler holds the backbone object that is being trained, so no copy can go stale. It works on the device of the backbone's
+The sampler holds the backbone object that is being trained, so no copy can go stale; one that is sharded over processes is gathered
+for each call (`model/whole_copy.py`), also for a call without prompts. It works on the device of the backbone's
 weights and returns everything on the CPU, where rollouts are judged, shuffled into minibatches and saved.
 """
 
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.generations import joined
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.types.errors import require_int, require_number
@@ -193,26 +195,22 @@ class Sampler:
 
         `max_new_tokens` overrules that of the configuration; `progress` is called after each wave with its number of rows.
         """
-        # Evaluation mode, because a forward in training mode would count expert load for the bias update.
-        module = self.backbone
-        was_training = getattr(module, "training", False)
-        if isinstance(module, torch.nn.Module):
-            module.eval()
+        trained, waves, limit = self.backbone, [], max_new_tokens or self.config.max_new_tokens
+        total = len(prompts) * copies
         try:
-            waves, limit = [], max_new_tokens or self.config.max_new_tokens
-            total = len(prompts) * copies
-            for start in range(0, total, self.max_rows):
-                rows = range(start, min(start + self.max_rows, total))
-                first, last = rows[0] // copies, rows[-1] // copies  # two waves may share a group
-                own = [row // copies - first for row in rows]
-                self.poll()
-                with self.while_sampling():
-                    waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
-                if progress:
-                    progress(len(rows))
+            # In evaluation mode, because a forward in training mode would count expert load for the bias update.
+            with whole_model(trained) as self.backbone:
+                for start in range(0, total, self.max_rows):
+                    rows = range(start, min(start + self.max_rows, total))
+                    first, last = rows[0] // copies, rows[-1] // copies  # two waves may share a group
+                    own = [row // copies - first for row in rows]
+                    self.poll()
+                    with self.while_sampling():
+                        waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
+                    if progress:
+                        progress(len(rows))
         finally:
-            if isinstance(module, torch.nn.Module):
-                module.train(was_training)
+            self.backbone = trained
         return joined(waves, self.pad_id)
 
     def _wave(
