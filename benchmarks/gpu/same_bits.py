@@ -24,7 +24,8 @@ from benchmarks.gpu.grpo_size import GrpoSize
 from benchmarks.gpu.report import Row
 from benchmarks.grpo_work import Witness
 from benchmarks.pairs import deterministic
-from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.sampler import Sampler
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ FOLDER_ERRORS = {
     errno.ENAMETOOLONG: "its path is too long",
     errno.ELOOP: "its path has a loop of links",
     errno.EEXIST: "a file stands in its place",
+    errno.EFBIG: "a file is larger than the limit for one (ulimit -f)",
+    errno.EIO: "the disk reports an error",
+    errno.ESTALE: "the file system has gone away",
+    errno.ENODEV: "the file system has gone away",
+    errno.ENXIO: "the file system has gone away",
+    errno.ENOTCONN: "the file system has gone away",
+    errno.EHOSTDOWN: "the file system has gone away",
+    errno.ETIMEDOUT: "the file system does not answer",
 }
+GONE = "it is no longer there (was it removed, or its disk unmounted?)"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -52,7 +61,8 @@ def output_folder(folder: Path) -> Iterator[None]:
                 f"the output folder {folder} cannot be written: {FOLDER_ERRORS[error.errno]} where temporary files go "
                 f"({detail}); make room there, or choose another place with TMPDIR=FOLDER"
             ) from error
-        if error.errno not in FOLDER_ERRORS or outside:
+        is_gone = error.errno == errno.ENOENT and bool(places) and not folder.exists()
+        if error.errno is None or (error.errno not in FOLDER_ERRORS and not is_gone) or outside:
             raise
         raise unwritable(folder, error.errno, detail) from error
 
@@ -71,8 +81,9 @@ def input_folder(folder: Path) -> Iterator[None]:
 
 def unwritable(folder: Path, number: int, detail: str) -> InvalidInput:
     """Return the error for an output folder in which a write failed with errno `number`."""
+    why = GONE if number == errno.ENOENT and not folder.exists() else FOLDER_ERRORS.get(number, "the system refuses")
     return InvalidInput(
-        f"the output folder {folder} cannot be written: {FOLDER_ERRORS.get(number, 'the system refuses')} ({detail}); "
+        f"the output folder {folder} cannot be written: {why} ({detail}); "
         "make room, or choose another with paths.root=FOLDER"
     )
 
@@ -84,17 +95,24 @@ def _related(path: Path, folder: Path) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; after the block, fsync the file and rename it to `path`."""
+def replacing(path: Path, former: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; after the block, fsync the file and rename it to `path`.
+
+    What stood at `path` is kept at `former`, if that is given: the new file is on disk by then. A kill between both renames leaves
+    `former` alone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with output_folder(path.parent):
         try:
             yield temporary
             _fsync(temporary)
+            if former is not None and path.exists():
+                os.replace(path, former)
             os.replace(temporary, path)
             _fsync(path.parent)  # else the rename itself may be lost in a power cut
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the error that led here says what is wrong
+                temporary.unlink(missing_ok=True)
             raise
 
 

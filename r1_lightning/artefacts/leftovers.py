@@ -1,6 +1,10 @@
-"""Removes resume checkpoints once their stage is complete, and what a killed process left of a file of weights.
+"""Names the resume checkpoints of a stage, and removes them when it is complete, with what a killed process left half written.
 
 A checkpoint is several times the size of the weights (it also holds AdamW's two moments), and nobody reads it again.
+
+    checkpoints/last.ckpt       the newest
+    checkpoints/previous.ckpt   the one before it, from which a run goes on if the newest is found damaged
+    checkpoints/damaged.ckpt    a newest one that was found damaged, set aside
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"  # in an artefact's folder
-LAST = "last.ckpt"  # in CHECKPOINTS
+LAST, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"  # in CHECKPOINTS
 # Lightning writes these when a batch system (SLURM) signals a requeue.
 OTHERS = "hpc_ckpt_*.ckpt"
 REFERENCE = "reference"  # in an artefact's folder: weights that checkpoints cite
@@ -26,7 +30,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the checkpoints of the complete artefact in `folder`; files that we did not write stay."""
     remove_killed_writes(folder)
     checkpoints = folder / CHECKPOINTS
-    for path in (checkpoints / LAST, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS)):
+    ours = (checkpoints / name for name in (LAST, PREVIOUS, DAMAGED))
+    for path in (*ours, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS)):
         path.unlink(missing_ok=True)
     if checkpoints.is_dir() and not any(checkpoints.iterdir()):
         checkpoints.rmdir()

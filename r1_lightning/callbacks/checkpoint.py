@@ -1,27 +1,38 @@
-"""Resume checkpoints: the same command goes on from the last one. They are replaced atomically, so a kill leaves a complete one.
+"""Resume checkpoints: the same command goes on from the last one, to the same bits, whatever ended the process.
 
 Lightning's own `save_checkpoint` writes to the system's temporary folder and moves the file from there. We write in the
 checkpoint's own folder, so that the error of a full disk names that folder, and nothing is left behind elsewhere. The content
-is Lightning's state all the same: `trainer.fit(ckpt_path=...)` reads it.
+is Lightning's state all the same (weights, optimizer, schedule, counters, data position, rollout in flight; the reference policy by
+citation), with the global random generators and the fingerprint of the configuration. `trainer.fit(ckpt_path=...)` reads it.
 
 The state is taken right after an optimizer step: streamed to a temporary file, one tensor at a time, so that memory holds no
 second copy of it. The file takes the old checkpoint's place once Lightning has logged that step and the loggers have written their
 rows to their files. So a kill can never lose the metrics of a step that the checkpoint has behind it.
+
+The file is synced to disk, then the old checkpoint becomes previous.ckpt, then the new one last.ckpt. It holds its own check sum
+(`artefacts/checkpoint_file.py`). A last.ckpt that is found damaged costs the steps since previous.ckpt.
 """
 
 from __future__ import annotations
 
-import zipfile
+import os
+import random
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 
-from r1_lightning.artefacts.files import output_folder, replacing
-from r1_lightning.artefacts.leftovers import LAST
-from r1_lightning.types.errors import require, require_int
+from r1_lightning.artefacts.checkpoint_file import MADE_FOR, is_whole, stream
+from r1_lightning.artefacts.files import DISK_FULL, output_folder, replacing
+from r1_lightning.artefacts.leftovers import DAMAGED, LAST, PREVIOUS
+from r1_lightning.artefacts.store import digits_of
+from r1_lightning.types.errors import require_int
+
+GENERATORS = "generators"  # key of the global random generators' states in a checkpoint
 
 
 class ResumeCheckpoint(L.Callback):
@@ -37,11 +48,24 @@ class ResumeCheckpoint(L.Callback):
         self.last_step = 0
         self.saved_step = self.taken_step = 0
         self.taken: ExitStack | None = None  # renames the temporary file, if there is one, when it is left
+        self.generators: Mapping[str, Any] | None = None  # of the checkpoint that was loaded
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = self.saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._remove_leftovers()
+            _set_damaged_aside(self.folder, trainer.ckpt_path)
+        # Last of all, just before the first batch is asked for: getting here may have drawn numbers.
+        generators, self.generators = self.generators, None
+        if generators is not None:
+            set_generator_states(generators, module.device)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[GENERATORS] = generator_states(module.device)
+        checkpoint[MADE_FOR] = digits_of(self.folder.parent)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.generators = checkpoint.get(GENERATORS)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,8 +97,10 @@ class ResumeCheckpoint(L.Callback):
         with ExitStack() as stack:
             if trainer.is_global_zero:
                 with output_folder(self.folder):
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                stream(state, stack.enter_context(replacing(self.folder / LAST)))
+                    # Not its parents: where a disk was unmounted, the checkpoint would go to the disk below.
+                    self.folder.mkdir(exist_ok=True)
+                last, previous = self.folder / LAST, self.folder / PREVIOUS
+                self._stream(state, stack.enter_context(replacing(last, former=previous)))
             self.taken = stack.pop_all()
         self.taken_step = trainer.global_step
 
@@ -89,58 +115,52 @@ class ResumeCheckpoint(L.Callback):
         self.saved_step = self.taken_step
         trainer.strategy.barrier("ResumeCheckpoint.write")
 
+    def _stream(self, state: dict[str, Any], path: Path) -> None:
+        """Write `state` to `path`; a full disk gets the room of the previous checkpoint, if the last one is whole."""
+        last, previous = self.folder / LAST, self.folder / PREVIOUS
+        try:
+            stream(state, path)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not previous.is_file() or not is_whole(last):
+                raise
+            previous.unlink()
+            print(f"checkpoint: the disk is full; {previous} makes room for the next one", flush=True)
+            stream(state, path)
+
     def _remove_leftovers(self) -> None:
         """Remove temporary files of a killed process; the folder is locked, so no other process is writing one."""
         for leftover in self.folder.glob(f".{LAST}.*tmp"):
             leftover.unlink(missing_ok=True)
 
 
-class _Sink:
-    """A file for `torch.save` that keeps the system's error: torch reports a full disk as "unexpected pos"."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        try:
-            return self.file.write(content)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
+def _set_damaged_aside(folder: Path, resumed: Any) -> None:
+    """Give last.ckpt another name if the run goes on from previous.ckpt, which it would replace at the next saving."""
+    last = folder / LAST
+    if resumed is not None and Path(resumed) == folder / PREVIOUS and last.exists():
+        os.replace(last, folder / DAMAGED)
 
 
-def stream(state: dict[str, Any], path: Path) -> None:
-    """Write `state` to `path` in torch's format, one tensor at a time, without building the file in memory; the system's errors."""
-    with path.open("wb") as file:
-        sink = _Sink(file)
-        try:
-            torch.save(state, sink)  # type: ignore[arg-type]  # all that it calls are `write` and `flush`
-        except RuntimeError as error:
-            if sink.error is None:
-                raise
-            raise sink.error from error
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of the global generators of Python, numpy and torch, as numbers and tensors.
+
+    Our own draws are keyed and need none of them; dropout of adapters and a user's own code do.
+    """
+    version, words, normal = random.getstate()
+    name, keys, *places = np.random.get_state(legacy=True)
+    states = {
+        "python": [version, list(words), normal],
+        "numpy": [name, np.asarray(keys).tolist(), *places],
+        "torch": torch.get_rng_state(),
+    }
+    return states if device.type != "cuda" else {**states, "cuda": torch.cuda.get_rng_state(device)}
 
 
-def checkpoint_to_resume(folder: Path) -> Path | None:
-    """Return the checkpoint in `folder`, or None. Raises `InvalidInput` naming an empty, truncated or damaged file."""
-    path = folder / LAST
-    if not path.exists():
-        return None
-    allowed = "the file is truncated or damaged; remove it to start this stage anew"
-    require(is_whole(path), "checkpoint", str(path), allowed)
-    return path
-
-
-def is_whole(path: Path) -> bool:
-    """True if the checkpoint at `path` is intact: a zip archive whose directory is readable and whose check sums are right."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except PermissionError:
-        raise
-    except Exception:  # zipfile raises many kinds of errors for a damaged directory
-        return False
+def set_generator_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Set the global generators to `states`, as `generator_states` gave them; a GPU's only where they were taken on one."""
+    version, words, normal = states["python"]
+    random.setstate((version, tuple(words), normal))
+    name, keys, *places = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *places))
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -35,8 +35,7 @@ MATRICES = (".lora_A.", ".lora_B.")
 class LoraSettings:
     """`target_modules` are the last parts of the names of the linear layers to adapt; by default those of the paper's section 4.2.
 
-    `dropout` acts on the adapters' input in training. Checkpoints do not hold the state of its random draws: with dropout, a
-    resumed run differs from the uninterrupted one.
+    `dropout` acts on the adapters' input in training.
     """
 
     rank: int

@@ -30,6 +30,7 @@ from r1_lightning.types.tensors import BackboneOutput
 
 # More skipped steps in a row than this mean that training has diverged, not that one batch was bad.
 MAX_SKIPPED_IN_A_ROW = 10
+SKIPPED = "skipped_in_a_row"  # key in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,12 @@ class StageModule(L.LightningModule):
         self.log("train/grad_norm", norm)
         if load is not None and load.numel() > 0:
             self._balance_experts(load)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SKIPPED] = self.skipped_in_a_row
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped_in_a_row = checkpoint.get(SKIPPED, 0)
 
     def nothing_to_learn(self) -> bool:
         """True if this optimizer step carries no learning signal and should be skipped."""

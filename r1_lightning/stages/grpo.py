@@ -128,9 +128,11 @@ class GRPOModule(StageModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         self.reference.take_out_of(checkpoint, self._reference_folder())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.reference.put_into(checkpoint, self._reference_folder())
 
     def _reference_folder(self) -> Path:

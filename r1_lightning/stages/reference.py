@@ -3,7 +3,7 @@
 R1 replaces it by the current policy every 400 steps (Nature supplement, B.4), so that the policy can move far in total although
 the KL keeps each move small. It is a copy of the backbone without gradients and optimizer state. Its weights change only at a
 refresh, so each version is saved once, in a file named by the optimizer step of its policy, and checkpoints cite that file by step
-and hash. The previous file is kept until a checkpoint that cites the new one is on disk.
+and hash. A file is kept as long as the last checkpoint or the one before it cites it, and until a newer one is on disk.
 
 Where the policy computes in BF16, the copy holds the weights of its linear layers in BF16, half of the memory: autocast would make
 the same BF16 numbers of them in every forward, so its log-probs are the same bits. Embeddings, norms and routers stay FP32.
@@ -35,6 +35,7 @@ from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
 PREFIX = "reference."  # prefix of its parameter names in the stage's state
 CITATION = "reference"  # key of the citation in a checkpoint
+CITED_BEFORE = "reference_before"  # key of the step of the reference that the checkpoint before it cites
 
 
 class ReferencePolicy(nn.Module):
@@ -57,6 +58,7 @@ class ReferencePolicy(nn.Module):
         self.refresh_every = refresh_every
         self.version = 0  # the optimizer steps that the copied policy had taken
         self.cited: Citation | None = None
+        self.cited_before: int | None = None
 
     def train(self, mode: bool = True) -> ReferencePolicy:
         """Stay in evaluation mode: the reference's forwards must not count expert load."""
@@ -88,15 +90,19 @@ class ReferencePolicy(nn.Module):
         for name in [name for name in state if name.startswith(PREFIX)]:
             del state[name]
         before = self.cited
+        # The checkpoint that is made now, the last one, and the one before that, which goes when this one is in its place.
+        kept = {self.version, self.cited_before, None if before is None else before["version"]}
         if before is None or before["version"] != self.version:
             path = weights_of(folder, self.version)
             folder.mkdir(parents=True, exist_ok=True)
             save_weights(self.backbone, path)
             self.cited = {"version": self.version, "sha256": sha256_of(path)}
-        kept = {weights_of(folder, citation["version"]) for citation in (before, self.cited) if citation}
-        for stale in set(folder.glob("step-*.safetensors")) - kept:
+        for stale in set(folder.glob("step-*.safetensors")) - {
+            weights_of(folder, step) for step in kept if step is not None
+        }:
             stale.unlink(missing_ok=True)
-        checkpoint[CITATION] = self.cited
+        self.cited_before = None if before is None else before["version"]
+        checkpoint[CITATION], checkpoint[CITED_BEFORE] = self.cited, self.cited_before
 
     def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
         """Load the cited weights and put them into `checkpoint`; `InvalidInput` if their file is missing or was changed."""
@@ -106,7 +112,7 @@ class ReferencePolicy(nn.Module):
         allowed = f"the checkpoint cites {citation['sha256'][:12]}; remove checkpoints/ to start this stage anew"
         require(found == citation["sha256"], f"reference {path}", found[:12], allowed)
         load_weights(self.backbone, path)
-        self.version, self.cited = citation["version"], citation
+        self.version, self.cited, self.cited_before = citation["version"], citation, checkpoint.get(CITED_BEFORE)
         checkpoint["state_dict"].update({PREFIX + name: tensor for name, tensor in self.state_dict().items()})
 
 

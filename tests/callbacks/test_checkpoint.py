@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume, is_whole, stream
+from r1_lightning.artefacts.leftovers import DAMAGED, LAST, PREVIOUS
 from r1_lightning.callbacks import checkpoint
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint, checkpoint_to_resume, is_whole, stream
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.run.stages.metrics_log import MetricsLog
 from r1_lightning.types.errors import InvalidInput
+from tests.support.damage import damaged
 from tests.support.memory import LiveTensors
 from tests.support.miniature import Batches, Miniature, Spy, fingerprint, trainer
 
@@ -48,13 +52,17 @@ def grpo_run(folder: Path, steps: int = 6, stop: int = 99, resume: bool = False,
     return miniature
 
 
+def steps_in(folder: Path) -> dict[str, int]:
+    """The optimizer steps of the checkpoints in `folder`, which holds nothing else."""
+    return {path.name: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
+
+
 def test_saved_at_multiples_and_not_at_the_end(tmp_path: Path) -> None:
     noted = Noted(tmp_path, 2)
     miniature = Miniature(max_steps=6)
     trainer(6, tmp_path, [noted]).fit(miniature.pretrain(), datamodule=miniature.text())
     assert noted.saved == [2, 4]
-    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 4
-    assert [entry.name for entry in tmp_path.iterdir()] == [LAST]  # nothing temporary is left
+    assert steps_in(tmp_path) == {LAST: 4, PREVIOUS: 2}  # and nothing temporary is left
 
 
 def test_once_per_step_and_never_between_micro_batches(tmp_path: Path) -> None:
@@ -146,25 +154,26 @@ def test_memory_holds_no_second_copy_of_the_state(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
 
-def full_disk(folder: Path) -> None:
-    """Let the temporary file stand on a device that is full."""
-    (folder / f".{LAST}.{os.getpid()}.tmp").symlink_to("/dev/full")
+def test_the_global_generators_go_on_where_they_were(tmp_path: Path) -> None:
+    """Our draws are keyed; those of a user's callback, or of dropout, come from the generators of Python, numpy and torch."""
 
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
-def test_a_full_disk_is_one_line_about_the_folder_and_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))  # not through the system's temporary folder
-    spy = Spy("on_train_batch_start", lambda fit, *_: full_disk(tmp_path) if fit.global_step == 3 else None)
-    miniature = Miniature(max_steps=6)
-    with pytest.raises(InvalidInput, match="the disk is full") as refusal:
-        trainer(6, tmp_path, [ResumeCheckpoint(tmp_path, 2), spy]).fit(
-            miniature.pretrain(), datamodule=miniature.text()
+    def run(folder: Path, stop: int, resume: bool = False) -> list[tuple[float, float, float]]:
+        torch.manual_seed(5), np.random.seed(6), random.seed(7)  # a new process draws its weights here, for example
+        if resume:
+            torch.rand(3), np.random.rand(3), random.random()
+        drawn: list[tuple[float, float, float]] = []
+        note = Spy(
+            "on_train_batch_start", lambda *_: drawn.append((float(torch.rand(())), np.random.rand(), random.random()))
         )
-    assert f"the output folder {tmp_path} cannot be written" in str(refusal.value)
-    assert [entry.name for entry in tmp_path.iterdir()] == [LAST]
-    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 2
+        fit = trainer(6, folder, [note, ResumeCheckpoint(folder, 1), stop_after(stop)])
+        miniature = Miniature(max_steps=6)
+        path = checkpoint_to_resume(folder)
+        fit.fit(miniature.pretrain(), datamodule=miniature.text(), ckpt_path=path, weights_only=True if path else None)
+        return drawn
+
+    whole = run(tmp_path / "whole", 99)
+    assert len(set(whole)) == 6
+    assert [*run(tmp_path / "parts", 2), *run(tmp_path / "parts", 99, resume=True)] == whole
 
 
 def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
@@ -175,32 +184,34 @@ def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.tmp"]
 
 
-def test_nothing_to_resume_without_a_checkpoint(tmp_path: Path) -> None:
-    assert checkpoint_to_resume(tmp_path) is None and checkpoint_to_resume(tmp_path / "absent") is None
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The damaged one is kept under another name, and never takes the good one's place."""
+    whole = fingerprint(grpo_run(tmp_path / "whole").model)
+    kinds = damaged((tmp_path / "whole" / LAST).read_bytes())
+    for name, content in ((name, kinds[name]) for name in ("a half", "a flipped byte")):
+        folder = tmp_path / name
+        grpo_run(folder, stop=4)
+        (folder / LAST).write_bytes(content)
+        capsys.readouterr()
+        run = grpo_run(folder, stop=4, resume=True)  # from step 3, to 4
+        assert f"checkpoint: {folder / LAST} is truncated or damaged; going on from the one before it" in (
+            capsys.readouterr().out
+        )
+        assert (folder / DAMAGED).read_bytes() == content
+        (folder / DAMAGED).unlink()
+        (folder / "reference").rename(tmp_path / f"reference of {name}")
+        assert steps_in(folder) == {LAST: 4, PREVIOUS: 3}
+        (tmp_path / f"reference of {name}").rename(folder / "reference")
+        assert fingerprint(run.model) != whole and fingerprint(grpo_run(folder, resume=True).model) == whole
 
 
-def damaged(whole: bytes) -> dict[str, bytes]:
-    middle = len(whole) // 2
-    return {
-        "empty": b"",
-        "a half": whole[:middle],
-        "all but the last byte": whole[:-1],
-        "one byte": whole[:1],
-        "another file": b"not a checkpoint at all\n" * 50,
-        "a flipped byte": whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :],
-    }
-
-
-def test_a_damaged_checkpoint_is_refused_in_one_line_that_names_it(tmp_path: Path) -> None:
-    grpo_run(tmp_path, stop=2)
-    path = tmp_path / LAST
-    assert checkpoint_to_resume(tmp_path) == path
-    for name, content in damaged(path.read_bytes()).items():
-        path.write_bytes(content)
-        with pytest.raises(InvalidInput, match="the file is truncated or damaged; remove it") as refusal:
-            checkpoint_to_resume(tmp_path)
-        assert f"checkpoint={str(path)!r}" in str(refusal.value) and "\n" not in str(refusal.value), name
-        assert path.read_bytes() == content, "a refusal must not remove what somebody may still want"
+def test_the_moment_between_both_renames_is_safe(tmp_path: Path) -> None:
+    whole = fingerprint(grpo_run(tmp_path / "whole").model)
+    grpo_run(tmp_path / "parts", stop=3)
+    os.replace(tmp_path / "parts" / LAST, tmp_path / "parts" / PREVIOUS)
+    assert fingerprint(grpo_run(tmp_path / "parts", resume=True).model) == whole
 
 
 def test_a_bad_period_is_named(tmp_path: Path) -> None:

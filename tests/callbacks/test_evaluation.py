@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.artefacts.weights import load_weights
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.evaluation import BEST, Evaluation
 from r1_lightning.types.errors import InvalidInput
 from tests.support.miniature import Miniature, Spy, fingerprint, trainer

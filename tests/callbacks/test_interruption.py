@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
+from r1_lightning.artefacts.leftovers import LAST
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.stopping import REPEATED_S, STOP

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
+from r1_lightning.artefacts.leftovers import LAST
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.progress import SHORT_NAMES, StageProgressBar
 from r1_lightning.callbacks.rollout_logger import RolloutLogger
 from r1_lightning.callbacks.throughput import Throughput

@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.functional.shards import whole
 from r1_lightning.stages import adamw_bf16
 from r1_lightning.stages.adamw_bf16 import BF16AdamW, BF16AdamWConfig, drawn, rounded_at_random, seed_of

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
+from r1_lightning.artefacts.leftovers import LAST
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.functional.expert_balance import updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.stages.base import AdamWConfig

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
+from r1_lightning.artefacts.leftovers import LAST
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.functional.distillation import Distillation, ForwardKL, GeneralisedJS, ReverseKL
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill
 from r1_lightning.rollout.teacher import Teacher

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from r1_lightning.artefacts.files import sha256_of
+from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.artefacts.weights import save_weights
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.self_check import SelfCheck
 from r1_lightning.functional.importance_sampling import CISPO, TruncatedImportanceSampling
 from r1_lightning.functional.policy_loss import DAPO, DrGRPO, TokenLevelGRPO
@@ -172,6 +173,8 @@ def test_a_refresh_makes_a_new_file_and_the_last_two_are_kept(tmp_path: Path) ->
     run(tmp_path, 5)
     assert files() == ["step-0.safetensors", "step-4.safetensors"]  # a kill now may still need the older one
     run(tmp_path, 6, resume=True)
+    assert files() == ["step-0.safetensors", "step-4.safetensors"]  # until then the checkpoint of step 4 was there, too
+    run(tmp_path, 7, resume=True)
     assert files() == ["step-4.safetensors"]
     run(tmp_path, 11, resume=True)
     assert files() == ["step-8.safetensors"]

@@ -12,10 +12,12 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
 from r1_lightning.artefacts.leftovers import CHECKPOINTS, remove_killed_writes
-from r1_lightning.callbacks.checkpoint import ResumeCheckpoint, checkpoint_to_resume
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.build.meeting import timeout_s
@@ -87,7 +89,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     """
     if trainer.is_global_zero:
         remove_killed_writes(folder)
-    resume = checkpoint_to_resume(folder / CHECKPOINTS)
+    resume = checkpoint_to_resume(folder / CHECKPOINTS, rank_zero_only(print))
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # its connector sets it
     saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))
     interruption = next(callback for callback in callbacks if isinstance(callback, Interruption))
@@ -103,8 +105,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
         if isinstance(leaving.__context__, KeyboardInterrupt):
             raise Stopped("interrupted", code_of(signal.SIGINT), saved.saved_step) from leaving
         raise
-    except (MisconfigurationException, RuntimeError) as error:
-        if (line := _refusal(error)) is not None:
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        if (line := _refusal(error) or _misfit(error, resume)) is not None:
             raise InvalidInput(line) from error
         raise
     if interruption.stopped is not None:
@@ -137,3 +139,15 @@ def _refusal(error: BaseException) -> str | None:
             return f"callbacks.{EarlyStopping.__name__} is not allowed: this stage has no such metric ({text})"
         cause = cause.__cause__
     return None
+
+
+# How torch begins when a state has other tensors than the model, and other groups or parameters than the optimizer.
+MISFITS = ("Error(s) in loading state_dict for ", "loaded state dict ")
+
+
+def _misfit(error: BaseException, resume: Path | None) -> str | None:
+    """Return one line if the state of the checkpoint `resume` was refused by model or optimizer; None for any other error."""
+    text = " ".join(str(error).split())
+    if resume is None or not text.startswith(MISFITS):
+        return None
+    return f"checkpoint={str(resume)!r} is not allowed: it is of another model ({text[:200]}); remove it to start this stage anew"

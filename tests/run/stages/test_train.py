@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from r1_lightning.artefacts import store
-from r1_lightning.callbacks.checkpoint import LAST, ResumeCheckpoint
+from r1_lightning.artefacts.leftovers import LAST
+from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.text.tokenizer import TextTokenizer

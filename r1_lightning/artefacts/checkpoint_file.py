@@ -1,0 +1,138 @@
+"""The file of a resume checkpoint: written with a check sum, read only if it is whole, without running code.
+
+It is torch's own format, a zip archive with a record for each tensor. torch's check sums cover the records, but not the directory
+that says where each lies: one changed byte there, and another tensor is read without a word. So the file's SHA-256 follows as the
+comment of the archive, which torch passes over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from r1_lightning.artefacts.leftovers import LAST, PREVIOUS
+from r1_lightning.artefacts.store import digits_of
+from r1_lightning.types.errors import require
+
+MADE_FOR = "made_for"  # key of the digits of its stage's fingerprint
+PIECE_BYTES = 2**20  # read at a time
+# A zip archive ends with the length of its comment, in two bytes, and the comment.
+NO_COMMENT = b"\0\0"
+COMMENT = b"sha256:"
+
+
+class _Sink:
+    """A file for `torch.save` that keeps the system's error, which torch reports as "unexpected pos", and hashes what it writes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+        self.hash = hashlib.sha256()
+
+    def write(self, content: Any) -> int:
+        try:
+            written = self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+        self.hash.update(content)
+        return written
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def stream(state: dict[str, Any], path: Path) -> None:
+    """Write `state` to `path` in torch's format, one tensor at a time, without building the file in memory; the system's errors.
+
+    The SHA-256 of the file follows as the comment of its archive.
+    """
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(state, sink)  # type: ignore[arg-type]  # all that it calls are `write` and `flush`
+        except RuntimeError as error:
+            if sink.error is None:
+                raise
+            raise sink.error from error
+        comment = _comment(sink.hash)
+        file.seek(-len(NO_COMMENT), os.SEEK_END)
+        file.write(len(comment).to_bytes(2, "little") + comment)
+
+
+def _comment(found: Any) -> bytes:
+    return COMMENT + str(found.hexdigest()).encode("ascii")
+
+
+def checkpoint_to_resume(folder: Path, say: Callable[[str], None] = print) -> Path | None:
+    """Return the newest whole checkpoint in `folder`, or None; `say` gets a line if it is not the last one.
+
+    Raises `InvalidInput` naming the file if all are truncated or damaged, or if the newest is of another configuration.
+    """
+    paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
+    if not paths:
+        return None
+    for path in paths:
+        if is_whole(path) and (state := _read(path)) is not None:
+            found, expected = state.get(MADE_FOR), digits_of(folder.parent)
+            other = f"it is of another configuration (fingerprint {found}, this run's is {expected}); remove it to start anew"
+            require(not found or not expected or found == expected, "checkpoint", str(path), other)
+            if path != paths[0]:
+                before = f"going on from the one before it, {path.name}, of step {state.get('global_step')}"
+                say(f"checkpoint: {paths[0]} is truncated or damaged; {before}")
+            return path
+    others = f", and so is {paths[1]}; remove both" if paths[1:] else "; remove it"
+    allowed = f"the file is truncated or damaged{others} to start this stage anew"
+    require(False, "checkpoint", str(paths[0]), allowed)
+    return None
+
+
+def is_whole(path: Path) -> bool:
+    """True if the checkpoint at `path` has the check sum that it was written with; without one, its archive must be intact."""
+    # A checkpoint of several processes would be a folder, and its check sums a file in it.
+    size = len(_comment(hashlib.sha256()))
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END) - size
+            file.seek(max(0, end))
+            comment = file.read()
+            if end < len(NO_COMMENT) or not comment.startswith(COMMENT):
+                return comment.endswith(NO_COMMENT) and _is_intact(path)
+            file.seek(0)
+            found, left = hashlib.sha256(), end - len(NO_COMMENT)
+            while left and (piece := file.read(min(left, PIECE_BYTES))):
+                found.update(piece)
+                left -= len(piece)
+            is_length = file.read(len(NO_COMMENT)) == size.to_bytes(2, "little")
+            found.update(NO_COMMENT)
+            return is_length and comment == _comment(found)
+    except PermissionError:
+        raise
+    except OSError:  # the disk cannot read it
+        return False
+
+
+def _is_intact(path: Path) -> bool:
+    """True if the check sums of the archive's records are right, which is all that older checkpoints have."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # zipfile raises many kinds of errors for a damaged directory
+        return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the state at `path`, its tensors not read yet (they are mapped); None if torch cannot read it without running code."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except PermissionError:
+        raise
+    except Exception:  # torch and its unpickler raise many kinds of errors for what they did not write
+        return None
+    return state if isinstance(state, dict) else None
