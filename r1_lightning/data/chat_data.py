@@ -26,12 +26,14 @@ from tqdm import tqdm
 from r1_lightning.artefacts.progress import settings_for
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.chat_rows import ChatRows, collate_chat
+from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.rollout.token_cache import Table, TokenCache, table_of
 from r1_lightning.tasks.chat_examples import ChatExamples
 from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import ChatBatch
 from r1_lightning.types.text import ChatExample, Need
 
@@ -41,7 +43,10 @@ LEAST_CACHED_BYTES = 1_000_000  # a smaller file is read and tokenised in a seco
 
 
 class ChatDataset(FromSeed):
-    """Batches of `examples_per_batch` documents for steps 0 .. max_steps - 1, each in `micro_batches` equal parts."""
+    """Batches of `examples_per_batch` documents for steps 0 .. max_steps - 1, each in `micro_batches` equal parts.
+
+    Of a part, an item holds this process's share of the packed rows.
+    """
 
     def __init__(
         self,
@@ -53,7 +58,9 @@ class ChatDataset(FromSeed):
         row_tokens: int,
         pad_id: int,
         chosen: Sequence[int] | None = None,
+        processes: Processes = ONE,
     ) -> None:
+        self.processes = processes
         self.rows = rows
         self.chosen = range(len(rows)) if chosen is None else chosen  # the numbers of the rows to train on
         self.seed = seed
@@ -69,7 +76,7 @@ class ChatDataset(FromSeed):
         first, size = step * self.examples_per_batch, self.examples_per_batch // self.micro_batches
         chosen = [self.rows[self.row_of(place)] for place in range(first, first + self.examples_per_batch)]
         parts = [chosen[start : start + size] for start in range(0, self.examples_per_batch, size)]
-        return collate_chat(parts, part, self.row_tokens, self.pad_id)
+        return share_of_rows(collate_chat(parts, part, self.row_tokens, self.pad_id), self.processes)
 
     def row_of(self, place: int) -> int:
         """Return the number of the row at `place` in the endless sequence of passes."""
@@ -104,8 +111,10 @@ class ChatDataModule(L.LightningDataModule):
         too_long: str = "refuse",
         token_cache: Path | None = None,
         validation_rows: int = 0,
+        processes: Processes = ONE,
     ) -> None:
         super().__init__()
+        self.processes = processes
         require_int("data.examples_per_batch", examples_per_batch, 1)
         require_int("data.micro_batches", micro_batches, 1)
         divides = examples_per_batch % micro_batches == 0
@@ -141,7 +150,8 @@ class ChatDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         sizes = (self.examples_per_batch, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
-        return StepLoader(ChatDataset(self._kept_rows(), self.seed, self.steps(), *sizes, self._chosen()[0]))
+        given = (self._kept_rows(), self.seed, self.steps(), *sizes, self._chosen()[0], self.processes)
+        return StepLoader(ChatDataset(*given))
 
     def validation_batches(self) -> list[ChatBatch]:
         """The held-out rows, in batches of the size of a micro-batch."""

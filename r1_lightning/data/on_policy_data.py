@@ -23,12 +23,16 @@ from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_number
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Need, Problem, ProblemSource, TraceSource
 
 
 class OnPolicySteps:
-    """Rows of the student's completions at a random share of the steps, and of `text` at the others."""
+    """Rows of the student's completions at a random share of the steps, and of `text` at the others.
+
+    Each process samples its share of a step's prompts; all get all rows.
+    """
 
     def __init__(
         self,
@@ -38,10 +42,11 @@ class OnPolicySteps:
         seed: int,
         fraction: float,
         optimizer_steps: Callable[[], int],
+        processes: Processes = ONE,
     ) -> None:
         self.text, self.prompts, self.generate = text, prompts, generate
         self.seed, self.fraction = seed, fraction
-        self.optimizer_steps = optimizer_steps
+        self.optimizer_steps, self.processes = optimizer_steps, processes
 
     def is_on_policy(self, step: int) -> bool:
         return keyed_random("on-policy", self.seed, step).random() < self.fraction
@@ -53,9 +58,12 @@ class OnPolicySteps:
         if taken != step:
             raise RuntimeError(f"text for step {step} asked for after {taken} optimizer steps: it would be stale")
         prompts = self.prompts(step)
-        generation = self.generate(prompts, 1, rollout_keys(step, len(prompts), 1))
+        own = self.processes.share(range(len(prompts)))
+        keys = rollout_keys(step, len(prompts), 1)[list(own)]
+        generation = self.generate([prompts[place] for place in own], 1, keys)
         lengths = generation.completion_mask.sum(1).tolist()
-        completions = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
+        share = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
+        completions = self.processes.gather(share)
         rows = [DistillRow((*p, *c), len(p)) for p, c in zip(prompts, completions, strict=True)]
         return StepRows(rows, is_on_policy=True)
 
@@ -81,8 +89,9 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         row_tokens: int = 128,
         first_document: int = 0,
         data_folder: Path | None = None,
+        processes: Processes = ONE,
     ) -> None:
-        sizes = (items_per_batch, micro_batches, row_tokens, first_document, data_folder)
+        sizes = (items_per_batch, micro_batches, row_tokens, first_document, data_folder, processes)
         super().__init__(source, tokenizer, template, seed, max_steps, traces, *sizes)
         require_number("data.on_policy_fraction", on_policy_fraction, 0.0, 1.0)
         self.generate, self.rollout, self.fraction = generate, rollout, on_policy_fraction
@@ -94,7 +103,8 @@ class OnPolicyDataModule(TeacherTracesDataModule):
         return PromptRoom(self.tokenizer, self.template, *limits)
 
     def setup(self, stage: str) -> None:
-        steps = OnPolicySteps(self.text(), self.prompts, self.generate, self.seed, self.fraction, self._optimizer_steps)
+        given = (self.text(), self.prompts, self.generate, self.seed, self.fraction, self._optimizer_steps)
+        steps = OnPolicySteps(*given, self.processes)
         self._check_prompts([step for step in range(self.max_steps) if steps.is_on_policy(step)])
         self.dataset = self.dataset_of(steps)
 

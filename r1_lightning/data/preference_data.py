@@ -20,13 +20,14 @@ from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.judged_preferences import JudgedPreferences
 from r1_lightning.rollout.pair_judge import JudgingModel, PairJudge
-from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, preference_rows
+from r1_lightning.rollout.preference_rows import PreferenceRow, collate_share, preference_rows
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
 from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import PARTS
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import GenerateFn, PreferenceBatch
 from r1_lightning.types.text import Need, Preference, PreferenceItem, PreferenceSource, ProblemSource
 
@@ -37,7 +38,8 @@ Kept = tuple[list[PreferenceRow], Counter[str]]  # rows, and the number of dropp
 class PreferenceDataset(FromSeed):
     """Batches of `items_per_batch` items for steps 0 .. max_steps - 1, each in `micro_batches` equal parts.
 
-    A step takes the next items, pass after pass; each pass has its own order.
+    A step takes the next items, pass after pass; each pass has its own order. Of a part, an item of the data set holds this
+    process's share.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class PreferenceDataset(FromSeed):
         micro_batches: int,
         row_tokens: int,
         pad_id: int,
+        processes: Processes = ONE,
     ) -> None:
         self.rows = rows
+        self.processes = processes
         self.seed = seed
         self.length = max_steps * micro_batches
         self.items = items_per_batch // micro_batches
@@ -61,7 +65,8 @@ class PreferenceDataset(FromSeed):
 
     def __getitem__(self, item: int) -> PreferenceBatch:
         places = range(item * self.items, (item + 1) * self.items)
-        return collate_preferences([self.rows[self.row_of(place)] for place in places], self.row_tokens, self.pad_id)
+        rows = [self.rows[self.row_of(place)] for place in places]
+        return collate_share(rows, self.processes, self.row_tokens, self.pad_id)
 
     def row_of(self, place: int) -> int:
         """Return the number of the row at `place` in the endless sequence of passes."""
@@ -87,6 +92,7 @@ class PreferenceRowsDataModule(L.LightningDataModule):
     micro_batches: int = 1
     row_tokens: int = 128
     max_length_ratio: float | None = None
+    processes: Processes = ONE
     min_score_gap: float = field(
         init=False, default=1.0
     )  # of pairs with a judge's scores: settable where there may be any
@@ -113,7 +119,7 @@ class PreferenceRowsDataModule(L.LightningDataModule):
         first = f"; the first that is too long: {self.first_too_long}" if self.first_too_long else ""
         rank_zero_only(print)(f"preferences: {describe(rows, left_out)}{first}", flush=True)
         sizes = (self.items_per_batch, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
-        self.dataset = PreferenceDataset(rows, self.seed, self.max_steps, *sizes)
+        self.dataset = PreferenceDataset(rows, self.seed, self.max_steps, *sizes, self.processes)
 
     def train_dataloader(self) -> StepLoader:
         assert self.dataset is not None, "setup comes first"

@@ -11,8 +11,10 @@ import lightning as L
 
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.packing import PackedRows, cut_long
+from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require_int
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import TokenBatch
 from r1_lightning.types.text import Need, ProblemSource
 
@@ -20,7 +22,7 @@ DOCUMENTS_PER_CALL = 2048  # tokenized at once, so that memory stays bounded and
 
 
 class PackedTextDataset(FromSeed):
-    """Batches of `rows_per_batch` packed rows for steps 0 .. max_steps - 1."""
+    """Batches of `rows_per_batch` packed rows for steps 0 .. max_steps - 1: each process's share of them."""
 
     def __init__(
         self,
@@ -31,8 +33,10 @@ class PackedTextDataset(FromSeed):
         rows_per_batch: int,
         max_steps: int,
         first_document: int = 0,
+        processes: Processes = ONE,
     ) -> None:
         self.rows_per_batch = rows_per_batch
+        self.processes = processes
         self.max_steps = max_steps
         self.rows = _pack_enough(source, tokenizer, seed, row_tokens, rows_per_batch * max_steps, first_document)
 
@@ -40,7 +44,8 @@ class PackedTextDataset(FromSeed):
         return self.max_steps
 
     def __getitem__(self, step: int) -> TokenBatch:
-        return self.rows.batch(slice(step * self.rows_per_batch, (step + 1) * self.rows_per_batch))
+        whole = self.rows.batch(slice(step * self.rows_per_batch, (step + 1) * self.rows_per_batch))
+        return share_of_rows(whole, self.processes)
 
 
 def _pack_enough(
@@ -75,13 +80,14 @@ class PretrainDataModule(L.LightningDataModule):
         row_tokens: int = 96,
         rows_per_batch: int = 64,
         first_document: int = 0,
+        processes: Processes = ONE,
     ) -> None:
         super().__init__()
         require_int("data.row_tokens", row_tokens, 2)
         require_int("data.rows_per_batch", rows_per_batch, 1)
         require_int("data.first_document", first_document, 0)
         self.row_tokens, self.rows_per_batch = row_tokens, rows_per_batch
-        self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps, first_document)
+        self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps, first_document, processes)
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(PackedTextDataset(*self.arguments))

@@ -4,6 +4,9 @@ The data set's item for step n is a minibatch. At every step that is a multiple 
 samples a new rollout; the steps in between use its remaining minibatches. Problems come from the endless training stream of
 (seed, index), so seed, rollout number and weights determine a rollout. Checkpoints hold only the rollout in use, because the
 weights that sampled it are gone.
+
+Processes sample a rollout together, each its share of the problems, and every one of them holds the whole of it: in training each
+takes its share of the rows of every minibatch, and a run may resume with another number of processes.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.room import PromptRoom
+from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
 from r1_lightning.types.text import Need, Problem, ProblemSource, ScheduledSource
 
@@ -116,7 +121,8 @@ class RolloutDataset:
 
     def _use(self, rollout: Rollout) -> None:
         self.rollout = rollout
-        self.micro_batches = micro_batches(rollout, self.maker.config, self.seed, self.maker.tokenizer.pad_id)
+        parts = micro_batches(rollout, self.maker.config, self.seed, self.maker.tokenizer.pad_id)
+        self.micro_batches = [share_of_rows(part, self.maker.processes) for part in parts]
 
     def state_dict(self) -> dict[str, Any]:
         """The rollout in use, as plain tensors, numbers and text, because checkpoints are loaded without pickled classes."""
@@ -180,9 +186,10 @@ class GroupedRolloutsDataModule(L.LightningDataModule):
         rollout: RolloutConfig,
         seed: int,
         max_steps: int,
+        processes: Processes = ONE,
     ) -> None:
         super().__init__()
-        maker = RolloutMaker(generate, tokenizer, template, reward, rollout)
+        maker = RolloutMaker(generate, tokenizer, template, reward, rollout, processes)
         self.dataset = RolloutDataset(maker, source, seed, max_steps, self._optimizer_steps)
 
     @property

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill, document_rows, trace_rows
+from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.rollout.teacher_cache import TeacherCache
 from r1_lightning.tasks.chat_examples import ChatExamples
@@ -24,6 +25,7 @@ from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import DistillBatch
 from r1_lightning.types.text import Need, ProblemSource, Trace, TraceSource
@@ -80,7 +82,7 @@ class TraceSteps:
 class DistillDataset(FromSeed):
     """The micro-batches of steps 0 .. max_steps - 1: number i is part i mod `micro_batches` of its step.
 
-    `finish` is applied to each; it adds the teacher's log-probs from a cache.
+    `finish` is applied to each; it adds the teacher's log-probs from a cache. An item then holds this process's share of its rows.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class DistillDataset(FromSeed):
         row_tokens: int,
         pad_id: int,
         finish: Callable[[DistillBatch], DistillBatch] = lambda batch: batch,
+        processes: Processes = ONE,
     ) -> None:
+        self.processes = processes
         self.steps, self.max_steps, self.micro_batches = steps, max_steps, micro_batches
         self.row_tokens, self.pad_id = row_tokens, pad_id
         self.finish = finish
@@ -104,7 +108,7 @@ class DistillDataset(FromSeed):
         step, part = divmod(item, self.micro_batches)
         if self.newest is None or self.newest[0] != step:  # the student samples its completions once per step
             self.newest = (step, self.batches(step))
-        return self.finish(self.newest[1][part])
+        return share_of_rows(self.finish(self.newest[1][part]), self.processes)
 
     def batches(self, step: int) -> list[DistillBatch]:
         """All micro-batches of a step, without the teacher's log-probs."""
@@ -137,8 +141,10 @@ class TeacherTracesDataModule(L.LightningDataModule):
         row_tokens: int = 128,
         first_document: int = 0,
         data_folder: Path | None = None,
+        processes: Processes = ONE,
     ) -> None:
         super().__init__()
+        self.processes = processes
         require_int("data.items_per_batch", items_per_batch, 1)
         require_int("data.micro_batches", micro_batches, 1)
         allowed = f"it must be at most items_per_batch = {items_per_batch}"
@@ -155,7 +161,8 @@ class TeacherTracesDataModule(L.LightningDataModule):
         self.dataset = self.dataset_of(self.text())
 
     def dataset_of(self, steps: Steps) -> DistillDataset:
-        return DistillDataset(steps, self.max_steps, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
+        sizes = (self.max_steps, self.micro_batches, self.row_tokens, self.tokenizer.pad_id)
+        return DistillDataset(steps, *sizes, processes=self.processes)
 
     def text(self) -> Steps:
         """Return the text, not scored yet. InvalidInput if no trace fits into a row."""
@@ -210,8 +217,9 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
         row_tokens: int = 128,
         first_document: int = 0,
         data_folder: Path | None = None,
+        processes: Processes = ONE,
     ) -> None:
-        sizes = (items_per_batch, micro_batches, row_tokens, first_document, data_folder)
+        sizes = (items_per_batch, micro_batches, row_tokens, first_document, data_folder, processes)
         super().__init__(source, tokenizer, template, seed, max_steps, traces, *sizes)
         require_int("data.top_k", top_k, 1)
         require_number("data.distill_temperature", distill_temperature, 0.0, open_minimum=True)

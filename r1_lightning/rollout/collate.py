@@ -105,10 +105,10 @@ def split_rows(batch: GRPOBatch, parts: int) -> list[GRPOBatch]:
     """
     order = batch.tokens.is_token.sum(1).argsort(descending=True, stable=True)
     whole = [_take_rows(batch, chunk) for chunk in order.tensor_split(parts) if len(chunk)]
-    return whole + [_padding(batch)] * (parts - len(whole))
+    return whole + [padding(batch)] * (parts - len(whole))
 
 
-def _padding(batch: GRPOBatch) -> GRPOBatch:
+def padding(batch: GRPOBatch) -> GRPOBatch:
     """Return a micro-batch of one padding position: its forward makes the same tensors as any other, but no token counts."""
     numbers, nothing = torch.zeros((1, 1)), torch.zeros((1, 1), dtype=torch.long)
     return replace(

@@ -1,4 +1,4 @@
-"""Row operations on generations: select rows, and concatenate."""
+"""Row operations on generations: none at all, selected rows, and several together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from r1_lightning.types.tensors import Generation
+
+
+def no_rows() -> Generation:
+    """Return a generation of no row, which a process without a prompt samples."""
+    shape = (0, 0)
+    numbers, routes = torch.zeros(shape), torch.zeros((0, 0, 0, 0), dtype=torch.long)
+    ids = torch.zeros(shape, dtype=torch.long)
+    return Generation(ids, ids.bool(), numbers, numbers, torch.zeros(0, dtype=torch.bool), routes, routes)
 
 
 def rows_of(generation: Generation, rows: Tensor) -> Generation:
@@ -26,7 +34,9 @@ def rows_of(generation: Generation, rows: Tensor) -> Generation:
 
 
 def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
-    """Concatenate generations along the rows, padded on the right to the longest."""
+    """Concatenate generations along the rows, padded on the right to the longest; of no generation, `no_rows`."""
+    if not waves:
+        return no_rows()
     width = max(wave.completion_ids.shape[1] for wave in waves)
 
     def stack(name: str, fill: float = 0) -> Tensor:

@@ -7,7 +7,7 @@ minibatches. `RolloutConfig` holds the same numbers for any size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -16,15 +16,16 @@ from torch import Tensor
 from r1_lightning.functional.advantages import SCALES
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.advantage_estimators import AdvantageEstimator, estimated_advantages, estimator_of
-from r1_lightning.rollout.judging import judge
+from r1_lightning.rollout.judging import joined_judged, judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.prompts import prompt_ids
-from r1_lightning.rollout.results import Rollout, Samples
+from r1_lightning.rollout.results import JudgedSamples, Rollout, Samples
 from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
-from r1_lightning.types.tensors import GenerateFn, Generation
+from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.tensors import Drafts, GenerateFn, Generation
 from r1_lightning.types.text import Problem
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
@@ -133,6 +134,11 @@ def rollout_keys(number: int, prompts: int, group_size: int) -> Tensor:
     return torch.stack([torch.full_like(rows, number), rows // group_size, rows % group_size], dim=1)
 
 
+def own_rows(own: Sequence[int], copies: int) -> list[int]:
+    """Return the numbers of the rows that continue the prompts `own`, `copies` rows each."""
+    return [prompt * copies + copy for prompt in own for copy in range(copies)]
+
+
 def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[str]:
     """Return the completions as text, without their final EOS.
 
@@ -146,13 +152,17 @@ def completion_texts(generation: Generation, tokenizer: TextTokenizer) -> list[s
 
 @dataclass(frozen=True)
 class RolloutMaker:
-    """Makes rollout number n from given problems: sample, decode, judge, estimate advantages."""
+    """Makes rollout number n from given problems: sample, decode, judge, estimate advantages.
+
+    Each process samples and judges its share of the problems; every one of them gets the whole rollout.
+    """
 
     generate: GenerateFn
     tokenizer: TextTokenizer
     template: ChatTemplate
     reward: WeightedSum
     config: RolloutConfig
+    processes: Processes = ONE
 
     @cached_property
     def estimator(self) -> AdvantageEstimator:
@@ -165,22 +175,44 @@ class RolloutMaker:
 
         Raises `InvalidInput`, before sampling, if a prompt leaves no room for `max_new_tokens` in a row.
         """
-        config = self.config
         prompts = self.prompts(problems)
-        keys = rollout_keys(number, len(prompts), config.group_size)
-        generation = self.generate(prompts, config.group_size, keys, config.max_new_tokens_at(policy_version))
-        texts = completion_texts(generation, self.tokenizer)
-        samples = Samples(problems=problems, prompts=prompts, texts=texts, generation=generation)
-        judged = judge(samples, self.reward, policy_version)
+        own = self.processes.share(range(len(problems)))
+        share, drafts = self._share(number, policy_version, own, problems, prompts)
+        shares = self.processes.gather(share)
+        judged = joined_judged(shares, problems, prompts, self.tokenizer.pad_id)
         return Rollout(
             **vars(judged),
             advantages=estimated_advantages(self.estimator, judged),
             number=number,
             policy_version=policy_version,
             drawn_groups=len(problems),
-            drafts=drafts_of(self.generate),
+            drafts=sum(self.processes.collect(drafts), Drafts()),
             form=self.template.form,
         )
+
+    def _share(
+        self,
+        number: int,
+        policy_version: int,
+        own: Sequence[int],
+        problems: Sequence[Problem],
+        prompts: Sequence[Sequence[int]],
+    ) -> tuple[list[JudgedSamples], Drafts]:
+        """Return the judged samples of the problems `own`, without the problems themselves; an empty list if there are none."""
+        config, copies = self.config, self.config.group_size
+        keys = rollout_keys(number, len(prompts), copies)[own_rows(own, copies)]
+        asked = [prompts[place] for place in own]
+        # Also without a prompt: a policy in pieces is put together by all processes.
+        generation = self.generate(asked, copies, keys, config.max_new_tokens_at(policy_version))
+        drafts = drafts_of(self.generate)
+        if not asked:
+            return [], drafts
+        texts = completion_texts(generation, self.tokenizer)
+        samples = Samples(
+            problems=[problems[place] for place in own], prompts=asked, texts=texts, generation=generation
+        )
+        judged = judge(samples, self.reward, policy_version)
+        return [replace(judged, problems=(), prompts=())], drafts  # every process knows those already
 
     def prompts(self, problems: Sequence[Problem]) -> list[list[int]]:
         """Return the problems' prompts as token ids; `InvalidInput` if one leaves no room for `max_new_tokens` in a row."""

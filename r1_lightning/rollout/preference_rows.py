@@ -16,7 +16,8 @@ from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import part_of
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.tensors import PreferenceBatch
+from r1_lightning.types.processes import Processes
+from r1_lightning.types.tensors import PreferenceBatch, TokenBatch
 from r1_lightning.types.text import Preference, PreferenceItem
 
 
@@ -75,3 +76,17 @@ def collate_preferences(rows: Sequence[PreferenceRow], row_tokens: int, pad_id: 
         labels=torch.tensor([label for row in rows for label in row.labels]),
         is_paired=len(rows[0].documents) == 2,
     )
+
+
+def collate_share(rows: Sequence[PreferenceRow], processes: Processes, row_tokens: int, pad_id: int) -> PreferenceBatch:
+    """Pack this process's share of `rows`: by item and not by packed row, because a loss needs both responses of a pair.
+
+    A process without an item gets one position of padding and no sequence: it has a part of 0 in loss, metrics and expert load.
+    """
+    own = processes.share(rows)
+    if own:
+        return collate_preferences(own, row_tokens, pad_id)
+    nothing = torch.zeros((1, 1), dtype=torch.long)
+    tokens = TokenBatch(torch.full((1, 1), pad_id), position_ids=nothing, document_ids=nothing)
+    is_paired = len(rows[0].documents) == 2
+    return PreferenceBatch(tokens, ends=torch.zeros(0, dtype=torch.long), labels=torch.zeros(0), is_paired=is_paired)

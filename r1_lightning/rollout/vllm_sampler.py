@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.hf_weights import state_to_hf
 from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.generations import no_rows
 from r1_lightning.rollout.keyed_random import keyed_seeds
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.sampler import SamplerSettings, device_of
@@ -91,6 +92,8 @@ class VLLMSampler:
         Raises RuntimeError if the engine's weights are not the policy's, or if its output is malformed.
         """
         self.hand_over_weights()
+        if not prompts:
+            return no_rows()
         limit = max_new_tokens or self.config.max_new_tokens
         settings = [self.row_settings(seed, limit) for seed in keyed_seeds(self.seed, keys)]
         rows = [prompt for prompt in prompts for _ in range(copies)]

@@ -1,7 +1,12 @@
 """The base class of all stages: an optimizer with a schedule, gradient clipping, and the expert-bias update.
 
 The auxiliary-loss-free balancing of DeepSeek-V3 belongs to the mathematics of a step, so it lives in the stage and not in a
-callback: the load is summed over the micro-batches of an optimizer step, and the biases move once, just before that step.
+callback: the load is summed over the micro-batches and processes of an optimizer step, and the biases move once, just before
+that step.
+
+Several processes take one step together. Each computes the loss of its share of the rows, with the denominators of all of them, so
+losses, gradients and metrics are sums over processes, equal to those of one process. Metrics, loss and load are summed once per
+step, and what is decided from them (a step that is skipped, the biases) is decided alike everywhere.
 
 If a loss or gradient is not finite, the run ends before the optimizer takes the step or, if so configured, skips the step: no
 weight, no optimizer state and no expert bias changes, and `train/skipped_step` is 1. Either way the weights stay those of the
@@ -26,7 +31,8 @@ from r1_lightning.functional.expert_balance import max_violation, updated_expert
 from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.functional.shards import whole
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
-from r1_lightning.types.tensors import BackboneOutput
+from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # More skipped steps in a row than this mean that training has diverged, not that one batch was bad.
 MAX_SKIPPED_IN_A_ROW = 10
@@ -76,7 +82,8 @@ class StageModule(L.LightningModule):
     """Trains a backbone for `max_steps` optimizer steps. Subclasses implement `training_step`.
 
     `bias_update_speed` 0 freezes the expert biases. `on_nonfinite` decides what happens if a loss or gradient is not finite:
-    "stop" the run, or "skip" the step (at most `MAX_SKIPPED_IN_A_ROW` times in a row).
+    "stop" the run, or "skip" the step (at most `MAX_SKIPPED_IN_A_ROW` times in a row). `processes` are those that train together;
+    their strategy averages gradients, as DDP and FSDP do.
     """
 
     backbone: Any  # an nn.Module that fits the Protocols `Backbone` and `Balanced`
@@ -88,6 +95,7 @@ class StageModule(L.LightningModule):
         max_steps: int,
         bias_update_speed: float,
         on_nonfinite: str = "stop",
+        processes: Processes = ONE,
     ) -> None:
         super().__init__()
         require_choice("stage.on_nonfinite", on_nonfinite, ("stop", "skip"))
@@ -100,6 +108,7 @@ class StageModule(L.LightningModule):
         self.expert_load: Tensor | None = None
         self.step_loss: Tensor | None = None
         self.on_nonfinite = on_nonfinite
+        self.processes = processes
         self.skipped_in_a_row = 0
         self.step_metrics: dict[str, Tensor] = {}
 
@@ -108,6 +117,15 @@ class StageModule(L.LightningModule):
         factor = WarmupCosine(self.max_steps, self.optim.warmup_steps, self.optim.final_lr_factor)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        found, made_for = self.trainer.world_size, self.processes.count
+        if found != made_for:
+            raise RuntimeError(f"{found} processes train a stage that was made for {made_for}: each would train alone")
+
+    def backward(self, loss: Tensor, *arguments: Any, **keywords: Any) -> None:
+        """Lightning's, of `loss` times the number of processes: their losses add up, but the strategy averages the gradients."""
+        super().backward(loss * self.processes.count, *arguments, **keywords)
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Add a micro-batch's loss to that of the current optimizer step, which is checked once per step."""
@@ -118,9 +136,8 @@ class StageModule(L.LightningModule):
         # Lightning calls this once per optimizer step, after the last micro-batch: gradients, loss and load are the whole step's.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm))
-        loss, self.step_loss = self.step_loss, None
+        loss, metrics = self._step_totals()
         load, self.expert_load = self.expert_load, None
-        metrics, self.step_metrics = self.step_metrics, {}
         self.log_dict(metrics, batch_size=1)
         is_finite = self._is_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
         is_skipped = self.nothing_to_learn() or not is_finite
@@ -134,7 +151,18 @@ class StageModule(L.LightningModule):
             return
         self.log("train/grad_norm", norm)
         if load is not None and load.numel() > 0:
-            self._balance_experts(load)
+            self._balance_experts(self.processes.sum(load))
+
+    def _step_totals(self) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return the step's loss and metrics, summed over all processes, and begin anew."""
+        loss, self.step_loss = self.step_loss, None
+        metrics, self.step_metrics = self.step_metrics, {}
+        values = [*metrics.values(), *(() if loss is None else (loss,))]
+        if not values:
+            return None, {}
+        device = values[-1].device
+        totals = self.processes.sum(torch.stack([value.detach().float().to(device) for value in values])).unbind()
+        return (None if loss is None else totals[-1]), dict(zip(metrics, totals, strict=False))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[SKIPPED] = self.skipped_in_a_row
@@ -164,16 +192,17 @@ class StageModule(L.LightningModule):
         self.expert_load = output.expert_load if self.expert_load is None else self.expert_load + output.expert_load
 
     def _balance_experts(self, load: Tensor) -> None:
-        """Update the expert biases from the load of the whole optimizer step; called once per step."""
+        """Update the expert biases from the load of the whole optimizer step, of all processes; called once per step."""
         used = load.sum(-1) > 0  # MTP layers are idle where the stage trains without them
         self.log("moe/max_violation", max_violation(load[used]).mean())
         if self.bias_update_speed > 0 and (bias := self.backbone.expert_bias()).numel():
-            load = F.pad(self.all_reduce_sum(load), (0, 0, 0, len(bias) - len(load)))  # layers not run have no load
+            load = F.pad(load, (0, 0, 0, len(bias) - len(load)))  # layers not run have no load
             self.backbone.set_expert_bias(updated_expert_bias(bias, load, self.bias_update_speed))
 
-    def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """Sum `value` over processes (itself if there is only one), so that the load is that of the whole batch."""
-        return self.trainer.strategy.reduce(value, reduce_op="sum") if self.trainer.world_size > 1 else value
+    def balance_loss(self, output: BackboneOutput, batch: TokenBatch) -> Tensor:
+        """This process's part of the micro-batch's balance loss, a mean over the rows of all processes that hold a token."""
+        rows = batch.is_token.any(1).sum().float()
+        return output.balance_loss * (rows / self.processes.sum(rows).clamp(min=1))
 
     @property
     def micro_batches(self) -> int:
@@ -181,6 +210,10 @@ class StageModule(L.LightningModule):
         return 1 if self._trainer is None else self.trainer.accumulate_grad_batches
 
     def add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
-        """Add a micro-batch's scalars to those of the current optimizer step; the sums are logged under the scalars' names."""
+        """Add a micro-batch's scalars to those of the current optimizer step.
+
+        Logged is the sum over the step's micro-batches and processes, so a scalar is this one's part of it. Every process adds the
+        same names in the same order.
+        """
         for name, value in metrics.items():
             self.step_metrics[name] = self.step_metrics[name] + value if name in self.step_metrics else value

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from r1_lightning.functional.distillation import Distillation, StudentTokens
 from r1_lightning.rollout.teacher import Teacher, target_index
 from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import DistillBatch
 
 
@@ -31,8 +32,9 @@ class DistillModule(StageModule):
         max_steps: int,
         bias_update_speed: float = 0.0,
         on_nonfinite: str = "stop",
+        processes: Processes = ONE,
     ) -> None:
-        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
+        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite, processes)
         self.teacher = teacher
         self.objective = objective
 
@@ -49,7 +51,7 @@ class DistillModule(StageModule):
             is_on_policy=batch.is_on_policy,
         )
         result = self.objective(student, self.teacher.tokens(batch))
-        share = 1 / self.micro_batches
+        share = self.processes.is_main / self.micro_batches  # the same everywhere, so it counts once
         self.add_metrics({"train/loss": result.loss.detach(), **result.metrics})
         self.add_metrics({"train/on_policy": result.loss.new_tensor(batch.is_on_policy).detach() * share})
         # Lightning divides by the number of micro-batches; the batch's own denominator has divided already.

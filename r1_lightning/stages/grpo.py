@@ -22,6 +22,7 @@ from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.stages.reference import reference_of
 from r1_lightning.types.errors import InvalidInput, require_choice, require_number
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
 ROUTERS = ("frozen", "update", "replay")
@@ -61,9 +62,11 @@ class GRPOModule(StageModule):
         on_zero_variance: str = "train",
         mtp_trunk: str = "trained",
         reference_device: torch.device | None = None,
+        processes: Processes = ONE,
     ) -> None:
         require_choice("stage.router", router, ROUTERS)
-        super().__init__(backbone, optim, max_steps, bias_update_speed if router == "update" else 0.0, on_nonfinite)
+        speed = bias_update_speed if router == "update" else 0.0
+        super().__init__(backbone, optim, max_steps, speed, on_nonfinite, processes)
         require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
         require_choice("stage.mtp_trunk", mtp_trunk, TRUNKS)
         require_choice("stage.on_zero_variance", on_zero_variance, ("train", "skip", "stop"))
@@ -102,15 +105,17 @@ class GRPOModule(StageModule):
     def _mtp_loss(self, batch: GRPOBatch, output: BackboneOutput) -> Tensor:
         """(lambda / D) times the MTP depths' losses on completion tokens, weighted by this micro-batch's share of the tokens."""
         mask = batch.completion_mask
+        form: dict[str, Any] = {"head_detached": self.mtp_detached, "processes": self.processes}
         depths = [
-            loss_ahead(self.backbone, hidden, batch.tokens, places, mask, head_detached=self.mtp_detached)
+            loss_ahead(self.backbone, hidden, batch.tokens, places, mask, **form)
             for places, hidden in enumerate(output.mtp, 2)
         ]
-        share = mask.sum() / max(batch.n_tokens, 1)
+        share = self.processes.sum(mask.sum()) / max(batch.n_tokens, 1)
         return mtp_loss(depths, self.mtp_loss_weight) * share
 
     def nothing_to_learn(self) -> bool:
-        teaches, self.step_teaches = self.step_teaches, False
+        # Of the whole step: one process may hold the only completions that teach.
+        teaches, self.step_teaches = self.processes.any(self.step_teaches), False
         if not teaches and self.on_zero_variance == "stop":
             raise InvalidInput(
                 f"step {self.global_step}: all completions of every group got equal rewards, so nothing can be learned "

@@ -11,6 +11,7 @@ from r1_lightning.functional.cross_entropy import mtp_loss
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.types.errors import require_number
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import TokenBatch
 
 
@@ -27,8 +28,9 @@ class PretrainModule(StageModule):
         mtp_loss_weight: float = 0.3,
         bias_update_speed: float = 0.001,
         on_nonfinite: str = "stop",
+        processes: Processes = ONE,
     ) -> None:
-        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
+        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite, processes)
         require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
         self.mtp_loss_weight = mtp_loss_weight
 
@@ -36,10 +38,12 @@ class PretrainModule(StageModule):
         output = self.backbone.hidden(batch, with_mtp=self.mtp_loss_weight > 0)
         self.count_load(output)
         hiddens = (output.hidden, *output.mtp)
-        main, *ahead = (loss_ahead(self.backbone, h, batch, places) for places, h in enumerate(hiddens, 1))
-        mtp = mtp_loss(ahead, self.mtp_loss_weight)
-        loss = main + mtp + output.balance_loss
-        metrics = {"train/loss": main, "train/mtp_loss": mtp, "train/balance_loss": output.balance_loss}
+        main, *ahead = (
+            loss_ahead(self.backbone, h, batch, places, processes=self.processes) for places, h in enumerate(hiddens, 1)
+        )
+        mtp, balance = mtp_loss(ahead, self.mtp_loss_weight), self.balance_loss(output, batch)
+        loss = main + mtp + balance
+        metrics = {"train/loss": main, "train/mtp_loss": mtp, "train/balance_loss": balance}
         share = 1 / self.micro_batches  # the loss of a step is the mean over its micro-batches
         self.add_metrics({name: value.detach() * share for name, value in metrics.items()})
         return loss

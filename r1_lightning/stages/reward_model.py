@@ -6,12 +6,14 @@ response. `bias_update_speed` balances the load of the experts; 0 (the default) 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.preference_loss import PreferenceObjective
 from r1_lightning.model.reward_head import RewardModel
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.types.errors import require
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import PreferenceBatch
 
 
@@ -28,8 +30,9 @@ class RewardModelModule(StageModule):
         max_steps: int,
         bias_update_speed: float = 0.0,
         on_nonfinite: str = "stop",
+        processes: Processes = ONE,
     ) -> None:
-        super().__init__(RewardModel(backbone), optim, max_steps, bias_update_speed, on_nonfinite)
+        super().__init__(RewardModel(backbone), optim, max_steps, bias_update_speed, on_nonfinite, processes)
         self.objective = objective
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:
@@ -38,7 +41,7 @@ class RewardModelModule(StageModule):
         require(fits, "stage.objective", name, "it needs pairs, and the data are single responses with a label")
         scores, output = self.backbone.scores(batch.tokens, batch.ends)
         self.count_load(output)
-        result = self.objective(scores, batch.labels)
+        result = self.objective(scores, batch.labels, self.processes.sum(torch.tensor(len(scores))))
         share = 1 / self.micro_batches  # micro-batches have equal sizes, so the step's mean is the mean of theirs
         metrics = {"train/loss": result.loss.detach(), **result.metrics}
         self.add_metrics({key: value * share for key, value in metrics.items()})

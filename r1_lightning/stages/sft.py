@@ -2,10 +2,10 @@
 
     L = CE + (lambda / D) sum_k CE_k + sum over layers of alpha * L_Bal          (V3 eq 23-25, on completion tokens and EOS)
 
-Each CE is the mean over the completion tokens of the whole optimizer step, across its micro-batches, so a completion's weight is
-its number of tokens. DeepSeek-R1 uses SFT for its cold start, its second fine-tuning and its students (R1v2 B.4.2 and B.4.3); the
-papers do not say whether prompts are masked, how MTP trains or whether expert biases move. Here prompts are masked, MTP goes on
-learning (`mtp_loss_weight`), and biases stay unchanged unless `bias_update_speed` is set.
+Each CE is the mean over the completion tokens of the whole optimizer step, across micro-batches and processes, so a completion's
+weight is its number of tokens. DeepSeek-R1 uses SFT for its cold start, its second fine-tuning and its students (R1v2 B.4.2 and
+B.4.3); the papers do not say whether prompts are masked, how MTP trains or whether expert biases move. Here prompts are masked, MTP
+goes on learning (`mtp_loss_weight`), and biases stay unchanged unless `bias_update_speed` is set.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.types.errors import require_number
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import ChatBatch
 
 # Shape legend: B rows, T positions, D model width, N tokens.
@@ -37,8 +38,9 @@ class SFTModule(StageModule):
         mtp_loss_weight: float = 0.1,
         bias_update_speed: float = 0.0,
         on_nonfinite: str = "stop",
+        processes: Processes = ONE,
     ) -> None:
-        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite)
+        super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite, processes)
         require_number("stage.mtp_loss_weight", mtp_loss_weight, 0.0)
         self.mtp_loss_weight = mtp_loss_weight
 
@@ -49,7 +51,9 @@ class SFTModule(StageModule):
             self._loss(hidden, batch, places) for places, hidden in enumerate((output.hidden, *output.mtp), 1)
         )
         mtp = mtp_loss(ahead, self.mtp_loss_weight)
-        balance = output.balance_loss / self.micro_batches  # a mean over rows, and so over micro-batches
+        balance = (
+            self.balance_loss(output, batch.tokens) / self.micro_batches
+        )  # a mean over rows, and so over micro-batches
         metrics = {"train/loss": main, "train/mtp_loss": mtp, "train/balance_loss": balance}
         self.add_metrics({name: value.detach() for name, value in metrics.items()})
         self.add_metrics(self._counts(output.hidden, batch))

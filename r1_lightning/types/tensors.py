@@ -265,7 +265,7 @@ class GenerateFn(Protocol):
     """Samples `copies` completions for each of P prompts (R = P * copies); the completions of one prompt are adjacent rows.
 
     Each random draw depends only on the row's `keys` R x 3 (rollout, prompt, sample) and the position. `max_new_tokens=None` means
-    the sampler's own limit.
+    the sampler's own limit. P may be 0: a process has no prompt where there are fewer than processes.
     """
 
     def __call__(

@@ -67,6 +67,21 @@ def test_halves_of_a_batch_average_to_the_whole() -> None:
         torch.testing.assert_close(torch.stack(halves).mean(), objective(scores, labels).loss)
 
 
+@pytest.mark.parametrize("objective", [BradleyTerry(), PointWise()])
+def test_shares_of_any_size_add_up_to_the_whole(objective: BradleyTerry | PointWise) -> None:
+    """With the count of all sequences, loss and metrics of 6, 2 and no sequences sum to those of 8, and so do the gradients."""
+    scores = torch.randn(8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels, count = LABELS.repeat(2), torch.tensor(8)
+    whole = objective(scores, labels)
+    shares = [objective(scores[part], labels[part], count) for part in (slice(0, 6), slice(6, 8), slice(8, 8))]
+    together = torch.stack([share.loss for share in shares]).sum()
+    torch.testing.assert_close(together, whole.loss)
+    for name, value in whole.metrics.items():
+        torch.testing.assert_close(torch.stack([share.metrics[name] for share in shares]).sum(), value)
+    found, expected = (torch.autograd.grad(loss, scores)[0] for loss in (together, whole.loss))
+    torch.testing.assert_close(found, expected)
+
+
 class _Given(nn.Module):
     """A model that returns the logits it was given."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1_lightning.rollout.generations import joined, rows_of
+from r1_lightning.rollout.generations import joined, no_rows, rows_of
 from tests.rollout.fakes import generation_of
 
 
@@ -23,3 +23,10 @@ def test_rows_come_in_the_order_asked_for() -> None:
     assert some.completion_mask.tolist() == [[True, True], [True, False]]
     assert some.policy_logprobs[:, 0].tolist() == [-2.0, -1.0] and some.sampler_logprobs[:, 0].tolist() == [-1.0, -0.5]
     assert some.finished.tolist() == [True, False]
+
+
+def test_no_rows_leave_the_others_unchanged() -> None:
+    one = generation_of([[1, 2, 3]], [True], 9)
+    for both in (joined([no_rows(), one], pad_id=9), joined([one, joined([], 9)], pad_id=9)):
+        for name, value in vars(one).items():
+            assert torch.equal(getattr(both, name), value) and getattr(both, name).dtype == value.dtype, name

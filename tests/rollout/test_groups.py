@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,13 @@ from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_
 from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import Problem
 from tests.rollout.fakes import generation_of
 from tests.rollout.letters import EOS, GENERATION, PROBLEMS, TEXTS, A, B, D, Letters, Matches
+from tests.support.miniature import Miniature, Sums, rollout_config
+from tests.support.processes import in_processes
 
 
 def test_keys_count_prompts_and_their_samples() -> None:
@@ -163,3 +167,44 @@ def test_a_chosen_estimator_is_asked_and_has_no_scale() -> None:
         dataclasses.replace(config, advantage_scale="sample")
     with pytest.raises(InvalidInput, match=r"^rollout\.advantages=3 is not allowed"):
         dataclasses.replace(config, advantages=3)
+
+
+def _rollouts(processes: Processes, config: RolloutConfig, routes: bool) -> list[dict[str, Any]]:
+    """Two rollouts of the miniature, as what can be compared."""
+    mini = Miniature(rollout=config, processes=processes)
+    sampler = mini.sampler()
+    sampler.record_routes = routes
+    make = mini.maker(sampler)
+    found = []
+    for number in range(2):
+        count = config.prompts_per_rollout
+        problems = [Sums().train_problem(0, number * count + place) for place in range(count)]
+        rollout = make(number, 5, problems)
+        told = {name: value for name, value in vars(rollout).items() if name != "generation"}
+        told |= {f"generation.{name}": value for name, value in vars(rollout.generation).items()}
+        found.append({**told, "summary": rollout.summary()})
+    return found
+
+
+@pytest.mark.parametrize("prompts, routes", [(5, False), (2, True)], ids=["five prompts", "fewer than processes"])
+def test_several_processes_make_the_rollout_of_one(prompts: int, routes: bool) -> None:
+    """Token by token, with rewards, reasons, advantages and measures: for 1, 2 and 3 processes, in all of them."""
+    config = rollout_config(prompts_per_rollout=prompts)
+    (expected,) = in_processes(1, _rollouts, config, routes)
+    assert expected[0]["rewards"].unique().numel() > 1 and (expected[0]["generation.routes"].numel() > 0) == routes
+    for count in (2, 3):
+        for found in in_processes(count, _rollouts, config, routes):
+            for own, other in zip(found, expected, strict=True):
+                assert own.keys() == other.keys()
+                for name, value in other.items():
+                    same = torch.equal if isinstance(value, Tensor) and not value.is_floating_point() else _close
+                    assert same(own[name], value), (count, name)
+
+
+def _close(own: Any, other: Any) -> bool:
+    """Equal; log-probs to 1e-5 nats, because a matrix product may round otherwise for another number of rows."""
+    if isinstance(other, Tensor):
+        return torch.allclose(own, other, rtol=0, atol=1e-5)
+    if isinstance(other, dict) and other and not isinstance(next(iter(other.values())), list):
+        return own.keys() == other.keys() and all(_close(own[key], value) for key, value in other.items())
+    return own == (pytest.approx(other, abs=1e-5) if isinstance(other, float) else other)

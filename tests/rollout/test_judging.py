@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.judging import judge
+from r1_lightning.rollout.generations import rows_of
+from r1_lightning.rollout.judging import joined_judged, judge
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.text import Completion, Problem, Verdict
 from tests.rollout.letters import COMPLETIONS, FINISHED, SAMPLES, TEXTS, Matches, Short
@@ -89,3 +90,25 @@ def test_timeouts_are_counted_by_completion() -> None:
     expected = sum(text == "b" for text in TEXTS)
     assert judge(SAMPLES, WeightedSum([Late("one"), Late("two")])).timeouts == expected > 0
     assert judge(SAMPLES, WeightedSum([Matches()])).timeouts == 0
+
+
+def test_shares_judged_apart_are_the_whole() -> None:
+    """Problem by problem, each three of the six completions."""
+    reward = WeightedSum([Matches(), Short()], weights=[1.0, 2.0])
+    whole, shares = judge(SAMPLES, reward), []
+    for place in range(2):
+        rows = range(3 * place, 3 * place + 3)
+        part = replace(
+            SAMPLES,
+            problems=[SAMPLES.problems[place]],
+            prompts=[SAMPLES.prompts[place]],
+            texts=[SAMPLES.texts[row] for row in rows],
+            generation=rows_of(SAMPLES.generation, torch.tensor(rows)),
+        )
+        shares.append(replace(judge(part, reward), problems=(), prompts=(), timeouts=place + 1))
+    together = joined_judged(shares, SAMPLES.problems, SAMPLES.prompts, 0)
+    assert together.timeouts == 3 and together.texts == list(SAMPLES.texts) and together.problems == SAMPLES.problems
+    assert torch.equal(together.rewards, whole.rewards) and together.reasons == whole.reasons
+    assert together.parts.keys() == whole.parts.keys()
+    assert all(torch.equal(together.parts[name], scores) for name, scores in whole.parts.items())
+    assert torch.equal(together.generation.completion_mask, whole.generation.completion_mask)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences, encode_responses, preference_rows
+from r1_lightning.rollout.preference_rows import (
+    PreferenceRow,
+    collate_preferences,
+    collate_share,
+    encode_responses,
+    preference_rows,
+)
 from r1_lightning.text.chat_template import ChatTemplate
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.text import LabelledResponse, Preference
 from tests.support.prompts import PlainPrompts
 
@@ -82,3 +90,13 @@ def test_columns_that_nobody_uses_are_cut_off() -> None:
     assert batch.ends.tolist() == [1, 5] and not batch.is_paired
     with pytest.raises(ValueError, match="more than a row"):
         collate_preferences([PreferenceRow(((1,) * 9,), (1.0,))], 8, 0)
+
+
+def test_shares_are_by_item_and_keep_pairs_together() -> None:
+    pair, other = PreferenceRow(((5, 1), (5, 2, 1)), (1.0, 0.0)), PreferenceRow(((6, 1), (6, 7, 1)), (1.0, 0.0))
+    shares = [collate_share([pair, other], Processes(rank, 3), 6, 0) for rank in range(3)]
+    assert torch.equal(shares[0].tokens.token_ids, collate_preferences([pair], 6, 0).tokens.token_ids)
+    assert shares[1].tokens.token_ids.tolist() == [[6, 1, 6, 7, 1]] and shares[1].labels.tolist() == [1, 0]
+    empty = shares[2]  # one position of padding, and no sequence
+    assert empty.tokens.token_ids.tolist() == [[0]] and not empty.tokens.is_token.any()
+    assert len(empty.ends) == len(empty.labels) == 0 and empty.is_paired

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from r1_lightning.data.chat_data import ChatDataModule
@@ -39,6 +40,7 @@ from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.stages.sft import SFTModule
 from r1_lightning.tasks.reading import Reading
 from r1_lightning.text.chat_template import PLAIN
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.text import ChatExample, Completion, Preference, Problem, Verdict
 from tests.model.tiny import randomise, tiny
 from tests.support.prompts import PlainPrompts
@@ -152,6 +154,7 @@ class Miniature:
     max_steps: int = 6
     rollout: RolloutConfig = field(default_factory=lambda: rollout_config())
     optim: AdamWConfig = field(default_factory=lambda: AdamWConfig(lr=0.01))
+    processes: Processes = ONE
 
     def sampler(self, model: Any = None) -> Sampler:
         tokenizer: Any = CharTokenizer()
@@ -159,28 +162,31 @@ class Miniature:
 
     def maker(self, sampler: Any = None) -> RolloutMaker:
         tokenizer: Any = CharTokenizer()
-        return RolloutMaker(sampler or self.sampler(), tokenizer, PLAIN, WeightedSum([HashReward()]), self.rollout)
+        return RolloutMaker(
+            sampler or self.sampler(), tokenizer, PLAIN, WeightedSum([HashReward()]), self.rollout, self.processes
+        )
 
     def grpo(self, **settings: Any) -> GRPOModule:
         settings = {"objective": TokenLevelGRPO(kl_coef=0.1), "reference_refresh_steps": 0, **settings}
         temperature = settings.pop("sampling_temperature", self.rollout.sampling_temperature)
-        return GRPOModule(
-            self.model, self.optim, max_steps=self.max_steps, sampling_temperature=temperature, **settings
-        )
+        return GRPOModule(self.model, self.optim, sampling_temperature=temperature, **self._training(), **settings)
 
     def rollouts(self, generate: Any = None) -> GroupedRolloutsDataModule:
         tokenizer: Any = CharTokenizer()
         reward = WeightedSum([HashReward()])
         sampler = generate or self.sampler()
         return GroupedRolloutsDataModule(
-            Sums(), tokenizer, PLAIN, sampler, reward, self.rollout, self.seed, self.max_steps
+            Sums(), tokenizer, PLAIN, sampler, reward, self.rollout, self.seed, self.max_steps, self.processes
         )
 
+    def _training(self) -> dict[str, Any]:
+        return {"max_steps": self.max_steps, "processes": self.processes}
+
     def pretrain(self, **settings: Any) -> PretrainModule:
-        return PretrainModule(self.model, self.optim, max_steps=self.max_steps, **settings)
+        return PretrainModule(self.model, self.optim, **self._training(), **settings)
 
     def reward_model(self, objective: Any = None) -> RewardModelModule:
-        return RewardModelModule(self.model, self.optim, objective or BradleyTerry(), max_steps=self.max_steps)
+        return RewardModelModule(self.model, self.optim, objective or BradleyTerry(), **self._training())
 
     def preferences(self, items_per_batch: int = 4, row_tokens: int = 24) -> PreferenceDataModule:
         tokenizer: Any = CharTokenizer()
@@ -193,20 +199,23 @@ class Miniature:
             part="whole",
             items_per_batch=items_per_batch,
             row_tokens=row_tokens,
+            processes=self.processes,
         )
 
     def sft(self, **settings: Any) -> SFTModule:
-        return SFTModule(self.model, self.optim, max_steps=self.max_steps, **settings)
+        return SFTModule(self.model, self.optim, **self._training(), **settings)
 
     def examples(self, examples_per_batch: int = 6, row_tokens: int = 24) -> ChatDataModule:
         tokenizer: Any = CharTokenizer()
         source: Any = SumExamples()
-        sizes = {"examples_per_batch": examples_per_batch, "row_tokens": row_tokens}
+        sizes: dict[str, Any] = {"examples_per_batch": examples_per_batch, "row_tokens": row_tokens}
+        sizes["processes"] = self.processes
         return ChatDataModule(source, tokenizer, PLAIN, self.seed, self.max_steps, **sizes)
 
     def text(self, row_tokens: int = 24, rows_per_batch: int = 4) -> PretrainDataModule:
         tokenizer: Any = CharTokenizer()
-        return PretrainDataModule(Sums(), tokenizer, self.seed, self.max_steps, row_tokens, rows_per_batch)
+        sizes = {"row_tokens": row_tokens, "rows_per_batch": rows_per_batch}
+        return PretrainDataModule(Sums(), tokenizer, self.seed, self.max_steps, **sizes, processes=self.processes)
 
     def teacher(self) -> Teacher:
         """Wider and deeper than the student, and of another kind: without experts."""
@@ -216,23 +225,24 @@ class Miniature:
     def distill(self, objective: Any = None, teacher: Teacher | None = None, **settings: Any) -> DistillModule:
         objective = objective or Distillation(GeneralisedJS(0.3), 0.7, 2.0)
         return DistillModule(
-            self.model, teacher or self.teacher(), self.optim, objective, max_steps=self.max_steps, **settings
+            self.model, teacher or self.teacher(), self.optim, objective, **self._training(), **settings
         )
 
     def traces(self, **settings: Any) -> TeacherTracesDataModule:
         tokenizer: Any = CharTokenizer()
-        sizes = {"items_per_batch": 6, "row_tokens": 24, **settings}
+        sizes = {"items_per_batch": 6, "row_tokens": 24, "processes": self.processes, **settings}
         return TeacherTracesDataModule(Sums(), tokenizer, PLAIN, self.seed, self.max_steps, **sizes)
 
     def cached(self, folder: Path, teacher: Teacher | None = None, **settings: Any) -> CachedTeacherDataModule:
         tokenizer: Any = CharTokenizer()
-        sizes = {"items_per_batch": 6, "row_tokens": 24, "top_k": 4, "distill_temperature": 2.0, **settings}
+        sizes = {"items_per_batch": 6, "row_tokens": 24, "top_k": 4, "distill_temperature": 2.0}
+        sizes = {**sizes, "processes": self.processes, **settings}
         given = (Sums(), tokenizer, PLAIN, teacher or self.teacher(), self.seed, self.max_steps, str(folder))
         return CachedTeacherDataModule(*given, **sizes)
 
     def on_policy(self, fraction: float = 1.0, **settings: Any) -> OnPolicyDataModule:
         tokenizer: Any = CharTokenizer()
-        sizes = {"items_per_batch": 6, "row_tokens": 24, **settings}
+        sizes = {"items_per_batch": 6, "row_tokens": 24, "processes": self.processes, **settings}
         given = (Sums(), tokenizer, PLAIN, self.sampler(), self.rollout, self.seed, self.max_steps, fraction)
         return OnPolicyDataModule(*given, **sizes)
 
@@ -249,8 +259,17 @@ def rollout_config(**changes: Any) -> RolloutConfig:
     return RolloutConfig(**{**settings, **changes})
 
 
-def trainer(max_steps: int, folder: Path, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
-    """Lightning's own Trainer, silent, as `run.stages.train` sets it up, writing nothing but what `callbacks` write."""
+def trainer(
+    max_steps: int,
+    folder: Path,
+    callbacks: Sequence[L.Callback] = (),
+    processes: Processes = ONE,
+    **settings: Any,
+) -> L.Trainer:
+    """Lightning's own Trainer, silent, as `run.stages.train` sets it up, writing nothing but what `callbacks` write.
+
+    Several `processes`, those of `tests.support.processes`, train by DDP.
+    """
     quiet: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
@@ -259,8 +278,10 @@ def trainer(max_steps: int, folder: Path, callbacks: Sequence[L.Callback] = (), 
         "max_epochs": 1,
     }
     settings = {"accelerator": "cpu", **settings}
+    if processes.count > 1:
+        settings["strategy"] = DDPStrategy(find_unused_parameters=True)
     return L.Trainer(
-        devices=1,
+        devices=processes.count,
         max_steps=max_steps,
         default_root_dir=str(folder),
         callbacks=list(callbacks),
