@@ -5,14 +5,17 @@ A checkpoint is several times the size of the weights (it also holds AdamW's two
     checkpoints/last.ckpt       the newest
     checkpoints/previous.ckpt   the one before it, from which a run goes on if the newest is found damaged
     checkpoints/damaged.ckpt    a newest one that was found damaged, set aside
+    checkpoints/shards-STEP/    what each process held of a sharded stage at that step; a checkpoint cites it
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"  # in an artefact's folder
 LAST, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"  # in CHECKPOINTS
+SHARDS = "shards-"  # in CHECKPOINTS, followed by a step: a folder of what each process held, cited by a checkpoint
 # Lightning writes these when a batch system (SLURM) signals a requeue.
 OTHERS = "hpc_ckpt_*.ckpt"
 REFERENCE = "reference"  # in an artefact's folder: weights that checkpoints cite
@@ -33,5 +36,7 @@ def remove_leftovers(folder: Path) -> None:
     ours = (checkpoints / name for name in (LAST, PREVIOUS, DAMAGED))
     for path in (*ours, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS)):
         path.unlink(missing_ok=True)
+    for path in checkpoints.glob(f"{SHARDS}[0-9]*"):
+        shutil.rmtree(path, ignore_errors=True)
     if checkpoints.is_dir() and not any(checkpoints.iterdir()):
         checkpoints.rmdir()
