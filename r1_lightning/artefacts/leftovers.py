@@ -16,6 +16,7 @@ from pathlib import Path
 CHECKPOINTS = "checkpoints"  # in an artefact's folder
 LAST, PREVIOUS, DAMAGED = "last.ckpt", "previous.ckpt", "damaged.ckpt"  # in CHECKPOINTS
 SHARDS = "shards-"  # in CHECKPOINTS, followed by a step: a folder of what each process held, cited by a checkpoint
+TRAINED = "trained.json"  # in an artefact's folder: training has ended, evaluation has not
 # Lightning writes these when a batch system (SLURM) signals a requeue.
 OTHERS = "hpc_ckpt_*.ckpt"
 REFERENCE = "reference"  # in an artefact's folder: weights that checkpoints cite
@@ -34,7 +35,7 @@ def remove_leftovers(folder: Path) -> None:
     remove_killed_writes(folder)
     checkpoints = folder / CHECKPOINTS
     ours = (checkpoints / name for name in (LAST, PREVIOUS, DAMAGED))
-    for path in (*ours, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS)):
+    for path in (*ours, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS), folder / TRAINED):
         path.unlink(missing_ok=True)
     for path in checkpoints.glob(f"{SHARDS}[0-9]*"):
         shutil.rmtree(path, ignore_errors=True)

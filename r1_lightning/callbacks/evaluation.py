@@ -2,6 +2,8 @@
 
 The measurement is injected (`run.stages.periodic`), so stages know nothing of it. It samples with random keys of its own and
 updates no weight, so the final weights are the same bits with and without it. It takes time, and prints how much.
+
+A signal cuts a measurement short: the step is saved all the same, and the same command measures it before its next step.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import torch
 from torch import nn
 
 from r1_lightning.artefacts.weights import save_weights
-from r1_lightning.types.errors import require, require_int
+from r1_lightning.types.errors import Stopped, require, require_int
+from r1_lightning.types.stopping import STOP
 
 # A Measure maps a stage's module to values by name; a MakeMeasure builds one from (number of problems, samples of each).
 Measure = Callable[[L.LightningModule], dict[str, float]]
 MakeMeasure = Callable[[int, int], Measure]
+SECONDS = "perf/evaluation_s"
 BEST = "best.safetensors"  # in the artefact's folder
 LOWER_IS_BETTER = "loss"  # suffix of the names of which the lowest value is best; of all others it is the highest
 
@@ -61,9 +65,26 @@ class Evaluation(L.Callback):
         self.logged: set[str] = set()
         self.best_value: float | None = None
         self.best_step = 0
+        self.due_step = 0  # the step whose measurement was cut short; 0 if none was
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step, self.started_s = trainer.global_step, time.monotonic()
+        if trainer.global_step > 0:
+            self.catch_up(trainer, module, trainer.global_step)
+
+    def catch_up(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> dict[str, float]:
+        """Measure `module` after `step`, if that was cut short in an earlier process; returns what was measured."""
+        if self.measure is None or self.due_step != step:
+            return {}
+        values = self._measured(module, self.measure, step)
+        logged = {name: float(torch.tensor(value)) for name, value in values.items()}  # in FP32, as Lightning logs them
+        for (
+            logger
+        ) in trainer.loggers:  # the step's own row is on disk already: a logger that can puts the values into it
+            getattr(logger, "amend", logger.log_metrics)(logged, step - 1)
+        self._keep(trainer, module, values, step)
+        self.due_step = 0
+        return logged
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Remove earlier measurements from Lightning's results: it would log them again at every step that follows."""
@@ -79,9 +100,18 @@ class Evaluation(L.Callback):
             return
         # The last step counts, too: the best weights may be the final ones.
         if step % self.every_steps == 0 or step == trainer.max_steps:
-            self._evaluate(trainer, module, self.measure)
+            try:
+                values = self._measured(module, self.measure, step)
+            except Stopped:
+                self.due_step = step
+                if STOP.twice:
+                    raise
+                return
+            module.log_dict(values, batch_size=1)
+            self.logged.update(values)
+            self._keep(trainer, module, values, step)
 
-    def _evaluate(self, trainer: L.Trainer, module: L.LightningModule, measure: Measure) -> None:
+    def _measured(self, module: L.LightningModule, measure: Measure, step: int) -> dict[str, float]:
         # The mode is restored module by module: module.train() would also switch frozen parts that were in eval mode.
         began_s, modes = time.monotonic(), [(part, part.training) for part in module.modules()]
         module.eval()
@@ -92,36 +122,42 @@ class Evaluation(L.Callback):
         finally:
             for part, was_training in modes:
                 part.training = was_training
-        seconds = time.monotonic() - began_s
-        module.log_dict({**values, "perf/evaluation_s": seconds}, batch_size=1)
-        self.logged.update({*values, "perf/evaluation_s"})
-        self._keep_best(trainer, module, values)
+        return {**values, SECONDS: time.monotonic() - began_s}
+
+    def _keep(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float], step: int) -> None:
+        """Keep the weights if they are the best so far; say once how long a measurement takes."""
+        self._keep_best(trainer, module, values, step)
         if self.is_first:  # one line is enough for a person to choose another `every_steps`
             self.is_first = False
+            seconds = values[SECONDS]
             share = seconds / max(time.monotonic() - self.started_s, 1e-9)
             print(
-                f"evaluation after step {trainer.global_step}: {seconds:.1f} s, {share:.0%} of the time so far; "
+                f"evaluation after step {step}: {seconds:.1f} s, {share:.0%} of the time so far; "
                 f"callbacks.evaluation.every_steps={self.every_steps}",
                 flush=True,
             )
 
-    def _keep_best(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float]) -> None:
+    def _keep_best(self, trainer: L.Trainer, module: L.LightningModule, values: dict[str, float], step: int) -> None:
         if self.best is None:
             return
         if self.best not in values:  # the callbacks apply to input stages as well, and those may have other measures
             if self.is_first:
-                print(f"best weights are not kept: {self.best} is not among {', '.join(sorted(values))}", flush=True)
+                print(
+                    f"best weights are not kept: {self.best} is not among {', '.join(sorted({*values} - {SECONDS}))}",
+                    flush=True,
+                )
             return
         value, is_lower_better = values[self.best], self.best.endswith(LOWER_IS_BETTER)
         old = self.best_value  # on a tie the earlier weights stay
         if old is not None and not (value < old if is_lower_better else value > old):
             return
-        self.best_value, self.best_step = value, trainer.global_step
+        self.best_value, self.best_step = value, step
         if self.folder is not None and trainer.is_global_zero:
             save_weights(cast(nn.Module, module.backbone), self.folder / BEST)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step}
+        return {"best_value": self.best_value, "best_step": self.best_step, "due_step": self.due_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_value, self.best_step = state["best_value"], state["best_step"]
+        self.due_step = state.get("due_step", 0)  # checkpoints made before it was noted lack it

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,10 @@ from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.artefacts.weights import load_weights
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.evaluation import BEST, Evaluation
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.run.stages.metrics_log import MetricsLog
+from r1_lightning.types.errors import InvalidInput, Stopped
+from r1_lightning.types.stopping import REPEATED_S, STOP
 from tests.support.miniature import Miniature, Spy, fingerprint, trainer
 
 
@@ -35,12 +42,15 @@ class Values:
         return measure
 
 
-def run(folder: Path, evaluation: Evaluation, steps: int = 6, stop: int = 99, resume: bool = False) -> Miniature:
-    miniature = Miniature(max_steps=steps)
+def run(
+    folder: Path, evaluation: Evaluation, steps: int = 6, stop: int = 99, resume: bool = False, **more: Any
+) -> Miniature:
+    miniature, saver = Miniature(max_steps=steps), ResumeCheckpoint(folder, 100)
     halt = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= stop))
-    fit = trainer(steps, folder, [evaluation, halt, ResumeCheckpoint(folder, 100)])
+    fit = trainer(steps, folder, [evaluation, halt, Interruption(None, saver), saver], **more)
     path = folder / LAST if resume else None
-    fit.fit(miniature.pretrain(), datamodule=miniature.text(), ckpt_path=path, weights_only=True if path else None)
+    with STOP.listening(), STOP.between_polls():
+        fit.fit(miniature.pretrain(), datamodule=miniature.text(), ckpt_path=path, weights_only=True if path else None)
     miniature.metrics = {name: float(value) for name, value in fit.callback_metrics.items()}
     return miniature
 
@@ -109,3 +119,73 @@ def test_a_measure_that_is_not_there_is_named_once(tmp_path: Path, capsys: pytes
 def test_bad_settings_are_named(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=rf"callbacks\.evaluation\.{next(iter(settings))}="):
         Evaluation(**settings)
+
+
+class Cut(Values):
+    """A measurement during which `signals` come, a second apart, before it polls; from the `number`-th on."""
+
+    def __init__(self, values: list[float], number: int, signals: int = 1) -> None:
+        super().__init__(values)
+        self.number, self.signals = number, signals
+
+    def __call__(self, problems: int, samples: int) -> Any:
+        measure, counted = super().__call__(problems, samples), itertools.count(1)
+
+        def cut(module: Any) -> dict[str, float]:
+            if next(counted) == self.number:
+                for _ in range(self.signals):
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                    STOP.asked_s -= REPEATED_S
+                STOP.poll()
+            return measure(module)
+
+        return cut
+
+
+@pytest.fixture
+def logger(tmp_path: Path) -> MetricsLog:
+    return MetricsLog(tmp_path, name="", version="logs", flush_logs_every_n_steps=1)
+
+
+def logged(logger: MetricsLog, name: str) -> list[str]:
+    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+        return [row.get(name, "") for row in csv.DictReader(file)]
+
+
+def test_a_measurement_cut_short_is_made_by_the_next_process(tmp_path: Path, logger: MetricsLog) -> None:
+    """Every two of six steps; the second measurement, after step 4, is cut short, and step 4 is saved nonetheless."""
+    given: dict[str, Any] = {"logger": logger, "log_every_n_steps": 1}
+    first = Evaluation(2, best="val/x", make_measure=Cut([0.125, 0.75], 2), folder=tmp_path)
+    run(tmp_path, first, **given)
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 4 and first.due_step == 4
+    assert logged(logger, "val/x") == ["", "0.125", "", ""]
+    given["logger"] = MetricsLog(tmp_path, name="", version="logs", flush_logs_every_n_steps=1)
+    second = Evaluation(2, best="val/x", make_measure=Values([0.75, 0.25]), folder=tmp_path)
+    resumed = run(tmp_path, second, resume=True, **given)
+    assert logged(logger, "val/x") == ["", "0.125", "", "0.75", "", "0.25"]
+    assert [bool(loss) for loss in logged(logger, "train/loss")] == [True] * 6
+    assert (second.best_step, second.best_value, second.due_step) == (4, 0.75, 0)
+    assert fingerprint(resumed.model) == fingerprint(run(tmp_path / "whole", Evaluation()).model)
+
+
+def test_after_the_last_step_training_ends_and_the_measurement_is_due(tmp_path: Path, logger: MetricsLog) -> None:
+    evaluation = Evaluation(6, make_measure=Cut([0.5], 1), folder=tmp_path)
+    run(tmp_path, evaluation, logger=logger, log_every_n_steps=1)
+    assert evaluation.due_step == 6 and not (tmp_path / LAST).exists()
+    late = Evaluation(6, make_measure=Values([0.5]), folder=tmp_path)
+    late.load_state_dict(evaluation.state_dict())
+
+    class Fit:
+        loggers = (MetricsLog(tmp_path, name="", version="logs"),)
+
+    stage: Any = Miniature(max_steps=6).pretrain()
+    fit: Any = Fit()
+    assert late.catch_up(fit, stage, 5) == {}  # nothing is due after another step
+    assert late.catch_up(fit, stage, 6)["val/x"] == 0.5 and late.due_step == 0
+    assert logged(logger, "val/x") == ["", "", "", "", "", "0.5"]
+
+
+def test_a_second_signal_leaves_a_measurement_at_once(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path, Evaluation(2, make_measure=Cut([0.125], 1, signals=2), folder=tmp_path))
+    assert not (tmp_path / LAST).exists()

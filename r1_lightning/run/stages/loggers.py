@@ -54,9 +54,9 @@ def rewind(logger: TensorBoardLogger, step: int) -> None:
     writer.add_event(Event(step=step, session_log=start))
 
 
-def log_results(metrics: dict[str, float], trainer: L.Trainer) -> None:
+def log_results(metrics: dict[str, float], trainer: L.Trainer, step: int) -> None:
     """Log the final measures to all loggers but metrics.csv, which has rows of steps only; artefact.json holds them as well."""
     for logger in trainer.loggers:
         if not isinstance(logger, MetricsLog):
-            logger.log_metrics(dict(metrics), trainer.global_step)
+            logger.log_metrics(dict(metrics), step)
             logger.finalize("success")

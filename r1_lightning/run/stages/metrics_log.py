@@ -29,6 +29,10 @@ class MetricsLog(CSVLogger):
             self._experiment = _Writer(self.log_dir)
         return self._experiment
 
+    def amend(self, metrics: Mapping[str, float], step: int) -> None:
+        """Put `metrics` into the row of `step`, which an earlier process wrote without them."""
+        self.experiment.amend(metrics, step)
+
 
 class _Writer(ExperimentWriter):
     def __init__(self, log_dir: str) -> None:
@@ -43,6 +47,20 @@ class _Writer(ExperimentWriter):
             self.begun = True
             self._keep_rows_before(step)
         super().log_metrics(metrics_dict, step)
+
+    def amend(self, metrics: Mapping[str, float], step: int) -> None:
+        """Rewrite the file with `metrics` in the row of `step`; later rows, of steps that are taken again, go."""
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            self.log_metrics(dict(metrics), step)
+            return
+        self.begun = True
+        self._keep_rows_before(step + 1)
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.metrics_keys = sorted({*self.metrics_keys, *metrics})
+        values = {name: str(value) for name, value in metrics.items()}
+        _write_rows(path, self.metrics_keys, [{**row, **values} if row["step"] == str(step) else row for row in rows])
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """Replace the file atomically: Lightning's own method empties it first, and a kill in between would lose every row."""

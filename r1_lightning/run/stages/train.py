@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.progress import progress
-from r1_lightning.artefacts.store import TABLE, TOKENIZER, WEIGHTS, Artefact
-from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.artefacts.store import TABLE, TOKENIZER, Artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.evaluation.runner import Evaluator, render_table
@@ -28,9 +27,10 @@ from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
 from r1_lightning.run.checks.evaluation import held_out_problems, stage_evaluation, task_name, with_room
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import TEACHER
-from r1_lightning.run.stages.fitting import fit, make_trainer
+from r1_lightning.run.stages.fitting import make_trainer
 from r1_lightning.run.stages.loggers import log_results
 from r1_lightning.run.stages.periodic import keep_best, measure_maker
+from r1_lightning.run.stages.trained import trained
 from r1_lightning.types.errors import require
 
 
@@ -63,18 +63,15 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     # Callbacks ask for these by name, as targets do for every other part.
     parts = {**parts, "make_measure": measure_maker(config, parts, datamodule), "folder": folder}
     trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
-    # Raises unless training reached its last step: weights of a run that stopped early are never saved as a result.
-    fit(trainer, module, datamodule, folder)
+    metrics = trained(trainer, module, datamodule, folder, parts["processes"])
     if is_main:
-        save_weights(module.backbone, folder / WEIGHTS)
         keep_best(trainer, folder, stage_name, inputs)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if evaluator is not None:
         if isinstance(evaluator, PreferenceEvaluator):
             measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder)
         else:
             measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
-        log_results(measured, trainer)
+        log_results(measured, trainer, config.stage.max_steps)
         metrics.update(measured)
     return metrics
 

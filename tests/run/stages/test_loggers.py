@@ -69,7 +69,6 @@ def test_steps_taken_again_stand_once(tmp_path: Path, first: int, begin: int) ->
 def test_results_go_to_all_loggers_but_the_one_with_a_row_per_step(tmp_path: Path) -> None:
     class Fit:
         loggers = made(tmp_path, {"tensorboard": BOARD})
-        global_step = 7
 
-    log_results({"x": 0.5}, Fit())
+    log_results({"x": 0.5}, Fit(), 7)
     assert steps(tmp_path / "tensorboard") == [(7, 0.5)] and not (tmp_path / "tensorboard" / "metrics.csv").exists()

@@ -58,3 +58,25 @@ def test_a_metric_that_appears_later_gets_a_column(tmp_path: Path) -> None:
         {"loss": "0.5", "reward": "", "step": "1"},
         {"loss": "", "reward": "1.0", "step": "2"},
     ]
+
+
+def test_a_row_of_an_earlier_process_takes_what_was_measured_later(tmp_path: Path) -> None:
+    """Steps 0 and 1 were saved and step 2 was not; after step 1 something was measured late, and step 2 is taken again."""
+    log(tmp_path / "parts", range(3))
+    logger = MetricsLog(tmp_path / "parts", name="", version="logs", flush_logs_every_n_steps=1)
+    logger.amend({"val": 0.25}, 1)
+    logger.log_metrics({"loss": 1.0}, 2)
+    logger.save()
+    whole = MetricsLog(tmp_path / "whole", name="", version="logs", flush_logs_every_n_steps=1)
+    for step, more in enumerate(({}, {"val": 0.25}, {})):
+        whole.log_metrics({"loss": step / 2, **more}, step)
+    whole.save()
+    files = [(tmp_path / name / "logs" / "metrics.csv").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def test_without_a_file_it_is_a_row_of_its_own(tmp_path: Path) -> None:
+    logger = MetricsLog(tmp_path, name="", version="logs")
+    logger.amend({"val": 0.25}, 1)
+    logger.save()
+    assert rows(tmp_path) == [{"step": "1", "val": "0.25"}]
