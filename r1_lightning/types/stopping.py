@@ -152,7 +152,8 @@ class Stop:
         for number, handler in self.before.items():
             if handler is not None:  # None: a handler that was not installed from Python, which cannot be put back
                 signal.signal(number, handler)
-        self.before, self.asked, self.raises = {}, None, True
+        self.before = {}
+        self.asked, self.twice, self.raises = None, False, True
 
     def _ignore(self) -> None:
         if os.getpid() == self.owner:
