@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import lightning as L
 
+from r1_lightning.callbacks.checkpoint import generator_states, set_generator_states
 from r1_lightning.types.errors import STOPPED_BY_TIME, Stopped, require_duration
 from r1_lightning.types.stopping import REQUEUE, STOP, Stop
 
@@ -41,7 +42,8 @@ class Interruption(L.Callback):
         self.stopped: Stopped | None = None
         self.last_step = 0
         self.started_s = 0.0
-        self.noted: dict[str, Any] | None = None  # Lightning's counters and the position in the data after `last_step`
+        # After `last_step`: Lightning's counters with the position in the data, and the states of the global random generators.
+        self.noted: tuple[dict[str, Any], dict[str, Any]] | None = None
         self.is_back = False  # True while the state of `last_step` is saved from the middle of the next
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -66,14 +68,15 @@ class Interruption(L.Callback):
         if step == before:  # between two micro-batches of a step
             return
         self.last_step = step
-        self.noted = trainer._checkpoint_connector._get_loops_state_dict()
+        self.noted = trainer._checkpoint_connector._get_loops_state_dict(), generator_states(module.device)
         if step < trainer.max_steps and (stopped := self._asked(trainer)) is not None:
             self.stopped = stopped  # after the last step there is nothing left to stop
             trainer.should_stop = True
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.is_back:
-            checkpoint["loops"] = self.noted
+        if self.is_back and self.noted is not None:
+            checkpoint["loops"], generators = self.noted
+            set_generator_states(generators, module.device)  # a saver reads them after this; nothing else is drawn
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Save the last whole step if work ended in the middle of the next, and it is not on its way to the disk already."""

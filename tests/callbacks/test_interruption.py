@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
 from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.stopping import REPEATED_S, STOP
-from tests.support.miniature import Miniature, Spy, fingerprint, trainer
+from tests.support.miniature import HashReward, Miniature, Spy, fingerprint, trainer
 
 EVERY = 100  # no checkpoint but the one of the interruption
 
@@ -122,6 +124,7 @@ def test_a_batch_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
         def __iter__(self) -> Iterator[object]:
             for batch in super().__iter__():
                 if self.cursor == 4:
+                    torch.rand(3)  # a batch may use the global generators; making it again must draw the same numbers
                     strike()
                     STOP.poll()
                 yield batch
@@ -130,15 +133,53 @@ def test_a_batch_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
         miniature, saver = Miniature(max_steps=8), ResumeCheckpoint(tmp_path / "parts", EVERY)
         path = checkpoint_to_resume(tmp_path / "parts")
         given = {"ckpt_path": path, "weights_only": True if path else None}
+        note = Spy("on_train_batch_end", lambda fit, *_: drawn.append(torch.get_rng_state()))
         with STOP.listening(), STOP.between_polls():
-            trainer(8, tmp_path, [Interruption(None, saver), saver]).fit(miniature.pretrain(), loader, **given)
+            trainer(8, tmp_path, [note, Interruption(None, saver), saver]).fit(miniature.pretrain(), loader, **given)
         return miniature
 
+    drawn: list[torch.Tensor] = []
     with pytest.raises(Stopped) as stopped:
         fit(Cut())
     saved = torch.load(tmp_path / "parts" / LAST, weights_only=True)
     assert saved["global_step"] == 3 and stopped.value.code == 75
+    assert torch.equal(saved["generators"]["torch"], drawn[2])
     assert fingerprint(fit(Halves()).model) == fingerprint(run(tmp_path / "whole", steps=8)[1].model)
+
+
+def grpo(folder: Path) -> Miniature:
+    """Six steps with a rollout of 12 completions every two."""
+    miniature, saver = Miniature(), ResumeCheckpoint(folder, EVERY)
+    path = checkpoint_to_resume(folder)
+    given = {"ckpt_path": path, "weights_only": True if path else None}
+    with STOP.listening(), STOP.between_polls():
+        fit = trainer(6, folder, [Interruption(None, saver), saver])
+        fit.fit(miniature.grpo(), datamodule=miniature.rollouts(), **given)
+    return miniature
+
+
+@pytest.mark.parametrize(("target", "name"), [(Sampler, "_draw"), (HashReward, "__call__")])
+@pytest.mark.parametrize("call", [3, 17, 29])  # of some 10 tokens and 12 rewards in each of three rollouts
+def test_a_rollout_cut_short_is_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: type, name: str, call: int
+) -> None:
+    """The signal comes between tokens or between rewards; the steps before that rollout are saved, and the weights end equal."""
+    original, calls = getattr(target, name), itertools.count(1)
+
+    def cut(self: object, *given: object) -> object:
+        if next(calls) == call:
+            strike()
+        assert STOP.asked is None or next(after) == 0, "no second token and no second reward"
+        return original(self, *given)
+
+    after = itertools.count(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, cut)
+        with pytest.raises(Stopped):
+            grpo(tmp_path / "parts")
+    saved = tmp_path / "parts" / LAST
+    assert not saved.exists() if call == 3 else torch.load(saved, weights_only=True)["global_step"] in (2, 4)
+    assert fingerprint(grpo(tmp_path / "parts").model) == fingerprint(grpo(tmp_path / "whole").model)
 
 
 @pytest.mark.parametrize("hook", ["on_before_backward", "on_after_backward"])
