@@ -6,9 +6,10 @@ forward (`rollout.agreement`).
 
 GRPO checks, at every start, a small rollout made by the sampler that the run will use:
 - The log-probs that the sampler stored equal those of a training forward over the same completions, batched anew and shuffled,
-  within the tolerance of the compute type (`Precision.logprob_tolerance`; 1e-4 in FP32). Then the sampler holds the current
-  weights, its cache is right, and temperature and top-p mean the same on both sides. Tokens that were routed to other experts
-  (two affinities equal to within rounding) are counted: in FP32 they must be below 0.1 %, in BF16 their share is only reported.
+  within the tolerances of the compute type (`Precision.logprob_tolerance`; 1e-4 in FP32; in BF16 it is the mean that tells). Then
+  the sampler holds the current weights, its cache is right, and temperature and top-p mean the same on both sides. Tokens that were
+  routed to other experts (two affinities equal to within rounding) are counted: in FP32 they must be below 0.1 %, in BF16 their
+  share is only reported.
 - The KL to the reference, if the objective needs one, is exactly 0 while the reference is the policy: same numbers, same path.
 - It warns if no completion ends, and if the rewards are equal within every group: then there is nothing to learn.
 """
@@ -47,12 +48,13 @@ class SelfCheckFailed(InvalidInput):
 class Agreement:
     """How well sampler, training forward and reference agree.
 
-    `max_difference` (nats) is taken over the tokens that, like all tokens before them, were routed to the same experts in both;
-    `flipped_fraction` is the share of tokens routed to other experts; `kl_ref_max` is the largest k3 against the reference,
-    None without one.
+    `max_difference` and `mean_difference` (nats) are taken over the tokens that, like all tokens before them, were routed to the
+    same experts in both; `flipped_fraction` is the share of tokens routed to other experts; `kl_ref_max` is the largest k3 against
+    the reference, None without one.
     """
 
     max_difference: float
+    mean_difference: float
     flipped_fraction: float
     kl_ref_max: float | None
 
@@ -123,15 +125,19 @@ class SelfCheck(L.Callback):
 
     def judge(self, agreement: Agreement, reference_is_policy: bool, precision: Precision) -> str:
         """Return the line that reports the agreement; raise `SelfCheckFailed` if a number is out of bounds."""
-        tolerance = precision.logprob_tolerance if self.tolerance is None else self.tolerance
+        tolerance, mean_tolerance = precision.logprob_tolerance, precision.mean_logprob_tolerance
+        if self.tolerance is not None:
+            tolerance = mean_tolerance = self.tolerance
         allowed_flips = self.max_flipped_fraction
         if allowed_flips is None:
             allowed_flips = precision.max_flipped_fraction
-        if not agreement.max_difference <= tolerance:
-            raise SelfCheckFailed(
-                f"self-check: sampler and training forward differ by {agreement.max_difference:.2e} nats, more than "
-                f"{tolerance:.0e}: stale weights in the sampler, or another temperature"
-            )
+        found = ((agreement.max_difference, tolerance, ""), (agreement.mean_difference, mean_tolerance, " on average"))
+        for difference, allowed, how in found:
+            if not difference <= allowed:
+                raise SelfCheckFailed(
+                    f"self-check: sampler and training forward differ by {difference:.2e} nats{how}, more than "
+                    f"{allowed:.0e}: stale weights in the sampler, or another temperature"
+                )
         if agreement.flipped_fraction > allowed_flips:
             raise SelfCheckFailed(
                 f"self-check: {agreement.flipped_fraction:.2%} of tokens chose other experts in the training forward"
@@ -141,7 +147,8 @@ class SelfCheck(L.Callback):
             raise SelfCheckFailed(f"self-check: the KL to a fresh reference is {kl:.2e}, not exactly 0")
         compared = "no reference" if kl is None else f"KL to the reference {kl:g}"
         return (
-            f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats, "
+            f"self-check: sampler and training forward agree to {agreement.max_difference:.1e} nats "
+            f"(mean {agreement.mean_difference:.0e}), "
             f"{agreement.flipped_fraction:.2%} of tokens routed differently, {compared}"
         )
 
@@ -200,14 +207,14 @@ def measure_agreement(
     flipped_C = flipped_tokens(rollout, rows, batch, scored.output.routes)
     touched_C = touched_tokens(flipped_C, batch)
     untouched = difference_C[~touched_C]
-    largest = float(untouched.max()) if untouched.numel() else float("nan")
+    largest, average = (float(untouched.max()), float(untouched.mean())) if untouched.numel() else (float("nan"),) * 2
     kl = None
     if reference is not None:
         here = scored.logprobs.device
         there = device_of(reference) if isinstance(reference, torch.nn.Module) else here
         own = score_completions(reference, batch.to(there), sampling_temperature).logprobs.to(here)
         kl = float(k3(scored.logprobs, own).abs().max())
-    return Agreement(largest, float(flipped_C.float().mean()), kl)
+    return Agreement(largest, average, float(flipped_C.float().mean()), kl)
 
 
 def flipped_tokens(rollout: Rollout, rows: Tensor, batch: GRPOBatch, routes_LBTK: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any
 from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.store import Artefact, open_artefact
 from r1_lightning.artefacts.work import work_in
-from r1_lightning.run.commands.recipe import Made, Recipe, Row, spread
+from r1_lightning.run.commands.recipe import Made, Recipe, Row, spread, table_of, verdict
 from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
 EXPERIMENTS = ("r1_tiny", "r1_family_tiny")
@@ -176,11 +176,8 @@ def _stages(by_seed: Mapping[str, Values], seeds: Sequence[str]) -> str:
 
 
 def _claims(by_seed: Mapping[str, Values], seeds: Sequence[str]) -> str:
-    lines = ["| claim | " + " | ".join(f"seed {seed}" for seed in seeds) + " |", "|---" * (len(seeds) + 1) + "|"]
-    for claim in CLAIMS:
-        cells = [_verdict(claim, by_seed[seed]) for seed in seeds]
-        lines.append(f"| {claim.words} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    cells = {claim.words: [_verdict(claim, by_seed[seed]) for seed in seeds] for claim in CLAIMS}
+    return table_of("claim", [f"seed {seed}" for seed in seeds], cells)
 
 
 def _verdict(claim: Claim, values: Values) -> str:
@@ -188,16 +185,15 @@ def _verdict(claim: Claim, values: Values) -> str:
         difference = claim.difference(values)
     except KeyError:
         return "not run"
-    return f"{'holds' if claim.holds(difference) else 'DOES NOT HOLD'} ({difference:+.3f})"
+    return verdict(difference, claim.holds(difference))
 
 
 def _minutes(by_seed: Mapping[str, Values], seeds: Sequence[str]) -> str:
     names = list(dict.fromkeys(m for seed in seeds for m, measure in by_seed[seed] if measure in (MINUTES, PARTLY)))
-    lines = ["| minutes | " + " | ".join(f"seed {seed}" for seed in seeds) + " |", "|---" * (len(seeds) + 1) + "|"]
-    for name in names:
-        lines.append(f"| {name} | " + " | ".join(_time(name, by_seed[seed]) for seed in seeds) + " |")
     totals = [sum(v for (_, m), v in by_seed[seed].items() if m in (MINUTES, PARTLY)) for seed in seeds]
-    return "\n".join([*lines, "| together | " + " | ".join(f"{total:.1f}" for total in totals) + " |"]) + "\n"
+    cells = {name: [_time(name, by_seed[seed]) for seed in seeds] for name in names}
+    cells["together"] = [f"{total:.1f}" for total in totals]
+    return table_of("minutes", [f"seed {seed}" for seed in seeds], cells)
 
 
 def _time(name: str, values: Values) -> str:

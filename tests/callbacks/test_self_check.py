@@ -229,13 +229,26 @@ def test_a_model_in_bf16_is_held_to_what_bf16_can_do(tmp_path: Path, capsys: pyt
 
 
 def test_flips_are_faults_in_fp32_alone() -> None:
-    some = Agreement(max_difference=5e-5, flipped_fraction=0.02, kl_ref_max=None)
+    some = Agreement(max_difference=5e-5, mean_difference=1e-6, flipped_fraction=0.02, kl_ref_max=None)
     assert SelfCheck().judge(some, True, PlainPrecision("bf16")).endswith("tokens routed differently, no reference")
     assert "2.00% of tokens routed differently" in SelfCheck().judge(some, True, PlainPrecision("bf16"))
     with pytest.raises(SelfCheckFailed, match=r"2\.00% of tokens chose other experts"):
         SelfCheck().judge(some, True, PlainPrecision("fp32"))
     with pytest.raises(SelfCheckFailed, match=r"2\.00% of tokens"):  # what is set by hand holds for any type
         SelfCheck(max_flipped_fraction=0.01).judge(some, True, PlainPrecision("bf16"))
+
+
+def test_in_bf16_the_mean_tells_rounding_from_a_fault() -> None:
+    """30 layers round to 0.25 nats at most and 0.03 on average; another temperature moves every token."""
+    rounding = Agreement(max_difference=0.25, mean_difference=0.03, flipped_fraction=0.0, kl_ref_max=None)
+    assert "agree to 2.5e-01 nats (mean 3e-02), 0.00%" in SelfCheck().judge(rounding, True, PlainPrecision("bf16"))
+    fault = dataclasses.replace(rounding, mean_difference=0.1)
+    with pytest.raises(SelfCheckFailed, match=r"differ by 1\.00e-01 nats on average, more than 8e-02"):
+        SelfCheck().judge(fault, True, PlainPrecision("bf16"))
+    with pytest.raises(SelfCheckFailed, match=r"differ by 2\.50e-01 nats, more than 1e-04"):
+        SelfCheck().judge(rounding, True, PlainPrecision("fp32"))
+    with pytest.raises(SelfCheckFailed, match="more than 2e-02"):  # what is set by hand holds for both
+        SelfCheck(tolerance=0.02).judge(rounding, True, PlainPrecision("bf16"))
 
 
 def test_the_minibatch_is_scored_where_the_policy_lies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,8 +361,8 @@ FAULTS = (
     Fault(
         "the self-check lets NaN pass",
         "callbacks/self_check.py",
-        "if not agreement.max_difference <= tolerance:",
-        "if agreement.max_difference > tolerance:",
+        "if not difference <= allowed:",
+        "if difference > allowed:",
         (SELF_CHECK,),
     ),
     Fault(

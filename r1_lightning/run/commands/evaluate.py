@@ -86,7 +86,7 @@ def evaluate(
 
 def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool = False) -> tuple[Artefact, DictConfig]:
     """Open the artefact or checkpoint in `folder`, with the configuration of its evaluation. `InvalidInput` as in `evaluate`."""
-    others = [override for override in task if not re.match(r"\+?(task|paths)[.=]", override)]
+    others = [override for override in task if not re.match(r"(\+{0,2}|~)(task|paths)[.=]", override)]
     require(
         not others,
         "the argument",

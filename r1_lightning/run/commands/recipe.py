@@ -108,3 +108,15 @@ def spread(numbers: Collection[float], digits: int | None = None, sign: str = ""
         digits = 1 if average > 1.5 else 3
     shown, low, high = (f"{number:{sign}.{digits}f}" for number in (average, min(numbers), max(numbers)))
     return f"{shown} [{low}, {high}]"
+
+
+def table_of(corner: str, columns: Sequence[str], lines: Mapping[str, Sequence[str]]) -> str:
+    """Return a Markdown table: `corner` and `columns` are its head, and each line has a name and a cell per column."""
+    rows = [[corner, *columns], *([name, *cells] for name, cells in lines.items())]
+    written = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([written[0], "|---" * (len(columns) + 1) + "|", *written[1:]]) + "\n"
+
+
+def verdict(difference: float, holds: bool) -> str:
+    """Return the cell of a claim for one seed: whether it holds, and the difference that it is about."""
+    return f"{'holds' if holds else 'DOES NOT HOLD'} ({difference:+.3f})"

@@ -92,6 +92,8 @@ def test_a_published_checkpoint_is_measured_on_a_task_that_is_named(
         ),
         (["taskmaster=1"], r"the argument=\['taskmaster=1'\] is not allowed"),
         (["task.template=r1"], r"which has no task of its own"),
+        (["~task.source.weights"], r"which has no task of its own"),
+        (["~trainer.devices"], r"the argument=\['~trainer.devices'\] is not allowed"),
     ],
 )
 def test_a_checkpoint_without_a_task_is_one_line(tmp_path: Path, task: list[str], message: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from r1_lightning.run.commands.recipe import Made, Recipe, append, read, spread
+from r1_lightning.run.commands.recipe import Made, Recipe, append, read, spread, table_of, verdict
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -47,3 +47,9 @@ def test_a_cell_by_hand() -> None:
     assert spread([-0.25, 0.75], digits=2, sign="+") == "+0.25 [-0.25, +0.75]"
     assert spread([], digits=2) == "not run"
     assert spread([1.5, 1.5]) == "1.500 [1.500, 1.500]" and spread([1.0, 3.0]) == "2.0 [1.0, 3.0]"  # shares, lengths
+
+
+def test_a_table_and_a_verdict_by_hand() -> None:
+    assert table_of("claim", ["seed 0"], {"it grows": [verdict(0.25, True)], "it shrinks": [verdict(0.25, False)]}) == (
+        "| claim | seed 0 |\n|---|---|\n| it grows | holds (+0.250) |\n| it shrinks | DOES NOT HOLD (+0.250) |\n"
+    )
