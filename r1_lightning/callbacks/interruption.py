@@ -52,11 +52,12 @@ class Interruption(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step, self.started_s = trainer.global_step, time.monotonic()
+        self._poll(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         # A step of one micro-batch is nearly done once its batch is there.
-        if trainer.accumulate_grad_batches > 1 and self._anywhere(trainer, self.stop.asked is not None):
-            raise self.stop.asked or _by_another()
+        if trainer.accumulate_grad_batches > 1:
+            self._poll(trainer)
         self.stop.raises = self.compiles
 
     def on_after_backward(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -89,6 +90,11 @@ class Interruption(L.Callback):
                 saver.save(trainer)
             finally:
                 self.is_back = False
+
+    def _poll(self, trainer: L.Trainer) -> None:
+        """Raise `Stopped` in all processes if one has heard a signal."""
+        if self._anywhere(trainer, self.stop.asked is not None):
+            raise self.stop.asked or _by_another()
 
     def _asked(self, trainer: L.Trainer) -> Stopped | None:
         """Return why to stop; the same in all processes."""

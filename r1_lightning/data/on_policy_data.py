@@ -8,7 +8,7 @@ sampling. The student samples its completions at the very step that learns from 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_number
 from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Need, Problem, ProblemSource, TraceSource
 
@@ -60,7 +61,8 @@ class OnPolicySteps:
         prompts = self.prompts(step)
         own = self.processes.share(range(len(prompts)))
         keys = rollout_keys(step, len(prompts), 1)[list(own)]
-        generation = self.generate([prompts[place] for place in own], 1, keys)
+        work = partial(self.generate, [prompts[place] for place in own], 1, keys)
+        generation = STOP.together(work, self.processes.any)
         lengths = generation.completion_mask.sum(1).tolist()
         share = [row[:length] for row, length in zip(generation.completion_ids.tolist(), lengths, strict=True)]
         completions = self.processes.gather(share)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
 from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation
 from r1_lightning.types.text import Problem
 
@@ -177,7 +178,9 @@ class RolloutMaker:
         """
         prompts = self.prompts(problems)
         own = self.processes.share(range(len(problems)))
-        share, drafts = self._share(number, policy_version, own, problems, prompts)
+        # A signal ends it between two tokens, or two rewards, and then in all processes: they meet only behind it.
+        work = partial(self._share, number, policy_version, own, problems, prompts)
+        share, drafts = STOP.together(work, self.processes.any)
         shares = self.processes.gather(share)
         judged = joined_judged(shares, problems, prompts, self.tokenizer.pad_id)
         return Rollout(

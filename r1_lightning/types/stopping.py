@@ -9,8 +9,9 @@ the middle of whatever it does. `STOP` listens from the first line of a command 
                            work ends at a poll: between decode steps, rewards, minibatches and problems
     first compilation      (`STOP.at_once()`) it raises again: a compiler does not poll, and a forward changes no weight
 
-Several processes must leave together: one that raises alone leaves the others waiting in a collective call for ever. So there
-`poll` raises in work of one process alone only, which `together` wraps: the processes agree after it, and all of them raise.
+Several processes must leave together: one that raises alone leaves the others waiting in a collective call. So no handler raises
+there, and what polls is work in which a process waits for no other. `together` wraps it: behind it the processes agree, and if one
+of them has been stopped, all of them raise.
 
 A second signal leaves at once, with what was saved before. Launchers and batch systems often deliver the same wish twice, so one
 within `REPEATED_S` of the first is the same one. Processes that were forked from this one (a loader's workers) answer a signal as

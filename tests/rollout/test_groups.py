@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +17,9 @@ from r1_lightning.rollout.advantage_estimators import LeaveOneOut
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker, completion_texts, rollout_keys
 from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.processes import Processes
+from r1_lightning.types.stopping import REQUEUE, STOP
 from r1_lightning.types.tensors import Generation
 from r1_lightning.types.text import Problem
 from tests.rollout.fakes import generation_of
@@ -199,6 +202,37 @@ def test_several_processes_make_the_rollout_of_one(prompts: int, routes: bool) -
                 for name, value in other.items():
                     same = torch.equal if isinstance(value, Tensor) and not value.is_floating_point() else _close
                     assert same(own[name], value), (count, name)
+
+
+class _Struck:
+    """A sampler of which one process hears a signal in its call."""
+
+    def __init__(self, sampler: Any, strikes: bool) -> None:
+        self.sampler, self.strikes = sampler, strikes
+
+    def __call__(self, *given: Any) -> Generation:
+        if self.strikes:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        made: Generation = self.sampler(*given)
+        return made
+
+
+def _stopped(processes: Processes, struck: int) -> tuple[int, bool]:
+    mini = Miniature(processes=processes)
+    make = mini.maker(_Struck(mini.sampler(), processes.rank == struck))
+    with STOP.listening(), STOP.between_polls():
+        try:
+            make(0, 5, [Sums().train_problem(0, place) for place in range(3)])
+        except Stopped as stopped:
+            return stopped.code, STOP.asked is not None
+    return 0, False
+
+
+@pytest.mark.parametrize("struck", [0, 1])
+def test_a_signal_to_one_process_ends_the_rollout_in_all(struck: int) -> None:
+    """Without an agreement the other one would wait for a share that never comes."""
+    found = in_processes(2, _stopped, struck)
+    assert found == [(REQUEUE, rank == struck) for rank in range(2)]
 
 
 def _close(own: Any, other: Any) -> bool:

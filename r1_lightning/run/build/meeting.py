@@ -27,6 +27,7 @@ from r1_lightning.run.config.place import Place
 from r1_lightning.run.config.speaking import Lost
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.processes import ONE, Processes, ProcessGroup
+from r1_lightning.types.stopping import STOP
 
 TIMEOUT_S = 1800  # where the configuration names no `trainer.timeout_s`
 PACKAGE = Path(r1_lightning.__file__).resolve().parent
@@ -60,6 +61,7 @@ def met(place: Place, config: DictConfig) -> Iterator[Processes]:
             f"rank {place.rank} of {place.count} did not meet the others at {place.address}:{place.port} within "
             f"trainer.timeout_s={limit_s} s ({first_line(error)})"
         ) from error
+    STOP.alone = False  # from here on a process that leaves by itself would leave the others waiting
     try:
         yield ProcessGroup.of_group()
     except Exception as error:
@@ -67,6 +69,7 @@ def met(place: Place, config: DictConfig) -> Iterator[Processes]:
             raise Lost(line) from error
         raise
     finally:
+        STOP.alone = True
         _leave()
 
 

@@ -32,6 +32,8 @@ from r1_lightning.run.stages.loggers import log_results
 from r1_lightning.run.stages.periodic import keep_best, measure_maker
 from r1_lightning.run.stages.trained import trained
 from r1_lightning.types.errors import require
+from r1_lightning.types.processes import processes_now
+from r1_lightning.types.stopping import STOP
 
 
 def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict[str, Artefact]) -> Mapping[str, float]:
@@ -43,6 +45,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     set_up_for(config)
     # For libraries and users' code with global generators; our own draws are keyed and do not depend on it.
     L.seed_everything(config.seed, verbose=False)
+    STOP.together(STOP.poll, processes_now().any)  # several processes build to the end, once they have begun
     parts = build_parts(config, inputs.get("base"))
     # Adapters of the input become part of its weights, so that the reference is this policy, not an earlier stage's base.
     fold_adapters(parts["backbone"], config.seed)
