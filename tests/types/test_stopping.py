@@ -100,10 +100,13 @@ def test_ctrl_c_that_is_ignored_stays_ignored() -> None:
 
 
 def test_a_forked_process_answers_as_any_other(stop: Stop) -> None:
+    reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        time.sleep(60)
+        os.write(writing, b"!")
+        time.sleep(20)
         os._exit(0)
+    os.read(reading, 1)  # Python forgets a signal that comes while it forks
     os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
