@@ -34,6 +34,10 @@ RUNS = {
         ("task", "seed", "weight"),
         "models before and after RL without or with a language reward",
     ),
+    "real_checkpoint": (
+        ("part", "seed"),
+        "parts of a report on a published checkpoint: as it is, RL with a student, SFT",
+    ),
 }
 
 Found = list[tuple[str, str]]  # what has run, and the folder that shows it

@@ -273,10 +273,10 @@ def draw(points: Sequence[Row], path: Path) -> None:
 
 
 def runs(options: Namespace) -> Iterator[tuple[str, str, int]]:
-    """The checkpoint as it is, once; then RL with its student, and SFT, seed by seed."""
+    """The checkpoint as it is, once; then RL with its student, then SFT, each over seeds."""
     yield options.checkpoint, BEFORE, 0
-    for seed in options.seeds:
-        yield from ((options.checkpoint, part, seed) for part in (GRPO, SFT))
+    for part in (GRPO, SFT):
+        yield from ((options.checkpoint, part, seed) for seed in options.seeds)
 
 
 def add_options(parser: ArgumentParser) -> None:

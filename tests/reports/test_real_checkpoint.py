@@ -87,4 +87,4 @@ def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch:
 
 def test_the_checkpoint_answers_once_and_every_seed_has_both_parts() -> None:
     found = list(report.runs(Namespace(checkpoint="c", seeds=[3, 5])))
-    assert found == [("c", "before", 0), *(("c", part, seed) for seed in (3, 5) for part in ("grpo", "sft"))]
+    assert found == [("c", "before", 0), *(("c", part, seed) for part in ("grpo", "sft") for seed in (3, 5))]
