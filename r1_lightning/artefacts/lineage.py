@@ -20,6 +20,7 @@ from r1_lightning.artefacts.store import CONFIG, Artefact, is_complete, open_art
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("torch", "lightning", "safetensors", "tokenizers", "transformers", "hydra-core", "omegaconf")
 SEED = re.compile(r"^seed: (\d+)$", re.MULTILINE)  # the top-level key of config.yaml, not a nested one
+COPIED = "commit.txt"  # beside a copy of the package that a batch job runs: the commit of the code that was copied
 GIT_TIMEOUT_S = 20  # a network file system can be slow; a run must not wait for ever for its commit
 
 
@@ -27,11 +28,14 @@ def commit(folder: Path = HERE) -> str:
     """The commit of the checkout that holds `folder`, with "-dirty" if tracked files were changed.
 
     Outside git, also where an installed package merely lies below somebody else's checkout: the release ("v0.1.0") of an
-    installed package, "unknown" for source that may have been edited.
+    installed package, "unknown" for source that may have been edited. A copy for a batch job says what it was copied from.
     """
     tracked = _git(folder, "ls-files", "--", ".")
     head = _git(folder, "rev-parse", "HEAD")
     if not tracked or not head:
+        copied = folder.parents[1] / COPIED
+        if copied.is_file():
+            return copied.read_text(encoding="utf-8").strip()
         return f"v{__version__}" if _is_installed(folder) else "unknown"
     return head + ("-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
 

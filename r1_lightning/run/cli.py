@@ -141,9 +141,10 @@ def _run_here(
         validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
     from r1_lightning.run.graph.build import build
     from r1_lightning.run.graph.last_words import next_steps
+    from r1_lightning.run.graph.node import part_of
     from r1_lightning.run.graph.plan import plan
 
-    node = plan(stage)
+    node = part_of(plan(stage), config.get("only"))
     if config.get("dry_run"):
         from r1_lightning.run.cost.dry_run import dry_run
 

@@ -48,6 +48,13 @@ def test_an_installed_package_names_its_release(tmp_path: Path) -> None:
     assert lineage.commit(folder) == f"v{r1_lightning.__version__}"
 
 
+def test_a_copy_for_a_batch_job_says_what_it_was_copied_from(tmp_path: Path) -> None:
+    folder = tmp_path / "r1_lightning" / "artefacts"
+    folder.mkdir(parents=True)
+    (tmp_path / "commit.txt").write_text("c0ffee-dirty\n")
+    assert lineage.commit(folder) == "c0ffee-dirty"
+
+
 def test_environment_names_versions() -> None:
     found = lineage.environment()
     assert found["python"].startswith("3.") and found["torch"].startswith("2.")

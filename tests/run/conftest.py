@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from r1_lightning.run import cli
 from tests.run.fakes import Recorder
 from tests.support.commands import after_planning
+from tests.support.slurm.cluster import Cluster, missing
 
 FAKE_CONFIGS = Path(__file__).parent / "fake_configs"
 REAL_CONFIGS = Path(__file__).parents[2] / "configs"
@@ -52,3 +53,25 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Outcome(code, after_planning(out), err, recorder)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """A SLURM of this machine alone, for the session; skips where it is not installed."""
+    if names := missing():
+        pytest.skip(f"needs SLURM (apt-get install slurm-wlm slurm-client munge): {', '.join(names)} not found")
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster, with SLURM's commands on the path; jobs that a test leaves behind are cancelled."""
+    for name, value in slurm_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield slurm_cluster
+    slurm_cluster.cancel_all()

@@ -29,6 +29,7 @@ SECTIONS = {
     "Fine-tuning": ("stage=sft", "data.examples.file=FILE"),
     "Distillation": ("stage=distill",),
     "Rejection sampling": ("stage=sample",),
+    "On a cluster": ("launcher=slurm",),
 }
 SCORED = ("reward=model_score", "+stage.inputs.score.folder=FOLDER")
 STUDENT = ("experiment=distill_qwen_1_5b", "init_from=FOLDER", "data.examples.file=FILE")
@@ -77,6 +78,7 @@ UNPLANNED = {
     "benchmarks=all": "reads the files of ten benchmarks; tests/configs composes it",
     "mtp=true": "an argument of export_hf.py, which README's row runs",
 }
+CLUSTER = "tests/run/test_slurm_jobs.py follows README's section on a SLURM of this machine"
 # Commands that no test runs, and why.
 UNRUN = {
     "pip install -c constraints.txt -e .": "needs a package index",
@@ -95,6 +97,12 @@ UNRUN = {
     "python scripts/gpu_check.py --out reports/gpu": "needs a GPU",
     "python scripts/gpu_check.py": "needs a GPU",
     "python scripts/gpu_check.py --rehearse": "minutes; tests/benchmarks/gpu/test_command.py rehearses in parts",
+    "python scripts/submit.py stage=grpo launcher.partition=NAME launcher.time=04:00:00 dry_run=true": CLUSTER,
+    "python scripts/submit.py stage=grpo launcher.partition=NAME launcher.time=04:00:00": CLUSTER,
+    "python scripts/submit.py -m stage=grpo seed=1,2 launcher.partition=NAME": CLUSTER,
+    "python scripts/submit.py status": CLUSTER,
+    "python scripts/submit.py": CLUSTER,
+    "python scripts/submit.py stage=grpo launcher.partition=NAME": CLUSTER,
     "python benchmarks/run.py": "an hour; tests/benchmarks/test_run.py runs it with --quick",
 }
 R1 = "import sys; from r1_lightning.__main__ import main; sys.argv[0] = 'r1'; sys.exit(main())"

@@ -42,7 +42,7 @@ GROUPS = (
     "paths",
     "stage",
 )
-TOP_KEYS = (*GROUPS, "seed", "name", "fresh", "dry_run", "dry_run_memory_gib", "dry_run_devices", "init_from")
+TOP_KEYS = (*GROUPS, "seed", "name", "fresh", "dry_run", "dry_run_memory_gib", "dry_run_devices", "only", "init_from")
 # The trainer is not in the fingerprint, so only options that change neither the mathematics of a step nor the number of steps.
 TRAINER_KEYS = (
     "accelerator",

@@ -2,6 +2,9 @@
 
 base            what small commands share: KEY=VALUE arguments, errors in one line
 evaluate, export, lineage, runs, show_problems, write_traces   one command each
+submit          stages as SLURM jobs: submit_points plans the runs that are asked for, submit_jobs orders and submits their jobs,
+                sbatch writes the text of a script, code_copy copies the code beside them, slurm calls SLURM's programs,
+                submissions keeps the files of a submission, submit_status lists what became of them
 notebook        what `import r1_lightning` offers
 report          one command for every report over seeds: finds reports/<id>/recipe.py; `recipe` says what a recipe declares,
                 report_loop makes each run once and draws from rows, report_runs trains and finds the artefact

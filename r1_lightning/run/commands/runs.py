@@ -28,7 +28,7 @@ from r1_lightning.types.errors import require
 MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
 # Groups of the configuration that describe where and how a run was made, not its result.
 DRY_RUN = ("dry_run", "dry_run_memory_gib", "dry_run_devices")
-UNTOLD = ("paths", "trainer", "callbacks", "logger", "launcher", "fresh", *DRY_RUN, "name")
+UNTOLD = ("paths", "trainer", "callbacks", "logger", "launcher", "fresh", "only", *DRY_RUN, "name")
 MAIN = (
     "/pass_at_1",
     "/pair_accuracy",

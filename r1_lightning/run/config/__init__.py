@@ -10,5 +10,6 @@ stored                  the stored configuration of an artefact
 keys, hints, file_names keys that `run` reads itself; plain values against annotations; readers for files given by name
 exit_codes, machine, openmp   exit codes, and settings of the system before torch is imported
 place, starting, speaking     the processes of a run: who this one is, starting the others, one voice for all
+slurm                   what `launcher=slurm` asks a cluster for
 program                 how the user started the program, for the commands that it prints
 """

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import Work, work_in
-from r1_lightning.run.graph.node import Node
+from r1_lightning.run.graph.node import Node, stages_of
 
 MEASURED = "eval/"  # prefix of the metrics of held-out problems
 
@@ -49,19 +49,8 @@ def _named(node: Node) -> dict[str, Node]:
 
     If two stages have one name (a student's base beside its teacher's), the later one's name gets digits of its fingerprint.
     """
-    stages: dict[str, Node] = {}
-
-    def collect(stage: Node) -> None:
-        if stage.fingerprint in stages:
-            return
-        for source in stage.inputs.values():
-            if isinstance(source, Node):
-                collect(source)
-        stages[stage.fingerprint] = stage
-
-    collect(node)
     named: dict[str, Node] = {}
-    for stage in stages.values():
+    for stage in stages_of(node):
         name = stage.stage.name
         named[f"{name} {stage.fingerprint[:SHORT_DIGITS]}" if name in named else name] = stage
     return named

@@ -1,0 +1,79 @@
+"""The runs that a command line of `r1 submit` asks for: one, or with `-m` those of a sweep, each planned as `r1 train` plans it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+
+from r1_lightning.run.checks.declared import check_declared
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.quoting import readable
+from r1_lightning.run.config.slurm import Slurm
+from r1_lightning.run.config.targets import find_own_modules
+from r1_lightning.run.graph.node import Node
+from r1_lightning.run.graph.plan import plan
+from r1_lightning.types.errors import InvalidInput, require
+
+LAUNCHER, SWEEP = "launcher=slurm", ("-m", "--multirun")
+NOT_FOR_THE_RUN = ("launcher", "dry_run")  # keys that `submit` reads itself
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run that is asked for: the words of `r1 train` that make it, and its planned graph."""
+
+    words: tuple[str, ...]
+    node: Node
+    launcher: Slurm
+    root: Path
+
+
+def is_dry(arguments: Sequence[str]) -> bool:
+    """True if the scripts are only to be printed."""
+    return any(word.lower() == "dry_run=true" for word in arguments)
+
+
+def points_of(arguments: Sequence[str]) -> list[Point]:
+    """Return the planned runs of a command line. Raises `InvalidInput` for whatever `r1 train` would refuse, and more."""
+    find_own_modules()
+    words = [word for word in arguments if word not in SWEEP]
+    options = [word for word in words if word.startswith("-")]
+    require(not options, "submit", " ".join(options), "it takes KEY=VALUE, and -m for a sweep")
+    if not any(word.startswith("launcher=") for word in words):
+        words.insert(0, LAUNCHER)
+    runs = _sweep(words) if any(word in SWEEP for word in arguments) else [words]
+    with composing():
+        return [_point(run) for run in runs]
+
+
+def _sweep(words: Sequence[str]) -> list[list[str]]:
+    """Return the command lines of the runs of a sweep, in the order of `r1 train -m`."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(readable(words))
+    except HydraException as error:
+        raise InvalidInput(" ".join(str(error).split())) from error
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(run) for run in batch]
+
+
+def _point(words: Sequence[str]) -> Point:
+    asked = [word for word in words if not word.startswith("dry_run=")]
+    config = compose_stage(asked).config
+    check_declared(config)
+    require("_target_" in config.launcher, "launcher", "local", "it must be slurm: a job is asked of a cluster")
+    require(not config.fresh, "fresh", True, "a job that is queued again would begin another run each time")
+    require(config.get("only") is None, "only", config.get("only"), "a submission makes whole graphs")
+    launcher = instantiate(config.launcher, _convert_="all")
+    root = Path(os.path.abspath(config.paths.root))
+    run = [word for word in asked if word.lstrip("+~").partition("=")[0].partition(".")[0] not in NOT_FOR_THE_RUN]
+    if config.trainer.accelerator == "auto":  # decided here: where a job is submitted there may be no GPU
+        run.append(f"trainer.accelerator={'gpu' if launcher.gpus_per_node or launcher.gres else 'cpu'}")
+    run = readable([*run, f"paths.root={root}"])
+    return Point(tuple(run), plan(compose_stage(run)), launcher, root)

@@ -1,0 +1,176 @@
+"""Jobs on a real SLURM of one machine: to the end, in a graph, in an array, failing, queued again, submitted twice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.artefacts import store
+from r1_lightning.artefacts.steps import last_step
+from r1_lightning.run.commands.submit import main
+from tests.run.documented import commands
+from tests.support.commands import ROOT, SMALL_MODEL, folder, overrides
+from tests.support.slurm.cluster import Cluster
+
+pytestmark = pytest.mark.slow
+
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+LIMIT_S = 240  # of a wait for a job: a process imports torch first, on a busy machine in half a minute
+
+
+@pytest.fixture
+def submit(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """`submit("stage=grpo", ...)` returns the exit code and what the command printed."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where the tests' own reward is
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["r1 submit", *words])
+        capsys.readouterr()
+        code = main()
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    return run
+
+
+def jobs_of(said: str) -> dict[str, str]:
+    """The job of each stage by its name, of what `r1 submit` printed."""
+    return {found[1]: found[2] for found in re.finditer(r"^([a-z_]+)-[0-9a-f]{10}: job (\S+?),?(?: |$)", said, re.M)}
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end_s = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end_s, f"no {what} after {LIMIT_S} s"
+        time.sleep(0.1)
+
+
+def small_pretrain(root: Path, *words: str) -> list[str]:
+    own = ["stage=pretrain", "stage.max_steps=2", "data.rows_per_batch=2", "optim.warmup_steps=1"]
+    return [*own, *SMALL_MODEL, f"paths.root={root}", *words]
+
+
+def test_readme_s_lines_on_a_cluster(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, in their order, from an empty folder; NAME is this cluster's partition, and the sizes are small."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    lines = [piece.words for piece in commands() if (piece.document, piece.section) == ("README.md", "On a cluster")]
+    assert len(lines) == 4 and all(words[:2] == ("python", "scripts/submit.py") for words in lines)
+    small = overrides(Path("runs"), 2, 2, evaluation=False)[1:]
+    said = []
+    for words in lines:
+        typed = [word.replace("=NAME", "=test") for word in words[2:]]
+        more = small if any(word.startswith("stage=") for word in typed) else []
+        command = [sys.executable, str(ROOT / "scripts" / "submit.py"), *typed, *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
+        assert done.returncode == 0, (words, done.stderr)
+        said.append(done.stdout)
+    assert said[0].count("#!/usr/bin/env bash") == 2 and "#SBATCH --time=04:00:00" in said[0]
+    assert list(jobs_of(said[1])) == ["pretrain", "grpo"] and "cancel  scancel" in said[1]
+    assert len(re.findall("^grpo-", said[2], re.M)) == 2
+    assert len(said[3].splitlines()) == 1 + 6
+    until(lambda: not slurm.call("squeue", "-h").stdout.strip(), "end of the jobs")
+    assert len([path for path in (tmp_path / "runs").glob("grpo-*") if store.is_complete(path)]) == 3
+
+
+def test_three_stages_are_three_jobs(slurm: Cluster, submit: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    """pretrain, a reward model on it, and GRPO after both; each job makes its own stage alone."""
+    root = tmp_path / "runs"
+    words = [word for word in overrides(root, evaluation=False) if not word.startswith("stage.parent_overrides")]
+    small = '"stage.max_steps=2","data.rows_per_batch=4","optim.warmup_steps=1"'
+    reward = '+stage.inputs.helpful={stage: reward_model, overrides: ["stage.max_steps=2"]}'
+    code, said = submit(*words, f"stage.parent_overrides=[{small}]", reward)
+    assert code == 0, said
+    jobs = jobs_of(said)
+    assert list(jobs) == ["pretrain", "reward_model", "grpo"]
+    assert slurm.wait_for(jobs["grpo"], ENDED, 3 * LIMIT_S)["JobState"] == "COMPLETED", submit("status", str(root))
+    for stage, others in (("pretrain", ()), ("reward_model", ("pretrain: running",)), ("grpo", ("missing, building",))):
+        log = (folder(root / "slurm", stage) / "latest.txt").read_text()
+        assert f"{stage}: running -> " in log and not any(other in log for other in others), log
+        assert store.is_complete(folder(root, stage))
+    commit = (next((root / "slurm" / "code").iterdir()) / "commit.txt").read_text().strip()
+    assert store.open_artefact(folder(root, "grpo")).commit == commit
+    code, said = submit("status", str(root))
+    assert [line.split()[2] for line in said.splitlines()[1:]] == ["complete"] * 3, said
+
+
+def test_an_array_of_two_seeds_in_a_hostile_folder(
+    slurm: Cluster, submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    root = tmp_path / "it's $(touch hurt) `x` 50%j 中"
+    code, said = submit("-m", *small_pretrain(root, "seed=0,1"))
+    assert code == 0, said
+    (number,) = {job.partition("_")[0] for job in re.findall(r"job (\S+)", said)}
+    until(lambda: not slurm.call("squeue", "-h", "-j", number).stdout.strip(), "end of the array")
+    _, said = submit("status", str(root))
+    assert [line.split()[2] for line in said.splitlines()[1:]] == ["complete"] * 2, said
+    assert len([path for path in root.glob("pretrain-*") if store.is_complete(path)]) == 2
+    assert not list(tmp_path.rglob("hurt"))
+    assert len(list((root / "slurm").glob(f"pretrain-*/slurm-{number}_*.txt"))) == 2, "SLURM's own messages"
+
+
+def test_the_exit_code_of_a_failing_job_reaches_the_user(
+    slurm: Cluster, submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    """Another process takes the folder of the base while its job waits: exit code 2, and what needs the base does not start."""
+    root = tmp_path / "runs"
+    code, said = submit(*overrides(root), 'launcher.sbatch_args=["--hold"]')
+    assert code == 0, said
+    jobs = jobs_of(said)
+    digits = re.search(r"pretrain-([0-9a-f]{10})", said)
+    assert digits is not None
+    held = store.create(root, "pretrain", "tiny", "arithmetic", digits[1] + "0" * 54).folder
+    with store.locked(held):
+        slurm.call("scontrol", "release", jobs["pretrain"])
+        slurm.call("scontrol", "release", jobs["grpo"])
+        found = slurm.wait_for(jobs["pretrain"], ENDED, LIMIT_S)
+    assert (found["JobState"], found["ExitCode"]) == ("FAILED", "2:0")
+    slurm.wait_for(jobs["grpo"], ("CANCELLED",), LIMIT_S)
+    _, said = submit("status", str(root))
+    assert "failed (exit 2)" in said and "cancelled before it started" in said
+    assert "another process" in (folder(root / "slurm", "pretrain") / "latest.txt").read_text()
+
+
+def test_a_job_that_is_queued_again_resumes_and_a_second_one_is_refused(
+    slurm: Cluster, submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    """SIGUSR1 in GRPO: saved, queued again, resumed. scancel: stopped, and the same submission goes on to the end."""
+    root = tmp_path / "runs"
+    words = [*overrides(root, grpo_steps=80, evaluation=False), "launcher.job_per_stage=false"]
+
+    def steps() -> int:
+        found = list(root.glob("grpo-*"))
+        return (last_step(found[0]) or 0) if found else 0
+
+    code, said = submit(*words)
+    assert code == 0, said
+    job = jobs_of(said)["grpo"]
+    until(lambda: steps() >= 2, "step of GRPO")
+    slurm.call("scancel", "--signal=USR1", job)
+    notes = folder(root / "slurm", "grpo") / "attempts.txt"
+    until(lambda: "requeued" in notes.read_text(), "requeue")
+    saved = steps()
+    assert saved < 80
+    code, said = submit(*words)
+    assert code == 2 and f"job {job} (" in said and "makes it already" in said, said
+    until(lambda: " 2 " in notes.read_text() and steps() > saved, "step of the second attempt")
+    slurm.call("scancel", job)
+    assert slurm.wait_for(job, ENDED, LIMIT_S)["JobState"] == "CANCELLED"
+    until(lambda: not slurm.call("squeue", "-h").stdout.strip(), "end of the job")
+    log = (notes.parent / f"log-{job}-2.txt").read_text()
+    assert "grpo: resuming" in log and f"{saved}/80" in log, log
+    assert "stopped (exit " in submit("status", str(root))[1]
+    code, said = submit(*words)
+    again = jobs_of(said)["grpo"]
+    assert code == 0 and again != job
+    assert slurm.wait_for(again, ENDED, LIMIT_S)["JobState"] == "COMPLETED"
+    assert store.is_complete(folder(root, "grpo"))
+    assert "complete, nothing to submit" in submit(*words)[1]
