@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1_lightning.run.config.exit_codes import AGAIN, BAD_INPUT
+from r1_lightning.run.config.place import STARTED
 from r1_lightning.run.config.slurm import Slurm
 from r1_lightning.types.errors import require
 
@@ -24,7 +25,10 @@ ATTEMPTS, LATEST = (
 )  # in a job's folder: what became of each attempt; a link to the newest log
 PROGRAM = "r1.py"  # in the folder of the copied code
 # A shell that once ran torchrun or another job would hand these to ours.
-FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+FOREIGN = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("TORCHELASTIC_RUN_ID", STARTED),
+)
 SEEN_WITHIN_S = 30  # a network file system may show a new file late
 
 BODY = r"""

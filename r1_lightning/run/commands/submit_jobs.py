@@ -35,20 +35,27 @@ def submit_points(points: Sequence[Point], is_dry: bool) -> str:
     """Submit what is missing of `points`, or with `is_dry` only show the scripts; returns what to print. Raises `InvalidInput`."""
     first = points[0]
     for point in points:
-        is_one = (point.launcher, point.root) == (first.launcher, first.root)
-        require(is_one, "launcher", point.launcher, "the runs of a sweep share one, and one paths.root")
-    jobs = _Jobs(first.launcher, first.root, is_dry)
+        is_one = _shared(point) == _shared(first)
+        require(
+            is_one, "launcher", point.launcher, "the runs of a sweep share one, with the same paths.root and processes"
+        )
+    jobs = _Jobs(*_shared(first), is_dry)
     with ExitStack() as stack:
         if not is_dry:  # two people who submit the same run at the same moment
             stack.enter_context(exclusive_lock(first.root / submissions.FOLDER))
         return jobs.submit_all(points)
 
 
+def _shared(point: Point) -> tuple[Slurm, Path, int]:
+    return point.launcher, point.root, point.processes_per_node
+
+
 class _Jobs:
     """The jobs of one submission, inputs first."""
 
-    def __init__(self, launcher: Slurm, root: Path, is_dry: bool) -> None:
+    def __init__(self, launcher: Slurm, root: Path, processes_per_node: int, is_dry: bool) -> None:
         self.launcher, self.root, self.is_dry = launcher, root, is_dry
+        self.processes_per_node = processes_per_node
         self.numbers: dict[str, str] = {}  # job by the name of the run that it makes
         self.submitted: list[str] = []
         self.lines: list[str] = []
@@ -108,7 +115,7 @@ class _Jobs:
         tasks = tuple(Task(folders[one.name], ("train", *one.words)) for one in wanted)
         python = self.launcher.python or sys.executable
         name = f"r1-{names[0]}" if len(names) == 1 else f"r1-{names[0]}-and-{len(names) - 1}-more"
-        text = render(Job(name, self.launcher, tasks, code, Path.cwd(), python))
+        text = render(Job(name, self.launcher, tasks, code, Path.cwd(), python, self.processes_per_node))
         script = folders[names[0]] / submissions.SCRIPT
         if self.is_dry:
             self.numbers |= {name: f"JOB-OF-{name}" for name in names}

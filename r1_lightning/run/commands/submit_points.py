@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +15,7 @@ from hydra.utils import instantiate
 
 from r1_lightning.run.checks.declared import check_declared
 from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.place import asks_for_several, wanted
 from r1_lightning.run.config.quoting import readable
 from r1_lightning.run.config.slurm import Slurm
 from r1_lightning.run.config.targets import find_own_modules
@@ -33,6 +35,7 @@ class Point:
     node: Node
     launcher: Slurm
     root: Path
+    processes_per_node: int = 1
 
 
 def is_dry(arguments: Sequence[str]) -> bool:
@@ -76,4 +79,17 @@ def _point(words: Sequence[str]) -> Point:
     if config.trainer.accelerator == "auto":  # decided here: where a job is submitted there may be no GPU
         run.append(f"trainer.accelerator={'gpu' if launcher.gpus_per_node or launcher.gres else 'cpu'}")
     run = readable([*run, f"paths.root={root}"])
-    return Point(tuple(run), plan(compose_stage(run)), launcher, root)
+    return Point(tuple(run), plan(compose_stage(run)), launcher, root, _processes_per_node(config.trainer, launcher))
+
+
+def _processes_per_node(trainer: Mapping[str, Any], launcher: Slurm) -> int:
+    """Return how many processes `srun` starts on each node: `trainer.devices` if typed, else one per GPU."""
+    several = asks_for_several(trainer)
+    allowed = "one process works on one node; trainer=ddp divides the work among the GPUs of several"
+    require(several or launcher.nodes == 1, "launcher.nodes", launcher.nodes, allowed)
+    nodes = trainer.get("num_nodes", 1)
+    require(
+        nodes in (1, launcher.nodes), "trainer.num_nodes", nodes, f"launcher.nodes={launcher.nodes} says it already"
+    )
+    typed = wanted(trainer)
+    return (typed if typed > 1 else max(1, launcher.gpus_per_node)) if several else 1

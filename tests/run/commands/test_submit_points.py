@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from r1_lightning.run.commands.submit_points import is_dry, points_of
+from r1_lightning.run.commands.submit_points import _processes_per_node, is_dry, points_of
 from r1_lightning.types.errors import InvalidInput
+from tests.run.config.test_slurm import settings
 
 
 def test_a_run_s_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +54,30 @@ def test_what_is_refused(word: str, line: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInput, match=line):
         points_of(["stage=pretrain", word])
+
+
+@pytest.mark.parametrize(
+    ("trainer", "launcher", "expected"),
+    [
+        ({"devices": 1}, {}, 1),
+        ({"devices": 1}, {"gpus_per_node": 8}, 1),  # a teacher may stand on another GPU of the one process
+        ({"devices": 1, "strategy": "ddp"}, {"gpus_per_node": 8, "nodes": 2}, 8),
+        ({"devices": 2}, {}, 2),
+        ({"devices": 2, "num_nodes": 2}, {"gpus_per_node": 8, "nodes": 2}, 2),
+        ({"devices": 1, "strategy": "ddp"}, {}, 1),
+    ],
+)
+def test_processes_per_node(trainer: dict[str, Any], launcher: dict[str, Any], expected: int) -> None:
+    assert _processes_per_node(trainer, settings(**launcher)) == expected
+
+
+@pytest.mark.parametrize(
+    ("trainer", "launcher", "line"),
+    [
+        ({"devices": 1}, {"nodes": 2}, r"^launcher\.nodes=2 is not allowed: one process works on one node"),
+        ({"devices": 2, "num_nodes": 3}, {"nodes": 2}, r"^trainer\.num_nodes=3 is not allowed"),
+    ],
+)
+def test_nodes_without_processes_are_refused(trainer: dict[str, Any], launcher: dict[str, Any], line: str) -> None:
+    with pytest.raises(InvalidInput, match=line):
+        _processes_per_node(trainer, settings(**launcher))
