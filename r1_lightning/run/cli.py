@@ -58,7 +58,7 @@ def main(run_stage: RunStage | None = None, configs: Path | None = None, config_
     bound_spinning()  # before torch is imported
     starting.end_with_starter()
     find_own_modules()
-    progress, folder = _Progress(tuple(sys.argv[1:])), (configs or config_folder()).absolute()
+    progress, folder = _Progress(tuple(sys.argv[1:]), dict(os.environ)), (configs or config_folder()).absolute()
     sys.argv[1:] = readable(sys.argv[1:])
 
     def task(config: DictConfig) -> None:
@@ -97,7 +97,8 @@ class _Ended(BaseException):
 class _Progress:
     """Progress of the command: before `composed`, an error is about the command line or a configuration file."""
 
-    typed: tuple[str, ...] = ()
+    typed: tuple[str, ...]
+    environment: Mapping[str, str]
     composed: bool = False
     place: Place = ALONE
     fresh: bool = False
@@ -124,7 +125,7 @@ def _start(trainer: Mapping[str, Any], progress: _Progress) -> None:
     if count > 1:
         allowed = "a sweep (-m) runs its jobs in this process; start one command per job"
         require(HydraConfig.get().mode == RunMode.RUN, "trainer.devices", count, allowed)
-        raise SystemExit(starting.start(count, progress.typed))
+        raise SystemExit(starting.start(count, progress.typed, progress.environment))
 
 
 def _run_here(

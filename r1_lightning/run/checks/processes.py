@@ -13,7 +13,7 @@ from r1_lightning.run.config.place import STRATEGIES, asks_for_several
 from r1_lightning.types.errors import require, require_choice, require_int
 
 # The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes.
-DIVIDED: tuple[str, ...] = ()
+DIVIDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule")
 
 
 def check_processes(plain: Mapping[str, Any]) -> None:

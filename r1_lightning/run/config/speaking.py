@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from r1_lightning.run.config.place import STARTED, TORCHRUN, Place
-from r1_lightning.run.config.starting import END_S
 
-LATER_S = 2 * END_S
+LATER_S = 20.0  # a process that has told its error may take seconds to leave, on a busy machine
 TORCH_LOG = "TORCH_CPP_LOG_LEVEL"  # torch's C++ part prints its advice (on DDP's options) past Python
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -35,13 +35,14 @@ ASKED = (signal.SIGINT, signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "
 STOPPED = (OUT_OF_TIME, INTERRUPTED, *AGAIN)  # exit codes of a rank that was asked to end
 
 
-def start(count: int, arguments: Sequence[str]) -> int:
+def start(count: int, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run this command line once for each of `count` ranks; returns 0, or the exit code of the first that ended badly.
 
-    `arguments` are those of the command line as they were typed. A process that signal N killed counts as 128 + N.
+    `arguments` are those of the command line as they were typed, and `environment` that in which it was. A process that signal N
+    killed counts as 128 + N.
     """
     reading, writing = os.pipe()
-    shared = {**os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), STARTED: str(reading)}
+    shared = {**environment, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), STARTED: str(reading)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     ranks: list[subprocess.Popen[bytes]] = []
     try:

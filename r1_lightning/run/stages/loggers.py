@@ -40,7 +40,7 @@ class Rewind(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.global_step > 0:
+            if isinstance(logger, TensorBoardLogger) and trainer.global_step > 0 and trainer.is_global_zero:
                 rewind(logger, trainer.global_step)
 
 

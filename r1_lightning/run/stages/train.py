@@ -71,7 +71,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
         keep_best(trainer, folder, stage_name, inputs)
     if evaluator is not None:
         if isinstance(evaluator, PreferenceEvaluator):
-            measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder)
+            measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder if is_main else None)
         else:
             measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
         log_results(measured, trainer, config.stage.max_steps)
@@ -137,7 +137,8 @@ def _evaluate(
         f"{len(evaluator.problems)} held-out problems of {task}, {settings.samples} samples each at temperature "
         f"{settings.sampling_temperature:g}, 95 % intervals"
     )
-    write_text(folder / TABLE, render_table(title, columns) + "\n")
+    if parts["processes"].is_main:
+        write_text(folder / TABLE, render_table(title, columns) + "\n")
     kind = task_name(config)
     # Other models get a prefix of their own, so that `eval/...` is always the measure of this stage's model.
     return {
@@ -148,11 +149,12 @@ def _evaluate(
 
 
 def _evaluate_reward_model(
-    evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path
+    evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path | None
 ) -> dict[str, float]:
-    """Evaluate a reward model on held-out preferences, and write the table."""
+    """Evaluate a reward model on held-out preferences, and write the table into `folder`, if given."""
     with progress(len(evaluator.rows), f"evaluating {stage_name}", "item") as bar:
         measures = evaluator(model, bar.update)
     title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
-    write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")
+    if folder is not None:
+        write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")
     return {f"eval/preferences/{name}": measure.value for name, measure in measures.items()}

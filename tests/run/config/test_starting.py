@@ -23,7 +23,7 @@ def _start(monkeypatch: pytest.MonkeyPatch, script: str, count: int = 2) -> tupl
     """The exit code of `count` ranks that run `script`, and the seconds that they took."""
     monkeypatch.setattr(starting, "command", lambda arguments: [sys.executable, "-c", script, *arguments])
     begun_s = time.monotonic()
-    return starting.start(count, []), time.monotonic() - begun_s
+    return starting.start(count, [], os.environ), time.monotonic() - begun_s
 
 
 def test_each_rank_is_told_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -60,6 +60,7 @@ def test_a_rank_that_was_asked_to_stop_leaves_the_others_time_to_save(
 
 
 OUTSIDE = """
+import os
 import sys
 from r1_lightning.run.config import starting
 script = "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(130));"
@@ -67,7 +68,7 @@ script += "open(os.environ['OUT'] + os.environ['RANK'], 'w').write(str(os.getpid
 script += "starting = __import__('r1_lightning.run.config.starting', fromlist=['x']); starting.end_with_starter();"
 script += "time.sleep(60)"
 starting.command = lambda arguments: [sys.executable, "-c", script]
-sys.exit(starting.start(2, []))
+sys.exit(starting.start(2, [], os.environ))
 """
 
 

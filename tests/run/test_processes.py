@@ -1,0 +1,148 @@
+"""`trainer=ddp trainer.devices=2`, torchrun and a SLURM step: one run, the same artefact as one process makes, and no hang.
+
+Whole commands in processes of their own, each with a hard limit (`tests/support/launched.py`); gloo on the CPU.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from r1_lightning.artefacts import store
+from tests.support.commands import folder, overrides, train
+from tests.support.launched import (
+    by_srun,
+    by_starter,
+    by_torchrun,
+    ended,
+    pretrain,
+    ranks_of,
+    started,
+    stop_at,
+    wait_for_checkpoint,
+)
+
+pytestmark = pytest.mark.slow
+# AdamW divides each gradient by its own size, so that a weight whose gradient is nearly 0 moves by lr times rounding: after a
+# few steps of lr 0.01 that is far above the 1e-6 within which the gradients themselves agree (`tests/stages/test_processes.py`).
+CLOSE = 2e-4
+
+
+def difference(one: Path, other: Path, stage: str) -> float:
+    """The largest difference between two runs' weights; their folders must have the same name, fingerprint included."""
+    first, second = folder(one, stage), folder(other, stage)
+    assert first.name == second.name and store.is_complete(first) and store.is_complete(second)
+    found, expected = load_file(first / store.WEIGHTS), load_file(second / store.WEIGHTS)
+    assert found.keys() == expected.keys()
+    return max(float((found[name] - expected[name]).abs().max()) for name in found)
+
+
+def rows(root: Path, stage: str) -> list[dict[str, str]]:
+    with (folder(root, stage) / "tensorboard" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with what one process makes: a pre-training of 4 steps, and another, with GRPO after it."""
+    root = tmp_path_factory.mktemp("one")
+    assert train(pretrain(root / "pretrain")).code == 0
+    assert train(overrides(root / "grpo", evaluation=False)).code == 0
+    return root
+
+
+def test_two_processes_make_the_artefacts_of_one(one: Path, tmp_path: Path) -> None:
+    made = by_starter(overrides(tmp_path, evaluation=False), 2)
+    assert made.code == 0, made.err
+    assert made.out.count("planning") == 1 and made.out.count("everything lies in") == 1  # rank 0 alone speaks
+    for stage in ("pretrain", "grpo"):
+        assert difference(tmp_path, one / "grpo", stage) < CLOSE
+        assert [row["step"] for row in rows(tmp_path, stage)] == ["0", "1", "2", "3", "4"]
+    name = "rollout/reward_mean"
+    assert [row[name] for row in rows(tmp_path, "grpo")] == [row[name] for row in rows(one / "grpo", "grpo")]
+    assert (folder(tmp_path, "grpo") / store.COMMITS).read_text().count("\n") == 1  # one process wrote it, once
+    again = train(overrides(tmp_path, evaluation=False))
+    assert again.code == 0  # the number of processes is not in the fingerprint: one process finds the same artefact
+
+
+def test_torchrun_and_srun_make_the_bits_of_our_own_starter(one: Path, tmp_path: Path) -> None:
+    made = by_starter(pretrain(tmp_path / "starter"), 2)
+    assert made.code == 0, made.err
+    made = by_torchrun(pretrain(tmp_path / "torchrun"), 2)
+    assert made.code == 0, made.err
+    tasks = by_srun([pretrain(tmp_path / "srun")] * 2)
+    assert [task.code for task in tasks] == [0, 0], tasks[0].err
+    assert "everything lies in" in tasks[0].out and tasks[1].out == ""
+    assert difference(tmp_path / "torchrun", tmp_path / "starter", "pretrain") == 0.0
+    assert difference(tmp_path / "srun", tmp_path / "starter", "pretrain") == 0.0
+    assert difference(tmp_path / "starter", one / "pretrain", "pretrain") < CLOSE
+
+
+def test_the_number_of_processes_may_change_at_each_resume(one: Path, tmp_path: Path) -> None:
+    """Two processes to step 1, one to step 3, three to the end."""
+    first = by_starter(pretrain(tmp_path, 4, stop_at(1)), 2)
+    assert "training ended after 1 optimizer steps" in first.error
+    assert train(pretrain(tmp_path, 4, stop_at(3))).code == 2
+    last = by_starter(pretrain(tmp_path), 3)
+    assert last.code == 0 and "resuming" in last.out
+    assert difference(tmp_path, one / "pretrain", "pretrain") < CLOSE
+    assert [row["step"] for row in rows(tmp_path, "pretrain")] == ["0", "1", "2", "3"]
+
+
+def test_a_killed_rank_ends_the_run_and_nothing_is_lost(tmp_path: Path) -> None:
+    process = started(pretrain(tmp_path, 400), 2)
+    wait_for_checkpoint(tmp_path, process)
+    ranks = ranks_of(process)
+    os.kill(ranks[1], signal.SIGKILL)
+    killed_s = time.monotonic()
+    found = ended(process, 30)
+    assert found.code == 137 and time.monotonic() - killed_s < 20
+    errors = [line for line in found.err.splitlines() if line.startswith("error: ")]
+    assert errors == [f"error: rank 1 of 2 (pid {ranks[1]}) was killed by SIGKILL; the others end, too"]
+    assert "Traceback" not in found.err
+    assert not Path(f"/proc/{ranks[0]}").exists()
+    assert (folder(tmp_path, "pretrain") / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_ctrl_c_saves_once_and_ends_all_ranks(tmp_path: Path) -> None:
+    process = started(pretrain(tmp_path, 400), 2)
+    wait_for_checkpoint(tmp_path, process)
+    refused = by_starter(pretrain(tmp_path, 400), 2)  # a second run of the same folder, meanwhile
+    assert "another process (pid" in refused.error and "is training it right now" in refused.error
+    process.send_signal(signal.SIGINT)
+    found = ended(process, 60)
+    assert found.code == 130, found.err
+    assert found.err.count("interrupted; the same command resumes, step ") == 1
+    assert "Traceback" not in found.err
+
+
+def test_a_silent_rank_ends_the_run_after_the_stated_time(tmp_path: Path) -> None:
+    process = started(pretrain(tmp_path, 400, "trainer.timeout_s=5"), 2)
+    wait_for_checkpoint(tmp_path, process)
+    os.kill(ranks_of(process)[1], signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    found = ended(process, 60)
+    assert found.code == 1 and time.monotonic() - stopped_s < 40
+    lines = [line for line in found.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: another process did not answer within trainer.timeout_s;")
+    assert "Traceback" not in found.err
+
+
+def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
+    assert "optim.lr=-1 is not allowed" in by_starter(pretrain(tmp_path, 4, "optim.lr=-1"), 2).error
+    stage = "trainer.devices=2 is not allowed: the work of Comparison is not divided among processes"
+    assert stage in by_starter(["stage=compare", f"paths.root={tmp_path}"], 2).error
+    assert not list(tmp_path.glob("pretrain-*"))
+
+
+def test_ranks_that_would_run_something_else_are_refused(tmp_path: Path) -> None:
+    tasks = by_srun([pretrain(tmp_path), pretrain(tmp_path, 4, "seed=1")])
+    assert [task.code for task in tasks] == [2, 2]
+    assert tasks[0].error.startswith("configuration of rank 1 is not that of rank 0 (")
+    assert not list(tmp_path.glob("pretrain-*"))

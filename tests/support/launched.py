@@ -1,0 +1,116 @@
+"""`scripts/train.py` as several processes: by our own starter, by torchrun, or as tasks of a SLURM step that is only pretended.
+
+Every command has a hard limit, after which its whole process tree is killed and the test fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+
+from tests.support.commands import ROOT, SMALL_MODEL, Finished, environment
+
+SCRIPT = str(ROOT / "scripts" / "train.py")
+LIMIT_S = 150.0  # a command takes 10 to 20 s, most of it imports, and several times that on a busy machine
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+
+
+class StopAt(L.Callback):
+    """Ends training after optimizer step `step`, with everything saved, as a person's early stopping might."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def stop_at(step: int) -> str:
+    return f"+callbacks.stop={{_target_: tests.support.launched.StopAt, step: {step}}}"
+
+
+def pretrain(root: Path, steps: int = 4, *more: str) -> list[str]:
+    """The arguments of a very small pre-training below `root`; a checkpoint every two steps."""
+    own = ["stage=pretrain", f"stage.max_steps={steps}", "data.rows_per_batch=5", "optim.warmup_steps=1"]
+    return [*own, *(word for word in SMALL_MODEL if "self_check" not in word), f"paths.root={root}", *more]
+
+
+def started(arguments: Sequence[str], count: int) -> subprocess.Popen[str]:
+    """The command for `count` processes, started; its output in pipes."""
+    return _popen(
+        [sys.executable, SCRIPT, *arguments, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={count}"]
+    )
+
+
+def by_starter(arguments: Sequence[str], count: int) -> Finished:
+    return ended(started(arguments, count))
+
+
+def by_torchrun(arguments: Sequence[str], count: int) -> Finished:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    return ended(_popen([*torchrun, "--master-port", str(_free_port()), SCRIPT, *arguments, "trainer.accelerator=cpu"]))
+
+
+def by_srun(arguments: Sequence[Sequence[str]]) -> list[Finished]:
+    """Tasks of one pretended step, task n with `arguments[n]`."""
+    step = {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7", "SLURM_NTASKS": str(len(arguments))}
+    step |= {"SLURM_STEP_TASKS_PER_NODE": str(len(arguments)), "SLURM_STEP_NODELIST": "localhost"}
+    step |= {"MASTER_PORT": str(_free_port())}
+    tasks = [
+        _popen([sys.executable, SCRIPT, *own, "trainer=ddp", "trainer.accelerator=cpu"], **step, **_task(number))
+        for number, own in enumerate(arguments)
+    ]
+    return [ended(task) for task in tasks]
+
+
+def _task(number: int) -> dict[str, str]:
+    return {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)}
+
+
+def ended(process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> Finished:
+    """Wait for the command; kill it and all that it started at the limit."""
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        for pid in [*ranks_of(process), process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        out, err = process.communicate()
+        raise AssertionError(f"not over after {limit_s:g} s:\n{out}\n{err}") from None
+    return Finished(process.returncode, out, err)
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of the ranks that the command has started, in order of rank."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found]
+
+
+def wait_for_checkpoint(root: Path, process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> None:
+    """Wait until the run below `root` has written its first checkpoint."""
+    end_s = time.monotonic() + limit_s
+    while not list(root.glob("*/checkpoints/last.ckpt")):
+        assert time.monotonic() < end_s and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def _popen(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
+    own = {name: value for name, value in environment().items() if name not in LAUNCHER}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env={**own, **more}, start_new_session=True
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
