@@ -68,6 +68,7 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         "seed": config.seed,
         "max_steps": config.stage.max_steps,
         "reference_device": told_device(config, REFERENCE),
+        "processes": processes_now(),
         "token_cache": Path(config.paths.root) / TOKEN_CACHE,
     }
     if config.get("optim"):

@@ -4,6 +4,5 @@ plan, node      a planned stage and its inputs
 inheriting      settings that a stage takes from the input it starts from
 fingerprints    the parts of a configuration that determine the result
 build, waiting  reuse, resume or make artefacts; wait for one that another process makes
-agreeing        what rank 0 of several processes decides alone, and the others follow
 stage_tree, last_words   the graph as text, and the commands to run next
 """

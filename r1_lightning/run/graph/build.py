@@ -30,10 +30,10 @@ from r1_lightning.artefacts import lineage, store, work
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.leftovers import remove_leftovers
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.run.build.agreeing import by_main
 from r1_lightning.run.checks.loggers import check_logger_packages
 from r1_lightning.run.checks.models import check_installed
 from r1_lightning.run.config.stage_config import BASE, resolved
-from r1_lightning.run.graph.agreeing import by_main
 from r1_lightning.run.graph.last_words import table
 from r1_lightning.run.graph.node import Node
 from r1_lightning.run.graph.stage_tree import measured_stages, stage_table, time_table, tree

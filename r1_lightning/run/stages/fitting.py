@@ -12,13 +12,13 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
 from r1_lightning.artefacts.leftovers import CHECKPOINTS, remove_killed_writes
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.run.build.agreeing import by_main
 from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.build.meeting import timeout_s
 from r1_lightning.run.build.parts import trainer_settings
@@ -28,6 +28,7 @@ from r1_lightning.run.stages.loggers import Rewind, make_loggers
 from r1_lightning.stages.ddp import whole_models
 from r1_lightning.stages.strategy import staying
 from r1_lightning.types.errors import InvalidInput, Stopped, require
+from r1_lightning.types.processes import processes_now
 from r1_lightning.types.stopping import STOP, code_of
 
 
@@ -89,7 +90,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     """
     if trainer.is_global_zero:
         remove_killed_writes(folder)
-    resume = checkpoint_to_resume(folder / CHECKPOINTS, rank_zero_only(print))
+    # Rank 0 looks: a damaged checkpoint costs steps, and all processes must go on from the same one.
+    resume = by_main(processes_now(), lambda _: checkpoint_to_resume(folder / CHECKPOINTS, print))
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # its connector sets it
     saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))
     interruption = next(callback for callback in callbacks if isinstance(callback, Interruption))

@@ -24,10 +24,10 @@ REFUSED = [
             "max_steps=3",
         )
     ],
-    (["trainer.devices=2"], "trainer.devices=2 is not allowed: the work of GRPOModule is not divided among processes"),
+    (["trainer.devices=0"], "trainer.devices=0 is not allowed: it must be a whole number of at least 1"),
     (["trainer.devices=-1"], "trainer.devices=-1 is not allowed"),
     (["trainer.devices=auto"], "trainer.devices='auto' is not allowed"),
-    (["+trainer.num_nodes=2"], "trainer.devices=1 is not allowed: the work of GRPOModule is not divided"),
+    (["+trainer.num_nodes=0"], "trainer.num_nodes=0 is not allowed: it must be a whole number of at least 1"),
     (["+trainer.strategy=ddp_spawn"], "trainer.strategy='ddp_spawn' is not allowed: it must be one of auto, ddp"),
     (
         ["trainer.role_devices={teacher: tpu}"],

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from r1_lightning.run.graph import agreeing
-from r1_lightning.run.graph.agreeing import by_main
+from r1_lightning.run.build import agreeing
+from r1_lightning.run.build.agreeing import by_main
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.processes import ONE, Processes
 from tests.support.processes import in_processes
