@@ -113,6 +113,7 @@ def _run(config: DictConfig, run_stage: RunStage | None, progress: _Progress) ->
     if place.count == 1 and asks_for_several(trainer) and not config.get("dry_run"):
         check_processes(config)  # before every process would say it
         _start(trainer, progress)
+    STOP.speaks = place.is_main
     with speaking(place):
         _run_here(config, stage, place, run_stage, progress)
 

@@ -60,6 +60,7 @@ class Stop:
         self.asked: Stopped | None = None
         self.asked_s, self.twice = 0.0, False
         self.raises = self.alone = True
+        self.speaks = True  # False in all processes of a run but the first
         self.owner = os.getpid()
         self.before: dict[int, Any] = {}
 
@@ -133,10 +134,11 @@ class Stop:
                 raise Stopped("interrupted", 128 + number)
             return
         self.asked, self.asked_s = Stopped("interrupted", code_of(number)), now_s
-        name = NAMES.get(number, signal.Signals(number).name)
-        # Not `print`: the signal may have come in the middle of one, whose buffer cannot be entered twice.
-        with suppress(OSError):
-            os.write(STDERR, f"\n{name}: saving and stopping; once more leaves at once\n".encode())
+        if self.speaks:
+            name = NAMES.get(number, signal.Signals(number).name)
+            # Not `print`: the signal may have come in the middle of one, whose buffer cannot be entered twice.
+            with suppress(OSError):
+                os.write(STDERR, f"\n{name}: saving and stopping; once more leaves at once\n".encode())
         if self.raises and self.alone:
             raise self.asked
 

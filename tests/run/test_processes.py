@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from r1_lightning.artefacts import store
+from tests.run.test_sft import alone, write
 from tests.support.commands import folder, overrides, train
 from tests.support.launched import (
     by_srun,
@@ -71,6 +72,18 @@ def test_two_processes_make_the_artefacts_of_one(one: Path, tmp_path: Path) -> N
     assert again.code == 0  # the number of processes is not in the fingerprint: one process finds the same artefact
 
 
+def test_sft_with_unequal_shares_makes_the_artefact_of_one(tmp_path: Path) -> None:
+    """Batches of three short examples, packed into one row or two, over two processes: one may have no row."""
+    data = write(tmp_path / "x.jsonl", 5)
+    own = ["data.examples_per_batch=3", "data.micro_batches=1", "stage.evaluation=null", f"data.examples.file={data}"]
+    made = by_starter(alone(tmp_path / "two", *own), 2)
+    assert made.code == 0, made.err
+    assert train(alone(tmp_path / "one", *own)).code == 0
+    assert difference(tmp_path / "two", tmp_path / "one", "sft") < CLOSE
+    losses = [[float(row["train/loss"]) for row in rows(tmp_path / name, "sft")] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_torchrun_and_srun_make_the_bits_of_our_own_starter(one: Path, tmp_path: Path) -> None:
     made = by_starter(pretrain(tmp_path / "starter"), 2)
     assert made.code == 0, made.err
@@ -118,6 +131,7 @@ def test_ctrl_c_saves_once_and_ends_all_ranks(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     found = ended(process, 60)
     assert found.code == 130, found.err
+    assert found.err.count("Ctrl-C: saving and stopping") == 1
     assert found.err.count("interrupted; the same command resumes, step ") == 1
     assert "Traceback" not in found.err
 

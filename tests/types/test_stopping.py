@@ -39,6 +39,13 @@ def test_a_signal_ends_work_at_its_next_poll(
     assert "saving and stopping; once more leaves at once" in capfd.readouterr().err
 
 
+def test_one_of_several_processes_says_that_a_signal_came(stop: Stop, capfd: pytest.CaptureFixture[str]) -> None:
+    stop.speaks = False
+    with stop.between_polls():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.asked is not None and capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_outside_training_the_handler_raises_itself(stop: Stop, number: int, code: int) -> None:
     with pytest.raises(Stopped) as stopped:

@@ -28,6 +28,7 @@ from r1_lightning.run.config.exit_codes import AGAIN, INTERRUPTED, OUT_OF_TIME
 from r1_lightning.run.config.place import STARTED
 from r1_lightning.run.config.program import SCRIPTS
 
+LOOPBACK = "/sys/class/net/lo"  # the ranks are on one machine
 POLL_S = 0.1
 END_S = 3.0  # from the first bad end to the killing of all others
 SAVE_S = 120.0  # ... if the first one stopped because it was asked to: the others save, and end by themselves
@@ -44,6 +45,8 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str]) 
     reading, writing = os.pipe()
     shared = {**environment, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), STARTED: str(reading)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    if Path(LOOPBACK).exists():  # else gloo asks what the machine's name is, which a laptop's network may not know
+        shared.setdefault("GLOO_SOCKET_IFNAME", Path(LOOPBACK).name)
     ranks: list[subprocess.Popen[bytes]] = []
     try:
         with _passing_on(ranks):
