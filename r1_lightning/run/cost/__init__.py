@@ -1,6 +1,7 @@
 """Estimates the cost of a stage before it runs: memory, tokens, FLOPs and seconds, and whether it fits.
 
-dry_run         the lines that `dry_run=true` prints; verdict adds whether it fits a machine, and what to change
+dry_run         the lines that `dry_run=true` prints; verdict adds whether it fits a machine, and what to change; sharing says what
+                one of several devices holds
 stage_cost      counts memory, tokens and FLOPs of a stage that trains; sampling_cost those of stages that only sample
 networks        what a network costs, ours or transformers'; beside makes a stage's other models, without memory
 logits          the memory of a loss, by the class of the stage

@@ -80,9 +80,10 @@ class SampledGroups:
 
     def wave(self) -> Wave | None:
         rollout = self.config
-        rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
+        drawn = rollout.prompts_per_rollout * rollout.group_size
+        rows = min(rollout.max_rows, drawn)
         prompts = math.ceil(rows / rollout.group_size)
-        return Wave(rows, prompts, max(map(len, self.prompts)), rollout.longest_completion)
+        return Wave(rows, prompts, max(map(len, self.prompts)), rollout.longest_completion, drawn)
 
 
 COUNTED: dict[type, Any] = {

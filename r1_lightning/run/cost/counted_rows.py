@@ -168,7 +168,7 @@ class StudentsText(TeachersText):
 
     def wave(self) -> Wave | None:
         rows = min(self.data.rollout.max_rows, self.items)
-        return Wave(rows, rows, max(map(len, self.prompts)), self.data.rollout.max_new_tokens)
+        return Wave(rows, rows, max(map(len, self.prompts)), self.data.rollout.max_new_tokens, self.items)
 
 
 class Preferences(RowData):
@@ -230,5 +230,6 @@ class SampledPairs(Preferences):
 
     def wave(self) -> Wave | None:
         data: Any = self.data
-        rows = min(data.generate.max_rows, data.max_steps * self.items * data.samples)
-        return Wave(rows, math.ceil(rows / data.samples), max(map(len, self.prompts)), self._new_tokens)
+        drawn = data.max_steps * self.items * data.samples
+        rows = min(data.generate.max_rows, drawn)
+        return Wave(rows, math.ceil(rows / data.samples), max(map(len, self.prompts)), self._new_tokens, drawn)

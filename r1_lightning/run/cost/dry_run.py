@@ -26,8 +26,9 @@ from r1_lightning.run.cost.beside import complete, described
 from r1_lightning.run.cost.counted_rows import Examples
 from r1_lightning.run.cost.probe import PROBES, measure
 from r1_lightning.run.cost.sampling_cost import EmptySampling, Memory, device_type_of
+from r1_lightning.run.cost.sharing import DDP, FSDP
 from r1_lightning.run.cost.stage_cost import EmptyStage
-from r1_lightning.run.cost.verdict import GIB, Machine, verdict
+from r1_lightning.run.cost.verdict import GIB, SHARED_OUT, Change, Machine, device_memory, verdict
 from r1_lightning.run.graph.node import Node
 from r1_lightning.types.errors import InvalidInput
 
@@ -55,20 +56,46 @@ def dry_run(target: Node, say: Callable[[str], None], fresh: bool = False) -> No
     for line in _table(target, stage, fresh):
         say(line)
     for machine in machines(target.stage.config):
-        for line in verdict(stage, machine):
+        for line in (*_shares(stage, machine), *verdict(stage, machine)):
             say(line)
 
 
 def machines(config: DictConfig) -> list[Machine]:
-    """Return the machine that the configuration asks about: so many devices of so many GiB, or this one."""
-    devices, gib = config.get("dry_run_devices") or 1, config.get("dry_run_memory_gib")
+    """Return the machine that the configuration asks about: so many devices of so many GiB, or this one.
+
+    Devices are those of the Trainer, unless `dry_run_devices` are more. On a CPU the processes share its memory.
+    """
+    strategy, devices = _devices(config)
+    gib = config.get("dry_run_memory_gib")
     if gib is None and (device_type_of(config) == "cpu" or torch.cuda.is_available()):
         memory = _memory_here(device_type_of(config))
-        return [Machine(devices, memory, f"this machine ({memory / GIB:,.0f} GiB)")]
+        each = memory / (devices if device_type_of(config) == "cpu" else 1)
+        many = f", {devices} processes" if devices > 1 else ""
+        return [Machine(devices, each, f"this machine ({memory / GIB:,.0f} GiB{many})", strategy)]
     if gib is None:
         return []
     count = "one device" if devices == 1 else f"{devices} devices"
-    return [Machine(devices, gib * GIB, f"{count} of {gib:g} GiB")]
+    return [Machine(devices, gib * GIB, f"{count} of {gib:g} GiB", strategy)]
+
+
+def _devices(config: DictConfig) -> tuple[str, int]:
+    """Return the strategy and the number of devices: those of the Trainer, or shares of weights on `dry_run_devices`."""
+    trainer = config.get("trainer") or {}
+    devices = trainer.get("devices", 1)
+    devices = devices if isinstance(devices, int) else len(devices)
+    own, asked = devices * trainer.get("num_nodes", 1), config.get("dry_run_devices") or 1
+    strategy = trainer.get("strategy") if trainer.get("strategy") in SHARED_OUT else DDP if own > 1 else FSDP
+    return strategy, max(own, asked)
+
+
+def _shares(stage: EmptyStage | EmptySampling, machine: Machine) -> Iterator[str]:
+    """Yield what each of several devices holds."""
+    if machine.devices == 1:
+        return
+    memory = device_memory(stage, Change(devices=machine.devices, strategy=machine.strategy))
+    yield f"memory of each of {machine.devices:,} devices ({SHARED_OUT[machine.strategy]})"
+    yield from _memory(line for lines in memory for line in lines if line.size)
+    yield _row("at one time", f"{_human(memory.peak)}B")
 
 
 def _memory_here(device_type: str) -> int:

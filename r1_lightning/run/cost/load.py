@@ -31,12 +31,16 @@ class StepLoad:
 
 @dataclass(frozen=True)
 class Wave:
-    """The rows that are sampled at a time: `rows` completions of `prompts` prompts, of at most these lengths."""
+    """The rows that are sampled at a time: `rows` completions of `prompts` prompts, of at most these lengths.
+
+    `drawn` are all that are drawn, wave after wave, if they are more.
+    """
 
     rows: int
     prompts: int
     prompt_tokens: int
     new_tokens: int
+    drawn: int = 0
 
     @property
     def length(self) -> int:

@@ -157,8 +157,9 @@ def _of_rejection(config: DictConfig, base: Artefact | None, inputs: Mapping[str
     block = next(iter(settings.blocks))
     problems = [parts["source"].train_problem(config.seed, number) for number in block]
     prompts = prompt_ids(problems, parts["tokenizer"], parts["template"])
-    rows = min(parts["rollout"].max_rows, len(prompts) * settings.samples)
-    wave = Wave(rows, math.ceil(rows / settings.samples), max(map(len, prompts)), parts["rollout"].max_new_tokens)
+    drawn = len(prompts) * settings.samples
+    rows, new_tokens = min(parts["rollout"].max_rows, drawn), parts["rollout"].max_new_tokens
+    wave = Wave(rows, math.ceil(rows / settings.samples), max(map(len, prompts)), new_tokens, drawn)
     name = config.stage.get("name") or "base"
     beside = {role: model for role, model in models_beside(inputs, parts).items() if not is_elsewhere(config, role)}
     return EmptySampling(config, {name: parts["backbone"]}, beside, {name: wave}, prompts, settings.samples)
@@ -187,14 +188,15 @@ def _of_comparison(config: DictConfig, base: Artefact | None, inputs: Mapping[st
     settings = comparison.settings(evaluation_settings(config) or EvaluationConfig())
     source, precision = instantiate(config.task.source, _convert_="all"), instantiate(config.precision)
     problems = source.held_out_problems(min(settings.problems, HELD_OUT_LOOKED_AT))
-    rows = min(settings.max_rows, settings.problems * settings.samples)
+    drawn = settings.problems * settings.samples
+    rows = min(settings.max_rows, drawn)
     models, waves, prompts = {}, {}, []
     for name, given in inputs.items():
         template, tokenizer = _asked(config, source, given)
         models[name] = empty_model(given, precision, tokenizer, f"stage.inputs.{name}")
         prompts = prompt_ids(problems, tokenizer, template)
         longest = max(map(len, prompts))
-        waves[name] = Wave(rows, math.ceil(rows / settings.samples), longest, settings.max_new_tokens)
+        waves[name] = Wave(rows, math.ceil(rows / settings.samples), longest, settings.max_new_tokens, drawn)
     return EmptySampling(config, models, {}, waves, prompts, settings.samples)
 
 

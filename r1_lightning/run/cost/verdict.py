@@ -1,9 +1,8 @@
 """Whether a stage fits a machine, and what to change if it does not: the last lines of a dry run.
 
 The estimate's peak with a reserve of a quarter must fit. If it does not, remedies are tried one after the other, those that change
-no number first, until it fits; each line says what the peak is then. With several devices, weights, gradients, moments and frozen
-models are taken to be shared out evenly (fully sharded data parallelism), each device gathers one block at a time, and rows are
-divided among the devices. That is an assumption about a machine: this program trains on one device.
+no number first, until it fits; each line says what the peak is then. With several devices it is that of one of them, which holds
+everything, or shares of weights and their like (`sharing`), and computes its share of the rows.
 """
 
 from __future__ import annotations
@@ -11,15 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.model.precision import BF16, FP32, weights_cast_by_autocast
 from r1_lightning.run.config.declarations import line_of
+from r1_lightning.run.cost import sharing
 from r1_lightning.run.cost.load import Wave
-from r1_lightning.run.cost.sampling_cost import sampling_bytes
+from r1_lightning.run.cost.sampling_cost import Memory, sampling_bytes
+from r1_lightning.run.cost.sharing import DDP, FSDP
 from r1_lightning.run.cost.stage_cost import EmptyStage, update_bytes
 from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
 from r1_lightning.stages.base import AdamWConfig
@@ -31,16 +32,17 @@ MOST_DEVICES = 4096
 LEAST_GAIN = 0.99  # a remedy that saves less than a hundredth is none
 # By the class of the optimizer's settings, whether there is the same optimizer with moments in BF16.
 OFFERS_HALF_MOMENTS: dict[type, bool] = {AdamWConfig: True, BF16AdamWConfig: False, MuonConfig: False}
-GATHERED = 2  # a block's weights, and its gradients before they are shared out
+SHARED_OUT = {DDP: "the whole model on each", FSDP: "weights sharded over them"}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`devices` of `memory` bytes each."""
+    """`devices` of `memory` bytes each; a stage is on several of them by `strategy`."""
 
     devices: int
     memory: float
     name: str
+    strategy: str = FSDP
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,45 @@ class Change:
     is_reference_half: bool = False
     are_moments_half: bool = False
     devices: int = 1
+    strategy: str = FSDP
+
+
+class DeviceMemory(NamedTuple):
+    """What one device holds: all the time, while it samples, and while it computes an update."""
+
+    lasting: list[Memory]
+    sampling: list[Memory]
+    update: list[Memory]
+
+    @property
+    def peak(self) -> int:
+        """Bytes at one time: sampling and update take turns."""
+        return sum(line.size for line in self.lasting) + max(sampling_bytes(self.sampling), update_bytes(self.update))
+
+
+def device_memory(stage: Any, change: Change) -> DeviceMemory:
+    """Return what one of `change.devices` devices holds."""
+    saved = {
+        "reference": saved_by_half_reference(stage) if change.is_reference_half else 0,
+        "optimizer state": saved_by_half_moments(stage) if change.are_moments_half else 0,
+    }
+    lasting = [line._replace(size=line.size - saved.get(line.name, 0)) for line in stage.lasting_memory()]
+    sampling = stage.sampling_memory(_wave(stage, change))
+    if not isinstance(stage, EmptyStage):
+        return DeviceMemory(lasting, sampling, [])  # a stage that only samples holds its models whole
+    update = stage.update_memory(_batch(stage, change), change.recompute)
+    if change.devices == 1:
+        return DeviceMemory(lasting, sampling, update)
+    return DeviceMemory(
+        sharing.lasting(stage, lasting, change.devices, change.strategy),
+        sharing.sampling(stage, sampling, change.strategy),
+        sharing.update(stage, update, change.strategy),
+    )
 
 
 def peak_bytes(stage: Any, change: Change) -> int:
     """Return the peak memory of one of `change.devices` devices, in bytes."""
-    lasting = sum(line.size for line in stage.lasting_memory())
-    lasting -= saved_by_half_reference(stage) if change.is_reference_half else 0
-    lasting -= saved_by_half_moments(stage) if change.are_moments_half else 0
-    gathered = 0
-    if change.devices > 1:
-        gathered = GATHERED * _largest_gathered(stage)
-    sampling = sampling_bytes(stage.sampling_memory(_wave(stage, change)))
-    update = 0
-    if isinstance(stage, EmptyStage):
-        update = update_bytes(stage.update_memory(_batch(stage, change), change.recompute))
-    return math.ceil(lasting / change.devices) + gathered + max(sampling, update)
+    return device_memory(stage, change).peak
 
 
 def saved_by_half_reference(stage: Any) -> int:
@@ -86,31 +112,21 @@ def saved_by_half_moments(stage: Any) -> int:
     return sizes.get("optimizer state", 0) * (FP32 - BF16) // FP32 if offers else 0
 
 
-def _largest_gathered(stage: Any) -> int:
-    """Bytes of the larger of a block and the embedding with the head, in FP32."""
-    counts, layers = stage.network.parameters(), stage.network.n_layers
-    return FP32 * max((counts.total - counts.embeddings) // max(layers, 1), counts.embeddings)
-
-
 def _batch(stage: EmptyStage, change: Change) -> MicroBatch:
     batch = stage.micro_batch()
-    rows = math.ceil((change.rows or batch.rows) / change.devices)
-    return replace(batch, rows=rows, targets=math.ceil(batch.targets * rows / batch.rows))
+    return sharing.own_batch(batch, change.rows or batch.rows, change.devices)
 
 
 def _wave(stage: Any, change: Change) -> Wave | None:
     wave: Wave | None = stage.wave()
-    if wave is None:
-        return None
-    rows = math.ceil((change.wave_rows or wave.rows) / change.devices)
-    return replace(wave, rows=rows, prompts=math.ceil(wave.prompts * rows / wave.rows))
+    return None if wave is None else sharing.own_wave(wave, change.wave_rows or wave.rows, change.devices)
 
 
 def verdict(stage: Any, machine: Machine) -> Iterator[str]:
     """Yield the lines about one machine: that the stage fits, or what to change, in this order, and by how much."""
-    change = Change(devices=machine.devices)
+    change = Change(devices=machine.devices, strategy=machine.strategy)
     peak = peak_bytes(stage, change)
-    shared = " each, all shared out among them (not built yet: one device trains)" if machine.devices > 1 else ""
+    shared = f" each, {SHARED_OUT[machine.strategy]}," if machine.devices > 1 else ""
     if peak * RESERVE <= machine.memory:
         yield f"{machine.name}: fits; {_gib(peak)}{shared} and a quarter in reserve are {_gib(peak * RESERVE)}"
         return
@@ -126,9 +142,9 @@ def verdict(stage: Any, machine: Machine) -> Iterator[str]:
         if fits:
             return
     for devices in _powers(machine.devices):
-        peak = peak_bytes(stage, replace(change, devices=devices))
+        peak = peak_bytes(stage, replace(change, devices=devices, strategy=FSDP))
         if peak * RESERVE <= machine.memory:
-            what = f"and {devices:,} such devices, all shared out among them (not built yet)"
+            what = f"and {devices:,} such devices, weights sharded over them"
             yield f"  {what:<72} {_gib(peak)} each, fits"
             return
     yield "  and then shorter rows or a smaller model: one row, or one gathered block, is too large for such a device"
@@ -146,10 +162,10 @@ def _gib(size: float) -> str:
     return f"{value:,.0f} GiB" if value >= 10 else f"{value:,.2f} GiB"
 
 
-def _smaller(size: int, fits: Callable[[int], bool]) -> int:
-    """Return the largest of size / 2, size / 4, ... that fits, at least 1."""
-    while size > 1:
-        size = math.ceil(size / 2)
+def _smaller(size: int, fits: Callable[[int], bool], least: int = 1) -> int:
+    """Return the largest of size / 2, size / 4, ... that fits, at least `least`."""
+    while size > least:
+        size = max(least, math.ceil(size / 2))
         if fits(size):
             break
     return size
@@ -165,18 +181,23 @@ def _with_fewer_rows(stage: Any, change: Change, machine: Machine) -> Change:
     rows = _smaller(
         stage.micro_batch().rows,
         lambda rows: peak_bytes(stage, replace(change, rows=rows)) * RESERVE <= machine.memory,
+        machine.devices,  # a row for each
     )
     return replace(change, rows=rows)
 
 
 def _with_smaller_wave(stage: Any, change: Change, machine: Machine) -> Change:
-    wave = stage.wave()
+    wave = _wave(stage, change)
     if wave is None:
         return change
     rows = _smaller(
         wave.rows, lambda rows: peak_bytes(stage, replace(change, wave_rows=rows)) * RESERVE <= machine.memory
     )
     return replace(change, wave_rows=rows)
+
+
+def _with_sharding(stage: Any, change: Change, machine: Machine) -> Change:
+    return replace(change, strategy=FSDP)
 
 
 def _with_half_reference(stage: Any, change: Change, machine: Machine) -> Change:
@@ -203,6 +224,7 @@ REMEDIES: tuple[tuple[Callable[[Any, Change, Machine], Change], Callable[[Any, C
     (_with_recompute, lambda stage, change: "trainer.recompute=true"),
     (_with_fewer_rows, _rows_text),
     (_with_smaller_wave, lambda stage, change: f"rollout.max_rows={change.wave_rows}"),
+    (_with_sharding, lambda stage, change: "trainer=fsdp: weights sharded over the devices"),
     (_with_half_reference, lambda stage, change: "the reference's linear layers in BF16"),
     (_with_half_moments, lambda stage, change: "optim=adamw_bf16: the optimizer's moments in BF16"),
 )

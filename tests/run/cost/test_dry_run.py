@@ -134,10 +134,10 @@ def test_a_machine_that_is_not_here_is_asked_about(command: Command, tmp_path: P
     assert one.code == 0, one.err
     *_, last = one.out.splitlines()
     assert "one device of 139 GiB: does not fit; " in one.out and "this machine has no GPU" in one.out
-    assert "such devices, all shared out among them (not built yet)" in last and last.endswith("each, fits")
+    assert "such devices, weights sharded over them" in last and last.endswith("each, fits")
     eight = command(*arguments, base, "dry_run_memory_gib=139", "dry_run_devices=8", configs=REAL_CONFIGS)
     assert re.match(
-        r"8 devices of 139 GiB: fits; [\d.]+ GiB each, all shared out among them \(not built yet",
+        r"8 devices of 139 GiB: fits; [\d.]+ GiB each, weights sharded over them, and a quarter in reserve",
         eight.out.splitlines()[-1],
     )
 

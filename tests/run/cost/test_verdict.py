@@ -10,6 +10,7 @@ import torch
 
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.run.cost import sharing
 from r1_lightning.run.cost import verdict as module
 from r1_lightning.run.cost.sampling_cost import Memory
 from r1_lightning.run.cost.verdict import (
@@ -29,6 +30,17 @@ with torch.device("meta"):
     FROZEN = torch.nn.Sequential(torch.nn.Embedding(2**14, 2**14), torch.nn.Linear(2**14, 3 * 2**14, bias=False))
 
 
+class Policy(torch.nn.Module):
+    """An embedding and four blocks of 2^26 weights each, a quarter of a GiB in FP32."""
+
+    def __init__(self, compute: str = "fp32") -> None:
+        super().__init__()
+        self.precision = PlainPrecision(compute)
+        with torch.device("meta"):
+            self.embedding = torch.nn.Embedding(2**13, 2**13)
+            self.blocks = torch.nn.ModuleList(torch.nn.Linear(2**13, 2**13, bias=False) for _ in range(4))
+
+
 class Stage:
     """Weights 4, gradients 4, moments 8 and a reference of 4 GiB; 16 rows keep 1 GiB each, a quarter of that recomputed.
 
@@ -38,10 +50,9 @@ class Stage:
     prompts = ()
     micro_batches = 1
     parts: dict[str, Any] = {"optim": AdamWConfig(3e-4)}
-    backbone = Namespace(precision=PlainPrecision())
+    backbone = Policy()
     module = Namespace(reference=Namespace(backbone=FROZEN))
     data = Namespace(data=Namespace(micro_batches=1))
-    network = Namespace(n_layers=4, parameters=lambda: Namespace(total=GIB, embeddings=GIB // 5))
 
     def lasting_memory(self) -> list[Memory]:
         sizes = {"weights": 4, "gradients": 4, "optimizer state": 8, "reference": 4}
@@ -63,11 +74,13 @@ class Stage:
 @pytest.fixture(autouse=True)
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(module, "EmptyStage", Stage)
+    monkeypatch.setattr(sharing, "blocks_of", lambda backbone: backbone.blocks)
     return Stage()
 
 
-def lines(stage: Stage, gib: float, devices: int = 1) -> list[str]:
-    return [" ".join(line.split()) for line in verdict(stage, Machine(devices, gib * GIB, f"{devices} x {gib} GiB"))]
+def lines(stage: Stage, gib: float, devices: int = 1, strategy: str = "fsdp") -> list[str]:
+    machine = Machine(devices, gib * GIB, f"{devices} x {gib} GiB", strategy)
+    return [" ".join(line.split()) for line in verdict(stage, machine)]
 
 
 def test_it_fits_with_a_quarter_in_reserve(stage: Stage) -> None:
@@ -91,7 +104,7 @@ def test_remedies_in_their_order(stage: Stage) -> None:
 def test_what_is_in_bf16_already_is_not_halved_again(stage: Stage, optim: AdamWConfig) -> None:
     """And Muon has no moments in BF16 to offer."""
     assert saved_by_half_reference(stage) == 1.5 * GIB and saved_by_half_moments(stage) == 4 * GIB
-    stage.parts, stage.backbone = {"optim": optim}, Namespace(precision=PlainPrecision("bf16"))
+    stage.parts, stage.backbone = {"optim": optim}, Policy("bf16")
     assert peak_bytes(stage, Change(is_reference_half=True, are_moments_half=True)) == peak_bytes(stage, Change())
     assert not [line for line in lines(stage, 18)[1:] if "BF16" in line]
 
@@ -102,15 +115,29 @@ def test_a_reference_on_another_device_saves_nothing_here(stage: Stage, monkeypa
 
 
 def test_more_devices_and_no_way_at_all(stage: Stage) -> None:
-    """14.5 GiB shared out among 4 are 3.6 each, with 0.25 of activations and two gathered blocks of 0.8."""
+    """14.5 GiB sharded over 4 are 3.6 each, with 0.25 of activations and 1.25 of what is gathered: 6.4 with the reserve."""
     more = lines(stage, 8)[-1]
-    assert more.startswith("and 4 such devices, all shared out among them (not built yet)") and more.endswith("fits")
+    assert more.startswith("and 4 such devices, weights sharded over them 5.12 GiB each") and more.endswith("fits")
     assert "too large for such a device" in lines(stage, 0.5)[-1]
 
 
-def test_several_devices_share_everything_out(stage: Stage) -> None:
-    """20 / 8 + 2 of 16 rows + twice a block of 0.2 G weights in FP32 (1.6 GiB): 6.1 GiB."""
+def test_several_devices_hold_shares(stage: Stage) -> None:
+    """20 / 8; 2 of 16 rows; the root and its gradients, two blocks, and one's gradients, 5 quarters of a GiB: 5.75."""
     peak = peak_bytes(stage, Change(devices=8))
-    assert peak / GIB == pytest.approx(20 / 8 + 2 + 1.6, rel=1e-6)
+    assert peak / GIB == pytest.approx(20 / 8 + 2 + 1.25, rel=1e-6)
     (line,) = lines(stage, 139, devices=8)
-    assert line.startswith("8 x 139 GiB: fits; 6.10 GiB each, all shared out among them (not built yet: one device")
+    assert line.startswith("8 x 139 GiB: fits; 5.75 GiB each, weights sharded over them, and a quarter in reserve")
+
+
+def test_several_devices_that_hold_the_whole_model(stage: Stage) -> None:
+    """20, 4 more for DDP's buckets and 2 of 16 rows: 26. Recomputed 24.5, a row each 24.25; then 2.5 + 0.25 + 1.25."""
+    assert peak_bytes(stage, Change(devices=8, strategy="ddp")) == 26 * GIB
+    first, *remedies = lines(stage, 20, devices=8, strategy="ddp")
+    assert first.startswith(
+        "8 x 20 GiB: does not fit; 26 GiB each, the whole model on each, and a quarter in reserve are 32 GiB"
+    )
+    assert remedies == [
+        "trainer.recompute=true 24 GiB",
+        "data.micro_batches=2: 8 rows at a time for 16 24 GiB",
+        "trainer=fsdp: weights sharded over the devices 4.00 GiB, fits",
+    ]
