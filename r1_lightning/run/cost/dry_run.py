@@ -84,8 +84,8 @@ def _devices(config: DictConfig) -> tuple[str, int]:
     devices = trainer.get("devices", 1)
     devices = devices if isinstance(devices, int) else len(devices)
     own, asked = devices * trainer.get("num_nodes", 1), config.get("dry_run_devices") or 1
-    strategy = trainer.get("strategy") if trainer.get("strategy") in SHARED_OUT else DDP if own > 1 else FSDP
-    return strategy, max(own, asked)
+    named = str(trainer.get("strategy"))
+    return named if named in SHARED_OUT else DDP if own > 1 else FSDP, max(own, asked)
 
 
 def _shares(stage: EmptyStage | EmptySampling, machine: Machine) -> Iterator[str]:

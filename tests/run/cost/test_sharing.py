@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace as Namespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
+from r1_lightning.functional.shards import is_sharded, local
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.cost import MicroBatch, meta_backbone
+from r1_lightning.model.mtp import MTPModule
 from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.model.sharding import blocks_of, shard
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.run.cost.load import Wave
 from r1_lightning.run.cost.sampling_cost import Memory
 from r1_lightning.run.cost.sharing import gathered_of, lasting, own_batch, own_wave, sampling, update
+from r1_lightning.types.processes import Processes
+from tests.model.tiny import pack, random_documents
 from tests.support import miniature
+from tests.support.processes import in_processes
 
 CONFIG = miniature.backbone().config
 
@@ -141,3 +151,39 @@ def test_more_devices_take_less(compute):
     model = backbone(compute)
     peaks = [sum(line.size for line in lasting(stage(model), LINES, devices, "fsdp")) for devices in (2, 4, 8)]
     assert peaks == sorted(peaks, reverse=True) and len(set(peaks)) == 3
+
+
+def really_held(processes: Processes, compute: Literal["fp32", "bf16"]) -> dict[str, int]:
+    """Bytes of this process's shares, of each block's weights while it computes, and of the copy to sample from."""
+    model = miniature.backbone()
+    model.precision = PlainPrecision(compute)
+    shard(model, init_device_mesh("cpu", (processes.count,)))
+    shares = bytes_of(local(p) for p in model.parameters())
+    gathered: list[int] = []
+    for block in blocks_of(model):
+        inner = block.block if isinstance(block, MTPModule) else block
+        inner.attention.register_forward_hook(lambda *_, block=block: gathered.append(bytes_of(block.parameters())))
+    tokens = pack([random_documents((6, 8), CONFIG.vocab_size, 0)], 14)
+    model.hidden(tokens)
+    root = bytes_of(p for p in model.parameters() if not is_sharded(p))  # whole until the end of the backward
+    with whole_model(model) as copy:
+        whole = bytes_of(copy.parameters())
+    return {"shares": shares, "block": max(gathered), "blocks": len(gathered), "root": root, "whole": whole}
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("compute", "number"), [("fp32", 4), ("bf16", 2)])
+def test_two_processes_hold_and_gather_what_is_said(compute, number):
+    """By `fully_shard` itself: rows of a weight are divided, so that shares may differ by a row of each weight."""
+    model = backbone(compute)
+    said, weights = gathered_of(model, number), bytes_of(model.parameters())
+    held = in_processes(2, really_held, compute)
+    n_blocks = len(list(blocks_of(model)))
+    assert [(each["block"], each["blocks"], each["whole"]) for each in held] == [(said.block, n_blocks, said.whole)] * 2
+    assert held[0]["root"] == held[1]["root"] == 4 * sizes(model)[0]
+    assert sum(each["shares"] for each in held) == weights
+    assert held[0]["shares"] == pytest.approx(weights / 2, rel=0.05)
