@@ -90,8 +90,8 @@ class ResumeCheckpoint(L.Callback):
     def save(self, trainer: L.Trainer) -> None:
         """Write the training state to a temporary file; `write` puts it in the checkpoint's place once the step has been logged.
 
-        Raises `InvalidInput` naming the folder if it cannot be written. Only the main process writes, so strategies that shard the
-        state over processes are not supported.
+        Raises `InvalidInput` naming the folder if it cannot be written. Only the main process writes this file; a stage whose
+        weights are divided over processes has put them beside it by then, and cites them (`stages/sharded_state.py`).
         """
         state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
         with ExitStack() as stack:

@@ -9,6 +9,8 @@ What `fully_shard` does not know by itself:
 - **Other methods than forward.** Stages call `hidden`, `step`, `scores`, and blocks' `step`; these gather as a forward does.
   `token_logprobs` and `unembed` read the head: they gather the root, and the end of the backward frees it. As forwards of the root
   they would end its gradient with the head's, before the embedding's is there.
+  Without gradients they free it themselves, because an optimizer's step would make it stale; but the root of a frozen model stays
+  (a teacher's `unembed` is called as often as a process has tokens, which must gather nothing).
 - **Gradients** are means over processes, as those of DDP. The losses of processes add up to that of a step (their denominators
   count all rows), so a stage multiplies its loss by the number of processes, as `StageModule.backward` does.
 - **Buffers** (experts' biases, rotary tables) are whole in every process and equal, because all write the same values.
@@ -61,12 +63,12 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
         fully_shard(block, mesh=mesh, mp_policy=policy)
         _register(block, ("step",))
     root_weight = _a_root_weight(module)
+    trains = any(parameter.requires_grad for parameter in module.parameters())
     fully_shard(module, mesh=mesh, mp_policy=masters)
-    for name in FORWARDS:
-        _register(module, (name,))
-        _freeing_the_root(module, name, root_weight)
+    _register(module, FORWARDS)
     for name in HEAD_READERS:
         _gathering_the_root(module, name)
+    for name in (*FORWARDS, *HEAD_READERS) if trains else ():
         _freeing_the_root(module, name, root_weight)
     for part in module.modules():
         if isinstance(part, FSDPModule) and mesh.device_type == "cpu":

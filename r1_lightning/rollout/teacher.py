@@ -38,12 +38,20 @@ class Teacher:
         self.vocabulary = vocabulary
         self.compute = compute
         self._model: Any = None
+        self.finish: Callable[[Any], None] = lambda model: None
+
+    def after_making(self, finish: Callable[[Any], None]) -> None:
+        """Call `finish` with the model, frozen, now or whenever it is made: a strategy shards it so."""
+        self.finish = finish
+        if self._model is not None:
+            finish(self._model)
 
     @property
     def model(self) -> Any:
         """The model, frozen and in evaluation mode: its forwards must not count expert load."""
         if self._model is None:
             self._model = self.make().requires_grad_(False).eval()
+            self.finish(self._model)
         return self._model
 
     @property

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -27,9 +28,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from r1_lightning.artefacts.leftovers import CHECKPOINTS
 from r1_lightning.functional.expert_balance import max_violation, updated_expert_bias
 from r1_lightning.functional.schedules import WarmupCosine
 from r1_lightning.functional.shards import whole
+from r1_lightning.stages.sharded_state import put_aside, put_back
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
@@ -166,9 +169,14 @@ class StageModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[SKIPPED] = self.skipped_in_a_row
+        put_aside(checkpoint, self._checkpoints(), self.processes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.skipped_in_a_row = checkpoint.get(SKIPPED, 0)
+        put_back(checkpoint, self._checkpoints(), self, self.trainer.optimizers, self.processes)
+
+    def _checkpoints(self) -> Path:
+        return Path(self.trainer.default_root_dir) / CHECKPOINTS
 
     def nothing_to_learn(self) -> bool:
         """True if this optimizer step carries no learning signal and should be skipped."""

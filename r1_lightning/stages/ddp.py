@@ -112,8 +112,13 @@ class WholeModels(DDPStrategy):
 
 def whole_models(device: torch.device, place: Place, timeout_s: int) -> dict[str, Any]:
     """The Trainer's arguments for processes that hold the whole model each."""
+    return arguments(WholeModels(device, Met(place), timeout_s), place)
+
+
+def arguments(strategy: WholeModels, place: Place) -> dict[str, Any]:
+    """The Trainer's arguments for `strategy` in the processes of a run."""
     return {
-        "strategy": WholeModels(device, Met(place), timeout_s),
+        "strategy": strategy,
         "devices": place.local_count,
         "num_nodes": place.count // place.local_count,
         "use_distributed_sampler": False,  # our data divide themselves

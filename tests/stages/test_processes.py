@@ -16,6 +16,7 @@ from torch import Tensor
 from r1_lightning.functional.importance_sampling import CISPO
 from r1_lightning.functional.preference_loss import PointWise
 from r1_lightning.functional.sequence_policy_loss import GSPO
+from r1_lightning.functional.shards import whole
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.stages.base import AdamWConfig
@@ -30,6 +31,7 @@ from tests.support.miniature import (
     fingerprint,
     grad_of,
     rollout_config,
+    sharded,
     trainer,
 )
 from tests.support.processes import in_processes
@@ -47,7 +49,9 @@ class Trained:
     state: dict[str, Tensor]
 
 
-def _trained(processes: Processes, make: Callable[[Miniature, Path], tuple[Any, Any]], folder: Path) -> Trained:
+def _trained(
+    processes: Processes, make: Callable[[Miniature, Path], tuple[Any, Any]], folder: Path, is_sharded: bool = False
+) -> Trained:
     optim = AdamWConfig(
         lr=1e-4
     )  # a small step: AdamW's first one is as long for a gradient that is nothing but rounding
@@ -68,8 +72,12 @@ def _trained(processes: Processes, make: Callable[[Miniature, Path], tuple[Any, 
     module.configure_gradient_clipping = note
     spies = [Spy("on_train_batch_end", after)]
     parts = getattr(data, "micro_batches", 1)
-    trainer(STEPS, folder, spies, processes, accumulate_grad_batches=parts).fit(module, data)
-    return Trained(gradients, metrics, {name: value.clone() for name, value in module.backbone.state_dict().items()})
+    settings: dict[str, Any] = {"accumulate_grad_batches": parts}
+    if is_sharded and processes.count > 1:
+        settings.update(sharded(processes))
+    trainer(STEPS, folder, spies, processes, **settings).fit(module, data)
+    state = {name: whole(value).clone() for name, value in module.backbone.state_dict().items()}
+    return Trained(gradients, metrics, state)
 
 
 def _pretrain(mini: Miniature, folder: Path, rows_per_batch: int = 4) -> tuple[Any, Any]:
@@ -137,10 +145,10 @@ def _compare(found: Trained, expected: Trained) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count, is_sharded", [(2, False), (3, False), (2, True)], ids=["2", "3", "2 of shards"])
 @pytest.mark.parametrize("stage", STAGES)
-def test_several_processes_take_the_steps_of_one(stage: str, count: int, tmp_path: Path) -> None:
-    job = partial(_trained, make=STAGES[stage], folder=tmp_path)
+def test_several_processes_take_the_steps_of_one(stage: str, count: int, is_sharded: bool, tmp_path: Path) -> None:
+    job = partial(_trained, make=STAGES[stage], folder=tmp_path, is_sharded=is_sharded)
     (expected,) = in_processes(1, job)
     for found in in_processes(count, job):
         _compare(found, expected)

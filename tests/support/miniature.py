@@ -27,6 +27,7 @@ from r1_lightning.data.teacher_data import CachedTeacherDataModule, TeacherTrace
 from r1_lightning.functional.distillation import Distillation, GeneralisedJS
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.preference_loss import BradleyTerry
+from r1_lightning.functional.shards import whole
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker
@@ -34,6 +35,7 @@ from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.distill import DistillModule
+from r1_lightning.stages.fsdp import sharded_models
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.stages.reward_model import RewardModelModule
@@ -279,7 +281,7 @@ def trainer(
     }
     settings = {"accelerator": "cpu", **settings}
     if processes.count > 1:
-        settings["strategy"] = DDPStrategy(find_unused_parameters=True)
+        settings.setdefault("strategy", DDPStrategy(find_unused_parameters=True))
     return L.Trainer(
         devices=processes.count,
         max_steps=max_steps,
@@ -287,6 +289,28 @@ def trainer(
         callbacks=list(callbacks),
         **{**quiet, **settings},
     )
+
+
+@dataclass(frozen=True)
+class Here:
+    """The place of a process whose machine has all of them."""
+
+    rank: int
+    count: int
+
+    @property
+    def local_rank(self) -> int:
+        return self.rank
+
+    @property
+    def local_count(self) -> int:
+        return self.count
+
+
+def sharded(processes: Processes, limit_s: int = 60) -> dict[str, Any]:
+    """Settings for `trainer`: processes that divide the weights among them."""
+    settings = sharded_models(torch.device("cpu"), Here(processes.rank, processes.count), limit_s)
+    return {name: value for name, value in settings.items() if name != "devices"}
 
 
 def fingerprint(model: nn.Module) -> int:
@@ -306,7 +330,7 @@ class Spy(L.Callback):
 
 def grad_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Copies of the gradients by parameter name; parameters without one are left out."""
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    return {name: whole(p.grad).clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 @dataclass(frozen=True)
