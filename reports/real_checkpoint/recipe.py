@@ -230,17 +230,18 @@ def render(rows: Sequence[Row]) -> str:
     claims = {words: [_verdict(*claim, of_seed) for of_seed in values.values()] for words, claim in CLAIMS.items()}
     timed = dict.fromkeys(key for of_seed in values.values() for key in of_seed if key[2] == MINUTES)
     minutes = {key[0]: [f"{v[key]:.1f}" if key in v else "not run" for v in values.values()] for key in timed}
-    models = [_models(task, problems, list(values.values())) for task, problems in HELD_OUT.items()]
+    asked = {key[1] for of_seed in values.values() for key in of_seed}
+    models = [_models(task, what, list(values.values())) for task, what in HELD_OUT.items() if task in asked]
     return "\n".join([*models, table_of("claim", columns, claims), table_of("minutes", columns, minutes)])
 
 
-def _models(task: str, problems: str, by_seed: Sequence[Values]) -> str:
+def _models(task: str, what: str, by_seed: Sequence[Values]) -> str:
     models = list(dict.fromkeys(model for values in by_seed for model, of, _ in values if of == task))
     cells = {
         words: [spread([v[model, task, measure] for v in by_seed if (model, task, measure) in v]) for model in models]
         for measure, words in SHOWN.items()
     }
-    title = f"{task}: {problems}; mean over seeds [smallest, largest]."
+    title = f"{task}: {what}; mean over seeds [smallest, largest]."
     return f"{title}\n\n{table_of('', models, cells)}"
 
 
@@ -262,8 +263,7 @@ def draw(points: Sequence[Row], path: Path) -> None:
     for axis, name in zip(axes, MEANS, strict=True):
         for seed in sorted({point["seed"] for point in points}, key=int):
             own = [point for point in points if point["seed"] == seed]
-            steps, levels = [int(point["step"]) for point in own], [float(point[name]) for point in own]
-            axis.plot(steps, levels, linewidth=1, label=f"seed {seed}")
+            axis.plot([int(p["step"]) for p in own], [float(p[name]) for p in own], linewidth=1, label=f"seed {seed}")
         axis.set_title(name.removesuffix("_mean").replace("_", " "), fontsize=9)
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)
