@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ def slurm_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """The cluster, with SLURM's commands on the path; jobs that a test leaves behind are cancelled."""
+    for name in [
+        name for name in os.environ if name.startswith(("SLURM_", "SBATCH_"))
+    ]:  # where tests are a job themselves
+        monkeypatch.delenv(name)
     for name, value in slurm_cluster.environment.items():
         monkeypatch.setenv(name, value)
     yield slurm_cluster

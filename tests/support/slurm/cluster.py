@@ -162,6 +162,8 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT is ignored in what a shell starts in the background
+        signal.signal(number, signal.default_int_handler)
     cluster = Cluster()
     try:
         cluster.start()
