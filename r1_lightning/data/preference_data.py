@@ -201,7 +201,7 @@ class SampledPreferenceDataModule(PreferenceRowsDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_int("data.samples", self.samples, 2)
-        given = (self.source, self.generate, self.tokenizer, self.template, self.reward, self.samples)
+        given = (self.source, self.generate, self.tokenizer, self.template, self.reward, self.samples, self.processes)
         self.preferences = SampledPreferences(*given)
 
 
@@ -229,7 +229,7 @@ class JudgedPreferenceDataModule(PreferenceRowsDataModule):
         require_int("data.samples", self.samples, 2)
         asked = PairJudge(self.judge, self.judge_calls, self.judge_new_tokens)
         given = (self.source, self.generate, self.tokenizer, self.template, asked, self.samples, self.part)
-        self.preferences = self.judged = JudgedPreferences(*given, self.min_score_gap)
+        self.preferences = self.judged = JudgedPreferences(*given, self.min_score_gap, self.processes)
 
     def keep(self, items: Sequence[PreferenceItem]) -> Kept:
         """As in the base class; first prints how many pairs the judge dropped and why."""

@@ -7,7 +7,7 @@ completions, and the loss is on the completions. Step s takes the next `items_pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -234,27 +234,40 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
         self.dataset = dataset
 
     def _fill(self, cache: TeacherCache, dataset: DistillDataset) -> None:
-        """Print the size of the cache, then write the missing shards."""
-        shards, tokens, missing, missing_tokens = 0, 0, 0, 0
+        """Print the size of the cache, then write the missing shards, each process its share of them."""
+        missing = self.processes.from_main(lambda: self._missing(cache, dataset))  # before anybody writes one
+        own = set(self.processes.share(missing))
+        batches = (batch for number, batch in enumerate(self._batches(dataset)) if number in own)
+        if missing:
+            with progress(len(own), "asking the teacher", "shard") as bar:
+                STOP.together(lambda: _write(cache, batches, bar.update), self.processes.any)
+            self.teacher.release()
+
+    def _missing(self, cache: TeacherCache, dataset: DistillDataset) -> list[int]:
+        """Print the size of the cache and return the numbers of the missing shards, which count batches from 0."""
+        shards, tokens, missing_tokens = 0, 0, 0
+        missing: list[int] = []
         for batch in self._batches(dataset):
             count = int(batch.target_mask.sum())
-            shards, tokens = shards + 1, tokens + count
             for _ in cache.missing([batch]):
-                missing, missing_tokens = missing + 1, missing_tokens + count
+                missing.append(shards)
+                missing_tokens += count
+            shards, tokens = shards + 1, tokens + count
         sizes = [cache.bytes_of(n) / 1e6 for n in (tokens, missing_tokens)]
         say = rank_zero_only(print)
         say(
             f"teacher cache: {tokens:,} tokens x {self.top_k} of {self.teacher.vocabulary:,}, {sizes[0]:,.1f} MB in {shards} "
-            f"shards, of which {missing} ({sizes[1]:,.1f} MB) are to be written to {self.folder}",
+            f"shards, of which {len(missing)} ({sizes[1]:,.1f} MB) are to be written to {self.folder}",
             flush=True,
         )
-        if missing:
-            with progress(missing, "asking the teacher", "shard") as bar:
-                for batch in cache.missing(self._batches(dataset)):
-                    STOP.poll()
-                    cache.write(batch)
-                    bar.update()
-            self.teacher.release()
+        return missing
 
     def _batches(self, dataset: DistillDataset) -> Iterator[DistillBatch]:
         return (batch for step in range(self.max_steps) for batch in dataset.batches(step))
+
+
+def _write(cache: TeacherCache, batches: Iterable[DistillBatch], done: Callable[[], object]) -> None:
+    for batch in cache.missing(batches):  # asked again: a batch may come twice
+        STOP.poll()
+        cache.write(batch)
+        done()

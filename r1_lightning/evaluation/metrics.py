@@ -21,7 +21,7 @@ from r1_lightning.functional.intervals import (
     share_interval,
     wilson_interval,
 )
-from r1_lightning.rewards.accuracy import AccuracyReward, grades
+from r1_lightning.rewards.accuracy import AccuracyReward, Grade, grades
 from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
 from r1_lightning.rewards.voting import majorities_right
 from r1_lightning.tasks.family import TASK
@@ -29,6 +29,8 @@ from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.readability import spoken
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
+from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 
@@ -46,8 +48,11 @@ def measure_samples(
     allow_empty_think: bool = False,
     accuracy: RewardFunction | None = None,
     form: FormName = R1_ZERO_FORM,
+    processes: Processes = ONE,
 ) -> dict[str, Measure]:
     """Return the measures by name, from k completions in format `form` per problem; `accuracy` judges them, by default exactly.
+
+    Each of the `processes`, which all have the same completions, judges its share of the problems.
 
     Names: pass_at_1, pass_at_1_lenient, pass_at_2, pass_at_4, ... and pass_at_k of all k samples, cons_at_k, format_rate,
     completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate.
@@ -55,10 +60,11 @@ def measure_samples(
     vote: if all problems ask for programs, there is no cons_at_k. If problems come from several tasks of a `FamilyTask`
     (`tasks/family.py`), pass_at_1 and pass_at_1_lenient are also given per task: pass_at_1_TASK.
     """
-    pairs = [(problem, sample) for problem, row in zip(problems, completions, strict=True) for sample in row]
     accuracy = accuracy or AccuracyReward(form=form)
-    judged = iter(grades(pairs, accuracy, allow_empty_think, form))
-    graded = [[next(judged) for _ in row] for row in completions]
+    rules = (accuracy, allow_empty_think, form)
+    mine = processes.share(list(zip(problems, completions, strict=True)))
+    together = processes.gather(STOP.together(lambda: _judged(mine, *rules), processes.any))
+    graded = [row for row, _ in together]
 
     def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:
         table = np.array([[value(i, j) for j in range(len(completions[i]))] for i in rows], dtype=float)
@@ -67,8 +73,7 @@ def measure_samples(
         return Measure(float(table.mean()), interval(table.ravel(), clusters))
 
     consistency = LanguageConsistencyReward()
-    right = [[grade.lenient for grade in row] for row in graded]
-    votes = [vote for vote in majorities_right(accuracy, problems, completions, right) if vote is not None]
+    votes = [vote for _, vote in together if vote is not None]
     of_tasks = {}
     for task, rows in _rows_of_tasks(problems).items():
         of_tasks[f"pass_at_1_{task}"] = mean(lambda i, j: graded[i][j].strict, rows)
@@ -88,6 +93,21 @@ def measure_samples(
         "finished_rate": mean(lambda i, j: completions[i][j].finished),
         **of_tasks,
     }
+
+
+def _judged(
+    asked: Sequence[tuple[Problem, Sequence[Completion]]],
+    accuracy: RewardFunction,
+    allow_empty_think: bool,
+    form: FormName,
+) -> list[tuple[list[Grade], bool | None]]:
+    """Return for each problem the grades of its samples, and whether their vote is right (None: there is none)."""
+    pairs = [(problem, sample) for problem, row in asked for sample in row]
+    flat = iter(grades(pairs, accuracy, allow_empty_think, form))
+    graded = [[next(flat) for _ in row] for _, row in asked]
+    right = [[grade.lenient for grade in row] for row in graded]
+    voted = majorities_right(accuracy, [problem for problem, _ in asked], [row for _, row in asked], right)
+    return list(zip(graded, voted, strict=True))
 
 
 def _passes(right: Sequence[int], samples: int) -> dict[str, Measure]:

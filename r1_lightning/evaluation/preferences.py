@@ -15,6 +15,7 @@ from r1_lightning.functional.preference_loss import margins, wins
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.types.errors import require_int
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.stopping import STOP
 
 
@@ -32,12 +33,13 @@ class PreferenceEvaluationConfig:
 
 @dataclass(frozen=True)
 class PreferenceEvaluator:
-    """Measures a reward model on `rows`, either all pairs or all single responses."""
+    """Measures a reward model on `rows`, either all pairs or all single responses; each process scores its share of the batches."""
 
     rows: Sequence[PreferenceRow]
     config: PreferenceEvaluationConfig
     row_tokens: int
     pad_id: int
+    processes: Processes = ONE
 
     def __call__(self, model: Any, progress: Callable[[int], Any] | None = None) -> dict[str, Measure]:
         """Return the measures by name.
@@ -63,17 +65,23 @@ class PreferenceEvaluator:
     @torch.no_grad()
     def scores(self, model: Any, progress: Callable[[int], Any] | None = None) -> Tensor:
         """Return the scores S of all documents in row order; the model is in evaluation mode meanwhile."""
-        was_training, found = model.training, []
+        was_training = model.training
         model.eval()
-        for start in range(0, len(self.rows), self.config.items_per_batch):
+        share = STOP.together(lambda: self._share(model, progress), self.processes.any)
+        model.train(was_training)
+        return torch.cat(self.processes.gather(share))
+
+    def _share(self, model: Any, progress: Callable[[int], Any] | None) -> list[Tensor]:
+        """Return the scores of our own batches; the batches themselves are those of one process, whose sums they share."""
+        found, size = [], self.config.items_per_batch
+        for start in self.processes.share(range(0, len(self.rows), size)):
             STOP.poll()
-            rows = self.rows[start : start + self.config.items_per_batch]
+            rows = self.rows[start : start + size]
             batch = collate_preferences(rows, self.row_tokens, self.pad_id).to(device_of(model))
             found.append(model.scores(batch.tokens, batch.ends)[0].cpu())
             if progress:
-                progress(len(rows))
-        model.train(was_training)
-        return torch.cat(found)
+                progress(len(rows) * self.processes.count)
+        return found
 
 
 def _mean(values: Tensor) -> Measure:

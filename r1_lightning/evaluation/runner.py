@@ -1,18 +1,24 @@
-"""Evaluation: samples k completions per held-out problem, measures them, and renders models side by side in a table."""
+"""Evaluation: samples k completions per held-out problem, measures them, and renders models side by side in a table.
+
+Processes evaluate together: each samples and grades its share of the problems, and every one of them gets all measures.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from r1_lightning.evaluation.metrics import Measure, measure_samples
-from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
+from r1_lightning.rollout.shared_sampling import sample_together
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require_int, require_number
-from r1_lightning.types.tensors import Backbone
+from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.tensors import Backbone, GenerateFn
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 # The rollout number in the random keys of evaluation samples; no training rollout has it, so the draws are independent.
@@ -58,28 +64,33 @@ class Evaluator:
     seed: int
     forced_prefix: str = ""
     accuracy: RewardFunction | None = None
+    processes: Processes = ONE
 
     def prompts(self) -> list[list[int]]:
         """Return the prompts as token ids, forced prefix included."""
         return prompt_ids(self.problems, self.tokenizer, self.template, self.forced_prefix)
 
     def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
-        """Sample `samples` completions for each problem; `progress` is called with the size of each finished batch."""
+        """Sample `samples` completions for each problem; `progress` is called with the size of each finished batch.
+
+        Of several processes, each takes its own batches for those of all, which advance with it.
+        """
         config, tokenizer = self.config, self.tokenizer
         ids = (tokenizer.eos_ids, tokenizer.pad_id)
         sampler = Sampler(backbone, SamplerSettings(config.sampling, *ids, self.seed, config.max_rows))
         prompts = self.prompts()
         keys = rollout_keys(EVALUATION_ROLLOUT, len(prompts), config.samples)
-        generation = sampler(prompts, config.samples, keys, progress=progress)
-        texts = completion_texts(generation, tokenizer)
-        lengths, finished = generation.completion_mask.sum(1).tolist(), generation.finished.tolist()
-        flat = [Completion(self.forced_prefix + t, n, f) for t, n, f in zip(texts, lengths, finished, strict=True)]
+        told = None if progress is None else lambda rows: progress(rows * self.processes.count)
+        generate: GenerateFn = partial(sampler, progress=told)
+        drawn = sample_together(generate, self.processes, prompts, config.samples, keys, tokenizer)
+        flat = [replace(completion, text=self.forced_prefix + completion.text) for completion in drawn]
         return [flat[start : start + config.samples] for start in range(0, len(flat), config.samples)]
 
     def __call__(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> dict[str, Measure]:
         """Return the measures by name (see `evaluation.metrics`)."""
         completions = self.completions(backbone, progress)
-        return measure_samples(self.problems, completions, bool(self.forced_prefix), self.accuracy, self.template.form)
+        rules = (bool(self.forced_prefix), self.accuracy, self.template.form)
+        return measure_samples(self.problems, completions, *rules, self.processes)
 
 
 # Explanations printed below the table, for measures whose names do not explain themselves.

@@ -5,7 +5,7 @@ part of each that the reward model will score, and the pair is kept if its mean 
 R1v2 section 3.1). Dropped pairs are counted by reason, and replies that cannot be parsed are counted, too.
 
 The pairs are a function of (seed, problem) and of both models' weights at the time of the call: a resumed run judges the same
-pairs again, with the same result.
+pairs again, with the same result. Each process samples its share of the problems and has its share of the pairs judged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.pair_judge import Pair, PairJudge
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampled_preferences import (
@@ -24,11 +24,14 @@ from r1_lightning.rollout.sampled_preferences import (
     PROBLEMS_PER_PAIR,
     TRAINING_ROLLOUT,
 )
+from r1_lightning.rollout.shared_sampling import sample_together
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.response_parts import part_of
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Preference, Problem, ProblemSource
 
@@ -47,6 +50,7 @@ class JudgedPreferences:
     samples: int
     part: str
     min_score_gap: float
+    processes: Processes = ONE
     left_out: Counter[str] = field(default_factory=Counter, compare=False)
     replies: Counter[str] = field(default_factory=Counter, compare=False)
     content_version: ClassVar[str] = "judged-preferences-1"
@@ -90,7 +94,8 @@ class JudgedPreferences:
         prompts = prompt_ids(problems, self.tokenizer, self.template)
         keys = rollout_keys(rollout, len(prompts), self.samples)
         keys[:, 1] += start
-        texts = completion_texts(self.generate(prompts, self.samples, keys), self.tokenizer)
+        completions = sample_together(self.generate, self.processes, prompts, self.samples, keys, self.tokenizer)
+        texts = [completion.text for completion in completions]
         drawn: list[tuple[Problem, list[str]]] = []
         for number, problem in enumerate(problems):
             # Scored part -> the first completion with that part.
@@ -107,8 +112,12 @@ class JudgedPreferences:
 
     def _judged(self, drawn: Sequence[tuple[Problem, Sequence[str]]]) -> list[Preference]:
         shown = [Pair(p.question, *(part_of(text, self.part) or "" for text in texts)) for p, texts in drawn]
-        verdicts, replies, unreadable = self.judge.compare(shown)
-        self.replies.update({"all": replies, "unreadable": unreadable})
+        own = self.processes.share(shown)
+        judged = STOP.together(lambda: self.judge.compare(own), self.processes.any)
+        shares = self.processes.collect(judged)
+        verdicts = [verdict for share, _, _ in shares for verdict in share]
+        for _, replies, unreadable in shares:
+            self.replies.update({"all": replies, "unreadable": unreadable})
         pairs = []
         for (problem, (first, second)), verdict in zip(drawn, verdicts, strict=True):
             if verdict.gap is None:

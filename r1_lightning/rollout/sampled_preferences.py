@@ -3,7 +3,7 @@
 R1 uses another model as judge; here any reward serves, for instance the accuracy rule, so that the reward model learns a known rule
 and can be compared with it (`reports/reward_hacking`). Each problem whose completions got different rewards (by more than rounding,
 `SPREAD_FLOOR`) gives one pair; among equal rewards a hash of the problem's number decides. The pairs are a function of (seed,
-problem) and of the weights at the time of the call.
+problem) and of the weights at the time of the call. Each process samples and judges its share of the problems.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import ClassVar
 
 from r1_lightning.functional.advantages import SPREAD_FLOOR
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.groups import completion_texts, rollout_keys
+from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
-from r1_lightning.rollout.results import Samples
+from r1_lightning.rollout.shared_sampling import sample_together
 from r1_lightning.tasks.keyed import keyed_random
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import ONE, Processes
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import GenerateFn
 from r1_lightning.types.text import Preference, Problem, ProblemSource
 
@@ -40,6 +42,7 @@ class SampledPreferences:
     template: ChatTemplate
     reward: WeightedSum
     samples: int
+    processes: Processes = ONE
     content_version: ClassVar[str] = "sampled-preferences-1"
 
     def training_items(self, seed: int, wanted: int) -> Sequence[Preference]:
@@ -70,10 +73,12 @@ class SampledPreferences:
         prompts = prompt_ids(problems, self.tokenizer, self.template)
         keys = rollout_keys(rollout, len(prompts), self.samples)
         keys[:, 1] += start
-        generation = self.generate(prompts, self.samples, keys)
-        texts = completion_texts(generation, self.tokenizer)
-        samples = Samples(problems=problems, prompts=prompts, texts=texts, generation=generation)
-        totals = [verdict.total for verdict in self.reward.judge_many(samples.pairs())]
+        drawn = sample_together(self.generate, self.processes, prompts, self.samples, keys, self.tokenizer)
+        asked = [(problems[row // self.samples], completion) for row, completion in enumerate(drawn)]
+        share = self.processes.share(asked)
+        judged = STOP.together(lambda: self.reward.judge_many(share), self.processes.any)
+        totals = self.processes.gather([verdict.total for verdict in judged])
+        texts = [completion.text for completion in drawn]
         pairs = []
         for number, problem in enumerate(problems):
             own = range(number * self.samples, (number + 1) * self.samples)

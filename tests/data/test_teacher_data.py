@@ -14,9 +14,11 @@ from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.tasks.traces import TraceFile
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.tensors import DistillBatch
 from r1_lightning.types.text import Trace
 from tests.support.miniature import ALPHABET, EOS, PAD, CharTokenizer, Miniature, Sums
+from tests.support.processes import in_processes
 
 
 class Given:
@@ -188,3 +190,26 @@ def test_bad_settings_of_the_cache_are_named(tmp_path: Path) -> None:
         Miniature().cached(tmp_path, top_k=0)
     with pytest.raises(InvalidInput, match=r"data.top_k=18 is not allowed: there are 17 tokens"):
         Miniature().cached(tmp_path, top_k=18).setup("fit")
+
+
+def _filled(processes: Processes, folder: Path) -> int:
+    """Fill a cache of five batches; return how many of them this process asked the teacher for."""
+    asked: list[int] = []
+
+    class Counted(Teacher):
+        def hidden(self, batch: DistillBatch) -> torch.Tensor:
+            asked.append(batch.n_tokens)
+            return super().hidden(batch)
+
+    mini = Miniature(max_steps=5, processes=processes)
+    teacher = mini.teacher()
+    counted = Counted(teacher.make, teacher.fingerprint, teacher.vocabulary, teacher.compute)
+    module = mini.cached(folder, counted)
+    module.setup("fit")
+    assert module.dataset is not None and len(module.dataset[4].top_ids) > 0  # made by whichever process
+    return len(asked)
+
+
+def test_processes_ask_the_teacher_once_for_each_shard(tmp_path: Path) -> None:
+    assert in_processes(2, _filled, tmp_path) == [3, 2]
+    assert in_processes(3, _filled, tmp_path) == [0, 0, 0]

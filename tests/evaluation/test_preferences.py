@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.rollout.preference_rows import PreferenceRow
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.tensors import TokenBatch
+from tests.support.processes import in_processes
 
 
 class FirstToken(nn.Module):
@@ -71,3 +74,17 @@ def test_in_any_number_of_calls(size: int) -> None:
 def test_bad_settings(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"stage.evaluation.{name}=0"):
         PreferenceEvaluationConfig(**{name: 0})
+
+
+def _scored(processes: Processes, rows: list[PreferenceRow]) -> tuple[Any, int]:
+    model = FirstToken()
+    return replace(evaluator(rows, items_per_batch=2), processes=processes)(model), len(model.modes)
+
+
+def test_several_processes_score_as_one() -> None:
+    """Seven pairs are four batches, two for each of two processes, and 2, 1 and 1 for three."""
+    rows = [pair(15 + number, 10) for number in range(7)]
+    ((expected, batches),) = in_processes(1, _scored, rows)
+    assert batches == 4
+    assert in_processes(2, _scored, rows) == [(expected, 2)] * 2
+    assert in_processes(3, _scored, rows) == [(expected, 2), (expected, 1), (expected, 1)]

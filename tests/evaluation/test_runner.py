@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.reasoning_format import TAGS
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.text import Problem
 from tests.rollout.fakes import MarkovBackbone, keys_of
+from tests.support.processes import in_processes
 from tests.support.prompts import PlainPrompts
 
 WORDS = [*TAGS, *"0123456789", "a", " ", "?", "!"]
@@ -186,3 +190,19 @@ def test_the_table_of_a_real_evaluation_has_a_line_for_each_measure() -> None:
     lines = table.split("\n")
     assert [line.split()[0] for line in lines[2:]] == list(measures)
     assert all("[" in line and "]" in line for line in lines[2:])
+
+
+def _measured(processes: Processes) -> tuple[Any, list[int]]:
+    told: list[int] = []
+    return replace(evaluator(), processes=processes)(backbone_that_says(*THINKER), told.append), told
+
+
+def test_several_processes_measure_as_one() -> None:
+    """All of them, each with a third of the work or less; the progress of one stands for that of all."""
+    ((expected, told),) = in_processes(1, _measured)
+    assert sum(told) == 120
+    for count in (2, 3):
+        found = in_processes(count, _measured)
+        assert [measures for measures, _ in found] == [expected] * count
+        # Each tells its own rows as those of all: 2 + 1 problems of 40 samples, or 1 + 1 + 1.
+        assert [sum(own) for _, own in found] == {2: [160, 80], 3: [120, 120, 120]}[count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from r1_lightning.rollout.judged_preferences import ALIKE, JudgedPreferences
 from r1_lightning.rollout.pair_judge import UNREADABLE
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from tests.rollout.test_pair_judge import judge, shown
 from tests.support.miniature import CharTokenizer, Miniature, Sums, backbone
+from tests.support.processes import in_processes
 
 
 def digits(text: str) -> int:
@@ -99,3 +102,14 @@ def test_one_unreadable_reply_leaves_out_its_pair_only() -> None:
     spoilt = judged(lambda prompt: "hm" if f"\n{chosen[0]}\n" in prompt else counting(prompt))
     assert [pair.question for pair in spoilt.held_out_items(60)] == chosen[1:]
     assert spoilt.left_out[UNREADABLE] == 1 and spoilt.replies["unreadable"] == 4
+
+
+def _together(processes: Processes) -> Any:
+    source = replace(judged(), processes=processes)
+    return source.held_out_items(60), dict(source.left_out), dict(source.replies)
+
+
+def test_several_processes_judge_the_pairs_of_one() -> None:
+    """Pairs, what was left out and the replies of the judge."""
+    (expected,) = in_processes(1, _together)
+    assert in_processes(2, _together) == [expected] * 2

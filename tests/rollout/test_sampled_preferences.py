@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from r1_lightning.rollout import sampled_preferences
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
 from r1_lightning.text.chat_template import PLAIN
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.text import Completion, Problem, Verdict
 from tests.support.miniature import CharTokenizer, HashReward, Miniature, Sums, backbone
+from tests.support.processes import in_processes
 
 
 class AllAlike:
@@ -79,3 +82,12 @@ def test_rounding_makes_no_pair() -> None:
         sampled(Rounding()).training_items(0, 3)
     with pytest.raises(InvalidInput, match="gave no pair"):
         sampled(Rounding()).held_out_items(3)
+
+
+def _together(processes: Processes) -> Any:
+    return replace(sampled(), processes=processes).training_items(0, 12)
+
+
+def test_several_processes_make_the_pairs_of_one() -> None:
+    (expected,) = in_processes(1, _together)
+    assert in_processes(2, _together) == [expected] * 2

@@ -4,7 +4,7 @@
     data/part-00000.jsonl     a row per model and measure: value, bounds of its 95 % interval, fingerprint of the model
     table.txt                 the models side by side
 
-A killed run goes on with the next model.
+A killed run goes on with the next model. The processes of a run evaluate each model together; the first one writes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from r1_lightning.run.checks.evaluation import check_prompt_lengths, evaluation_
 from r1_lightning.run.config.inject import inject
 from r1_lightning.text.chat_template import TEMPLATES
 from r1_lightning.types.errors import require
+from r1_lightning.types.processes import Processes, processes_now
 from r1_lightning.types.text import Problem
 
 MODELS = "models"
@@ -53,16 +54,33 @@ def run_comparison(
     settings = comparison.settings(evaluation_settings(config) or EvaluationConfig())
     source = instantiate(config.task.source, _convert_="all")
     problems, requests = source.held_out_problems(settings.problems), comparison.requests_of(source)
-    (folder / MODELS).mkdir(exist_ok=True)
+    processes = processes_now()
     measured = {}
     for name, artefact in inputs.items():
         # One file per model: after a kill only the model in progress is evaluated again.
         path = folder / MODELS / f"{name}.json"
-        if not path.is_file():
-            measures = _measure(name, artefact, config, comparison, settings, problems, requests)
-            store.write_json(path, {key: list(_numbers(measure)) for key, measure in measures.items()})
+        if not processes.from_main(path.is_file):
+            measures = _measure(name, artefact, config, comparison, settings, problems, requests, processes)
+            if processes.is_main:
+                path.parent.mkdir(exist_ok=True)
+                store.write_json(path, {key: list(_numbers(measure)) for key, measure in measures.items()})
+        processes.barrier()
         measured[name] = _read(path)
     metrics = {f"compare/{name}/{key}": m.value for name, measures in measured.items() for key, m in measures.items()}
+    if processes.is_main:
+        _write(
+            folder,
+            inputs,
+            measured,
+            f"{len(problems)} held-out problems, {settings.samples} samples each, 95 % intervals",
+        )
+    return metrics
+
+
+def _write(
+    folder: Path, inputs: Mapping[str, Artefact], measured: Mapping[str, Mapping[str, Measure]], title: str
+) -> None:
+    """Write the measures as rows and as a table."""
     rows = [
         {"model": name, "fingerprint": inputs[name].fingerprint[:SHORT_DIGITS], "measure": key}
         | {key: None if math.isnan(number) else number for key, number in zip(BOUNDS, _numbers(measure), strict=True)}
@@ -70,9 +88,7 @@ def run_comparison(
         for key, measure in measures.items()
     ]
     data_set.write_lines(data_set.part_path(folder, 0), rows)
-    title = f"{len(problems)} held-out problems, {settings.samples} samples each, 95 % intervals"
     store.write_text(folder / store.TABLE, render_table(title, measured) + "\n")
-    return metrics
 
 
 def _measure(
@@ -83,13 +99,14 @@ def _measure(
     settings: EvaluationConfig,
     problems: list[Problem],
     requests: Mapping[str, Any],
+    processes: Processes,
 ) -> dict[str, Measure]:
     model = open_model(artefact, instantiate(config.precision), f"stage.inputs.{name}.folder")
     # A checkpoint has none of ours, so the task's is used.
     template = model.template(TEMPLATES[config.task.template], config.task.get("instruction"))
     tokenizer = model.tokenizer.ending_with(template.end)
     backbone = model.backbone(stage_device(config)).eval()
-    evaluator = Evaluator(problems, tokenizer, template, settings, config.seed)
+    evaluator = Evaluator(problems, tokenizer, template, settings, config.seed, processes=processes)
     check_prompt_lengths(evaluator, model.shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
     with progress(total, f"evaluating {name}", "completion") as bar:

@@ -41,7 +41,8 @@ def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Ma
         measures: list[Measure] = []
         if isinstance(settings, PreferenceEvaluationConfig):
             rows = data.held_out_rows(problems)  # before training: pairs of the model's own samples change with it
-            judge = PreferenceEvaluator(rows, settings, data.row_tokens, parts["tokenizer"].pad_id)
+            given = (data.row_tokens, parts["tokenizer"].pad_id, parts["processes"])
+            judge = PreferenceEvaluator(rows, settings, *given)
             measures.append(lambda module: _named("preferences", judge(cast(StageModule, module).backbone)))
         else:
             evaluator = _evaluator(config, parts, settings or EvaluationConfig(), problems, samples)
@@ -66,7 +67,8 @@ def _evaluator(
     chosen = _problems(parts["source"], settings.problems, problems)
     few = replace(settings, problems=len(chosen), samples=samples)
     accuracy = accuracy_of(parts.get("reward"))
-    evaluator = Evaluator(chosen, parts["tokenizer"], parts["template"], few, config.seed, accuracy=accuracy)
+    rules: dict[str, Any] = {"accuracy": accuracy, "processes": parts["processes"]}
+    evaluator = Evaluator(chosen, parts["tokenizer"], parts["template"], few, config.seed, **rules)
     return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
 
 
@@ -80,17 +82,21 @@ def _problems(source: Any, n_final: int, count: int) -> Sequence[Problem]:
 
 
 def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
-    """Mean loss (nats) over all completion tokens of `batches`, with the reduction of SFT's training loss."""
+    """Mean loss (nats) over all completion tokens of `batches`, with the reduction of SFT's training loss.
+
+    Each process computes its share of the batches.
+    """
     total, count = 0.0, 0
     with torch.no_grad():
-        for batch in batches:
+        for batch in module.processes.share(batches):
             batch = module.transfer_batch_to_device(batch, module.device, 0)
             hidden = module.backbone.hidden(batch.tokens, with_mtp=False).hidden
             n_targets = batch.n_targets(1)
             loss = loss_ahead(module.backbone, hidden, batch.tokens, 1, batch.completion_mask, n_targets)
             # Weighted by tokens, as in training: batches hold different numbers of them.
             total, count = total + float(loss) * int(n_targets), count + int(n_targets)
-    return total / max(count, 1)
+    whole = module.processes.sum(torch.tensor([total, count], dtype=torch.float64))
+    return float(whole[0]) / max(int(whole[1]), 1)
 
 
 def keep_best(trainer: L.Trainer, folder: Path, stage: str, inputs: Mapping[str, Artefact]) -> None:

@@ -4,15 +4,16 @@
     data/part-00000.jsonl      the kept rows, with those of other sources, in the configured shares
     data_card.md, counts.json  counts of the rows; of the sampled pool, pass rates, lengths, and drops by reason
 
-A killed run goes on with the next block, to the same bytes. Several processes (`stage.shard=0 stage.shards=4`, ...) each make
-their own blocks in one folder; the process that finds all blocks there writes the data set. It is a stage like any other: its
+A killed run goes on with the next block, to the same bytes. The processes of a run share its blocks, and the first one writes the
+data set. Several runs (`stage.shard=0 stage.shards=4`, ...) each make their own blocks in one folder; the run that finds all blocks
+there writes the data set. It is a stage like any other: its
 input `base` is the model to sample from, and it may itself be an input.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ from r1_lightning.run.stages.data_card import Origin, render_card, render_table
 from r1_lightning.tasks.answered_file import answered_rows
 from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
 from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.processes import processes_now
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import Backbone
 
 BLOCKS = "blocks"
@@ -77,22 +80,33 @@ def run_sampling(
     settings: RejectionSampling = inject(config.stage, {})
     _check_sources(settings, inputs)
     decontaminator = _decontaminator(config, settings)
-    _make_blocks(config, settings, decontaminator, folder, inputs)
-    # The blocks of all shards, not only our own: whichever process finds none missing writes the data set.
-    missing = [number for number in range(len(settings.blocks)) if not block_path(folder, number).is_file()]
+    processes = processes_now()
+    absent = processes.from_main(lambda: _missing(settings.own_blocks, folder))
+    made = [number for number in settings.own_blocks if number not in absent]
+    given = (config, settings, decontaminator, folder, inputs, processes.share(absent), made)
+    STOP.together(lambda: _make_blocks(*given), processes.any)
+    # The blocks of all shards, not only our own: whichever run finds none missing writes the data set.
+    missing = processes.from_main(lambda: _missing(range(len(settings.blocks)), folder))
     if missing:
         print(f"{stage_name}: {len(missing)} of {len(settings.blocks)} blocks are left to other processes")
         return None
-    with store.exclusive_lock(folder):
-        # counts.json is written last: if it is there, another process has just written the whole data set.
-        if not (folder / data_set.COUNTS).is_file():
-            _write_data_set(config, settings, decontaminator, folder, inputs)
+    if processes.is_main:
+        with store.exclusive_lock(folder):
+            # counts.json is written last: if it is there, another process has just written the whole data set.
+            if not (folder / data_set.COUNTS).is_file():
+                _write_data_set(config, settings, decontaminator, folder, inputs)
+    processes.barrier()
     counts = json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))
     return _metrics(counts)
 
 
 def block_path(folder: Path, number: int) -> Path:
     return folder / BLOCKS / f"block-{number:05d}.jsonl"
+
+
+def _missing(blocks: Iterable[int], folder: Path) -> list[int]:
+    """Return the numbers of those of `blocks` that nobody has made yet."""
+    return [number for number in blocks if not block_path(folder, number).is_file()]
 
 
 def _check_sources(settings: RejectionSampling, inputs: Mapping[str, Artefact]) -> None:
@@ -117,9 +131,10 @@ def _make_blocks(
     decontaminator: Decontaminator,
     folder: Path,
     inputs: Mapping[str, Artefact],
+    missing: Sequence[int],
+    made: Sequence[int],
 ) -> None:
-    """Make this process's missing blocks, with a progress bar that counts samples."""
-    missing = [number for number in settings.own_blocks if not block_path(folder, number).is_file()]
+    """Make the `missing` blocks; the bar begins at those that were `made` earlier."""
     if not missing:
         return
     require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
@@ -136,9 +151,8 @@ def _make_blocks(
         room.kept([problem])
     if said := room.text(make.source):
         print(said, flush=True)
-    # The bar begins at the blocks that earlier processes have made.
-    done = sum(len(settings.blocks[number]) for number in settings.own_blocks if number not in missing)
-    total = sum(len(settings.blocks[number]) for number in settings.own_blocks)
+    done = sum(len(settings.blocks[number]) for number in made)
+    total = done + sum(len(settings.blocks[number]) for number in missing)
     copies = settings.samples
     with progress(total * copies, "sampling", "completion", done * copies) as bar:
         for number in missing:

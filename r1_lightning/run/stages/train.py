@@ -100,12 +100,17 @@ def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evalu
         )
         # Before training: pairs of the model's own samples would be others afterwards.
         return PreferenceEvaluator(
-            data.held_out_rows(settings.items), settings, data.row_tokens, parts["tokenizer"].pad_id
+            data.held_out_rows(settings.items),
+            settings,
+            data.row_tokens,
+            parts["tokenizer"].pad_id,
+            parts["processes"],
         )
     problems = held_out_problems(parts["source"], settings)
     # The training's own accuracy reward, so that evaluation and training agree on what is right.
     accuracy = accuracy_of(parts.get("reward"), config.task.get("judge"), parts["template"].form)
-    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, accuracy=accuracy)
+    rules: dict[str, Any] = {"accuracy": accuracy, "processes": parts["processes"]}
+    evaluator = Evaluator(problems, parts["tokenizer"], parts["template"], settings, config.seed, **rules)
     return with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
 
 

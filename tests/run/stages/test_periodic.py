@@ -14,11 +14,13 @@ from r1_lightning.artefacts import store
 from r1_lightning.run.checks.evaluation import task_name
 from r1_lightning.run.stages.periodic import _problems, chat_loss
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from tests.data.test_chat_data import module as chat_data
 from tests.data.test_chat_data import sums, write
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import SMALL_MODEL, folder, overrides, train, weights
 from tests.support.miniature import Miniature
+from tests.support.processes import in_processes
 
 ON = ("callbacks.evaluation.every_steps=2", "callbacks.evaluation.problems=3", "callbacks.evaluation.samples=2")
 
@@ -131,3 +133,16 @@ def test_problems_are_others_than_the_final_ones_where_there_are_enough(
 )
 def test_measures_carry_the_name_of_the_task(task: dict[str, Any], name: str) -> None:
     assert task_name(OmegaConf.create({"task": task})) == name
+
+
+def _loss(processes: Processes) -> float:
+    stage = Miniature(max_steps=2, processes=processes).sft()
+    data = Miniature(max_steps=2).examples(examples_per_batch=3)
+    data.validation_rows = 8
+    return chat_loss(stage, data.validation_batches())
+
+
+def test_processes_share_the_validation_batches() -> None:
+    """Eight rows are batches of 3, 3 and 2: the mean is over all tokens of all processes."""
+    (expected,) = in_processes(1, _loss)
+    assert in_processes(2, _loss) == [pytest.approx(expected, rel=1e-6)] * 2
