@@ -10,7 +10,7 @@ A checkpoint is several times the size of the weights (it also holds AdamW's two
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"  # in an artefact's folder
@@ -31,13 +31,15 @@ def remove_killed_writes(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the checkpoints of the complete artefact in `folder`; files that we did not write stay."""
+    """Remove the checkpoints of the complete artefact in `folder`, with the weights that they cite; files of others stay."""
     remove_killed_writes(folder)
-    checkpoints = folder / CHECKPOINTS
-    ours = (checkpoints / name for name in (LAST, PREVIOUS, DAMAGED))
-    for path in (*ours, *checkpoints.glob(f".{LAST}.*tmp"), *folder.glob(OTHERS), folder / TRAINED):
+    checkpoints, reference = folder / CHECKPOINTS, folder / REFERENCE
+    ours = [checkpoints / name for name in (LAST, PREVIOUS, DAMAGED)]
+    ours += [folder / TRAINED, *folder.glob(OTHERS), *checkpoints.glob(f".{LAST}.*tmp")]
+    for path in (*ours, *reference.glob("step-*.safetensors")):
         path.unlink(missing_ok=True)
     for path in checkpoints.glob(f"{SHARDS}[0-9]*"):
         shutil.rmtree(path, ignore_errors=True)
-    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-        checkpoints.rmdir()
+    for place in (checkpoints, reference):
+        with suppress(OSError):  # it is not there, or holds something else
+            place.rmdir()

@@ -19,17 +19,18 @@ def left(folder: Path) -> set[str]:
 
 def test_checkpoints_go_and_their_folder_with_them(tmp_path: Path) -> None:
     kept = ("weights.safetensors", "artefact.json", "tensorboard/metrics.csv")
-    make(
-        tmp_path, *kept, "checkpoints/last.ckpt", "checkpoints/.last.ckpt.7.tmp", "hpc_ckpt_1.ckpt", "hpc_ckpt_12.ckpt"
-    )
+    ours = ("last.ckpt", "previous.ckpt", "damaged.ckpt", ".last.ckpt.7.tmp")
+    cited = ("reference/step-0.safetensors", "reference/step-400.safetensors")
+    make(tmp_path, *kept, *(f"checkpoints/{name}" for name in ours), *cited, "hpc_ckpt_1.ckpt", "hpc_ckpt_12.ckpt")
     remove_leftovers(tmp_path)
     assert left(tmp_path) == {*kept, "tensorboard"}
 
 
 def test_what_somebody_else_put_there_stays(tmp_path: Path) -> None:
-    make(tmp_path, "checkpoints/last.ckpt", "checkpoints/epoch=0-step=3.ckpt", "my_hpc_ckpt_1.ckpt")
+    theirs = ("checkpoints/epoch=0-step=3.ckpt", "my_hpc_ckpt_1.ckpt", "reference/mine.safetensors")
+    make(tmp_path, "checkpoints/last.ckpt", *theirs)
     remove_leftovers(tmp_path)
-    assert left(tmp_path) == {"checkpoints", "checkpoints/epoch=0-step=3.ckpt", "my_hpc_ckpt_1.ckpt"}
+    assert left(tmp_path) == {"checkpoints", "reference", *theirs}
 
 
 def test_nothing_to_remove_is_no_error(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_nothing_to_remove_is_no_error(tmp_path: Path) -> None:
 def test_weights_that_a_killed_process_was_writing_go(tmp_path: Path) -> None:
     kept = (
         "weights.safetensors",
-        "reference/step-4.safetensors",
+        "reference/mine.safetensors",
         ".weights.safetensors",
         "tokenizer/.a.safetensors.7.tmp",
     )

@@ -20,7 +20,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,6 +126,8 @@ def _found(node: Node, processes: Processes) -> Artefact | None:
         found = node.found()
         if found is not None and found.complete:
             store.verify(found)  # hashes the files: damaged weights must not become another stage's base
+            with suppress(OSError):  # a folder that is only read keeps what a kill just after the marker left
+                remove_leftovers(found.folder)
         return None if found is None else _named(found)
 
     place = by_main(processes, look)
