@@ -39,7 +39,7 @@ STAGES: dict[str, list[str]] = {
         *SAMPLED,
         "data.items_per_batch=4",
         "data.on_policy_fraction=0.5",
-        "stage.inputs.teacher.folder={teacher}",
+        "+stage.inputs.teacher.folder={teacher}",
     ],
     "reward_model": ["data.items_per_batch=4"],
 }

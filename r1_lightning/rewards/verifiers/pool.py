@@ -4,7 +4,9 @@ A computer algebra system may run for ever, use all memory or crash on model-wri
 thread only, and a thread or an executor cannot be stopped at all: the verifier would be lost for the rest of the run. So each
 worker is a process with an address-space limit and one task at a time. The parent checks the task's CPU time (so that a busy
 machine causes no wrong verdict) and a wall-clock limit (for a process that sleeps). If either limit is passed, it kills the
-worker with SIGKILL and starts another; the verdict is: not the same, "timed out".
+worker with SIGKILL and starts another; the verdict is: not the same, "timed out". A worker that ends for another reason may have
+been killed from outside (as by a system short of memory): its task goes to another one, and only if that ends, too, is the verdict
+"the verifier crashed on it".
 
 A verdict is a function of its two texts: no state passes between tasks, all workers have the same PYTHONHASHSEED, equal pairs are
 compared once, and results are returned by position. Threads, order and number of workers change nothing unless a limit is reached.
@@ -24,6 +26,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,8 +41,10 @@ TASKS_PER_WORKER = 5_000  # a worker is then replaced, so that leaks cannot accu
 START_LIMIT_S = 120.0  # for importing sympy on a busy machine
 CLOCK_FACTOR = 15.0  # the wall-clock limit as a multiple of the CPU limit: allows fifteen busy processes per core
 POLL_S = 0.05
+RESTARTS = 3  # of workers that are killed before they are ready, for one call
 _READ_BYTES = 65_536
 _MIB = 2**20
+_Waiting = deque[tuple[int, tuple[str, str]]]  # tasks by number
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class _Worker:
     started_s: float
     ready: bool = False
     task: int | None = None
+    pair: tuple[str, str] = ("", "")
     task_started_s: float = 0.0
     task_cpu_s: float = 0.0
     tasks_done: int = 0
@@ -100,6 +106,7 @@ class VerifierPool:
         self.cpu_limit_s = float(cpu_limit_s)
         self.memory_limit_mb = memory_limit_mb
         self.program = program
+        self._restarts_left, self._asked_again = RESTARTS, set[int]()
         self._lock = threading.Lock()
         self._alive: list[_Worker] = []
         self._owner = os.getpid()
@@ -115,10 +122,11 @@ class VerifierPool:
         with self._lock, self._all_idle():
             for _ in range(min(self.workers, len(tasks)) - len(self._alive)):
                 self._start()
-            waiting = iter(enumerate(tasks))
+            waiting = deque(enumerate(tasks))
+            self._restarts_left, self._asked_again = RESTARTS, set()
             while len(verdicts) < len(tasks):
                 self._give_out(waiting)
-                self._collect(verdicts)
+                self._collect(verdicts, waiting)
                 self._kill_late(verdicts)
                 self.poll()
         by_pair = {pair: verdicts[number] for number, pair in enumerate(tasks)}
@@ -170,22 +178,21 @@ class VerifierPool:
         self._alive.remove(worker)
         _kill(worker)
 
-    def _give_out(self, waiting: Iterator[tuple[int, tuple[str, str]]]) -> None:
+    def _give_out(self, waiting: _Waiting) -> None:
         """Give a waiting task to every worker that is ready and idle."""
         for worker in list(self._alive):
             if not worker.ready or worker.task is not None:
                 continue
-            following = next(waiting, None)
-            if following is None:
+            if not waiting:
                 return
-            worker.task, pair = following
+            worker.task, worker.pair = waiting.popleft()
             worker.task_started_s, worker.task_cpu_s = time.monotonic(), cpu_seconds(worker.process.pid)
             # The worker reads the whole line before it does anything, so a line larger than the pipe's buffer does not block
             # either. `_collect` notices a worker that has just died.
             with suppress(BrokenPipeError):
-                _write_all(_pipe(worker.process.stdin).fileno(), json.dumps(pair).encode("ascii") + b"\n")
+                _write_all(_pipe(worker.process.stdin).fileno(), json.dumps(worker.pair).encode("ascii") + b"\n")
 
-    def _collect(self, verdicts: dict[int, PoolVerdict]) -> None:
+    def _collect(self, verdicts: dict[int, PoolVerdict], waiting: _Waiting) -> None:
         """Read the results that have arrived; wait a little if there are none."""
         with selectors.DefaultSelector() as selector:
             for worker in self._alive:
@@ -195,7 +202,7 @@ class VerifierPool:
             data = os.read(_pipe(worker.process.stdout).fileno(), _READ_BYTES)
             worker.unread += data
             if not data:
-                self._lost(worker, verdicts)
+                self._lost(worker, verdicts, waiting)
             elif worker.unread.endswith(b"\n"):
                 self._answered(worker, verdicts)
 
@@ -214,16 +221,21 @@ class VerifierPool:
             self._end(worker)
             self._start()
 
-    def _lost(self, worker: _Worker, verdicts: dict[int, PoolVerdict]) -> None:
-        """Replace a worker that has ended, and record a verdict for its task."""
+    def _lost(self, worker: _Worker, verdicts: dict[int, PoolVerdict], waiting: _Waiting) -> None:
+        """Replace a worker that has ended. Its task is asked again, once; then there is a verdict for it."""
         self._end(worker)
         if not worker.ready:
-            raise RuntimeError(
-                f"a verifier process ended with exit code {worker.process.returncode} before its first task; "
-                f"try: python -m {self.program} 1073741824 2"
-            )
-        if worker.task is not None:
+            self._restarts_left -= 1
+            if worker.process.returncode >= 0 or self._restarts_left < 0:  # it ended by itself, or is always killed
+                raise RuntimeError(
+                    f"a verifier process ended with exit code {worker.process.returncode} before its first task; "
+                    f"try: python -m {self.program} 1073741824 2"
+                )
+        elif worker.task is not None and worker.task in self._asked_again:
             verdicts[worker.task] = CRASHED
+        elif worker.task is not None:
+            self._asked_again.add(worker.task)
+            waiting.appendleft((worker.task, worker.pair))
         self._start()
 
     def _kill_late(self, verdicts: dict[int, PoolVerdict]) -> None:

@@ -80,13 +80,47 @@ def test_a_task_that_sleeps_is_ended_by_the_clock(monkeypatch: pytest.MonkeyPatc
     pool.close()
 
 
-def test_a_worker_that_dies_is_a_verdict_and_another_takes_its_place() -> None:
+def test_a_worker_that_is_killed_while_it_waits_costs_nothing() -> None:
     pool = VerifierPool(workers=1)
     pool.compare_many([("x", "y")])
-    os.kill(pool.process_ids()[0], 9)
-    first, second = pool.compare_many([("x+1", "1+x"), ("x+2", "2+x")])
-    assert first == CRASHED and second.same
+    os.kill(pool.process_ids()[0], signal.SIGKILL)
+    assert [verdict.same for verdict in pool.compare_many([("x+1", "1+x"), ("x+2", "2+x")])] == [True, True]
     pool.close()
+
+
+def test_a_worker_that_is_killed_at_work_costs_nothing_and_a_task_that_kills_twice_costs_its_verdict(
+    tmp_path: Path,
+) -> None:
+    """`dying_worker` kills itself on a file that is there, which it removes, and on "always"."""
+    once = tmp_path / "once"
+    once.touch()
+    pool = VerifierPool(workers=2, program="tests.rewards.verifiers.dying_worker")
+    found = pool.compare_many([("first", ""), (str(once), ""), ("always", ""), ("last", "")])
+    same = PoolVerdict(True, "same")
+    assert found == [same, same, CRASHED, same] and not once.exists()
+    assert pool.compare_many([("always", "")]) == [CRASHED] and len(pool.process_ids()) <= 2
+    pool.close()
+
+
+def test_a_worker_that_is_killed_before_it_is_ready_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not for ever."""
+    killed: list[int] = []
+
+    class Kills(VerifierPool):
+        def _start(self) -> None:
+            super()._start()
+            if len(killed) < kills:
+                killed.append(self._alive[-1].process.pid)
+                os.kill(killed[-1], signal.SIGKILL)
+
+    kills = 2
+    pool = Kills(workers=1, program="tests.rewards.verifiers.dying_worker")
+    assert pool.compare_many([("first", "")])[0].same and len(killed) == 2
+    pool.close()
+    kills, killed[:] = 99, []
+    with pytest.raises(RuntimeError, match="ended with exit code -9 before its first task"):
+        pool.compare_many([("first", "")])
+    assert len(killed) == 4 and pool.process_ids() == []
 
 
 def test_workers_are_replaced_after_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
