@@ -10,6 +10,7 @@ A checkpoint is several times the size of the weights (it also holds AdamW's two
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
