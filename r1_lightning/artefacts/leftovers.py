@@ -10,6 +10,7 @@ A checkpoint is several times the size of the weights (it also holds AdamW's two
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -21,14 +22,15 @@ TRAINED = "trained.json"  # in an artefact's folder: training has ended, evaluat
 # Lightning writes these when a batch system (SLURM) signals a requeue.
 OTHERS = "hpc_ckpt_*.ckpt"
 REFERENCE = "reference"  # in an artefact's folder: weights that checkpoints cite
-WEIGHTS_BEING_WRITTEN = ".*.safetensors.*.tmp"  # as `files.replacing` names them
+BEING_WRITTEN = re.compile(r"\..+\.\d+\.tmp")  # as `files.replacing` names them
 
 
 def remove_killed_writes(folder: Path) -> None:
-    """Remove unfinished files of weights from the artefact in `folder`; its lock is held, so no process is writing one."""
-    for place in (folder, folder / REFERENCE):
-        for path in place.glob(WEIGHTS_BEING_WRITTEN):
-            path.unlink(missing_ok=True)
+    """Remove unfinished files from the artefact in `folder`; its lock is held, so no process is writing one."""
+    for place in (folder, folder / REFERENCE, folder / CHECKPOINTS):
+        for path in place.glob(".*.tmp"):
+            if BEING_WRITTEN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -36,7 +38,7 @@ def remove_leftovers(folder: Path) -> None:
     remove_killed_writes(folder)
     checkpoints, reference = folder / CHECKPOINTS, folder / REFERENCE
     ours = [checkpoints / name for name in (LAST, PREVIOUS, DAMAGED)]
-    ours += [folder / TRAINED, *folder.glob(OTHERS), *checkpoints.glob(f".{LAST}.*tmp")]
+    ours += [folder / TRAINED, *folder.glob(OTHERS)]
     for path in (*ours, *reference.glob("step-*.safetensors")):
         path.unlink(missing_ok=True)
     for path in checkpoints.glob(f"{SHARDS}[0-9]*"):

@@ -46,7 +46,13 @@ def test_weights_that_a_killed_process_was_writing_go(tmp_path: Path) -> None:
         "tokenizer/.a.safetensors.7.tmp",
     )
     make(
-        tmp_path, *kept, ".weights.safetensors.7.tmp", ".best.safetensors.8.tmp", "reference/.step-8.safetensors.7.tmp"
+        tmp_path,
+        *kept,
+        ".x.tmp",
+        ".artefact.json.7.tmp",
+        ".weights.safetensors.7.tmp",
+        ".best.safetensors.8.tmp",
+        "reference/.step-8.safetensors.7.tmp",
     )
     remove_leftovers(tmp_path)
-    assert left(tmp_path) == {*kept, "reference", "tokenizer"}
+    assert left(tmp_path) == {*kept, ".x.tmp", "reference", "tokenizer"}
