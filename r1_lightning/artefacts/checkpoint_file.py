@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ from r1_lightning.artefacts.store import digits_of
 from r1_lightning.types.errors import require
 
 MADE_FOR = "made_for"  # key of the digits of its stage's fingerprint
+CITED_SHARDS = "shards"  # key of the citation of other processes' files
 PIECE_BYTES = 2**20  # read at a time
 # A zip archive ends with the length of its comment, in two bytes, and the comment.
 NO_COMMENT = b"\0\0"
@@ -73,19 +74,23 @@ def _comment(found: Any) -> bytes:
 def checkpoint_to_resume(folder: Path, say: Callable[[str], None] = print) -> Path | None:
     """Return the newest whole checkpoint in `folder`, or None; `say` gets a line if it is not the last one.
 
-    Raises `InvalidInput` naming the file if all are truncated or damaged, or if the newest is of another configuration.
+    Raises `InvalidInput` naming the file if all are truncated or damaged, or if the newest whole one is of another configuration.
     """
     paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
     if not paths:
         return None
     for path in paths:
-        if is_whole(path) and (state := _read(path)) is not None:
+        if (
+            is_whole(path)
+            and (state := _read(path)) is not None
+            and (path == paths[-1] or _shards_are_there(state, folder))
+        ):
             found, expected = state.get(MADE_FOR), digits_of(folder.parent)
             other = f"it is of another configuration (fingerprint {found}, this run's is {expected}); remove it to start anew"
             require(not found or not expected or found == expected, "checkpoint", str(path), other)
             if path != paths[0]:
                 before = f"going on from the one before it, {path.name}, of step {state.get('global_step')}"
-                say(f"checkpoint: {paths[0]} is truncated or damaged; {before}")
+                say(f"checkpoint: {paths[0]} is truncated or damaged, or lacks a shard; {before}")
             return path
     others = f", and so is {paths[1]}; remove both" if paths[1:] else "; remove it"
     allowed = f"the file is truncated or damaged{others} to start this stage anew"
@@ -93,9 +98,19 @@ def checkpoint_to_resume(folder: Path, say: Callable[[str], None] = print) -> Pa
     return None
 
 
+def _shards_are_there(state: Mapping[str, Any], folder: Path) -> bool:
+    """True if the files of other processes that the state cites (`stages/sharded_state.py`) lie in `folder` at their sizes.
+
+    Their hashes are compared when they are loaded; so is a missing one of the last checkpoint that is left, in a line of its own.
+    """
+    cited = state.get(CITED_SHARDS) or {}
+    place = folder / Path(str(cited.get("folder"))).name
+    paths = [(place / Path(str(file["file"])).name, file["bytes"]) for file in cited.get("files", ())]
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+
 def is_whole(path: Path) -> bool:
     """True if the checkpoint at `path` has the check sum that it was written with; without one, its archive must be intact."""
-    # A checkpoint of several processes would be a folder, and its check sums a file in it.
     size = len(_comment(hashlib.sha256()))
     try:
         with path.open("rb") as file:

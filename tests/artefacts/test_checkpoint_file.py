@@ -88,3 +88,21 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         InvalidInput, match=r"of another configuration \(fingerprint 0123456789, this run's is 9876543210\)"
     ):
         checkpoint_to_resume(theirs / "checkpoints")
+
+
+def test_a_missing_shard_costs_the_steps_since_the_checkpoint_before(tmp_path: Path) -> None:
+    """A sharded stage's files lie beside the checkpoint, which cites them with their sizes."""
+    said: list[str] = []
+    for name, step in ((PREVIOUS, 2), (LAST, 4)):
+        file = tmp_path / f"shards-{step}" / "rank-0-of-1.safetensors"
+        file.parent.mkdir()
+        file.write_bytes(b"twelve bytes")
+        files = [{"file": file.name, "bytes": 12, "sha256": ""}]
+        stream({"global_step": step, "shards": {"folder": file.parent.name, "files": files}}, tmp_path / name)
+    assert checkpoint_to_resume(tmp_path, said.append) == tmp_path / LAST and not said
+    for damage in (lambda: file.write_bytes(b"half"), file.unlink):
+        damage()
+        assert checkpoint_to_resume(tmp_path, said.append) == tmp_path / PREVIOUS
+    assert said[0].endswith("or lacks a shard; going on from the one before it, previous.ckpt, of step 2")
+    (tmp_path / PREVIOUS).unlink()  # what reads the shards then names the missing one
+    assert checkpoint_to_resume(tmp_path, said.append) == tmp_path / LAST

@@ -13,7 +13,7 @@ from r1_lightning.artefacts import store
 from tests.support.commands import SMALL_MODEL, folder
 from tests.support.stage_kills import Starter, moments
 
-KILLS = 6  # of each run; one that comes after the end hits nothing
+KILLS = 6  # of each run at most; it may be at its end before
 STEPS = 12
 
 SMALL = [override for override in SMALL_MODEL if "self_check" not in override]
@@ -93,11 +93,15 @@ def metrics_rows(artefact: Path) -> list[dict[str, str]]:
 
 def check(runs: Runs, stage: str, seed: int, root: Path) -> list[str]:
     """Kill a run of `stage` at moments drawn from `seed`, finish it, and compare; returns the moments that hit."""
-    hits = []
-    for moment in moments(seed, KILLS, stage in SAMPLING):
+    hits: list[str] = []
+    for moment in moments(seed, stage in SAMPLING):
         code = runs(stage, root, moment)
         assert code in (0, -9), (moment, (root / "output.txt").read_text(encoding="utf-8")[-3000:])
-        hits += [moment] if code == -9 else []
+        if code == 0:
+            break
+        hits.append(moment)
+        if len(hits) == KILLS:
+            break
     found, expected = folder(runs.finished(stage, root), stage), runs.once(stage)
     assert (found / store.WEIGHTS).read_bytes() == (expected / store.WEIGHTS).read_bytes(), hits
     assert metrics_rows(found) == metrics_rows(expected) and len(metrics_rows(found)) == STEPS, hits
@@ -108,7 +112,7 @@ def check(runs: Runs, stage: str, seed: int, root: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "seed"), [("pretrain", 100), ("grpo", 101), ("distill", 102)])
 def test_killed_at_moments_of_a_seed_the_bits_are_the_same(runs: Runs, tmp_path: Path, stage: str, seed: int) -> None:
-    assert len(check(runs, stage, seed, tmp_path)) >= 3
+    assert len(check(runs, stage, seed, tmp_path)) >= 2
 
 
 @pytest.mark.long

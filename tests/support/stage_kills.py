@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,23 +25,25 @@ from unittest import mock
 from tests.support.commands import CONFIGS, ROOT, environment
 
 LIMIT_S = 240.0  # for one start of a command
-MOMENTS = {  # the largest number of each, which most processes reach
-    "backward": 12,  # of the forward passes: the process dies before the backward pass of it
-    "optimizer": 12,  # of the optimizer steps: gradients are there, the weights have not moved
-    "decoding": 60,  # of the sampler's decode steps
-    "writing": 300,  # of the pieces of checkpoints that are written, some 50 for each
-    "syncing": 12,  # of the files and folders that are synced to disk
-    "renaming": 12,  # of the files that get their names; half of the time after the renaming
+# The largest number of each: about what a process reaches in five optimizer steps, so that a run of twelve is killed a few times.
+MOMENTS = {
+    "backward": 5,  # of the forward passes: the process dies before the backward pass of it
+    "optimizer": 5,  # of the optimizer steps: gradients are there, the weights have not moved
+    "decoding": 30,  # of the sampler's decode steps
+    "writing": 100,  # of the pieces of checkpoints that are written
+    "syncing": 8,  # of the files and folders that are synced to disk
+    "renaming": 8,  # of the files that get their names; half of the time after the renaming
     "clock": 2000,  # milliseconds from the start of the process
 }
 
 
-def moments(seed: int, count: int, samples: bool) -> list[str]:
-    """`count` moments drawn from `seed`; "decoding" only in a stage that samples."""
+def moments(seed: int, samples: bool) -> Iterator[str]:
+    """Moments drawn from `seed`, without end; "decoding" only in a stage that samples."""
     rng = random.Random(seed)
     names = [name for name in MOMENTS if samples or name != "decoding"]
-    drawn = [rng.choice(names) for _ in range(count)]
-    return [f"{rng.randint(1, MOMENTS[name])} {name}" for name in drawn]
+    while True:
+        name = rng.choice(names)
+        yield f"{rng.randint(1, MOMENTS[name])} {name}"
 
 
 class Starter:
