@@ -64,7 +64,7 @@ def rows(found: Mapping[str, Mapping[str, float]]) -> list[Row]:
     """Return a row per starter, from its differences by artefact; the value is the largest."""
     return [
         Row(
-            part=f"pre-training and GRPO by two processes with gloo ({starter}), the fingerprints of one",
+            part=f"pre-training and GRPO by two processes with gloo, started by `{starter}`",
             work=starter,
             unit="largest difference of a weight from one process",
             value=max(by_artefact.values()),

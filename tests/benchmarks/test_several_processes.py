@@ -35,7 +35,7 @@ def test_the_record_is_what_readme_s_table_reads(tmp_path: Path) -> None:
     assert path is not None and json.loads(path.read_text())["rows"][0]["value"] == 3e-7
     ((text, name),) = PLACES["several processes"][0](tmp_path)
     assert name == "several_processes" and text.startswith(
-        "pre-training and GRPO by two processes with gloo (torchrun)"
+        "pre-training and GRPO by two processes with gloo, started by `torchrun`"
     )
 
 
