@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import lightning as L
 import pytest
 import torch
 
-from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume, stream
 from r1_lightning.artefacts.leftovers import LAST, PREVIOUS
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.types.errors import InvalidInput
@@ -98,3 +101,48 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk in memory with room for two checkpoints of the miniature and a half."""
+    stream({"weights": list(Miniature(max_steps=1).model.state_dict().values())}, tmp_path / "size")
+    room, disk = 3 * (tmp_path / "size").stat().st_size, tmp_path / "disk"  # weights and two moments: one checkpoint
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(2.6 * room)}", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], capture_output=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (["mount", "-o", "remount,ro"], "cannot be written: it is read-only"),
+        (["umount", "-l"], "it is no longer there"),
+    ],
+)
+def test_a_real_disk_that_is_small_and_then_fails(
+    small_disk: Path, capsys: pytest.CaptureFixture[str], fault: list[str], words: str
+) -> None:
+    """Four checkpoints where two and a half fit, each of which leaves a whole one; then read-only, or unmounted."""
+    folder = small_disk / "artefact"
+    folder.mkdir()
+
+    def at(fit: L.Trainer, *_: Any) -> None:
+        if fit.global_step == 4:
+            subprocess.run([*fault, str(small_disk)], check=True)
+
+    miniature = Miniature(max_steps=6)
+    run = trainer(6, folder, [ResumeCheckpoint(folder / "checkpoints", 1), Spy("on_train_batch_start", at)])
+    with pytest.raises(InvalidInput) as refusal:
+        run.fit(miniature.pretrain(), datamodule=miniature.text())
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+    assert "the disk is full; " in capsys.readouterr().out
+    if fault[0] == "umount":
+        assert list(small_disk.iterdir()) == [], "nothing goes to the disk below"
+        return
+    last = checkpoint_to_resume(folder / "checkpoints")
+    assert last == folder / "checkpoints" / LAST and torch.load(last, weights_only=True)["global_step"] == 4

@@ -55,7 +55,7 @@ class Runs:
         rows = [{"question": f"what is {n}+{n + 1}?", "completion": f"{2 * n + 1}"} for n in range(10, 50)]
         (root / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
         self.base = self.once("pretrain")
-        self.teacher = folder(self.finished("pretrain", root / "teacher", "seed=1"), "pretrain")
+        self.teacher = folder(self.finished("pretrain", root / "teacher", "stage.max_steps=20"), "pretrain")
 
     def once(self, stage: str) -> Path:
         """The artefact's folder of an undisturbed run of `stage`."""
