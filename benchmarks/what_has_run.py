@@ -22,6 +22,7 @@ NOT_RUN = "not run"
 SHORT_COMMIT = 10
 # What else a reader should know of a place where nothing has run.
 FAKE_VLLM = "`rollout=vllm` is tested against a fake of vLLM's interface only (`tests/rollout/test_vllm_sampler.py`)"
+ONE_MACHINE = "jobs run on a SLURM of one machine in tests only (`tests/run/test_slurm_jobs.py`)"
 # Reports over seeds on the CPU: what tells one run from another in their rows, and what the runs are.
 RUNS = {
     "r1_tiny": (("seed", "model"), "models and stages of R1 in miniature, measured or timed"),
@@ -96,7 +97,7 @@ PLACES: dict[str, tuple[Callable[[Path], Found], str]] = {
     "CPU": (on_cpu, ""),
     "GPU": (in_folder("gpu"), ""),
     "several processes": (in_folder("several_processes"), ""),
-    "SLURM": (in_folder("slurm"), ""),
+    "SLURM": (in_folder("slurm"), ONE_MACHINE),
     "vLLM": (in_folder("vllm"), FAKE_VLLM),
 }
 
