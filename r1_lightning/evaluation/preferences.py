@@ -12,7 +12,7 @@ from torch import Tensor
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import bootstrap_mean_interval
 from r1_lightning.functional.preference_loss import margins, wins
-from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences
+from r1_lightning.rollout.preference_rows import PreferenceRow, collate_share
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.types.errors import require_int
 from r1_lightning.types.processes import ONE, Processes
@@ -33,7 +33,7 @@ class PreferenceEvaluationConfig:
 
 @dataclass(frozen=True)
 class PreferenceEvaluator:
-    """Measures a reward model on `rows`, either all pairs or all single responses; each process scores its share of the batches."""
+    """Measures a reward model on `rows`, either all pairs or all single responses; each process scores its share of them."""
 
     rows: Sequence[PreferenceRow]
     config: PreferenceEvaluationConfig
@@ -67,20 +67,21 @@ class PreferenceEvaluator:
         """Return the scores S of all documents in row order; the model is in evaluation mode meanwhile."""
         was_training = model.training
         model.eval()
-        share = STOP.together(lambda: self._share(model, progress), self.processes.any)
+        found = STOP.together(lambda: self._share(model, progress), self.processes.any)
         model.train(was_training)
-        return torch.cat(self.processes.gather(share))
+        # All processes' items of the first batch in order of rank, then those of the second.
+        return torch.cat([part for parts in zip(*self.processes.collect(found), strict=True) for part in parts])
 
     def _share(self, model: Any, progress: Callable[[int], Any] | None) -> list[Tensor]:
-        """Return the scores of our own batches; the batches themselves are those of one process, whose sums they share."""
-        found, size = [], self.config.items_per_batch
-        for start in self.processes.share(range(0, len(self.rows), size)):
+        """Return the scores of our own items of each batch: as many forwards as any other process."""
+        found = []
+        for start in range(0, len(self.rows), self.config.items_per_batch):
             STOP.poll()
-            rows = self.rows[start : start + size]
-            batch = collate_preferences(rows, self.row_tokens, self.pad_id).to(device_of(model))
+            rows = self.rows[start : start + self.config.items_per_batch]
+            batch = collate_share(rows, self.processes, self.row_tokens, self.pad_id).to(device_of(model))
             found.append(model.scores(batch.tokens, batch.ends)[0].cpu())
             if progress:
-                progress(len(rows) * self.processes.count)
+                progress(len(rows))
         return found
 
 

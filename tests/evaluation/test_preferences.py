@@ -82,9 +82,9 @@ def _scored(processes: Processes, rows: list[PreferenceRow]) -> tuple[Any, int]:
 
 
 def test_several_processes_score_as_one() -> None:
-    """Seven pairs are four batches, two for each of two processes, and 2, 1 and 1 for three."""
+    """Seven pairs are four batches, and each process has a forward for each, though the last batch is a single pair."""
     rows = [pair(15 + number, 10) for number in range(7)]
     ((expected, batches),) = in_processes(1, _scored, rows)
     assert batches == 4
-    assert in_processes(2, _scored, rows) == [(expected, 2)] * 2
-    assert in_processes(3, _scored, rows) == [(expected, 2), (expected, 1), (expected, 1)]
+    for count in (2, 3):
+        assert in_processes(count, _scored, rows) == [(expected, 4)] * count

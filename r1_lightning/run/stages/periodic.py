@@ -22,6 +22,7 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.callbacks.evaluation import BEST, Evaluation, MakeMeasure, Measure
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.run.build.parts import accuracy_of
 from r1_lightning.run.checks.evaluation import stage_evaluation, task_name, with_room
 from r1_lightning.stages.base import StageModule
@@ -84,19 +85,18 @@ def _problems(source: Any, n_final: int, count: int) -> Sequence[Problem]:
 def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
     """Mean loss (nats) over all completion tokens of `batches`, with the reduction of SFT's training loss.
 
-    Each process computes its share of the batches.
+    Each process computes its share of the rows of every batch: as many forwards as any other, which weights in pieces need.
     """
     total, count = 0.0, 0
     with torch.no_grad():
-        for batch in module.processes.share(batches):
-            batch = module.transfer_batch_to_device(batch, module.device, 0)
+        for whole in batches:
+            batch = module.transfer_batch_to_device(share_of_rows(whole, module.processes), module.device, 0)
             hidden = module.backbone.hidden(batch.tokens, with_mtp=False).hidden
             n_targets = batch.n_targets(1)
             loss = loss_ahead(module.backbone, hidden, batch.tokens, 1, batch.completion_mask, n_targets)
             # Weighted by tokens, as in training: batches hold different numbers of them.
             total, count = total + float(loss) * int(n_targets), count + int(n_targets)
-    whole = module.processes.sum(torch.tensor([total, count], dtype=torch.float64))
-    return float(whole[0]) / max(int(whole[1]), 1)
+    return float(module.processes.sum(torch.tensor(total, dtype=torch.float64))) / max(count, 1)
 
 
 def keep_best(trainer: L.Trainer, folder: Path, stage: str, inputs: Mapping[str, Artefact]) -> None:
