@@ -21,6 +21,7 @@ from r1_lightning.run.build.torch_setup import silence_warnings
 from r1_lightning.run.checks.evaluation import evaluation_settings
 from r1_lightning.run.checks.models import check_installed
 from r1_lightning.run.config.declarations import class_of, is_of_transformers, line_of
+from r1_lightning.run.config.place import asks_for_several
 from r1_lightning.run.config.stage_config import BASE, resolved
 from r1_lightning.run.cost.beside import complete, described
 from r1_lightning.run.cost.counted_rows import Examples
@@ -256,6 +257,8 @@ def _obstacle(stage: EmptyStage, is_described: bool) -> str:
         check_installed(stage.config)
     except InvalidInput as error:
         return str(error)
+    if asks_for_several(stage.config.get("trainer") or {}):
+        return "several processes are not timed"  # a probe would start them
     if is_of_transformers(stage.config.model) or line_of(PROBES, class_of(stage.config.data)) is None:
         return "only pre-training and GRPO of our own backbone are timed"
     if is_described:
@@ -267,10 +270,9 @@ def _obstacle(stage: EmptyStage, is_described: bool) -> str:
         return "this machine has no GPU"
     memory = _memory_here(stage.device_type)
     needed = HEADROOM * stage.peak_bytes()
-    fits = needed <= memory
     return (
         ""
-        if fits
+        if needed <= memory
         else f"with a reserve of {HEADROOM - 1:.0%} it takes {_human(needed)}B, and this machine has {_human(memory)}B"
     )
 

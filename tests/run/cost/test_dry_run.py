@@ -142,6 +142,17 @@ def test_a_machine_that_is_not_here_is_asked_about(command: Command, tmp_path: P
     )
 
 
+def test_several_processes_are_counted_and_none_is_started(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU they share its memory; a probe would start them."""
+    monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("a probe"))
+    out = command("stage=pretrain", "trainer=ddp", "trainer.devices=8", "dry_run=true", configs=REAL_CONFIGS).out
+    assert "time: not measured, several processes are not timed" in out
+    assert "memory of each of 8 devices (the whole model on each)" in out and "gradients, in buckets" in out
+    assert re.match(
+        r"this machine \(\d+ GiB, 8 processes\): fits; [\d.]+ GiB each, the whole model on each,", out.splitlines()[-1]
+    )
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
