@@ -60,6 +60,12 @@ def save_weights(module: nn.Module, path: Path) -> None:
     save_tensors(_unique_state(module), path)
 
 
+def save_by_main(module: nn.Module, path: Path, is_main: bool) -> None:
+    """`save_weights` in the main process alone, or in all of them together if `module` is sharded; every process calls it."""
+    if is_main or any(is_sharded(parameter) for parameter in module.parameters()):
+        save_weights(module, path)
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] = FORMAT) -> None:
     """Write `tensors` (on any device) to `path` atomically, with `metadata` in the header; errors as `save_weights`."""
     streamed = {name: _streamed(tensor) for name, tensor in tensors.items()}

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from torch import nn
 
-from r1_lightning.artefacts.weights import save_weights
+from r1_lightning.artefacts.weights import save_by_main
 from r1_lightning.types.errors import Stopped, require, require_int
 from r1_lightning.types.stopping import STOP
 
@@ -152,8 +152,8 @@ class Evaluation(L.Callback):
         if old is not None and not (value < old if is_lower_better else value > old):
             return
         self.best_value, self.best_step = value, step
-        if self.folder is not None and trainer.is_global_zero:
-            save_weights(cast(nn.Module, module.backbone), self.folder / BEST)
+        if self.folder is not None:
+            save_by_main(cast(nn.Module, module.backbone), self.folder / BEST, trainer.is_global_zero)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "due_step": self.due_step}

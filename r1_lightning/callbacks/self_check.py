@@ -26,6 +26,7 @@ from torch import Tensor
 
 from r1_lightning.functional.kl import k3
 from r1_lightning.model.precision import PlainPrecision, Precision
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.agreement import RowAgreement, row_agreement
 from r1_lightning.rollout.collate import collate, minibatch_rows
 from r1_lightning.rollout.groups import RolloutMaker
@@ -105,7 +106,8 @@ class SelfCheck(L.Callback):
         is_compiled = precision.static_shapes  # the check's shapes would make the compiler build graphs for them alone
         if backbone is None or tokens is None or is_compiled:
             return
-        found = row_agreement(backbone, tokens.to(device_of(backbone)))
+        with whole_model(backbone) as whole:  # each process checks its own rows, in as many calls as these take
+            found = row_agreement(whole, tokens.to(device_of(backbone)))
         rank_zero_only(print)(self.judge_rows(found, precision), flush=True)
 
     def judge_rows(self, found: RowAgreement, precision: Precision) -> str:

@@ -72,6 +72,29 @@ def test_two_processes_make_the_artefacts_of_one(one: Path, tmp_path: Path) -> N
     assert again.code == 0  # the number of processes is not in the fingerprint: one process finds the same artefact
 
 
+def test_divided_weights_make_the_artefacts_of_one(one: Path, tmp_path: Path) -> None:
+    """Each of two processes holds half of the weights, and samples from a whole copy."""
+    made = by_starter(overrides(tmp_path, evaluation=False), 2, "fsdp")
+    assert made.code == 0, made.err
+    for stage in ("pretrain", "grpo"):
+        assert difference(tmp_path, one / "grpo", stage) < CLOSE
+    name = "rollout/reward_mean"
+    assert [row[name] for row in rows(tmp_path, "grpo")] == [row[name] for row in rows(one / "grpo", "grpo")]
+
+
+def test_a_run_of_divided_weights_is_resumed_by_any_number(one: Path, tmp_path: Path) -> None:
+    """Two processes to step 1, one to step 3, three to the end; what the first left is a file per process."""
+    first = by_starter(pretrain(tmp_path, 4, stop_at(1)), 2, "fsdp")
+    assert "training ended after 1 optimizer steps" in first.error
+    left = folder(tmp_path, "pretrain") / "checkpoints" / "shards-1"
+    assert sorted(path.name for path in left.iterdir()) == [f"rank-{rank}-of-2.safetensors" for rank in range(2)]
+    assert train(pretrain(tmp_path, 4, stop_at(3))).code == 2
+    last = by_starter(pretrain(tmp_path), 3, "fsdp")
+    assert last.code == 0 and "resuming" in last.out
+    assert difference(tmp_path, one / "pretrain", "pretrain") < CLOSE
+    assert not left.parent.exists()
+
+
 def test_sft_with_unequal_shares_makes_the_artefact_of_one(tmp_path: Path) -> None:
     """Batches of three short examples, packed into one row or two, over two processes: one may have no row."""
     data = write(tmp_path / "x.jsonl", 5)

@@ -43,15 +43,14 @@ def pretrain(root: Path, steps: int = 4, *more: str) -> list[str]:
     return [*own, *(word for word in SMALL_MODEL if "self_check" not in word), f"paths.root={root}", *more]
 
 
-def started(arguments: Sequence[str], count: int) -> subprocess.Popen[str]:
+def started(arguments: Sequence[str], count: int, trainer: str = "ddp") -> subprocess.Popen[str]:
     """The command for `count` processes, started; its output in pipes."""
-    return _popen(
-        [sys.executable, SCRIPT, *arguments, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={count}"]
-    )
+    own = [f"trainer={trainer}", "trainer.accelerator=cpu", f"trainer.devices={count}"]
+    return _popen([sys.executable, SCRIPT, *arguments, *own])
 
 
-def by_starter(arguments: Sequence[str], count: int) -> Finished:
-    return ended(started(arguments, count))
+def by_starter(arguments: Sequence[str], count: int, trainer: str = "ddp") -> Finished:
+    return ended(started(arguments, count, trainer))
 
 
 def by_torchrun(arguments: Sequence[str], count: int) -> Finished:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from r1_lightning.run.config.place import STRATEGIES, asks_for_several
+from r1_lightning.run.config.place import FSDP, STRATEGIES, asks_for_several
 from r1_lightning.types.errors import require, require_choice, require_int
 
 # The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes.
@@ -30,6 +30,17 @@ def check_processes(plain: Mapping[str, Any]) -> None:
         require_int("trainer.devices", devices, 1)
     if not asks_for_several(trainer):
         return
+    _check_sharding(plain, trainer)
     kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
     allowed = f"the work of {kind} is not divided among processes; one process does it all: trainer.devices=1 without trainer=ddp"
     require(kind in DIVIDED, "trainer.devices", devices, allowed)
+
+
+def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
+    """Raise `InvalidInput` for parts that have not been made to work with weights that are divided over processes."""
+    if trainer.get("strategy") != FSDP:
+        return
+    compiles = (plain.get("precision") or {}).get("compile", False)
+    require(not compiles, "precision.compile", compiles, "trainer=fsdp runs uncompiled")
+    sampler = str(((plain.get("rollout") or {}).get("sampler") or {}).get("_target_", ""))
+    require("vllm" not in sampler, "rollout.sampler", sampler, "with trainer=fsdp the policy samples itself")

@@ -22,7 +22,8 @@ from r1_lightning.types.errors import InvalidInput, require
 
 STARTED = "R1_STARTED_BY"  # set by `starting` for its processes: the number of the pipe that closes with it
 TORCHRUN = "TORCHELASTIC_RUN_ID"
-STRATEGIES = ("ddp",)  # the values of `trainer.strategy` that are for several processes
+FSDP = "fsdp"
+STRATEGIES = ("ddp", FSDP)  # the values of `trainer.strategy` that are for several processes
 # A job's port on its first node follows from its number, so that jobs that share a node differ.
 FIRST_PORT, PORTS = 15_000, 10_000
 

@@ -23,9 +23,10 @@ from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.build.meeting import timeout_s
 from r1_lightning.run.build.parts import trainer_settings
 from r1_lightning.run.config.inject import inject
-from r1_lightning.run.config.place import place_of
+from r1_lightning.run.config.place import FSDP, place_of
 from r1_lightning.run.stages.loggers import Rewind, make_loggers
 from r1_lightning.stages.ddp import whole_models
+from r1_lightning.stages.fsdp import sharded_models
 from r1_lightning.stages.strategy import staying
 from r1_lightning.types.errors import InvalidInput, Stopped, require
 from r1_lightning.types.processes import processes_now
@@ -65,7 +66,8 @@ def _strategy(config: DictConfig) -> dict[str, Any]:
     """The Trainer's arguments for the process or the processes of this run."""
     device, place = stage_device(config), place_of(config.trainer)
     if place.count > 1:
-        return whole_models(device, place, timeout_s(config))
+        made = sharded_models if config.trainer.get("strategy") == FSDP else whole_models
+        return made(device, place, timeout_s(config))
     # One process, also in a batch job: no second set of checkpoints and signals.
     return {"strategy": "auto", **staying(device), "plugins": [LightningEnvironment()]}
 

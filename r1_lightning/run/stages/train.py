@@ -16,6 +16,7 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.build.judges import with_judge
@@ -134,8 +135,9 @@ def _evaluate(
         models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}
     for name, model in models.items():
-        with progress(len(evaluator.problems) * settings.samples, f"evaluating {name}", "completion") as bar:
-            columns[name] = evaluator(model().eval(), bar.update)
+        bar_of = progress(len(evaluator.problems) * settings.samples, f"evaluating {name}", "completion")
+        with bar_of as bar, whole_model(model().eval()) as whole:  # gathered once, however many calls a process makes
+            columns[name] = evaluator(whole, bar.update)
     named = config.task.get("name")
     task = named or config.task.source["_target_"].rpartition(".")[2]
     title = (

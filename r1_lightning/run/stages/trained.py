@@ -15,7 +15,7 @@ import lightning as L
 from r1_lightning.artefacts.files import write_json
 from r1_lightning.artefacts.leftovers import TRAINED
 from r1_lightning.artefacts.store import WEIGHTS
-from r1_lightning.artefacts.weights import load_weights, save_weights
+from r1_lightning.artefacts.weights import load_weights, save_by_main
 from r1_lightning.callbacks.evaluation import Evaluation
 from r1_lightning.run.stages.fitting import fit
 from r1_lightning.types.errors import require
@@ -38,8 +38,8 @@ def trained(
     else:
         fit(trainer, module, datamodule, folder)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        save_by_main(module.backbone, folder / WEIGHTS, processes.is_main)
         if processes.is_main:
-            save_weights(module.backbone, folder / WEIGHTS)
             _note(folder, metrics, evaluation)
     if evaluation is not None and (values := evaluation.catch_up(trainer, module, trainer.max_steps)):
         metrics.update(values)

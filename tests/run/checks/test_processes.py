@@ -41,10 +41,27 @@ def test_another_stage_takes_one(trainer: dict) -> None:
         ({"devices": []}, "trainer.devices=[] is not allowed"),
         ({"devices": [-1]}, "trainer.devices=[-1] is not allowed"),
         ({"num_nodes": 0}, "trainer.num_nodes=0 is not allowed"),
-        ({"strategy": "ddp_spawn"}, "trainer.strategy='ddp_spawn' is not allowed: it must be one of auto, ddp"),
+        ({"strategy": "ddp_spawn"}, "trainer.strategy='ddp_spawn' is not allowed: it must be one of auto, ddp, fsdp"),
     ],
 )
 def test_numbers_and_names(trainer: dict, line: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_processes({"trainer": trainer, "stage": STAGE})
     assert str(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ({"precision": {"compile": True}}, "precision.compile=True is not allowed: trainer=fsdp runs uncompiled"),
+        (
+            {"rollout": {"sampler": {"_target_": "r1_lightning.rollout.vllm_sampler.VLLM"}}},
+            "rollout.sampler='r1_lightning.rollout.vllm_sampler.VLLM' is not allowed: with trainer=fsdp",
+        ),
+    ],
+)
+def test_what_is_not_made_for_divided_weights(part: dict, line: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_processes({"trainer": {"strategy": "fsdp", "devices": 2}, "stage": STAGE, **part})
+    assert str(refused.value).startswith(line)
+    check_processes({"trainer": {"strategy": "ddp", "devices": 2}, "stage": STAGE, **part})
