@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 from r1_lightning.artefacts.data_set import part_path, write_lines
 from r1_lightning.data.teacher_data import DistillDataset, TeacherTracesDataModule
 from r1_lightning.rollout.teacher import Teacher
+from r1_lightning.rollout.teacher_cache import TeacherCache
 from r1_lightning.tasks.traces import TraceFile
 from r1_lightning.text.chat_template import PLAIN
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.processes import Processes
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import DistillBatch
 from r1_lightning.types.text import Trace
 from tests.support.miniature import ALPHABET, EOS, PAD, CharTokenizer, Miniature, Sums
@@ -213,3 +217,24 @@ def _filled(processes: Processes, folder: Path) -> int:
 def test_processes_ask_the_teacher_once_for_each_shard(tmp_path: Path) -> None:
     assert in_processes(2, _filled, tmp_path) == [3, 2]
     assert in_processes(3, _filled, tmp_path) == [0, 0, 0]
+
+
+def test_a_signal_ends_the_filling_between_two_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes while the second of three shards is written; that one is kept, and the next run writes the third alone."""
+    write, written = TeacherCache.write, []
+
+    def struck(cache: TeacherCache, batch: Any) -> None:
+        written.append(batch)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        write(cache, batch)
+
+    monkeypatch.setattr(TeacherCache, "write", struck)
+    with STOP.listening(), STOP.between_polls(), pytest.raises(Stopped):
+        Miniature(max_steps=3).cached(tmp_path / "cache").setup("fit")
+    assert len(written) == 2
+    capsys.readouterr()
+    Miniature(max_steps=3).cached(tmp_path / "cache").setup("fit")
+    assert len(written) == 3 and "in 3 shards, of which 1 " in capsys.readouterr().out

@@ -60,8 +60,8 @@ FAULTS = (
     Fault(
         "a detached MTP loss still trains the head",
         "stages/grpo.py",
-        "head_detached=self.mtp_detached",
-        "head_detached=False",
+        '"head_detached": self.mtp_detached',
+        '"head_detached": False',
         (GRPO,),
     ),
     Fault(
