@@ -37,8 +37,8 @@ FIELDS = ("seed", "run", "measure", "value", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "run", "tokens", "completions")
 UNDISTURBED, PREEMPTED = "undisturbed", "pre-empted"
 STARTING_S, WORKING_S = (0.3, 6.0), (0.0, 12.0)  # from the start, or from the first sign of work, to the signal
-MOMENTS = (False, True) * 6  # of each start: whether its signal waits for that sign
-AT_WORK = " elapsed, "  # in a line of progress
+# Of each start: the beginning of the line of progress that its signal waits for; "" does not wait.
+MOMENTS = ("", "pretrain: ") * 3 + ("", "grpo: ") * 3
 LENGTHS = "lengths"  # the folder of the lengths of each rollout, in an artefact's folder
 SMALL = [
     "experiment=r1_zero_tiny",
@@ -91,20 +91,20 @@ def overrides(seed: int, run: str) -> list[str]:
     return [*SMALL, f"seed={seed}"]
 
 
-def signalled(words: Sequence[str], moments: Sequence[tuple[bool, float]]) -> list[float]:
+def signalled(words: Sequence[str], moments: Sequence[tuple[str, float]]) -> list[float]:
     """Run `r1 train` with `words` once per moment, signalling it then; returns the seconds each took to end.
 
-    A moment is whether to wait for the first line of progress, and the seconds from there to the signal. A start that ends before
+    A moment is the beginning of a line to wait for ("": none), and the seconds from there to the signal. A start that ends before
     its signal ends the row. Raises `CalledProcessError` for an exit code that asks for no other attempt.
     """
     command = [sys.executable, "-c", PROGRAM, "train", *words]
     took_s: list[float] = []
-    for waits, pause_s in moments:
+    for line, pause_s in moments:
         at_work = threading.Event()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            reader = threading.Thread(target=_read, args=(process, at_work))
+            reader = threading.Thread(target=_read, args=(process, line, at_work))
             reader.start()
-            if waits:
+            if line:
                 at_work.wait()
             try:
                 code = process.wait(timeout=pause_s)
@@ -121,12 +121,12 @@ def signalled(words: Sequence[str], moments: Sequence[tuple[bool, float]]) -> li
     return took_s
 
 
-def _read(process: subprocess.Popen[str], at_work: threading.Event) -> None:
-    """Pass the process's lines on; the first line of progress, or the end, sets `at_work`."""
+def _read(process: subprocess.Popen[str], wanted: str, at_work: threading.Event) -> None:
+    """Pass the process's lines on; the first that begins with `wanted`, or the end, sets `at_work`."""
     for line in process.stdout or ():
         sys.stdout.write(line)
         sys.stdout.flush()
-        if AT_WORK in line:
+        if line.startswith(wanted):
             at_work.set()
     at_work.set()
 
@@ -149,7 +149,7 @@ def make(seed: int, run: str, root: Path) -> Made:
     own = root / run
     if run == PREEMPTED:
         rng = random.Random(seed)
-        moments = [(waits, rng.uniform(*(WORKING_S if waits else STARTING_S))) for waits in MOMENTS]
+        moments = [(line, rng.uniform(*(WORKING_S if line else STARTING_S))) for line in MOMENTS]
         took_s = signalled([*words, f"paths.root={own}"], moments)
     artefact, _ = train(words, own)
     rollouts = lengths_of(artefact)

@@ -56,7 +56,7 @@ def test_each_start_gets_one_signal_and_the_last_ends_by_itself(
 ) -> None:
     monkeypatch.setattr(recipe, "PROGRAM", PROGRAM)
     path = tmp_path / "starts"
-    took_s = recipe.signalled([str(path), "0"], [(True, 0.0), (False, 0.4), (True, 60.0), (False, 60.0)])
+    took_s = recipe.signalled([str(path), "0"], [("1/2", 0.0), ("", 0.4), ("1/2", 60.0), ("", 60.0)])
     assert len(took_s) == 2 and max(took_s) < 10 and path.read_text() == "..."
 
 
@@ -64,7 +64,7 @@ def test_a_run_that_fails_is_not_started_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(recipe, "PROGRAM", PROGRAM)
     (tmp_path / "starts").write_text("..")
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        recipe.signalled([str(tmp_path / "starts"), "2"], [(False, 30.0), (True, 30.0)])
+        recipe.signalled([str(tmp_path / "starts"), "2"], [("", 30.0), ("1/2", 30.0)])
     assert failed.value.returncode == 2
 
 
