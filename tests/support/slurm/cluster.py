@@ -6,7 +6,7 @@ SLURM's own keep tests short:
 
     cred_expire=5       a job that is queued again waits so long before it starts (and one second; below 5 it would be 120)
     sched_interval=1    how often jobs that wait are looked at
-    KillWait=5          from SIGTERM to SIGKILL
+    KillWait=30         from SIGTERM to SIGKILL, as SLURM has it: a busy machine takes seconds to save
     MinJobAge=3600      `scontrol show job` knows jobs that have ended
 
     python -m tests.support.slurm.cluster       starts one, prints how to use it, and ends it at Ctrl-C
@@ -27,7 +27,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 SBIN = ("/usr/sbin", "/sbin")
-START_S, STOP_S = 30, 20
+START_S, STOP_S = 30, 40
 CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -49,7 +49,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1
 SlurmdParameters=config_overrides
 JobAcctGatherType=jobacct_gather/none
-KillWait=5
+KillWait=30
 MinJobAge=3600
 ReturnToService=2
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs={cpus} State=UNKNOWN
