@@ -21,6 +21,8 @@ import torch
 from r1_lightning.run.config.exit_codes import REQUEUE
 from r1_lightning.types.stopping import STOP
 from tests.run.test_graph_kills import assert_same_graph
+from tests.support.commands import overrides, start
+from tests.support.kills import LIMIT_S as START_LIMIT_S
 from tests.support.stage_graph import command, main, write_configs
 
 LIMIT_S = 10.0  # from the signal to the end of the command
