@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from r1_lightning import __version__
-from r1_lightning.run.config.exit_codes import BAD_INPUT
+from r1_lightning.run.config.exit_codes import BAD_INPUT, DEFECT, note
 from r1_lightning.run.config.openmp import bound_spinning
 from r1_lightning.run.config.program import NAME
 from r1_lightning.types.errors import Stopped
@@ -80,7 +80,13 @@ def run(name: str) -> int:
         code: int = getattr(import_module(ROOMS + module), function)()
     except Stopped as stopped:  # while it was imported
         print(f"{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
+        note(stopped.code)
         return stopped.code
+    except (
+        Exception
+    ):  # a package that cannot be imported here; an error of the command itself is noted where it is told
+        note(DEFECT)
+        raise
     return code
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,12 +33,12 @@ from r1_lightning.run.checks.declared import check_declared
 from r1_lightning.run.checks.processes import check_processes
 from r1_lightning.run.config import machine, starting
 from r1_lightning.run.config.compose import HYDRA_VERSION_BASE, composing, config_folder, from_hydra
-from r1_lightning.run.config.exit_codes import BAD_INPUT, INTERRUPTED, LOST, bad_input_in
+from r1_lightning.run.config.exit_codes import BAD_INPUT, DEFECT, INTERRUPTED, LOST, bad_input_in, note
 from r1_lightning.run.config.hydra_errors import explain
 from r1_lightning.run.config.openmp import bound_spinning
 from r1_lightning.run.config.place import ALONE, Place, asks_for_several, place_of, wanted
 from r1_lightning.run.config.quoting import readable
-from r1_lightning.run.config.speaking import LATER_S, Lost, is_another, speaking
+from r1_lightning.run.config.speaking import LATER_S, LOST_LATER_S, Lost, is_another, speaking
 from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.types.errors import Stopped, require
 from r1_lightning.types.stopping import STOP
@@ -182,19 +181,33 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
     except SystemExit as leaving:  # argparse, --help, and Lightning's own answer to Ctrl-C
         if any(isinstance(error, KeyboardInterrupt) for error in _chain(leaving)):
             return _interrupted(progress)
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        note(code)
+        return code
     except Exception as error:
         line = _line(error, progress, configs, config_name)
-        if is_another(progress.place) or isinstance(error, Lost):
-            time.sleep(LATER_S)  # the process in which it happened first says it
+        code = DEFECT if line is None else LOST if isinstance(error, Lost) else BAD_INPUT
+        if _is_ended_first(error, code, progress.place):
+            return code
         if line is None:
             raise
         if wanted:
             traceback.print_exception(error)
         print(f"error: {line}", file=sys.stderr, flush=True)
-        return LOST if isinstance(error, Lost) else BAD_INPUT
+        return code
     finally:
         GlobalHydra.instance().clear()
+
+
+def _is_ended_first(error: Exception, code: int, place: Place) -> bool:
+    """Note the code, and leave the word to the process in which the error happened first; True if that has ended this one."""
+    if isinstance(error, Lost):  # a consequence: the code of the one that was lost comes first
+        ended = STOP.ended_within(LOST_LATER_S)
+        if not ended:
+            note(code)
+        return ended
+    note(code)
+    return is_another(place) and STOP.ended_within(LATER_S)
 
 
 def _line(error: Exception, progress: _Progress, configs: Path, config_name: str) -> str | None:
@@ -226,6 +239,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _interrupted(progress: _Progress, code: int = INTERRUPTED, stopped: Stopped | None = None) -> int:
     """Print the last line of an interrupted command: what is saved and how to resume; returns the exit code."""
     reason, step = ("interrupted", None) if stopped is None else (stopped.reason, stopped.step)
+    note(code)
     again = "its folder keeps what was done" if progress.fresh else "the same command resumes"
     if is_another(progress.place):
         return code

@@ -40,6 +40,7 @@ STDERR = 2
 # The exit code of a run that a batch system asked to stop: EX_TEMPFAIL of sysexits.h, "the same command will work later".
 REQUEUE = 75
 REPEATED_S = 1.0
+ENDED_POLL_S = 0.05  # how late `ended_within` hears, at most
 
 T = TypeVar("T")
 
@@ -141,6 +142,25 @@ class Stop:
                 os.write(STDERR, f"\n{name}: saving and stopping; once more leaves at once\n".encode())
         if self.raises and self.alone:
             raise self.asked
+
+    def ended_within(self, seconds: float) -> bool:
+        """Sleep so long, or until SIGTERM comes; returns True if it came. Says nothing, and other signals change nothing.
+
+        For a process that has failed and waits for whoever started it to end it: it must not answer as one that has saved. The
+        handlers stay so to its end.
+        """
+        ended: list[int] = []
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGTERM:
+                ended.append(number)
+
+        for number in self.before:
+            signal.signal(number, hear)
+        until_s = time.monotonic() + seconds
+        while not ended and (left_s := until_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, ENDED_POLL_S))
+        return bool(ended)
 
     def _install(self) -> bool:
         if self.before or threading.current_thread() is not threading.main_thread():

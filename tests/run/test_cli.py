@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,10 @@ import pytest
 from hydra.errors import InstantiationException
 
 from r1_lightning.run import cli
+from r1_lightning.run.config.exit_codes import NOTED
+from r1_lightning.run.config.speaking import Lost
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.stopping import STOP
 from tests.run.conftest import FAKE_CONFIGS, REAL_CONFIGS, Command
 from tests.run.fakes import Recorder, full_disk
 
@@ -143,6 +147,36 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(command: Command, t
     for root in ("file", "file/runs", "/proc/runs"):
         assert f"the output folder {root} cannot be written" in command(f"paths.root={root}").error
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInput("the disk is full"), Lost("another process is gone"), ValueError("ours")]
+)
+def test_a_rank_that_failed_is_ended_without_a_word_and_keeps_its_code(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """SIGTERM comes because another rank has failed, too: not "interrupted" and 75, with which the job would be queued again."""
+    monkeypatch.setattr(cli, "is_another", lambda place: True)
+    monkeypatch.setenv(NOTED, str(tmp_path / "codes"))
+    ending = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    waiting = STOP.ended_within
+    monkeypatch.setattr(STOP, "ended_within", lambda seconds: (ending.start(), waiting(seconds))[1])
+    outcome = command("stage=pretrain", recorder=Recorder(faults=[error]))
+    ending.join()
+    code = 2 if isinstance(error, InvalidInput) else 1
+    assert (outcome.code, outcome.err) == (code, "")
+    # What was lost has its own code, which must come first.
+    assert (tmp_path / "codes").exists() != isinstance(error, Lost)
+
+
+def test_a_lost_rank_that_nobody_ends_says_so_at_last(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "LOST_LATER_S", 0.1)
+    monkeypatch.setenv(NOTED, str(tmp_path / "codes"))
+    outcome = command("stage=pretrain", recorder=Recorder(faults=[Lost("another process is gone")]))
+    assert (outcome.code, outcome.err) == (1, "error: another process is gone\n")
+    assert (tmp_path / "codes").read_text() == "1\n"
 
 
 def test_interrupted_says_how_to_go_on(command: Command) -> None:

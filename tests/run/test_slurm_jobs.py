@@ -13,7 +13,9 @@ import pytest
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.steps import last_step
+from r1_lightning.run.commands.sbatch import PROGRAM, Job, Task, render
 from r1_lightning.run.commands.submit import main
+from tests.run.config.test_slurm import settings
 from tests.run.documented import commands
 from tests.support.commands import ROOT, SMALL_MODEL, folder, overrides
 from tests.support.slurm.cluster import Cluster
@@ -174,3 +176,34 @@ def test_a_job_that_is_queued_again_resumes_and_a_second_one_is_refused(
     assert slurm.wait_for(again, ENDED, LIMIT_S)["JobState"] == "COMPLETED"
     assert store.is_complete(folder(root, "grpo"))
     assert "complete, nothing to submit" in submit(*words)[1]
+
+
+# Rank 0 is refused its learning rate while rank 1 imports torch or waits to meet it.
+ONE_FAILS = """
+import os
+import sys
+from r1_lightning.__main__ import main
+sys.exit(main() if os.environ["SLURM_PROCID"] != "0" else (sys.argv.append("optim.lr=-1"), main())[1])
+"""
+
+
+def test_one_rank_that_fails_ends_the_job_with_its_code(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """srun ends rank 1 by SIGTERM, and tells its answer, 75, which is higher than the 2 of rank 0: not queued again for that."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / PROGRAM).write_text(ONE_FAILS)
+    words = ("train", *small_pretrain(tmp_path / "runs", "trainer=ddp", "trainer.accelerator=cpu"))
+    attempts = tmp_path / "job" / "attempts.txt"
+    job = Job("r1-one-fails", settings(), (Task(attempts.parent, words),), code, tmp_path, sys.executable, 2)
+    attempts.parent.mkdir()
+    script = tmp_path / "job.sh"
+    script.write_text(render(job))
+    number = slurm.call("sbatch", "--parsable", str(script)).stdout.strip()
+    found = slurm.wait_for(number, ENDED, LIMIT_S)
+    log = (attempts.parent / "latest.txt").read_text()
+    assert (found["JobState"], found["ExitCode"]) == ("FAILED", "2:0"), log
+    assert [line.split()[3] for line in attempts.read_text().splitlines()] == ["started", "ended"]
+    assert log.count("error: optim.lr=-1 is not allowed") == 1 and "interrupted" not in log

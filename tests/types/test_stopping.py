@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -155,3 +156,18 @@ def test_a_signal_while_python_shuts_down_is_ignored_and_torch_is_not_needed() -
     for more, expected in (("", 0), ("atexit.unregister(STOP._ignore)", -signal.SIGTERM)):
         done = subprocess.run([sys.executable, "-c", code + more], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (expected, "")
+
+
+def test_one_that_has_failed_waits_without_a_word_to_be_ended(stop: Stop, capfd: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM ends the wait and not the process; the other signals change nothing."""
+    waiter = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+    waiter.start()
+    begun_s = time.monotonic()
+    assert stop.ended_within(30.0) and time.monotonic() - begun_s < 10
+    waiter.join()
+    waiter = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    waiter.start()
+    begun_s = time.monotonic()
+    assert not stop.ended_within(0.3) and time.monotonic() - begun_s >= 0.3
+    waiter.join()
+    assert stop.asked is None and capfd.readouterr().err == ""

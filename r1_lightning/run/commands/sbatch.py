@@ -4,6 +4,9 @@ The script does five things. It opens a log per attempt in the job's folder; set
 that every node sees the folder; starts the run by `srun`, one process per task; and, if the run ends with the exit code that says
 "saved, run me again", queues the same job again. Any other exit code of the run is the job's.
 
+The run's code is the first that one of its tasks noted (`exit_codes.note`) and that does not say so; else `srun`'s, which is the
+highest: when a task fails, srun ends the others by SIGTERM, and they may answer that they have saved.
+
 All that a user wrote is quoted for the shell (`shlex.quote`), `launcher.setup` excepted, and nothing of it stands in a comment.
 """
 
@@ -14,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1_lightning.run.config.exit_codes import AGAIN, BAD_INPUT
+from r1_lightning.run.config.exit_codes import AGAIN, BAD_INPUT, NOTED
 from r1_lightning.run.config.place import STARTED
 from r1_lightning.run.config.slurm import Slurm
 from r1_lightning.types.errors import require
@@ -39,6 +42,16 @@ mkdir -p "$folder" && exec >>"$folder/$log" 2>&1 || exit @BAD_INPUT@
 ln -sfn "$log" "$folder/@LATEST@"
 note() { printf '%s %s %s %s\n' "$job" "$attempt" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$folder/@ATTEMPTS@"; }
 finish() { note ended "$1"; exit "$1"; }
+leave() { # with the code of a step: to the end of the queue, or to the end
+    case $1 in @AGAIN@) again=1 ;; *) again= ;; esac
+    if [ "$again" ] && [ -z "$cancelled" ] && [ "$attempt" -le @MAX_REQUEUES@ ]; then
+        note requeued
+        echo "job $job is saved and queued again"
+        scontrol requeue "$SLURM_JOB_ID" && exit "$1"
+        echo "error: scontrol could not queue job $job again; the same submission resumes it" >&2
+    fi
+    finish "$1"
+}
 cancelled=
 trap 'cancelled=1' TERM # scancel and SLURM's own preemption: the run hears it too, and this shell waits for its exit code
 note started "$SLURM_JOB_NODELIST"
@@ -54,19 +67,20 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per
         sleep 1
     done
     echo "error: node $SLURMD_NODENAME does not see $1: paths.root must lie on a file system that all nodes share" >&2
-    exit 1' check "$seen" || finish @BAD_INPUT@
+    exit 1' check "$seen"
+code=$?
 rm -f "$seen"*
+case $code in 0) ;; @AGAIN@) leave "$code" ;; *) finish @BAD_INPUT@ ;; esac
 
+export @NOTED@=$folder/codes-$job-$attempt.txt
+rm -f "$@NOTED@"
 srun @SRUN@ "${words[@]}"
 code=$?
-case $code in @AGAIN@) again=1 ;; *) again= ;; esac
-if [ "$again" ] && [ -z "$cancelled" ] && [ "$attempt" -le @MAX_REQUEUES@ ]; then
-    note requeued
-    echo "job $job is saved and queued again"
-    scontrol requeue "$SLURM_JOB_ID" && exit "$code"
-    echo "error: scontrol could not queue job $job again; the same submission resumes it" >&2
-fi
-finish "$code"
+for noted in $([ "$code" = 0 ] || cat "$@NOTED@" 2>/dev/null); do
+    case $noted in 0 | @AGAIN@ | *[!0-9]*) ;; *) code=$noted && break ;; esac
+done
+rm -f "$@NOTED@"
+leave "$code"
 """
 
 
@@ -99,6 +113,7 @@ def render(job: Job) -> str:
         require(can, field, str(folder), "SLURM takes no folder with line breaks or backslashes in its name")
     values = {
         "BAD_INPUT": str(BAD_INPUT),
+        "NOTED": NOTED,
         "AGAIN": " | ".join(map(str, AGAIN)),
         "MAX_REQUEUES": str(job.slurm.max_requeues),
         "LATEST": LATEST,

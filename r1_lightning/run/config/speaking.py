@@ -1,7 +1,8 @@
 """A run of several processes speaks with one voice: rank 0 prints; the others are silent unless something happens to them alone.
 
 An error is mostly found by all processes at once. The others keep theirs back for `LATER_S` seconds: by then whoever started them
-(our starter, torchrun, `srun --kill-on-bad-exit`) has ended them, and the line stands there once.
+(our starter, torchrun, `srun --kill-on-bad-exit`) has ended them, and the line stands there once. A process that only lost another
+one waits longer (`LOST_LATER_S`), rank 0 too: the error of the one that failed is told first, and is the run's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from r1_lightning.run.config.place import STARTED, TORCHRUN, Place
 
 LATER_S = 20.0  # a process that has told its error may take seconds to leave, on a busy machine
+LOST_LATER_S = 2 * LATER_S
 TORCH_LOG = "TORCH_CPP_LOG_LEVEL"  # torch's C++ part prints its advice (on DDP's options) past Python
 
 

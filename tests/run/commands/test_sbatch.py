@@ -35,7 +35,8 @@ HOSTILE = (
 )
 # srun, which writes its words and variables; the check of the folder is a step of its own, which it runs.
 SRUN = """#!/usr/bin/env bash
-if [ "$4" = bash ]; then exec "${@:4}"; fi
+if [ "$4" = bash ]; then [ -z "$SEEN" ] || exit "$SEEN"; exec "${@:4}"; fi
+for code in $NOTES; do echo "$code" >>"$R1_EXIT_CODES"; done
 printf '%s\\0' "$@" >"$TOLD/srun"
 env -0 >"$TOLD/env"
 exit ${CODE:-0}
@@ -155,6 +156,38 @@ def test_saved_means_queued_again_until_the_limit(tmp_path: Path, code: int) -> 
     assert done.returncode == code and not (tmp_path / "scontrol").exists()
     assert sorted(path.name for path in (tmp_path / "run").glob("log-*")) == [f"log-7-{n}.txt" for n in (1, 2, 3)]
     assert (tmp_path / "run" / "latest.txt").resolve().name == "log-7-3.txt"
+
+
+@pytest.mark.parametrize(
+    ("told_by_srun", "noted", "code"),
+    [
+        (75, "2 75 75", 2),  # a rank was refused, and srun's SIGTERM met the others, which answer 75
+        (143, "75 1", 1),
+        (137, "75 2", 2),  # SIGKILL, for one that did not answer SIGTERM
+        (124, "0 124", 124),
+        (75, "75 0 143", 75),
+        (138, "", 138),  # no task could write: srun's code, as before
+        (1, "75", 1),
+        (75, "damaged *", 75),
+        (0, "2", 0),  # noted by a command inside the run, which went well
+    ],
+)
+def test_the_first_bad_code_that_a_task_noted_is_the_job_s(
+    tmp_path: Path, told_by_srun: int, noted: str, code: int
+) -> None:
+    done = executed(tmp_path, render(job(tmp_path / "run")), CODE=str(told_by_srun), NOTES=noted)
+    assert done.returncode == code
+    assert (tmp_path / "scontrol").exists() == (code in AGAIN)
+    assert not list((tmp_path / "run").glob("codes-*"))
+
+
+@pytest.mark.parametrize(("seen", "code"), [(1, 2), (138, 138), (143, 143)])
+def test_a_signal_while_the_nodes_look_for_the_folder_means_again(tmp_path: Path, seen: int, code: int) -> None:
+    """SLURM's warning may come then already; a node that does not see the folder is bad input."""
+    done = executed(tmp_path, render(job(tmp_path / "run")), SEEN=str(seen))
+    assert done.returncode == code and not (tmp_path / "srun").exists()
+    assert (tmp_path / "scontrol").exists() == (code in AGAIN)
+    assert not list((tmp_path / "run").glob("seen-*"))
 
 
 def test_an_array_s_task_takes_its_own_words(tmp_path: Path) -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from r1_lightning.run.config.exit_codes import AGAIN, BAD_INPUT, INTERRUPTED, KILLED, OUT_OF_TIME, REQUEUE, bad_input_in
+from pathlib import Path
+
+from r1_lightning.run.config.exit_codes import (
+    AGAIN,
+    BAD_INPUT,
+    INTERRUPTED,
+    KILLED,
+    NOTED,
+    OUT_OF_TIME,
+    REQUEUE,
+    bad_input_in,
+    note,
+)
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -27,3 +39,13 @@ def test_a_defect_has_no_such_line() -> None:
     error = ValueError("ours")
     error.__context__ = InvalidInput("handled before")  # what was being handled is not what it was raised from
     assert bad_input_in(error) is None
+
+
+def test_a_task_of_a_batch_job_notes_its_code(tmp_path: Path) -> None:
+    file = tmp_path / "codes"
+    for code in (75, 2):
+        note(code, {NOTED: str(file)})
+    assert file.read_text() == "75\n2\n"
+    note(2, {NOTED: str(tmp_path / "not" / "there")})  # it leaves the code to srun
+    note(2, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["codes"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from r1_lightning.run.config.place import ALONE, Place
-from r1_lightning.run.config.speaking import LATER_S, TORCH_LOG, is_another, speaking
+from r1_lightning.run.config.speaking import LATER_S, LOST_LATER_S, TORCH_LOG, is_another, speaking
 from r1_lightning.run.config.starting import END_S
 
 
@@ -25,6 +25,8 @@ def test_only_rank_0_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def test_errors_of_the_others_come_after_the_end_of_all() -> None:
     assert LATER_S > END_S  # whoever started them ends them first
+    # A rank that fails alone says so after LATER_S, and 10 s of leaving the group; those that lost it are ended before they speak.
+    assert LOST_LATER_S > LATER_S + END_S + 10
 
 
 def test_another() -> None:
