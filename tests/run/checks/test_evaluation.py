@@ -38,7 +38,7 @@ def test_an_evaluation_of_preferences_has_no_settings_of_problems() -> None:
 def test_an_evaluation_too_long_for_the_model_is_refused_before_training(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "fit", lambda *_: pytest.fail("it trained first"))
+    monkeypatch.setattr(train_module, "trained", lambda *_: pytest.fail("it trained first"))
     evaluation = "stage.evaluation={problems: 2, max_new_tokens: 512}"
     small = [override for override in SMALL_MODEL if "self_check" not in override]
     refused = command("stage=pretrain", evaluation, *small, recorder=run_stage, configs=REAL_CONFIGS)

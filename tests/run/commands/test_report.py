@@ -13,7 +13,15 @@ from r1_lightning.run.commands.report import load, main, parser, recipe_of, reci
 from r1_lightning.types.errors import InvalidInput
 from tests.architecture.house import ROOT
 
-IDS = ["language_consistency", "moe_in_rl", "r1_tiny", "r1_zero_tiny", "reward_hacking"]
+IDS = [
+    "language_consistency",
+    "moe_in_rl",
+    "preemption",
+    "r1_tiny",
+    "r1_zero_tiny",
+    "real_checkpoint",
+    "reward_hacking",
+]
 FOLDERS = [*IDS, "r1_tiny/ten_words"]  # the last is an older run of r1_tiny, drawn by its recipe
 DRAWN = (
     "table.md",
