@@ -58,12 +58,20 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture(scope="session")
 def slurm_cluster() -> Iterator[Cluster]:
-    """A SLURM of this machine alone, for the session; skips where it is not installed."""
+    """A SLURM of this machine alone, for the session; skips where it is not installed, or its daemons do not start.
+
+    With R1_REQUIRE_SLURM=1 a SLURM that does not start is a failure.
+    """
     if names := missing():
         pytest.skip(f"needs SLURM (apt-get install slurm-wlm slurm-client munge): {', '.join(names)} not found")
     cluster = Cluster()
     try:
-        cluster.start()
+        try:
+            cluster.start()
+        except RuntimeError as error:
+            if os.environ.get("R1_REQUIRE_SLURM") == "1":
+                raise
+            pytest.skip(f"SLURM is installed and does not start here: {error}")
         yield cluster
     finally:
         cluster.stop()
