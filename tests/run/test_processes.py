@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from r1_lightning.artefacts import store
 from tests.run.test_sft import alone, write
-from tests.support.commands import folder, overrides, train
+from tests.support.commands import SMALL_MODEL, folder, overrides, train
 from tests.support.launched import (
     by_srun,
     by_starter,
@@ -105,6 +105,23 @@ def test_sft_with_unequal_shares_makes_the_artefact_of_one(tmp_path: Path) -> No
     assert difference(tmp_path / "two", tmp_path / "one", "sft") < CLOSE
     losses = [[float(row["train/loss"]) for row in rows(tmp_path / name, "sft")] for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["distill", "reward_model"])
+def test_the_other_stages_make_what_one_process_makes(stage: str, tmp_path: Path) -> None:
+    """The same folder names; weights and measures near those of one process."""
+    small = [word for word in SMALL_MODEL if "self_check" not in word]
+    given = [f"stage={stage}", "debug=fast", *small, "trainer.threads=1"]
+    made = by_starter([*given, f"paths.root={tmp_path / 'two'}"], 2)
+    assert made.code == 0, made.err
+    assert train([*given, "trainer.accelerator=cpu", f"paths.root={tmp_path / 'one'}"]).code == 0
+    one, two = (folder(tmp_path / name, stage) for name in ("one", "two"))
+    assert sorted(path.name for path in one.parent.iterdir()) == sorted(path.name for path in two.parent.iterdir())
+    assert difference(tmp_path / "two", tmp_path / "one", stage) < CLOSE
+    found, expected = (store.open_artefact(place).metrics for place in (two, one))
+    timeless = {name: value for name, value in expected.items() if not name.startswith("perf/")}
+    assert len(timeless) > 3
+    assert {name: found[name] for name in timeless} == pytest.approx(timeless, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_torchrun_and_srun_make_the_bits_of_our_own_starter(one: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from r1_lightning.run.config.place import FSDP, STRATEGIES, asks_for_several
 from r1_lightning.types.errors import require, require_choice, require_int
 
 # The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes.
-DIVIDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule")
+DIVIDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule")
+# Those that have also been run with weights that are divided among processes (`trainer=fsdp`).
+SHARDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule")
 
 
 def check_processes(plain: Mapping[str, Any]) -> None:
@@ -30,13 +32,13 @@ def check_processes(plain: Mapping[str, Any]) -> None:
         require_int("trainer.devices", devices, 1)
     if not asks_for_several(trainer):
         return
-    _check_sharding(plain, trainer)
     kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
+    _check_sharding(plain, trainer, kind)
     allowed = f"the work of {kind} is not divided among processes; one process does it all: trainer.devices=1 without trainer=ddp"
     require(kind in DIVIDED, "trainer.devices", devices, allowed)
 
 
-def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
+def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any], kind: str) -> None:
     """Raise `InvalidInput` for parts that have not been made to work with weights that are divided over processes."""
     if trainer.get("strategy") != FSDP:
         return
@@ -44,3 +46,5 @@ def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> Non
     require(not compiles, "precision.compile", compiles, "trainer=fsdp runs uncompiled")
     sampler = str(((plain.get("rollout") or {}).get("sampler") or {}).get("_target_", ""))
     require("vllm" not in sampler, "rollout.sampler", sampler, "with trainer=fsdp the policy samples itself")
+    allowed = f"{kind} has not been run with divided weights; trainer=ddp divides its work"
+    require(kind in SHARDED or kind not in DIVIDED, "trainer.strategy", FSDP, allowed)
