@@ -30,7 +30,8 @@ from r1_lightning.artefacts.checkpoint_file import MADE_FOR, is_whole, stream
 from r1_lightning.artefacts.files import DISK_FULL, output_folder, replacing
 from r1_lightning.artefacts.leftovers import DAMAGED, LAST, PREVIOUS
 from r1_lightning.artefacts.store import digits_of
-from r1_lightning.types.errors import require_int
+from r1_lightning.types.errors import Stopped, require_int
+from r1_lightning.types.stopping import STOP
 
 GENERATORS = "generators"  # key of the global random generators' states in a checkpoint
 
@@ -84,8 +85,10 @@ class ResumeCheckpoint(L.Callback):
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.write(trainer)
 
-    def on_exception(self, trainer: L.Trainer, *_: Any) -> None:
-        self.write(trainer)
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        # All processes stop together, but a fault or a second signal may be this one's alone: the others then wait in another
+        # call, and waiting for them here would hide the fault until the group's time limit.
+        self.write(trainer, waits=isinstance(exception, Stopped) and not STOP.twice)
 
     def save(self, trainer: L.Trainer) -> None:
         """Write the training state to a temporary file; `write` puts it in the checkpoint's place once the step has been logged.
@@ -104,8 +107,8 @@ class ResumeCheckpoint(L.Callback):
             self.taken = stack.pop_all()
         self.taken_step = trainer.global_step
 
-    def write(self, trainer: L.Trainer) -> None:
-        """Rename the temporary file, if there is one, over the old checkpoint."""
+    def write(self, trainer: L.Trainer, waits: bool = True) -> None:
+        """Rename the temporary file, if there is one, over the old checkpoint; all processes return after that if each `waits`."""
         taken, self.taken = self.taken, None
         if taken is None:
             return
@@ -113,7 +116,8 @@ class ResumeCheckpoint(L.Callback):
             for logger in trainer.loggers:
                 logger.save()  # before the rename: a kill in between must not lose the rows of steps that it has behind it
         self.saved_step = self.taken_step
-        trainer.strategy.barrier("ResumeCheckpoint.write")
+        if waits:
+            trainer.strategy.barrier("ResumeCheckpoint.write")
 
     def _stream(self, state: dict[str, Any], path: Path) -> None:
         """Write `state` to `path`; a full disk gets the room of the previous checkpoint, if the last one is whole."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import random
+import time
 import tracemalloc
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,16 @@ from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume, is_whol
 from r1_lightning.artefacts.leftovers import DAMAGED, LAST, PREVIOUS
 from r1_lightning.callbacks import checkpoint
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
+from r1_lightning.callbacks.interruption import Interruption
+from r1_lightning.rollout.groups import RolloutMaker
 from r1_lightning.run.stages.metrics_log import MetricsLog
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, Stopped
+from r1_lightning.types.processes import Processes
+from r1_lightning.types.stopping import STOP
 from tests.support.damage import damaged
 from tests.support.memory import LiveTensors
 from tests.support.miniature import Batches, Miniature, Spy, fingerprint, trainer
+from tests.support.processes import in_processes
 
 
 class Noted(ResumeCheckpoint):
@@ -238,3 +245,36 @@ def test_metrics_are_in_their_files_before_the_checkpoint_that_counts_them(tmp_p
     fit = trainer(5, tmp_path, [Watched(tmp_path, 1)], logger=log, log_every_n_steps=1)
     fit.fit(miniature.pretrain(), datamodule=miniature.text())
     assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+
+def _one_fails(processes: Processes, folder: Path, error: Exception) -> tuple[str, float]:
+    """Train until rank 1 raises `error` as the second rollout begins; returns the error here, and the seconds until it is out."""
+    make, calls, raised_s = RolloutMaker.__call__, count(1), [0.0]
+
+    def make_or_fail(*given: Any) -> Any:
+        if next(calls) == 2:
+            raised_s[0] = time.monotonic()
+            if processes.rank == 1:
+                STOP.twice = isinstance(error, Stopped)
+                raise error
+        return make(*given)
+
+    miniature = Miniature(max_steps=6, processes=processes)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises((InvalidInput, RuntimeError, Stopped)) as found:
+        patch.setattr(RolloutMaker, "__call__", make_or_fail)
+        saver = ResumeCheckpoint(folder, 1)
+        fit = trainer(6, folder, [Interruption(None, saver), saver], processes)
+        fit.fit(miniature.grpo(), datamodule=miniature.rollouts())
+    return str(found.value), time.monotonic() - raised_s[0]
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInput("no verdict"), Stopped("a second signal", 143)], ids=["fault", "second signal"]
+)
+def test_a_process_that_fails_alone_waits_for_no_other(tmp_path: Path, error: Exception) -> None:
+    """Not even between a step and its checkpoint's rename; the checkpoint of that step, 2, counts nevertheless."""
+    (other, other_s), (found, found_s) = in_processes(2, _one_fails, tmp_path, error, limit_s=30.0)
+    assert found == str(error) and found_s < 10.0
+    assert other != found and other_s < 20.0  # the group tells it that rank 1 has gone
+    assert checkpoint_to_resume(tmp_path) == tmp_path / LAST
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 2
