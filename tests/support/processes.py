@@ -78,7 +78,7 @@ def _process(
     # What torchrun tells its processes: Lightning then takes the group as it finds it and starts none itself.
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"})
     os.environ.update({"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "GLOO_SOCKET_IFNAME": "lo"})
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "TORCHELASTIC_RUN_ID": "test"})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "test"})
     try:
         limit = timedelta(seconds=limit_s)
         meeting = f"file://{folder / 'meeting'}"

@@ -12,8 +12,11 @@ from typing import Any
 from r1_lightning.run.config.place import FSDP, STRATEGIES, asks_for_several
 from r1_lightning.types.errors import require, require_choice, require_int
 
-# The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes.
-DIVIDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule")
+# The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes: all of ours.
+DIVIDED: tuple[str, ...] = (
+    *("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule"),
+    *("RejectionSampling", "Comparison"),
+)
 # Those that have also been run with weights that are divided among processes (`trainer=fsdp`).
 SHARDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule")
 

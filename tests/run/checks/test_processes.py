@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from r1_lightning.run.checks import processes
 from r1_lightning.run.checks.processes import check_processes
 from r1_lightning.types.errors import InvalidInput
+from tests.support.commands import ROOT
 
+SHIPPED = processes.DIVIDED
 STAGE = {"_target_": "r1_lightning.stages.somewhere.Divided"}
 
 
@@ -76,3 +80,10 @@ def test_divided_weights_are_for_the_stages_that_were_run_so() -> None:
     )
     with pytest.raises(InvalidInput, match="the work of Whole is not divided among processes"):
         check_processes({"trainer": {"strategy": "fsdp", "devices": 2}, "stage": {"_target_": "somewhere.Whole"}})
+
+
+def test_every_shipped_stage_divides_its_work() -> None:
+    """The classes that the stage files of configs/ name."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "configs" / "stage").glob("*.yaml"))
+    named = {re.search(r"^  _target_: r1_lightning\.[\w.]+\.(\w+)$", text, re.MULTILINE)[1] for text in texts}
+    assert named == set(SHIPPED) and len(named) == 7

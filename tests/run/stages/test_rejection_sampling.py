@@ -24,9 +24,11 @@ from r1_lightning.run.stages import rejection_sampling as sampling
 from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.text.answers import final_answer
 from r1_lightning.text.chat_template import PLAIN
+from r1_lightning.types.processes import Processes
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
 from tests.support.commands import ROOT
 from tests.support.miniature import CharTokenizer, Sums
+from tests.support.processes import in_processes
 from tests.support.sampling import base_artefact, overrides, parts
 
 Sample = Callable[..., Outcome]
@@ -381,3 +383,36 @@ def test_a_model_whose_cache_is_not_its_forward_samples_nothing(
     assert refused.code == 2 and "error: self-check: cached steps and the forward differ by " in refused.err
     monkeypatch.setattr(DeepSeekBackbone, "step", step)
     assert "cached steps with the forward to" in sample().out
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_run_share_its_blocks(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five blocks over 1, 2 and 3 processes: the same bytes, each block made by one of them, the data set by the first."""
+    monkeypatch.setattr(sampling, "build_parts", parts)
+    base = base_artefact(tmp_path / "given")
+
+    def job(processes: Processes, given: tuple[Any, ...]) -> list[Any]:
+        made: list[Any] = []
+        write = data_set.write_lines
+        monkeypatch.setattr(data_set, "write_lines", lambda path, lines: (made.append(path.name), write(path, lines)))
+        return [sampling.run_sampling(*given), made]
+
+    found = []
+    for count in (1, 2, 3):
+        given: list[tuple[Any, ...]] = []
+        command(
+            *overrides(tmp_path / str(count), base),
+            recorder=lambda *arguments, given=given: given.append(arguments),
+            configs=REAL_CONFIGS,
+        )
+        results = in_processes(count, job, given[0])
+        metrics, names = [result[0] for result in results], [result[1] for result in results]
+        assert all(own == metrics[0] for own in metrics) and metrics[0]["sample/problems"] == 20
+        blocks = [[name for name in own if name.startswith("block")] for own in names]
+        assert sorted(name for own in blocks for name in own) == [f"block-0000{number}.jsonl" for number in range(5)]
+        assert [len(own) for own in blocks] == {1: [5], 2: [3, 2], 3: [2, 2, 1]}[count]
+        assert all(own == block for own, block in zip(names[1:], blocks[1:], strict=True))
+        found.append(_bytes(given[0][2]))
+    assert found[0] == found[1] == found[2] and len(found[0]) == 6
