@@ -129,6 +129,44 @@ def test_the_other_stages_make_what_one_process_makes(stage: str, tmp_path: Path
     assert {name: found[name] for name in timeless} == pytest.approx(timeless, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
+def test_counts_that_do_not_divide_end_with_divided_weights(tmp_path: Path) -> None:
+    """Three problems and five validation rows over two processes, in training and after it; each forward gathers in both.
+
+    The rows are batches of 3 and 2, packed into one row each or two. The best weights and the last ones are put together by both
+    processes, also where one alone writes. Pre-training, the input, has an evaluation of its own.
+    """
+    data = write(tmp_path / "x.jsonl", 10)
+    own = ["data.examples_per_batch=3", "data.micro_batches=1", "+data.validation_rows=5", f"data.examples.file={data}"]
+    own += [
+        "callbacks.evaluation.every_steps=1",
+        "callbacks.evaluation.problems=3",
+        "callbacks.evaluation.best=val/loss",
+    ]
+    own += ["stage.evaluation={problems: 3, samples: 1, max_new_tokens: 12}"]
+    made = by_starter(alone(tmp_path / "two", *own), 2, "fsdp")
+    assert made.code == 0, made.err
+    assert train(alone(tmp_path / "one", *own)).code == 0
+    assert difference(tmp_path / "two", tmp_path / "one", "sft") < CLOSE
+    losses = [
+        [float(row["val/loss"]) for row in rows(tmp_path / name, "sft") if row["val/loss"]] for name in ("one", "two")
+    ]
+    # Five examples are left to train on, twice: ten in batches of three are four steps, each measured.
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 4
+    first, second = (store.open_artefact(folder(tmp_path / name, "sft") / "best") for name in ("one", "two"))
+    assert second.metrics == pytest.approx(first.metrics, rel=1e-4)
+    for root in ("one", "two"):
+        assert "pass_at_1" in (folder(tmp_path / root, "sft") / "table.txt").read_text()
+
+
+def test_an_evaluation_of_three_problems_ends_after_grpo_with_divided_weights(tmp_path: Path) -> None:
+    """One process measures two problems in two waves, the other one in one; the model and its base."""
+    three = ["stage.evaluation.problems=3", "+stage.evaluation.max_rows=2"]
+    made = by_starter([*overrides(tmp_path, 2, 2), *three], 2, "fsdp")
+    assert made.code == 0, made.err
+    title, head, *_ = (folder(tmp_path, "grpo") / "table.txt").read_text().splitlines()
+    assert title.startswith("3 held-out problems") and head.split() == ["base", "grpo"]
+
+
 def test_torchrun_and_srun_make_the_bits_of_our_own_starter(one: Path, tmp_path: Path) -> None:
     made = by_starter(pretrain(tmp_path / "starter"), 2)
     assert made.code == 0, made.err

@@ -153,6 +153,20 @@ def test_several_processes_are_counted_and_none_is_started(command: Command, mon
     )
 
 
+def test_divided_weights_are_counted_as_shares(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1.38 M weights in FP32, 5.52 MB, each of 8 processes holds 690 kB; a probe would start them."""
+    monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("a probe"))
+    outcome = command("stage=pretrain", "trainer=fsdp", "trainer.devices=8", "dry_run=true", configs=REAL_CONFIGS)
+    assert outcome.code == 0 and outcome.recorder.stages == [], outcome.err
+    whole, shares = outcome.out.split("time: not measured, several processes are not timed\n")
+    assert rows(whole)["gradients"] == "5.52 MB"
+    title, *_, last = shares.splitlines()
+    assert title == "memory of each of 8 devices (weights sharded over them)"
+    assert rows(shares)["weights"] == rows(shares)["gradients"] == "690 kB"
+    assert {"embedding and head, gathered", "blocks, gathered", "a block's gradients"} <= rows(shares).keys()
+    assert re.match(r"this machine \(\d+ GiB, 8 processes\): fits; [\d.]+ GiB each, weights sharded over them,", last)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from torch.distributed.device_mesh import init_device_mesh
 
 from r1_lightning.artefacts import store
+from r1_lightning.model.sharding import shard
 from r1_lightning.run.checks.evaluation import task_name
 from r1_lightning.run.stages.periodic import _problems, chat_loss
 from r1_lightning.types.errors import InvalidInput
@@ -146,3 +148,22 @@ def test_processes_share_the_validation_batches() -> None:
     """Eight rows are batches of 3, 3 and 2: the mean is over all tokens of all processes."""
     (expected,) = in_processes(1, _loss)
     assert in_processes(2, _loss) == [pytest.approx(expected, rel=1e-6)] * 2
+
+
+def _divided_loss(processes: Processes) -> float:
+    """The same validation loss of weights that the processes divide: each forward of one gathers in all."""
+    stage = Miniature(max_steps=2, processes=processes).sft()
+    shard(stage.backbone, init_device_mesh("cpu", (processes.count,)))
+    data = Miniature(max_steps=2).examples(examples_per_batch=3)
+    data.validation_rows = 8
+    first, second = (chat_loss(stage.eval(), data.validation_batches()) for _ in range(2))
+    assert first == second
+    return first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_that_divide_the_weights_share_the_validation_batches(count: int) -> None:
+    """Three batches of 3, 3 and 2 examples, packed into one or two rows: some processes have none, and compute all the same."""
+    (expected,) = in_processes(1, _loss)
+    assert in_processes(count, _divided_loss, limit_s=180) == [pytest.approx(expected, rel=1e-6)] * count
