@@ -8,12 +8,16 @@ from pathlib import Path
 
 from r1_lightning.artefacts.steps import last_step
 from r1_lightning.run.graph.node import Node
+from r1_lightning.types.stopping import STOP
 
 EVERY_S = 30.0  # between two lines about the other process's step
 
 
 class Waiting:
-    """Called with the holder of a lock after each failed try; prints a line at the first call and then every `EVERY_S` seconds."""
+    """Called with the holder of a lock after each failed try; prints a line at the first call and then every `EVERY_S` seconds.
+
+    Raises `Stopped` if a signal has come.
+    """
 
     def __init__(
         self, role: str, node: Node, folder: Path, say: Callable[[str], None], alive: Callable[[], None] = lambda: None
@@ -23,6 +27,7 @@ class Waiting:
         self.said_s: float | None = None
 
     def __call__(self, holder: str) -> None:
+        STOP.poll()  # with several processes no handler raises
         now = time.monotonic()
         self.alive()  # other processes of this run may wait for this one
         if self.said_s is None:

@@ -10,7 +10,7 @@ import pytest
 
 from r1_lightning.run.build import agreeing
 from r1_lightning.run.build.agreeing import by_main
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.processes import ONE, Processes
 from tests.support.processes import in_processes
 
@@ -45,6 +45,21 @@ def _job(processes: Processes) -> list[Any]:
         return "late"
 
     return [*heard, by_main(processes, wait)]
+
+
+def _stopped(processes: Processes) -> tuple[str, int, int | None]:
+    def wait(_: Callable[[], None]) -> None:
+        raise Stopped("interrupted", 130, 4)
+
+    try:
+        by_main(processes, wait)
+    except Stopped as stopped:
+        return stopped.reason, stopped.code, stopped.step
+    return "nothing", 0, None
+
+
+def test_all_stop_when_rank_0_is_told_to() -> None:
+    assert in_processes(2, _stopped) == [("interrupted", 130, 4)] * 2
 
 
 def test_all_hear_what_rank_0_found_or_was_refused() -> None:

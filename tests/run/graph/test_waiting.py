@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from torch import nn
 
 from r1_lightning.artefacts import store
 from r1_lightning.run.graph.waiting import Waiting
+from r1_lightning.types.errors import Stopped
+from r1_lightning.types.stopping import STOP
 from tests.run.conftest import Command
 from tests.run.fakes import Recorder
 
@@ -35,6 +38,18 @@ def test_a_line_at_first_and_then_now_and_again(tmp_path: Path, monkeypatch: pyt
         "base: still waiting for pid 7, which has trained no step yet",
         "base: still waiting for pid 7, which is at step 41 of 850",
     ]
+
+
+def test_a_signal_ends_the_wait_of_one_of_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No handler raises while processes work together: the flag is met at the next try for the lock."""
+    stage = SimpleNamespace(config=SimpleNamespace(stage={}))
+    waiting = Waiting("base", SimpleNamespace(stage=stage), tmp_path, lambda line: None)
+    monkeypatch.setattr(STOP, "alone", False)
+    with STOP.listening(), store.locked(tmp_path):
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped, store.locked(tmp_path, waiting=waiting):
+            pytest.fail("the lock is held")
+    assert stopped.value.code == 75
 
 
 def _finish(folder: Path, held: threading.Event, asked: threading.Event, is_killed: bool) -> None:
