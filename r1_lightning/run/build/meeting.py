@@ -31,6 +31,8 @@ from r1_lightning.types.stopping import STOP
 
 TIMEOUT_S = 1800  # where the configuration names no `trainer.timeout_s`
 PACKAGE = Path(r1_lightning.__file__).resolve().parent
+# In the errors of gloo's operations; the second is that of a pair which another thread has closed already.
+GLOO = ("gloo", "Application timeout caused pair closure")
 # Where the processes may differ without computing anything else.
 OWN = ("paths", "launcher", "logger", "callbacks")
 
@@ -107,7 +109,10 @@ def state_of(config: DictConfig, fingerprint: str) -> dict[str, str]:
 def lost(error: BaseException) -> str | None:
     """Return one line if `error` says that another process is gone or silent; None for any other error."""
     text = str(error)
-    if not (isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in text)):
+    if not (
+        isinstance(error, distributed.DistError)
+        or (isinstance(error, RuntimeError) and any(word in text for word in GLOO))
+    ):
         return None
     if "imed out" in text or "imeout" in text:
         return f"another process did not answer within trainer.timeout_s; all end ({first_line(error)})"
