@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1_lightning.artefacts.files import write_text
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.locks import exclusive_lock, is_held
 from r1_lightning.run.commands import slurm, submissions
 from r1_lightning.run.commands.code_copy import copy_code
@@ -129,7 +130,7 @@ class _Jobs:
         for index, one in enumerate(wanted):
             job = number if len(wanted) == 1 else f"{number}_{index}"
             self.numbers[one.name] = job
-            digits = one.name.split("-")[1]
+            digits = one.node.fingerprint[:SHORT_DIGITS]
             submissions.write(self.root, one.name, one.node.stage.stage, digits, job, one.words)
             self.lines.append(f"{one.name}: job {job}" + (f", after {', '.join(after)}" if after else ""))
 

@@ -162,6 +162,13 @@ def test_shards_of_one_stage_are_an_array(tmp_path: Path) -> None:
         submit_points([points[0], points[0]], False)
 
 
+def test_the_digits_of_a_stage_with_a_hyphen_are_its_fingerprint_s(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    submit_points([point(root, node(root, "cold-start", "f", (1, 2)))], False)
+    record = json.loads((root / "slurm/cold-start-ffffffffff-shard-1/submission.json").read_text())
+    assert record["digits"] == "f" * 10
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     said = submit_points([point(root, graph(root))], True)
