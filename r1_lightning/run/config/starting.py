@@ -49,7 +49,7 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str]) 
         shared.setdefault("GLOO_SOCKET_IFNAME", Path(LOOPBACK).name)
     ranks: list[subprocess.Popen[bytes]] = []
     try:
-        with _passing_on(ranks):
+        with _passing_on(ranks) as came:
             for rank in range(count):
                 own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
                 ranks.append(
@@ -61,6 +61,9 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str]) 
                         start_new_session=True,
                     )
                 )
+                for number, reached in came:
+                    if reached <= rank:
+                        ranks[rank].send_signal(number)
             return _watch(ranks)
     finally:
         for process in ranks:
@@ -114,20 +117,22 @@ def _watch(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 @contextmanager
-def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass signals on to all ranks, each signal once."""
+def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[tuple[int, int]]]:
+    """Pass signals on to all ranks that are there, each signal once; yields each that came, and how many ranks it reached."""
+    came: list[tuple[int, int]] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append((number, len(ranks)))
         for process in ranks:
             if process.poll() is None:
                 process.send_signal(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     before = {number: signal.signal(number, pass_on) for number in ASKED}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

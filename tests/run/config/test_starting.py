@@ -59,6 +59,29 @@ def test_a_rank_that_was_asked_to_stop_leaves_the_others_time_to_save(
     assert saved.exists()
 
 
+def test_a_signal_while_ranks_are_started_reaches_the_later_ones_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It comes when rank 0 listens and rank 1 is not there yet; unheard, rank 1 would sleep for a minute."""
+    monkeypatch.setenv("OUT", f"{tmp_path}/")
+    script = f"{RANK} signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75));"
+    script += "open(os.environ['OUT'] + str(rank), 'w').write('here'); time.sleep(60)"
+    asked: list[int] = []
+
+    def command(arguments: list[str]) -> list[str]:
+        if asked:
+            _written(tmp_path / "0")
+            os.kill(os.getpid(), signal.SIGUSR1)
+        asked.append(len(asked))
+        return [sys.executable, "-c", script]
+
+    monkeypatch.setattr(starting, "command", command)
+    begun_s = time.monotonic()
+    # Rank 1 hears it before it can listen, most likely: 128 + 10.
+    assert starting.start(2, [], os.environ) in (75, 138) and time.monotonic() - begun_s < 30
+    assert asked == [0, 1]
+
+
 OUTSIDE = """
 import os
 import sys
