@@ -1,6 +1,6 @@
 """`scripts/train.py` as several processes: by our own starter, by torchrun, or as tasks of a SLURM step that is only pretended.
 
-Every command has a hard limit, after which its whole process tree is killed and the test fails.
+Every command has a hard limit, after which its whole process tree is killed and the test fails; `kill_all` kills what is left.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import lightning as L
 
+from r1_lightning.types.errors import InvalidInput
 from tests.support.commands import ROOT, SMALL_MODEL, Finished, environment
 
 SCRIPT = str(ROOT / "scripts" / "train.py")
+ALIVE: list[subprocess.Popen[str]] = []  # what was started here, ended or not
 LIMIT_S = 300.0  # a command takes 10 to 20 s, most of it imports, and many times that on a busy machine
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
@@ -31,6 +34,17 @@ class StopAt(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         trainer.should_stop = trainer.global_step >= self.step
+
+
+class FailIn(L.Callback):
+    """Refuses the input in rank `rank` alone, after the first optimizer step."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_rank == self.rank:
+            raise InvalidInput(f"the disk of rank {self.rank} is full")
 
 
 def stop_at(step: int) -> str:
@@ -79,33 +93,62 @@ def ended(process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> Finished:
     try:
         out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        for pid in [*ranks_of(process), process.pid]:
-            os.kill(pid, signal.SIGKILL)
-        out, err = process.communicate()
+        out, err = killed(process)
         raise AssertionError(f"not over after {limit_s:g} s:\n{out}\n{err}") from None
     return Finished(process.returncode, out, err)
 
 
+def killed(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Kill the command and all that it started; returns what it had printed."""
+    for pid in [*_below(process.pid), process.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return process.communicate()
+
+
+def kill_all() -> None:
+    """Kill every command of this module that is still there."""
+    while ALIVE:
+        process = ALIVE.pop()
+        if process.poll() is None:
+            killed(process)
+
+
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of the ranks that the command has started, in order of rank."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found]
+    return _children(process.pid)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _below(pid: int) -> list[int]:
+    """The process ids of all that `pid` has started, and of all that they have."""
+    try:
+        children = _children(pid)
+    except OSError:  # it has just ended
+        return []
+    return [*children, *(each for child in children for each in _below(child))]
 
 
 def wait_for_checkpoint(root: Path, process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> None:
     """Wait until the run below `root` has written its first checkpoint."""
     end_s = time.monotonic() + limit_s
     while not list(root.glob("*/checkpoints/last.ckpt")):
-        assert time.monotonic() < end_s and process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s and process.poll() is None, killed(process)
         time.sleep(0.05)
 
 
 def _popen(command: Sequence[str], **more: str) -> subprocess.Popen[str]:
     own = {name: value for name, value in environment().items() if name not in LAUNCHER}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env={**own, **more}, start_new_session=True
+    ALIVE.append(
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env={**own, **more}, start_new_session=True
+        )
     )
+    return ALIVE[-1]
 
 
 def _free_port() -> int:
