@@ -1,4 +1,4 @@
-"""Training throughput: tokens per second, over the time since the last step ended."""
+"""Training throughput: tokens per second of all processes together, over the time since the last step ended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import lightning as L
+import torch
 
 SMOOTHING = 0.9  # weight of the past in the running mean: nobody can read a number that jumps
 
@@ -22,15 +23,14 @@ class Throughput(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_s, self.last_step = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.tokens += int(getattr(batch, "tokens", batch).is_token.sum())
         if trainer.global_step == self.last_step:
             return
+        tokens = int(module.processes.sum(torch.tensor(self.tokens)))
         now_s = time.monotonic()
         step_s, self.last_s = now_s - (self.last_s or now_s), now_s
-        tokens, self.tokens, self.last_step = self.tokens, 0, trainer.global_step
+        self.tokens, self.last_step = 0, trainer.global_step
         if step_s > 0:
             rate = tokens / step_s
             self.rate = rate if self.rate is None else SMOOTHING * self.rate + (1 - SMOOTHING) * rate

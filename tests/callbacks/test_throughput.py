@@ -11,8 +11,10 @@ import pytest
 
 from r1_lightning.callbacks import throughput
 from r1_lightning.callbacks.throughput import SMOOTHING, Throughput
+from r1_lightning.types.processes import ONE, Processes
 from tests.model.tiny import pack
 from tests.support.miniature import Batches, Miniature, Spy, trainer
+from tests.support.processes import in_processes
 
 
 @pytest.fixture
@@ -22,14 +24,14 @@ def half_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 2))
 
 
-def logged(folder: Path, batches: list, name: str) -> list[float]:
+def logged(folder: Path, batches: list, name: str, processes: Processes = ONE) -> list[float]:
     values: list[float] = []
 
     def after(fit: L.Trainer, *_: object) -> None:
         values.append(float(fit.callback_metrics[name]))
 
-    miniature = Miniature(max_steps=len(batches))
-    fit = trainer(len(batches), folder, [Throughput(), Spy("on_train_batch_end", after)])
+    miniature = Miniature(max_steps=len(batches), processes=processes)
+    fit = trainer(len(batches), folder, [Throughput(), Spy("on_train_batch_end", after)], processes)
     fit.fit(miniature.pretrain(), Batches(batches))
     return values
 
@@ -52,3 +54,14 @@ def test_in_rl_the_tokens_are_those_trained_on(tmp_path: Path, half_seconds: Non
     fit.fit(miniature.grpo(), datamodule=data)
     tokens = int(data.dataset.micro_batches[0].tokens.is_token.sum())
     assert float(fit.callback_metrics["perf/tokens_per_s"]) == pytest.approx(tokens / 0.5)
+
+
+def _tokens_of_steps(processes: Processes, folder: Path) -> list[float]:
+    """Two steps; rank 0 has 6 tokens and 2 of them, rank 1 has 3 and 4."""
+    shares = [[[[1, 2, 3, 4], [5, 6]]], [[[1, 2]]]], [[[[1, 2, 3]]], [[[4, 5, 6, 7]]]]
+    return logged(folder, [pack(rows, 9) for rows in shares[processes.rank]], "perf/step_tokens", processes)
+
+
+def test_the_tokens_of_all_processes_count(tmp_path: Path) -> None:
+    # 6 + 3 in the first step, 2 + 4 in the second.
+    assert in_processes(2, _tokens_of_steps, tmp_path) == [[9.0, 6.0]] * 2
