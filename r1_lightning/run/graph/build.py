@@ -126,12 +126,19 @@ def _found(node: Node, processes: Processes) -> Artefact | None:
         found = node.found()
         if found is not None and found.complete:
             store.verify(found)  # hashes the files: damaged weights must not become another stage's base
-            with suppress(OSError):  # a folder that is only read keeps what a kill just after the marker left
-                remove_leftovers(found.folder)
+            _clear_up(found.folder)
         return None if found is None else _named(found)
 
     place = by_main(processes, look)
     return None if place is None else _at(node, *place)
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove what a kill just after the marker left in a complete artefact; not if it is only read, or at work with its lock."""
+    with suppress(OSError, InvalidInput), ExitStack() as held:
+        for path in (folder / store.LOCK, *folder.glob(f"{store.LOCK}-*-of-*[0-9]")):
+            held.enter_context(store.locked(folder, path.name))
+        remove_leftovers(folder)
 
 
 def _named(artefact: Artefact) -> tuple[str, bool]:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from r1_lightning.artefacts import lineage, store
+from r1_lightning.run.graph import build as building
 from tests.run.conftest import Command, Outcome
 from tests.run.fakes import Recorder
 
@@ -128,3 +129,15 @@ def test_a_result_of_other_code_is_shown_with_a_line_that_says_so(
     again = command("stage=grpo")
     assert again.recorder.stages == []
     assert "made by commit aaaaaaaaaa, the code here is aaaaaaaaaa-dirty; fresh=true makes it anew" in again.out
+
+
+@pytest.mark.parametrize("lock", [store.LOCK, f"{store.LOCK}-1-of-2"])
+def test_leftovers_are_removed_unless_a_process_is_at_work_there(tmp_path: Path, lock: str) -> None:
+    """What looks like a killed process's file may be one that another process is writing, as long as that holds its lock."""
+    being_written = tmp_path / f".{store.TABLE}.4711.tmp"
+    with store.locked(tmp_path, lock):
+        being_written.write_text("half a tab")
+        building._clear_up(tmp_path)
+        assert being_written.exists()
+    building._clear_up(tmp_path)
+    assert not being_written.exists()
