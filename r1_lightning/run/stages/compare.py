@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def run_comparison(
             if processes.is_main:
                 path.parent.mkdir(exist_ok=True)
                 store.write_json(path, {key: list(_numbers(measure)) for key, measure in measures.items()})
-        processes.barrier()
-        measured[name] = _read(path)
+        # Rank 0 reads for all: a network file system may show other machines the file a while later.
+        measured[name] = processes.from_main(partial(_read, path))
     metrics = {f"compare/{name}/{key}": m.value for name, measures in measured.items() for key, m in measures.items()}
     if processes.is_main:
         _write(

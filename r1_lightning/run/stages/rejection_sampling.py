@@ -95,9 +95,8 @@ def run_sampling(
             # counts.json is written last: if it is there, another process has just written the whole data set.
             if not (folder / data_set.COUNTS).is_file():
                 _write_data_set(config, settings, decontaminator, folder, inputs)
-    processes.barrier()
-    counts = json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))
-    return _metrics(counts)
+    # Rank 0 reads for all: a network file system may show other machines the file a while later.
+    return processes.from_main(lambda: _metrics(json.loads((folder / data_set.COUNTS).read_text(encoding="utf-8"))))
 
 
 def block_path(folder: Path, number: int) -> Path:

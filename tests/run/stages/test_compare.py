@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -17,6 +18,7 @@ from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.stages import compare as comparing
 from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.text.chat_template import INSTRUCTIONS
+from r1_lightning.types.processes import Processes
 from tests.run.conftest import REAL_CONFIGS, Command, Outcome
 from tests.support.hf_folders import dense_folder
 
@@ -27,6 +29,19 @@ def _artefact(root: Path, digit: str) -> Path:
     made = store.create(root, "grpo", "tiny", "sums", digit * 64)
     store.save_weights(nn.Linear(2, 2), made.weights_path)
     return store.complete(made, "c0ffee", {}, {}, {}).folder
+
+
+class RankZeroReads(Processes):
+    """One process, of which the test knows what only rank 0 of several would do."""
+
+    is_asked = False
+
+    def from_main(self, make: Callable[[], Any]) -> Any:
+        RankZeroReads.is_asked = True
+        try:
+            return make()
+        finally:
+            RankZeroReads.is_asked = False
 
 
 @pytest.fixture
@@ -41,6 +56,14 @@ def compare(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return {"pass_at_1": Measure(value, Interval(value, value - 0.125, value + 0.125))}
 
     monkeypatch.setattr(comparing, "_measure", measure)
+    monkeypatch.setattr(comparing, "processes_now", RankZeroReads)
+    read = comparing._read
+
+    def read_by_rank_0(path: Path) -> dict[str, Measure]:
+        assert RankZeroReads.is_asked, "another machine may not see the file yet"
+        return read(path)
+
+    monkeypatch.setattr(comparing, "_read", read_by_rank_0)
 
     def run(*more: str) -> Outcome:
         measured.clear()
