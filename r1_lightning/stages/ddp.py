@@ -85,7 +85,6 @@ class WholeModels(DDPStrategy):
             cluster_environment=environment,
             timeout=timedelta(seconds=timeout_s),
             find_unused_parameters=True,
-            forward_sync_buffers=False,  # expert biases move alike in every process, as the load is summed over all
         )
         self.device = device
 
@@ -96,7 +95,11 @@ class WholeModels(DDPStrategy):
     def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers()) if name.startswith(PREFIX)]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
-        return super()._setup_model(model)
+        whole = super()._setup_model(model)
+        # Expert biases move alike in every process, as the load is summed over all. Set here, because the argument for it has one
+        # name up to torch 2.12 and another from 2.13 on, which warns of the old one.
+        whole.broadcast_buffers = False
+        return whole
 
     def teardown(self) -> None:
         """Free the optimizer's state and leave the model where it is: the stage is evaluated there next."""

@@ -68,6 +68,26 @@ def _gradient(processes: Processes) -> tuple[float, float, object, str]:
     )
 
 
+def _bias_after_a_forward(processes: Processes) -> tuple[float, float]:
+    strategy = WholeModels(torch.device("cpu"), Met(Here(processes.rank, 2, processes.rank, 2)), 30)
+    model = strategy._setup_model(Stage(processes.rank))
+    bias = model.module.bias_of_experts
+    began = float(bias)
+    bias.add_(processes.rank)
+    model(1.0).backward()
+    return began, float(bias)
+
+
+def test_buffers_begin_as_those_of_rank_0_and_are_each_process_s_own_after_that() -> None:
+    # Both begin as rank 0's, 0; what rank 1 then adds, 1, outlives a forward.
+    assert in_processes(2, _bias_after_a_forward) == [(0.0, 0.0), (0.0, 1.0)]
+
+
+def test_torch_is_given_only_what_every_allowed_version_has() -> None:
+    # `forward_sync_buffers`, of torch 2.13, would stop 2.11 and 2.12; its former name, `broadcast_buffers`, warns in 2.13.
+    assert WholeModels(torch.device("cpu"), Met(Here(0, 1, 0, 1)), 30)._ddp_kwargs == {"find_unused_parameters": True}
+
+
 def test_gradients_are_means_over_processes_and_the_reference_takes_no_part() -> None:
     # Weights begin as rank 0's, 1; the gradients 1 and 10 have the mean 5.5; what has no gradient keeps none.
     assert in_processes(2, _gradient) == [(1.0, 5.5, None, "meta")] * 2
