@@ -81,6 +81,7 @@ class Interruption(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Save the last whole step if work ended in the middle of the next, and it is not on its way to the disk already."""
+        # After a second signal this process calls no other. Those that save together are told by the group that it has left.
         saver = self.saver
         if saver is None or self.noted is None or not isinstance(exception, Stopped) or self.stop.twice:
             return
