@@ -54,6 +54,8 @@ class ResumeCheckpoint(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = self.saved_step = trainer.global_step
         if trainer.is_global_zero:
+            with output_folder(self.folder):
+                self.folder.parent.mkdir(parents=True, exist_ok=True)  # a loop of a user's own may not have made it yet
             self._remove_leftovers()
             _set_damaged_aside(self.folder, trainer.ckpt_path)
         # Last of all, just before the first batch is asked for: getting here may have drawn numbers.

@@ -26,7 +26,7 @@ def patch() -> None:
     cuda.device_count, cuda.current_device = lambda: 1, lambda: 0
     cuda.get_device_name, cuda.get_device_capability = lambda *_: NAME, lambda *_: (9, 0)
     cuda.max_memory_allocated, cuda.memory_stats = lambda *_: 0, lambda *_: {}
-    for name in ("set_device", "empty_cache", "synchronize", "manual_seed", "manual_seed_all", "set_rng_state_all",
+    for name in ("set_device", "empty_cache", "synchronize", "manual_seed", "manual_seed_all", "set_rng_state", "set_rng_state_all",
                  "reset_peak_memory_stats"):  # fmt: skip
         setattr(cuda, name, lambda *_: None)
     cuda.get_rng_state = lambda *_: torch.zeros(16, dtype=torch.uint8)
