@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.weights import load_weights, save_weights
+from r1_lightning.functional.shards import whole
 from r1_lightning.model.lora import has_adapters, without_adapters
 from r1_lightning.model.precision import weights_cast_by_autocast
 from r1_lightning.rollout.scoring import reference_logprobs
@@ -79,8 +80,13 @@ class ReferencePolicy(nn.Module):
     def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
         """Copy the policy's weights if `optimizer_steps` is a multiple of `refresh_every`; returns True if it did."""
         due = self.refresh_every > 0 and optimizer_steps > 0 and optimizer_steps % self.refresh_every == 0
-        if due:
+        if due and self.device is None:
             self.backbone.load_state_dict(policy.state_dict())
+        elif due:  # whole on its own device, also of a policy in shards, which all processes gather together
+            theirs = policy.state_dict()
+            for name, tensor in self.backbone.state_dict().items():
+                tensor.copy_(whole(theirs[name]))
+        if due:
             self.version = optimizer_steps
         return due
 

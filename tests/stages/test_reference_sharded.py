@@ -87,3 +87,24 @@ def life(processes: Processes, compute: Any, folder: str) -> None:
 def test_it_scores_refreshes_and_resumes_as_that_of_one_process(compute: str, tmp_path: Path) -> None:
     assert in_processes(2, life, compute, str(tmp_path), limit_s=LIMIT_S) == [None, None]
     assert weights_of(tmp_path, 2).read_bytes() == weights_of(tmp_path / "whole", 2).read_bytes()
+
+
+def on_its_own_device(processes: Processes, compute: Any) -> None:
+    """The reference stays whole (trainer.role_devices.reference); each process holds half of the policy."""
+    policy, alone = backbone(seed=3), backbone(seed=4)
+    policy.precision = PlainPrecision(compute)
+    ours = ReferencePolicy(policy, 2, torch.device("cpu"))
+    policy.load_state_dict(alone.state_dict())  # the policy moves: another seed's weights
+    policy.set_expert_bias(policy.expert_bias() + torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    alone.set_expert_bias(alone.expert_bias() + torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    shard(policy, init_device_mesh("cpu", (processes.count,)))
+    assert not ours.refresh_if_due(1, policy)
+    assert ours.refresh_if_due(2, policy) and ours.version == 2
+    for name, tensor in ours.backbone.state_dict().items():
+        assert not is_sharded(tensor) and torch.equal(tensor, alone.state_dict()[name].to(tensor.dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_a_whole_reference_of_a_sharded_policy_is_refreshed(compute: str) -> None:
+    assert in_processes(2, on_its_own_device, compute, limit_s=LIMIT_S) == [None, None]
