@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from r1_lightning.artefacts import store
@@ -213,6 +214,16 @@ def test_a_killed_rank_ends_the_run_and_nothing_is_lost(tmp_path: Path) -> None:
     assert "Traceback" not in found.err
     assert not Path(f"/proc/{ranks[0]}").exists()
     assert (folder(tmp_path, "pretrain") / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_rank_that_fails_alone_after_a_step_ends_the_run_and_its_line_is_said(tmp_path: Path) -> None:
+    """A process judges 4 completions in the self-check and 4 in the rollout of steps 1 and 2; rank 1 fails in the next one."""
+    refuses = "+reward.rewards.refuses={_target_: tests.support.launched.Refuses, before: 8}"
+    own = [refuses, "+reward.weights.refuses=1.0", "trainer.checkpoint_every_steps=1"]
+    found = by_starter([*overrides(tmp_path, 1, 5, evaluation=False), *own], 2)  # which has a limit
+    assert found.code != 0 and "Traceback" not in found.err, found.err
+    assert "error: reward.rewards.refuses: this completion has no verdict" in found.err.splitlines()
+    assert torch.load(folder(tmp_path, "grpo") / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_ctrl_c_saves_once_and_ends_all_ranks(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
 
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import processes_now
+from r1_lightning.types.text import Completion, Problem, Verdict
 from tests.support.commands import ROOT, SMALL_MODEL, Finished, environment
 
 SCRIPT = str(ROOT / "scripts" / "train.py")
@@ -45,6 +48,21 @@ class FailIn(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if trainer.global_rank == self.rank:
             raise InvalidInput(f"the disk of rank {self.rank} is full")
+
+
+@dataclass
+class Refuses:
+    """A reward of 0, which refuses what rank 1 has to judge after its first `before` completions."""
+
+    before: int
+    name: str = "refuses"
+    judged: int = 0
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        self.judged += 1
+        if self.judged > self.before and processes_now().rank == 1:
+            raise InvalidInput("reward.rewards.refuses: this completion has no verdict")
+        return Verdict(0.0, "never right")
 
 
 def stop_at(step: int) -> str:
