@@ -41,6 +41,8 @@ RUNS = {
     ),
 }
 
+KILLED = ("results.csv", "graph.csv", "stages.csv")  # of reports/kill_9: a run of two stages, of a graph, of one stage
+
 Found = list[tuple[str, str]]  # what has run, and the folder that shows it
 
 
@@ -69,12 +71,19 @@ def on_cpu(reports: Path) -> Found:
         if (results := reports / name / "results.csv").is_file():
             runs = {tuple(row[field] for field in run_is) for row in _rows(results)}
             found.append((f"{len(runs)} {what}", name))
-    killed = reports / "kill_9" / "results.csv"
-    if killed.is_file() and (rows := _rows(killed)):
-        kills = sum(int(value) for row in rows for name, value in row.items() if name not in ("seed", "result"))
-        passed = sum(row["result"] == "passed" for row in rows)
-        found.append((f"{kills} kills, after which {passed} of {len(rows)} runs ended with the same bits", "kill_9"))
+    killed = [row for name in KILLED if (path := reports / "kill_9" / name).is_file() for row in _rows(path)]
+    if killed:
+        passed = sum(row["result"] == "passed" for row in killed)
+        text = f"{sum(map(_kills, killed))} kills, after which {passed} of {len(killed)} runs ended with the same bits"
+        found.append((text, "kill_9"))
     return found
+
+
+def _kills(row: dict[str, str]) -> int:
+    """Return the kills of a run that hit: their number, or the sum of the columns of its moments."""
+    return (
+        int(row["kills"]) if "kills" in row else sum(int(row[name]) for name in row if name not in ("seed", "result"))
+    )
 
 
 def in_folder(name: str) -> Callable[[Path], Found]:

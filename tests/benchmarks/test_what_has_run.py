@@ -54,9 +54,10 @@ def test_the_cpu_is_shown_by_what_ran_on_it(tmp_path):
     (learnt / "results.csv").write_text("seed,value\n0,1\n0,2\n3,1\n")
     (learnt / "config.yaml").write_text("trainer: {accelerator: cpu}\n")
     (killed / "results.csv").write_text("seed,result,a,b\n0,passed,1,1\n1,failed,1,0\n")
+    (killed / "stages.csv").write_text("stage,seed,result,kills,moments\nsft,0,passed,4,syncing\n")
     what, shown = cells(table(tmp_path))["CPU"]
     assert "with 2 seeds" in what  # 0 and 3
-    assert "3 kills, after which 1 of 2 runs" in what
+    assert "7 kills, after which 2 of 3 runs" in what
     assert shown == "[`reports/r1_zero_tiny`](reports/r1_zero_tiny), [`reports/kill_9`](reports/kill_9)"
     mixtures = tmp_path / "moe_in_rl"
     mixtures.mkdir()
