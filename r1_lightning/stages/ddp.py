@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from r1_lightning.stages.reference import PREFIX
+from r1_lightning.stages.strategy import end_in_place
 
 
 class Place(Protocol):
@@ -102,15 +103,10 @@ class WholeModels(DDPStrategy):
         return whole
 
     def teardown(self) -> None:
-        """Free the optimizer's state and leave the model where it is: the stage is evaluated there next."""
+        """End training without moving the model: the stage is evaluated there next."""
         if isinstance(self.model, DistributedDataParallel):
             self.model = self.lightning_module
-        for optimizer in self.optimizers:
-            optimizer.state.clear()
-        self.precision_plugin.teardown()
-        assert self.accelerator is not None
-        self.accelerator.teardown()
-        self.checkpoint_io.teardown()
+        end_in_place(self)
 
 
 def whole_models(device: torch.device, place: Place, timeout_s: int) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """`dry_run=true`: prints the estimated cost of a stage before anything is made or trained.
 
-Bytes, tokens and FLOPs come from `stage_cost` (for stages that only sample, `sampling_cost`), of our own backbone and of models of
-`transformers`; the last lines say whether that fits (`verdict`). Seconds come from `probe`, for pre-training and GRPO of our own
-backbone where the model fits this machine. Nothing is written, no weights are read, and the probe's models are discarded.
+Bytes, tokens and FLOPs come from `stage_cost` (`sampling_cost` for stages that only sample); the last lines say whether that fits
+(`verdict`). Seconds come from `probe`, for pre-training and GRPO of our backbone where it fits this machine. Nothing is written.
 """
 
 from __future__ import annotations
