@@ -1,4 +1,4 @@
-"""Jobs on a real SLURM of one machine: to the end, in a graph, in an array, failing, queued again, submitted twice."""
+"""Jobs on a real SLURM of one machine: to the end, two tasks, in a graph, in an array, failing, queued again, submitted twice."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from r1_lightning.run.commands.sbatch import PROGRAM, Job, Task, render
 from r1_lightning.run.commands.submit import main
 from tests.run.config.test_slurm import settings
 from tests.run.documented import commands
-from tests.support.commands import ROOT, SMALL_MODEL, folder, overrides
+from tests.run.test_processes import difference, rows
+from tests.support.commands import ROOT, SMALL_MODEL, folder, overrides, train
 from tests.support.slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+# Weights of two tasks beside those of one process, after five steps of pre-training and five of GRPO with a learning rate of 0.002:
+# 1.5e-6 apart by DDP and 2.7e-6 by FSDP when this was written. AdamW makes rounding larger where a gradient is nearly 0.
+CLOSE = 1e-5
 LIMIT_S = 240  # of a wait for a job: a process imports torch first, on a busy machine in half a minute
 
 
@@ -102,6 +106,33 @@ def test_three_stages_are_three_jobs(slurm: Cluster, submit: Callable[..., tuple
     assert store.open_artefact(folder(root, "grpo")).commit == commit
     code, said = submit("status", str(root))
     assert [line.split()[2] for line in said.splitlines()[1:]] == ["complete"] * 3, said
+
+
+def test_jobs_of_two_tasks_make_the_artefacts_of_one_process(
+    slurm: Cluster, submit: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    """Pre-training and GRPO by `trainer=ddp` and by `trainer=fsdp`, beside each other, and by one process without SLURM."""
+    jobs: dict[str, str] = {}
+
+    def words(name: str) -> list[str]:
+        return [*overrides(tmp_path / name, evaluation=False), "optim.lr=0.002", "trainer.threads=1"]
+
+    for trainer in ("ddp", "fsdp"):
+        several = [f"trainer={trainer}", "trainer.devices=2", "launcher.job_per_stage=false"]
+        code, said = submit(*words(trainer), *several)
+        assert code == 0, said
+        jobs[trainer] = jobs_of(said)["grpo"]
+    assert train(words("one")).code == 0
+    reward = "rollout/reward_mean"
+    for trainer, job in jobs.items():
+        root = tmp_path / trainer
+        found = slurm.wait_for(job, ENDED, LIMIT_S)
+        log = (folder(root / "slurm", "grpo") / "latest.txt").read_text()
+        assert (found["JobState"], found["ExitCode"], found["NumTasks"]) == ("COMPLETED", "0:0", "2"), log
+        assert log.count("planning (seed") == 1, log  # rank 0 alone speaks
+        for stage in ("pretrain", "grpo"):
+            assert difference(root, tmp_path / "one", stage) < CLOSE
+        assert [row[reward] for row in rows(root, "grpo")] == [row[reward] for row in rows(tmp_path / "one", "grpo")]
 
 
 def test_an_array_of_two_seeds_in_a_hostile_folder(
