@@ -8,6 +8,7 @@ SLURM's own keep tests short:
     sched_interval=1    how often jobs that wait are looked at
     KillWait=30         from SIGTERM to SIGKILL, as SLURM has it: a busy machine takes seconds to save
     MinJobAge=3600      `scontrol show job` knows jobs that have ended
+    PreemptMode=REQUEUE a job of the partition "urgent" takes the place of those of "test", which are queued again
 
     python -m tests.support.slurm.cluster       starts one, prints how to use it, and ends it at Ctrl-C
 """
@@ -52,8 +53,11 @@ JobAcctGatherType=jobacct_gather/none
 KillWait=30
 MinJobAge=3600
 ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs={cpus} State=UNKNOWN
 PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=2 MaxTime=INFINITE State=UP
 """
 
 
