@@ -1,8 +1,8 @@
 """README's table of what has run where, made from the files that runs have left under reports/.
 
 A place counts as run only where such a file says so; "not run" is what the table says of everything else. On the CPU these are the
-learning report (its configuration names the accelerator) and the killed runs; everywhere else the JSON files of
-`benchmarks/gpu/report.py`, below the folder of the place.
+learning report (its configuration names the accelerator) and the killed runs; on SLURM also the jobs that were pre-empted;
+everywhere else the JSON files of `benchmarks/gpu/report.py`, below the folder of the place.
 """
 
 from __future__ import annotations
@@ -86,6 +86,22 @@ def _kills(row: dict[str, str]) -> int:
     )
 
 
+def on_slurm(reports: Path) -> Found:
+    """The jobs that were pre-empted, and what lies below reports/slurm."""
+    found, pre_empted = in_folder("slurm")(reports), reports / "preemption" / "slurm.csv"
+    if pre_empted.is_file():
+        rows = _rows(pre_empted)
+        stages = ", ".join(dict.fromkeys(row["stage"] for row in rows))
+        where = "a SLURM of one machine, CPU"
+        found.append(
+            (
+                f"jobs of two tasks ({stages}), pre-empted {len(rows)} times, with the bits of an undisturbed run ({where})",
+                "preemption",
+            )
+        )
+    return found
+
+
 def in_folder(name: str) -> Callable[[Path], Found]:
     """A finder of the JSON files below reports/`name`; a file in which nothing ran counts for nothing."""
 
@@ -106,7 +122,7 @@ PLACES: dict[str, tuple[Callable[[Path], Found], str]] = {
     "CPU": (on_cpu, ""),
     "GPU": (in_folder("gpu"), ""),
     "several processes": (in_folder("several_processes"), ""),
-    "SLURM": (in_folder("slurm"), ONE_MACHINE),
+    "SLURM": (on_slurm, ONE_MACHINE),
     "vLLM": (in_folder("vllm"), FAKE_VLLM),
 }
 

@@ -65,3 +65,12 @@ def test_the_cpu_is_shown_by_what_ran_on_it(tmp_path):
     assert "2 runs of the miniature with other routers" in cells(table(tmp_path))["CPU"][0]
     (learnt / "config.yaml").write_text("trainer: {accelerator: gpu}\n")
     assert "seeds" not in cells(table(tmp_path))["CPU"][0]
+
+
+def test_jobs_that_were_pre_empted_have_run_on_slurm(tmp_path):
+    folder = tmp_path / "preemption"
+    folder.mkdir()
+    (folder / "slurm.csv").write_text("pre-emption,stage\n1,pretrain\n2,grpo\n3,grpo\n")
+    what, shown = cells(table(tmp_path))["SLURM"]
+    assert what.startswith("jobs of two tasks (pretrain, grpo), pre-empted 3 times")
+    assert "one machine" in what and shown == "[`reports/preemption`](reports/preemption)"
