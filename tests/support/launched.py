@@ -92,17 +92,23 @@ def by_torchrun(arguments: Sequence[str], count: int) -> Finished:
 
 def by_srun(arguments: Sequence[Sequence[str]]) -> list[Finished]:
     """Tasks of one pretended step, task n with `arguments[n]`."""
-    step = {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7", "SLURM_NTASKS": str(len(arguments))}
-    step |= {"SLURM_STEP_TASKS_PER_NODE": str(len(arguments)), "SLURM_STEP_NODELIST": "localhost"}
-    step |= {"MASTER_PORT": str(_free_port())}
+    step = step_of(len(arguments))
     tasks = [
-        _popen([sys.executable, SCRIPT, *own, "trainer=ddp", "trainer.accelerator=cpu"], **step, **_task(number))
+        _popen([sys.executable, SCRIPT, *own, "trainer=ddp", "trainer.accelerator=cpu"], **step, **task_of(number))
         for number, own in enumerate(arguments)
     ]
     return [ended(task) for task in tasks]
 
 
-def _task(number: int) -> dict[str, str]:
+def step_of(count: int) -> dict[str, str]:
+    """What SLURM tells the `count` tasks of a step."""
+    step = {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7", "SLURM_NTASKS": str(count)}
+    step |= {"SLURM_STEP_TASKS_PER_NODE": str(count), "SLURM_STEP_NODELIST": "localhost"}
+    return step | {"MASTER_PORT": str(_free_port())}
+
+
+def task_of(number: int) -> dict[str, str]:
+    """What SLURM tells task `number` alone."""
     return {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)}
 
 
@@ -118,7 +124,7 @@ def ended(process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> Finished:
 
 def killed(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Kill the command and all that it started; returns what it had printed."""
-    for pid in [*_below(process.pid), process.pid]:
+    for pid in [*below(process.pid), process.pid]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return process.communicate()
@@ -134,20 +140,21 @@ def kill_all() -> None:
 
 def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of the ranks that the command has started, in order of rank."""
-    return _children(process.pid)
+    return children_of(process.pid)
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The process ids of what the main thread of `pid` has started and not yet waited for, the oldest first."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _below(pid: int) -> list[int]:
+def below(pid: int) -> list[int]:
     """The process ids of all that `pid` has started, and of all that they have."""
     try:
-        children = _children(pid)
+        children = children_of(pid)
     except OSError:  # it has just ended
         return []
-    return [*children, *(each for child in children for each in _below(child))]
+    return [*children, *(each for child in children for each in below(child))]
 
 
 def wait_for_checkpoint(root: Path, process: subprocess.Popen[str], limit_s: float = LIMIT_S) -> None:
