@@ -21,6 +21,7 @@ from r1_lightning.types.errors import InvalidInput, require
 DATA = "data"
 CARD = "data_card.md"
 COUNTS = "counts.json"
+ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
 _PART = re.compile(r"part-\d{5,}\.jsonl")
 
 
@@ -41,6 +42,19 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_parts(folder: Path, rows: Iterable[Mapping[str, Any]], rows_per_part: int = ROWS_PER_PART) -> None:
+    """Write `rows` as parts of at most `rows_per_part` rows each."""
+    part: list[Mapping[str, Any]] = []
+    number = 0
+    for row in rows:
+        part.append(row)
+        if len(part) == rows_per_part:
+            write_lines(part_path(folder, number), part)
+            part, number = [], number + 1
+    if part:
+        write_lines(part_path(folder, number), part)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ GRPO checks, at every start, a small rollout made by the sampler that the run wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.agreement import RowAgreement, row_agreement
 from r1_lightning.rollout.collate import collate, minibatch_rows
 from r1_lightning.rollout.groups import RolloutMaker
+from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.rollout.scoring import completion_index, score_completions
@@ -101,14 +103,27 @@ class SelfCheck(L.Callback):
 
     def _check_rows(self, trainer: L.Trainer, module: Any) -> None:
         """Check a stage without rollouts, on its own next rows and with its backbone's cache."""
-        backbone, tokens = backbone_of(module), first_tokens(trainer)
+        tokens = first_tokens(trainer)
+        line = None if tokens is None else self.of_rows(getattr(module, "backbone", None), tokens)
+        if line is not None:
+            rank_zero_only(print)(line, flush=True)
+
+    def of_prompts(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> str | None:
+        """`of_rows` on prompts, for a model that only samples."""
+        return self.of_rows(model, PackedRows(prompts, 2 * max(map(len, prompts)), pad_id).trimmed())
+
+    def of_rows(self, model: Any, tokens: TokenBatch) -> str | None:
+        """Return the line on how well the rows `tokens` agree in `model`, a language model or a reward model; None if unchecked.
+
+        All processes call it if the model is in shares; each checks its own rows.
+        """
+        backbone = backbone_in(model)
         precision = getattr(backbone, "precision", None) or PlainPrecision()
-        is_compiled = precision.static_shapes  # the check's shapes would make the compiler build graphs for them alone
-        if backbone is None or tokens is None or is_compiled:
-            return
-        with whole_model(backbone) as whole:  # each process checks its own rows, in as many calls as these take
-            found = row_agreement(whole, tokens.to(device_of(backbone)))
-        rank_zero_only(print)(self.judge_rows(found, precision), flush=True)
+        if backbone is None or precision.static_shapes:  # a compiler would build graphs for the check's shapes alone
+            return None
+        with whole_model(model) as whole:  # as many calls as these rows take
+            found = row_agreement(backbone_in(whole), tokens.to(device_of(model)))
+        return self.judge_rows(found, precision)
 
     def judge_rows(self, found: RowAgreement, precision: Precision) -> str:
         """Return the line that reports how well rows agree; raise `SelfCheckFailed` if a difference is above the tolerance."""
@@ -155,10 +170,9 @@ class SelfCheck(L.Callback):
         )
 
 
-def backbone_of(module: Any) -> Any:
-    """Return the language model that a stage trains (of a reward model, the one under its head); None for anything else."""
-    found = getattr(module, "backbone", None)
-    found = getattr(found, "backbone", found)
+def backbone_in(model: Any) -> Any:
+    """Return the language model that `model` is, or of a reward model the one under its head; None for anything else."""
+    found = getattr(model, "backbone", model)
     return found if isinstance(found, Backbone) else None
 
 

@@ -239,7 +239,7 @@ class CachedTeacherDataModule(TeacherTracesDataModule):
         own = set(self.processes.share(missing))
         batches = (batch for number, batch in enumerate(self._batches(dataset)) if number in own)
         if missing:
-            with progress(len(own), "asking the teacher", "shard") as bar:
+            with self.teacher.gathered(), progress(len(own), "asking the teacher", "shard") as bar:
                 STOP.together(lambda: _write(cache, batches, bar.update), self.processes.any)
             self.teacher.release()
 

@@ -67,16 +67,19 @@ class PreferenceEvaluator:
         """Return the scores S of all documents in row order; the model is in evaluation mode meanwhile."""
         was_training = model.training
         model.eval()
-        found = STOP.together(lambda: self._share(model, progress), self.processes.any)
+        found = self._share(model, progress)
         model.train(was_training)
         # All processes' items of the first batch in order of rank, then those of the second.
         return torch.cat([part for parts in zip(*self.processes.collect(found), strict=True) for part in parts])
 
     def _share(self, model: Any, progress: Callable[[int], Any] | None) -> list[Tensor]:
-        """Return the scores of our own items of each batch: as many forwards as any other process."""
+        """Return the scores of our own items of each batch: as many forwards as any other process.
+
+        A forward of a model in shares gathers its weights from all processes, so they agree before each one whether to stop.
+        """
         found = []
         for start in range(0, len(self.rows), self.config.items_per_batch):
-            STOP.poll()
+            STOP.together(STOP.poll, self.processes.any)
             rows = self.rows[start : start + self.config.items_per_batch]
             batch = collate_share(rows, self.processes, self.row_tokens, self.pad_id).to(device_of(model))
             found.append(model.scores(batch.tokens, batch.ends)[0].cpu())

@@ -6,13 +6,15 @@ student's weights. A run whose text is completely in the cache (`rollout.teacher
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from r1_lightning.functional.distillation import FullTeacher, TeacherTokens, TopKTeacher
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.tensors import DistillBatch
@@ -38,6 +40,7 @@ class Teacher:
         self.vocabulary = vocabulary
         self.compute = compute
         self._model: Any = None
+        self._whole: Any = None  # inside `gathered`
         self.finish: Callable[[Any], None] = lambda model: None
 
     def after_making(self, finish: Callable[[Any], None]) -> None:
@@ -62,18 +65,34 @@ class Teacher:
         """Free the model's memory; the next use makes it again."""
         self._model = None
 
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Let each process ask as often as it likes inside the block, which all of them open together.
+
+        A model in shares gathers weights in each forward, for which all processes must call it; inside, a whole copy answers.
+        """
+        with whole_model(self.model) as self._whole:
+            try:
+                yield
+            finally:
+                self._whole = None
+
     @torch.no_grad()
     def hidden(self, batch: DistillBatch) -> Tensor:
         """The hidden states that predict the C tokens, C x D, computed where the teacher is, and left there."""
         batch = batch.to(device_of(self.model))
-        hidden: Tensor = self.model.hidden(batch.tokens, with_mtp=False).hidden
+        hidden: Tensor = self._asked.hidden(batch.tokens, with_mtp=False).hidden
         return hidden.flatten(0, 1).index_select(0, target_index(batch) - 1)
 
     @torch.no_grad()
     def unembed(self, hidden_ND: Tensor) -> Tensor:
         """Map hidden states to logits N x (at least V), FP32."""
-        logits: Tensor = self.model.unembed(hidden_ND)
+        logits: Tensor = self._asked.unembed(hidden_ND)
         return logits
+
+    @property
+    def _asked(self) -> Any:
+        return self.model if self._whole is None else self._whole
 
     def tokens(self, batch: DistillBatch) -> TeacherTokens:
         """The teacher's distributions of the C tokens: from the batch if a cache has filled it in, else from the model."""

@@ -8,6 +8,7 @@ is called, saved and resumed as it is with one process.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from r1_lightning.model.sharding import shard
+from r1_lightning.model.sharding import is_sharded_module, shard
+from r1_lightning.rollout.sampler import device_of
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.stages.ddp import Met, Place, WholeModels, arguments
 
@@ -28,22 +30,38 @@ class ShardedModels(WholeModels):
         """True: what a process reads of a checkpoint depends on what it holds."""
         return True
 
+    def setup_environment(self) -> None:
+        """Meet the others, and let a teacher be sharded when it is made: the data may ask it before the stage is set up."""
+        super().setup_environment()
+        self.mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        shard_teacher(self.lightning_module, self.mesh)
+
     def configure_ddp(self) -> None:
         """Shard the models of the stage in place; the stage itself is not wrapped."""
         assert isinstance(self.model, LightningModule)
-        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-        shard_stage(self.model, mesh)
+        shard_stage(self.model, self.mesh)
 
 
 def shard_stage(stage: Any, mesh: DeviceMesh) -> None:
-    """Shard the backbone of `stage`, its reference if that has no device of its own, and its teacher once it is made."""
+    """Shard the backbone of `stage` and, if they have no device of their own, its reference and, once it is made, its teacher."""
     shard(stage.backbone, mesh)
     reference = getattr(stage, "reference", None)
     if isinstance(reference, nn.Module) and getattr(reference, "device", None) is None:
         shard(reference.backbone, mesh)  # type: ignore[arg-type]
+    shard_teacher(stage, mesh)
+
+
+def shard_teacher(stage: Any, mesh: DeviceMesh) -> None:
+    """Shard the teacher of `stage`, if it has one, as soon as it is made, unless it has a device of its own."""
     teacher = getattr(stage, "teacher", None)
     if isinstance(teacher, Teacher):
-        teacher.after_making(lambda model: shard(model, mesh))
+        teacher.after_making(partial(_shard_here, mesh=mesh))
+
+
+def _shard_here(model: nn.Module, mesh: DeviceMesh) -> None:
+    own = torch.empty(0, device=mesh.device_type).device  # with its number, where there are several
+    if device_of(model) == own and not is_sharded_module(model):
+        shard(model, mesh)
 
 
 def sharded_models(device: torch.device, place: Place, timeout_s: int) -> dict[str, Any]:

@@ -84,6 +84,14 @@ def test_a_kill_while_writing_leaves_no_part(tmp_path: Path) -> None:
     assert data_set.parts_of(tmp_path) == []
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (4, [3, 1]), (6, [3, 3])])
+def test_rows_are_written_in_parts_of_a_size(count: int, sizes: list[int], tmp_path: Path) -> None:
+    rows = [{"number": number} for number in range(count)]
+    data_set.write_parts(tmp_path, iter(rows), rows_per_part=3)
+    parts = [list(data_set.read_lines(path)) for path in data_set.parts_of(tmp_path)]
+    assert [len(part) for part in parts] == sizes and [row for part in parts for row in part] == rows
+
+
 def test_parts_are_ordered_by_number(tmp_path: Path) -> None:
     for number in (100_000, 2, 10):
         data_set.write_lines(data_set.part_path(tmp_path, number), [])

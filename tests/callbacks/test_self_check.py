@@ -30,6 +30,7 @@ from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.scoring import score_completions
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import Generation, GRPOBatch, TokenBatch
 from r1_lightning.types.text import Verdict
 from tests.support.miniature import (
@@ -42,8 +43,10 @@ from tests.support.miniature import (
     backwards,
     fingerprint,
     rollout_config,
+    sharded,
     trainer,
 )
+from tests.support.processes import in_processes
 
 
 def check(miniature: Miniature, folder: Path, module: Any = None, generate: Any = None, steps: int = 1) -> L.Trainer:
@@ -373,7 +376,14 @@ class Forgetful(DeepSeekBackbone):
         return dataclasses.replace(output, hidden=output.hidden + 0.5)
 
 
-def fit_stage(stage: str, miniature: Miniature, folder: Path, check: SelfCheck | None = None) -> L.Trainer:
+def fit_stage(
+    stage: str,
+    miniature: Miniature,
+    folder: Path,
+    check: SelfCheck | None = None,
+    processes: Processes = ONE,
+    **settings: Any,
+) -> L.Trainer:
     modules: dict[str, tuple[Any, Any]] = {
         "pretrain": (miniature.pretrain, miniature.text),
         "sft": (miniature.sft, miniature.examples),
@@ -382,7 +392,7 @@ def fit_stage(stage: str, miniature: Miniature, folder: Path, check: SelfCheck |
         "reward_model": (miniature.reward_model, miniature.preferences),
     }
     module, data = modules[stage]
-    fit = trainer(1, folder, [check or SelfCheck()])
+    fit = trainer(1, folder, [check or SelfCheck()], processes, **settings)
     fit.fit(module(), datamodule=data())
     return fit
 
@@ -400,6 +410,26 @@ def test_every_stage_checks_its_rows_and_its_cache(
         r"packed rows agree with texts alone to (\S+) nats, cached steps .* to (\S+)", capsys.readouterr().out
     )
     assert said is not None and all(0.0 <= float(number) < 1e-5 for number in said.groups())
+
+
+def _checked(processes: Processes, stage: str, folder: Path) -> list[str]:
+    said: list[str] = []
+
+    class Told(SelfCheck):
+        def judge_rows(self, found: Any, precision: Any) -> str:
+            assert 0.0 <= found.packed < 1e-5 and 0.0 <= found.cached < 1e-5
+            said.append(super().judge_rows(found, precision))
+            return said[-1]
+
+    fit_stage(stage, Miniature(max_steps=1, processes=processes), folder, Told(), processes, **sharded(processes))
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_process_checks_its_rows_of_a_model_in_shares(stage: str, tmp_path: Path) -> None:
+    """Of a reward model the copy holds its language model, whose part in shares is no root that could gather itself."""
+    assert [len(said) for said in in_processes(2, _checked, stage, tmp_path)] == [1, 1]
 
 
 @pytest.mark.parametrize("stage", STAGES)

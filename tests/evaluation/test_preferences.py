@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.rollout.preference_rows import PreferenceRow
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.processes import Processes
+from r1_lightning.types.stopping import REQUEUE, STOP
 from r1_lightning.types.tensors import TokenBatch
 from tests.support.processes import in_processes
 
@@ -88,3 +89,24 @@ def test_several_processes_score_as_one() -> None:
     assert batches == 4
     for count in (2, 3):
         assert in_processes(count, _scored, rows) == [(expected, 4)] * count
+
+
+def _stopped(processes: Processes, rows: list[PreferenceRow]) -> int:
+    """A signal reaches the last process in its second forward."""
+    model = FirstToken()
+
+    def struck(_: int) -> None:
+        if len(model.modes) == 2 and processes.rank == processes.count - 1:
+            STOP.asked = Stopped("interrupted", REQUEUE)
+
+    with pytest.raises(Stopped) as stopped:
+        replace(evaluator(rows, items_per_batch=2), processes=processes)(model, struck)
+    STOP.asked = None
+    return len(model.modes) if stopped.value.code == REQUEUE else -1
+
+
+def test_a_signal_in_one_process_ends_all_before_the_same_forward() -> None:
+    """A forward of a model in shares waits for all processes: one that left alone would leave the others in it."""
+    rows = [pair(15 + number, 10) for number in range(7)]
+    for count in (1, 2):
+        assert in_processes(count, _stopped, rows) == [2] * count

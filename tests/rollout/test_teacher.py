@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 
 from r1_lightning.functional.distillation import FullTeacher, TopKTeacher
+from r1_lightning.model.sharding import shard
 from r1_lightning.rollout.distill_rows import DistillRow, collate_distill
 from r1_lightning.rollout.teacher import Teacher, check_same_vocabulary, target_index
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from r1_lightning.types.tensors import DistillBatch, TokenBatch
 from tests.support.miniature import EOS, PAD, backbone, fingerprint
+from tests.support.processes import in_processes
 
 ROWS = [DistillRow((1, 2, 3, EOS), 2), DistillRow((4, 5, EOS), 1)]
 
@@ -98,3 +102,26 @@ def test_another_vocabulary_is_refused_in_one_line(theirs: Any, line: str) -> No
 def test_the_same_vocabulary_is_accepted() -> None:
     ours: Any = Words("a", "b")
     assert check_same_vocabulary(ours, Words("a", "b"), "teacher") is None
+
+
+def _asked(processes: Processes) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Answers of a teacher in shares, one more for each rank."""
+    found = teacher()
+    if processes.count > 1:
+        mesh = init_device_mesh("cpu", (processes.count,))
+        found.after_making(lambda model: shard(model, mesh))
+    with found.gathered():
+        answers = []
+        for _ in range(1 + processes.rank):
+            hidden = found.hidden(batch())
+            answers.append((hidden, found.unembed(hidden)))
+    hidden = found.hidden(batch())  # once in each process: of the shares again
+    return [*answers, (hidden, found.unembed(hidden))]
+
+
+@pytest.mark.slow
+def test_gathered_it_answers_each_process_as_often_as_that_asks() -> None:
+    expected = in_processes(1, _asked)[0][0]
+    for rank, answers in enumerate(in_processes(2, _asked)):
+        assert len(answers) == 2 + rank
+        assert all(torch.equal(*pair) for answer in answers for pair in zip(answer, expected, strict=True))

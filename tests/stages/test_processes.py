@@ -101,7 +101,8 @@ def _distill(mini: Miniature, folder: Path) -> tuple[Any, Any]:
 
 
 def _cached(mini: Miniature, folder: Path) -> tuple[Any, Any]:
-    return mini.distill(), mini.cached(folder / "cache")
+    teacher = mini.teacher()  # the cache is filled by as many processes as train; shards of weights, before they do
+    return mini.distill(teacher=teacher), mini.cached(folder / f"cache-{mini.processes.count}", teacher)
 
 
 def _on_policy(mini: Miniature, folder: Path) -> tuple[Any, Any]:

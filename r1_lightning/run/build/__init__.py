@@ -8,6 +8,7 @@ templates       the chat template, ours or a checkpoint's own
 hf_import       HuggingFace folders as inputs
 reward_models, teachers, judges   other models as inputs of a stage
 meeting         the processes of a run meet and compare what they are about to run
+gathering       a model that a stage only samples from, of processes that divide their weights
 agreeing        what rank 0 of several processes decides alone, and the others follow
 torch_setup     threads, memory, warnings
 """

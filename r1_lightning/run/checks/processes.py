@@ -17,8 +17,6 @@ DIVIDED: tuple[str, ...] = (
     *("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule"),
     *("RejectionSampling", "Comparison"),
 )
-# Those that have also been run with weights that are divided among processes (`trainer=fsdp`).
-SHARDED: tuple[str, ...] = ("PretrainModule", "SFTModule", "GRPOModule")
 
 
 def check_processes(plain: Mapping[str, Any]) -> None:
@@ -36,12 +34,12 @@ def check_processes(plain: Mapping[str, Any]) -> None:
     if not asks_for_several(trainer):
         return
     kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
-    _check_sharding(plain, trainer, kind)
+    _check_sharding(plain, trainer)
     allowed = f"the work of {kind} is not divided among processes; one process does it all: trainer.devices=1 without trainer=ddp"
     require(kind in DIVIDED, "trainer.devices", devices, allowed)
 
 
-def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any], kind: str) -> None:
+def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
     """Raise `InvalidInput` for parts that have not been made to work with weights that are divided over processes."""
     if trainer.get("strategy") != FSDP:
         return
@@ -49,5 +47,3 @@ def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any], kind: 
     require(not compiles, "precision.compile", compiles, "trainer=fsdp runs uncompiled")
     sampler = str(((plain.get("rollout") or {}).get("sampler") or {}).get("_target_", ""))
     require("vllm" not in sampler, "rollout.sampler", sampler, "with trainer=fsdp the policy samples itself")
-    allowed = f"{kind} has not been run with divided weights; trainer=ddp divides its work"
-    require(kind in SHARDED or kind not in DIVIDED, "trainer.strategy", FSDP, allowed)

@@ -28,6 +28,7 @@ from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.run.build.device import stage_device
+from r1_lightning.run.build.gathering import held_to_sample
 from r1_lightning.run.build.stored import open_model
 from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
 from r1_lightning.run.checks.evaluation import check_prompt_lengths, evaluation_settings
@@ -106,12 +107,13 @@ def _measure(
     # A checkpoint has none of ours, so the task's is used.
     template = model.template(TEMPLATES[config.task.template], config.task.get("instruction"))
     tokenizer = model.tokenizer.ending_with(template.end)
-    backbone = model.backbone(stage_device(config)).eval()
+    backbone = model.backbone(stage_device(config))
     evaluator = Evaluator(problems, tokenizer, template, settings, config.seed, processes=processes)
     check_prompt_lengths(evaluator, model.shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
-    with progress(total, f"evaluating {name}", "completion") as bar:
-        return comparison(evaluator, requests, backbone, bar.update)
+    bar_of = progress(total, f"evaluating {name}", "completion")
+    with bar_of as bar, held_to_sample(backbone, config) as whole:
+        return comparison(evaluator, requests, whole, bar.update)
 
 
 def _numbers(measure: Measure) -> tuple[float, float, float]:

@@ -24,9 +24,6 @@ from r1_lightning.artefacts import data_set, lineage, store
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.callbacks.self_check import SelfCheck
-from r1_lightning.model.precision import PlainPrecision
-from r1_lightning.rollout.agreement import row_agreement
-from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.rollout.rejecting import KEPT
 from r1_lightning.rollout.rejection_sampling import (
     REASONING,
@@ -46,7 +43,7 @@ from r1_lightning.rollout.sampled_rows import (
     sizes,
     uncontaminated_rows,
 )
-from r1_lightning.rollout.sampler import device_of
+from r1_lightning.run.build.gathering import held_to_sample
 from r1_lightning.run.build.judges import what_is_right
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
@@ -57,14 +54,13 @@ from r1_lightning.run.stages.data_card import Origin, render_card, render_table
 from r1_lightning.tasks.answered_file import answered_rows
 from r1_lightning.tasks.decontaminate import Decontaminator, held_out_questions
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.processes import processes_now
+from r1_lightning.types.processes import Processes, processes_now
 from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import Backbone
 
 BLOCKS = "blocks"
 OWN_TASK = "held-out problems of the task"
-CHECKED = 4  # prompts of the self-check before sampling
-ROWS_PER_PART = 10_000  # a file of some hundred MB where completions have 10,000 tokens
+CHECKED = 4  # prompts of the self-check
 
 
 def run_sampling(
@@ -82,9 +78,8 @@ def run_sampling(
     decontaminator = _decontaminator(config, settings)
     processes = processes_now()
     absent = processes.from_main(lambda: _missing(settings.own_blocks, folder))
-    made = [number for number in settings.own_blocks if number not in absent]
-    given = (config, settings, decontaminator, folder, inputs, processes.share(absent), made)
-    STOP.together(lambda: _make_blocks(*given), processes.any)
+    if absent:
+        _make_blocks(config, settings, decontaminator, folder, inputs, absent, processes)
     # The blocks of all shards, not only our own: whichever run finds none missing writes the data set.
     missing = processes.from_main(lambda: _missing(range(len(settings.blocks)), folder))
     if missing:
@@ -131,13 +126,28 @@ def _make_blocks(
     folder: Path,
     inputs: Mapping[str, Artefact],
     missing: Sequence[int],
+    processes: Processes,
+) -> None:
+    """Make the `missing` blocks, each process its share of them and at its own pace, once all of them hold the model."""
+    require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
+    make = _block_maker(config, settings, decontaminator, inputs)
+    own = processes.share(missing)
+    made = [number for number in settings.own_blocks if number not in missing]
+    with held_to_sample(_policy_of(make), config):
+        STOP.together(lambda: _make_share(make, config, settings, folder, own, made), processes.any)
+
+
+def _make_share(
+    make: BlockMaker,
+    config: DictConfig,
+    settings: RejectionSampling,
+    folder: Path,
+    missing: Sequence[int],
     made: Sequence[int],
 ) -> None:
     """Make the `missing` blocks; the bar begins at those that were `made` earlier."""
     if not missing:
         return
-    require("base" in inputs, "stage.inputs.base", None, "sampling needs a model")
-    make = _block_maker(config, settings, decontaminator, inputs)
     check_sampler(make)
     # From the first block on, also those of other processes: a problem is skipped if any earlier number had its id.
     problems = range(settings.blocks[0].start, settings.blocks[missing[-1]].stop)
@@ -164,7 +174,6 @@ def _block_maker(
 ) -> BlockMaker:
     parts = build_parts(config, inputs["base"])
     accuracy, form = what_is_right(parts, inputs, settings, config)
-    parts["backbone"].eval()
     # The longest prompt that leaves room for a completion at the length limit.
     room = parts["backbone"].config.max_positions - parts["rollout"].max_new_tokens
     return BlockMaker(
@@ -181,17 +190,21 @@ def _block_maker(
     )
 
 
+def _policy_of(make: BlockMaker) -> Backbone | None:
+    """Return the model that `make` samples from; None if another engine samples, without our cache."""
+    backbone = getattr(getattr(make, "generate", None), "backbone", None)
+    return backbone if isinstance(backbone, Backbone) else None
+
+
 def check_sampler(make: BlockMaker) -> None:
     """Run the self-check of training stages on the first prompts: cached steps must get the log-probs of the full forward."""
-    backbone = getattr(getattr(make, "generate", None), "backbone", None)
-    if not isinstance(backbone, Backbone):
-        return  # another engine samples, without our cache
+    backbone = _policy_of(make)
+    if backbone is None:
+        return
     problems = [make.source.train_problem(make.seed, make.settings.first_problem + place) for place in range(CHECKED)]
     prompts = make.tokenizer.encode_prompts(make.template, [problem.question for problem in problems])
-    rows = PackedRows(prompts, 2 * max(map(len, prompts)), make.tokenizer.pad_id).trimmed()
-    precision = getattr(backbone, "precision", None) or PlainPrecision()
-    if not precision.static_shapes:
-        print(SelfCheck().judge_rows(row_agreement(backbone, rows.to(device_of(backbone))), precision))
+    if (line := SelfCheck().of_prompts(backbone, prompts, make.tokenizer.pad_id)) is not None:
+        print(line)
 
 
 def records(settings: RejectionSampling, folder: Path) -> Iterator[Record]:
@@ -241,7 +254,7 @@ def _write_data_set(
     for path in data_set.parts_of(folder):  # a killed run may have left more parts than this one writes
         path.unlink()
     written = RowCounts()
-    write_parts(folder, written.counted(rows()))
+    data_set.write_parts(folder, written.counted(rows()))
     summary = {
         **counts.summary(),
         "data_set": written.summary(),
@@ -261,19 +274,6 @@ def _write_data_set(
     store.write_text(folder / data_set.CARD, render_card(summary, settings, origin))
     store.write_text(folder / store.TABLE, render_table(summary) + "\n")
     store.write_json(folder / data_set.COUNTS, summary)  # last: it marks the data set as complete (`run_sampling`)
-
-
-def write_parts(folder: Path, rows: Iterator[Row], rows_per_part: int = ROWS_PER_PART) -> None:
-    """Write `rows` as parts of at most `rows_per_part` rows each."""
-    part: list[Row] = []
-    number = 0
-    for row in rows:
-        part.append(row)
-        if len(part) == rows_per_part:
-            data_set.write_lines(data_set.part_path(folder, number), part)
-            part, number = [], number + 1
-    if part:
-        data_set.write_lines(data_set.part_path(folder, number), part)
 
 
 def _other_rows(
