@@ -36,7 +36,7 @@ from r1_lightning.run.config.compose import HYDRA_VERSION_BASE, composing, confi
 from r1_lightning.run.config.exit_codes import BAD_INPUT, DEFECT, INTERRUPTED, LOST, bad_input_in, note
 from r1_lightning.run.config.hydra_errors import explain
 from r1_lightning.run.config.openmp import bound_spinning
-from r1_lightning.run.config.place import ALONE, Place, asks_for_several, place_of, wanted
+from r1_lightning.run.config.place import ALONE, Place, asks_for_several, place_of, timeout_s, wanted
 from r1_lightning.run.config.quoting import readable
 from r1_lightning.run.config.speaking import LATER_S, LOST_LATER_S, Lost, is_another, speaking
 from r1_lightning.run.config.targets import find_own_modules
@@ -125,7 +125,7 @@ def _start(trainer: Mapping[str, Any], progress: _Progress) -> None:
     if count > 1:
         allowed = "a sweep (-m) runs its jobs in this process; start one command per job"
         require(HydraConfig.get().mode == RunMode.RUN, "trainer.devices", count, allowed)
-        raise SystemExit(starting.start(count, progress.typed, progress.environment))
+        raise SystemExit(starting.start(count, progress.typed, progress.environment, timeout_s(trainer)))
 
 
 def _run_here(

@@ -26,7 +26,7 @@ KILLS = ("kill 0", "kill 1", "kill all", "kill starter")
 OF_MAIN = ("writing", "syncing", "renaming")  # what rank 0 alone does, unless the others have shards to write
 
 
-def faults(seed: int, samples: bool, sharded: bool) -> Iterator[Fault]:
+def faults(seed: str, samples: bool, sharded: bool) -> Iterator[Fault]:
     """Kills drawn from `seed`, without end: at a moment of one rank, that one, the other one, both or their starter are killed."""
     rng = random.Random(f"ranks {seed}")
     for moment in moments(seed, samples, sharded):
@@ -36,7 +36,7 @@ def faults(seed: int, samples: bool, sharded: bool) -> Iterator[Fault]:
         yield Fault(moment, rank, rng.choice(KILLS))
 
 
-def one_fault(seed: int, samples: bool, verb: str, watched: bool) -> Fault:
+def one_fault(seed: str, samples: bool, verb: str, watched: bool) -> Fault:
     """The `verb` ("kill", "stop") of one rank at a moment of its own, drawn from `seed`."""
     fault = next(faults(seed, samples, sharded=False))
     return fault._replace(action=f"{verb} {fault.rank}", watched=watched)

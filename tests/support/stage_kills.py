@@ -48,7 +48,7 @@ MOMENTS = {
 }
 
 
-def moments(seed: int, samples: bool, stores: bool = False) -> Iterator[str]:
+def moments(seed: int | str, samples: bool, stores: bool = False) -> Iterator[str]:
     """Moments drawn from `seed`, without end: "decoding" only in a stage that `samples`, "storing" if it `stores` shards."""
     rng = random.Random(seed)
     left_out = [name for name, wanted in (("decoding", samples), ("storing", stores)) if not wanted]

@@ -23,13 +23,13 @@ from torch import distributed
 import r1_lightning
 from r1_lightning.artefacts import lineage
 from r1_lightning.run.build.device import stage_device
+from r1_lightning.run.config import place as places
 from r1_lightning.run.config.place import Place
 from r1_lightning.run.config.speaking import Lost
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.processes import ONE, Processes, ProcessGroup
 from r1_lightning.types.stopping import STOP
 
-TIMEOUT_S = 1800  # where the configuration names no `trainer.timeout_s`
 PACKAGE = Path(r1_lightning.__file__).resolve().parent
 # In the errors of gloo's operations; the second is that of a pair which another thread has closed already.
 GLOO = ("gloo", "Application timeout caused pair closure")
@@ -77,7 +77,7 @@ def met(place: Place, config: DictConfig) -> Iterator[Processes]:
 
 def timeout_s(config: DictConfig) -> int:
     """Return the seconds after which a process that waits for another one gives up."""
-    return int((config.get("trainer") or {}).get("timeout_s") or TIMEOUT_S)
+    return places.timeout_s(config.get("trainer") or {})
 
 
 def compare(processes: Processes, config: DictConfig, fingerprint: str) -> None:

@@ -24,6 +24,7 @@ STARTED = "R1_STARTED_BY"  # set by `starting` for its processes: the number of 
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 FSDP = "fsdp"
 STRATEGIES = ("ddp", FSDP)  # the values of `trainer.strategy` that are for several processes
+TIMEOUT_S = 1800  # where the configuration names no `trainer.timeout_s`
 # A job's port on its first node follows from its number, so that jobs that share a node differ.
 FIRST_PORT, PORTS = 15_000, 10_000
 
@@ -69,6 +70,11 @@ def wanted(trainer: Mapping[str, Any]) -> int:
     if isinstance(devices, (list, tuple)) or hasattr(devices, "_content"):  # a list of Hydra is none of Python's
         return len(devices)
     return devices if isinstance(devices, int) else 0
+
+
+def timeout_s(trainer: Mapping[str, Any]) -> int:
+    """Return the seconds after which a process that waits for another one gives up."""
+    return int(trainer.get("timeout_s") or TIMEOUT_S)
 
 
 def asks_for_several(trainer: Mapping[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 The first process keeps no rank: it starts one process per rank with its own command line, passes signals on, and watches. The hard
 rule: when one process ends badly, all end, and the command's exit code is that of the first. So a rank that is killed cannot leave
-others waiting for it. What a rank has to say about its end comes first (`END_S`); then the rest is killed.
+others waiting for it. What a rank has to say about its end comes first (`END_S`); then the rest is killed. A rank that hangs where
+it waits for no other (the group's time limit ends all other waiting) is killed when the others have been gone for as long.
 
 The ranks stand in sessions of their own: Ctrl-C at the terminal reaches this process alone, which passes it on once. If this
 process itself is killed, the pipe of which it holds the one end closes, and each rank ends itself (`end_with_starter`).
@@ -24,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from r1_lightning.run.config.exit_codes import AGAIN, INTERRUPTED, OUT_OF_TIME
-from r1_lightning.run.config.place import STARTED
+from r1_lightning.run.config.exit_codes import AGAIN, INTERRUPTED, LOST, OUT_OF_TIME
+from r1_lightning.run.config.place import STARTED, TIMEOUT_S
 from r1_lightning.run.config.program import SCRIPTS
 
 LOOPBACK = "/sys/class/net/lo"  # the ranks are on one machine
@@ -36,11 +37,11 @@ ASKED = (signal.SIGINT, signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "
 STOPPED = (OUT_OF_TIME, INTERRUPTED, *AGAIN)  # exit codes of a rank that was asked to end
 
 
-def start(count: int, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+def start(count: int, arguments: Sequence[str], environment: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> int:
     """Run this command line once for each of `count` ranks; returns 0, or the exit code of the first that ended badly.
 
     `arguments` are those of the command line as they were typed, and `environment` that in which it was. A process that signal N
-    killed counts as 128 + N.
+    killed counts as 128 + N. One that is there `timeout_s` after another has ended well is killed, and the code is `LOST`.
     """
     reading, writing = os.pipe()
     shared = {**environment, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), STARTED: str(reading)}
@@ -64,7 +65,7 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str]) 
                 for number, reached in came:
                     if reached <= rank:
                         ranks[rank].send_signal(number)
-            return _watch(ranks)
+            return _watch(ranks, timeout_s)
     finally:
         for process in ranks:
             if process.poll() is None:
@@ -95,9 +96,9 @@ def end_with_starter() -> None:
     threading.Thread(target=wait, daemon=True, name="end with the starter").start()
 
 
-def _watch(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+def _watch(ranks: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> int:
     """Wait until all ranks have ended; after the first bad end give the others a while, and kill them. Returns its exit code."""
-    code, until_s = 0, 0.0
+    code, until_s, hangs_s = 0, 0.0, float("inf")
     while True:
         states = [process.poll() for process in ranks]
         bad = [(rank, state) for rank, state in enumerate(states) if state]
@@ -107,13 +108,24 @@ def _watch(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
             until_s = time.monotonic() + (SAVE_S if code in STOPPED else END_S)
             if state < 0:
                 name = signal.Signals(-state).name
-                who = f"rank {rank} of {len(ranks)} (pid {ranks[rank].pid})"
-                _say(f"error: {who} was killed by {name}; the others end, too")
+                _say(f"error: {_name(ranks, rank)} was killed by {name}; the others end, too")
         if all(state is not None for state in states):
             return code
         if code and time.monotonic() > until_s:
             return code  # `start` kills what is left
+        if 0 in states:
+            hangs_s = min(hangs_s, time.monotonic() + timeout_s)
+        if not code and time.monotonic() > hangs_s:
+            rank = states.index(None)
+            _say(
+                f"error: {_name(ranks, rank)} has not ended in trainer.timeout_s={timeout_s:g} s after rank {states.index(0)}"
+            )
+            return LOST
         time.sleep(POLL_S)
+
+
+def _name(ranks: Sequence[subprocess.Popen[bytes]], rank: int) -> str:
+    return f"rank {rank} of {len(ranks)} (pid {ranks[rank].pid})"
 
 
 @contextmanager

@@ -19,11 +19,11 @@ TELL = "import os; open(os.environ['OUT'] + os.environ['RANK'], 'w').write(' '.j
 RANK = "import os, signal, sys, time; rank = int(os.environ['RANK']);"
 
 
-def _start(monkeypatch: pytest.MonkeyPatch, script: str, count: int = 2) -> tuple[int, float]:
+def _start(monkeypatch: pytest.MonkeyPatch, script: str, count: int = 2, timeout_s: float = 60.0) -> tuple[int, float]:
     """The exit code of `count` ranks that run `script`, and the seconds that they took."""
     monkeypatch.setattr(starting, "command", lambda arguments: [sys.executable, "-c", script, *arguments])
     begun_s = time.monotonic()
-    return starting.start(count, [], os.environ), time.monotonic() - begun_s
+    return starting.start(count, [], os.environ, timeout_s), time.monotonic() - begun_s
 
 
 def test_each_rank_is_told_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,6 +47,18 @@ def test_a_killed_rank_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert error.startswith("error: rank 1 of 2 (pid ") and error.endswith(
         " was killed by SIGKILL; the others end, too\n"
     )
+
+
+def test_a_rank_that_hangs_after_the_others_have_ended_is_killed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped behind its last call of the others, so that none of them waits for it."""
+    script = f"{RANK} os.kill(os.getpid(), signal.SIGSTOP) if rank == 1 else None"
+    code, seconds = _start(monkeypatch, script, timeout_s=0.2)
+    assert code == 1 and seconds < 20
+    error = capsys.readouterr().err
+    assert error.startswith("error: rank 1 of 2 (pid ")
+    assert error.endswith(" has not ended in trainer.timeout_s=0.2 s after rank 0\n")
 
 
 def test_a_rank_that_was_asked_to_stop_leaves_the_others_time_to_save(
