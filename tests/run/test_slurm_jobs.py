@@ -192,6 +192,9 @@ def test_a_job_that_is_queued_again_resumes_and_a_second_one_is_refused(
     until(lambda: "requeued" in notes.read_text(), "requeue")
     saved = steps()
     assert saved < 80
+    until(lambda: " requeued (" in submit("status", str(root))[1], "queued job in the table")
+    row = submit("status", str(root))[1].splitlines()[1].split()
+    assert row[1:3] == [job, "requeued"] and row[4:6] == ["1", f"{saved}/80"] and float(row[6]) >= 0, row
     code, said = submit(*words)
     assert code == 2 and f"job {job} (" in said and "makes it already" in said, said
     until(lambda: " 2 " in notes.read_text() and steps() > saved, "step of the second attempt")

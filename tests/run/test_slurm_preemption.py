@@ -8,36 +8,25 @@ works on or waits for it (`tests/support/slurm/preempted.py`).
 from __future__ import annotations
 
 import random
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from r1_lightning.artefacts import store
 from tests.run.test_graph_kills import RESULTS
-from tests.run.test_slurm_jobs import LIMIT_S, jobs_of, submit  # noqa: F401 - a fixture
+from tests.run.test_slurm_jobs import LIMIT_S, small_pretrain, submit  # noqa: F401 - a fixture
 from tests.run.test_stage_kills import metrics_rows
-from tests.support.commands import SMALL_MODEL, folder, overrides
+from tests.support.commands import SMALL_MODEL, folder, overrides, start
 from tests.support.launched import ended, kill_all, started
 from tests.support.slurm.cluster import Cluster
-from tests.support.slurm.preempted import FOLDER, Moment, events
+from tests.support.slurm.preempted import Moment
+from tests.support.slurm.striking import WAYS, Phase, drawn, preempted
 
 TRAINER = ["trainer.devices=2", "trainer.threads=1"]
 SECONDS = 10.0  # from the signal to the end of a task
-WAYS: dict[str, Callable[[str], list[str]]] = {
-    "signal before the time limit": lambda job: ["scancel", "--signal=USR1", job],
-    "scontrol requeue": lambda job: ["scontrol", "requeue", job],
-    "job that goes first": lambda job: [
-        *("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    ],
-}
 DRAW, REWARD = "r1_lightning.rollout.sampler:Sampler._draw", "tests.support.miniature:HashReward.__call__"
 ROLLOUT, SAMPLING = "r1_lightning.data.rollout_data:", "r1_lightning.rollout.rejection_sampling:"
-# A phase: its name, the function at whose calls a task stands still, what has called that, and up to which call.
-Phase = tuple[str, str, str, int]
 DECODING: Phase = ("rollout, between decode steps", DRAW, ROLLOUT, 10)
 REWARDS: Phase = ("between rewards", REWARD, ROLLOUT, 4)
 MINIBATCHES: Phase = ("between minibatches", "r1_lightning.stages.grpo:GRPOModule.training_step", "", 3)
@@ -77,110 +66,6 @@ def none_is_left() -> Iterator[None]:
     kill_all()
 
 
-def drawn(phases: Sequence[Phase], rng: random.Random) -> list[Moment]:
-    """A moment inside each of `phases`, in the same order."""
-    return [
-        Moment(number, name, function, within, rng.randint(1, calls), rng.randrange(2), rng.uniform(0.0, 6.0))
-        for number, (name, function, within, calls) in enumerate(phases)
-    ]
-
-
-class Striking:
-    """Pre-empts the jobs below `root` at moments; `folder` is where their tasks note what they hear."""
-
-    def __init__(self, slurm: Cluster, root: Path, folder: Path) -> None:
-        self.slurm, self.root, self.folder = slurm, root, folder
-        folder.mkdir()
-
-    def words(self) -> list[str]:
-        """What makes the tasks of a job stand still."""
-        python = self.folder / "python"
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.support.slurm.preempted "$@"\n')
-        python.chmod(0o755)
-        return [f"launcher.python={python}", f"+launcher.env.{FOLDER}={self.folder}"]
-
-    def strike(self, moment: Moment, way: str) -> dict[str, Any]:
-        """Wait until a task is at `moment`, pre-empt its job, wait for the end of the attempt; returns how it went."""
-        at = self._event(lambda one: one["event"] == "reached" if moment.function else one["event"] == "begun", moment)
-        if not moment.function:
-            time.sleep(moment.pause_s)
-        job, attempt, asked_s = at["job"], at["attempt"], time.monotonic()
-        said = self.slurm.call(*WAYS[way](job))
-        assert said.returncode == 0, said.stderr
-        stage = self._wait_for_end(job, attempt, moment)
-        ended_s = time.monotonic()
-        mine = [one for one in events(self.folder) if (one["job"], one["attempt"]) == (job, attempt)]
-        heard = {one["task"]: one for one in reversed(mine) if one["event"] == "heard"}
-        left_s = {one["task"]: one["clock_s"] for one in mine if one["event"] == "left"}
-        took_s = [left_s[task] - one["clock_s"] for task, one in heard.items() if task in left_s]
-        places = {task: (one["stack"] or ["importing"])[0] for task, one in sorted(heard.items())}
-        return {
-            **{"pre-emption": moment.number + 1, "by": way, "stage": stage, "phase": moment.name, "call": moment.call},
-            **{"task that stood still": moment.task if moment.function else ""},
-            **{f"task {task} was in": places.get(task, "not listening yet") for task in (0, 1)},
-            "seconds from signal to end of task": f"{max(took_s):.2f}" if took_s else "",
-            "seconds from order to end of attempt": f"{ended_s - asked_s:.2f}",
-        }
-
-    def _event(self, fits: Callable[[dict[str, Any]], bool], moment: Moment) -> dict[str, Any]:
-        end_s = time.monotonic() + 2 * LIMIT_S
-        while True:
-            found = [one for one in events(self.folder) if fits(one) and one["number"] == moment.number]
-            if found:
-                return found[0]
-            assert time.monotonic() < end_s and self.slurm.call("squeue", "-h").stdout.strip(), (moment, self.logs())
-            time.sleep(0.05)
-
-    def _wait_for_end(self, job: str, attempt: int, moment: Moment) -> str:
-        """Wait until the script has noted the end of the attempt; returns the stage of its folder."""
-        end_s = time.monotonic() + LIMIT_S
-        while True:
-            for path in self.root.glob("slurm/*/attempts.txt"):
-                for words in map(str.split, path.read_text().splitlines()):
-                    if words[:2] == [job, str(attempt)] and words[3] != "started":
-                        assert words[3:] == ["requeued"] or words[4] in ("75", "138", "143"), (words, self.logs())
-                        return path.parent.name.partition("-")[0]
-            assert time.monotonic() < end_s, (moment, self.logs())
-            time.sleep(0.02)
-
-    def attempts(self) -> int:
-        """How many attempts of all jobs have started."""
-        return sum(path.read_text().count(" started ") for path in self.root.glob("slurm/*/attempts.txt"))
-
-    def logs(self) -> str:
-        return "\n".join(path.read_text()[-3000:] for path in sorted(self.root.glob("slurm/*/latest.txt")))
-
-
-def preempted(
-    slurm: Cluster,
-    submitted: Callable[..., tuple[int, str]],
-    root: Path,
-    words: Sequence[str],
-    moments: Sequence[Moment],
-    rng: random.Random,
-) -> list[dict[str, Any]]:
-    """Submit `words`, pre-empt the jobs at each of `moments`, and wait for their end; returns how it went, a row for each."""
-    striking = Striking(slurm, root, root.parent / "moments")
-    moments[0].write(striking.folder)
-    code, said = submitted(*words, "trainer=ddp", f"paths.root={root}", *striking.words())
-    assert code == 0, said
-    ways = [way for _ in moments for way in rng.sample(list(WAYS), len(WAYS))]
-    found = []
-    for moment, way in zip(moments, ways, strict=False):
-        moment.write(striking.folder)
-        found.append(striking.strike(moment, way))
-    Moment(-1, "none", "", "", 1, 0).write(striking.folder)
-    jobs = jobs_of(said)
-    for job in jobs.values():
-        assert slurm.wait_for(job, ("COMPLETED", "FAILED", "CANCELLED"), LIMIT_S)["JobState"] == "COMPLETED", (
-            striking.logs()
-        )
-    assert striking.attempts() == len(moments) + len(jobs), (
-        "each attempt was pre-empted once, or is the last of its job"
-    )
-    return found
-
-
 def assert_same(root: Path, undisturbed: Path, stages: Sequence[str]) -> None:
     """Equal weights, rows and completions to the byte, and in `metrics.csv` each step once."""
     for stage in stages:
@@ -210,7 +95,7 @@ def test_pre_empted_in_a_rollout_its_rewards_and_its_minibatches_the_bits_are_th
     words += ["+callbacks.lengths={_target_: tests.support.slurm.lengths.OwnLengths}", *TRAINER]
     beside = started([*words, f"paths.root={undisturbed}"], 2)
     moments = drawn([DECODING, REWARDS, MINIBATCHES], rng)
-    found = preempted(slurm, submit, root, [*words, "launcher.job_per_stage=false"], moments, rng)
+    found = preempted(slurm, submit, root, [*words, "trainer=ddp", "launcher.job_per_stage=false"], moments, rng)
     assert ended(beside).code == 0
     for row in found:
         record_property(str(row["pre-emption"]), ",".join(map(str, row.values())))
@@ -271,10 +156,37 @@ def test_pre_empted_twenty_times_in_every_phase_of_a_graph_the_bits_are_the_same
         phases += [*first, *rng.sample(middle, len(middle)), *last]
     root, undisturbed = tmp_path / "runs", tmp_path / "undisturbed"
     beside = started([*graph(), f"paths.root={undisturbed}"], 2)
-    found = preempted(slurm, submit, root, graph(), drawn(phases, rng), rng)
+    found = preempted(slurm, submit, root, [*graph(), "trainer=ddp"], drawn(phases, rng), rng)
     assert ended(beside).code == 0
     record_property("columns", ",".join(found[0]))
     for row in found:
         record_property(str(row["pre-emption"]), ",".join(map(str, row.values())))
     assert_same(root, undisturbed, tuple(GRAPH))
     assert len(found) == 20 and {row["phase"] for row in found} == {name for name, *_ in phases}
+
+
+@pytest.mark.long
+def test_pre_empted_while_a_step_is_compiled_the_bits_are_the_same(
+    slurm: Cluster,
+    submit: Callable[..., tuple[int, str]],  # noqa: F811
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """One task, which leaves the compiler at once (it polls nothing), twice in the first step of a job."""
+    rng = random.Random(2)
+    root, undisturbed = tmp_path / "runs", tmp_path / "undisturbed"
+    words = [
+        word for word in small_pretrain(root, "precision.compile=true", "trainer.threads=1") if "paths." not in word
+    ]
+    beside = start([*words, f"paths.root={undisturbed}"])
+    step = "r1_lightning.stages.pretrain:PretrainModule.training_step"
+    moments = [
+        Moment(number, "first compile", step, "", 1, 0, rng.uniform(1.0, 8.0), still=False) for number in range(2)
+    ]
+    cold = f"+launcher.env.TORCHINDUCTOR_CACHE_DIR={tmp_path / 'compiled'}"
+    found = preempted(slurm, submit, root, [*words, cold], moments, rng)
+    assert beside.wait(timeout=2 * LIMIT_S) == 0
+    for row in found:
+        record_property(str(row["pre-emption"]), ",".join(map(str, row.values())))
+    assert_same(root, undisturbed, ["pretrain"])
+    assert all(float(row["seconds from signal to end of task"]) < SECONDS for row in found)
