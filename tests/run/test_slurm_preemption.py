@@ -7,8 +7,10 @@ works on or waits for it (`tests/support/slurm/preempted.py`).
 
 from __future__ import annotations
 
+import csv
+import io
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,14 @@ def none_is_left() -> Iterator[None]:
     kill_all()
 
 
+def record(found: Sequence[Mapping[str, object]], record_property: Callable[[str, object], None]) -> None:
+    """Each pre-emption as a line of CSV, the names of its columns first."""
+    for number, values in enumerate([found[0].keys(), *(row.values() for row in found)]):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(values)
+        record_property(f"line {number}", line.getvalue())
+
+
 def assert_same(root: Path, undisturbed: Path, stages: Sequence[str]) -> None:
     """Equal weights, rows and completions to the byte, and in `metrics.csv` each step once."""
     for stage in stages:
@@ -97,8 +107,7 @@ def test_pre_empted_in_a_rollout_its_rewards_and_its_minibatches_the_bits_are_th
     moments = drawn([DECODING, REWARDS, MINIBATCHES], rng)
     found = preempted(slurm, submit, root, [*words, "trainer=ddp", "launcher.job_per_stage=false"], moments, rng)
     assert ended(beside).code == 0
-    for row in found:
-        record_property(str(row["pre-emption"]), ",".join(map(str, row.values())))
+    record(found, record_property)
     assert_same(root, undisturbed, ("pretrain", "grpo"))
     assert {row["by"] for row in found} == set(WAYS)
     assert max(float(row["seconds from signal to end of task"]) for row in found) < SECONDS
@@ -158,9 +167,7 @@ def test_pre_empted_twenty_times_in_every_phase_of_a_graph_the_bits_are_the_same
     beside = started([*graph(), f"paths.root={undisturbed}"], 2)
     found = preempted(slurm, submit, root, [*graph(), "trainer=ddp"], drawn(phases, rng), rng)
     assert ended(beside).code == 0
-    record_property("columns", ",".join(found[0]))
-    for row in found:
-        record_property(str(row["pre-emption"]), ",".join(map(str, row.values())))
+    record(found, record_property)
     assert_same(root, undisturbed, tuple(GRAPH))
     assert len(found) == 20 and {row["phase"] for row in found} == {name for name, *_ in phases}
 
@@ -186,7 +193,6 @@ def test_pre_empted_while_a_step_is_compiled_the_bits_are_the_same(
     cold = f"+launcher.env.TORCHINDUCTOR_CACHE_DIR={tmp_path / 'compiled'}"
     found = preempted(slurm, submit, root, [*words, cold], moments, rng)
     assert beside.wait(timeout=2 * LIMIT_S) == 0
-    for row in found:
-        record_property(str(row["pre-emption"]), ",".join(map(str, row.values())))
+    record(found, record_property)
     assert_same(root, undisturbed, ["pretrain"])
     assert all(float(row["seconds from signal to end of task"]) < SECONDS for row in found)
