@@ -15,7 +15,6 @@ unusual ways:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +31,7 @@ from r1_lightning.model.hf_checks import (
     refuse_windows,
     still,
 )
+from r1_lightning.model.init import DrawnOnCPU
 from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.language_model import LanguageModel
 from r1_lightning.model.lora import LoraSettings, add_adapters, base_state
@@ -244,7 +244,7 @@ def _make(fields: dict[str, Any], seed: int, is_drawn: bool) -> Any:
         config = AutoConfig.for_model(kind, **{name: value for name, value in fields.items() if name != "model_type"})
         still(config)
         refuse_caps(kind, config)
-        with torch.random.fork_rng(devices=[]), nullcontext() if is_drawn else no_init_weights():
+        with torch.random.fork_rng(devices=[]), DrawnOnCPU() if is_drawn else no_init_weights():
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False

@@ -1,9 +1,18 @@
-"""Initial weights: normal with `init_std` for every matrix, ones for norms, zeros for expert biases (V3 section 4.2)."""
+"""Initial weights: normal with `init_std` for every matrix, ones for norms, zeros for expert biases (V3 section 4.2).
+
+Whatever device the weights are on, they are drawn on the CPU, one tensor at a time, so that a seed gives the same weights on every
+device and the host never holds a second model. `DrawnOnCPU` does so for code of others (`transformers`, peft).
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DRAWN_AT = ("cpu", "meta")  # where a draw stays as it is: here, or without memory
 
 
 @torch.no_grad()
@@ -14,10 +23,25 @@ def init_weights(module: nn.Module, std: float, seed: int) -> None:
         if parameter.dim() == 1:
             parameter.fill_(1.0)  # the only vectors are norm weights
         else:
-            # On the CPU, so that a seed gives the same weights on every device; without memory where the model has none.
             is_meta = parameter.device.type == "meta"
             drawn = torch.empty(parameter.shape, device="meta" if is_meta else "cpu")
             parameter.copy_(drawn.normal_(0.0, std, generator=generator))
     for name, buffer in module.named_buffers():
         if name.endswith("expert_bias"):
             buffer.zero_()
+
+
+class DrawnOnCPU(TorchDispatchMode):
+    """Inside the block every random number for a tensor of another device is drawn on the CPU and copied there."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        keywords = keywords or {}
+        if torch.Tag.nondeterministic_seeded not in function.tags:
+            return function(*arguments, **keywords)
+        target, place = (arguments or (None,))[0], keywords.get("device")
+        if isinstance(target, Tensor) and torch.Tag.inplace in function.tags and target.device.type not in DRAWN_AT:
+            drawn = torch.empty(target.shape, dtype=target.dtype, device="cpu")
+            return target.copy_(function(drawn, *arguments[1:], **keywords))
+        if place is not None and torch.device(place).type not in DRAWN_AT:
+            return function(*arguments, **{**keywords, "device": torch.device("cpu")}).to(place)
+        return function(*arguments, **keywords)

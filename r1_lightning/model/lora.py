@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.model.init import DrawnOnCPU
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 
 ADAPTER = "default"  # peft's name for an adapter that was given none
@@ -82,9 +83,8 @@ def add_adapters(model: Any, settings: LoraSettings, seed: int) -> None:
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
     )
     model.requires_grad_(False)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # peft draws A from the global generator; we draw it again from `seed` below
+    # peft draws A from the global generator; we draw it again from `seed` below.
+    with torch.random.fork_rng(devices=[]), DrawnOnCPU():
         inject_adapter_in_model(config, model, ADAPTER)
     draw_adapters(model, seed)
 
@@ -92,7 +92,7 @@ def add_adapters(model: Any, settings: LoraSettings, seed: int) -> None:
 @torch.no_grad()
 def draw_adapters(module: nn.Module, seed: int) -> None:
     """Draw A from `seed` as peft does (Kaiming uniform with a = sqrt 5) and set B to 0."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), DrawnOnCPU():
         torch.manual_seed(seed)
         for _, layer in _adapted(module):
             nn.init.kaiming_uniform_(layer.lora_A[ADAPTER].weight, a=math.sqrt(5))

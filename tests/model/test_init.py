@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.init import init_weights
+from r1_lightning.model.init import DRAWN_AT, DrawnOnCPU, init_weights
 from tests.model.tiny import tiny
 
 CONFIG = tiny(d_model=64, d_ff_dense=128, init_std=0.05, mtp_depth=1)
@@ -50,3 +51,26 @@ def test_weights_already_there_are_overwritten():
     model.set_expert_bias(torch.full((2, 8), 9.0))
     init_weights(model, CONFIG.init_std, seed=7)
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_draws_for_another_device_are_made_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU: drawn there nothing would be taken from the CPU's generator.
+
+    tests/run/test_on_a_gpu.py compares the numbers on a pretend GPU.
+    """
+
+    def state_after(*drawn: str) -> list[int]:
+        monkeypatch.setattr("r1_lightning.model.init.DRAWN_AT", drawn)
+        torch.manual_seed(0)
+        with DrawnOnCPU(), torch.device("meta"):
+            weight = nn.Linear(3, 5).weight
+            made = torch.randn(4)
+        assert weight.is_meta and made.is_meta
+        return torch.get_rng_state().tolist()
+
+    untouched = state_after(*DRAWN_AT)
+    torch.manual_seed(0)
+    assert untouched == torch.get_rng_state().tolist()
+    nn.Linear(3, 5)
+    torch.randn(4)
+    assert state_after("cpu") == torch.get_rng_state().tolist()

@@ -59,6 +59,8 @@ import torch
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.build.models import make_backbone
 from r1_lightning.run.build.stored import open_folder, open_model
+from r1_lightning.model.hf_model import HFModelConfig
+from tests.support.hf_folders import DENSE
 from tests.support.memory import LiveTensors
 class OnTheHost(LiveTensors):
     def _count(self, storage):
@@ -66,11 +68,51 @@ class OnTheHost(LiveTensors):
             super()._count(storage)
 opened = open_model(open_folder(Path("@pretrain@")), PlainPrecision())
 place = torch.device("cuda", 0)
-for make in (lambda: opened.backbone(place), lambda: make_backbone(opened.shape, PlainPrecision(), device=place)):
+fields = {**DENSE, "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 8, "tie_word_embeddings": True}
+theirs = HFModelConfig({"model_type": "qwen2", **fields})
+for make in (
+    lambda: opened.backbone(place),
+    lambda: make_backbone(opened.shape, PlainPrecision(), device=place),
+    lambda: make_backbone(theirs, PlainPrecision(), device=place),
+):
     with OnTheHost() as host:
         model = make()
     sizes = [parameter.numel() * 4 for parameter in model.parameters()]
     print(host.peak, max(sizes), sum(sizes))
+    assert all(tensor.device.type == "cuda" for tensor in model.state_dict().values())
+"""
+SEEDED = """
+import torch
+from r1_lightning.model.hf_model import HFModelConfig
+from r1_lightning.model.lora import LoraSettings
+from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.run.build.models import make_backbone
+from tests.support.hf_folders import DENSE
+config = HFModelConfig({"model_type": "qwen2", **DENSE}, LoraSettings(2, 8))
+there, here = (make_backbone(config, PlainPrecision(), seed=3, device=torch.device(kind)) for kind in ("cuda", "cpu"))
+for name, tensor in there.state_dict().items():
+    assert tensor.device.type == "cuda" and torch.equal(tensor.cpu(), here.state_dict()[name]), name
+"""
+ROUNDED = """
+import torch
+from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
+def steps(weight, optimizer, numbers):
+    for number in numbers:
+        weight.grad = torch.full_like(weight, 0.1 * number)
+        optimizer.step()
+def made(device):
+    weight = torch.nn.Parameter(torch.ones(40, 5, device=device))
+    return weight, BF16AdamWConfig(lr=0.1).build(torch.nn.ParameterList([weight]))
+weight, optimizer = made("cuda")
+steps(weight, optimizer, (1, 2, 3, 4))
+again, first = made("cuda")
+steps(again, first, (1, 2))
+resumed = BF16AdamWConfig(lr=0.1).build(torch.nn.ParameterList([again]))
+resumed.load_state_dict(first.state_dict())
+steps(again, resumed, (3, 4))
+state = resumed.state[again]
+assert {(state[name].device.type, state[name].dtype) for name in ("exp_avg", "exp_avg_sq")} == {("cuda", torch.bfloat16)}
+assert torch.equal(weight.cpu(), again.cpu())
 """
 BASE = ("data.rows_per_batch=4", "optim.warmup_steps=1")
 
@@ -89,7 +131,7 @@ def commands(root: Path) -> dict[str, list[str]]:
     return {
         "pretrain": train("pretrain", "stage.max_steps=2", "stage.evaluation=null", *BASE),
         "grpo": train("grpo", "stage.max_steps=1", *GRPO, MEASURED),
-        "sft": train("sft", f"data.examples.file={rows}", "stage.max_steps=1", "stage.evaluation=null"),
+        "sft": train("sft", f"data.examples.file={rows}", "stage.max_steps=1", "stage.evaluation=null", "optim=adamw_bf16"),
         "reward_model": train("reward_model", *PAIRS, "stage.max_steps=1", "stage.evaluation.items=2"),
         "scored": train("grpo", "stage.max_steps=1", *SCORED, *SHORT, "stage.evaluation=null"),
         "cached": train("distill", "data=teacher_cache", "data.items_per_batch=4", "stage.max_steps=1", *TAUGHT, MEASURED),
@@ -111,6 +153,8 @@ def commands(root: Path) -> dict[str, list[str]]:
         "evaluate": ["evaluate", "@grpo@", "--trust-targets", "--problems", "2", "--samples", "2"],
         "notebook": ["python", NOTEBOOK],
         "memory": ["python", MEMORY],
+        "rounded": ["python", ROUNDED],
+        "seeded_elsewhere": ["python", SEEDED],
     }  # fmt: skip
 
 
@@ -141,7 +185,7 @@ def test_no_model_works_on_the_cpu(done: dict[str, Any]) -> None:
     work = {name: result["records"]["host_work"] for name, result in done.items() if not name.endswith(ELSEWHERE)}
     assert work == {name: {} for name in work}
     idle = [name for name, result in done.items() if not result["records"]["launches"].get("aten::embedding")]
-    assert idle == ["memory"]  # which only makes models
+    assert idle == ["memory", "rounded", "seeded_elsewhere"]  # which only make models, or take an optimizer's steps
 
 
 @pytest.mark.parametrize("role", ["reference", "teacher", "score"])
@@ -167,7 +211,9 @@ def test_resumed_on_the_gpu_the_bits_are_those_of_a_run_at_once(done: dict[str, 
 
 
 def test_no_model_is_made_in_the_memory_of_the_host(done: dict[str, Any]) -> None:
-    """Loaded or drawn: beside the largest tensor, 300 tokens x 16 in FP32, the host holds 2 kB of generator and tables at most."""
+    """Loaded or drawn, ours or of `transformers`: beside the largest tensor, 300 tokens x 16 in FP32, the host holds 2 kB of
+    generator and tables at most.
+    """
     for line in done["memory"]["out"].splitlines():
         host, largest, model = map(int, line.split())
         assert largest == 300 * 16 * 4 and model > 3 * largest

@@ -37,15 +37,14 @@ def make_backbone(
 ) -> AnyBackbone:
     """Return the network on `device` (None: the CPU) with weights drawn from `seed` or loaded from `base`.
 
-    It is made there, and never whole in the CPU's memory; only a model of `transformers` that is drawn is drawn on the CPU first.
-    `is_empty` makes shapes without memory.
+    It is made there, and never whole in the CPU's memory: drawn or read tensor by tensor. `is_empty` makes shapes without memory.
     """
     if isinstance(base, ImportedModel) and not is_empty:
         _check_fits(config, precision, base)
     is_loaded = base is not None and not is_empty
     # Drawing the weights of a large `transformers` model takes longer than loading them; our own initialisation is cheap.
     undrawn = {"is_drawn": False} if is_loaded and isinstance(config, HFModelConfig) else {}
-    is_made_there = device is not None and device.type != "cpu" and (is_loaded or isinstance(config, ModelConfig))
+    is_made_there = device is not None and device.type != "cpu"
     place = torch.device("meta") if is_empty else device if is_made_there else None
     with place or nullcontext():
         backbone: AnyBackbone = BACKBONES[type(config)](config, precision, seed=seed, **undrawn)

@@ -25,6 +25,7 @@ from r1_lightning.run.build.parts import trainer_settings
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.place import FSDP, place_of
 from r1_lightning.run.stages.loggers import Rewind, make_loggers
+from r1_lightning.stages.checkpoint_reading import MappedCheckpoints
 from r1_lightning.stages.ddp import whole_models
 from r1_lightning.stages.fsdp import sharded_models
 from r1_lightning.stages.strategy import staying
@@ -97,6 +98,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDa
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # its connector sets it
     saved = next(callback for callback in callbacks if isinstance(callback, ResumeCheckpoint))
     interruption = next(callback for callback in callbacks if isinstance(callback, Interruption))
+    trainer.strategy.checkpoint_io = MappedCheckpoints(trainer.strategy.root_device)
     try:
         with STOP.between_polls():
             # weights_only: a checkpoint is a file from anywhere, and must not run code when it is loaded.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 
 from r1_lightning.artefacts.leftovers import CHECKPOINTS
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.interruption import Interruption
 from r1_lightning.run.stages.fitting import fit
+from r1_lightning.types.errors import InvalidInput
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import folder
-from tests.support.miniature import Miniature, trainer
+from tests.support.miniature import Miniature, Spy, trainer
 
 
 class NoCallback:
@@ -87,3 +91,26 @@ def test_half_a_file_of_a_killed_process_goes_before_training(tmp_path: Path) ->
     callbacks = [ResumeCheckpoint(tmp_path / CHECKPOINTS, 1), Interruption(None)]
     fit(trainer(1, tmp_path, callbacks), miniature.pretrain(), miniature.text(), tmp_path)
     assert not any(path.exists() for path in left)
+
+
+def test_a_resumed_stage_reads_its_checkpoint_mapped_and_keeps_none_of_it(tmp_path: Path) -> None:
+    """Else the file's room on the disk would not come back when the next checkpoint replaces it."""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    held: dict[str, list[bool]] = {"before": [], "while": []}
+
+    def stop(fit: L.Trainer, *_: object) -> None:
+        fit.should_stop = not held["before"]
+
+    def look(at: str) -> Callable[..., None]:
+        return lambda *_: held[at].append(str(tmp_path / CHECKPOINTS) in Path("/proc/self/maps").read_text())
+
+    def run(*callbacks: L.Callback) -> None:
+        miniature = Miniature(max_steps=3)
+        own = [*callbacks, Interruption(None), ResumeCheckpoint(tmp_path / CHECKPOINTS, 1)]
+        fit(trainer(3, tmp_path, own), miniature.pretrain(), miniature.text(), tmp_path)
+
+    with pytest.raises(InvalidInput, match="a callback stopped it"):
+        run(Spy("on_train_batch_end", stop))
+    run(Spy("on_load_checkpoint", look("before")), Spy("on_train_batch_start", look("while")))
+    assert held == {"before": [True], "while": [False, False]}

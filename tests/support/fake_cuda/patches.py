@@ -10,9 +10,23 @@ import torch
 from torch import Tensor
 
 from tests.support.fake_cuda.records import RECORDS
-from tests.support.fake_cuda.tensors import PretendTensor, is_pretended
+from tests.support.fake_cuda.tensors import DEVICE, PretendTensor, is_pretended
 
 NAME = "Pretend GPU"
+
+
+class PretendGenerator(torch.Generator):
+    """A generator that may say it is the GPU's; it draws the CPU's numbers."""
+
+    def __new__(cls, device: Any = "cpu") -> PretendGenerator:
+        made = super().__new__(cls, "cpu" if is_pretended(device) else device)
+        made.place = DEVICE if is_pretended(device) else torch.device(device)  # type: ignore[attr-defined]
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        place: torch.device = self.place  # type: ignore[attr-defined]
+        return place
 
 
 def patch() -> None:
@@ -20,6 +34,7 @@ def patch() -> None:
     _patch_makers()
     # Else a module that moves to the CPU keeps its tensors of ours, with the numbers from before.
     torch.__future__.set_swap_module_params_on_conversion(True)
+    torch.Generator = PretendGenerator  # type: ignore[misc]
     cuda: Any = torch.cuda
     cuda.is_available = cuda.is_initialized = lambda: True
     cuda.is_bf16_supported = lambda *_, **__: True
