@@ -68,10 +68,11 @@ class AttentionKind(AttentionSettings, Protocol):
         """Return the mask of packed rows for `Attention.__call__` (document 0 is padding)."""
         ...
 
-    def new_columns_mask(
-        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
-    ) -> Any:
-        """Return the mask of new columns for `Attention.step`, from their tokens and the columns they attend to (True: attend)."""
+    def new_columns_mask(self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Any, dtype: torch.dtype) -> Any:
+        """Return the mask of new columns for `Attention.step`, from their tokens and the columns they attend to (True: attend).
+
+        `attend_R1TS` is a `RowAttention` where the columns are whole prompts that attend to themselves without a mask.
+        """
         ...
 
     def mha_head_dim(self, config: ModelConfig) -> int:
@@ -102,7 +103,7 @@ class AttentionKind(AttentionSettings, Protocol):
         ...
 
     def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
-        """Bytes that `step` has alive at once on a prompt of `row_tokens`, masks apart."""
+        """Bytes per token that `step` has alive at once on a prompt of `row_tokens`, masks apart."""
         ...
 
     def step_mask_bytes(self, config: ModelConfig, number: int) -> int:

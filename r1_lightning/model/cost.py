@@ -162,11 +162,11 @@ def inference_bytes(config: ModelConfig, batch: MicroBatch, number: int = FP32, 
 def prefill_bytes(config: ModelConfig, prompts: int, tokens: int, number: int = FP32) -> int:
     """Bytes alive at once while `prompts` rows of `tokens` are read into the cache: the masks, the stream, and half a block.
 
-    Masks are those of all kinds of attention, beside the boolean that they are made from.
+    Masks are those of all kinds of attention, beside the boolean that they are made from; long prompts have none.
     """
     kinds = kinds_by_name(config).values()
     attention = max(kind.prefill_bytes(config, tokens, number) for kind in layer_kinds(config))
-    masks = sum(kind.step_mask_bytes(config, number) for kind in kinds) + 1
+    masks = sum(kind.step_mask_bytes(config, number) for kind in kinds) + 1 if is_dense(tokens) else 0
     feed_forward = _feed_forward(config, number) - norm_bytes(config.d_model)
     per_token = masks * tokens + 2 * FP32 * config.d_model + max(attention, feed_forward)
     return prompts * tokens * per_token

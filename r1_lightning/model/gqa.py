@@ -61,10 +61,17 @@ class GroupedQueryAttention(nn.Module):
         """`cos`, `sin` B x T x H / 2; `mask` comes from `row_attention`."""
         return self.out(mask(*self._project(x_BTD, cos, sin), self.scale, self.static_shapes).flatten(2))
 
-    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, state: Tensor, start: int) -> Tensor:
-        """The newest positions; `mask` R x 1 x PT x S comes from `GQAKind`. Writes keys and values into `state` from `start` on."""
+    def step(
+        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int
+    ) -> Tensor:
+        """The newest positions; `mask` R x 1 x PT x S comes from `GQAKind`. Writes keys and values into `state` from `start` on.
+
+        Long prompts come with a `RowAttention`, and look at themselves alone.
+        """
         q_RTNH, k, v = self._project(x_RTD, cos, sin)
         cached = append_columns(state, torch.cat([k, v], -2).flatten(2), start).to(q_RTNH.dtype)
+        if not isinstance(mask, Tensor):
+            return self.out(mask(q_RTNH, k, v, self.scale).flatten(2))
         k_RGSH, v_RGSH = cached.unflatten(-1, (2, self.n_kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         # The heads of a group share their keys, so they stand where positions would, and nothing is repeated.
         q = q_RTNH.unflatten(2, (self.n_kv_heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # R x G x PT x H
@@ -108,8 +115,8 @@ class GQAKind:
         return row_attention(document_ids_BT)
 
     def new_columns_mask(
-        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
-    ) -> Tensor:
+        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor | RowAttention, dtype: torch.dtype
+    ) -> Tensor | RowAttention:
         """R x 1 x PT x S."""
         return step_mask(attend_R1TS, config.n_heads // self.n_kv_heads, dtype)
 
@@ -144,7 +151,13 @@ class GQAKind:
         return self.kept_bytes(config, row_tokens, number, is_fused) + again
 
     def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
-        """Query as it comes, rotated and in groups, and the sum; keys and values as they come, rotated, and joined."""
+        """Query as it comes, rotated and in groups, and the sum; keys and values as they come, rotated, and joined.
+
+        Of long prompts: no groups, but keys and values repeated for them, and the output of the documents and of all.
+        """
+        if not is_dense(row_tokens):
+            repeated = 0 if self.n_kv_heads == config.n_heads else 2 * config.n_heads
+            return number * self.head_dim * (4 * config.n_heads + 3 * self.n_kv_heads + repeated)
         return number * self.head_dim * (4 * config.n_heads + 6 * self.n_kv_heads)
 
     def step_mask_bytes(self, config: ModelConfig, number: int) -> int:

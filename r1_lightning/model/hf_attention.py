@@ -84,8 +84,18 @@ def _same(found: Tensor | None, given: Tensor) -> bool:
 def packed_mask(document_ids_BT: Tensor, takes_documents: bool) -> Tensor:
     """Return what a decoder takes as `attention_mask` of packed rows: the dense mask of short rows, or ids B x 1 x 1 x T."""
     rows = row_attention(document_ids_BT) if takes_documents else DenseRows.of(document_ids_BT)
-    if isinstance(rows, DenseRows):
-        return rows.mask
+    return rows.mask if isinstance(rows, DenseRows) else _carrying(rows, document_ids_BT)
+
+
+def new_columns_mask(attend_R1TS: Tensor | RowAttention, is_token_RT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what a decoder takes as `attention_mask` of new columns: an additive mask, or ids R x 1 x 1 x T of long prompts."""
+    if not isinstance(attend_R1TS, Tensor):
+        return _carrying(attend_R1TS, is_token_RT.long())
+    lowest = torch.finfo(dtype).min  # not -inf: see `mla.step_mask`
+    return torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, lowest)
+
+
+def _carrying(rows: RowAttention, document_ids_BT: Tensor) -> Tensor:
     ids = document_ids_BT[:, None, None]
     setattr(ids, ROWS, rows)
     return ids

@@ -191,8 +191,10 @@ def prefill_bytes(backbone: HFBackbone, prompts: int, tokens: int) -> int:
 
     stage = _Stage(backbone)
     with stage.playing(), torch.no_grad(), LiveBytes(stage.known) as live:
-        mask = torch.zeros(prompts, 1, tokens, tokens, dtype=_compute_type(backbone))
-        attend = torch.ones(prompts, 1, tokens, tokens, dtype=torch.bool)  # from which the mask is made
+        mask = _mask(backbone, prompts, tokens, "cpu")
+        attend = (
+            torch.ones(mask.shape, dtype=torch.bool) if mask.is_floating_point() else None
+        )  # a mask is made from it
         stage(prompts, tokens, mask, DynamicCache())
         del attend
     return live.peak

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.model.hf_attention import packed_mask, take_documents
+from r1_lightning.model.hf_attention import new_columns_mask, packed_mask, take_documents
 from r1_lightning.model.hf_checks import (
     decoder_gives,
     logit_factor,
@@ -166,9 +166,8 @@ class HFBackbone(LanguageModel):
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
         kind = token_ids.device.type
         with self.precision.autocast(kind):
-            position_ids, attend_R1TS = cache.advance(is_token)
-            lowest = torch.finfo(compute_type(kind)).min  # not -inf: see `mla.step_mask`
-            mask = torch.zeros_like(attend_R1TS, dtype=compute_type(kind)).masked_fill_(~attend_R1TS, lowest)
+            position_ids, attend_R1TS = cache.advance(is_token, has_rows=self.takes_documents)
+            mask = new_columns_mask(attend_R1TS, is_token, compute_type(kind))
             output = self.decoder(
                 input_ids=token_ids,
                 attention_mask=mask,

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from r1_lightning.model.masked_attention import RowAttention, prompt_attention
 from r1_lightning.types.errors import InvalidInput
 
 # Shape legend: R rows, T new positions, S positions so far, C cached elements per token.
@@ -55,8 +56,12 @@ class LatentKVCache:
         """Memory of the cached states, in bytes."""
         return sum(state.numel() * state.element_size() for state in self.states)
 
-    def advance(self, is_token_RT: Tensor) -> tuple[Tensor, Tensor]:
-        """Make room for T new columns; returns their position ids R x T and the attention mask R x 1 x T x S (True: attend)."""
+    def advance(self, is_token_RT: Tensor, has_rows: bool = True) -> tuple[Tensor, Tensor | RowAttention]:
+        """Make room for T new columns; returns their position ids R x T and the attention mask R x 1 x T x S (True: attend).
+
+        Long prompts get a `RowAttention` in place of a mask, which would grow with T^2, if nothing is cached before them and the
+        caller's attention takes one (`has_rows`).
+        """
         new = is_token_RT.shape[1]
         if new > self.room:  # a slice past the end would be empty, and the token lost without an error
             raise InvalidInput(f"max_tokens={self.mask.shape[1]} is not allowed: {self.length + new} tokens are needed")
@@ -65,6 +70,9 @@ class LatentKVCache:
         counted = is_token_RT.long().cumsum(1)
         position_ids_RT = (self.positions[:, None] + counted - 1).clamp(min=0)
         self.positions = self.positions + counted[:, -1]
+        rows = prompt_attention(is_token_RT) if has_rows and start == 0 and new > 1 else None
+        if rows is not None:
+            return position_ids_RT, rows
         attend_R1TS = self.mask[:, None, None, : self.length]
         if new > 1:
             column = torch.arange(self.length, device=self.mask.device)

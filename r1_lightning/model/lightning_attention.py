@@ -16,7 +16,7 @@ state is FP32 whatever the compute type, because it is a sum over the whole text
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +102,7 @@ class LightningKind:
         return block_plan(document_segments(document_ids_BT), document_ids_BT > 0, BLOCK_TOKENS)
 
     def new_columns_mask(
-        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
+        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Any, dtype: torch.dtype
     ) -> BlockPlan:
         """The mask of new columns, which all continue from the current state."""
         return block_plan(torch.zeros_like(is_token_RT, dtype=torch.long), is_token_RT, BLOCK_TOKENS)

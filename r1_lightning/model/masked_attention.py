@@ -13,6 +13,8 @@ Fused kernels want keys and values of one width; where they differ (MLA: 192 and
 score, and what they add to the output is cut off.
 
 Padding (document 0) sees padding or nothing, and no document sees it: what comes out at its places means nothing.
+
+Prompts that are read into an empty cache are such rows, too, of one document each behind its padding (`prompt_attention`).
 """
 
 from __future__ import annotations
@@ -68,11 +70,24 @@ def is_dense(row_tokens: int) -> bool:
 
 def row_attention(document_ids_BT: Tensor) -> RowAttention:
     """Choose the kernels for rows with these documents (0: padding), by device, type of products under autocast, and length."""
-    device, length = document_ids_BT.device.type, document_ids_BT.shape[1]
+    return _kernels_for(document_ids_BT).of(document_ids_BT)
+
+
+def prompt_attention(is_token_RT: Tensor) -> RowAttention | None:
+    """Attention of left-padded prompts R x T onto themselves; None where a mask R x 1 x T x T is the better choice.
+
+    Tokens must follow each other without gaps; padding may come after them, too.
+    """
+    kernels = _kernels_for(is_token_RT)
+    return None if kernels is DenseRows else kernels.of(is_token_RT.long())
+
+
+def _kernels_for(rows_BT: Tensor) -> type[DenseRows] | type[DocumentRows] | type[VariableLengthRows]:
+    device, length = rows_BT.device.type, rows_BT.shape[1]
     is_half = compute_type(device) in (torch.bfloat16, torch.float16)
     if device == "cuda" and is_half and torch.backends.cuda.is_flash_attention_available():
-        return VariableLengthRows.of(document_ids_BT)
-    return DenseRows.of(document_ids_BT) if is_dense(length) else DocumentRows.of(document_ids_BT)
+        return VariableLengthRows
+    return DenseRows if is_dense(length) else DocumentRows
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,14 @@ from r1_lightning.model.rope import rotate, softmax_scale
 LATENT_NORM_EPS = 1e-6
 
 
-def step_mask(attend_R1TS: Tensor, n_heads: int, dtype: torch.dtype) -> Tensor:
+def step_mask(attend_R1TS: Tensor | RowAttention, n_heads: int, dtype: torch.dtype) -> Tensor | RowAttention:
     """Return the additive mask of `MLA.step`, R x 1 x NT x S: 0 where a token may attend, the lowest number elsewhere.
 
-    Not -inf: a row of padding attends to nothing, so its softmax would be NaN, and NaN times 0 is NaN for every other row.
+    Not -inf: a row of padding attends to nothing, so its softmax would be NaN, and NaN times 0 is NaN for every other row. A
+    `RowAttention` needs no mask, and stays what it is.
     """
+    if not isinstance(attend_R1TS, Tensor):
+        return attend_R1TS
     mask = torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, torch.finfo(dtype).min)
     return mask.expand(-1, n_heads, -1, -1).flatten(1, 2).unsqueeze(1)
 
@@ -80,24 +83,33 @@ class MLA(nn.Module):
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: RowAttention) -> Tensor:
         """`cos`, `sin` B x T x R / 2; `mask` comes from `row_attention`."""
+        return self._expanded(*self._queries(x_BTD, cos, sin), *self._latents(x_BTD, cos, sin), mask)
+
+    def _expanded(
+        self, q_nope: Tensor, q_rope: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor, mask: RowAttention
+    ) -> Tensor:
+        """Attention of rows onto themselves, with keys and values per head."""
         config = self.config
-        q_nope, q_rope = self._queries(x_BTD, cos, sin)
-        latent_BTC, k_rope_BTR = self._latents(x_BTD, cos, sin)
         kv = self.kv_up(latent_BTC).unflatten(-1, (config.n_heads, -1))
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], -1)
         q = torch.cat([q_nope, q_rope], -1)
         k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1)
         return self.out(mask(q, k, v, self.scale, self.static_shapes).flatten(2))
 
-    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, state: Tensor, start: int) -> Tensor:
+    def step(
+        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int
+    ) -> Tensor:
         """The same attention with absorbed projections; `mask` R x 1 x NT x S comes from `step_mask`.
 
-        The new latents are written into the layer's cached `state` from column `start` on.
+        The new latents are written into the layer's cached `state` from column `start` on. Long prompts, which come with a
+        `RowAttention`, look at themselves alone: `forward`'s products are then the fewer.
         """
         config = self.config
         q_nope, q_rope = self._queries(x_RTD, cos, sin)
         latent, k_rope = self._latents(x_RTD, cos, sin)
         cached_RSC = append_columns(state, torch.cat([latent, k_rope], -1), start)
+        if not isinstance(mask, Tensor):
+            return self._expanded(q_nope, q_rope, latent, k_rope, mask)
         w_up = in_compute_type(self.kv_up.weight).view(config.n_heads, -1, config.kv_lora_rank)
         w_k_NPC, w_v_NUC = w_up.split([config.qk_nope_head_dim, config.v_head_dim], 1)
         rows, new = x_RTD.shape[:2]
@@ -135,8 +147,8 @@ class MLAKind:
         return row_attention(document_ids_BT)
 
     def new_columns_mask(
-        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor, dtype: torch.dtype
-    ) -> Tensor:
+        self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor | RowAttention, dtype: torch.dtype
+    ) -> Tensor | RowAttention:
         """R x 1 x NT x S."""
         return step_mask(attend_R1TS, config.n_heads, dtype)
 
@@ -178,7 +190,17 @@ class MLAKind:
         return self.kept_bytes(config, row_tokens, number, is_fused) + again
 
     def prefill_bytes(self, config: ModelConfig, row_tokens: int, number: int) -> int:
-        """Per head: the query before and after rotation, absorbed (twice: its order changes), joined, and the weighted sum."""
+        """Per head: the query before and after rotation, absorbed (twice: its order changes), joined, and the weighted sum.
+
+        Of long prompts: the query as it comes, rotated and joined, keys and values as they come, keys joined, what is widened, and
+        the output of the documents and of all.
+        """
+        if not is_dense(row_tokens):
+            query, value = config.qk_head_dim, config.v_head_dim
+            wide = max(query, value)
+            widened = (wide if value < wide else 0) + (2 * wide if query < wide else 0)
+            joined = 3 * query + config.qk_rope_head_dim + config.qk_nope_head_dim + value
+            return number * config.n_heads * (joined + widened + 2 * wide)
         return number * config.n_heads * 2 * (config.qk_head_dim + config.kv_lora_rank + config.cache_width)
 
     def step_mask_bytes(self, config: ModelConfig, number: int) -> int:
@@ -190,11 +212,13 @@ class MLAKind:
         return context * config.n_heads * (config.qk_head_dim + config.v_head_dim)
 
     def prefill_products(self, config: ModelConfig, context: float) -> float:
+        """Those of `decode_products`; of long prompts, which attend with keys and values per head, those of `forward`."""
+        is_short = is_dense(round(2 * context))  # a token sees half of its prompt on average
+        return self.decode_products(config, context) if is_short else self.forward_products(config, context)
+
+    def decode_products(self, config: ModelConfig, context: float) -> float:
         """N (2 C + R) per cached token: attention runs on the cached latents (V2 section 2.1.2).
 
         The fused kernel also sums the rotary part, N R more products, and cuts it off; these are not counted.
         """
         return context * config.n_heads * (2 * config.kv_lora_rank + config.qk_rope_head_dim)
-
-    def decode_products(self, config: ModelConfig, context: float) -> float:
-        return self.prefill_products(config, context)

@@ -10,6 +10,7 @@ import torch
 from r1_lightning.functional.cross_entropy import masked_cross_entropy, mtp_loss
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.gqa import GQAKind
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.tensors import TokenBatch
 from tests.model.tiny import backbone, left_pad, pack, random_documents, randomise, tiny
@@ -103,6 +104,50 @@ def test_steps_after_a_left_padded_prefill_equal_the_forward(config):
     for row, prompt in enumerate(prompts):
         whole = model.hidden(pack([[prompt + new[row].tolist()]])).hidden[0]
         torch.testing.assert_close(stepped[row, -len(whole) :], whole, atol=1e-5, rtol=0)
+
+
+LONG: dict[str, Any] = {"max_positions": 2048}
+NO_MLA = {"q_lora_rank": 0, "kv_lora_rank": 0, "qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "v_head_dim": 0}
+LONG_KINDS = [
+    tiny(**LONG),
+    tiny(**LONG, **NO_MLA, attention_kind=GQAKind(1, 8)),
+    tiny(**LONG, n_layers=4, attention_kind="lightning", softmax_attention_every=2),
+]
+
+
+@pytest.mark.parametrize("config", LONG_KINDS)
+@torch.no_grad()
+def test_long_prompts_are_read_without_a_mask_and_continue_as_the_forward(config):
+    """Prompts longer than `MOST_DENSE_TOKENS`, one, and one between; then three steps onto what was cached."""
+    model = backbone(config)
+    prompts, new = random_documents([300, 1, 120], 61, seed=1), torch.tensor(random_documents([3] * 3, 61, seed=2))
+    cache = model.new_cache(3, 303)
+    hidden = [model.step(*left_pad(prompts), cache).hidden]
+    hidden += [model.step(new[:, t : t + 1], torch.ones(3, 1, dtype=torch.bool), cache).hidden for t in range(3)]
+    stepped = torch.cat(hidden, 1)
+    for row, prompt in enumerate(prompts):
+        whole = model.hidden(pack([[prompt + new[row].tolist()]])).hidden[0]
+        torch.testing.assert_close(stepped[row, -len(whole) :], whole, atol=2e-5, rtol=0)
+    ids, whole = torch.tensor(prompts[:1]), model.hidden(pack([prompts[:1]]))
+    ahead = model.step_mtp(
+        whole.hidden[:, :-1], ids[:, 1:], torch.ones(1, 299, dtype=torch.bool), model.new_mtp_cache(1, 300)
+    )
+    torch.testing.assert_close(ahead, whole.mtp[0][:, :-1], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("config", LONG_KINDS)
+@torch.no_grad()
+def test_memory_of_reading_a_prompt_grows_with_its_length(config):
+    """Twice the tokens take twice the memory; with a mask for every head it would be nearly four times."""
+    model = backbone(config)
+
+    def peak(tokens: int) -> int:
+        ids = torch.zeros(1, tokens, dtype=torch.long)
+        with LiveTensors([*model.parameters(), *model.buffers()]) as live:
+            model.step(ids, torch.ones_like(ids, dtype=torch.bool), model.new_cache(1, tokens))
+        return live.peak
+
+    assert peak(2048) < 2.1 * peak(1024)
 
 
 @torch.no_grad()

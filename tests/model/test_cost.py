@@ -214,7 +214,10 @@ def test_the_most_memory_of_an_update_is_within_a_quarter(kind: str, name: str) 
 
 
 @pytest.mark.parametrize("changes", [{}, LIGHTNING])
-@pytest.mark.parametrize(("rows", "tokens", "compute"), [(16, 96, "fp32"), (4, 256, "fp32"), (16, 96, "bf16")])
+@pytest.mark.parametrize(
+    ("rows", "tokens", "compute"),
+    [(16, 96, "fp32"), (4, 256, "fp32"), (16, 96, "bf16"), (4, 600, "fp32"), (2, 600, "bf16")],
+)
 def test_reading_prompts_is_within_a_quarter(rows: int, tokens: int, compute: str, changes: dict[str, Any]) -> None:
     """The cache and what reading fills it with, against all tensors alive."""
     model = DeepSeekBackbone(small(mtp_depth=0, **changes), PlainPrecision(compute)).eval()  # type: ignore[arg-type]

@@ -203,9 +203,11 @@ def test_activations_are_those_that_a_real_forward_saves(compute: Any, n_kv_head
     assert expected == pytest.approx(measured, rel=0.03)
 
 
-@pytest.mark.parametrize(("rows", "tokens", "compute"), [(16, 64, "fp32"), (4, 256, "fp32"), (16, 64, "bf16")])
+@pytest.mark.parametrize(
+    ("rows", "tokens", "compute"), [(16, 64, "fp32"), (4, 256, "fp32"), (16, 64, "bf16"), (2, 600, "fp32")]
+)
 def test_reading_prompts_is_within_a_quarter(rows: int, tokens: int, compute: Any) -> None:
-    config = shape(2, 16, d_model=64, d_ff_dense=128, d_ff_expert=32, mtp_depth=0, max_positions=256)
+    config = shape(2, 16, d_model=64, d_ff_dense=128, d_ff_expert=32, mtp_depth=0, max_positions=600)
     model = DeepSeekBackbone(config, PlainPrecision(compute)).eval()
     ids, is_token = torch.zeros(rows, tokens, dtype=torch.long), torch.ones(rows, tokens, dtype=torch.bool)
     with torch.no_grad(), LiveTensors([*model.parameters(), *model.buffers()]) as live:

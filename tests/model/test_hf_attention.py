@@ -14,8 +14,9 @@ from r1_lightning.model import hf_attention
 from r1_lightning.model.hf_attention import packed_mask
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.masked_attention import DocumentRows
-from tests.model.tiny import normal, pack, random_documents
+from tests.model.tiny import left_pad, normal, pack, random_documents
 from tests.support.hf_folders import DENSE, VOCABULARY
+from tests.support.memory import LiveTensors
 
 LONG = {"max_position_embeddings": 512}
 MLA = {
@@ -75,6 +76,27 @@ def test_long_rows_equal_the_dense_mask_forward_and_gradient(kind: str, monkeypa
     assert given[1].shape == (2, 1, 270, 270) and len(found) > 10
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4 * max(1.0, float(other.abs().max())), rtol=0)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@torch.no_grad()
+def test_long_prompts_are_read_as_with_the_dense_mask(kind: str) -> None:
+    """And a step onto what was cached of them."""
+    backbone, steps = model(kind), []
+    ids, is_token = left_pad(random_documents([270, 1, 130], VOCABULARY, seed=1))
+    for takes_documents in (True, False):
+        assert backbone.takes_documents
+        backbone.takes_documents = takes_documents
+        cache = backbone.new_cache(3, 271)
+        with LiveTensors() as live:
+            read = backbone.step(ids, is_token, cache).hidden * is_token.unsqueeze(-1)
+        next_token = torch.full((3, 1), 7)
+        drawn = backbone.step(next_token, torch.ones_like(next_token, dtype=torch.bool), cache).hidden
+        steps.append((read, drawn, live.peak))
+        backbone.takes_documents = True
+    for found, expected in zip(*(step[:2] for step in steps), strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-4 * max(1.0, float(expected.abs().max())), rtol=0)
+    assert steps[0][2] < steps[1][2] - 3 * 270 * 270  # at least the boolean mask is gone
 
 
 def test_short_rows_keep_the_dense_mask() -> None:

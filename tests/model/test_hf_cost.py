@@ -68,6 +68,15 @@ def test_what_is_alive_without_gradients(compute: str) -> None:
     assert hf_cost.decoding_bytes(empty, ROWS, 61) == pytest.approx(live.peak, rel=0.15)
 
 
+@torch.no_grad()
+def test_reading_long_prompts_makes_no_mask() -> None:
+    """One of 300 x 300 numbers and the boolean before it would be 450 kB a row, three times all else."""
+    real, empty = both(max_position_embeddings=512)
+    with LiveTensors([*real.parameters(), *real.buffers()]) as live:
+        real.step(batch(300).token_ids, torch.ones(ROWS, 300, dtype=torch.bool), real.new_cache(ROWS, 300))
+    assert hf_cost.prefill_bytes(empty, ROWS, 300) == pytest.approx(live.peak, rel=0.1)
+
+
 def test_on_a_gpu_no_mask_and_no_repeated_heads() -> None:
     """Per token and layer queries 32, keys and values 16 each, output 32, as BF16, and 4 sums; the mask would be 64 per token."""
     _, empty = both("bf16")
