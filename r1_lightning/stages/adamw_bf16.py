@@ -13,7 +13,7 @@ processes, each draws for all of them and uses its own, so that any number of pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,33 +70,8 @@ class BF16AdamW(torch.optim.Optimizer):
         numbered = enumerate((group, parameter) for group in self.param_groups for parameter in group["params"])
         for number, (group, parameter) in numbered:
             if parameter.grad is not None:
-                self._update(parameter, group, number)
+                update(parameter, self.state[parameter], group, number)
         return loss
-
-    def _update(self, parameter: Tensor, group: dict[str, Any], number: int) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            for name in MOMENTS:
-                state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
-        state["step"] += 1
-        step = int(state["step"])
-        generator = torch.Generator(parameter.device).manual_seed(seed_of(step, number))
-        local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
-        assert parameter.grad is not None
-        tensors = [local(t).view(-1) for t in (parameter, parameter.grad, *(state[name] for name in MOMENTS))]
-        rows = own_rows(parameter)
-        width = parameter.numel() // max(parameter.shape[0], 1) if parameter.dim() else 1
-        first, end = rows.start * width, rows.stop * width  # of the elements, those that this process holds
-        for start in range(0, parameter.numel(), PIECE):
-            stop = min(start + PIECE, parameter.numel())
-            # Of all elements of the piece, in every process: the order of the draws must not depend on who holds what.
-            noises = [drawn(stop - start, parameter.device, generator) for _ in MOMENTS]
-            low, high = max(start, first), min(stop, end)
-            if low < high:
-                own = tuple(tensor[low - first : high - first] for tensor in tensors)
-                cut = [noise[low - start : high - start] for noise in noises]
-                _update_piece(own, cut, group["lr"], group["betas"], step)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state. torch gives it the parameters' type first, which loses nothing; here the moments become BF16 again."""
@@ -104,6 +79,41 @@ class BF16AdamW(torch.optim.Optimizer):
         for state in self.state.values():
             for name in MOMENTS:
                 state[name] = state[name].to(torch.bfloat16)
+
+
+def update(parameter: Tensor, state: dict[str, Any], group: dict[str, Any], number: int) -> None:
+    """Take a step with `parameter`, which has the `number` in its optimizer that its draws depend on; fills its `state`."""
+    step = next_step(parameter, state, MOMENTS)
+    local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
+    assert parameter.grad is not None
+    tensors = [local(t).view(-1) for t in (parameter, parameter.grad, *(state[name] for name in MOMENTS))]
+    for own, noises in pieces(parameter, step, number, len(MOMENTS)):
+        _update_piece(tuple(tensor[own] for tensor in tensors), noises, group["lr"], group["betas"], step)
+
+
+def next_step(parameter: Tensor, state: dict[str, Any], moments: Iterable[str]) -> int:
+    """Count a step in `state`, which gets BF16 zeros for `moments` in the first; returns its number, from 1."""
+    if not state:
+        state["step"] = torch.zeros(())
+        for name in moments:
+            state[name] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+    state["step"] += 1
+    return int(state["step"])
+
+
+def pieces(parameter: Tensor, step: int, number: int, draws: int) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Yield slices of the elements that this process holds, at most `PIECE` at a time, and `draws` noises for each."""
+    generator = torch.Generator(parameter.device).manual_seed(seed_of(step, number))
+    rows = own_rows(parameter)
+    width = parameter.numel() // max(parameter.shape[0], 1) if parameter.dim() else 1
+    first, end = rows.start * width, rows.stop * width  # of the elements, those that this process holds
+    for start in range(0, parameter.numel(), PIECE):
+        stop = min(start + PIECE, parameter.numel())
+        # Of all elements of the piece, in every process: the order of the draws must not depend on who holds what.
+        noises = [drawn(stop - start, parameter.device, generator) for _ in range(draws)]
+        low, high = max(start, first), min(stop, end)
+        if low < high:
+            yield slice(low - first, high - first), [noise[low - start : high - start] for noise in noises]
 
 
 def _update_piece(

@@ -72,19 +72,21 @@ class Muon(torch.optim.Optimizer):
 
     def _matrix_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Update matrices of one shape, orthogonalised as one stack: a few batched products in place of many small ones."""
-        updates = []
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            gradient, mean = parameter.grad, state["momentum"]
-            assert gradient is not None
-            local(mean).lerp_(local(gradient), 1 - group["momentum"])
-            updates.append(whole(gradient.lerp(mean, group["momentum"])))  # Nesterov's look ahead
+        updates = [self._look_ahead(parameter, group["momentum"]) for parameter in parameters]
         scale = MATCH_ADAMW_RMS * max(parameters[0].shape[-2:]) ** 0.5
         for parameter, update in zip(parameters, orthogonalised(torch.stack(updates)), strict=True):
             own = keep_rows(update, parameter)
             local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(own, alpha=-group["lr"] * scale)
+
+    def _look_ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Move the momentum of `parameter` by its gradient; returns Nesterov's look ahead, all rows of it."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        gradient, mean = parameter.grad, state["momentum"]
+        assert gradient is not None
+        local(mean).lerp_(local(gradient), 1 - momentum)
+        return whole(gradient.lerp(mean, momentum))
 
     def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -127,6 +129,10 @@ class MuonConfig(AdamWConfig):
 
     def build(self, module: nn.Module) -> Muon:
         """An optimizer over the parameters of `module` that train."""
+        return Muon(self.muon_groups(module), self.momentum, (self.beta1, self.beta2))
+
+    def muon_groups(self, module: nn.Module) -> list[dict[str, Any]]:
+        """The parameters of `module` that train: hidden matrices, other ones, and vectors."""
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         left_alone = unmapped(module)
         hidden = [p for p in trained if p.dim() > 1 and id(p) not in left_alone]
@@ -137,7 +143,7 @@ class MuonConfig(AdamWConfig):
             {"params": other, "lr": self.lr, "weight_decay": self.weight_decay},
             {"params": vectors, "lr": self.lr},
         ]
-        return Muon([group for group in groups if group["params"]], self.momentum, (self.beta1, self.beta2))
+        return [group for group in groups if group["params"]]
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, idle: Collection[Tensor] = ()) -> int:

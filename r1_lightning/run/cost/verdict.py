@@ -25,13 +25,19 @@ from r1_lightning.run.cost.stage_cost import EmptyStage, update_bytes
 from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import MuonConfig
+from r1_lightning.stages.muon_bf16 import BF16MuonConfig
 
 GIB = 2**30
 RESERVE = 1.25  # the estimate holds to within a quarter
 MOST_DEVICES = 4096
 LEAST_GAIN = 0.99  # a remedy that saves less than a hundredth is none
-# By the class of the optimizer's settings, whether there is the same optimizer with moments in BF16.
-OFFERS_HALF_MOMENTS: dict[type, bool] = {AdamWConfig: True, BF16AdamWConfig: False, MuonConfig: False}
+# By the class of the optimizer's settings, the option with the same optimizer and moments in BF16; "": there is none.
+HALF_MOMENTS: dict[type, str] = {
+    AdamWConfig: "adamw_bf16",
+    MuonConfig: "muon_bf16",
+    BF16AdamWConfig: "",
+    BF16MuonConfig: "",
+}
 SHARED_OUT = {DDP: "the whole model on each", FSDP: "weights sharded over them"}
 
 
@@ -106,10 +112,15 @@ def saved_by_half_reference(stage: Any) -> int:
 
 
 def saved_by_half_moments(stage: Any) -> int:
-    """Bytes that AdamW's moments take less in BF16; 0 for another optimizer, and for moments in BF16."""
-    offers = isinstance(stage, EmptyStage) and line_of(OFFERS_HALF_MOMENTS, type(stage.parts.get("optim")))
+    """Bytes that the optimizer's moments take less in BF16; 0 for another optimizer, and for moments in BF16."""
+    offers = isinstance(stage, EmptyStage) and half_moments(stage)
     sizes = {line.name: line.size for line in stage.lasting_memory()}
     return sizes.get("optimizer state", 0) * (FP32 - BF16) // FP32 if offers else 0
+
+
+def half_moments(stage: Any) -> str:
+    """The option of `optim` with the stage's optimizer and moments in BF16; "" where there is none."""
+    return line_of(HALF_MOMENTS, type(stage.parts.get("optim"))) or ""
 
 
 def _batch(stage: EmptyStage, change: Change) -> MicroBatch:
@@ -226,5 +237,5 @@ REMEDIES: tuple[tuple[Callable[[Any, Change, Machine], Change], Callable[[Any, C
     (_with_smaller_wave, lambda stage, change: f"rollout.max_rows={change.wave_rows}"),
     (_with_sharding, lambda stage, change: "trainer=fsdp: weights sharded over the devices"),
     (_with_half_reference, lambda stage, change: "the reference's linear layers in BF16"),
-    (_with_half_moments, lambda stage, change: "optim=adamw_bf16: the optimizer's moments in BF16"),
+    (_with_half_moments, lambda stage, change: f"optim={half_moments(stage)}: the optimizer's moments in BF16"),
 )

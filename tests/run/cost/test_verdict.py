@@ -25,6 +25,7 @@ from r1_lightning.run.cost.verdict import (
 from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import MuonConfig
+from r1_lightning.stages.muon_bf16 import BF16MuonConfig
 
 with torch.device("meta"):
     FROZEN = torch.nn.Sequential(torch.nn.Embedding(2**14, 2**14), torch.nn.Linear(2**14, 3 * 2**14, bias=False))
@@ -100,13 +101,17 @@ def test_remedies_in_their_order(stage: Stage) -> None:
     assert "data.micro_batches=4: 4 rows at a time for 16 21 GiB, fits" in lines(stage, 27)
 
 
-@pytest.mark.parametrize("optim", [BF16AdamWConfig(3e-4), MuonConfig(3e-4)])
+@pytest.mark.parametrize("optim", [BF16AdamWConfig(3e-4), BF16MuonConfig(3e-4)])
 def test_what_is_in_bf16_already_is_not_halved_again(stage: Stage, optim: AdamWConfig) -> None:
-    """And Muon has no moments in BF16 to offer."""
     assert saved_by_half_reference(stage) == 1.5 * GIB and saved_by_half_moments(stage) == 4 * GIB
     stage.parts, stage.backbone = {"optim": optim}, Policy("bf16")
     assert peak_bytes(stage, Change(is_reference_half=True, are_moments_half=True)) == peak_bytes(stage, Change())
     assert not [line for line in lines(stage, 18)[1:] if "BF16" in line]
+
+
+def test_each_optimizer_has_one_with_half_its_moments(stage: Stage) -> None:
+    stage.parts = {"optim": MuonConfig(3e-4)}
+    assert "optim=muon_bf16: the optimizer's moments in BF16 15 GiB, fits" in lines(stage, 19)
 
 
 def test_a_reference_on_another_device_saves_nothing_here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
