@@ -41,7 +41,8 @@ RUNS = {
     ),
 }
 
-KILLED = ("results.csv", "graph.csv", "stages.csv")  # of reports/kill_9: a run of two stages, of a graph, of one stage
+# Of reports/kill_9: a run of two stages, of a graph, of one stage, of one stage in two processes.
+KILLED = ("results.csv", "graph.csv", "stages.csv", "ranks.csv")
 
 Found = list[tuple[str, str]]  # what has run, and the folder that shows it
 

@@ -16,9 +16,10 @@ import pytest
 from r1_lightning.run.config.exit_codes import LOST
 from r1_lightning.run.config.speaking import LOST_LATER_S
 from r1_lightning.run.config.starting import END_S
+from tests.support.commands import folder
 from tests.support.rank_kills import faults, one_fault
 from tests.support.stage_kills import Ended, Fault
-from tests.support.stage_runs import SAMPLING, STAGES, Runs
+from tests.support.stage_runs import SAMPLING, STAGES, Runs, check_same
 
 KILLS = 5  # of each run at most; it may be at its end before
 ENDED_S = END_S + 15.0  # from a kill to the end of the last process, on a busy machine
@@ -50,10 +51,8 @@ def check_end(ended: Ended, fault: Fault) -> None:
     assert ended.code == 128 + signal.SIGKILL, (fault, ended.code, ended.text[-3000:])
     (line,) = errors(ended)
     rank = "[01]" if whom == "all" else whom  # of both, the one that is seen first
-    assert re.fullmatch(rf"error: rank {rank} of 2 \(pid \d+\) was killed by SIGKILL; the others end, too", line), (
-        fault,
-        line,
-    )
+    expected = rf"error: rank {rank} of 2 \(pid \d+\) was killed by SIGKILL; the others end, too"
+    assert re.fullmatch(expected, line), (fault, line)
 
 
 def check(runs: Runs, stage: str, trainer: str, seed: int, root: Path) -> list[str]:
@@ -80,6 +79,21 @@ def test_ranks_killed_at_moments_of_a_seed_leave_the_same_bits(
     runs: Runs, tmp_path: Path, stage: str, trainer: str, seed: int
 ) -> None:
     assert len(check(runs, stage, trainer, seed, tmp_path)) >= 2
+
+
+@pytest.mark.slow
+def test_a_verifier_that_is_killed_at_work_costs_no_verdict(runs: Runs, tmp_path: Path) -> None:
+    """Each rank has one; those of the second and the third call are killed by their task, in the rank that comes first."""
+    kills = tmp_path / "kills"
+    kills.mkdir()
+    pooled = f"+reward.rewards.pooled={{_target_: tests.support.miniature.PooledHash, name: pooled, folder: {kills}}}"
+    own = (pooled, "+reward.weights.pooled=1.0")
+    expected = folder(runs.finished("grpo", tmp_path / "undisturbed", *own, trainer="ddp"), "grpo")
+    for call in ("2", "3"):
+        (kills / call).touch()
+    found = folder(runs.finished("grpo", tmp_path / "killed", *own, trainer="ddp"), "grpo")
+    assert not list(kills.iterdir()), "both calls came"
+    check_same(found, expected)
 
 
 @pytest.mark.long

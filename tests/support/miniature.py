@@ -30,6 +30,7 @@ from r1_lightning.functional.preference_loss import BradleyTerry
 from r1_lightning.functional.shards import whole
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rewards.combine import WeightedSum
+from r1_lightning.rewards.verifiers.pool import VerifierPool
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker
 from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.rollout.teacher import Teacher
@@ -129,6 +130,27 @@ class HashReward:
 
     def __call__(self, problem: Problem, completion: Completion) -> Verdict:
         return Verdict(zlib.crc32(completion.text.encode()) % 3 / 2, "a hash")
+
+
+@dataclass
+class PooledHash:
+    """`HashReward` that asks a verifier first, whose process kills itself in call n of a rank if a file n is in `folder`."""
+
+    folder: str
+    name: str = "pooled"
+    calls: int = 0
+
+    def __call__(self, problem: Problem, completion: Completion) -> Verdict:
+        return self.judge_many([(problem, completion)])[0]
+
+    def judge_many(self, pairs: Sequence[tuple[Problem, Completion]]) -> list[Verdict]:
+        if not self.calls:
+            self.pool = VerifierPool(workers=1, program="tests.rewards.verifiers.dying_worker")
+        self.calls += 1
+        asked = [(f"{self.folder}/{self.calls}", ""), *((completion.text, "") for _, completion in pairs)]
+        _, *found = self.pool.compare_many(asked)
+        right = HashReward()
+        return [right(*pair) if each.same else Verdict(0.0, each.why) for pair, each in zip(pairs, found, strict=True)]
 
 
 def backbone(seed: int = 0, **changes: Any) -> DeepSeekBackbone:

@@ -80,10 +80,14 @@ class Runs:
 
     def check(self, stage: str, root: Path, trainer: str = "") -> None:
         """Finish the run below `root`: weights and rows are those of the undisturbed run, and nothing is left over."""
-        found, expected = folder(self.finished(stage, root, trainer=trainer), stage), self.once(stage, trainer)
-        assert (found / store.WEIGHTS).read_bytes() == (expected / store.WEIGHTS).read_bytes()
-        assert metrics_rows(found) == metrics_rows(expected) and len(metrics_rows(found)) == STEPS
-        assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+        check_same(folder(self.finished(stage, root, trainer=trainer), stage), self.once(stage, trainer))
+
+
+def check_same(found: Path, expected: Path) -> None:
+    """Two artefacts have the same weights, rows and files."""
+    assert (found / store.WEIGHTS).read_bytes() == (expected / store.WEIGHTS).read_bytes()
+    assert metrics_rows(found) == metrics_rows(expected) and len(metrics_rows(found)) == STEPS
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
 
 
 def metrics_rows(artefact: Path) -> list[dict[str, str]]:
