@@ -25,6 +25,7 @@ from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.preempted import Moment
 from tests.support.slurm.striking import WAYS, Phase, drawn, preempted
 
+LENGTHS = "+callbacks.lengths={_target_: tests.support.slurm.lengths.OwnLengths}"
 TRAINER = ["trainer.devices=2", "trainer.threads=1"]
 SECONDS = 10.0  # from the signal to the end of a task
 DRAW, REWARD = "r1_lightning.rollout.sampler:Sampler._draw", "tests.support.miniature:HashReward.__call__"
@@ -35,7 +36,7 @@ MINIBATCHES: Phase = ("between minibatches", "r1_lightning.stages.grpo:GRPOModul
 START: Phase = ("start", "", "", 1)
 EVALUATION: Phase = ("evaluation while training", DRAW, "r1_lightning.callbacks.evaluation:", 6)
 # By stage: what comes first, what comes then in any order, and what comes last.
-GRAPH: dict[str, tuple[list[Phase], list[Phase], list[Phase]]] = {
+PHASES: dict[str, tuple[list[Phase], list[Phase], list[Phase]]] = {
     "pretrain": (
         [
             START,
@@ -51,13 +52,13 @@ GRAPH: dict[str, tuple[list[Phase], list[Phase], list[Phase]]] = {
         [("final evaluation", DRAW, "r1_lightning.run.stages.train:_evaluate", 6)],
     ),
     "sample": (
-        [START],
+        [],
         [
             ("sampling, between decode steps", DRAW, SAMPLING, 20),
             ("sampling, between rewards", REWARD, SAMPLING, 20),
             ("sampling, between blocks", "r1_lightning.rollout.rejection_sampling:BlockMaker.__call__", "", 2),
         ],
-        [],
+        [START],
     ),
 }
 
@@ -102,7 +103,7 @@ def test_pre_empted_in_a_rollout_its_rewards_and_its_minibatches_the_bits_are_th
     rng = random.Random(0)
     root, undisturbed = tmp_path / "runs", tmp_path / "undisturbed"
     words = [word for word in overrides(root, grpo_steps=8, evaluation=False) if not word.startswith("paths.root=")]
-    words += ["+callbacks.lengths={_target_: tests.support.slurm.lengths.OwnLengths}", *TRAINER]
+    words += [LENGTHS, *TRAINER]
     beside = started([*words, f"paths.root={undisturbed}"], 2)
     moments = drawn([DECODING, REWARDS, MINIBATCHES], rng)
     found = preempted(slurm, submit, root, [*words, "trainer=ddp", "launcher.job_per_stage=false"], moments, rng)
@@ -113,63 +114,54 @@ def test_pre_empted_in_a_rollout_its_rewards_and_its_minibatches_the_bits_are_th
     assert max(float(row["seconds from signal to end of task"]) for row in found) < SECONDS
 
 
-def graph() -> list[str]:
-    """The words of a graph of three stages: pre-training, GRPO, and samples of what it has made."""
-    reward = "{_target_: tests.support.miniature.HashReward, name: hash}"
-    grpo = [
-        "stage.max_steps=24",
-        "stage.reference_refresh_steps=4",
-        "rollout.prompts_per_rollout=2",
-        "rollout.group_size=4",
-        "rollout.minibatches_per_rollout=2",
-        "rollout.max_new_tokens=12",
-        "optim.lr=0.01",
-        "callbacks.evaluation.every_steps=4",  # of its base, too
-        "callbacks.evaluation.problems=4",
-        "stage.evaluation={problems: 4, samples: 2, max_new_tokens: 12}",
-        f"+reward.rewards.hash={reward}",
-        "+reward.weights.hash=1.0",
-        "+callbacks.lengths={_target_: tests.support.slurm.lengths.OwnLengths}",
-        r"stage.parent_overrides=[\"stage.max_steps=16\",\"data.rows_per_batch=4\",\"optim.warmup_steps=6\"]",
-    ]
+def words_of(stage: str) -> list[str]:
+    """The words of a run of `stage` and its inputs; GRPO and sampling are on a base of their own."""
+    measured = ["callbacks.evaluation.every_steps=4", "callbacks.evaluation.problems=4"]
+    if stage == "pretrain":
+        own = ["stage.max_steps=16", "data.rows_per_batch=4", "optim.warmup_steps=6", *measured]
+        return ["stage=pretrain", *SMALL_MODEL, *own, *TRAINER]
+    if stage == "grpo":
+        words = [word for word in overrides(Path(), grpo_steps=24) if not word.startswith("paths.root=")]
+        return [*words, *measured, LENGTHS, *TRAINER]
     rules = "{readable: {mixed_tolerance: 1.0, max_paragraph_chars: 10000, max_repeated_share: 1.0}"
     rules += ", question_language: false, one_per_equations: false, min_edit_distance: 0.0}"
-    quoted = ", ".join(f'"{word}"' for word in grpo)
-    return [
-        "stage=sample",
-        *SMALL_MODEL,
-        *TRAINER,
+    own = [
+        "stage.inputs.base=pretrain",
+        'stage.parent_overrides=["stage.max_steps=40","data.rows_per_batch=8","optim.warmup_steps=1"]',
+        *[f"~reward.{kind}.format" for kind in ("rewards", "weights")],  # so small a model keeps no form
         "~reward.rewards.accuracy",
         "+reward.rewards.accuracy={_target_: tests.support.miniature.HashReward}",
-        "rollout.max_new_tokens=24",
+        "rollout.max_new_tokens=64",
         "stage.problems=72",
         "stage.samples=4",
         "stage.problems_per_block=6",
         "stage.held_out_questions=20",
         f"stage.rules={rules}",
-        f"stage.inputs.base={{stage: grpo, overrides: [{quoted}]}}",
     ]
+    return ["stage=sample", *SMALL_MODEL, *own, *TRAINER]
 
 
 @pytest.mark.long
-def test_pre_empted_twenty_times_in_every_phase_of_a_graph_the_bits_are_the_same(
+@pytest.mark.parametrize("stage", PHASES)
+def test_pre_empted_in_every_phase_the_bits_are_the_same(
     slurm: Cluster,
     submit: Callable[..., tuple[int, str]],  # noqa: F811
     tmp_path: Path,
     record_property: Callable[[str, object], None],
+    stage: str,
 ) -> None:
-    """A job for each of three stages; each pre-emption is recorded (`--junitxml`), a line of reports/preemption/slurm.csv."""
-    rng = random.Random(1)
-    phases: list[Phase] = []
-    for first, middle, last in GRAPH.values():
-        phases += [*first, *rng.sample(middle, len(middle)), *last]
+    """A job for each stage; 20 pre-emptions in all, each recorded (`--junitxml`): a line of reports/preemption/slurm.csv."""
+    assert sum(len(part) for parts in PHASES.values() for part in parts) == 20
+    rng = random.Random(stage)
+    first, middle, last = PHASES[stage]
+    phases = [*first, *rng.sample(middle, len(middle)), *last]
     root, undisturbed = tmp_path / "runs", tmp_path / "undisturbed"
-    beside = started([*graph(), f"paths.root={undisturbed}"], 2)
-    found = preempted(slurm, submit, root, [*graph(), "trainer=ddp"], drawn(phases, rng), rng)
-    assert ended(beside).code == 0
+    beside = started([*words_of(stage), f"paths.root={undisturbed}"], 2)
+    found = preempted(slurm, submit, root, [*words_of(stage), "trainer=ddp"], drawn(phases, rng), rng)
     record(found, record_property)
-    assert_same(root, undisturbed, tuple(GRAPH))
-    assert len(found) == 20 and {row["phase"] for row in found} == {name for name, *_ in phases}
+    assert ended(beside).code == 0
+    assert_same(root, undisturbed, ["pretrain"] if stage == "pretrain" else ["pretrain", stage])
+    assert {row["stage"] for row in found} == {stage}
 
 
 @pytest.mark.long
