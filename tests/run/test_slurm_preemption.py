@@ -18,12 +18,12 @@ import pytest
 from r1_lightning.artefacts import store
 from tests.run.test_graph_kills import RESULTS
 from tests.run.test_slurm_jobs import LIMIT_S, small_pretrain, submit  # noqa: F401 - a fixture
-from tests.run.test_stage_kills import metrics_rows
 from tests.support.commands import SMALL_MODEL, folder, overrides, start
 from tests.support.launched import ended, kill_all, started
 from tests.support.slurm.cluster import Cluster
 from tests.support.slurm.preempted import Moment
 from tests.support.slurm.striking import WAYS, Phase, drawn, preempted
+from tests.support.stage_runs import metrics_rows
 
 LENGTHS = "+callbacks.lengths={_target_: tests.support.slurm.lengths.OwnLengths}"
 TRAINER = ["trainer.devices=2", "trainer.threads=1"]
