@@ -50,7 +50,12 @@ NAMES = {
     "optimizer": "clipping and AdamW",
     "rest": "Lightning and the rest",
 }
-MEETINGS = {"batches": "the rollout", "backward": "gradients", "optimizer": "metrics"}
+MEETINGS = {
+    "batches": "the rollout",
+    "backward": "gradients",
+    "optimizer": "metrics",
+    "rest": "Lightning's question about signals, once per micro-batch",
+}
 Row = Mapping[str, Any]
 
 

@@ -84,7 +84,7 @@ def test_a_rehearsal_measures_every_arrangement(repo_root: Path, tmp_path: Path)
     assert len(rows) == 2 * BLOCK_STEPS * 5
     together = [row for row in rows if row["arrangement"] == "together"]
     assert {row["bytes: backward"] for row in together if int(row["step"]) % BLOCK_STEPS == 0} == {"4289792"}
-    assert all(float(row["gloo: backward"]) > 0 for row in together)
+    assert all(float(row["gloo: backward"]) > 0 and float(row["gloo: rest"]) > 0 for row in together)
     assert all(
         float(row["waiting: backward"]) == 0 == float(row["gloo: batches"])
         for row in rows
