@@ -158,12 +158,12 @@ def measure(rounds: int, quick: bool, limit_s: float) -> list[Row]:
 
 def rows_of(arrangement: str, turn: int, blocks: Sequence[Sequence[Mapping[str, Any]]]) -> list[Row]:
     """Return a row for each step of a block of each process, with what it waited and sent."""
-    rows = []
+    rows: list[Row] = []
     for steps in zip(*blocks, strict=True):
         is_measured = 0 < steps[0]["number"] % BLOCK_STEPS < BLOCK_STEPS - 1
         met = split([step["calls"] for step in steps])
         for rank, (step, calls) in enumerate(zip(steps, met, strict=True)):
-            found = {"arrangement": arrangement, "round": turn, "rank": rank, "step": step["number"]}
+            found: dict[str, Any] = {"arrangement": arrangement, "round": turn, "rank": rank, "step": step["number"]}
             found |= {"measured": int(is_measured), "seconds": step["seconds"]}
             found |= {name: step["parts"].get(name, 0.0) for name in (*PARTS, "checkpoint")}
             for kind in ("waiting", "gloo"):

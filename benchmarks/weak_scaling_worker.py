@@ -189,7 +189,7 @@ def _parts(world: World, role: Role, processes: Processes, steps: int) -> _Parts
     data.dataset = _Dataset(plain.maker, plain.source, seed, steps, plain.optimizer_steps)
     data.dataset.done = []
     objective = instantiate(world.config.stage.objective)
-    more = {"reference_refresh_steps": 0, "processes": processes}
+    more: dict[str, Any] = {"reference_refresh_steps": 0, "processes": processes}
     return _Parts(data, _Module(backbone, shared["optim"], objective, steps, settings.sampling_temperature, **more))
 
 

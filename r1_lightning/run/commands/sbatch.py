@@ -19,13 +19,11 @@ from pathlib import Path
 
 from r1_lightning.run.config.exit_codes import AGAIN, BAD_INPUT, NOTED
 from r1_lightning.run.config.place import STARTED
-from r1_lightning.run.config.slurm import Slurm
+from r1_lightning.run.config.slurm import FRESH_NOTE, Slurm
 from r1_lightning.types.errors import require
 
-ATTEMPTS, LATEST = (
-    "attempts.txt",
-    "latest.txt",
-)  # in a job's folder: what became of each attempt; a link to the newest log
+# In a job's folder: what became of each attempt; a link to the newest log; the name of the folder that `fresh=true` began.
+ATTEMPTS, LATEST, FRESH = "attempts.txt", "latest.txt", "fresh.txt"
 PROGRAM = "r1.py"  # in the folder of the copied code
 # A shell that once ran torchrun or another job would hand these to ours.
 FOREIGN = (
@@ -94,7 +92,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """One call of `sbatch`; several tasks are an array. `code` is the copied code, `start` where the user stood."""
+    """One call of `sbatch`; several tasks are an array. `code` is the copied code, `start` where the user stood.
+
+    A job that is `fresh` makes its runs anew in the first attempt, and resumes them in the others.
+    """
 
     name: str
     slurm: Slurm
@@ -103,6 +104,7 @@ class Job:
     start: Path
     python: str
     processes_per_node: int = 1
+    fresh: bool = False
 
 
 def render(job: Job) -> str:
@@ -189,6 +191,8 @@ def _setup(job: Job) -> Iterator[str]:
         yield f"export {name}={shlex.quote(str(value))}"
     if job.slurm.cpus_per_task is not None:
         yield f"export SRUN_CPUS_PER_TASK={job.slurm.cpus_per_task}"  # srun no longer takes it from the job
+    if job.fresh:
+        yield f'export {FRESH_NOTE}="$folder/{FRESH}"'
     yield f"export PYTHONPATH={shlex.quote(str(job.code))}${{PYTHONPATH:+:$PYTHONPATH}}"
 
 

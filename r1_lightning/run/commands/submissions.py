@@ -5,7 +5,8 @@
         job.sh                  the script that was submitted          slurm-JOB.txt    SLURM's own messages
         log-JOB-ATTEMPT.txt     what an attempt printed                latest.txt       a link to the newest of them
         attempts.txt            a line when an attempt starts, and one when it ends, with the exit code
-    ROOT/slurm/code/<digits>/   the code that the jobs run
+        fresh.txt               with fresh=true: the folder that the first attempt made, and the others resume
+    ROOT/slurm/code/<digits>/   the code that the jobs run, or the option files of their --config-dir
 
 No torch here: `r1 submit status` answers at once.
 """

@@ -2,6 +2,8 @@
 
     r1 submit stage=grpo launcher.partition=gpu launcher.gpus_per_node=1 launcher.time=04:00:00
     r1 submit -m stage=grpo seed=0,1,2 ...      an array, one job for each run, as `r1 train -m` makes them in turn
+    r1 submit ... --config-dir FOLDER           option files of your own, copied as they are now
+    r1 submit ... fresh=true                    made anew by the first attempt; an attempt that is queued again resumes that
     r1 submit ... dry_run=true                  prints the scripts, and neither writes nor submits
     r1 submit status [FOLDER]                   what is queued, running, requeued, failed, complete
 
@@ -18,7 +20,9 @@ from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.program import usage
 
-ARGUMENTS = "[-m] stage=NAME [KEY=VALUE ...] [launcher.KEY=VALUE ...] [dry_run=true], or status [FOLDER]"
+ARGUMENTS = (
+    "[-m] stage=NAME [KEY=VALUE ...] [launcher.KEY=VALUE ...] [--config-dir FOLDER] [dry_run=true], or status [FOLDER]"
+)
 
 
 def main() -> int:

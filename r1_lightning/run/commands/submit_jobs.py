@@ -13,23 +13,28 @@ from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.locks import exclusive_lock, is_held
 from r1_lightning.run.commands import slurm, submissions
-from r1_lightning.run.commands.code_copy import copy_code
-from r1_lightning.run.commands.sbatch import LATEST, Job, Task, render
+from r1_lightning.run.commands.code_copy import copy_code, copy_configs
+from r1_lightning.run.commands.sbatch import FRESH, LATEST, Job, Task, render
 from r1_lightning.run.commands.submit_points import Point
 from r1_lightning.run.config.program import command_line
 from r1_lightning.run.config.slurm import Slurm
+from r1_lightning.run.graph.fresh import begun_by
 from r1_lightning.run.graph.node import Node, stages_of
 from r1_lightning.types.errors import InvalidInput, require
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A stage to be made by a job, with the words that make it and the inputs that other jobs make before."""
+    """A stage to be made by a job, with the words that make it and the inputs that other jobs make before.
+
+    One that is `fresh` is made anew, whatever is there.
+    """
 
     name: str
     node: Node
     words: tuple[str, ...]
     inputs: tuple[str, ...]
+    fresh: bool = False
 
 
 def submit_points(points: Sequence[Point], is_dry: bool) -> str:
@@ -37,26 +42,26 @@ def submit_points(points: Sequence[Point], is_dry: bool) -> str:
     first = points[0]
     for point in points:
         is_one = _shared(point) == _shared(first)
-        require(
-            is_one, "launcher", point.launcher, "the runs of a sweep share one, with the same paths.root and processes"
-        )
-    jobs = _Jobs(*_shared(first), is_dry)
+        allowed = "the runs of a sweep share one, with the same paths.root, processes and fresh"
+        require(is_one, "launcher", point.launcher, allowed)
+    jobs = _Jobs(first, is_dry)
     with ExitStack() as stack:
         if not is_dry:  # two people who submit the same run at the same moment
             stack.enter_context(exclusive_lock(first.root / submissions.FOLDER))
         return jobs.submit_all(points)
 
 
-def _shared(point: Point) -> tuple[Slurm, Path, int]:
-    return point.launcher, point.root, point.processes_per_node
+def _shared(point: Point) -> tuple[Slurm, Path, int, bool]:
+    return point.launcher, point.root, point.processes_per_node, point.fresh
 
 
 class _Jobs:
     """The jobs of one submission, inputs first."""
 
-    def __init__(self, launcher: Slurm, root: Path, processes_per_node: int, is_dry: bool) -> None:
-        self.launcher, self.root, self.is_dry = launcher, root, is_dry
-        self.processes_per_node = processes_per_node
+    def __init__(self, first: Point, is_dry: bool) -> None:
+        self.launcher, self.root, self.is_dry = first.launcher, first.root, is_dry
+        self.processes_per_node, self.configs = first.processes_per_node, first.configs
+        self.flags: tuple[str, ...] = ()  # of every job, before its words
         self.numbers: dict[str, str] = {}  # job by the name of the run that it makes
         self.submitted: list[str] = []
         self.lines: list[str] = []
@@ -70,7 +75,7 @@ class _Jobs:
         for wanted in targets.values():
             self._refuse_second(wanted)
         needed = {name for target in targets.values() for name in _needs(target, inputs)}
-        code = self.root / submissions.FOLDER / submissions.CODE / "COPY" if self.is_dry else self._code()
+        code = self._code()
         for name, wanted in inputs.items():
             if name in needed and not self._is_alive(name):
                 self._submit([wanted], code)
@@ -78,10 +83,15 @@ class _Jobs:
         return "\n".join([*self.lines, *self._last_words(targets)])
 
     def _code(self) -> Path:
-        return copy_code(self.root / submissions.FOLDER / submissions.CODE)
+        """Copy the code, and the user's folder of options if there is one; returns the copied code."""
+        copies = self.root / submissions.FOLDER / submissions.CODE
+        if self.configs is not None:
+            copy = copies / "CONFIGS" if self.is_dry else copy_configs(copies, self.configs, self.root)
+            self.flags = (f"--config-dir={copy}",)
+        return copies / "COPY" if self.is_dry else copy_code(copies)
 
     def _is_made(self, target: Wanted) -> bool:
-        found = target.node.found()
+        found = None if target.fresh else target.node.found()
         if found is not None and found.complete:
             self.lines.append(f"{target.name}: complete, nothing to submit: {found.folder}")
             return True
@@ -91,12 +101,13 @@ class _Jobs:
         """Raise `InvalidInput` if a job or a process is alive that makes the run."""
         if self.is_dry:
             return
-        known = submissions.read(submissions.folder_of(self.root, wanted.name))
+        own = submissions.folder_of(self.root, wanted.name)
+        known = submissions.read(own)
         state = slurm.alive([known.job]).get(known.job) if known else None
         if known and state:
             allowed = f"job {known.job} ({state.state}) makes it already; `scancel {known.job}` ends it"
             raise InvalidInput(f"submit={wanted.name!r} is not allowed: {allowed}")
-        found = wanted.node.found()
+        found = begun_by(wanted.node, own / FRESH) if wanted.fresh else wanted.node.found()
         if found is not None and is_held(found.folder):
             raise InvalidInput(f"submit={wanted.name!r} is not allowed: a process is at work in {found.folder}")
 
@@ -113,18 +124,22 @@ class _Jobs:
         names = [one.name for one in wanted]
         folders = {one.name: submissions.folder_of(self.root, one.name) for one in wanted}
         after = sorted({self.numbers[name] for one in wanted for name in one.inputs if name in self.numbers})
-        tasks = tuple(Task(folders[one.name], ("train", *one.words)) for one in wanted)
+        tasks = tuple(Task(folders[one.name], ("train", *self.flags, *one.words)) for one in wanted)
+        fresh = any(one.fresh for one in wanted)
         python = self.launcher.python or sys.executable
         name = f"r1-{names[0]}" if len(names) == 1 else f"r1-{names[0]}-and-{len(names) - 1}-more"
-        text = render(Job(name, self.launcher, tasks, code, Path.cwd(), python, self.processes_per_node))
+        text = render(Job(name, self.launcher, tasks, code, Path.cwd(), python, self.processes_per_node, fresh))
         script = folders[names[0]] / submissions.SCRIPT
         if self.is_dry:
             self.numbers |= {name: f"JOB-OF-{name}" for name in names}
             self.lines += [f"# {shlex.join(slurm.command_of(script, after))}", text]
             return
-        for folder in folders.values():
+        for one in wanted:
+            folder = folders[one.name]
             folder.mkdir(parents=True, exist_ok=True)
             write_text(folder / submissions.SCRIPT, text)
+            if one.fresh:
+                self._begin_anew(one, folder / FRESH)
         number = slurm.submit(script, after)
         self.submitted.append(number)
         for index, one in enumerate(wanted):
@@ -133,6 +148,14 @@ class _Jobs:
             digits = one.node.fingerprint[:SHORT_DIGITS]
             submissions.write(self.root, one.name, one.node.stage.stage, digits, job, one.words)
             self.lines.append(f"{one.name}: job {job}" + (f", after {', '.join(after)}" if after else ""))
+
+    def _begin_anew(self, one: Wanted, note: Path) -> None:
+        """Let the job make its run anew, unless the run that the last submission began is still to be finished."""
+        begun = begun_by(one.node, note)
+        if begun is not None and not begun.complete:
+            self.lines.append(f"{one.name}: goes on with {begun.folder}, which the last submission began anew")
+        else:
+            note.unlink(missing_ok=True)
 
     def _last_words(self, targets: dict[str, Wanted]) -> list[str]:
         if self.is_dry:
@@ -153,11 +176,14 @@ def _wanted(points: Sequence[Point], job_per_stage: bool) -> tuple[dict[str, Wan
     for point in points:
         name = _name(point.node)
         require(name not in targets, "submit", name, "two runs of the sweep are the same")
-        targets[name] = Wanted(name, point.node, point.words, _inputs(point.node))
+        targets[name] = Wanted(name, point.node, point.words, _inputs(point.node), point.fresh)
         for node in stages_of(point.node) if job_per_stage else ():
             found = node.found()
             if node is not point.node and not (found is not None and found.complete):
-                words = (*point.words, f"only={node.short_name}")
+                shared = [
+                    word for word in point.words if word.lstrip("+~").partition("=")[0] != "fresh"
+                ]  # of the target
+                words = (*shared, f"only={node.short_name}")
                 inputs.setdefault(node.short_name, Wanted(node.short_name, node, words, _inputs(node)))
     # A target that is another's input: both are in the array, where the second waits for the lock of the first.
     return {name: wanted for name, wanted in inputs.items() if name not in targets}, targets

@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -52,12 +53,17 @@ PASSED_ON = (*SHARED_GROUPS, "debug")
 
 
 @contextmanager
-def composing(configs: Path | None = None) -> Iterator[None]:
+def composing(configs: Path | None = None, own: Path | None = None) -> Iterator[None]:
     """Initialise Hydra with our configs/ (or another folder), so that `compose_stage` can be called inside the block.
 
-    `hydra.main` does the same for the command line of `r1 train`.
+    `own` is a user's folder of more options (`--config-dir`). `hydra.main` does the same for the command line of `r1 train`.
     """
     with hydra.initialize_config_dir(str(configs or config_folder()), version_base=HYDRA_VERSION_BASE):
+        loader = GlobalHydra.instance().config_loader()
+        if own is not None and isinstance(loader, ConfigLoaderImpl):
+            search_path = loader.get_search_path()
+            search_path.prepend("command-line", f"file://{own}", anchor="schema")  # the place that hydra.main gives it
+            loader.repository.initialize_sources(search_path)
         yield
 
 

@@ -18,6 +18,7 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)  # of an environment vari
 TIME = re.compile(
     r"(\d+-)?\d+(:\d+){0,2}", re.ASCII
 )  # minutes, minutes:seconds, hours:minutes:seconds, days-hours[:...]
+FRESH_NOTE = "R1_FRESH"  # set by a job's script for `fresh=true`: the file with the name of the folder that it began
 ONE_LINE_WORDS = ("account", "partition", "qos", "constraint", "gres", "mem")
 WORD_ALLOWED = "it must be letters, digits and punctuation without spaces, quotes or line breaks"
 

@@ -34,6 +34,7 @@ from r1_lightning.run.build.agreeing import by_main
 from r1_lightning.run.checks.loggers import check_logger_packages
 from r1_lightning.run.checks.models import check_installed
 from r1_lightning.run.config.stage_config import BASE, resolved
+from r1_lightning.run.graph.fresh import begun, remember
 from r1_lightning.run.graph.last_words import table
 from r1_lightning.run.graph.node import Node
 from r1_lightning.run.graph.stage_tree import measured_stages, stage_table, time_table, tree
@@ -50,8 +51,10 @@ SEEN_S, POLL_S = 60.0, 0.2  # how long a process looks for a file that rank 0 wr
 def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[[str], None] = print) -> Artefact:
     """Return the finished artefact for `target`: reuse it, resume it, or build it (inputs first). Then `say` its table.
 
-    `fresh` makes a new artefact beside an existing one, for the target only, never for its inputs. Raises `InvalidInput` if a
-    folder cannot be written, if another process is working in it, or if a stage refuses its input.
+    `fresh` makes a new artefact beside an existing one, for the target only, never for its inputs; in a batch job that is queued
+    again it resumes the one that the job has begun (`run/graph/fresh.py`).
+
+    Raises `InvalidInput` if a folder cannot be written, if another process is working in it, or if a stage refuses its input.
     """
     commit = lineage.commit()  # now: the checkout may change while the run goes on
     is_deep = any(isinstance(source, Node) and source.inputs for source in target.inputs.values())
@@ -85,7 +88,7 @@ class _Maker:
 def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefact:
     """Return the artefact of `node`: reused, resumed or made after its inputs."""
     say = maker.say
-    found = None if fresh else _found(node, maker.processes)
+    found = _found(node, maker.processes, fresh)
     if found is not None and found.complete:
         say(f"{role}: reusing {found.folder} (fingerprint {found.fingerprint[:SHORT_DIGITS]})")
         if found.commit != maker.commit:
@@ -119,11 +122,11 @@ def _reuse_or_build(node: Node, role: str, maker: _Maker, fresh: bool) -> Artefa
     return _run(node, made, inputs, maker, role)
 
 
-def _found(node: Node, processes: Processes) -> Artefact | None:
+def _found(node: Node, processes: Processes, fresh: bool) -> Artefact | None:
     """Return the artefact that rank 0 finds for `node`, its files compared with their hashes if it is complete."""
 
     def look(_: object) -> tuple[str, bool] | None:
-        found = node.found()
+        found = begun(node) if fresh else node.found()
         if found is not None and found.complete:
             store.verify(found)  # hashes the files: damaged weights must not become another stage's base
             _clear_up(found.folder)
@@ -179,7 +182,9 @@ def _new_folder(node: Node, fresh: bool) -> Artefact:
     if fresh:
         allowed = "with stage.shards above 1 each process would make a folder of its own"
         require(_shard(node)[1] == 1, "fresh", True, allowed)
-        return store.create(node.root, *names)
+        made = store.create(node.root, *names)
+        remember(made)
+        return made
     # Under a lock, so that two processes that start together do not make a folder each.
     with store.exclusive_lock(node.root):
         return store.find(node.root, node.stage.stage, node.fingerprint) or store.create(node.root, *names)

@@ -13,7 +13,7 @@ import pytest
 from r1_lightning import __version__
 from r1_lightning.artefacts import lineage
 from r1_lightning.run.commands import code_copy
-from r1_lightning.run.commands.code_copy import copy_code
+from r1_lightning.run.commands.code_copy import copy_code, copy_configs
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -59,6 +59,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(checkout: Path, tmp_path: P
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInput, match="cannot be written"):
         copy_code(tmp_path / "file" / "code")
+
+
+def test_options_are_copied_without_the_runs_beside_them(tmp_path: Path) -> None:
+    """What Hydra reads, and nothing else: `--config-dir .` must not copy the runs, whose configurations are options to nobody."""
+    own, runs = tmp_path / "own", tmp_path / "own" / "runs"
+    for name in ("model/mine.yaml", "runs/grpo-1/config.yaml", "notes.txt"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_text("a: 1\n")
+    copy = copy_configs(runs / "slurm" / "code", own, runs)
+    assert [str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()] == ["model/mine.yaml"]
+    assert copy_configs(runs / "slurm" / "code", own, runs) == copy
+    (own / "model" / "mine.yaml").write_text("a: 2\n")
+    other = copy_configs(runs / "slurm" / "code", own, runs)
+    assert other != copy and (copy / "model" / "mine.yaml").read_text() == "a: 1\n"
+    assert (copy_configs(tmp_path / "code", own, own) / "runs" / "grpo-1" / "config.yaml").is_file()
 
 
 def test_a_copy_of_our_own_code_starts(tmp_path: Path) -> None:

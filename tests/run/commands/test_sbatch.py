@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_each_option_is_one_word_to_sbatch(tmp_path: Path) -> None:
     words = [shlex.split(line, comments=False)[1:] for line in head[1:]]
     assert all(len(word) == 1 for word in words)
     assert [f"--output={tmp_path}/it's $(touch hurt) 50%%j/slurm-%j.txt"] in words
+
+
+def test_a_fresh_job_names_the_file_of_the_run_that_it_begins(tmp_path: Path) -> None:
+    folder = tmp_path / "it's $(touch hurt)"
+    executed(tmp_path, render(replace(job(folder), fresh=True)))
+    assert f"R1_FRESH={folder}/fresh.txt" in told(tmp_path, "env") and not (tmp_path / "hurt").exists()
+    executed(tmp_path, render(job(folder)))
+    assert not any(word.startswith("R1_FRESH=") for word in told(tmp_path, "env"))
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "back\\slash", "bell\a"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,42 @@ def test_the_digits_of_a_stage_with_a_hyphen_are_its_fingerprint_s(tmp_path: Pat
     submit_points([point(root, node(root, "cold-start", "f", (1, 2)))], False)
     record = json.loads((root / "slurm/cold-start-ffffffffff-shard-1/submission.json").read_text())
     assert record["digits"] == "f" * 10
+
+
+def test_a_run_is_made_anew_although_it_is_there(tmp_path: Path) -> None:
+    """Its inputs are not; a run that the last submission began anew and did not finish is resumed, one that is done is not."""
+    root = tmp_path / "runs"
+    target = node(root, "grpo", "d", base=node(root, "pretrain", "a"))
+    complete(target)
+    asked = replace(point(root, target, "stage=grpo", "fresh=true"), fresh=True)
+    submit_points([asked], False)
+    assert [call["run"] for call in told(tmp_path)] == ["pretrain-aaaaaaaaaa", "grpo-dddddddddd"]
+    job, base = ((root / "slurm" / call["run"] / "job.sh").read_text() for call in reversed(told(tmp_path)))
+    assert "    fresh=true\n" in job and 'export R1_FRESH="$folder/fresh.txt"\n' in job
+    assert "fresh" not in base.lower()
+    sibling = store.create(root, "grpo", "tiny", "sums", target.fingerprint)
+    note = root / "slurm/grpo-dddddddddd/fresh.txt"
+    note.write_text(f"{sibling.folder.name}\n")
+    assert f"grpo-dddddddddd: goes on with {sibling.folder}" in submit_points([asked], False) and note.exists()
+    with store.locked(sibling.folder), pytest.raises(InvalidInput, match="a process is at work in"):
+        submit_points([asked], False)
+    sibling.weights_path.write_bytes(b"x")
+    store.complete(sibling, "c", {}, {}, {})
+    assert "goes on" not in submit_points([asked], False) and not note.exists()
+
+
+def test_a_folder_of_options_is_copied_for_every_job(tmp_path: Path) -> None:
+    root, own = tmp_path / "runs", tmp_path / "own"
+    (own / "model").mkdir(parents=True)
+    (own / "model" / "mine.yaml").write_text("a: 1\n")
+    target = node(root, "grpo", "d", base=node(root, "pretrain", "a"))
+    submit_points([replace(point(root, target), configs=own)], False)
+    (copy,) = (root / "slurm" / "code").iterdir()
+    assert (copy / "model" / "mine.yaml").read_text() == "a: 1\n"
+    for name in ("grpo-dddddddddd", "pretrain-aaaaaaaaaa"):
+        assert f"    train\n    --config-dir={copy}\n    stage=grpo\n" in (root / "slurm" / name / "job.sh").read_text()
+    said = submit_points([replace(point(root / "dry", target), configs=own)], True)
+    assert f"    --config-dir={root}/dry/slurm/code/CONFIGS\n" in said and not (root / "dry").exists()
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from r1_lightning.run.commands.submit_points import _processes_per_node, is_dry, points_of
+from r1_lightning.run.graph.node import Node
 from r1_lightning.types.errors import InvalidInput
 from tests.run.config.test_slurm import settings
 
@@ -43,9 +44,10 @@ def test_a_sweep_is_one_run_for_each_value(tmp_path: Path, monkeypatch: pytest.M
     ("word", "line"),
     [
         ("launcher=local", "^launcher='local' is not allowed: it must be slurm"),
-        ("fresh=true", "^fresh=True is not allowed"),
         ("only=grpo-0123456789", "^only="),
         ("--cfg", "^submit='--cfg' is not allowed"),
+        ("--config-dir=nowhere", "^--config-dir='nowhere' is not allowed: it must be a folder that is there"),
+        ("-cd", "^--config-dir='' is not allowed"),
         ("launcher.node=2", "launcher.node"),
         ("launcher.nodes=two", "^launcher.nodes='two' is not allowed"),
     ],
@@ -54,6 +56,33 @@ def test_what_is_refused(word: str, line: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInput, match=line):
         points_of(["stage=pretrain", word])
+
+
+def test_options_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base with an option of one's own is planned with it, too: Hydra's search path is that of the whole graph."""
+    monkeypatch.chdir(tmp_path)
+    for group, text in (("optim", "defaults: [adamw]\nbeta1: 0.5\n"), ("model", "defaults: [tiny]\nn_layers: 3\n")):
+        (tmp_path / "own" / group).mkdir(parents=True)
+        (tmp_path / "own" / group / "mine.yaml").write_text(text)
+    words = ["stage=grpo", "optim=mine", "model=mine"]
+    for flag in (["--config-dir", "own"], ["--config-dir=own"], ["-cd", f"{tmp_path}/own"]):
+        (point,) = points_of([*words[:1], *flag, *words[1:]])
+        assert point.configs == tmp_path / "own" and point.words[:3] == tuple(words)
+        assert point.node.stage.config.optim.beta1 == 0.5
+        base = point.node.inputs["base"]
+        assert isinstance(base, Node) and base.stage.config.model.n_layers == 3
+    with pytest.raises(InvalidInput, match="--config-dir='own own' is not allowed: it must be one folder"):
+        points_of(["-cd", "own", "--config-dir=own", *words])
+    with pytest.raises(InvalidInput, match="optim"):
+        points_of(words)
+
+
+def test_a_run_that_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (point,) = points_of(["stage=pretrain", "fresh=true"])
+    assert point.fresh and "fresh=true" in point.words and not points_of(["stage=pretrain"])[0].fresh
+    with pytest.raises(InvalidInput, match=r"^fresh=True is not allowed: with stage\.shards above 1"):
+        points_of(["stage=sample", "stage.shards=2", "fresh=true"])
 
 
 @pytest.mark.parametrize(
