@@ -31,12 +31,13 @@ COMMENT = b"sha256:"
 class _Sink:
     """A file for `torch.save` that keeps the system's error, which torch reports as "unexpected pos", and hashes what it writes."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
+    def __init__(self, file: IO[bytes], poll: Callable[[], None]) -> None:
+        self.file, self.poll = file, poll
         self.error: OSError | None = None
         self.hash = hashlib.sha256()
 
     def write(self, content: Any) -> int:
+        self.poll()
         try:
             written = self.file.write(content)
         except OSError as error:
@@ -49,13 +50,13 @@ class _Sink:
         self.file.flush()
 
 
-def stream(state: dict[str, Any], path: Path) -> None:
+def stream(state: dict[str, Any], path: Path, poll: Callable[[], None] = lambda: None) -> None:
     """Write `state` to `path` in torch's format, one tensor at a time, without building the file in memory; the system's errors.
 
-    The SHA-256 of the file follows as the comment of its archive.
+    The SHA-256 of the file follows as the comment of its archive. `poll`, called before each piece, may raise to end the writing.
     """
     with path.open("wb") as file:
-        sink = _Sink(file)
+        sink = _Sink(file, poll)
         try:
             torch.save(state, sink)  # type: ignore[arg-type]  # all that it calls are `write` and `flush`
         except RuntimeError as error:

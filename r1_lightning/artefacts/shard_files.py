@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,13 +21,16 @@ import torch
 from torch import Tensor
 
 from r1_lightning.artefacts.files import output_folder, replacing, sha256_of
-from r1_lightning.artefacts.tensor_file import Streamed, write_tensors
+from r1_lightning.artefacts.leftovers import SHARDS
+from r1_lightning.artefacts.tensor_file import TYPES, Streamed, write_tensors
 from r1_lightning.artefacts.weights import opened
 from r1_lightning.functional.shards import local, own_rows
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.processes import Processes
 
 ROWS = "rows"  # in a header: JSON of the first row and the end of each tensor's piece
+ASIDE = "aside"  # key in a checkpoint that is being made: who put it there writes the `Aside` that a stage leaves there
+KEPT = 2  # folders before the new one: last.ckpt and previous.ckpt cite them while it is written
 
 
 class ShardFile(TypedDict):
@@ -37,12 +41,64 @@ class ShardFile(TypedDict):
     sha256: str
 
 
+class Citation(TypedDict):
+    """A checkpoint's citation of its shards: folder, files, and type and shape of each whole tensor."""
+
+    folder: str
+    files: list[ShardFile]
+    tensors: dict[str, tuple[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What this process holds of a checkpoint's sharded tensors, to be written to a folder of its step in `folder`.
+
+    `values` are the rows that it holds, `rows` the first and the end of them, `tensors` type and shape of each whole tensor.
+    """
+
+    folder: Path
+    step: int
+    values: dict[str, Tensor]
+    rows: dict[str, list[int]]
+    tensors: dict[str, tuple[str, list[int]]]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], folder: Path, step: int) -> Aside:
+        """Return what is to be written of sharded `tensors`; nothing is copied."""
+        held = {name: tensor for name, tensor in tensors.items() if local(tensor).numel()}
+        return cls(
+            folder,
+            step,
+            {name: local(tensor) for name, tensor in held.items()},
+            {name: [own_rows(tensor).start, own_rows(tensor).stop] for name, tensor in held.items()},
+            {name: (TYPES[tensor.dtype], list(tensor.shape)) for name, tensor in tensors.items()},
+        )
+
+    def copied(self, values: dict[str, Tensor]) -> Aside:
+        """Return one that writes `values`, copies of its own, so that training can go on before."""
+        return replace(self, values=values)
+
+    def written(self, processes: Processes) -> Citation:
+        """Write it, all `processes` together, and return the citation; older folders go first. Errors as `save_shards`."""
+        if processes.is_main:
+            remove_older(self.folder, SHARDS, self.step, KEPT)
+        place = f"{SHARDS}{self.step}"
+        files = _save(self.values, self.rows, self.folder / place, processes)
+        return Citation(folder=place, files=files, tensors=self.tensors)
+
+
 def save_shards(tensors: Mapping[str, Tensor], folder: Path, processes: Processes) -> list[ShardFile]:
     """Write this process's rows of sharded `tensors`; all processes together. Returns the description of all files.
 
     Raises `InvalidInput` in every process if one of them cannot write.
     """
-    held = {name: tensor for name, tensor in tensors.items() if local(tensor).numel()}
+    aside = Aside.of(tensors, folder, 0)
+    return _save(aside.values, aside.rows, folder, processes)
+
+
+def _save(
+    values: Mapping[str, Tensor], rows: Mapping[str, list[int]], folder: Path, processes: Processes
+) -> list[ShardFile]:
     path = folder / f"rank-{processes.rank}-of-{processes.count}.safetensors"
     fault: Exception | None = None
     description: list[ShardFile] = []
@@ -50,8 +106,7 @@ def save_shards(tensors: Mapping[str, Tensor], folder: Path, processes: Processe
         with output_folder(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            rows = {name: [own_rows(tensor).start, own_rows(tensor).stop] for name, tensor in held.items()}
-            streamed = {name: Streamed.of(local(tensor)) for name, tensor in held.items()}
+            streamed = {name: Streamed.of(tensor) for name, tensor in values.items()}
             write_tensors(temporary, streamed, {ROWS: json.dumps(rows)})
         description = [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}]
     except Exception as error:

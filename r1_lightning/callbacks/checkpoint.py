@@ -11,6 +11,12 @@ rows to their files. So a kill can never lose the metrics of a step that the che
 
 The file is synced to disk, then the old checkpoint becomes previous.ckpt, then the new one last.ckpt. It holds its own check sum
 (`artefacts/checkpoint_file.py`). A last.ckpt that is found damaged costs the steps since previous.ckpt.
+
+Asynchronous saving (`trainer.checkpoint_async`): the state is copied in memory (`artefacts/host_copy.py`), and once its step is
+logged, a thread writes, syncs and renames it while training goes on. At most one write is under way: the next saving waits for
+it, and so do the end of training and a stop on request. If it fails, training ends before its next step, by the same
+error. Several processes write together and know of each other: the threads have a group of their own, whose calls cannot meet
+those of training, and a checkpoint takes its place when all have written.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,15 +32,20 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from torch import distributed
 
-from r1_lightning.artefacts.checkpoint_file import MADE_FOR, is_whole, stream
+from r1_lightning.artefacts.checkpoint_file import CITED_SHARDS, MADE_FOR, is_whole, stream
 from r1_lightning.artefacts.files import DISK_FULL, output_folder, replacing
+from r1_lightning.artefacts.host_copy import HostCopy
 from r1_lightning.artefacts.leftovers import DAMAGED, LAST, PREVIOUS
+from r1_lightning.artefacts.shard_files import ASIDE, Aside
 from r1_lightning.artefacts.store import digits_of
-from r1_lightning.types.errors import Stopped, require_int
-from r1_lightning.types.stopping import STOP
+from r1_lightning.types.errors import InvalidInput, Stopped, require_int
+from r1_lightning.types.processes import ONE, Processes, ProcessGroup, processes_now
+from r1_lightning.types.stopping import REQUEUE, STOP
 
 GENERATORS = "generators"  # key of the global random generators' states in a checkpoint
+FAULT_WAIT_S = 10.0  # for a write under way when something else fails: it may wait for a process that is gone
 
 
 class ResumeCheckpoint(L.Callback):
@@ -42,7 +54,7 @@ class ResumeCheckpoint(L.Callback):
     `saved_step` is the step from which a resumed run would go on; 0 if there is nothing to resume.
     """
 
-    def __init__(self, folder: Path, every_steps: int) -> None:
+    def __init__(self, folder: Path, every_steps: int, is_async: bool = False) -> None:
         require_int("callbacks.checkpoint.every_steps", every_steps, 1)
         self.folder = folder
         self.every_steps = every_steps
@@ -50,6 +62,12 @@ class ResumeCheckpoint(L.Callback):
         self.saved_step = self.taken_step = 0
         self.taken: ExitStack | None = None  # renames the temporary file, if there is one, when it is left
         self.generators: Mapping[str, Any] | None = None  # of the checkpoint that was loaded
+        self.copy = HostCopy() if is_async else None
+        self.copied: tuple[dict[str, Any], Aside | None] | None = None  # a state to be written once its step is logged
+        self.under_way: Future[None] | None = None
+        self.writing_step = 0
+        self.is_copying = False  # True while a state is taken that a thread will write
+        self.processes = self.writers = ONE
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last_step = self.saved_step = trainer.global_step
@@ -58,6 +76,8 @@ class ResumeCheckpoint(L.Callback):
                 self.folder.parent.mkdir(parents=True, exist_ok=True)  # a loop of a user's own may not have made it yet
             self._remove_leftovers()
             _set_damaged_aside(self.folder, trainer.ckpt_path)
+        if self.copy is not None:
+            self.processes, self.writers = processes_now(), _own_group(trainer)
         # Last of all, just before the first batch is asked for: getting here may have drawn numbers.
         generators, self.generators = self.generators, None
         if generators is not None:
@@ -66,6 +86,8 @@ class ResumeCheckpoint(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[GENERATORS] = generator_states(module.device)
         checkpoint[MADE_FOR] = digits_of(self.folder.parent)
+        if self.is_copying:
+            checkpoint[ASIDE] = None  # what a stage shares out is written later, with the rest
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.generators = checkpoint.get(GENERATORS)
@@ -83,60 +105,134 @@ class ResumeCheckpoint(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.write(trainer)
+        # All processes look whether all are done, so that a failed write ends all of them before the same step.
+        if self.under_way is not None and self.processes.all(self.under_way.done()):
+            self.finish()
 
     def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.write(trainer)
+        self.finish()
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         # All processes stop together, but a fault or a second signal may be this one's alone: the others then wait in another
         # call, and waiting for them here would hide the fault until the group's time limit.
-        self.write(trainer, waits=isinstance(exception, Stopped) and not STOP.twice)
+        waits = isinstance(exception, Stopped) and not STOP.twice
+        self.write(trainer, waits)
+        if waits:
+            self.finish()
+        elif self.under_way is not None and not STOP.twice:
+            wait([self.under_way], FAULT_WAIT_S)  # without its own error, if it has one: the fault came first
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the training state to a temporary file; `write` puts it in the checkpoint's place once the step has been logged.
+        """Write the training state to a temporary file, or copy it; `write` does the rest once the step has been logged.
 
         Raises `InvalidInput` naming the folder if it cannot be written. Only the main process writes this file; a stage whose
         weights are divided over processes has put them beside it by then, and cites them (`stages/sharded_state.py`).
         """
-        state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
+        self.finish()
+        self.is_copying = self.copy is not None
+        try:
+            state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)  # every process takes part
+        finally:
+            self.is_copying = False
+        if self.copy is not None:
+            self.copied = _copied(state, self.copy, trainer.is_global_zero)
+        else:
+            self.taken = self._streamed(state, trainer.is_global_zero)
+        self.taken_step = trainer.global_step
+
+    def write(self, trainer: L.Trainer, waits: bool = True) -> None:
+        """Put what `save` took, if it took anything, in the checkpoint's place, or have a thread do so.
+
+        Without a thread, all processes return after that if each `waits`.
+        """
+        (taken, self.taken), (copied, self.copied) = (self.taken, None), (self.copied, None)
+        if taken is None and copied is None:
+            return
+        with taken or ExitStack():
+            for logger in trainer.loggers:
+                logger.save()  # before the rename: a kill in between must not lose the rows of steps that it has behind it
+        if copied is not None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+            self.writing_step, self.under_way = self.taken_step, thread.submit(self._written, *copied)
+            thread.shutdown(wait=False)  # it ends with this write
+            return
+        self.saved_step = self.taken_step
+        if waits:
+            trainer.strategy.barrier("ResumeCheckpoint.write")
+
+    def finish(self) -> None:
+        """Wait for the write that is under way, if there is one; raises what it raised, in every process."""
+        under_way, self.under_way = self.under_way, None
+        if under_way is not None:
+            under_way.result()
+            self.saved_step = self.writing_step
+
+    def _written(self, state: dict[str, Any], aside: Aside | None) -> None:
+        """In the thread: write `state` and what is beside it. If a process cannot, all of them raise its error."""
+        fault: Exception | None = None
+        try:
+            if aside is not None:
+                state[CITED_SHARDS] = aside.written(self.writers)
+            self._streamed(state, self.writers.is_main).close()
+        except Exception as error:
+            fault = error
+        said = self.writers.gather([] if fault is None else [" ".join(str(fault).split())])
+        if fault is not None:
+            raise fault
+        if said:
+            raise InvalidInput(said[0])
+
+    def _streamed(self, state: dict[str, Any], is_main: bool) -> ExitStack:
+        """Write `state` to a temporary file, in the main process alone; leaving the stack renames it."""
         with ExitStack() as stack:
-            if trainer.is_global_zero:
+            if is_main:
                 with output_folder(self.folder):
                     # Not its parents: where a disk was unmounted, the checkpoint would go to the disk below.
                     self.folder.mkdir(exist_ok=True)
                 last, previous = self.folder / LAST, self.folder / PREVIOUS
                 self._stream(state, stack.enter_context(replacing(last, former=previous)))
-            self.taken = stack.pop_all()
-        self.taken_step = trainer.global_step
-
-    def write(self, trainer: L.Trainer, waits: bool = True) -> None:
-        """Rename the temporary file, if there is one, over the old checkpoint; all processes return after that if each `waits`."""
-        taken, self.taken = self.taken, None
-        if taken is None:
-            return
-        with taken:
-            for logger in trainer.loggers:
-                logger.save()  # before the rename: a kill in between must not lose the rows of steps that it has behind it
-        self.saved_step = self.taken_step
-        if waits:
-            trainer.strategy.barrier("ResumeCheckpoint.write")
+            return stack.pop_all()
 
     def _stream(self, state: dict[str, Any], path: Path) -> None:
         """Write `state` to `path`; a full disk gets the room of the previous checkpoint, if the last one is whole."""
         last, previous = self.folder / LAST, self.folder / PREVIOUS
+        polls: dict[str, Any] = {} if self.copy is None else {"poll": _leave}
         try:
-            stream(state, path)
+            stream(state, path, **polls)
         except OSError as error:
             if error.errno not in DISK_FULL or not previous.is_file() or not is_whole(last):
                 raise
             previous.unlink()
             print(f"checkpoint: the disk is full; {previous} makes room for the next one", flush=True)
-            stream(state, path)
+            stream(state, path, **polls)
 
     def _remove_leftovers(self) -> None:
         """Remove temporary files of a killed process; the folder is locked, so no other process is writing one."""
         for leftover in self.folder.glob(f".{LAST}.*tmp"):
             leftover.unlink(missing_ok=True)
+
+
+def _copied(state: dict[str, Any], copy: HostCopy, is_main: bool) -> tuple[dict[str, Any], Aside | None]:
+    """Return copies of what this process writes of a training state: the state, if it is the main one, and its shards."""
+    aside: Aside | None = state.pop(ASIDE, None)
+    values: dict[str, Any] = {} if aside is None else aside.values
+    own, values = copy((state if is_main else {}, values))
+    return own, None if aside is None else aside.copied(values)
+
+
+def _own_group(trainer: L.Trainer) -> Processes:
+    """Return the processes of the run by a group of its own, for calls beside those of training; all make it together."""
+    if trainer.world_size == 1:
+        return ONE
+    limit = getattr(trainer.strategy, "_timeout", None)
+    return ProcessGroup.of_group(distributed.new_group(backend="gloo", timeout=limit))
+
+
+def _leave() -> None:
+    """End a thread's writing after a second signal, for which the handler ends the work of the main thread alone."""
+    if STOP.twice:
+        raise Stopped("interrupted", REQUEUE)
 
 
 def _set_damaged_aside(folder: Path, resumed: Any) -> None:

@@ -8,6 +8,7 @@ A signal cuts a measurement short: the step is saved all the same, and the same 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,8 @@ class Evaluation(L.Callback):
             return
         value, is_lower_better = values[self.best], self.best.endswith(LOWER_IS_BETTER)
         old = self.best_value  # on a tie the earlier weights stay
+        if math.isnan(value):  # nothing is better than it, and it is better than nothing
+            return
         if old is not None and not (value < old if is_lower_better else value > old):
             return
         self.best_value, self.best_step = value, step
@@ -160,4 +163,6 @@ class Evaluation(L.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_value, self.best_step = state["best_value"], state["best_step"]
+        if self.best_value is not None and math.isnan(self.best_value):
+            self.best_value = None
         self.due_step = state.get("due_step", 0)  # checkpoints made before it was noted lack it

@@ -78,7 +78,9 @@ class GRPOModule(StageModule):
         self.mtp_detached = mtp_trunk == "detached"
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
-        self.reference = reference_of(backbone, reference_refresh_steps, objective.needs_reference, reference_device)
+        self.reference = reference_of(
+            backbone, reference_refresh_steps, objective.needs_reference, reference_device, processes
+        )
 
     def training_step(self, batch: GRPOBatch, batch_idx: int) -> Tensor:
         with_mtp = self.mtp_loss_weight > 0

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 
 from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.weights import load_weights, save_weights
-from r1_lightning.functional.shards import whole
+from r1_lightning.functional.shards import is_sharded, whole
 from r1_lightning.model.lora import has_adapters, without_adapters
 from r1_lightning.model.precision import weights_cast_by_autocast
 from r1_lightning.rollout.scoring import reference_logprobs
 from r1_lightning.types.errors import require, require_int
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
 PREFIX = "reference."  # prefix of its parameter names in the stage's state
@@ -47,7 +48,9 @@ class ReferencePolicy(nn.Module):
 
     backbone: Any  # an nn.Module that fits the `Backbone` Protocol
 
-    def __init__(self, policy: nn.Module, refresh_every: int, device: torch.device | None = None) -> None:
+    def __init__(
+        self, policy: nn.Module, refresh_every: int, device: torch.device | None = None, processes: Processes = ONE
+    ) -> None:
         super().__init__()
         require_int("stage.reference_refresh_steps", refresh_every, 0)
         # A deep copy puts what the memo holds in place of its copies, so no FP32 copy is made first.
@@ -56,7 +59,7 @@ class ReferencePolicy(nn.Module):
         self.device = device
         if device is not None and not any(p.is_meta for p in self.backbone.parameters()):  # a dry run has no values
             self.backbone.to(device)
-        self.refresh_every = refresh_every
+        self.refresh_every, self.processes = refresh_every, processes
         self.version = 0  # the optimizer steps that the copied policy had taken
         self.cited: Citation | None = None
         self.cited_before: int | None = None
@@ -101,14 +104,34 @@ class ReferencePolicy(nn.Module):
         if before is None or before["version"] != self.version:
             path = weights_of(folder, self.version)
             folder.mkdir(parents=True, exist_ok=True)
-            save_weights(self.backbone, path)
-            self.cited = {"version": self.version, "sha256": sha256_of(path)}
-        for stale in set(folder.glob("step-*.safetensors")) - {
-            weights_of(folder, step) for step in kept if step is not None
-        }:
-            stale.unlink(missing_ok=True)
+            self.cited = {"version": self.version, "sha256": self._saved(path)}
+        if self.processes.is_main:
+            known = {weights_of(folder, step) for step in kept if step is not None}
+            for stale in set(folder.glob("step-*.safetensors")) - known:
+                stale.unlink(missing_ok=True)
         self.cited_before = None if before is None else before["version"]
         checkpoint[CITATION], checkpoint[CITED_BEFORE] = self.cited, self.cited_before
+
+    def _saved(self, path: Path) -> str:
+        """Write the weights to `path`, the main process alone unless they are sharded, and return the hash everywhere."""
+        if any(is_sharded(parameter) for parameter in self.backbone.parameters()):
+            save_weights(self.backbone, path)
+            return self.processes.from_main(lambda: sha256_of(path))
+        faults: list[Exception] = []
+
+        def write() -> str:
+            try:
+                save_weights(self.backbone, path)
+                return sha256_of(path)
+            except Exception as error:  # the others wait for a word
+                faults.append(error)
+                return ""
+
+        found = self.processes.from_main(write)
+        if faults:
+            raise faults[0]
+        require(bool(found), "reference", str(path), "the main process could not write it")
+        return found
 
     def put_into(self, checkpoint: dict[str, Any], folder: Path) -> None:
         """Load the cited weights and put them into `checkpoint`; `InvalidInput` if their file is missing or was changed."""
@@ -214,18 +237,24 @@ def refuse_refresh(refresh_every: int) -> None:
 
 
 def reference_of(
-    policy: nn.Module, refresh_every: int, is_needed: bool, device: torch.device | None = None
+    policy: nn.Module,
+    refresh_every: int,
+    is_needed: bool,
+    device: torch.device | None = None,
+    processes: Processes = ONE,
 ) -> ReferencePolicy | BaseAsReference | NoReference:
     """Return the reference of `policy`: its base if it has adapters, else a frozen copy; `NoReference` unless `is_needed`.
 
-    `device` is the copy's own. Raises `InvalidInput` if there is no copy that could have one.
+    `device` is the copy's own; `processes` train together. Raises `InvalidInput` if there is no copy that could have one.
     """
     is_copy = is_needed and not has_adapters(policy)
     allowed = "the reference is the policy's own base" if is_needed else "an objective without KL has no reference"
     require(is_copy or device is None, "trainer.role_devices.reference", str(device), allowed)
     if not is_needed:
         return NoReference(refresh_every)
-    return ReferencePolicy(policy, refresh_every, device) if is_copy else BaseAsReference(policy, refresh_every)
+    return (
+        ReferencePolicy(policy, refresh_every, device, processes) if is_copy else BaseAsReference(policy, refresh_every)
+    )
 
 
 class Citation(TypedDict):

@@ -11,34 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.artefacts.leftovers import SHARDS
-from r1_lightning.artefacts.shard_files import ShardFile, check_shards, load_shards, remove_older, save_shards
+from r1_lightning.artefacts.shard_files import ASIDE, Aside, Citation, check_shards, load_shards
 from r1_lightning.artefacts.tensor_file import TYPES
 from r1_lightning.functional.shards import fill, is_sharded
 from r1_lightning.types.processes import Processes
 
 CITATION = "shards"  # key in a checkpoint
-KEPT = 2  # folders before the new one: last.ckpt and previous.ckpt cite them while it is written
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")  # of the optimizers here: as large as their parameter
 WEIGHTS, OPTIMIZERS = "state_dict", "optimizer_states"  # Lightning's keys
 
 
-class Citation(TypedDict):
-    """A checkpoint's citation of its shards: folder, files, and type and shape of each whole tensor."""
-
-    folder: str
-    files: list[ShardFile]
-    tensors: dict[str, tuple[str, list[int]]]
-
-
 def put_aside(checkpoint: dict[str, Any], folder: Path, processes: Processes) -> None:
-    """Take the sharded tensors, if there are any, out of `checkpoint` and write them to `folder`; all processes together."""
-    step = int(checkpoint["global_step"])
+    """Take the sharded tensors, if there are any, out of `checkpoint` and write them to `folder`; all processes together.
+
+    If the checkpoint has the key `ASIDE`, they are left there as an `Aside` instead, for a writer that comes later.
+    """
     tensors: dict[str, Tensor] = {}
     for optimizer in checkpoint.get(OPTIMIZERS, ()):  # the inner dictionaries are the optimizer's own
         optimizer["state"] = {parameter: dict(moments) for parameter, moments in optimizer["state"].items()}
@@ -47,12 +39,11 @@ def put_aside(checkpoint: dict[str, Any], folder: Path, processes: Processes) ->
             tensors[name] = holder.pop(key)
     if not tensors:
         return
-    if processes.is_main:
-        remove_older(folder, SHARDS, step, KEPT)
-    place = f"{SHARDS}{step}"
-    files = save_shards(tensors, folder / place, processes)
-    shapes = {name: (TYPES[tensor.dtype], list(tensor.shape)) for name, tensor in tensors.items()}
-    checkpoint[CITATION] = Citation(folder=place, files=files, tensors=shapes)
+    aside = Aside.of(tensors, folder, int(checkpoint["global_step"]))
+    if ASIDE in checkpoint:
+        checkpoint[ASIDE] = aside
+    else:
+        checkpoint[CITATION] = aside.written(processes)
 
 
 def put_back(

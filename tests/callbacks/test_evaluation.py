@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import os
 import signal
 from pathlib import Path
@@ -78,6 +79,8 @@ def test_the_weights_are_the_same_bits_with_and_without(tmp_path: Path) -> None:
         ("val/loss", [3.0, 2.0, 1.0, 1.5, 1.0, 4.0], 3),
         ("val/loss", [3.0, 2.0, 1.0, 0.5, 0.4, 0.3], 6),
         ("val/x", [0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 1),
+        ("val/x", [math.nan, 0.1, math.nan, 0.3, 0.2, math.nan], 4),
+        ("val/loss", [math.nan, 3.0, 2.0, 2.5, math.nan, 2.5], 3),
     ],
 )
 def test_the_best_weights_are_kept(tmp_path: Path, name: str, values: list[float], best_step: int) -> None:
@@ -87,6 +90,13 @@ def test_the_best_weights_are_kept(tmp_path: Path, name: str, values: list[float
     stopped, kept = run(tmp_path / "short", Evaluation(), stop=best_step), Miniature(max_steps=6)
     load_weights(kept.model, tmp_path / BEST)
     assert fingerprint(kept.model) == fingerprint(stopped.model)
+
+
+def test_what_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    evaluation = Evaluation(1, best="val/x", make_measure=Values([math.nan] * 6), folder=tmp_path)
+    evaluation.load_state_dict({"best_value": math.nan, "best_step": 3})  # as a former version kept it
+    run(tmp_path, evaluation)
+    assert evaluation.best_value is None and not (tmp_path / BEST).exists()
 
 
 def test_a_resumed_run_knows_the_best_so_far(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     made.start.close()
 
 
-def check(runs: Runs, stage: str, seed: int, root: Path) -> list[str]:
-    """Kill a run of `stage` at moments drawn from `seed`, finish it, and compare; returns the moments that hit."""
+def check(runs: Runs, stage: str, given: Iterable[str], root: Path, *more: str) -> list[str]:
+    """Kill a run of `stage` at the `given` moments, finish it, and compare; returns the moments that hit."""
     hits: list[str] = []
-    for moment in moments(seed, stage in SAMPLING):
-        ended = runs(stage, root, moment)
+    for moment in given:
+        ended = runs(stage, root, moment, *more)
         assert ended.code in (0, -9), (moment, ended.text[-3000:])
         if ended.code == 0:
             break
@@ -38,7 +38,15 @@ def check(runs: Runs, stage: str, seed: int, root: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "seed"), [("pretrain", 100), ("grpo", 101), ("distill", 102)])
 def test_killed_at_moments_of_a_seed_the_bits_are_the_same(runs: Runs, tmp_path: Path, stage: str, seed: int) -> None:
-    assert len(check(runs, stage, seed, tmp_path)) >= 2
+    assert len(check(runs, stage, moments(seed, stage in SAMPLING), tmp_path)) >= 2
+
+
+@pytest.mark.slow
+def test_killed_while_a_thread_writes_the_bits_are_the_same(runs: Runs, tmp_path: Path) -> None:
+    """In pieces of the first, second and third checkpoint of a process, before they are synced, and beside their renaming."""
+    given = ["40 writing", "150 writing", "2 syncing", "6 syncing", "4 renaming", "3 renaming", "260 writing"]
+    hits = check(runs, "grpo", given, tmp_path, "trainer.checkpoint_async=true")
+    assert len(hits) >= 4, hits
 
 
 @pytest.mark.long
@@ -48,7 +56,7 @@ def test_killed_at_random_moments_of_every_stage_the_bits_are_the_same(
     runs: Runs, tmp_path: Path, stage: str, seed: int, record_property: Callable[[str, object], None]
 ) -> None:
     """The moments that hit a running process are recorded (`--junitxml`)."""
-    hits = check(runs, stage, seed, tmp_path)
+    hits = check(runs, stage, moments(seed, stage in SAMPLING), tmp_path)
     record_property("stage", stage)
     record_property("seed", seed)
     record_property("hits", ", ".join(hits))

@@ -9,6 +9,7 @@ import lightning as L
 import pytest
 import torch
 
+from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
 from r1_lightning.artefacts.files import sha256_of
 from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.artefacts.weights import save_weights
@@ -22,7 +23,7 @@ from r1_lightning.model.config import MLA_FIELDS
 from r1_lightning.model.cost import tensor_bytes
 from r1_lightning.model.gqa import GQAKind
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
-from r1_lightning.model.lora import is_adapter
+from r1_lightning.model.lora import LoraSettings, is_adapter
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout.collate import collate
 from r1_lightning.rollout.scoring import reference_logprobs, score_completions
@@ -280,6 +281,24 @@ def test_it_takes_no_memory_and_has_no_place_in_the_stage() -> None:
     assert live.peak == 0 and tensor_bytes(module) == tensor_bytes(miniature.model)
     assert {name.split(".")[0] for name in module.state_dict()} == {"backbone"}
     assert not list(module.reference.backbone.__dict__.keys() - {"policy"})
+
+
+def test_fine_tuning_with_dropout_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """The masks come from the global generator, whose state is in the checkpoint; a new process begins with another one."""
+
+    def finished(folder: Path, steps: int, seed: int, dropout: float = 0.3) -> int:
+        miniature = with_adapters(max_steps=4, moved=False, settings=LoraSettings(2, 8, dropout=dropout))
+        torch.manual_seed(seed)
+        stop = Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", fit.global_step >= steps))
+        fit, path = trainer(4, folder, [ResumeCheckpoint(folder, 1), stop]), checkpoint_to_resume(folder)
+        weights_only = True if path else None
+        fit.fit(miniature.sft(), miniature.examples(), ckpt_path=path, weights_only=weights_only)
+        return fingerprint(miniature.model)
+
+    whole = finished(tmp_path / "whole", 4, seed=1)
+    assert finished(tmp_path / "none", 4, seed=1, dropout=0.0) != whole
+    finished(tmp_path / "parts", 2, seed=1)
+    assert finished(tmp_path / "parts", 4, seed=2) == whole
 
 
 def test_a_run_writes_no_reference_and_resumes_to_the_same_bits(tmp_path: Path) -> None:

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
+from r1_lightning.artefacts.files import sha256_of
+from r1_lightning.artefacts.weights import save_weights
 from r1_lightning.functional.shards import is_sharded, local, own_rows
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.sharding import shard
+from r1_lightning.stages import reference
 from r1_lightning.stages.reference import PREFIX, ReferencePolicy, weights_of
-from r1_lightning.types.processes import Processes
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 from tests.model.tiny import pack, random_documents
 from tests.support.miniature import CharTokenizer, backbone
@@ -36,9 +40,9 @@ def completions(processes: Processes) -> tuple[GRPOBatch, slice]:
     return batch, slice(5 * rows.start, 5 * rows.stop)
 
 
-def logprobs(reference: ReferencePolicy, processes: Processes) -> Tensor:
+def logprobs(policy: ReferencePolicy, processes: Processes) -> Tensor:
     batch, _ = completions(processes)
-    return reference.logprobs(batch, 1.0)
+    return policy.logprobs(batch, 1.0)
 
 
 def life(processes: Processes, compute: Any, folder: str) -> None:
@@ -47,7 +51,7 @@ def life(processes: Processes, compute: Any, folder: str) -> None:
     for _ in range(2):
         policy = backbone(seed=3)
         policy.precision = PlainPrecision(compute)
-        pairs.append((policy, ReferencePolicy(policy, 2)))
+        pairs.append((policy, ReferencePolicy(policy, 2, processes=processes if not pairs else ONE)))
     (policy, ours), (alone, theirs) = pairs
     mesh = init_device_mesh("cpu", (processes.count,))
     shard(policy, mesh)
@@ -87,6 +91,36 @@ def life(processes: Processes, compute: Any, folder: str) -> None:
 def test_it_scores_refreshes_and_resumes_as_that_of_one_process(compute: str, tmp_path: Path) -> None:
     assert in_processes(2, life, compute, str(tmp_path), limit_s=LIMIT_S) == [None, None]
     assert weights_of(tmp_path, 2).read_bytes() == weights_of(tmp_path / "whole", 2).read_bytes()
+
+
+def saved(processes: Processes, folder: str, fault: bool) -> tuple[int, Any]:
+    """Files that this process wrote of a whole reference, and the citation or the error."""
+    written: list[Path] = []
+
+    def note(module: Any, path: Path) -> None:
+        written.append(path)
+        save_weights(module, path if not fault else path / "in a file's place")
+
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "save_weights", note)
+        try:
+            ReferencePolicy(backbone(seed=3), 0, processes=processes).take_out_of(checkpoint, Path(folder))
+        except InvalidInput as error:
+            return len(written), str(error)
+    return len(written), checkpoint["reference"]
+
+
+def test_a_whole_reference_is_written_by_one_process(tmp_path: Path) -> None:
+    found = in_processes(2, saved, str(tmp_path), False)
+    cited = {"version": 0, "sha256": sha256_of(weights_of(tmp_path, 0))}
+    assert found == [(1, cited), (0, cited)]
+
+
+def test_a_reference_that_cannot_be_written_is_said_by_all(tmp_path: Path) -> None:
+    (one, first), (none, second) = in_processes(2, saved, str(tmp_path), True)
+    assert (one, none) == (1, 0) and "cannot be written" in first
+    assert second == f"reference='{weights_of(tmp_path, 0)}' is not allowed: the main process could not write it"
 
 
 def on_its_own_device(processes: Processes, compute: Any) -> None:

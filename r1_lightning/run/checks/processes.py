@@ -33,6 +33,9 @@ def check_processes(plain: Mapping[str, Any]) -> None:
         require_int("trainer.devices", devices, 1)
     if not asks_for_several(trainer):
         return
+    dropout = ((plain.get("model") or {}).get("lora") or {}).get("dropout", 0.0)
+    allowed = "it must be 0 with several processes: what it drops would depend on their number"
+    require(dropout == 0, "model.lora.dropout", dropout, allowed)
     kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
     _check_sharding(plain, trainer)
     allowed = f"the work of {kind} is not divided among processes; one process does it all: trainer.devices=1 without trainer=ddp"

@@ -52,6 +52,7 @@ TRAINER_KEYS = (
     "timeout_s",
     "threads",
     "checkpoint_every_steps",
+    "checkpoint_async",
     "max_time",
     "role_devices",
     "recompute",

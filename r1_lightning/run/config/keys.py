@@ -20,6 +20,7 @@ RUN_KEYS: dict[str, dict[str, Any]] = {
     "trainer": {
         "threads": int | None,
         "checkpoint_every_steps": int,
+        "checkpoint_async": bool,
         "max_time": str | None,
         "role_devices": dict | None,
         "recompute": bool,

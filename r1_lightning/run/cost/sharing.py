@@ -25,7 +25,8 @@ from r1_lightning.run.cost.networks import number_of
 from r1_lightning.run.cost.sampling_cost import Memory
 
 DDP, FSDP = "ddp", "fsdp"
-IN_SHARES = ("weights", "gradients", "optimizer state", "reference", TEACHER)
+CHECKPOINT = "checkpoint, while it is written"
+IN_SHARES = ("weights", "gradients", "optimizer state", "reference", TEACHER, CHECKPOINT)
 CONVERTED = ("weights in BF16, update", "weights in BF16, sampling")  # whole copies that one process makes by autocast
 IN_FLIGHT = 2  # blocks gathered at one time: one computed, one on its way
 WHOLE_COPY = "weights, gathered to sample"

@@ -35,6 +35,7 @@ from r1_lightning.run.cost.load import CountedData, StepLoad, Wave
 from r1_lightning.run.cost.logits import logit_bytes
 from r1_lightning.run.cost.networks import Network, network_of
 from r1_lightning.run.cost.sampling_cost import Memory, Work, device_type_of, is_elsewhere, sampling_bytes, wave_memory
+from r1_lightning.run.cost.sharing import CHECKPOINT
 from r1_lightning.stages.muon import state_bytes
 from r1_lightning.types.errors import require
 
@@ -153,6 +154,7 @@ class EmptyStage:
             Memory("gradients", gradients, "FP32, without the MTP modules" if idle and len(modules) else "FP32"),
             Memory("optimizer state", moments, optimizer),
             Memory("reference", reference, "a frozen copy"),
+            Memory(CHECKPOINT, weights + moments if self._copies_checkpoints else 0, "a copy"),
             *(
                 Memory(role, cost.tensor_bytes(model), "frozen")
                 for role, model in self.beside.items()
@@ -166,6 +168,11 @@ class EmptyStage:
         counts = self.network.parameters()
         is_unused = self.module.backbone is not self.backbone and counts.embeddings > counts.head
         return [self.backbone.head.weight] if is_unused else []
+
+    @property
+    def _copies_checkpoints(self) -> bool:
+        """True if the copy of a checkpoint is in the memory that is counted: a GPU's goes to the host."""
+        return bool(self.config.trainer.get("checkpoint_async")) and self.device_type == "cpu"
 
     def _stays(self, role: str) -> bool:
         """Whether the model of this role is on the device while the stage trains: a cached teacher is gone by then."""

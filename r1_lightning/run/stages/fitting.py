@@ -39,7 +39,8 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
     try:
         callbacks = _callbacks(config, parts)
         # In this order: Interruption sets `should_stop`, and ResumeCheckpoint, after all others, saves when it is set.
-        saver = ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps)
+        is_async = bool(config.trainer.get("checkpoint_async"))
+        saver = ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps, is_async)
         compiles = bool(config.precision.get("compile"))
         callbacks += [Rewind(), Interruption(config.trainer.get("max_time"), saver, compiles), saver]
         return instantiate(

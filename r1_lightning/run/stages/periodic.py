@@ -28,6 +28,7 @@ from r1_lightning.run.checks.evaluation import stage_evaluation, task_name, with
 from r1_lightning.stages.base import StageModule
 from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import ChatBatch
 from r1_lightning.types.text import Problem
 
@@ -86,10 +87,12 @@ def chat_loss(module: StageModule, batches: Sequence[ChatBatch]) -> float:
     """Mean loss (nats) over all completion tokens of `batches`, with the reduction of SFT's training loss.
 
     Each process computes its share of the rows of every batch: as many forwards as any other, which weights in pieces need.
+    Raises `Stopped` between two batches, in all processes, if one of them has heard a signal.
     """
     total, count = 0.0, 0
     with torch.no_grad():
         for whole in batches:
+            STOP.together(STOP.poll, module.processes.any)
             batch = module.transfer_batch_to_device(share_of_rows(whole, module.processes), module.device, 0)
             hidden = module.backbone.hidden(batch.tokens, with_mtp=False).hidden
             n_targets = batch.n_targets(1)

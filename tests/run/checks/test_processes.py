@@ -35,6 +35,17 @@ def test_another_stage_takes_one(trainer: dict) -> None:
     check_processes({"trainer": {"devices": 1, "strategy": "auto"}, "stage": other})
 
 
+def test_dropout_of_adapters_is_for_one_process() -> None:
+    lora = {"lora": {"rank": 2, "dropout": 0.1}}
+    with pytest.raises(
+        InvalidInput, match=r"model\.lora\.dropout=0\.1 is not allowed: it must be 0 with several processes"
+    ):
+        check_processes({"trainer": {"devices": 2}, "stage": STAGE, "model": lora})
+    check_processes({"trainer": {"devices": 1}, "stage": STAGE, "model": lora})
+    check_processes({"trainer": {"devices": 2}, "stage": STAGE, "model": {"lora": {"rank": 2, "dropout": 0.0}}})
+    check_processes({"trainer": {"devices": 2}, "stage": STAGE, "model": {"lora": None}})
+
+
 @pytest.mark.parametrize(
     ("trainer", "line"),
     [

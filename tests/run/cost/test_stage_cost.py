@@ -62,6 +62,19 @@ def test_a_model_on_another_device_takes_nothing_of_this_one() -> None:
     assert sizes(here.update_memory()).keys() - sizes(away.update_memory()).keys() == {"teacher's forward"}
 
 
+def test_the_copy_of_a_checkpoint_is_counted_where_it_is() -> None:
+    """Weights and moments once more on a CPU; from a GPU it goes to the host's memory."""
+    line = "checkpoint, while it is written"
+    for trainer_, more in (("cpu", 1), ("gpu", 0)):
+        given = ("stage=grpo", *ROLLOUT, f"trainer={trainer_}")
+        plain, found = (
+            sizes(EmptyStage.of(config_of(*given, *own), None).lasting_memory())
+            for own in ((), ("trainer.checkpoint_async=true",))
+        )
+        assert found.pop(line, 0) == more * (plain["weights"] + plain["optimizer state"])
+        assert found == plain
+
+
 def test_recompute_is_counted_as_the_model_is_set_up() -> None:
     """Asked for in the configuration, or as a remedy: the same bytes, and less than without."""
     plain, set_up = (

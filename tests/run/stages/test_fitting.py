@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
+from lightning.pytorch.callbacks import Callback
 
-from r1_lightning.artefacts.leftovers import CHECKPOINTS
+from r1_lightning.artefacts.leftovers import CHECKPOINTS, LAST
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.callbacks.interruption import Interruption
-from r1_lightning.run.stages.fitting import fit
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.stage_config import resolved
+from r1_lightning.run.stages.fitting import fit, make_trainer
+from r1_lightning.stages.muon import MuonConfig
 from r1_lightning.types.errors import InvalidInput
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import folder
-from tests.support.miniature import Miniature, Spy, trainer
+from tests.support.miniature import Miniature, Spy, backbone, trainer
 
 
 class NoCallback:
@@ -80,6 +85,36 @@ def test_a_complete_stage_keeps_neither_moments_nor_gradients(tmp_path: Path) ->
     fit(lightning, miniature.pretrain(), miniature.text(), tmp_path)
     assert lightning.optimizers and not any(optimizer.state for optimizer in lightning.optimizers)
     assert all(parameter.grad is None for parameter in miniature.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "other", [{"model": backbone(n_layers=3)}, {"optim": MuonConfig(lr=0.01)}], ids=["model", "optim"]
+)
+def test_a_checkpoint_of_another_form_is_one_line(tmp_path: Path, other: dict[str, Any]) -> None:
+    """It has no fingerprint here; with one it is refused before it is loaded."""
+
+    def run(miniature: Miniature, *more: Callback) -> None:
+        own = [*more, Interruption(None), ResumeCheckpoint(tmp_path / CHECKPOINTS, 1)]
+        fit(trainer(3, tmp_path, own), miniature.pretrain(), miniature.text(), tmp_path)
+
+    with pytest.raises(InvalidInput, match="training ended after 1 optimizer steps"):
+        run(Miniature(max_steps=3), Spy("on_train_batch_end", lambda fit, *_: setattr(fit, "should_stop", True)))
+    with pytest.raises(InvalidInput) as refused:
+        run(Miniature(max_steps=3, **other))
+    line, path = str(refused.value), str(tmp_path / CHECKPOINTS / LAST)
+    assert line.startswith(f"checkpoint={path!r} is not allowed: it is of another model (") and "\n" not in line
+    assert line.endswith("; remove it to start this stage anew")
+
+
+def test_the_configuration_decides_whether_a_thread_writes(tmp_path: Path) -> None:
+    for asked in (False, True):
+        with composing():
+            own = ["trainer=cpu", f"trainer.checkpoint_async={str(asked).lower()}", "logger=none"]
+            config = resolved(compose_stage(["stage=pretrain", *own]).config)
+        config.callbacks = None
+        made = make_trainer(config, {}, tmp_path, 1).callbacks
+        saver = next(callback for callback in made if isinstance(callback, ResumeCheckpoint))
+        assert (saver.copy is not None) is asked
 
 
 def test_half_a_file_of_a_killed_process_goes_before_training(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from r1_lightning.artefacts import store
 from r1_lightning.model.sharding import shard
 from r1_lightning.run.checks.evaluation import task_name
+from r1_lightning.run.stages import periodic
 from r1_lightning.run.stages.periodic import _problems, chat_loss
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.stages.mtp import loss_ahead
+from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.processes import Processes
+from r1_lightning.types.stopping import STOP
 from tests.data.test_chat_data import module as chat_data
 from tests.data.test_chat_data import sums, write
 from tests.run.test_endings import Captured, pretrain
@@ -148,6 +153,27 @@ def test_processes_share_the_validation_batches() -> None:
     """Eight rows are batches of 3, 3 and 2: the mean is over all tokens of all processes."""
     (expected,) = in_processes(1, _loss)
     assert in_processes(2, _loss) == [pytest.approx(expected, rel=1e-6)] * 2
+
+
+def _signalled(processes: Processes) -> int:
+    """Batches computed until a signal to the last process, in its second batch, ends the measurement in all of them."""
+    batches: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        batches.append(1)
+        if len(batches) == 2 and processes.rank == processes.count - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return loss_ahead(*given)
+
+    with pytest.MonkeyPatch.context() as patch, STOP.listening(), STOP.between_polls(), pytest.raises(Stopped):
+        patch.setattr(periodic, "loss_ahead", counted)
+        _loss(processes)
+    return len(batches)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_ends_it_after_the_batch_in_all_processes(count: int) -> None:
+    assert in_processes(count, _signalled) == [2] * count
 
 
 def _divided_loss(processes: Processes) -> float:
