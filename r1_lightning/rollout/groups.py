@@ -178,9 +178,9 @@ class RolloutMaker:
         """
         prompts = self.prompts(problems)
         own = self.processes.share(range(len(problems)))
-        # A signal ends it between two tokens, or two rewards, and then in all processes: they meet only behind it.
+        # A signal, or a reward that refuses a completion, ends it in all processes: they meet only behind it.
         work = partial(self._share, number, policy_version, own, problems, prompts)
-        share, drafts = STOP.together(work, self.processes.any)
+        share, drafts = STOP.together(work, self.processes.any, self.processes.collect)
         shares = self.processes.gather(share)
         judged = joined_judged(shares, problems, prompts, self.tokenizer.pad_id)
         return Rollout(

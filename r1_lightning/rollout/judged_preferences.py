@@ -113,7 +113,7 @@ class JudgedPreferences:
     def _judged(self, drawn: Sequence[tuple[Problem, Sequence[str]]]) -> list[Preference]:
         shown = [Pair(p.question, *(part_of(text, self.part) or "" for text in texts)) for p, texts in drawn]
         own = self.processes.share(shown)
-        judged = STOP.together(lambda: self.judge.compare(own), self.processes.any)
+        judged = STOP.together(lambda: self.judge.compare(own), self.processes.any, self.processes.collect)
         shares = self.processes.collect(judged)
         verdicts = [verdict for share, _, _ in shares for verdict in share]
         for _, replies, unreadable in shares:

@@ -76,7 +76,7 @@ class SampledPreferences:
         drawn = sample_together(self.generate, self.processes, prompts, self.samples, keys, self.tokenizer)
         asked = [(problems[row // self.samples], completion) for row, completion in enumerate(drawn)]
         share = self.processes.share(asked)
-        judged = STOP.together(lambda: self.reward.judge_many(share), self.processes.any)
+        judged = STOP.together(lambda: self.reward.judge_many(share), self.processes.any, self.processes.collect)
         totals = self.processes.gather([verdict.total for verdict in judged])
         texts = [completion.text for completion in drawn]
         pairs = []

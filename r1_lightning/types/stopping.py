@@ -32,7 +32,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-from r1_lightning.types.errors import Stopped
+from r1_lightning.types.errors import InvalidInput, Stopped
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C"}
@@ -74,18 +74,32 @@ class Stop:
         if self.asked is not None:
             raise self.asked
 
-    def together(self, work: Callable[[], T], anywhere: Callable[[bool], bool] = bool) -> T:
+    def together(
+        self,
+        work: Callable[[], T],
+        anywhere: Callable[[bool], bool] = bool,
+        collect: Callable[[str], list[str]] | None = None,
+    ) -> T:
         """Return what `work`, in which this process calls no other, returns; all processes raise `Stopped` if it did so in one.
 
-        `anywhere` tells all processes whether a value is true in any of them; without it there is one process.
+        `anywhere` tells all processes whether a value is true in any of them; without it there is one process. With `collect`,
+        which returns the texts of all processes, an `InvalidInput` of one is raised in all as well, by its own line.
         """
         result: list[T] = []
         stopped: Stopped | None = None
+        refused: InvalidInput | None = None
         try:
             result.append(work())
         except Stopped as error:
             stopped = error
-        if anywhere(stopped is not None):
+        except InvalidInput as error:
+            if collect is None:
+                raise
+            refused = error
+        if anywhere(stopped is not None or refused is not None):
+            texts = [] if collect is None else collect("" if refused is None else str(refused))
+            if any(texts):
+                raise refused or InvalidInput(next(filter(None, texts)))
             raise stopped or self.asked or Stopped("interrupted", REQUEUE)
         return result[0]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1_lightning.types.errors import Stopped
+from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.stopping import REPEATED_S, REQUEUE, SIGNALS, STOP, Stop
 
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)]
@@ -119,6 +119,22 @@ def test_a_forked_process_answers_as_any_other(stop: Stop) -> None:
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
     assert stop.asked is None
+
+
+def test_what_one_process_refuses_is_raised_in_all(stop: Stop) -> None:
+    def refuses() -> int:
+        raise InvalidInput("no verdict")
+
+    told: list[str] = []
+    with pytest.raises(InvalidInput, match="no verdict"):  # the one that refuses, and tells the others
+        stop.together(refuses, lambda here: here, lambda text: [told.append(text) or text, ""])
+    with pytest.raises(InvalidInput, match="no verdict"):  # another one, whose own work is done
+        stop.together(lambda: 7, lambda here: True, lambda text: [told.append(text) or text, "no verdict"])
+    assert told == ["no verdict", ""]
+    with pytest.raises(Stopped):  # nobody refused: one was stopped
+        stop.together(lambda: 7, lambda here: True, lambda text: [text, ""])
+    with pytest.raises(InvalidInput):
+        stop.together(refuses, lambda here: pytest.fail("without `collect` it is this one's alone"))
 
 
 def test_processes_leave_together(stop: Stop) -> None:
