@@ -63,7 +63,7 @@ def measure_samples(
     accuracy = accuracy or AccuracyReward(form=form)
     rules = (accuracy, allow_empty_think, form)
     mine = processes.share(list(zip(problems, completions, strict=True)))
-    together = processes.gather(STOP.together(lambda: _judged(mine, *rules), processes.any))
+    together = processes.gather(STOP.together(lambda: _judged(mine, *rules), processes.any, processes.collect))
     graded = [row for row, _ in together]
 
     def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:
