@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +25,7 @@ import r1_lightning
 from r1_lightning.artefacts import lineage
 from r1_lightning.run.build.device import stage_device
 from r1_lightning.run.config import place as places
-from r1_lightning.run.config.place import Place
+from r1_lightning.run.config.place import OURS, Place
 from r1_lightning.run.config.speaking import Lost
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.processes import ONE, Processes, ProcessGroup
@@ -53,7 +54,7 @@ def met(place: Place, config: DictConfig) -> Iterator[Processes]:
     try:
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            init_method=f"tcp://{place.address}:{place.port}",
+            **_where(place, timedelta(seconds=limit_s)),
             rank=place.rank,
             world_size=place.count,
             timeout=timedelta(seconds=limit_s),
@@ -73,6 +74,15 @@ def met(place: Place, config: DictConfig) -> Iterator[Processes]:
     finally:
         STOP.alone = True
         _leave()
+
+
+def _where(place: Place, limit: timedelta) -> dict[str, Any]:
+    """Return the arguments that lead all processes to one store: rank 0 of our own starter has its socket already."""
+    if place.starter != OURS:
+        return {"init_method": f"tcp://{place.address}:{place.port}"}
+    at = (place.address, place.port, place.count, place.is_main)
+    store = distributed.TCPStore(*at, timeout=limit, master_listen_fd=place.listening)  # type: ignore[attr-defined]
+    return {"store": store}
 
 
 def timeout_s(config: DictConfig) -> int:

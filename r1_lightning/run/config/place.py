@@ -21,6 +21,8 @@ from typing import Any
 from r1_lightning.types.errors import InvalidInput, require
 
 STARTED = "R1_STARTED_BY"  # set by `starting` for its processes: the number of the pipe that closes with it
+LISTENING = "R1_LISTENING"  # set by it for rank 0: the number of the socket that listens at the port
+OURS = "trainer.devices"  # what made our starter start several
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 FSDP = "fsdp"
 STRATEGIES = ("ddp", FSDP)  # the values of `trainer.strategy` that are for several processes
@@ -33,7 +35,8 @@ FIRST_PORT, PORTS = 15_000, 10_000
 class Place:
     """`rank` of `count` processes, and `local_rank` of `local_count` on this machine; `starter` says who started them.
 
-    They meet at `address`:`port`, which is in the process of rank 0. A run of one process has no starter and meets nobody.
+    They meet at `address`:`port`, which is in the process of rank 0; `listening` is the descriptor of a socket there that it was
+    given. A run of one process has no starter and meets nobody.
     """
 
     rank: int = 0
@@ -43,6 +46,7 @@ class Place:
     starter: str = ""
     address: str = "127.0.0.1"
     port: int = 0
+    listening: int | None = None
 
     @property
     def is_main(self) -> bool:
@@ -84,7 +88,7 @@ def asks_for_several(trainer: Mapping[str, Any]) -> bool:
 
 def _found(trainer: Mapping[str, Any], environment: Mapping[str, str]) -> Place:
     if STARTED in environment or TORCHRUN in environment:
-        return _of_torchrun(environment, "trainer.devices" if STARTED in environment else "torchrun")
+        return _of_torchrun(environment, OURS if STARTED in environment else "torchrun")
     if "SLURM_STEP_ID" in environment and asks_for_several(trainer):
         return _of_slurm(environment)
     return ALONE
@@ -100,6 +104,7 @@ def _of_torchrun(environment: Mapping[str, str], starter: str) -> Place:
         starter=starter,
         address=environment.get("MASTER_ADDR", "127.0.0.1"),
         port=_number(environment, "MASTER_PORT", 1, 65_535),
+        listening=_number(environment, LISTENING, 0) if starter == OURS and LISTENING in environment else None,
     )
 
 

@@ -8,6 +8,9 @@ it waits for no other (the group's time limit ends all other waiting) is killed 
 The ranks stand in sessions of their own: Ctrl-C at the terminal reaches this process alone, which passes it on once. If this
 process itself is killed, the pipe of which it holds the one end closes, and each rank ends itself (`end_with_starter`).
 
+The port at which they meet is taken here and handed to rank 0 as an open socket: no other program can take it while torch is
+imported.
+
 Imports no torch, so that it takes no memory beside those that work.
 """
 
@@ -26,7 +29,7 @@ from pathlib import Path
 from types import FrameType
 
 from r1_lightning.run.config.exit_codes import AGAIN, INTERRUPTED, LOST, OUT_OF_TIME
-from r1_lightning.run.config.place import STARTED, TIMEOUT_S
+from r1_lightning.run.config.place import LISTENING, STARTED, TIMEOUT_S
 from r1_lightning.run.config.program import SCRIPTS
 
 LOOPBACK = "/sys/class/net/lo"  # the ranks are on one machine
@@ -44,8 +47,10 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str], 
     killed counts as 128 + N. One that is there `timeout_s` after another has ended well is killed, and the code is `LOST`.
     """
     reading, writing = os.pipe()
-    shared = {**environment, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), STARTED: str(reading)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    listening = socket.create_server(("127.0.0.1", 0))
+    given = {name: value for name, value in environment.items() if name != LISTENING}
+    shared = {**given, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), STARTED: str(reading)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listening.getsockname()[1])}
     if Path(LOOPBACK).exists():  # else gloo asks what the machine's name is, which a laptop's network may not know
         shared.setdefault("GLOO_SOCKET_IFNAME", Path(LOOPBACK).name)
     ranks: list[subprocess.Popen[bytes]] = []
@@ -53,15 +58,20 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str], 
         with _passing_on(ranks) as came:
             for rank in range(count):
                 own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                handed = [reading]
+                if rank == 0:
+                    own[LISTENING] = str(listening.fileno())
+                    handed.append(listening.fileno())
                 ranks.append(
                     subprocess.Popen(
                         command(arguments),
                         env=own,
                         stdin=subprocess.DEVNULL,
-                        pass_fds=(reading,),
+                        pass_fds=handed,
                         start_new_session=True,
                     )
                 )
+                listening.close()  # rank 0 has it: where that is gone, the others are refused at once
                 for number, reached in came:
                     if reached <= rank:
                         ranks[rank].send_signal(number)
@@ -73,6 +83,7 @@ def start(count: int, arguments: Sequence[str], environment: Mapping[str, str], 
                 process.wait()
         os.close(reading)
         os.close(writing)
+        listening.close()
 
 
 def command(arguments: Sequence[str]) -> list[str]:
@@ -148,13 +159,6 @@ def _passing_on(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[tuple
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _say(line: str) -> None:

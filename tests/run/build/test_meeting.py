@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import time
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from torch import distributed
 
 from r1_lightning.run.build import meeting
 from r1_lightning.run.build.meeting import compare, lost, met, state_of, timeout_s
-from r1_lightning.run.config.place import ALONE, Place
+from r1_lightning.run.config.place import ALONE, OURS, Place
 from r1_lightning.run.config.speaking import Lost
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.processes import ONE, Processes
@@ -41,6 +43,29 @@ def test_nobody_comes() -> None:
     ):
         pass
     assert time.monotonic() - begun_s < 30 and not distributed.is_initialized()
+
+
+def test_rank_0_listens_at_the_socket_that_it_was_given() -> None:
+    """The starter's copy of the socket is closed, and rank 1 comes by the port: they add 1 and 2."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port, context = listening.getsockname()[1], multiprocessing.get_context("fork")
+        came = context.Queue()
+        given = os.dup(listening.fileno())
+    ranks = [context.Process(target=_meet, args=(rank, port, given, came)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    os.close(given)
+    assert sorted(came.get(timeout=60) for _ in ranks) == [3, 3]
+    for rank in ranks:
+        rank.join(60)
+
+
+def _meet(rank: int, port: int, listening: int, came: Any) -> None:
+    place = Place(rank, 2, rank, 2, OURS, "127.0.0.1", port, listening if rank == 0 else None)
+    config = OmegaConf.merge(CONFIG, {"trainer": {"timeout_s": 60}})
+    with met(place, config) as processes:
+        came.put(int(processes.sum(torch.tensor(rank + 1))))
+        processes.barrier()
 
 
 @pytest.mark.parametrize("part", ["configuration", "code", "packages", "data"])

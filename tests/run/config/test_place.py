@@ -39,6 +39,14 @@ def test_torchrun_says_where_whatever_the_configuration_says_not() -> None:
     assert not expected.is_main
 
 
+def test_rank_0_of_our_own_starter_has_the_socket() -> None:
+    """A number of the environment that torchrun's processes inherit from a starter further out is not theirs."""
+    own = {**TORCHRUN, "R1_STARTED_BY": "5", "R1_LISTENING": "6"}
+    assert place_of({}, own).listening == 6 and place_of({}, {**TORCHRUN, "R1_LISTENING": "6"}).listening is None
+    with pytest.raises(InvalidInput, match="R1_LISTENING='x' is not allowed"):
+        place_of({}, {**own, "R1_LISTENING": "x"})
+
+
 def test_srun_counts_for_a_run_of_several_processes() -> None:
     # Job 12, step 0: port 15000 + 12 * 7.
     assert place_of(DDP, SRUN) == place_of({"devices": 2}, SRUN) == Place(1, 2, 1, 2, "srun", "gpu07", 15084)

@@ -16,6 +16,24 @@ from r1_lightning.run.config.program import SCRIPTS
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 TELL = "import os; open(os.environ['OUT'] + os.environ['RANK'], 'w').write(' '.join(map(os.environ.get, NAMES)))"
+HOLDS = """
+import errno, os, socket, time
+rank, port, out = os.environ["RANK"], int(os.environ["MASTER_PORT"]), os.environ["OUT"]
+if rank == "0":
+    held = socket.socket(fileno=int(os.environ["R1_LISTENING"]))
+    text = "holds it" if held.getsockname() == ("127.0.0.1", port) else "holds another"
+    held.accept()
+else:
+    assert "R1_LISTENING" not in os.environ
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+        text = "free"
+    except OSError as error:
+        text = "in use" if error.errno == errno.EADDRINUSE else str(error)
+    socket.create_connection(("127.0.0.1", port), 10)
+    text += ", answered"
+open(out + rank, "w").write(text)
+"""
 RANK = "import os, signal, sys, time; rank = int(os.environ['RANK']);"
 
 
@@ -30,6 +48,17 @@ def test_each_rank_is_told_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("OUT", f"{tmp_path}/")
     assert _start(monkeypatch, f"NAMES = {NAMES}; {TELL}", 3)[0] == 0
     assert [(tmp_path / str(rank)).read_text() for rank in range(3)] == [f"{r} {r} 3 3 127.0.0.1" for r in range(3)]
+
+
+def test_the_port_is_held_from_the_first_and_given_to_rank_0_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rank 1 cannot take the port, and who comes to it before rank 0 asks is not refused."""
+    monkeypatch.setenv("OUT", f"{tmp_path}/")
+    monkeypatch.setenv("R1_LISTENING", "99")  # of a starter around this one
+    code, _ = _start(monkeypatch, HOLDS)
+    assert code == 0
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["holds it", "in use, answered"]
 
 
 def test_the_first_bad_end_is_the_command_s_and_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
