@@ -106,7 +106,8 @@ def test_a_signal_while_ranks_are_started_reaches_the_later_ones_too(
     """It comes when rank 0 listens and rank 1 is not there yet; unheard, rank 1 would sleep for a minute."""
     monkeypatch.setenv("OUT", f"{tmp_path}/")
     script = f"{RANK} signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75));"
-    script += "open(os.environ['OUT'] + str(rank), 'w').write('here'); time.sleep(60)"
+    # Written by a statement of its own: what a handler raises while a file is closed by its destructor would be lost.
+    script += "import pathlib; pathlib.Path(os.environ['OUT'] + str(rank)).write_text('here'); time.sleep(60)"
     asked: list[int] = []
 
     def command(arguments: list[str]) -> list[str]:
