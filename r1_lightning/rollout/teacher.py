@@ -6,6 +6,7 @@ student's weights. A run whose text is completely in the cache (`rollout.teacher
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,6 +65,7 @@ class Teacher:
     def release(self) -> None:
         """Free the model's memory; the next use makes it again."""
         self._model = None
+        gc.collect()  # a model in shares refers to itself
 
     @contextmanager
     def gathered(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -116,7 +118,13 @@ def _asked(processes: Processes) -> list[tuple[torch.Tensor, torch.Tensor]]:
             hidden = found.hidden(batch())
             answers.append((hidden, found.unembed(hidden)))
     hidden = found.hidden(batch())  # once in each process: of the shares again
-    return [*answers, (hidden, found.unembed(hidden))]
+    answers.append((hidden, found.unembed(hidden)))
+    gc.disable()
+    weight = weakref.ref(next(found.model.parameters()))
+    found.release()
+    assert weight() is None, "its memory is given back"
+    gc.enable()
+    return answers
 
 
 @pytest.mark.slow

@@ -117,13 +117,26 @@ def test_sft_with_unequal_shares_makes_the_artefact_of_one(tmp_path: Path) -> No
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+# Counts that two processes cannot divide evenly, and for the reward model a measurement after each step, too.
+EVALUATED = {
+    "distill": [
+        "stage.evaluation={_target_: r1_lightning.evaluation.runner.EvaluationConfig, problems: 3, samples: 1, max_new_tokens: 8}"
+    ],
+    "reward_model": [
+        "stage.evaluation={_target_: r1_lightning.evaluation.preferences.PreferenceEvaluationConfig, items: 5, items_per_batch: 2}",
+        "callbacks.evaluation.every_steps=1",
+        "callbacks.evaluation.problems=3",
+    ],
+}
+
+
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 @pytest.mark.parametrize("stage", ["distill", "reward_model", "sample", "compare"])
 def test_the_other_stages_make_what_one_process_makes(stage: str, trainer: str, tmp_path: Path) -> None:
     """The same folder names; weights and measures near those of one process, sampled rows and measured models to the byte."""
     small = [word for word in SMALL_MODEL if "self_check" not in word]
     own = ["+stage.inputs.mine=pretrain", "stage.requests=2"] if stage == "compare" else []
-    given = [f"stage={stage}", "debug=fast", *small, *own, "trainer.threads=1"]
+    given = [f"stage={stage}", "debug=fast", *small, *own, *EVALUATED.get(stage, ()), "trainer.threads=1"]
     made = by_starter([*given, f"paths.root={tmp_path / 'two'}"], 2, trainer)
     assert made.code == 0, made.err
     assert train([*given, "trainer.accelerator=cpu", f"paths.root={tmp_path / 'one'}"]).code == 0

@@ -9,6 +9,7 @@ A killed run goes on with the next model. The processes of a run evaluate each m
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ def run_comparison(
         path = folder / MODELS / f"{name}.json"
         if not processes.from_main(path.is_file):
             measures = _measure(name, artefact, config, comparison, settings, problems, requests, processes)
+            gc.collect()  # a model in shares refers to itself, and would stay beside the next one
             if processes.is_main:
                 path.parent.mkdir(exist_ok=True)
                 store.write_json(path, {key: list(_numbers(measure)) for key, measure in measures.items()})
