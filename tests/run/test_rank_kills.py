@@ -25,7 +25,7 @@ KILLS = 5  # of each run at most; it may be at its end before
 ENDED_S = END_S + 15.0  # from a kill to the end of the last process, on a busy machine
 LEAVING_S = 10.0  # at most, of a process that leaves the group of those it has lost
 TIMEOUT_S = 10
-CASES = [*((stage, "ddp") for stage in STAGES), ("grpo", "fsdp")]
+CASES = [(stage, trainer) for stage in STAGES for trainer in ("ddp", "fsdp")]
 
 
 @pytest.fixture(scope="module")
