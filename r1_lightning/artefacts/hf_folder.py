@@ -2,8 +2,8 @@
 
 Such a folder is untrusted input. We open no pickle, run none of its code, and refuse an index that names a file in another folder
 (links are followed, as HuggingFace's cache needs). The names, shapes and types of all tensors are compared with the model's before
-the first value is copied. Files are read one at a time and written one
-tensor at a time, so memory holds the model and at most one file.
+the first value is copied. Files are read and written one tensor at a time; of a model whose rows are divided over processes each
+reads its own (files are mapped, so the rest stays on the disk), and in FP8 the tensors of which it holds something.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.tensor_file import Streamed, write_tensors
 from r1_lightning.artefacts.weights import FORMAT, opened
 from r1_lightning.functional.fp8_blocks import dequantise_blocks
+from r1_lightning.functional.shards import Window
 from r1_lightning.types.errors import InvalidInput, require
-from r1_lightning.types.tensors import Views
 
 KIND = "huggingface"  # an imported model's stage name
 CONFIG = "config.json"
@@ -38,6 +38,7 @@ SCALE = "_scale_inv"  # name of an FP8 weight + this = name of its scales
 FP8 = "F8_E4M3"
 HEAD, EMBEDDINGS = "lm_head.weight", ("embed_tokens.weight", "wte.weight")
 FLOATS = ("F64", "F32", "F16", "BF16")
+Targets = Sequence[Tensor | Window]  # side by side along the last dimension of a stored tensor
 
 
 class Stored(NamedTuple):
@@ -69,8 +70,8 @@ class HFFolder:
         digests = {name: sha256_of(self.folder / name) for name in (*names, *self.files)}
         return fingerprint({"kind": "HuggingFace folder", "files": digests})
 
-    def fill(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
-        """Copy every stored tensor into its views, in the views' types.
+    def fill(self, targets: Mapping[str, Targets], leave_out: Callable[[str], bool] = lambda name: False) -> None:
+        """Copy every stored tensor into its views, in the views' types; of windows what this process holds.
 
         Raises InvalidInput and copies nothing if a tensor is missing, has another shape or a type that is not allowed, or is not
         part of the model (unless `leave_out(name)` is true). Raises it, too, at the first tensor with NaN or infinity; the tensors
@@ -78,16 +79,31 @@ class HFFolder:
         """
         self.check(targets, leave_out)
         with torch.no_grad(), _one_thread():
-            for name, tensor in self._read(set(targets)):
-                views = targets[name]
-                # The sum is the cheap look; it can overflow for finite weights, so only the second look decides.
-                if not tensor.sum().isfinite() and not bool(tensor.isfinite().all()):
-                    raise self._refusal(f"{self.stored[name].file} holds NaN or infinity in {name}")
-                parts = tensor.split([view.shape[-1] for view in views], dim=-1) if len(views) > 1 else [tensor]
-                for view, part in zip(views, parts, strict=True):
-                    view.copy_(part)
+            windows = {
+                name: [view if isinstance(view, Window) else Window.of(view) for view in views]
+                for name, views in targets.items()
+            }
+            for file in self.files:
+                with opened(self.folder / file) as tensors:
+                    for name in tensors.keys():  # noqa: SIM118 - no mapping
+                        if any(map(_is_held, windows.get(name, ()))):
+                            self._copy(name, tensors, windows[name])
 
-    def check(self, targets: Mapping[str, Views], leave_out: Callable[[str], bool] = lambda name: False) -> None:
+    def _copy(self, name: str, file: Any, windows: Sequence[Window]) -> None:
+        tensor = file.get_tensor(name)
+        if self.stored[name].dtype == FP8:
+            tensor = self._dequantised(name, tensor)
+        sides = tensor.split([window.shape[-1] for window in windows], dim=-1)
+        for window, side in zip(windows, sides, strict=True):
+            if not _is_held(window):
+                continue
+            part = side[window.held]
+            # The sum is the cheap look; it can overflow for finite weights, so only the second look decides.
+            if not part.sum().isfinite() and not bool(part.isfinite().all()):
+                raise self._refusal(f"{self.stored[name].file} holds NaN or infinity in {name}")
+            window.target.copy_(part)
+
+    def check(self, targets: Mapping[str, Targets], leave_out: Callable[[str], bool] = lambda name: False) -> None:
         """Raise the errors of `fill` that the headers show, without copying; the views may be on the meta device."""
         for name, views in targets.items():
             wanted = (*views[0].shape[:-1], sum(view.shape[-1] for view in views))
@@ -107,14 +123,6 @@ class HFFolder:
             is_scale = name.endswith(SCALE) and name.removesuffix(SCALE) in targets
             if name not in targets and not is_scale and not leave_out(name):
                 raise self._refusal(f"{self.stored[name].file} holds {name}, which belongs nowhere in this model")
-
-    def _read(self, names: set[str]) -> Iterator[tuple[str, Tensor]]:
-        for file in self.files:
-            with opened(self.folder / file) as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - no mapping
-                    if name in names:
-                        tensor = tensors.get_tensor(name)
-                        yield name, self._dequantised(name, tensor) if self.stored[name].dtype == FP8 else tensor
 
     def _check_scales(self, name: str, place: Stored) -> None:
         if name + SCALE not in self.stored:
@@ -146,6 +154,10 @@ class HFFolder:
 
     def _refusal(self, why: str) -> InvalidInput:
         return InvalidInput(f"the folder {self.folder} is not allowed: {why}")
+
+
+def _is_held(window: Window) -> bool:
+    return window.target.numel() > 0
 
 
 @contextmanager

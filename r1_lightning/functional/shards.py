@@ -3,10 +3,16 @@
 A sharded tensor of n rows over W processes gives each rank a piece of ceil(n / W) rows, the last ranks fewer or none: torch.chunk's
 division. The same functions take plain tensors, which every process holds whole, so callers have no branch.
 
+Of a view of a sharded tensor (half of its rows, one expert transposed) a process holds a `Window`: what to copy from the view's
+values, and where to.
+
 Only `whole` communicates: all ranks must call it, for the same tensors in the same order.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,3 +61,49 @@ def fill(tensor: Tensor, values: Tensor) -> None:
 def keep_rows(values: Tensor, like: Tensor) -> Tensor:
     """Return of the whole tensor `values` the rows that this process holds of `like`."""
     return values[own_rows(like)] if is_sharded(like) else values
+
+
+class Window(NamedTuple):
+    """What this process holds of a view: `held` says which elements of the view, whose whole shape is `shape`; `target` is their
+    memory here, empty if there are none."""
+
+    shape: tuple[int, ...]
+    held: tuple[slice, ...]
+    target: Tensor
+
+    @classmethod
+    def of(cls, view: Tensor) -> Window:
+        """Return the window of a view that this process holds whole."""
+        return cls(tuple(view.shape), tuple(slice(0, size) for size in view.shape), view)
+
+
+def windows(tensor: Tensor, views_of: Callable[[Tensor], Sequence[Sequence[Tensor]]]) -> list[tuple[Window, ...]]:
+    """Return the windows of the views that `views_of` makes of `tensor`, whole or sharded, in the same order.
+
+    A view may select rows, reorder dimensions, or lie within one row.
+    """
+    if not is_sharded(tensor):
+        return [tuple(map(Window.of, views)) for views in views_of(tensor)]
+    frame = torch.empty(tensor.shape, device="meta")
+    return [tuple(_window(view, tensor) for view in views) for views in views_of(frame)]
+
+
+def _window(view: Tensor, of: Tensor) -> Window:
+    """Return what is held here of `view`, one of a contiguous tensor like the sharded tensor `of`."""
+    rows, own = own_rows(of), local(of)
+    per_row = torch.Size(of.shape[1:]).numel()
+    first = view.storage_offset() // per_row
+    index, offset = [slice(0, size) for size in view.shape], view.storage_offset()
+    along = [d for d in range(view.dim()) if view.shape[d] > 1 and view.stride(d) >= per_row]
+    if along:  # the dimension that goes through the rows
+        (dim,) = along
+        low, high = (min(max(edge - first, 0), view.shape[dim]) for edge in (rows.start, rows.stop))
+        index[dim], offset = slice(low, high), offset + low * per_row
+        is_held = low < high
+    else:  # within one row
+        is_held = rows.start <= first < rows.stop
+    if not is_held:
+        return Window(tuple(view.shape), tuple(index), own[:0])
+    sizes = [part.stop - part.start for part in index]
+    place = own.storage_offset() + offset - rows.start * per_row
+    return Window(tuple(view.shape), tuple(index), own.as_strided(sizes, view.stride(), place))

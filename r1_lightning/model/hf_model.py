@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from r1_lightning.functional.shards import local
 from r1_lightning.model.hf_attention import new_columns_mask, packed_mask, take_documents
 from r1_lightning.model.hf_checks import (
     decoder_gives,
@@ -130,14 +133,19 @@ class HFBackbone(LanguageModel):
     def check_head(self) -> None:
         """Raise InvalidInput if the logits are not the head's product, as every loss here assumes.
 
-        Random hidden states stand in for the decoder's, so that the check costs one product however many layers there are.
+        Random hidden states stand in for the decoder's, so that the check costs one product however many layers there are. Of a
+        head whose rows are divided over processes each checks its own.
         """
-        weight = self.head.weight
+        weight = local(self.head.weight)
+        if not weight.numel():
+            return
         drawn = torch.randn(1, CHECKED_TOKENS, weight.shape[1], generator=torch.Generator().manual_seed(0))
         hidden = (CHECKED_STD * drawn).to(weight)
+        ids = torch.arange(CHECKED_TOKENS, device=weight.device)[None]
         with decoder_gives(self.decoder, hidden):
-            found = self.model(torch.arange(CHECKED_TOKENS, device=weight.device)[None], use_cache=False).logits
-        logits = self.head(self.scaled(hidden))
+            name = next(name for name, parameter in self.model.named_parameters() if parameter is self.head.weight)
+            found = functional_call(self.model, {name: weight}, (ids,), {"use_cache": False}).logits
+        logits = F.linear(self.scaled(hidden), weight)
         allowed = "its logits are more than its head's product (scaled or capped); such models are not supported"
         is_product = (found - logits).abs().max() <= MAX_HEAD_DIFFERENCE * logits.abs().max()
         require(bool(is_product), "model", type(self.model).__name__, allowed)

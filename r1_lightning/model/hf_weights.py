@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from r1_lightning.functional.shards import Window, windows
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import check_expressible
 from r1_lightning.types.errors import require
@@ -78,6 +79,18 @@ def hf_views(
     if config.tie_embeddings:
         del views[TIED_HEAD]
     return views
+
+
+def hf_windows(
+    state: Mapping[str, Tensor], config: ModelConfig, with_mtp: bool = False, stacked: bool = False
+) -> dict[str, tuple[Window, ...]]:
+    """Return what this process holds of each of `hf_views`; the tensors of `state` may be divided over processes."""
+    frame = {name: torch.empty(tensor.shape, device="meta") for name, tensor in state.items()}
+    wanted = hf_views(frame, config, with_mtp, stacked)
+    found: dict[str, tuple[Window, ...]] = {}
+    for rule in _rules(config, with_mtp, stacked):
+        found.update(zip(rule.theirs, windows(state[rule.ours], rule.parts), strict=True))
+    return {name: found[name] for name in wanted}
 
 
 def state_to_hf(

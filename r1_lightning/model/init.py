@@ -1,7 +1,8 @@
 """Initial weights: normal with `init_std` for every matrix, ones for norms, zeros for expert biases (V3 section 4.2).
 
 Whatever device the weights are on, they are drawn on the CPU, one tensor at a time, so that a seed gives the same weights on every
-device and the host never holds a second model. `DrawnOnCPU` does so for code of others (`transformers`, peft).
+device and the host never holds a second model; a process that holds a share of each keeps its rows. `DrawnOnCPU` does so for code
+of others (`transformers`, peft).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from r1_lightning.functional.shards import fill
 
 DRAWN_AT = ("cpu", "meta")  # where a draw stays as it is: here, or without memory
 
@@ -24,8 +27,8 @@ def init_weights(module: nn.Module, std: float, seed: int) -> None:
             parameter.fill_(1.0)  # the only vectors are norm weights
         else:
             is_meta = parameter.device.type == "meta"
-            drawn = torch.empty(parameter.shape, device="meta" if is_meta else "cpu")
-            parameter.copy_(drawn.normal_(0.0, std, generator=generator))
+            place = "meta" if is_meta else "cpu"
+            fill(parameter, torch.empty(parameter.shape, device=place).normal_(0.0, std, generator=generator))
     for name, buffer in module.named_buffers():
         if name.endswith("expert_bias"):
             buffer.zero_()

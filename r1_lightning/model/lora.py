@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1_lightning.functional.shards import fill, keep_rows, local, whole
 from r1_lightning.model.init import DrawnOnCPU
 from r1_lightning.types.errors import InvalidInput, require, require_int, require_number
 
@@ -95,8 +96,10 @@ def draw_adapters(module: nn.Module, seed: int) -> None:
     with torch.random.fork_rng(devices=[]), DrawnOnCPU():
         torch.manual_seed(seed)
         for _, layer in _adapted(module):
-            nn.init.kaiming_uniform_(layer.lora_A[ADAPTER].weight, a=math.sqrt(5))
-            nn.init.zeros_(layer.lora_B[ADAPTER].weight)
+            weight_A, weight_B = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            drawn = torch.empty(weight_A.shape, dtype=weight_A.dtype, device=weight_A.device)
+            fill(weight_A, nn.init.kaiming_uniform_(drawn, a=math.sqrt(5)))
+            nn.init.zeros_(local(weight_B))
 
 
 @torch.no_grad()
@@ -107,7 +110,8 @@ def fold_adapters(module: nn.Module, seed: int) -> None:
     to a model without adapters.
     """
     for _, layer in _adapted(module):
-        layer.get_base_layer().weight.add_(layer.get_delta_weight(ADAPTER))
+        base = layer.get_base_layer().weight
+        local(base).add_(keep_rows(whole(layer.get_delta_weight(ADAPTER)), base))
     draw_adapters(module, seed)
 
 

@@ -18,6 +18,9 @@ What `fully_shard` does not know by itself:
   multiply in BF16, which are the numbers that autocast would make of them; but autocast would also keep those copies of all blocks
   until the backward. What autocast leaves in FP32 (norms, routers, convolutions) is gathered as FP32, in a group of its own.
 
+A model may be made in shares from the first: `without_weights` makes its parts, `shard` divides them, `give_memory` allocates the
+shares, and whoever knows the weights fills them (`run/build/models.py`). No process ever holds the model whole.
+
 Decoding would gather all blocks for every token: `model/whole_copy.py` gathers them once per rollout. Every process makes the same
 calls, or the others wait: each call of these methods, `save_weights` and a whole copy gathers.
 """
@@ -26,14 +29,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from r1_lightning.functional.shards import is_sharded
+from r1_lightning.functional.shards import is_sharded, local, whole
 from r1_lightning.model.block import Block
 from r1_lightning.model.hf_model import HFBackbone
 from r1_lightning.model.mtp import MTPModule
@@ -48,12 +54,14 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     """Shard `module` (a backbone, or a reward model with one) in place over the one dimension of `mesh`.
 
     All processes of the mesh call it with equal weights, or on the meta device. Its parameters become DTensors: make optimizers
-    afterwards.
+    afterwards. A module that is sharded already stays as it is, and so does a part of it (a reward model's backbone).
     """
+    if is_sharded_module(module):
+        return
     compute = _compute_type(module)
     setattr(module, COPY, WholeCopy(module, compute))
     masters = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in blocks_of(module):
+    for block in [block for block in blocks_of(module) if not is_sharded_module(block)]:
         policy = masters
         if compute != torch.float32:
             kept = _kept_in_fp32(block)
@@ -73,6 +81,45 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     for part in module.modules():
         if isinstance(part, FSDPModule) and mesh.device_type == "cpu":
             part.set_force_sum_reduction_for_comms(True)  # gloo knows no mean
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Make modules inside without memory for their weights, which are on the meta device; buffers are made as ever.
+
+    A weight has memory, untouched, until its module takes it.
+    """
+
+    def put(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return None  # as it is: a weight that two places share stays one
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(put)  # type: ignore[arg-type]  # its type lacks the documented result
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def give_memory(module: nn.Module, device: torch.device) -> None:
+    """Allocate, on `device`, what this process holds of the weights of `module`, which are on the meta device; fill it next."""
+    module._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device))
+
+
+@torch.no_grad()
+def fill_copy(copied: nn.Module, module: nn.Module, device: torch.device | None) -> None:
+    """Fill `copied`, without weights, from the sharded `module`: in shares as that is, or whole on a `device` of its own.
+
+    All processes call it together.
+    """
+    mesh = next(p.device_mesh for p in module.parameters() if isinstance(p, DTensor))
+    if device is None:
+        shard(copied, mesh)
+    give_memory(copied, device or next(local(p).device for p in module.parameters()))
+    for name, parameter in copied.named_parameters():
+        values = module.get_parameter(name)
+        local(parameter).copy_(local(values) if device is None else whole(values))
 
 
 def blocks_of(module: nn.Module) -> Iterator[nn.Module]:

@@ -33,18 +33,15 @@ class WholeCopy:
     """
 
     def __init__(self, module: nn.Module, compute: torch.dtype) -> None:
-        cast = {id(parameter) for parameter in weights_cast_by_autocast(module)}
-        names = {id(parameter): name for name, parameter in module.named_parameters()}
-        frames = {id(p): nn.Parameter(p.detach().to(META), requires_grad=False) for p in module.parameters()}
-        memo: dict[int, Any] = {**frames, **{id(buffer): buffer for buffer in module.buffers()}}
-        self.frame = copy.deepcopy(module, memo).requires_grad_(False).eval()
-        self.types = {names[number]: compute if number in cast else None for number in names}
+        self.frame = _frame_of(module).requires_grad_(False).eval()
+        cast = {id(parameter) for parameter in weights_cast_by_autocast(self.frame)}
+        names = {id(parameter): name for name, parameter in self.frame.named_parameters()}
+        self.types = {name: compute if number in cast else None for number, name in names.items()}
         # Two places may share a weight: tied embeddings.
         self.places: dict[str, list[tuple[nn.Module, str]]] = {name: [] for name in names.values()}
-        owner = {id(frames[number]): name for number, name in names.items()}
         for part in self.frame.modules():
             for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
-                self.places[owner[id(parameter)]].append((part, name))
+                self.places[names[id(parameter)]].append((part, name))
         self.openings = 0
 
     @torch.no_grad()
@@ -64,6 +61,16 @@ class WholeCopy:
         parameter = nn.Parameter(values, requires_grad=False)
         for part, attribute in self.places[name]:
             setattr(part, attribute, parameter)
+
+
+def _frame_of(module: nn.Module) -> nn.Module:
+    """Return a copy of `module` without weights, with its own buffers; a part that is sharded already lends its frame."""
+    sharded = {id(part): getattr(part, COPY) for part in module.modules() if getattr(part, COPY, None) is not None}
+    memo: dict[int, Any] = {number: _frame_of(held.frame) for number, held in sharded.items()}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to(META), requires_grad=False)
+    memo |= {id(buffer): buffer for buffer in module.buffers()}
+    return copy.deepcopy(module, memo)
 
 
 @contextmanager

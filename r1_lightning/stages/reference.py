@@ -30,6 +30,8 @@ from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.functional.shards import is_sharded, whole
 from r1_lightning.model.lora import has_adapters, without_adapters
 from r1_lightning.model.precision import weights_cast_by_autocast
+from r1_lightning.model.sharding import fill_copy
+from r1_lightning.model.whole_copy import COPY, WholeCopy
 from r1_lightning.rollout.scoring import reference_logprobs
 from r1_lightning.types.errors import require, require_int
 from r1_lightning.types.processes import ONE, Processes
@@ -53,9 +55,7 @@ class ReferencePolicy(nn.Module):
     ) -> None:
         super().__init__()
         require_int("stage.reference_refresh_steps", refresh_every, 0)
-        # A deep copy puts what the memo holds in place of its copies, so no FP32 copy is made first.
-        halves = {id(p): nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in held_in_bf16(policy)}
-        self.backbone = copy.deepcopy(policy, dict(halves)).requires_grad_(False).eval()
+        self.backbone = _frozen_copy(policy, device)
         self.device = device
         if device is not None and not any(p.is_meta for p in self.backbone.parameters()):  # a dry run has no values
             self.backbone.to(device)
@@ -143,6 +143,18 @@ class ReferencePolicy(nn.Module):
         load_weights(self.backbone, path)
         self.version, self.cited, self.cited_before = citation["version"], citation, checkpoint.get(CITED_BEFORE)
         checkpoint["state_dict"].update({PREFIX + name: tensor for name, tensor in self.state_dict().items()})
+
+
+def _frozen_copy(policy: nn.Module, device: torch.device | None) -> nn.Module:
+    """Return a copy of `policy` as it is; of one in shares a copy in shares, or whole if it has a `device` of its own."""
+    held: WholeCopy | None = getattr(policy, COPY, None)
+    source = policy if held is None else held.frame  # without weights
+    # A deep copy puts what the memo holds in place of its copies, so no FP32 copy is made first.
+    halves = {id(p): nn.Parameter(p.detach().to(torch.bfloat16), requires_grad=False) for p in held_in_bf16(source)}
+    copied = copy.deepcopy(source, dict(halves)).requires_grad_(False).eval()
+    if held is not None:
+        fill_copy(copied, policy, device)
+    return copied
 
 
 def held_in_bf16(policy: Any) -> list[nn.Parameter]:

@@ -24,7 +24,9 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.gqa import GQAKind
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.model.reward_head import RewardModel
 from r1_lightning.model.sharding import shard
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.muon import MuonConfig
 from r1_lightning.types.errors import InvalidInput
@@ -172,6 +174,43 @@ def scored_between_steps(processes: Processes) -> None:
 
 def test_a_call_without_gradients_frees_what_it_gathered_and_sees_new_weights() -> None:
     assert in_processes(2, scored_between_steps, limit_s=LIMIT_S) == [None, None]
+
+
+def judged(processes: Processes, compute: str) -> float:
+    """Train a reward model whose backbone was divided before it, beside a whole one; returns how far a weight moved."""
+    judges, ends = [], torch.tensor([4, 13])
+    for is_divided in (True, False):
+        model = ours(compute)
+        mesh = init_device_mesh("cpu", (processes.count,))
+        if is_divided:
+            shard(model, mesh)
+        judge = RewardModel(model)
+        torch.nn.init.normal_(judge.score.weight, 0.0, 0.1, generator=torch.Generator().manual_seed(0))
+        if is_divided:
+            shard(judge, mesh)
+            assert all(is_sharded(parameter) for parameter in judge.parameters())
+        optimizer = ADAMW.build(judge)
+        for step in range(STEPS):
+            for rank in [processes.rank] if is_divided else range(processes.count):
+                row = pack([random_documents((5, 9), 61, 10 * step + rank)], 14)
+                (judge.scores(row, ends)[0].pow(2).sum() * (processes.count if is_divided else 1)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        judges.append(judge)
+    divided, alone = judges
+    for name, parameter in alone.named_parameters():
+        torch.testing.assert_close(whole(divided.get_parameter(name)), parameter, rtol=0, atol=1e-5, msg=name)
+    with torch.no_grad(), whole_model(divided) as copied:
+        row = pack([random_documents((5, 9), 61, 7)], 14)
+        found, expected = (model.backbone.hidden(row).hidden for model in (copied, alone))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if compute == "fp32" else 0.1)
+    start = torch.empty_like(alone.score.weight).normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
+    return float((alone.score.weight - start).abs().max())
+
+
+@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+def test_a_reward_model_of_a_divided_backbone(compute: str) -> None:
+    assert all(moved > 0.01 for moved in in_processes(2, judged, compute, limit_s=LIMIT_S))
 
 
 def saved(processes: Processes, folder: str) -> int:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from r1_lightning.functional.shards import local
+
 
 def saved_bytes(forward: Callable[[], Any], before: Iterable[Tensor]) -> int:
     """Bytes that `forward` saves for a backward, the storages of `before` (the weights) left out."""
@@ -33,19 +35,22 @@ def saved_bytes(forward: Callable[[], Any], before: Iterable[Tensor]) -> int:
 
 
 class LiveTensors(TorchDispatchMode):
-    """`peak` is the most bytes of storages made inside that were alive at one time; those of `before` are left out."""
+    """`peak` is the most bytes of storages made inside that were alive at one time; those of `before` are left out.
+
+    Tensors on the meta device have no memory. Of one that is divided over processes this process's piece counts.
+    """
 
     def __init__(self, before: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.known = {tensor.untyped_storage()._cdata for tensor in before}
+        self.known = {local(tensor).untyped_storage()._cdata for tensor in before}
         self.alive: dict[int, int] = {}
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         result = function(*arguments, **(keywords or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+            if isinstance(tensor, Tensor) and not tensor.is_meta:
+                self._count(local(tensor).untyped_storage())
         self.peak = max(self.peak, self.now)
         return result
 

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from r1_lightning.run.config.place import place_of
+from r1_lightning.run.config.place import FSDP, place_of
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.types.errors import require
 
@@ -122,6 +123,18 @@ def stage_device(config: DictConfig) -> torch.device:
         # A task of `srun --gpus-per-task=1` sees its own GPU alone, whatever its number among the tasks.
         return _cuda(local % max(torch.cuda.device_count(), 1))
     return torch.device("mps" if accelerator == "mps" else "cpu")
+
+
+def mesh_of(config: DictConfig) -> DeviceMesh | None:
+    """Return the processes over which the weights of `config`'s models are divided (`trainer=fsdp`); None if each holds all.
+
+    They have met, and all of them ask.
+    """
+    trainer = config.get("trainer") or {}
+    place = place_of(trainer)
+    if place.count == 1 or trainer.get("strategy") != FSDP:
+        return None
+    return init_device_mesh(stage_device(config).type, (place.count,))
 
 
 def role_device(config: DictConfig, role: str) -> torch.device:

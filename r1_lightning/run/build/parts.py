@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.judges import EXACT, accuracy_by
-from r1_lightning.run.build.device import REFERENCE, settled_accelerator, stage_device, told_device
+from r1_lightning.run.build.device import REFERENCE, mesh_of, settled_accelerator, stage_device, told_device
 from r1_lightning.run.build.models import make_backbone, vocab_size_of
 from r1_lightning.run.build.templates import template_of
 from r1_lightning.run.config.inject import inject
@@ -57,7 +57,8 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
     model_config = inject(config.model, {"vocab_size": vocab_size_of(tokenizer, base)})
     # On the device of the stage from the first: what is done with a model is done where its weights are.
     precision, device = instantiate(config.precision), stage_device(config)
-    backbone = make_backbone(model_config, precision, base, config.seed, is_empty, device)
+    mesh = None if is_empty else mesh_of(config)
+    backbone = make_backbone(model_config, precision, base, config.seed, is_empty, device, mesh)
     if config.get("trainer") and config.trainer.get("recompute"):
         backbone.recompute_blocks()
     parts: dict[str, Any] = {

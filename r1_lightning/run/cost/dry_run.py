@@ -26,7 +26,7 @@ from r1_lightning.run.cost.beside import complete, described
 from r1_lightning.run.cost.counted_rows import Examples
 from r1_lightning.run.cost.probe import PROBES, measure
 from r1_lightning.run.cost.sampling_cost import EmptySampling, Memory, device_type_of
-from r1_lightning.run.cost.sharing import DDP, FSDP
+from r1_lightning.run.cost.sharing import DDP, FSDP, starting
 from r1_lightning.run.cost.stage_cost import EmptyStage
 from r1_lightning.run.cost.verdict import GIB, SHARED_OUT, Change, Machine, device_memory, verdict
 from r1_lightning.run.graph.node import Node
@@ -96,6 +96,7 @@ def _shares(stage: EmptyStage | EmptySampling, machine: Machine) -> Iterator[str
     yield f"memory of each of {machine.devices:,} devices ({SHARED_OUT[machine.strategy]})"
     yield from _memory(line for lines in memory for line in lines if line.size)
     yield _row("at one time", f"{_human(memory.peak)}B")
+    yield from _memory(starting(stage, machine.devices, machine.strategy))
 
 
 def _memory_here(device_type: str) -> int:

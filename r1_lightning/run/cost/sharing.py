@@ -27,6 +27,7 @@ from r1_lightning.run.cost.sampling_cost import Memory
 DDP, FSDP = "ddp", "fsdp"
 CHECKPOINT = "checkpoint, while it is written"
 IN_SHARES = ("weights", "gradients", "optimizer state", "reference", TEACHER, CHECKPOINT)
+FILLED = ("weights", "reference", "buffers")  # what is there before the first step
 CONVERTED = ("weights in BF16, update", "weights in BF16, sampling")  # whole copies that one process makes by autocast
 IN_FLIGHT = 2  # blocks gathered at one time: one computed, one on its way
 WHOLE_COPY = "weights, gathered to sample"
@@ -78,6 +79,20 @@ def lasting(stage: Any, lines: Sequence[Memory], devices: int, strategy: str) ->
         share = line._replace(size=math.ceil(size / devices), note=f"{line.note}, one of {devices:,} shares")
         held.append(share if line.name in IN_SHARES else line)
     return [*held, Memory("buffers", buffers, "whole: experts' biases, tables")]
+
+
+def starting(stage: Any, devices: int, strategy: str) -> list[Memory]:
+    """Return what a stage that trains fills under `fsdp` before its first step: shares of weights and reference.
+
+    They are filled one tensor at a time (`run/build/models.py`): beside them one is whole, on the host, if it is drawn or of FP8.
+    Files are mapped, and their pages are the system's.
+    """
+    if strategy == DDP or not hasattr(stage, "module"):
+        return []
+    held = lasting(stage, stage.lasting_memory(), devices, strategy)
+    largest = max((p.numel() * p.element_size() for p in _trained(stage).parameters()), default=0)
+    note = f"weights and reference; one tensor, up to {largest / 1e6:,.1f} MB, is whole on the host"
+    return [Memory("at the start", sum(line.size for line in held if line.name in FILLED), note)]
 
 
 def sampling(stage: Any, lines: Sequence[Memory], strategy: str) -> list[Memory]:

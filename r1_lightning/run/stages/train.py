@@ -19,6 +19,7 @@ from r1_lightning.model.lora import fold_adapters
 from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.sampler import device_of
+from r1_lightning.run.build.device import mesh_of
 from r1_lightning.run.build.judges import with_judge
 from r1_lightning.run.build.models import make_backbone
 from r1_lightning.run.build.parts import accuracy_of, build_parts
@@ -130,7 +131,10 @@ def _evaluate(
     if "base" in inputs:
         shape, precision = parts["backbone"].config, parts["backbone"].precision
         device = device_of(parts["backbone"])
-        models = {"base": lambda: make_backbone(shape, precision, inputs["base"], device=device), **models}
+        models = {
+            "base": lambda: make_backbone(shape, precision, inputs["base"], device=device, mesh=mesh_of(config)),
+            **models,
+        }
     if TEACHER in parts:
         models[TEACHER] = lambda: parts[TEACHER].model
     columns: dict[str, dict[str, Measure]] = {}

@@ -12,24 +12,29 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from r1_lightning.artefacts import hf_folder
 from r1_lightning.artefacts.hf_folder import ImportedModel, import_model, open_hf_folder
-from r1_lightning.artefacts.store import Artefact
+from r1_lightning.artefacts.store import WEIGHTS, Artefact
 from r1_lightning.artefacts.weights import opened, save_weights
+from r1_lightning.functional.shards import fill, is_sharded, keep_rows, local
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.hf_weights import state_to_hf
-from r1_lightning.model.lora import LoraSettings, is_adapter, without_adapters
+from r1_lightning.model.lora import LoraSettings, fold_adapters, is_adapter, without_adapters
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.run.build.models import make_backbone, vocab_size_of
+from r1_lightning.stages.reference import ReferencePolicy
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import Processes
 from tests.model.tiny import backbone, tiny
 from tests.support.hf_folders import DENSE, VOCABULARY, adapted, dense_folder, move_adapters, write_tokenizer
 from tests.support.memory import LiveTensors
+from tests.support.processes import in_processes
 
 CONFIG = tiny(vocab_size=VOCABULARY, d_model=160)  # wider than a block of 128
 
@@ -206,3 +211,96 @@ def test_an_artefact_with_adapters_is_loaded_as_it_is(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
     with pytest.raises(InvalidInput, match="it was made by another architecture"):
         make_backbone(dense(), PlainPrecision(), stored(tmp_path / "other", model))
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {"folder": {}, "stacked": {"stacked": True}, "fp8": {"fp8": True}}
+
+
+def start(kind: str, folder: Path) -> tuple[Any, PlainPrecision, Artefact | None]:
+    """Shape, precision and input of a model; the folder has been written."""
+    if kind == "dense":
+        source = open_hf_folder(folder)
+        return HFModelConfig(source.config), PlainPrecision(), import_model(folder)
+    if kind in ("drawn", "bf16"):
+        return CONFIG, PlainPrecision("bf16" if kind == "bf16" else "fp32"), None
+    return CONFIG, PlainPrecision(), Artefact(folder, "x", "y", True) if kind == "artefact" else import_model(folder)
+
+
+def made_in_shares(processes: Processes, kind: str, folder: Path) -> dict[str, float]:
+    """Make a model and its reference in shares, compare both with whole ones, and measure.
+
+    Returns the bytes that were alive at one time beside shares and buffers, for both; those of the largest tensor; and the share.
+    """
+    config, precision, base = start(kind, folder)
+    mesh = init_device_mesh("cpu", (processes.count,))
+    with LiveTensors() as live:
+        model = make_backbone(config, precision, base, seed=3, mesh=mesh)
+    with LiveTensors([*model.parameters(), *model.buffers()]) as more:
+        reference = ReferencePolicy(model, 0)
+    alone = make_backbone(config, precision, base, seed=3)
+    again = ReferencePolicy(alone, 0)
+    for found, expected in ((model, alone), (reference, again)):
+        state = expected.state_dict()
+        names = [name for name, _ in found.named_parameters(remove_duplicate=False)]
+        assert names == [name for name, _ in expected.named_parameters(remove_duplicate=False)]
+        for name, tensor in found.state_dict().items():
+            assert is_sharded(tensor) == (name in names)
+            assert tensor.dtype == state[name].dtype and torch.equal(local(tensor), keep_rows(state[name], tensor)), (
+                name
+            )
+        for one, other in zip(found.buffers(), expected.buffers(), strict=True):
+            assert torch.equal(one, other)
+    weights = [parameter.nbytes for parameter in alone.parameters()]
+    buffers = sum(buffer.nbytes for buffer in alone.buffers())
+    held = sum(local(parameter).nbytes for parameter in model.parameters())
+    frozen = sum(local(parameter).nbytes for parameter in reference.parameters())
+    return {
+        "peak": live.peak - held - buffers,
+        "largest": max(weights),
+        "share": held / sum(weights),
+        "reference": more.peak - frozen - buffers,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["artefact", "drawn", "bf16", "folder", "stacked", "fp8", "dense"])
+def test_a_process_of_several_makes_its_share_alone(tmp_path: Path, kind: str) -> None:
+    if kind == "artefact":
+        save_weights(backbone(CONFIG), tmp_path / WEIGHTS)
+    elif kind == "dense":
+        dense_folder(tmp_path, "qwen2")
+    elif kind in PUBLISHED:
+        published(tmp_path, **PUBLISHED[kind])
+    for found in in_processes(2, made_in_shares, kind, tmp_path):
+        assert found["peak"] <= 1.05 * found["largest"]
+        assert found["share"] == pytest.approx(0.5, abs=0.02)
+        assert found["reference"] <= 0.05 * found["largest"]
+
+
+def adapted_in_shares(processes: Processes, folder: Path) -> int:
+    """Make a model with adapters in shares, and fold adapters that have learned into it; returns how many adapters there are."""
+    base = import_model(folder)
+    config = HFModelConfig(base.source.config, lora=LoraSettings(2, 8))
+    mesh = init_device_mesh("cpu", (processes.count,))
+    model = make_backbone(config, PlainPrecision(), base, seed=3, mesh=mesh)
+    alone = make_backbone(config, PlainPrecision(), base, seed=3)
+    state, adapters = alone.state_dict(), 0
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(local(tensor), keep_rows(state[name], tensor)), name
+        if ".lora_B." in name:
+            learned = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(len(name)))
+            fill(tensor, learned)
+            state[name].copy_(learned)
+            adapters += 1
+    fold_adapters(model, 4)
+    fold_adapters(alone, 4)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(local(tensor), keep_rows(state[name], tensor), rtol=0, atol=1e-6, msg=name)
+    return adapters
+
+
+@pytest.mark.slow
+def test_a_model_with_adapters_is_made_and_folded_in_shares(tmp_path: Path) -> None:
+    """Two layers with adapters of queries and values."""
+    dense_folder(tmp_path, "llama")
+    assert in_processes(2, adapted_in_shares, tmp_path) == [4, 4]

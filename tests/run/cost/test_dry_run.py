@@ -164,6 +164,7 @@ def test_divided_weights_are_counted_as_shares(command: Command, monkeypatch: py
     assert title == "memory of each of 8 devices (weights sharded over them)"
     assert rows(shares)["weights"] == rows(shares)["gradients"] == "690 kB"
     assert {"embedding and head, gathered", "blocks, gathered", "a block's gradients"} <= rows(shares).keys()
+    assert "at the start" in rows(shares)
     assert re.match(r"this machine \(\d+ GiB, 8 processes\): fits; [\d.]+ GiB each, weights sharded over them,", last)
 
 

@@ -20,7 +20,7 @@ from r1_lightning.model.sharding import blocks_of, shard
 from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.run.cost.load import Wave
 from r1_lightning.run.cost.sampling_cost import Memory
-from r1_lightning.run.cost.sharing import gathered_of, lasting, own_batch, own_wave, sampling, update
+from r1_lightning.run.cost.sharing import gathered_of, lasting, own_batch, own_wave, sampling, starting, update
 from r1_lightning.types.processes import Processes
 from tests.model.tiny import pack, random_documents
 from tests.support import miniature
@@ -103,6 +103,18 @@ def test_lasting_memory_of_a_device():
     }
     whole = {line.name: line.size for line in lasting(stage(model), lines, 8, "ddp")}
     assert whole == {**{line.name: line.size for line in lines}, "gradients, in buckets": 800}
+
+
+def test_a_start_fills_shares_and_holds_one_tensor_whole():
+    """Of 800 + 800 bytes an eighth each, and the buffers. The largest tensor is gate and up of 4 experts, 16 x 16 each, in FP32."""
+    model = backbone()
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    lines = [line._replace(size=800 + buffers) if line.name == "weights" else line for line in LINES]
+    trained = Namespace(**vars(stage(model)), lasting_memory=lambda: lines)
+    (line,) = starting(trained, 8, "fsdp")
+    assert (line.name, line.size) == ("at the start", 100 + 100 + buffers)
+    assert "up to 0.0 MB" in line.note and max(p.nbytes for p in model.parameters()) == 4 * 4 * 16 * 16
+    assert starting(trained, 8, "ddp") == []
 
 
 def test_sampling_has_the_weights_once_whole():
