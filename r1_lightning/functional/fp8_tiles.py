@@ -76,14 +76,14 @@ def _widened(values: Tensor, inverse_scales: Tensor) -> tuple[Tensor, Tensor]:
     """Return FP32 numbers and factors whose products are those of the E4M3 `values` and `inverse_scales`, to the bit.
 
     A CPU converts E4M3 number by number, seven times slower than this: E4M3 and FP16 differ in the width of the exponent alone, so
-    shifted bytes are FP16 numbers 2^8 too small, and the factors make up for it. NaN, which has no such byte, comes from the
-    factors: `quantise` gives it only to tiles whose inverse scale is NaN or infinite.
+    shifted bytes are FP16 numbers 2^8 too small, and the factors make up for it. Where a factor would be no number, it is number by
+    number after all: tiles that reach 2.98e38 have an inverse scale of 2^120, those with an infinity none. NaN, which has no such
+    byte, comes from the factors: `quantise` gives it only to tiles whose inverse scale is NaN or infinite.
     """
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or bool((inverse_scales * 2**8).isinf().any()):
         return values.float(), inverse_scales
     shifted = (values.view(torch.int8).to(torch.int16) << 7) & ~0x4000  # the sign was extended into the exponent
-    factors = torch.where(inverse_scales.isinf(), torch.nan, inverse_scales * 2**8)
-    return shifted.view(torch.float16).float(), factors
+    return shifted.view(torch.float16).float(), inverse_scales * 2**8
 
 
 def _tiles(x_RC: Tensor, tile: tuple[int, int]) -> Tensor:

@@ -69,6 +69,13 @@ def test_each_tile_has_a_scale_of_its_own() -> None:
     assert quantise(x, BLOCK, power_of_two=False).inverse_scales.tolist() == [[1 / 64]]
 
 
+def test_the_largest_numbers_of_fp32_come_back_finite() -> None:
+    """448 / 3e38 lies between 2^-120 and 2^-119, so the inverse scale is 2^120; 3e38 / 2^120 = 225.7 lies nearest to 224."""
+    found = quantise(torch.tensor([[3e38, 0.0, -(2.0**120)]]))
+    assert found.inverse_scales.tolist() == [[2.0**120]]
+    assert found.dequantise().tolist() == [[224 * 2.0**120, 0.0, -(2.0**120)]]
+
+
 @pytest.mark.parametrize("power_of_two", [True, False])
 def test_zeros_infinities_nan_and_the_smallest_numbers(power_of_two: bool) -> None:
     inf, nan, least = math.inf, math.nan, 2.0**-149
@@ -102,7 +109,7 @@ def test_dequantising_is_value_times_inverse_scale_for_every_byte() -> None:
     bytes_ = torch.arange(256, dtype=torch.uint8)
     values = bytes_[bytes_ % 128 != 127].view(torch.float8_e4m3fn)  # 127 is NaN, which has a scale that is none
     found = quantise(torch.ones(7, len(values)))
-    for inverse in (1.0, 1 / 3, 2.0**-127, 1e-42, 3e35, math.nan):
+    for inverse in (1.0, 1 / 3, 2.0**-127, 1e-42, 3e35, 2.0**120, math.inf, math.nan):
         again = type(found)(values.expand(7, -1).contiguous(), torch.full((7, 2), inverse), ROW_TILE).dequantise()
         torch.testing.assert_close(again[3], values.float() * inverse, rtol=0, atol=0, equal_nan=True)
 
