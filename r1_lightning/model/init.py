@@ -41,10 +41,14 @@ class DrawnOnCPU(TorchDispatchMode):
         keywords = keywords or {}
         if torch.Tag.nondeterministic_seeded not in function.tags:
             return function(*arguments, **keywords)
-        target, place = (arguments or (None,))[0], keywords.get("device")
+        target: Any = arguments[0] if arguments else None
+        place = keywords.get("device")
         if isinstance(target, Tensor) and torch.Tag.inplace in function.tags and target.device.type not in DRAWN_AT:
             drawn = torch.empty(target.shape, dtype=target.dtype, device="cpu")
             return target.copy_(function(drawn, *arguments[1:], **keywords))
+        if function.overloadpacket.__name__.endswith("_like"):  # in the shape of a tensor, and on its device as a rule
+            place = place or target.device
+            arguments = (torch.empty_like(target, device="meta"), *arguments[1:])
         if place is not None and torch.device(place).type not in DRAWN_AT:
             return function(*arguments, **{**keywords, "device": torch.device("cpu")}).to(place)
-        return function(*arguments, **keywords)
+        return function(*arguments, **{**keywords, "device": place} if place is not None else keywords)

@@ -74,3 +74,17 @@ def test_draws_for_another_device_are_made_on_the_cpu(monkeypatch: pytest.Monkey
     nn.Linear(3, 5)
     torch.randn(4)
     assert state_after("cpu") == torch.get_rng_state().tolist()
+
+
+def test_a_draw_in_the_shape_of_another_tensor_is_made_on_the_cpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `transformers` draws time steps of Olmo hybrid: by `torch.rand_like` of a weight, which names no device."""
+    monkeypatch.setattr("r1_lightning.model.init.DRAWN_AT", ("cpu",))
+    shape = torch.empty(5, device="meta")
+    torch.manual_seed(0)
+    with DrawnOnCPU():
+        made = [torch.rand_like(shape), torch.randn_like(shape, dtype=torch.float64)]
+    assert [(one.device.type, one.dtype) for one in made] == [("meta", torch.float32), ("meta", torch.float64)]
+    found = torch.get_rng_state().tolist()
+    torch.manual_seed(0)
+    torch.rand(5), torch.randn(5, dtype=torch.float64)
+    assert found == torch.get_rng_state().tolist()
