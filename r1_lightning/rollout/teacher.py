@@ -40,6 +40,9 @@ class Teacher:
         self.weights = weights
         self.vocabulary = vocabulary
         self.compute = compute
+        self.has_own_device = (
+            False  # True: the settings name the device that `make` uses, and the model stays whole there
+        )
         self._model: Any = None
         self._whole: Any = None  # inside `gathered`
         self.finish: Callable[[Any], None] = lambda model: None

@@ -17,7 +17,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from r1_lightning.model.sharding import is_sharded_module, shard
-from r1_lightning.rollout.sampler import device_of
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.stages.ddp import Met, Place, WholeModels, arguments
 
@@ -52,15 +51,17 @@ def shard_stage(stage: Any, mesh: DeviceMesh) -> None:
 
 
 def shard_teacher(stage: Any, mesh: DeviceMesh) -> None:
-    """Shard the teacher of `stage`, if it has one, as soon as it is made, unless it has a device of its own."""
+    """Shard the teacher of `stage`, if it has one, as soon as it is made, unless the settings name a device for it.
+
+    The settings decide, not where the model is found to be: a named GPU may be the one on which one of the processes works.
+    """
     teacher = getattr(stage, "teacher", None)
-    if isinstance(teacher, Teacher):
-        teacher.after_making(partial(_shard_here, mesh=mesh))
+    if isinstance(teacher, Teacher) and not teacher.has_own_device:
+        teacher.after_making(partial(_shard_once, mesh=mesh))
 
 
-def _shard_here(model: nn.Module, mesh: DeviceMesh) -> None:
-    own = torch.empty(0, device=mesh.device_type).device  # with its number, where there are several
-    if device_of(model) == own and not is_sharded_module(model):
+def _shard_once(model: nn.Module, mesh: DeviceMesh) -> None:
+    if not is_sharded_module(model):
         shard(model, mesh)
 
 

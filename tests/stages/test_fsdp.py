@@ -143,7 +143,8 @@ def placed(processes: Processes, folder: Path) -> list[bool]:
     for stage in (grpo, distill):
         shard_stage(stage, mesh)
     models = [grpo.backbone, grpo.reference.backbone, distill.backbone, distill.teacher.model]
-    elsewhere = Teacher(lambda: backbone().to("meta"), "teacher-1", 17, "fp32")  # as of trainer.role_devices.teacher
+    elsewhere = Teacher(backbone, "teacher-1", 17, "fp32")
+    elsewhere.has_own_device = True  # as of trainer.role_devices.teacher; it may be the device of one of the processes
     shard_stage(Miniature(processes=processes).distill(teacher=elsewhere), mesh)
     assert not any(is_sharded(p) for p in elsewhere.model.parameters())
     held = [sum(local(p).numel() for p in model.parameters()) for model in models]

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.rollout.teacher import Teacher, check_same_vocabulary
-from r1_lightning.run.build.device import role_device
+from r1_lightning.run.build.device import role_device, told_device
 from r1_lightning.run.build.stored import open_language_model
 from r1_lightning.run.config.keys import TEACHER
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -31,6 +31,7 @@ def with_teacher(parts: Mapping[str, Any], inputs: Mapping[str, Artefact], confi
         return dict(parts)
     device, row_tokens = role_device(config, TEACHER), config.data.get("row_tokens") or 0
     teacher = teacher_of(inputs[TEACHER], parts["tokenizer"], parts["backbone"], row_tokens, device)
+    teacher.has_own_device = told_device(config, TEACHER) is not None
     return {**parts, TEACHER: teacher}
 
 

@@ -251,6 +251,15 @@ def test_what_cannot_teach(finished: Path, tmp_path: Path) -> None:
         teacher_of(open_artefact(copied), tokenizer, student)
 
 
+@pytest.mark.parametrize(("told", "is_own"), [("{teacher: cpu}", True), ("{reference: cpu}", False), ("null", False)])
+def test_the_settings_say_whether_a_teacher_has_a_device_of_its_own(finished: Path, told: str, is_own: bool) -> None:
+    """Not the device itself, which is here that of the student: processes must not differ in whether they divide a teacher."""
+    artefact = open_artefact(teacher_folder(finished))
+    parts = {"tokenizer": TextTokenizer.load(artefact.tokenizer_folder), "backbone": backbone(tiny(vocab_size=300))}
+    config = OmegaConf.create(f"{{data: {{}}, trainer: {{accelerator: cpu, role_devices: {told}}}}}")
+    assert with_teacher(parts, {"teacher": artefact}, config)["teacher"].has_own_device is is_own
+
+
 def test_a_stage_that_names_no_teacher_gets_none(finished: Path) -> None:
     artefact = open_artefact(teacher_folder(finished))
     assert with_teacher({"seed": 1}, {"base": artefact}, OmegaConf.create({})) == {"seed": 1}
