@@ -71,12 +71,11 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
         fully_shard(block, mesh=mesh, mp_policy=policy)
         _register(block, ("step",))
     root_weight = _a_root_weight(module)
-    trains = any(parameter.requires_grad for parameter in module.parameters())
     fully_shard(module, mesh=mesh, mp_policy=masters)
     _register(module, FORWARDS)
     for name in HEAD_READERS:
         _gathering_the_root(module, name)
-    for name in (*FORWARDS, *HEAD_READERS) if trains else ():
+    for name in (*FORWARDS, *HEAD_READERS):
         _freeing_the_root(module, name, root_weight)
     for part in module.modules():
         if isinstance(part, FSDPModule) and mesh.device_type == "cpu":
@@ -193,6 +192,10 @@ def _gathering_the_root(module: nn.Module, name: str) -> None:
     setattr(module, name, call)
 
 
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 def _freeing_the_root(module: nn.Module, name: str, root_weight: Callable[[], nn.Parameter]) -> None:
     """Let the method `name`, called without gradients, leave the root as it was: no backward will free it."""
     if (method := getattr(module, name, None)) is None:
@@ -204,7 +207,7 @@ def _freeing_the_root(module: nn.Module, name: str, root_weight: Callable[[], nn
         try:
             return method(*arguments, **keywords)
         finally:
-            if was_sharded and not torch.is_grad_enabled():
+            if was_sharded and not torch.is_grad_enabled() and _trains(module):
                 assert isinstance(module, FSDPModule)
                 module.reshard()
 

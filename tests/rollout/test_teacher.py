@@ -107,18 +107,24 @@ def test_the_same_vocabulary_is_accepted() -> None:
 
 
 def _asked(processes: Processes) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Answers of a teacher in shares, one more for each rank."""
-    found = teacher()
-    if processes.count > 1:
-        mesh = init_device_mesh("cpu", (processes.count,))
-        found.after_making(lambda model: shard(model, mesh))
+    """Answers of a teacher that is made in shares, one more for each rank."""
+
+    def make() -> Any:
+        model = backbone(3)
+        if processes.count > 1:
+            shard(model, init_device_mesh("cpu", (processes.count,)))
+        return model
+
+    found = Teacher(make, "abc", 17, "fp32")
     with found.gathered():
         answers = []
         for _ in range(1 + processes.rank):
             hidden = found.hidden(batch())
             answers.append((hidden, found.unembed(hidden)))
     hidden = found.hidden(batch())  # once in each process: of the shares again
-    answers.append((hidden, found.unembed(hidden)))
+    for _ in range(1 + processes.rank):  # a head that is frozen stays: each process asks it for its own tokens
+        logits = found.unembed(hidden)
+    answers.append((hidden, logits))
     gc.disable()
     weight = weakref.ref(next(found.model.parameters()))
     found.release()

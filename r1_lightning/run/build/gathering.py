@@ -14,12 +14,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 
-from r1_lightning.model.sharding import is_sharded_module, shard
+from r1_lightning.model.sharding import shard
 from r1_lightning.model.whole_copy import whole_model
-from r1_lightning.run.build.device import stage_device
-from r1_lightning.run.config.place import FSDP, place_of
+from r1_lightning.run.build.device import mesh_of
 
 
 @contextmanager
@@ -28,9 +26,8 @@ def held_to_sample(backbone: Any, config: DictConfig) -> Iterator[Any]:
 
     With `trainer=fsdp` it is divided over the processes first, in place, and what is given is a copy; else it is `backbone` itself.
     """
-    place = place_of(config.trainer)
-    is_divided = place.count > 1 and config.trainer.get("strategy") == FSDP
-    if is_divided and isinstance(backbone, nn.Module) and not is_sharded_module(backbone):
-        shard(backbone, init_device_mesh(stage_device(config).type, (place.count,)))
+    mesh = mesh_of(config)
+    if mesh is not None and isinstance(backbone, nn.Module):
+        shard(backbone, mesh)  # unless it was made in shares
     with whole_model(backbone) as whole:
         yield whole

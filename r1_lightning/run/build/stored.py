@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed.device_mesh import DeviceMesh
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.hf_folder import KIND, ImportedModel, is_hf_folder, open_hf_folder
@@ -60,9 +61,12 @@ class StoredModel:
         """Return a value of the artefact's stored configuration; None if it has none."""
         return None if self.config is None else OmegaConf.select(self.config, path)
 
-    def backbone(self, device: torch.device | None = None) -> AnyBackbone:
-        """Make the network with its weights on `device`. `InvalidInput` if they do not fit; those of a reward model never do."""
-        return make_backbone(self.shape, self.precision, self.artefact, device=device)
+    def backbone(self, device: torch.device | None = None, mesh: DeviceMesh | None = None) -> AnyBackbone:
+        """Make the network with its weights on `device`, or with a `mesh` in shares, all processes together.
+
+        `InvalidInput` if they do not fit; those of a reward model never do.
+        """
+        return make_backbone(self.shape, self.precision, self.artefact, device=device, mesh=mesh)
 
     def reward_model(self, device: torch.device | None = None) -> RewardModel:
         """Make the reward model with its weights on `device`. `InvalidInput` if the weights are not a reward model's."""

@@ -28,7 +28,7 @@ from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
-from r1_lightning.run.build.device import stage_device
+from r1_lightning.run.build.device import mesh_of, stage_device
 from r1_lightning.run.build.gathering import held_to_sample
 from r1_lightning.run.build.stored import open_model
 from r1_lightning.run.build.torch_setup import set_up_for, silence_warnings
@@ -109,7 +109,7 @@ def _measure(
     # A checkpoint has none of ours, so the task's is used.
     template = model.template(TEMPLATES[config.task.template], config.task.get("instruction"))
     tokenizer = model.tokenizer.ending_with(template.end)
-    backbone = model.backbone(stage_device(config))
+    backbone = model.backbone(stage_device(config), mesh_of(config))
     evaluator = Evaluator(problems, tokenizer, template, settings, config.seed, processes=processes)
     check_prompt_lengths(evaluator, model.shape.max_positions)
     total = len(problems) * settings.samples + sum(map(len, requests.values()))
