@@ -265,13 +265,20 @@ def test_drafts_take_a_cache_of_their_own_and_at_most_twice_the_work() -> None:
     assert work["drafting"].tokens == work["sampling"].tokens
 
 
-def test_long_prompts_take_more_to_be_read_than_to_be_kept() -> None:
-    """The mask of a prompt grows with the square of its length: rows that only read do not fit the cache's size."""
+def test_the_mask_of_short_prompts_grows_with_the_square_of_their_length_and_long_ones_have_none() -> None:
     stage = EmptyStage.of(config_of("stage=grpo", *ROLLOUT), None)
-    once, twice = (replace(stage, data=copy(stage.data)) for _ in range(2))
-    once.data.prompts, twice.data.prompts = [[0] * 1000] * 4, [[0] * 2000] * 4  # type: ignore[misc]
-    grown = {name: sizes(twice.sampling_memory())[name] / size for name, size in sizes(once.sampling_memory()).items()}
-    assert grown["prefill, sampling"] > 3.5 and grown["latent cache, sampling"] < 2
+
+    def memory(tokens: int) -> dict[str, int]:
+        of_length = replace(stage, data=copy(stage.data))
+        of_length.data.prompts = [[0] * tokens] * 4  # type: ignore[misc]
+        return sizes(of_length.sampling_memory())
+
+    short, long, twice = map(memory, (128, 1000, 2000))
+    prefill, cache = "prefill, sampling", "latent cache, sampling"
+    per_token = long[prefill] // (4 * 1000)  # without a mask
+    # The mask has a number of 4 bytes per pair of tokens and head, of which there are two, beside a boolean per pair: 9 bytes.
+    assert short[prefill] == 4 * 128 * (per_token + 9 * 128) and twice[prefill] == 2 * long[prefill]
+    assert long[cache] < twice[cache] < 2 * long[cache]  # each row keeps room for its completion, too
 
 
 def test_where_it_would_run_and_in_which_type() -> None:
