@@ -91,7 +91,8 @@ def _tiles(x_RC: Tensor, tile: tuple[int, int]) -> Tensor:
     (rows, columns), (height, width) = x_RC.shape, tile
     missing = (-rows % height, -columns % width)
     padded = F.pad(x_RC, (0, missing[1], 0, missing[0])) if any(missing) else x_RC
-    return padded.unflatten(1, (-1, width)).unflatten(0, (-1, height))
+    down, across = padded.shape[0] // height, padded.shape[1] // width  # in numbers: -1 would be unknown without rows
+    return padded.reshape(down, height, across, width)
 
 
 def _by_tile(x_RC: Tensor, factors_rc: Tensor, tile: tuple[int, int]) -> Tensor:

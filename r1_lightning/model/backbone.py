@@ -118,7 +118,7 @@ class DeepSeekBackbone(LanguageModel):
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> BackboneOutput:
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
-        with self.precision.autocast(token_ids.device.type):
+        with self.precision.decoding(token_ids.device.type):
             position_ids, attend = cache.advance(is_token)
             dtype = compute_type(token_ids.device.type)
             masks = {
@@ -142,7 +142,7 @@ class DeepSeekBackbone(LanguageModel):
         `hidden` R x T x D is the output of `step` at these positions. `next_ids` R x T are the tokens one position ahead, so
         `unembed` of the result predicts the tokens two positions ahead. `is_token` R x T is False where a row has no such pair.
         """
-        with self.precision.autocast(next_ids.device.type):
+        with self.precision.decoding(next_ids.device.type):
             position_ids, attend = cache.advance(is_token)
             dtype = compute_type(next_ids.device.type)
             mask = self.mtp_kind.new_columns_mask(self.config, is_token, attend, dtype)

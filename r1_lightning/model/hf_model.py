@@ -94,6 +94,8 @@ class HFBackbone(LanguageModel):
         self.config = config
         self.precision = precision or PlainPrecision()
         require(not self.precision.static_shapes, "precision.compile", True, "it is for our own backbone, not model=hf")
+        backend = getattr(self.precision, "backend", None)
+        require(backend is None, "precision.backend", backend, "FP8 is for our own backbone, not model=hf")
         self.model = _make(config.fields(), seed, is_drawn)
         self.takes_documents = take_documents(self.model)
         is_plain = isinstance(self.head, nn.Linear) and self.head.bias is None

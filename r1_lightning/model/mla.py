@@ -21,7 +21,7 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.kv_cache import append_columns
 from r1_lightning.model.masked_attention import RowAttention, is_dense, row_attention
 from r1_lightning.model.norm import RMSNorm, norm_bytes
-from r1_lightning.model.precision import FP32, Precision, in_compute_type
+from r1_lightning.model.precision import FP32, Precision, multiplied_input, multiplied_weight
 from r1_lightning.model.rope import rotate, softmax_scale
 
 # Shape legend: B rows, T positions, S cached positions, D model width, N heads, C latent width (kv_lora_rank),
@@ -107,10 +107,11 @@ class MLA(nn.Module):
         config = self.config
         q_nope, q_rope = self._queries(x_RTD, cos, sin)
         latent, k_rope = self._latents(x_RTD, cos, sin)
+        latent = multiplied_input(self.kv_up, latent)  # as W^UK and W^UV meet it in training
         cached_RSC = append_columns(state, torch.cat([latent, k_rope], -1), start)
         if not isinstance(mask, Tensor):
             return self._expanded(q_nope, q_rope, latent, k_rope, mask)
-        w_up = in_compute_type(self.kv_up.weight).view(config.n_heads, -1, config.kv_lora_rank)
+        w_up = multiplied_weight(self.kv_up).view(config.n_heads, -1, config.kv_lora_rank)
         w_k_NPC, w_v_NUC = w_up.split([config.qk_nope_head_dim, config.v_head_dim], 1)
         rows, new = x_RTD.shape[:2]
         q_latent = torch.bmm(q_nope.flatten(0, 1).transpose(0, 1), w_k_NPC)  # N x RT x C: W^UK absorbed

@@ -3,7 +3,8 @@
 DeepSeek-V3 (section 3.3) runs the GEMMs of the MLA projections and of dense, shared and routed feed-forwards in FP8, and
 keeps embedding, output head, router, norms and the attention core in higher precision. So the model asks for each layer
 with `fp8_eligible`, and the backend decides once, at construction. `PlainPrecision` is the backend for FP32 and BF16: it
-keeps FP32 master weights and leaves the compute type to autocast.
+keeps FP32 master weights and leaves the compute type to autocast. FP8 has backends of its own (`model/fp8_precision.py`), whose
+layers have the same names and shapes of weights, so that a checkpoint fits all of them.
 
 The backend also decides whether the numerical core is compiled (torch.compile): `compiled` wraps the functions that do the
 work of a block and of a decoding step, and experts then use shapes that do not depend on the routes.
@@ -56,10 +57,39 @@ class GroupedLinear(nn.Module):
         return F.grouped_mm(x_ND.to(weight.dtype), weight, offs=ends_E)
 
 
+class FP8Layer(nn.Module):
+    """What a layer that multiplies in FP8 has beside its product: the numbers that its operands become there.
+
+    It takes its weight from the FP32 numbers, which a cast to BF16 before would change.
+    """
+
+    def rounded_weight(self) -> Tensor:
+        """The weight in FP8 and back, in FP32."""
+        raise NotImplementedError
+
+    def rounded_input(self, x: Tensor) -> Tensor:
+        """An input ... x in, in FP8 and back, in its own type."""
+        raise NotImplementedError
+
+
+def multiplied_weight(layer: nn.Linear) -> Tensor:
+    """Return the weight as `layer` multiplies it, in the compute type: for who multiplies by it outside of the layer."""
+    return in_compute_type(layer.rounded_weight() if isinstance(layer, FP8Layer) else layer.weight)
+
+
+def multiplied_input(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return `x` as `layer` multiplies it."""
+    return layer.rounded_input(x) if isinstance(layer, FP8Layer) else x
+
+
 def weights_cast_by_autocast(module: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of linear layers, which autocast casts in every forward; embeddings, tied heads too, are left out."""
+    """Return the parameters of linear layers, which autocast casts in every forward.
+
+    Embeddings, tied heads too, are left out, and layers that multiply in FP8.
+    """
     embedded = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
-    products = (part for part in module.modules() if isinstance(part, (nn.Linear, GroupedLinear)))
+    linear = (part for part in module.modules() if isinstance(part, (nn.Linear, GroupedLinear)))
+    products = (part for part in linear if not isinstance(part, FP8Layer))
     return [p for part in products for p in part.parameters(recurse=False) if id(p) not in embedded]
 
 
@@ -69,7 +99,7 @@ def weights_cast_by_autocast(module: nn.Module) -> list[nn.Parameter]:
 # its tokens, so flips are no fault there. A model whose weights are all off by 1e-3 differs by 0.45 and more. The largest of a deep
 # model's differences is rounding, too: SmolLM2's 30 layers in BF16 differ by 0.03 on average and 0.25 at most over 962 tokens, and
 # by 0.035 and 0.34 between `generate` and forward of transformers.
-AGREEMENT = {"fp32": (1e-4, 1e-4, 1e-3), "bf16": (1.0, 0.08, 1.0)}
+AGREEMENT = {"fp32": (1e-4, 1e-4, 1e-3), "bf16": (1.0, 0.08, 1.0), "fp8": (2.0, 0.16, 1.0)}
 
 
 # torch.compile makes one variant for every combination of constants: dense block or mixture, with or without gradients,
@@ -92,13 +122,17 @@ def has_compiler() -> bool:
 class Precision(Protocol):
     """A backend that makes linear layers and decides in which type they compute.
 
-    `compute` names that type. `logprob_tolerance` and `mean_logprob_tolerance` (nats), for the largest difference and the mean, and
+    `compute` names the type of the products that are not in FP8, and `name` the whole way of computing: log-probs of two names
+    differ. `logprob_tolerance` and `mean_logprob_tolerance` (nats), for the largest difference and the mean, and
     `max_flipped_fraction` (0..1) bound the differences between sampler and training forward. `static_shapes` is true if shapes must
     not depend on data.
     """
 
     @property
     def compute(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def logprob_tolerance(self) -> float: ...
@@ -118,6 +152,10 @@ class Precision(Protocol):
 
     def autocast(self, device_type: str) -> AbstractContextManager: ...
 
+    def decoding(self, device_type: str) -> AbstractContextManager:
+        """`autocast` for steps with a cache, which sample."""
+        ...
+
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return `function` as it is, or compiled; it must be a plain function that takes its module as an argument."""
         ...
@@ -135,6 +173,7 @@ class PlainPrecision:
         require_choice("precision.compile", compile, (True, False))
         require(not compile or has_compiler(), "precision.compile", compile, "it needs a C++ compiler (g++ or clang++)")
         self.compute: str = compute
+        self.name: str = compute
         self.static_shapes = compile
         self.logprob_tolerance, self.mean_logprob_tolerance, self.max_flipped_fraction = AGREEMENT[compute]
 
@@ -146,6 +185,9 @@ class PlainPrecision:
 
     def autocast(self, device_type: str) -> AbstractContextManager:
         return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.compute == "bf16")
+
+    def decoding(self, device_type: str) -> AbstractContextManager:
+        return self.autocast(device_type)
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled_once(function) if self.static_shapes else function

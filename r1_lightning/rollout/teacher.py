@@ -29,7 +29,7 @@ class Teacher:
 
     A fingerprint identifies a recipe; `weights` is a digest of the trained weights, which another machine, or the same recipe at
     another time, may not reproduce. `vocabulary` is the number of tokens that student and teacher share; embeddings may have more
-    rows. `compute` names the compute type ("fp32", "bf16"), because log-probs differ between types.
+    rows. `compute` names the way of computing (`Precision.name`: "fp32", "bf16", ...), because log-probs differ between types.
     """
 
     def __init__(

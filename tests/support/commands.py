@@ -90,7 +90,11 @@ def train(arguments: list[str], capsys: pytest.CaptureFixture[str] | None = None
 def after_planning(out: str) -> str:
     """What a command printed after its first line, which it prints before it knows anything else."""
     first, _, rest = out.partition("\n")
-    return rest if re.fullmatch(r"\S+: planning \(seed \d+\) on the CPU( in FP32| in BF16)? \(.*\)", first) else out
+    return (
+        rest
+        if re.fullmatch(r"\S+: planning \(seed \d+\) on the CPU( in (FP32|BF16|FP8 [^:]*))? \(.*\)", first)
+        else out
+    )
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:

@@ -92,7 +92,10 @@ def decision(asked: StageConfig, stage: StageConfig) -> str:
     """Return what was decided for `asked`, and why, in a few words: "on the CPU in FP32 (trainer=auto: torch finds no GPU)"."""
     config = stage.config
     device = stage_device(config)
-    compute = str((config.get("precision") or {}).get("compute", "")).upper()
+    precision = config.get("precision") or {}
+    compute = str(precision.get("compute", "")).upper()
+    backend = precision.get("backend")
+    numbers = f"FP8 ({backend}) and {compute}" if backend else compute
     where = {"cpu": "the CPU", "cuda": _name(device)}.get(device.type, device.type)
     was_auto = (asked.config.get("trainer") or {}).get("accelerator") == AUTO
     finds = "a GPU" if device.type == "cuda" else "no GPU"
@@ -105,7 +108,7 @@ def decision(asked: StageConfig, stage: StageConfig) -> str:
         why = "trainer=auto: dry_run_memory_gib asks about a GPU"
     if compute == "BF16" and (asked.config.get("precision") or {}).get("compute") != "bf16":
         why += "; BF16, with TF32 elsewhere, is its default: precision=fp32 for FP32"
-    return f"on {where}{f' in {compute}' if compute else ''} ({why})"
+    return f"on {where}{f' in {numbers}' if numbers else ''} ({why})"
 
 
 def _name(device: torch.device) -> str:

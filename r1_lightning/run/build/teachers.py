@@ -55,4 +55,4 @@ def teacher_of(
     # An artefact's marker holds the weights' digest, already verified; a HuggingFace folder's fingerprint is itself a digest.
     weights = artefact.weights_sha256 or artefact.fingerprint
     make = partial(model.backbone, device, mesh)
-    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, student.precision.compute, weights)
+    return Teacher(make, artefact.fingerprint, tokenizer.vocab_size, student.precision.name, weights)

@@ -48,5 +48,8 @@ def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> Non
         return
     compiles = (plain.get("precision") or {}).get("compile", False)
     require(not compiles, "precision.compile", compiles, "trainer=fsdp runs uncompiled")
+    backend = (plain.get("precision") or {}).get("backend")
+    allowed = "FP8 has not been run with divided weights; trainer=ddp divides the work"
+    require(backend is None, "precision.backend", backend, allowed)
     sampler = str(((plain.get("rollout") or {}).get("sampler") or {}).get("_target_", ""))
     require("vllm" not in sampler, "rollout.sampler", sampler, "with trainer=fsdp the policy samples itself")

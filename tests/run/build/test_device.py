@@ -90,6 +90,7 @@ def test_settled_twice_is_settled_once_and_what_was_composed_stays(monkeypatch: 
     [
         (False, (), "on the CPU in FP32 (trainer=auto: torch finds no GPU)"),
         (True, ("trainer=cpu",), "on the CPU in FP32 (trainer.accelerator=cpu)"),
+        (False, ("precision=fp8_emulated",), "on the CPU in FP8 (emulate) and BF16 (trainer=auto: torch finds no GPU)"),
         (True, ("precision=fp32",), "on H200 in FP32 (trainer=auto: torch finds a GPU)"),
         (
             True,

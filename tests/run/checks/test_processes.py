@@ -70,6 +70,10 @@ def test_numbers_and_names(trainer: dict, line: str) -> None:
     [
         ({"precision": {"compile": True}}, "precision.compile=True is not allowed: trainer=fsdp runs uncompiled"),
         (
+            {"precision": {"backend": "emulate"}},
+            "precision.backend='emulate' is not allowed: FP8 has not been run with",
+        ),
+        (
             {"rollout": {"sampler": {"_target_": "r1_lightning.rollout.vllm_sampler.VLLM"}}},
             "rollout.sampler='r1_lightning.rollout.vllm_sampler.VLLM' is not allowed: with trainer=fsdp",
         ),

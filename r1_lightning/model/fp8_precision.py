@@ -1,0 +1,138 @@
+"""FP8 as DeepSeek-V3 trains with it: which layers compute in FP8, and what does their products (V3 section 3.3).
+
+In FP8 are the products of the MLA projections and of dense, shared and routed feed-forwards. Embedding, output head, router, norms
+and the attention core stay as they are under `compute`. Weights are FP32 masters; names and shapes are those of `PlainPrecision`.
+The `backend` does the products:
+
+- **emulate**: bytes and scales of Transformer Engine on any device, products of what they stand for in FP32
+  (`functional/fp8_products.py`): to study the numerics, not to be fast.
+
+A region of FP8 begins and ends in the layer's own forward: so it is inside whatever a block recomputes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r1_lightning.functional import fp8_products
+from r1_lightning.functional.fp8_products import Recipe, rounded, rounded_experts
+from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE
+from r1_lightning.model.precision import (
+    AGREEMENT,
+    FP8Layer,
+    GroupedLinear,
+    PlainPrecision,
+    in_compute_type,
+)
+from r1_lightning.types.errors import require, require_choice
+
+BACKENDS = ("emulate",)
+
+
+class FP8Precision:
+    """FP8 for the layers that may have it, `PlainPrecision(compute)` for the rest.
+
+    `power_of_two_scales` are Transformer Engine's default; DeepSeek's published weights have FP32 scales. `gradient_blocks` cuts
+    the gradients that go back through a layer into blocks of 128 x 128 (V3 appendix B.2). With `rollouts_only` FP8 is for steps
+    with a cache, and training and scoring compute in `compute`. Raises `InvalidInput` if a setting is unknown.
+    """
+
+    static_shapes = False
+
+    def __init__(
+        self,
+        backend: Literal["emulate"] = "emulate",
+        compute: Literal["fp32", "bf16"] = "bf16",
+        power_of_two_scales: bool = True,
+        gradient_blocks: bool = False,
+        rollouts_only: bool = False,
+        compile: bool = False,
+    ) -> None:
+        require_choice("precision.backend", backend, BACKENDS)
+        flags = {"power_of_two_scales": power_of_two_scales, "gradient_blocks": gradient_blocks}
+        for name, value in {**flags, "rollouts_only": rollouts_only, "compile": compile}.items():
+            require_choice(f"precision.{name}", value, (True, False))
+        allowed = "how many tiles the experts' rows take depends on the routes, which no compiled graph can follow"
+        require(not compile, "precision.compile", compile, allowed)
+        self.plain = PlainPrecision(compute)
+        self.backend: str = backend
+        self.compute: str = compute
+        self.name = f"fp8_{self.backend}_{compute}" + "_fp32_scales" * (not power_of_two_scales)
+        self.recipe = Recipe(power_of_two_scales, gradient_blocks)
+        self.rollouts_only = rollouts_only
+        self.is_decoding = False
+        self.logprob_tolerance, self.mean_logprob_tolerance, self.max_flipped_fraction = AGREEMENT["fp8"]
+
+    @property
+    def is_on(self) -> bool:
+        """True while layers compute in FP8."""
+        return self.is_decoding or not self.rollouts_only
+
+    def linear(self, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Linear:
+        if not fp8_eligible:
+            return self.plain.linear(in_features, out_features, fp8_eligible)
+        return EmulatedLinear(in_features, out_features, self)
+
+    def grouped_linear(self, n_groups: int, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Module:
+        if not fp8_eligible:
+            return self.plain.grouped_linear(n_groups, in_features, out_features, fp8_eligible)
+        return EmulatedGroupedLinear(n_groups, in_features, out_features, self)
+
+    def autocast(self, device_type: str) -> AbstractContextManager:
+        return self.plain.autocast(device_type)
+
+    @contextmanager
+    def decoding(self, device_type: str) -> Iterator[None]:
+        before, self.is_decoding = self.is_decoding, True
+        try:
+            with self.autocast(device_type):
+                yield
+        finally:
+            self.is_decoding = before
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+
+class EmulatedLinear(nn.Linear, FP8Layer):
+    """... x in to ... x out, with emulated FP8 products."""
+
+    def __init__(self, in_features: int, out_features: int, precision: FP8Precision) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.precision = precision
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.precision.is_on:
+            return F.linear(x, self.weight)
+        x = in_compute_type(x)
+        y_NO = fp8_products.linear(x.reshape(-1, self.in_features), self.weight, self.precision.recipe)
+        return y_NO.view(*x.shape[:-1], self.out_features)
+
+    def rounded_weight(self) -> Tensor:
+        return rounded(self.weight, BLOCK, self.precision.recipe) if self.precision.is_on else self.weight
+
+    def rounded_input(self, x: Tensor) -> Tensor:
+        if not self.precision.is_on:
+            return x
+        return rounded(x.reshape(-1, self.in_features), ROW_TILE, self.precision.recipe).to(x.dtype).view_as(x)
+
+
+class EmulatedGroupedLinear(GroupedLinear, FP8Layer):
+    """Rows sorted by expert, N x in to N x out, with emulated FP8 products."""
+
+    def __init__(self, n_groups: int, in_features: int, out_features: int, precision: FP8Precision) -> None:
+        super().__init__(n_groups, in_features, out_features)
+        self.precision = precision
+
+    def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
+        if not self.precision.is_on:
+            return super().forward(x_ND, ends_E)
+        return fp8_products.grouped_linear(in_compute_type(x_ND), self.weight, ends_E, self.precision.recipe)
+
+    def rounded_weight(self) -> Tensor:
+        return rounded_experts(self.weight, self.precision.recipe) if self.precision.is_on else self.weight
