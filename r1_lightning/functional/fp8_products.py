@@ -6,9 +6,9 @@ A linear layer y = x W^T multiplies three times, and each time both operands are
     input gradient   dx = dy W      dy in tiles of 1 x 128, W in the same blocks
     weight gradient  dW = dy^T x    dy and x in tiles of 128 x 1 (a channel of 128 tokens), cut from the exact tensors
 
-Sums are FP32; y and dx leave in the type of x, dW in FP32. A GPU multiplies the bytes; here they are converted to FP32 first, which
-gives the same products: two numbers with 4 bits of significand multiply exactly. What a GPU's tensor cores lose in adding (about 14
-bits are kept between promotions to FP32, V3 section 3.3.2) is not imitated.
+Sums are FP32; y and dx leave in the type of x, dW in FP32. A kernel on a GPU multiplies the bytes (`Recipe.multiply`); without one
+they become FP32 first, which gives the same products: two numbers with 4 bits of significand multiply exactly. What a GPU's tensor
+cores lose in adding (about 14 bits are kept between promotions to FP32, V3 section 3.3.2) is not imitated.
 
 For the backward the forward keeps x in FP8 (`COLUMN_TILE`), a quarter of its bytes in FP32, and nothing of the weight, which is cut
 into blocks again. The grouped form serves experts: rows are sorted by expert, and no tile of 128 x 1 holds rows of two.
@@ -16,6 +16,7 @@ into blocks again. The grouped form serves experts: rows are sorted by expert, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -29,21 +30,31 @@ from r1_lightning.functional.fp8_tiles import BLOCK, COLUMN_TILE, ROW_TILE, TILE
 # Shape legend: N rows (tokens), I input width, O output width, E experts, L tiles of 128 rows.
 
 
+def multiply_dequantised(left: Quantised, right: Quantised, dtype: torch.dtype) -> Tensor:
+    """Return left right^T in `dtype`, of M x K and N x K, as FP32 products of the numbers that the bytes stand for."""
+    return (left.dequantise() @ right.dequantise().T).to(dtype)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How operands are cut.
+    """How operands are cut, and what multiplies them.
 
     `power_of_two`: scales are powers of two, as Transformer Engine has them, else FP32 numbers. `gradient_blocks`: dy of the input
-    gradient is cut into blocks of 128 x 128; with it a model of 16 B parameters diverged (V3 appendix B.2).
+    gradient is cut into blocks of 128 x 128; with it a model of 16 B parameters diverged (V3 appendix B.2). `multiply` takes
+    operands M x K in tiles of 1 x 128, and N x K in the same or in blocks, and a type; it returns M x N.
     """
 
     power_of_two: bool = True
     gradient_blocks: bool = False
+    multiply: Callable[[Quantised, Quantised, torch.dtype], Tensor] = multiply_dequantised
+
+    def cut(self, x_RC: Tensor, tile: tuple[int, int]) -> Quantised:
+        return quantise(x_RC, tile, self.power_of_two)
 
 
 def rounded(x_RC: Tensor, tile: tuple[int, int], recipe: Recipe) -> Tensor:
     """Return the FP32 numbers that `x_RC` has in FP8."""
-    return quantise(x_RC, tile, recipe.power_of_two).dequantise()
+    return recipe.cut(x_RC, tile).dequantise()
 
 
 def rounded_experts(weight_EIO: Tensor, recipe: Recipe) -> Tensor:
@@ -59,7 +70,7 @@ def linear(x_NI: Tensor, weight_OI: Tensor, recipe: Recipe = Recipe()) -> Tensor
         product: Tensor = _Linear.apply(x_NI, weight_OI, recipe)
         return product
     with _exact(x_NI):
-        return _forward(x_NI, rounded(weight_OI, BLOCK, recipe), recipe)
+        return recipe.multiply(recipe.cut(x_NI, ROW_TILE), recipe.cut(weight_OI, BLOCK), x_NI.dtype)
 
 
 def grouped_linear(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
@@ -71,13 +82,16 @@ def grouped_linear(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Rec
         return _grouped_forward(x_NI, rounded_experts(weight_EIO, recipe), ends_E, recipe)
 
 
+def one_by_one(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
+    """`grouped_linear` as a `linear` for each expert, for a `Recipe.multiply` that knows single matrices only."""
+    counts = ends_E.diff(prepend=ends_E.new_zeros(1)).tolist()
+    pieces = zip(x_NI.split(counts), weight_EIO, strict=True)
+    return torch.cat([linear(x, weight.T.contiguous(), recipe) if len(x) else x @ weight for x, weight in pieces])
+
+
 def _exact(x: Tensor) -> AbstractContextManager[Any]:
     """Products of FP32 inside are FP32, whatever autocast says outside."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def _forward(x_NI: Tensor, weight_OI: Tensor, recipe: Recipe) -> Tensor:
-    return (rounded(x_NI, ROW_TILE, recipe) @ weight_OI.T).to(x_NI.dtype)
 
 
 def _grouped_forward(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe) -> Tensor:
@@ -91,9 +105,9 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, recipe: Recipe) -> Tensor:
         ctx.recipe, ctx.dtype = recipe, x_NI.dtype
         with _exact(x_NI):
-            kept = quantise(x_NI, COLUMN_TILE, recipe.power_of_two) if ctx.needs_input_grad[1] else None
+            kept = recipe.cut(x_NI, COLUMN_TILE) if ctx.needs_input_grad[1] else None
             ctx.save_for_backward(weight_OI, *_parts(kept))
-            return _forward(x_NI, rounded(weight_OI, BLOCK, recipe), recipe)
+            return recipe.multiply(recipe.cut(x_NI, ROW_TILE), recipe.cut(weight_OI, BLOCK), x_NI.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -102,10 +116,11 @@ class _Linear(torch.autograd.Function):
         dx_NI = dw_OI = None
         with _exact(dy_NO):
             if ctx.needs_input_grad[0]:
-                dy = rounded(dy_NO, BLOCK if recipe.gradient_blocks else ROW_TILE, recipe)
-                dx_NI = (dy @ rounded(weight_OI, BLOCK, recipe)).to(ctx.dtype)
+                dy = recipe.cut(dy_NO, BLOCK if recipe.gradient_blocks else ROW_TILE)
+                dx_NI = recipe.multiply(dy, recipe.cut(weight_OI, BLOCK).T, ctx.dtype)
             if ctx.needs_input_grad[1]:
-                dw_OI = rounded(dy_NO, COLUMN_TILE, recipe).T @ Quantised(kept[0], kept[1], COLUMN_TILE).dequantise()
+                x = Quantised(kept[0], kept[1], COLUMN_TILE)
+                dw_OI = recipe.multiply(recipe.cut(dy_NO, COLUMN_TILE).T, x.T, torch.float32)
         return dx_NI, dw_OI, None
 
 
@@ -173,7 +188,7 @@ def _put(x_NC: Tensor, places: Places) -> Tensor:
 
 def _by_expert(x_NC: Tensor, places: Places, recipe: Recipe) -> Quantised:
     """Cut each expert's rows into tiles of 128 x 1; values N x C without the zeros, inverse scales L x C."""
-    padded = quantise(_put(x_NC, places), COLUMN_TILE, recipe.power_of_two)
+    padded = recipe.cut(_put(x_NC, places), COLUMN_TILE)
     values = padded.values.view(torch.uint8).index_select(0, places.of_row).view(padded.values.dtype)
     return Quantised(values, padded.inverse_scales, COLUMN_TILE)
 

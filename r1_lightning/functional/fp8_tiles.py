@@ -36,8 +36,15 @@ class Quantised:
     inverse_scales: Tensor
     tile: tuple[int, int]
 
+    @property
+    def T(self) -> Quantised:
+        """The transpose, without a copy: tiles of 128 x 1 become tiles of 1 x 128."""
+        return Quantised(self.values.T, self.inverse_scales.T, (self.tile[1], self.tile[0]))
+
     def dequantise(self) -> Tensor:
         """Return the numbers that the bytes stand for, value times inverse scale, R x C in FP32."""
+        if not self.values.is_contiguous() and self.values.T.is_contiguous():
+            return self.T.dequantise().T  # in the order of the memory
         return _by_tile(*_widened(self.values, self.inverse_scales), self.tile)
 
 

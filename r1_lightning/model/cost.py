@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from r1_lightning.functional.logprobs import tile_shape
+from r1_lightning.model import fp8_cost
 from r1_lightning.model.attention import AttentionKind, kinds_by_name, layer_kinds, mtp_kind
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.config import ModelConfig
@@ -202,11 +203,15 @@ def _mixture(config: ModelConfig, number: int) -> int:
 
 
 def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bool) -> int:
-    """Bytes of the weights' copies in the compute type, alive from forward to backward; 0 in FP32. The router keeps FP32."""
+    """Bytes of the weights' copies in the compute type, alive from forward to backward; 0 in FP32.
+
+    The router keeps FP32, and layers in FP8 keep no copies.
+    """
     if number == FP32:
         return 0
     modules: list[Any] = [backbone.blocks, backbone.head, *([backbone.mtp_modules] if with_mtp else [])]
-    named = [(name, p) for module in modules for name, p in module.named_parameters()]
+    in_fp8 = {id(layer.weight) for _, layer in fp8_cost.in_fp8(backbone)}
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if id(p) not in in_fp8]
     return sum(number * p.numel() for name, p in named if p.dim() > 1 and "router" not in name)
 
 

@@ -5,7 +5,12 @@ and the attention core stay as they are under `compute`. Weights are FP32 master
 The `backend` does the products:
 
 - **emulate**: bytes and scales of Transformer Engine on any device, products of what they stand for in FP32
-  (`functional/fp8_products.py`): to study the numerics, not to be fast.
+  (`functional/fp8_products.py`): to study the numerics, not to be fast;
+- **scaled_mm**: the same bytes, multiplied by torch's own FP8 kernels (`model/fp8_scaled_mm.py`);
+- **te**: Transformer Engine's layers (`model/fp8_te.py`).
+
+The last two need a GPU of compute capability 9.0 and have never run on one. Where they cannot be had they are refused, with the
+reason; nothing takes their place. `auto` is the first of te, scaled_mm and emulate that can be had here.
 
 A region of FP8 begins and ends in the layer's own forward: so it is inside whatever a block recomputes.
 """
@@ -14,14 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1_lightning.functional import fp8_products
-from r1_lightning.functional.fp8_products import Recipe, rounded, rounded_experts
-from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE
+from r1_lightning.functional.fp8_products import Recipe
+from r1_lightning.model import fp8_scaled_mm, fp8_te
 from r1_lightning.model.precision import (
     AGREEMENT,
     FP8Layer,
@@ -31,7 +38,29 @@ from r1_lightning.model.precision import (
 )
 from r1_lightning.types.errors import require, require_choice
 
-BACKENDS = ("emulate",)
+BACKENDS = ("auto", "emulate", "scaled_mm", "te")
+CAPABILITY, CUDA = (9, 0), (12, 9)  # blocks of scales in the products: Hopper, and the first CUDA that has them
+
+
+def reason_against(backend: str) -> str | None:
+    """Return why `backend` cannot be had here, in a few words; None if it can."""
+    if backend == "emulate":
+        return None
+    if not torch.cuda.is_available():
+        return "torch finds no GPU here; precision=fp8_emulated gives the same bytes and scales"
+    found, built = torch.cuda.get_device_capability(), tuple(map(int, (torch.version.cuda or "0.0").split(".")[:2]))
+    if found < CAPABILITY or (backend == "scaled_mm" and found[0] != CAPABILITY[0]):
+        return f"its products need compute capability 9.0, and this GPU has {found[0]}.{found[1]}"
+    if built < CUDA:
+        return f"it needs CUDA 12.9, and torch was built for {torch.version.cuda}"
+    if backend == "te" and find_spec("transformer_engine") is None:
+        return "Transformer Engine is not installed: pip install --no-build-isolation '.[fp8]'"
+    return None
+
+
+def backend_here() -> str:
+    """Return the backend that `auto` is here."""
+    return next(backend for backend in ("te", "scaled_mm", "emulate") if reason_against(backend) is None)
 
 
 class FP8Precision:
@@ -39,14 +68,15 @@ class FP8Precision:
 
     `power_of_two_scales` are Transformer Engine's default; DeepSeek's published weights have FP32 scales. `gradient_blocks` cuts
     the gradients that go back through a layer into blocks of 128 x 128 (V3 appendix B.2). With `rollouts_only` FP8 is for steps
-    with a cache, and training and scoring compute in `compute`. Raises `InvalidInput` if a setting is unknown.
+    with a cache, and training and scoring compute in `compute`. Raises `InvalidInput` if a setting is unknown; a layer, if its
+    backend cannot be had here.
     """
 
     static_shapes = False
 
     def __init__(
         self,
-        backend: Literal["emulate"] = "emulate",
+        backend: Literal["auto", "emulate", "scaled_mm", "te"] = "auto",
         compute: Literal["fp32", "bf16"] = "bf16",
         power_of_two_scales: bool = True,
         gradient_blocks: bool = False,
@@ -60,10 +90,13 @@ class FP8Precision:
         allowed = "how many tiles the experts' rows take depends on the routes, which no compiled graph can follow"
         require(not compile, "precision.compile", compile, allowed)
         self.plain = PlainPrecision(compute)
-        self.backend: str = backend
+        self.backend: str = backend_here() if backend == "auto" else backend
+        allowed = "only precision.backend=emulate multiplies two operands in blocks"
+        require(self.backend == "emulate" or not gradient_blocks, "precision.gradient_blocks", gradient_blocks, allowed)
         self.compute: str = compute
         self.name = f"fp8_{self.backend}_{compute}" + "_fp32_scales" * (not power_of_two_scales)
-        self.recipe = Recipe(power_of_two_scales, gradient_blocks)
+        multiply = fp8_scaled_mm.multiply if self.backend == "scaled_mm" else fp8_products.multiply_dequantised
+        self.recipe = Recipe(power_of_two_scales, gradient_blocks, multiply)
         self.rollouts_only = rollouts_only
         self.is_decoding = False
         self.logprob_tolerance, self.mean_logprob_tolerance, self.max_flipped_fraction = AGREEMENT["fp8"]
@@ -76,12 +109,26 @@ class FP8Precision:
     def linear(self, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Linear:
         if not fp8_eligible:
             return self.plain.linear(in_features, out_features, fp8_eligible)
-        return EmulatedLinear(in_features, out_features, self)
+        self._refuse()
+        if self.backend == "te":
+            layer: nn.Linear = fp8_te.make_linear(
+                in_features, out_features, self
+            )  # no nn.Linear, but all that we ask of one
+            return layer
+        return FP8Linear(in_features, out_features, self)
 
     def grouped_linear(self, n_groups: int, in_features: int, out_features: int, fp8_eligible: bool) -> nn.Module:
         if not fp8_eligible:
             return self.plain.grouped_linear(n_groups, in_features, out_features, fp8_eligible)
-        return EmulatedGroupedLinear(n_groups, in_features, out_features, self)
+        self._refuse()
+        if self.backend == "te":
+            layer: nn.Module = fp8_te.make_grouped(n_groups, in_features, out_features, self)
+            return layer
+        return FP8GroupedLinear(n_groups, in_features, out_features, self)
+
+    def _refuse(self) -> None:
+        reason = reason_against(self.backend)
+        require(reason is None, "precision.backend", self.backend, str(reason))
 
     def autocast(self, device_type: str) -> AbstractContextManager:
         return self.plain.autocast(device_type)
@@ -99,8 +146,8 @@ class FP8Precision:
         return function
 
 
-class EmulatedLinear(nn.Linear, FP8Layer):
-    """... x in to ... x out, with emulated FP8 products."""
+class FP8Linear(nn.Linear, FP8Layer):
+    """... x in to ... x out, with products of FP8 operands."""
 
     def __init__(self, in_features: int, out_features: int, precision: FP8Precision) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -113,17 +160,9 @@ class EmulatedLinear(nn.Linear, FP8Layer):
         y_NO = fp8_products.linear(x.reshape(-1, self.in_features), self.weight, self.precision.recipe)
         return y_NO.view(*x.shape[:-1], self.out_features)
 
-    def rounded_weight(self) -> Tensor:
-        return rounded(self.weight, BLOCK, self.precision.recipe) if self.precision.is_on else self.weight
 
-    def rounded_input(self, x: Tensor) -> Tensor:
-        if not self.precision.is_on:
-            return x
-        return rounded(x.reshape(-1, self.in_features), ROW_TILE, self.precision.recipe).to(x.dtype).view_as(x)
-
-
-class EmulatedGroupedLinear(GroupedLinear, FP8Layer):
-    """Rows sorted by expert, N x in to N x out, with emulated FP8 products."""
+class FP8GroupedLinear(GroupedLinear, FP8Layer):
+    """Rows sorted by expert, N x in to N x out, with products of FP8 operands."""
 
     def __init__(self, n_groups: int, in_features: int, out_features: int, precision: FP8Precision) -> None:
         super().__init__(n_groups, in_features, out_features)
@@ -132,7 +171,5 @@ class EmulatedGroupedLinear(GroupedLinear, FP8Layer):
     def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
         if not self.precision.is_on:
             return super().forward(x_ND, ends_E)
-        return fp8_products.grouped_linear(in_compute_type(x_ND), self.weight, ends_E, self.precision.recipe)
-
-    def rounded_weight(self) -> Tensor:
-        return rounded_experts(self.weight, self.precision.recipe) if self.precision.is_on else self.weight
+        product = fp8_products.one_by_one if self.precision.backend == "scaled_mm" else fp8_products.grouped_linear
+        return product(in_compute_type(x_ND), self.weight, ends_E, self.precision.recipe)

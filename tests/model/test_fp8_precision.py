@@ -13,8 +13,9 @@ from torch import Tensor
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.functional.fp8_products import Recipe, rounded
 from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE
+from r1_lightning.model import fp8_precision
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.fp8_precision import FP8Precision
+from r1_lightning.model.fp8_precision import FP8Precision, backend_here, reason_against
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.precision import FP8Layer, PlainPrecision, weights_cast_by_autocast
 from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
@@ -172,7 +173,14 @@ def test_the_name_tells_what_changes_log_probs() -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"backend": "cuda"}, "precision.backend='cuda' is not allowed: it must be one of emulate"),
+        (
+            {"backend": "cuda"},
+            "precision.backend='cuda' is not allowed: it must be one of auto, emulate, scaled_mm, te",
+        ),
+        (
+            {"backend": "te", "gradient_blocks": True},
+            "precision.gradient_blocks=True is not allowed: only precision.backend=emulate",
+        ),
         ({"compute": "fp16"}, "precision.compute='fp16' is not allowed: it must be one of fp32, bf16"),
         ({"gradient_blocks": "no"}, "precision.gradient_blocks='no' is not allowed: it must be one of True, False"),
         ({"compile": True}, "precision.compile=True is not allowed: how many tiles the experts' rows take depends on"),
@@ -182,6 +190,47 @@ def test_what_is_refused(settings: dict[str, Any], line: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         FP8Precision(**settings)
     assert str(refused.value).startswith(line)
+
+
+# What torch says of a machine, whether Transformer Engine is installed -> the backend of `auto`, and why not te or scaled_mm.
+MACHINES = [
+    (False, (0, 0), None, True, "emulate", "torch finds no GPU here", "torch finds no GPU here"),
+    (True, (8, 0), "13.0", True, "emulate", "capability 9.0, and this GPU has 8.0", "and this GPU has 8.0"),
+    (True, (9, 0), "12.6", True, "emulate", "needs CUDA 12.9, and torch was built for 12.6", "needs CUDA 12.9"),
+    (True, (9, 0), "13.0", False, "scaled_mm", "Transformer Engine is not installed: pip install", None),
+    (True, (10, 0), "13.0", True, "te", None, "and this GPU has 10.0"),
+    (True, (9, 0), "13.0", True, "te", None, None),
+]
+
+
+@pytest.mark.parametrize(("gpu", "capability", "cuda", "installed", "auto", "not_te", "not_scaled_mm"), MACHINES)
+def test_what_can_be_had_where(
+    gpu: bool,
+    capability: tuple[int, int],
+    cuda: str | None,
+    installed: bool,
+    auto: str,
+    not_te: str | None,
+    not_scaled_mm: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(fp8_precision, "find_spec", lambda name: object() if installed else None)
+    assert backend_here() == auto == FP8Precision().backend and reason_against("emulate") is None
+    for backend, why in (("te", not_te), ("scaled_mm", not_scaled_mm)):
+        reason = reason_against(backend)
+        assert (reason is None) == (why is None) and (why or "") in (reason or "")
+
+
+@pytest.mark.parametrize("backend", ["te", "scaled_mm"])
+def test_a_backend_that_cannot_be_had_is_never_replaced(backend: Any) -> None:
+    precision, line = FP8Precision(backend), rf"precision\.backend='{backend}' is not allowed: torch finds no GPU here"
+    for make in (lambda: precision.linear(16, 8, True), lambda: precision.grouped_linear(4, 16, 8, True)):
+        with pytest.raises(InvalidInput, match=line):
+            make()
+    assert type(precision.linear(16, 8, fp8_eligible=False)) is torch.nn.Linear
 
 
 def test_models_of_transformers_are_refused() -> None:

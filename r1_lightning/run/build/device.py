@@ -20,6 +20,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from r1_lightning.model.fp8_precision import backend_here, reason_against
 from r1_lightning.run.config.place import FSDP, place_of
 from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.types.errors import require
@@ -31,7 +32,7 @@ UNTYPED_PRECISION = "fp32"  # the option of configs/precision that configs/train
 
 
 def settled(stage: StageConfig) -> StageConfig:
-    """Return `stage` with its device decided: `trainer.accelerator` is no longer "auto", and `precision.compute` fits it."""
+    """Return `stage` with its device decided: `trainer.accelerator` is no longer "auto", and `precision` fits it."""
     trainer = stage.config.get("trainer")
     if not trainer:
         return stage
@@ -39,12 +40,15 @@ def settled(stage: StageConfig) -> StageConfig:
     if _asks_elsewhere(stage) and trainer.get("accelerator") == AUTO:
         accelerator = GPU
     compute = "bf16" if accelerator in GPU_NAMES and _chooses_type(stage) else None
-    if accelerator == trainer.get("accelerator") and compute is None:
+    backend = backend_here() if _backend(stage.config) == AUTO else None
+    if accelerator == trainer.get("accelerator") and compute is None and backend is None:
         return stage
     config = stage.config.copy()
     config.trainer.accelerator = accelerator
     if compute is not None:
         config.precision.compute = compute
+    if backend is not None:
+        config.precision.backend = backend
     return replace(stage, config=config)
 
 
@@ -94,7 +98,7 @@ def decision(asked: StageConfig, stage: StageConfig) -> str:
     device = stage_device(config)
     precision = config.get("precision") or {}
     compute = str(precision.get("compute", "")).upper()
-    backend = precision.get("backend")
+    backend = _backend(config)
     numbers = f"FP8 ({backend}) and {compute}" if backend else compute
     where = {"cpu": "the CPU", "cuda": _name(device)}.get(device.type, device.type)
     was_auto = (asked.config.get("trainer") or {}).get("accelerator") == AUTO
@@ -108,7 +112,15 @@ def decision(asked: StageConfig, stage: StageConfig) -> str:
         why = "trainer=auto: dry_run_memory_gib asks about a GPU"
     if compute == "BF16" and (asked.config.get("precision") or {}).get("compute") != "bf16":
         why += "; BF16, with TF32 elsewhere, is its default: precision=fp32 for FP32"
+    if _backend(asked.config) == AUTO:
+        why += f"; precision.backend=auto: {(reason_against('te') or 'all are here, and this is the first').partition(';')[0]}"
     return f"on {where}{f' in {numbers}' if numbers else ''} ({why})"
+
+
+def _backend(config: DictConfig) -> str | None:
+    """Return what multiplies in FP8; None where nothing does."""
+    backend: str | None = (config.get("precision") or {}).get("backend")
+    return backend
 
 
 def _name(device: torch.device) -> str:
@@ -159,7 +171,13 @@ def check_roles(config: DictConfig, roles: Iterable[str]) -> None:
 
 
 def check_accelerator(config: DictConfig) -> None:
-    """Raise `InvalidInput` if a GPU is asked for and there is none, before anything is made or an old result is shown."""
+    """Raise `InvalidInput` if a GPU is asked for and there is none, before anything is made or an old result is shown.
+
+    The same for an FP8 backend that cannot be had here.
+    """
+    backend = _backend(config)
+    reason = None if backend is None else reason_against(backend)
+    require(reason is None, "precision.backend", backend, str(reason))
     trainer = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}), resolve=True)
     assert isinstance(trainer, dict)
     here = torch.cuda.is_available()

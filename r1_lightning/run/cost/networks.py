@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from r1_lightning.model import cost, hf_cost
+from r1_lightning.model import cost, fp8_cost, hf_cost
 from r1_lightning.model.attention import layer_kinds
 from r1_lightning.model.cost import MicroBatch, Parameters
 from r1_lightning.model.hf_cost import Kept
@@ -71,6 +71,9 @@ class OwnNetwork:
     def kept(self, batch: MicroBatch) -> Kept:
         total = cost.activation_bytes(self.config, batch, self.number, self.is_fused)
         block, blocks = cost.block_bytes(self.config, batch, self.number, self.is_fused)
+        if self.number == BF16:
+            fp8 = fp8_cost.kept_differences(self.backbone, batch, self.is_fused)
+            total, block, blocks = total + sum(fp8), block + max(fp8), blocks + sum(fp8)
         inputs = (self.config.n_layers + batch.mtp_depth) * batch.rows * batch.row_tokens * self.config.d_model * FP32
         return Kept(total, block, blocks, inputs)
 

@@ -91,6 +91,12 @@ def test_settled_twice_is_settled_once_and_what_was_composed_stays(monkeypatch: 
         (False, (), "on the CPU in FP32 (trainer=auto: torch finds no GPU)"),
         (True, ("trainer=cpu",), "on the CPU in FP32 (trainer.accelerator=cpu)"),
         (False, ("precision=fp8_emulated",), "on the CPU in FP8 (emulate) and BF16 (trainer=auto: torch finds no GPU)"),
+        (
+            False,
+            ("precision=fp8_auto",),
+            "on the CPU in FP8 (emulate) and BF16 (trainer=auto: torch finds no GPU; "
+            "precision.backend=auto: torch finds no GPU here)",
+        ),
         (True, ("precision=fp32",), "on H200 in FP32 (trainer=auto: torch finds a GPU)"),
         (
             True,
@@ -150,3 +156,13 @@ def test_a_stored_configuration_works_on_what_this_machine_has(gpu: bool) -> Non
     old = OmegaConf.create({"trainer": {"accelerator": "cpu"}})  # as older artefacts have it
     settle_here(old)
     assert stage_device(old) == here()
+
+
+@pytest.mark.parametrize("backend", ["te", "scaled_mm"])
+def test_an_fp8_backend_that_cannot_be_had_is_refused(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, False)
+    with pytest.raises(InvalidInput, match=rf"precision\.backend='{backend}' is not allowed: torch finds no GPU here"):
+        check_accelerator(settled(asked(f"precision=fp8_{backend}")).config)
+    config = settled(asked("precision=fp8_auto")).config
+    check_accelerator(config)
+    assert config.precision.backend == "emulate"
