@@ -214,7 +214,9 @@ def test_no_model_is_made_in_the_memory_of_the_host(done: dict[str, Any]) -> Non
     """Loaded or drawn, ours or of `transformers`: beside the largest tensor, 300 tokens x 16 in FP32, the host holds 2 kB of
     generator and tables at most.
     """
-    for line in done["memory"]["out"].splitlines():
+    lines = done["memory"]["out"].splitlines()
+    assert len(lines) == 3
+    for line in lines:
         host, largest, model = map(int, line.split())
         assert largest == 300 * 16 * 4 and model > 3 * largest
         assert largest <= host <= largest + 2_048
