@@ -26,6 +26,7 @@ from r1_lightning.run.config.stage_config import StageConfig
 from r1_lightning.types.errors import require
 
 AUTO, CPU, GPU = "auto", "cpu", "gpu"
+EMULATED = "emulate"  # the backend of FP8 that works on any device
 GPU_NAMES = (GPU, "cuda")
 REFERENCE = "reference"  # the role of GRPO's reference in `trainer.role_devices`; others are inputs of the stage
 UNTYPED_PRECISION = "fp32"  # the option of configs/precision that configs/train.yaml chooses
@@ -39,8 +40,9 @@ def settled(stage: StageConfig) -> StageConfig:
     accelerator = settled_accelerator(trainer.get("accelerator"))
     if _asks_elsewhere(stage) and trainer.get("accelerator") == AUTO:
         accelerator = GPU
-    compute = "bf16" if accelerator in GPU_NAMES and _chooses_type(stage) else None
-    backend = backend_here() if _backend(stage.config) == AUTO else None
+    on_gpu = accelerator in GPU_NAMES
+    compute = "bf16" if on_gpu and _chooses_type(stage) else None
+    backend = (backend_here() if on_gpu else EMULATED) if _backend(stage.config) == AUTO else None
     if accelerator == trainer.get("accelerator") and compute is None and backend is None:
         return stage
     config = stage.config.copy()
@@ -113,7 +115,8 @@ def decision(asked: StageConfig, stage: StageConfig) -> str:
     if compute == "BF16" and (asked.config.get("precision") or {}).get("compute") != "bf16":
         why += "; BF16, with TF32 elsewhere, is its default: precision=fp32 for FP32"
     if _backend(asked.config) == AUTO:
-        why += f"; precision.backend=auto: {(reason_against('te') or 'all are here, and this is the first').partition(';')[0]}"
+        found = reason_against("te") if device.type == "cuda" or not torch.cuda.is_available() else "not on the CPU"
+        why += f"; precision.backend=auto: {(found or 'all are here, and this is the first').partition(';')[0]}"
     return f"on {where}{f' in {numbers}' if numbers else ''} ({why})"
 
 
@@ -181,7 +184,10 @@ def check_accelerator(config: DictConfig) -> None:
     trainer = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}), resolve=True)
     assert isinstance(trainer, dict)
     here = torch.cuda.is_available()
-    accelerator, allowed = trainer.get("accelerator"), "torch finds no GPU here; trainer=cpu runs without one"
+    accelerator, allowed = trainer.get("accelerator"), "it is for a GPU; precision=fp8_emulated works on the CPU, too"
+    is_fit = backend in (None, EMULATED) or settled_accelerator(accelerator) in GPU_NAMES
+    require(is_fit, "precision.backend", backend, allowed)
+    allowed = "torch finds no GPU here; trainer=cpu runs without one"
     require(here or accelerator not in GPU_NAMES, "trainer.accelerator", accelerator, allowed)
     for role, device in (trainer.get("role_devices") or {}).items():
         require(

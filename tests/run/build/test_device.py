@@ -166,3 +166,18 @@ def test_an_fp8_backend_that_cannot_be_had_is_refused(backend: str, monkeypatch:
     config = settled(asked("precision=fp8_auto")).config
     check_accelerator(config)
     assert config.precision.backend == "emulate"
+
+
+def test_on_the_cpu_of_a_machine_with_a_gpu_fp8_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    found(monkeypatch, True)
+    monkeypatch.setattr("r1_lightning.run.build.device.backend_here", lambda: "te")
+    monkeypatch.setattr("r1_lightning.run.build.device.reason_against", lambda backend: None)
+    words = ("precision=fp8_auto", "trainer=cpu")
+    stage = settled(asked(*words))
+    assert stage.config.precision.backend == "emulate"
+    assert decision(asked(*words), stage).endswith("precision.backend=auto: not on the CPU)")
+    assert settled(asked("precision=fp8_auto")).config.precision.backend == "te"
+    with pytest.raises(
+        InvalidInput, match=r"precision\.backend='te' is not allowed: it is for a GPU; precision=fp8_emul"
+    ):
+        check_accelerator(settled(asked("precision=fp8_te", "trainer=cpu")).config)
