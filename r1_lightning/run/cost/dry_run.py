@@ -270,11 +270,9 @@ def _obstacle(stage: EmptyStage, is_described: bool) -> str:
         return "this machine has no GPU"
     memory = _memory_here(stage.device_type)
     needed = HEADROOM * stage.peak_bytes()
-    return (
-        ""
-        if needed <= memory
-        else f"with a reserve of {HEADROOM - 1:.0%} it takes {_human(needed)}B, and this machine has {_human(memory)}B"
-    )
+    if needed <= memory:
+        return ""
+    return f"with a reserve of {HEADROOM - 1:.0%} it takes {_human(needed)}B, and this machine has {_human(memory)}B"
 
 
 def _device(stage: EmptyStage) -> str:
