@@ -17,10 +17,11 @@ import pytest
 
 from r1_lightning.artefacts import store
 from tests.run.test_graph_kills import RESULTS
-from tests.run.test_slurm_jobs import submit  # noqa: F401 - a fixture
-from tests.support.commands import SMALL_MODEL, folder, overrides
+from tests.run.test_slurm_jobs import LIMIT_S, small_pretrain, submit  # noqa: F401 - a fixture
+from tests.support.commands import SMALL_MODEL, folder, overrides, start
 from tests.support.launched import ended, kill_all, started
 from tests.support.slurm.cluster import Cluster
+from tests.support.slurm.preempted import Moment
 from tests.support.slurm.striking import WAYS, Phase, drawn, preempted
 from tests.support.stage_runs import metrics_rows
 
@@ -161,3 +162,29 @@ def test_pre_empted_in_every_phase_the_bits_are_the_same(
     assert ended(beside).code == 0
     assert_same(root, undisturbed, ["pretrain"] if stage == "pretrain" else ["pretrain", stage])
     assert {row["stage"] for row in found} == {stage}
+
+
+@pytest.mark.long
+def test_pre_empted_while_a_step_is_compiled_the_bits_are_the_same(
+    slurm: Cluster,
+    submit: Callable[..., tuple[int, str]],  # noqa: F811
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """One task, which leaves the compiler at once (it polls nothing), twice in the first step of a job."""
+    rng = random.Random(2)
+    root, undisturbed = tmp_path / "runs", tmp_path / "undisturbed"
+    words = [
+        word for word in small_pretrain(root, "precision.compile=true", "trainer.threads=1") if "paths." not in word
+    ]
+    beside = start([*words, f"paths.root={undisturbed}"])
+    step = "r1_lightning.stages.pretrain:PretrainModule.training_step"
+    moments = [
+        Moment(number, "first compile", step, "", 1, 0, rng.uniform(1.0, 8.0), still=False) for number in range(2)
+    ]
+    cold = f"+launcher.env.TORCHINDUCTOR_CACHE_DIR={tmp_path / 'compiled'}"
+    found = preempted(slurm, submit, root, [*words, cold], moments, rng)
+    assert beside.wait(timeout=2 * LIMIT_S) == 0
+    record(found, record_property)
+    assert_same(root, undisturbed, ["pretrain"])
+    assert all(float(row["seconds from signal to end of task"]) < SECONDS for row in found)

@@ -30,14 +30,15 @@ from r1_lightning.types import stopping
 
 FOLDER = "R1_MOMENTS"
 STILL_S = 120.0  # a task stands still for so long at most
-OURS = ("r1_lightning.",)  # modules whose functions say where a task is
+OURS = ("r1_lightning.", "torch._inductor.")  # modules whose functions say where a task is
 
 
 @dataclass(frozen=True)
 class Moment:
     """Call `call` of `function` (MODULE:NAME) that comes from a function whose name begins with `within`, in task `task`.
 
-    The test strikes `pause_s` seconds after it. An empty `function` is no place, but the task's beginning, after which it works on.
+    The test strikes `pause_s` seconds after it. An empty `function` is no place, but the task's beginning; unless `still`, the task
+    works on meanwhile.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Moment:
     call: int
     task: int
     pause_s: float = 0.0
+    still: bool = True
 
     def write(self, folder: Path) -> None:
         waiting = folder / ".moment.json"
@@ -76,7 +78,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
 
 
 def stack_of(frame: FrameType | None) -> list[str]:
-    """The functions of the package that are at work, MODULE:NAME, the innermost first."""
+    """The functions of the package, and of the compiler, that are at work, MODULE:NAME, the innermost first."""
     found = []
     while frame is not None:
         name = f"{frame.f_globals.get('__name__', '')}:{frame.f_code.co_qualname}"
@@ -95,7 +97,7 @@ def stand_still(moment: Moment) -> Callable[[], None]:
         if not any(name.startswith(moment.within) for name in stack) or next(calls) != moment.call:
             return
         note("reached", number=moment.number, stack=stack)
-        end_s = time.monotonic() + STILL_S
+        end_s = time.monotonic() + (STILL_S if moment.still else 0.0)
         while stopping.STOP.asked is None and time.monotonic() < end_s:
             time.sleep(0.005)
 
