@@ -333,8 +333,8 @@ FAULTS = (
     Fault(
         "the reference is not frozen",
         "stages/reference.py",
-        "copy.deepcopy(policy, dict(halves)).requires_grad_(False).eval()",
-        "policy",
+        "copy.deepcopy(source, dict(halves)).requires_grad_(False).eval()",
+        "source",
         (REFERENCE, GRPO),
     ),
     Fault(

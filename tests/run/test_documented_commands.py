@@ -68,6 +68,9 @@ BESIDE: dict[str, tuple[str, ...]] = {
     "+task@stage.benchmarks.math500=math500": ("stage=sample", "paths.data=FOLDER"),
     "stage.rewrite_as=r1": ("stage=sample",),
     "task.source.manner=clean": ("task=r1_tiny",),
+    "precision.rollouts_only=true": ("precision=fp8_emulated",),
+    "precision.gradient_blocks=true": ("precision=fp8_emulated",),
+    "precision.power_of_two_scales=false": ("precision=fp8_emulated",),
 }
 # Options that no test plans, and why.
 UNPLANNED = {
@@ -85,6 +88,7 @@ UNRUN = {
     "pip install -c constraints.txt -e .[test]": "needs a package index",
     "pip wheel . --no-deps": "tests/architecture/test_packaging.py builds one",
     "pip install -e .[tasks]": "needs a package index",
+    "pip install --no-build-isolation .[fp8]": "needs a package index, and a CUDA build of torch",
     "pip install -e .[lora]": "needs a package index",
     "python scripts/train.py stage=grpo debug=fast": "what the test of `stage=grpo` types",
     "python scripts/runs.py": "tests/run/commands/test_runs.py runs it",

@@ -5,7 +5,9 @@ One process runs them all, because loading torch is the largest part of it (see 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -160,12 +162,17 @@ def commands(root: Path) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Name of each command -> its exit code, output, and what the pretend GPU recorded."""
-    place = tmp_path_factory.mktemp("gpu")
+    """Name of each command -> its exit code, output, and what the pretend GPU recorded; run once for all workers of pytest."""
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "gpu"
+    place.mkdir(exist_ok=True)
     asked, answered = place / "commands.json", place / "results.json"
-    asked.write_text(json.dumps(commands(place / "runs")), encoding="utf-8")
-    process = start("tests.support.fake_cuda.commands", str(asked), str(answered), cwd=ROOT)
-    assert process.returncode == 0, process.stderr
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the worker that comes second waits, and reads what the first one made
+        if not answered.exists():
+            asked.write_text(json.dumps(commands(place / "runs")), encoding="utf-8")
+            process = start("tests.support.fake_cuda.commands", str(asked), str(answered), cwd=ROOT)
+            assert process.returncode == 0, process.stderr
     results: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
     return {name: {**result, "folder": _folder(result["out"])} for name, result in results.items()}
 
