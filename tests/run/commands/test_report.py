@@ -14,6 +14,7 @@ from r1_lightning.types.errors import InvalidInput
 from tests.architecture.house import ROOT
 
 IDS = [
+    "fp8_vs_bf16",
     "language_consistency",
     "moe_in_rl",
     "preemption",
