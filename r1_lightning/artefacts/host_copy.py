@@ -37,11 +37,6 @@ class HostCopy:
             torch.cuda.synchronize()  # the copies from a GPU are only asked for, up to here
         return copied
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of the tensors of the last copy."""
-        return sum(tensor.nbytes for tensor in self.made.values())
-
     def _copied(self, value: Any) -> Any:
         if isinstance(value, PLAIN):
             return value

@@ -18,6 +18,11 @@ def state() -> dict[str, Any]:
     return {"whole": whole, "turned": whole.t(), "half": torch.ones(2).bfloat16(), "none": torch.empty(0), "n": numbers}
 
 
+def held(copy: HostCopy) -> int:
+    """Bytes of the buffers of the last copy."""
+    return sum(tensor.nbytes for tensor in copy.made.values())
+
+
 def test_it_is_equal_and_stays_so_when_the_state_moves() -> None:
     here, copy = state(), HostCopy()
     copied = copy(here)
@@ -27,14 +32,14 @@ def test_it_is_equal_and_stays_so_when_the_state_moves() -> None:
     assert torch.equal(copied["whole"], torch.arange(12.0).reshape(3, 4)) and copied["none"].numel() == 0
     assert torch.equal(copied["turned"], copied["whole"].t()) and copied["turned"].stride() == (1, 4)
     assert copied["half"].dtype == torch.bfloat16
-    assert copy.bytes == 2 * 12 * 4 + 2 * 2
+    assert held(copy) == 2 * 12 * 4 + 2 * 2
 
 
 def test_what_shares_memory_is_copied_once() -> None:
     """As a tied embedding and head do; a file would hold it twice otherwise."""
     weight, copy = torch.ones(5), HostCopy()
     copied = copy({"embedding": weight.detach(), "head": weight.detach()})
-    assert copied["embedding"] is copied["head"] and copy.bytes == 20
+    assert copied["embedding"] is copied["head"] and held(copy) == 20
 
 
 def test_the_next_copy_is_in_the_same_memory() -> None:
@@ -45,7 +50,7 @@ def test_the_next_copy_is_in_the_same_memory() -> None:
     assert {tensor.data_ptr() for tensor in second.values()} == places
     assert [float(tensor.mean()) for tensor in second.values()] == [1.0, 2.0, 3.0]
     copy({"a": torch.zeros(3)})
-    assert copy.bytes == 12, "what is not used again is given back"
+    assert held(copy) == 12, "what is not used again is given back"
 
 
 def test_a_state_keeps_its_type_and_its_version_numbers() -> None:

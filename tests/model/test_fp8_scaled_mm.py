@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -43,20 +44,26 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "scaled_mm", kernel)
 
 
-@pytest.mark.parametrize("shape", [(130, 200, 70), (3, 128, 129), (16, 600, 16), (257, 7, 5)])
-@pytest.mark.parametrize("power_of_two", [True, False])
-def test_the_three_products_are_those_of_the_emulation(shape: tuple[int, int, int], power_of_two: bool) -> None:
-    rows, inputs, outputs = shape
-    x, w, dy = normal(rows, inputs, seed=1), normal(outputs, inputs, seed=2), normal(rows, outputs, seed=3)
+def same_products(products: Sequence[Callable[..., Tensor]], x: Tensor, w: Tensor, dy: Tensor) -> None:
+    """Output and both gradients of the two products are equal, but for the order of their sums."""
     results = []
-    for recipe in (Recipe(power_of_two), Recipe(power_of_two, multiply=fp8_scaled_mm.multiply)):
+    for product in products:
         x_, w_ = x.clone().requires_grad_(), w.clone().requires_grad_()
-        y = linear(x_, w_, recipe)
+        y = product(x_, w_)
         y.backward(dy)
         assert x_.grad is not None and w_.grad is not None
         results.append((y.detach(), x_.grad, w_.grad))
     for wanted, found in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(130, 200, 70), (3, 128, 129), (16, 600, 16), (257, 7, 5)])
+@pytest.mark.parametrize("power_of_two", [True, False])
+def test_the_three_products_are_those_of_the_emulation(shape: tuple[int, int, int], power_of_two: bool) -> None:
+    rows, inputs, outputs = shape
+    x, w, dy = normal(rows, inputs, seed=1), normal(outputs, inputs, seed=2), normal(rows, outputs, seed=3)
+    recipes = (Recipe(power_of_two), Recipe(power_of_two, multiply=fp8_scaled_mm.multiply))
+    same_products([lambda x_, w_, recipe=recipe: linear(x_, w_, recipe) for recipe in recipes], x, w, dy)
 
 
 def test_layouts_by_hand() -> None:
@@ -74,15 +81,9 @@ def test_layouts_by_hand() -> None:
 def test_experts_one_by_one() -> None:
     counts = torch.tensor([3, 3, 140, 141], dtype=torch.int32)
     x, w, dy = normal(141, 136, seed=1), normal(4, 136, 24, seed=2), normal(141, 24, seed=3)
-    results = []
-    for product in (grouped_linear, one_by_one):
-        x_, w_ = x.clone().requires_grad_(), w.clone().requires_grad_()
-        y = product(x_, w_, counts)
-        y.backward(dy)
-        assert x_.grad is not None and w_.grad is not None
-        results.append((y.detach(), x_.grad, w_.grad))
-    for wanted, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    same_products(
+        [lambda x_, w_, product=product: product(x_, w_, counts) for product in (grouped_linear, one_by_one)], x, w, dy
+    )
 
 
 def test_layers_of_this_backend(monkeypatch: pytest.MonkeyPatch) -> None:
