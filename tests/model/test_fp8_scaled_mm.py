@@ -44,7 +44,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "scaled_mm", kernel)
 
 
-def same_products(products: Sequence[Callable[..., Tensor]], x: Tensor, w: Tensor, dy: Tensor) -> None:
+def assert_same_products(products: Sequence[Callable[..., Tensor]], x: Tensor, w: Tensor, dy: Tensor) -> None:
     """Output and both gradients of the two products are equal, but for the order of their sums."""
     results = []
     for product in products:
@@ -63,7 +63,7 @@ def test_the_three_products_are_those_of_the_emulation(shape: tuple[int, int, in
     rows, inputs, outputs = shape
     x, w, dy = normal(rows, inputs, seed=1), normal(outputs, inputs, seed=2), normal(rows, outputs, seed=3)
     recipes = (Recipe(power_of_two), Recipe(power_of_two, multiply=fp8_scaled_mm.multiply))
-    same_products([lambda x_, w_, recipe=recipe: linear(x_, w_, recipe) for recipe in recipes], x, w, dy)
+    assert_same_products([lambda x_, w_, recipe=recipe: linear(x_, w_, recipe) for recipe in recipes], x, w, dy)
 
 
 def test_layouts_by_hand() -> None:
@@ -81,7 +81,7 @@ def test_layouts_by_hand() -> None:
 def test_experts_one_by_one() -> None:
     counts = torch.tensor([3, 3, 140, 141], dtype=torch.int32)
     x, w, dy = normal(141, 136, seed=1), normal(4, 136, 24, seed=2), normal(141, 24, seed=3)
-    same_products(
+    assert_same_products(
         [lambda x_, w_, product=product: product(x_, w_, counts) for product in (grouped_linear, one_by_one)], x, w, dy
     )
 
