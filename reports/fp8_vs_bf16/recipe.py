@@ -16,16 +16,16 @@ are more than ten thousand times as large and see a million times the tokens; an
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import work_in
+from r1_lightning.functional.intervals import mean_interval_t
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, read, spread, table_of, verdict
 from r1_lightning.run.commands.report_runs import METRICS, made_by, train
 
@@ -45,8 +45,6 @@ ARMS = {
 MINUTES = "minutes"
 FIELDS = ("seed", "arm", "measure", "step", "value", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "arm", "step", "loss")
-# The 0.975 quantile of Student's t, by degrees of freedom: a 95 % interval of the mean of few seeds.
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 Losses = Mapping[str, Mapping[str, Mapping[int, float]]]  # by seed, arm and first step of a window
 
@@ -142,11 +140,11 @@ def _last(losses: Losses, arm: str) -> list[str]:
 
 
 def t_interval(numbers: Sequence[float]) -> str:
-    """`mean [low, high]`: the 95 % interval of the mean of independent, normal `numbers`; needs 2 to 10 of them."""
-    if len(numbers) - 1 not in T_975:
+    """`mean [low, high]`: the 95 % interval of the mean of independent, normal `numbers`; needs at least 2 of them."""
+    if len(numbers) < 2:
         return "not run"
-    half = T_975[len(numbers) - 1] * stdev(numbers) / math.sqrt(len(numbers))
-    return f"{mean(numbers):+.3f} [{mean(numbers) - half:+.3f}, {mean(numbers) + half:+.3f}]"
+    found = mean_interval_t(numbers)
+    return f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def _stays(of_seed: Mapping[str, Mapping[int, float]], arm: str) -> str:

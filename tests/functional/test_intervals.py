@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +17,10 @@ from r1_lightning.functional.intervals import (
     Interval,
     bootstrap_mean_interval,
     majority_vote,
+    mean_interval_t,
     pass_at_k,
     share_interval,
+    t_quantile,
     wilson_interval,
 )
 from r1_lightning.types.errors import InvalidInput
@@ -232,3 +235,85 @@ def test_a_share_with_spread_keeps_its_bootstrap(values: list[float]) -> None:
 def test_a_share_is_between_0_and_1() -> None:
     with pytest.raises(InvalidInput, match="a share is a mean of values in"):
         share_interval([0.5, 1.5])
+
+
+def test_an_interval_over_seeds_by_hand() -> None:
+    # 1, 2, 3: mean 2, s = 1; t of 2 degrees is 0.95 sqrt(2 / (1 - 0.95^2)) = 4.302653, so 2 ± 4.302653 / sqrt(3).
+    interval = mean_interval_t([1, 2, 3])
+    half = 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3)
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((2.0, 2 - half, 2 + half), abs=1e-12)
+    # Two seeds: t = tan(0.95 pi / 2) = 12.7062, s = sqrt(2) / 2 for 0 and 1, so 0.5 ± 12.7062 / 2.
+    assert mean_interval_t([0, 1]).high == pytest.approx(0.5 + math.tan(0.95 * math.pi / 2) / 2, abs=1e-12)
+    same = mean_interval_t([0.25] * 5)
+    assert (same.low, same.high) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "published"),
+    # The 0.975 quantiles of Student's table (Abramowitz and Stegun 1964, table 26.10).
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)],
+)
+def test_quantiles_of_student_are_those_of_his_table(degrees: int, published: float) -> None:
+    assert round(t_quantile(degrees), 3) == published
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 7, 8, 99, 1000])
+@pytest.mark.parametrize("share", [0.5, 0.95, 0.999])
+def test_quantiles_of_student_invert_the_incomplete_beta_function(degrees: int, share: float) -> None:
+    t = t_quantile(degrees, share)
+    outside = mpmath.betainc(degrees / 2, 0.5, 0, degrees / (degrees + t * t), regularized=True)
+    assert float(outside) == pytest.approx(1 - share, abs=1e-12)
+
+
+def test_an_interval_over_seeds_covers_the_truth_in_95_of_100_experiments() -> None:
+    """2,000 experiments of three seeds each; by chance alone the share is off by 0.5 points (one sigma)."""
+    found = [mean_interval_t(values) for values in np.random.default_rng(0).normal(0.4, 0.05, size=(2_000, 3))]
+    assert 0.93 < np.mean([interval.low <= 0.4 <= interval.high for interval in found]) < 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("questions", "samples", "shape"), [(50, 4, (1, 1)), (50, 16, (0.5, 0.5)), (100, 1, (3, 2))])
+def test_an_interval_over_questions_covers_the_truth_in_95_of_100_experiments(
+    questions: int, samples: int, shape: tuple[float, float]
+) -> None:
+    """2,000 benchmarks, whose questions a model solves with chances drawn from a beta distribution of mean a / (a + b)."""
+    rng = np.random.default_rng(1)
+    chances = rng.beta(*shape, size=(2_000, questions, 1))
+    scores = (rng.random((2_000, questions, samples)) < chances).astype(float)
+    clusters = np.repeat(np.arange(questions), samples)
+    truth = shape[0] / sum(shape)
+    found = [bootstrap_mean_interval(row.ravel(), clusters, n_resamples=1_000) for row in scores]
+    assert 0.93 < np.mean([interval.low <= truth <= interval.high for interval in found]) < 0.97
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan]])
+def test_an_interval_over_seeds_needs_two_finite_numbers(values: list[float]) -> None:
+    with pytest.raises(InvalidInput, match="values"):
+        mean_interval_t(values)
+
+
+@pytest.mark.parametrize(("degrees", "share"), [(0, 0.95), (3, 1.0), (3, 0.0)])
+def test_a_quantile_needs_degrees_and_a_probability(degrees: int, share: float) -> None:
+    with pytest.raises(InvalidInput):
+        t_quantile(degrees, share)
+
+
+@pytest.mark.parametrize("p", [0.03, 0.5, 0.9])
+@pytest.mark.parametrize(("n", "k"), [(4, 1), (16, 4), (64, 64)])
+def test_pass_at_k_is_unbiased(p: float, n: int, k: int) -> None:
+    """Its mean over all numbers of right samples, weighted by their chances, is 1 - (1 - p)^k."""
+    mean = sum(math.comb(n, c) * p**c * (1 - p) ** (n - c) * pass_at_k(n, c, k) for c in range(n + 1))
+    assert mean == pytest.approx(1 - (1 - p) ** k, abs=1e-12)
+
+
+def test_a_vote_of_two_answers_follows_the_binomial_distribution() -> None:
+    """Right with chance p: more than half of k, and half of the ties, because the first of k exchangeable samples wins those."""
+    for p, k in ((0.3, 4), (0.6, 5), (0.5, 6)):
+        chance = sum(
+            math.prod(p if right else 1 - p for right in votes)
+            for votes in product((True, False), repeat=k)
+            if majority_vote(votes)
+        )
+        at = [math.comb(k, c) * p**c * (1 - p) ** (k - c) for c in range(k + 1)]
+        ties = at[k // 2] / 2 if k % 2 == 0 else 0.0
+        assert chance == pytest.approx(sum(at[k // 2 + 1 :]) + ties, abs=1e-12)
