@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Command] = {
     "show-problems": Command("commands.show_problems:main", "print problems of a task as a model is asked them"),
     "write-traces": Command("commands.write_traces:main", "write clean worked solutions as rows for a cold start"),
     "models": Command("cost.model_sizes:main", "count parameters and cache per token of published models"),
+    "plan": Command("cost.scaling_plan:main", "which N and D for a budget, what loss and cost, by scaling laws"),
     "plan-pipeline": Command("cost.plan_pipeline:main", "simulate pipeline schedules: bubble, memory and timelines"),
 }
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from r1_lightning.run.cost.gpus import GPU_FLOPS
+
 MEASURED = "measured here"
 # A quarter of a gigabyte each way: far beyond any cache, small beside any GPU's memory.
 COPIED_BYTES = 2**28
@@ -29,12 +31,11 @@ class Limits:
     source: str
 
 
-# Exact names, as torch prints them: a part of a GPU (MIG) or another board of the family has other limits. NVIDIA's data
-# sheets give BF16 with sparsity, which is twice the dense rate.
+# Exact names, as torch prints them: a part of a GPU (MIG) or another board of the family has other limits.
 DATA_SHEETS = {
-    "NVIDIA H200": Limits(1979e12 / 2, 4.8e12, "NVIDIA's H200 data sheet (SXM)"),
-    "NVIDIA H100 80GB HBM3": Limits(1979e12 / 2, 3.35e12, "NVIDIA's H100 data sheet (SXM)"),
-    "NVIDIA A100-SXM4-80GB": Limits(624e12 / 2, 2.039e12, "NVIDIA's A100 80GB data sheet (SXM)"),
+    "NVIDIA H200": Limits(GPU_FLOPS["h200"], 4.8e12, "NVIDIA's H200 data sheet (SXM)"),
+    "NVIDIA H100 80GB HBM3": Limits(GPU_FLOPS["h100"], 3.35e12, "NVIDIA's H100 data sheet (SXM)"),
+    "NVIDIA A100-SXM4-80GB": Limits(GPU_FLOPS["a100"], 2.039e12, "NVIDIA's A100 80GB data sheet (SXM)"),
 }
 
 

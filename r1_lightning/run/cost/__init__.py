@@ -8,6 +8,7 @@ logits          the memory of a loss, by the class of the stage
 load            the size of a step; counted has the kinds of data that are counted, with counted_rows for those that are rows
 probe           measures seconds
 model_sizes     parameters and caches of the published models in configs/model
+scaling_plan    N, D, loss and cost for a budget, by scaling laws; published_laws has their constants, gpus the rates of GPUs
 plan_pipeline   pipeline schedules beside the formulas of DeepSeek-V3, and memory and communication of a published model on many
                 GPUs: cluster has the arithmetic, cluster_report the lines
 """
