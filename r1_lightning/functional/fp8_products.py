@@ -16,7 +16,7 @@ into blocks again. The grouped form serves experts: rows are sorted by expert, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +69,13 @@ def linear(x_NI: Tensor, weight_OI: Tensor, recipe: Recipe = Recipe()) -> Tensor
     if torch.is_grad_enabled():
         product: Tensor = _Linear.apply(x_NI, weight_OI, recipe)
         return product
+    return linear_by(x_NI, recipe.cut(weight_OI, BLOCK), recipe)
+
+
+def linear_by(x_NI: Tensor, weight_OI: Quantised, recipe: Recipe = Recipe()) -> Tensor:
+    """`linear` without gradients, by a weight that is in FP8 already."""
     with _exact(x_NI):
-        return recipe.multiply(recipe.cut(x_NI, ROW_TILE), recipe.cut(weight_OI, BLOCK), x_NI.dtype)
+        return recipe.multiply(recipe.cut(x_NI, ROW_TILE), weight_OI, x_NI.dtype)
 
 
 def grouped_linear(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
@@ -78,24 +83,38 @@ def grouped_linear(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Rec
     if torch.is_grad_enabled():
         product: Tensor = _GroupedLinear.apply(x_NI, weight_EIO, ends_E, recipe)
         return product
+    return grouped_linear_by(x_NI, rounded_experts(weight_EIO, recipe), ends_E, recipe)
+
+
+def grouped_linear_by(x_NI: Tensor, rounded_EIO: Tensor, ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
+    """`grouped_linear` without gradients, by the numbers that the experts' matrices have in FP8."""
     with _exact(x_NI):
-        return _grouped_forward(x_NI, rounded_experts(weight_EIO, recipe), ends_E, recipe)
+        return F.grouped_mm(rounded(x_NI, ROW_TILE, recipe), rounded_EIO, offs=ends_E).to(x_NI.dtype)
 
 
 def one_by_one(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
     """`grouped_linear` as a `linear` for each expert, for a `Recipe.multiply` that knows single matrices only."""
-    counts = ends_E.diff(prepend=ends_E.new_zeros(1)).tolist()
-    pieces = zip(x_NI.split(counts), weight_EIO, strict=True)
+    pieces = zip(x_NI.split(_counts(ends_E)), weight_EIO, strict=True)
     return torch.cat([linear(x, weight.T.contiguous(), recipe) if len(x) else x @ weight for x, weight in pieces])
+
+
+def one_by_one_by(
+    x_NI: Tensor, weights_OI: Sequence[Quantised], ends_E: Tensor, recipe: Recipe = Recipe()
+) -> Tensor:
+    """`one_by_one` without gradients, by experts' matrices, O x I each, that are in FP8 already."""
+    pieces = zip(x_NI.split(_counts(ends_E)), weights_OI, strict=True)
+    width = len(weights_OI[0].values)
+    return torch.cat([linear_by(x, weight, recipe) if len(x) else x.new_empty(0, width) for x, weight in pieces])
+
+
+def _counts(ends_E: Tensor) -> list[int]:
+    counts: list[int] = ends_E.diff(prepend=ends_E.new_zeros(1)).tolist()
+    return counts
 
 
 def _exact(x: Tensor) -> AbstractContextManager[Any]:
     """Products of FP32 inside are FP32, whatever autocast says outside."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def _grouped_forward(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe) -> Tensor:
-    return F.grouped_mm(rounded(x_NI, ROW_TILE, recipe), weight_EIO, offs=ends_E).to(x_NI.dtype)
 
 
 class _Linear(torch.autograd.Function):
@@ -107,7 +126,7 @@ class _Linear(torch.autograd.Function):
         with _exact(x_NI):
             kept = recipe.cut(x_NI, COLUMN_TILE) if ctx.needs_input_grad[1] else None
             ctx.save_for_backward(weight_OI, *_parts(kept))
-            return recipe.multiply(recipe.cut(x_NI, ROW_TILE), recipe.cut(weight_OI, BLOCK), x_NI.dtype)
+        return linear_by(x_NI, recipe.cut(weight_OI, BLOCK), recipe)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -133,7 +152,7 @@ class _GroupedLinear(torch.autograd.Function):
         with _exact(x_NI):
             kept = _by_expert(x_NI, places_of(ends_E, len(x_NI)), recipe) if ctx.needs_input_grad[1] else None
             ctx.save_for_backward(weight_EIO, ends_E, *_parts(kept))
-            return _grouped_forward(x_NI, rounded_experts(weight_EIO, recipe), ends_E, recipe)
+        return grouped_linear_by(x_NI, rounded_experts(weight_EIO, recipe), ends_E, recipe)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

@@ -11,6 +11,7 @@ scales are powers of two unless `power_of_two` is false. DeepSeek's published we
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,21 @@ class Quantised:
         if not self.values.is_contiguous() and self.values.T.is_contiguous():
             return self.T.dequantise().T  # in the order of the memory
         return _by_tile(*_widened(self.values, self.inverse_scales), self.tile)
+
+
+class Reused(Quantised):
+    """A matrix that is multiplied many times: it is dequantised at most once."""
+
+    @classmethod
+    def of(cls, matrix: Quantised) -> Reused:
+        return cls(matrix.values, matrix.inverse_scales, matrix.tile)
+
+    @functools.cached_property
+    def _numbers(self) -> Tensor:
+        return super().dequantise()
+
+    def dequantise(self) -> Tensor:
+        return self._numbers
 
 
 def scales_of(largest: Tensor, dtype: torch.dtype, power_of_two: bool = True) -> Tensor:

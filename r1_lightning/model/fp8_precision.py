@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from r1_lightning.functional import fp8_products
 from r1_lightning.functional.fp8_products import Recipe
+from r1_lightning.functional.fp8_tiles import BLOCK, Quantised
 from r1_lightning.model import fp8_scaled_mm, fp8_te
 from r1_lightning.model.precision import (
     AGREEMENT,
@@ -157,7 +158,11 @@ class FP8Linear(nn.Linear, FP8Layer):
         if not self.precision.is_on:
             return F.linear(x, self.weight)
         x = in_compute_type(x)
-        y_NO = fp8_products.linear(x.reshape(-1, self.in_features), self.weight, self.precision.recipe)
+        x_NI, recipe = x.reshape(-1, self.in_features), self.precision.recipe
+        if torch.is_grad_enabled():
+            y_NO = fp8_products.linear(x_NI, self.weight, recipe)
+        else:
+            y_NO = fp8_products.linear_by(x_NI, self.cut_weight(), recipe)
         return y_NO.view(*x.shape[:-1], self.out_features)
 
 
@@ -171,5 +176,14 @@ class FP8GroupedLinear(GroupedLinear, FP8Layer):
     def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
         if not self.precision.is_on:
             return super().forward(x_ND, ends_E)
-        product = fp8_products.one_by_one if self.precision.backend == "scaled_mm" else fp8_products.grouped_linear
-        return product(in_compute_type(x_ND), self.weight, ends_E, self.precision.recipe)
+        x_ND, recipe = in_compute_type(x_ND), self.precision.recipe
+        by_expert = self.precision.backend == "scaled_mm"
+        if torch.is_grad_enabled():
+            product = fp8_products.one_by_one if by_expert else fp8_products.grouped_linear
+            return product(x_ND, self.weight, ends_E, recipe)
+        if by_expert:
+            return fp8_products.one_by_one_by(x_ND, self.once("experts", self._cut_experts), ends_E, recipe)
+        return fp8_products.grouped_linear_by(x_ND, self.rounded_weight(), ends_E, recipe)
+
+    def _cut_experts(self) -> list[Quantised]:
+        return [self.precision.recipe.cut(weight.T.contiguous(), BLOCK) for weight in self.weight]

@@ -18,19 +18,20 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1_lightning.functional.fp8_products import rounded, rounded_experts
-from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE
+from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE, Reused
 from r1_lightning.types.errors import require, require_choice
 
 FP32, BF16 = 4, 2  # bytes of a number
+T = TypeVar("T")
 
 
 def compute_type(device_type: str) -> torch.dtype:
@@ -63,24 +64,52 @@ class FP8Layer(nn.Module):
     """What a layer that multiplies in FP8 has beside its product: the numbers that its operands become there.
 
     It takes its weight from the FP32 numbers, which a cast to BF16 before would change. `precision` is the `FP8Precision` that made
-    it.
+    it. Where `unchanged_weights` promises that the weight stays as it is, `kept` holds what was computed from it.
     """
 
     precision: Any
+    kept: dict[str, Any] | None = None
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """Return `compute()`, which depends on the weight alone: computed once where the weight stays as it is."""
+        if self.kept is None:
+            return compute()
+        if name not in self.kept:
+            self.kept[name] = compute()
+        found: T = self.kept[name]
+        return found
 
     def rounded_weight(self) -> Tensor:
         """Return the weight in FP8 and back, in FP32; as it is while FP8 is off."""
         weight = self.get_parameter("weight")
         if not self.precision.is_on:
             return weight
-        recipe = self.precision.recipe
-        return rounded(weight, BLOCK, recipe) if weight.dim() == 2 else rounded_experts(weight, recipe)
+        if weight.dim() == 2:
+            return self.cut_weight().dequantise()
+        return self.once("rounded", lambda: rounded_experts(weight, self.precision.recipe))
+
+    def cut_weight(self) -> Reused:
+        """Return the weight of a linear layer in FP8."""
+        return self.once("cut", lambda: Reused.of(self.precision.recipe.cut(self.get_parameter("weight"), BLOCK)))
 
     def rounded_input(self, x: Tensor) -> Tensor:
         """Return an input ... x in, in FP8 and back, in its own type; as it is while FP8 is off."""
         if not self.precision.is_on:
             return x
         return rounded(x.reshape(-1, x.shape[-1]), ROW_TILE, self.precision.recipe).to(x.dtype).view_as(x)
+
+
+@contextmanager
+def unchanged_weights(module: nn.Module) -> Iterator[None]:
+    """Promise that no weight of `module` changes inside the block: layers in FP8 then cut theirs into blocks once."""
+    layers = [part for part in module.modules() if isinstance(part, FP8Layer) and part.kept is None]
+    for layer in layers:
+        layer.kept = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.kept = None
 
 
 def multiplied_weight(layer: nn.Linear) -> Tensor:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.shards import whole
-from r1_lightning.model.precision import weights_cast_by_autocast
+from r1_lightning.model.precision import unchanged_weights, weights_cast_by_autocast
 
 COPY = "whole_copy"  # the attribute of a sharded module that holds its `WholeCopy`
 META = torch.device("meta")
@@ -77,7 +77,7 @@ def _frame_of(module: nn.Module) -> nn.Module:
 def whole_model(module: Any) -> Iterator[Any]:
     """Give `module` whole and in evaluation mode inside the block: itself, or of a sharded one its copy. Its own mode comes back.
 
-    An inner block uses the weights of the outer one and gathers nothing.
+    No weight may change inside. An inner block uses the weights of the outer one and gathers nothing.
     """
     held: WholeCopy | None = getattr(module, COPY, None)
     was_training = getattr(module, "training", False)
@@ -88,7 +88,9 @@ def whole_model(module: Any) -> Iterator[Any]:
     try:
         if held is not None and held.openings == 1:
             held.gather(module)
-        yield module if held is None else held.frame
+        given = module if held is None else held.frame
+        with unchanged_weights(given) if isinstance(given, nn.Module) else nullcontext():
+            yield given
     finally:
         if held is not None:
             held.openings -= 1

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from r1_lightning.functional.cross_entropy import mtp_loss
+from r1_lightning.functional.kl import k3
 from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.stages.base import AdamWConfig, StageModule
@@ -43,6 +44,9 @@ class GRPOModule(StageModule):
     reference model, and `reference_refresh_steps` plays no part. `on_zero_variance` says what happens at a step whose advantages
     are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run. `reference_device` is where the reference is,
     None beside the policy.
+
+    The metric `policy/kl_old` estimates KL[pi_old || pi] per token, in nats. In the first minibatch of a rollout no weight has
+    changed yet: there it is the mismatch of sampler and training forward.
     """
 
     batch_type = GRPOBatch
@@ -94,8 +98,12 @@ class GRPOModule(StageModule):
         reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
         tokens = sampled_tokens(batch, scored.logprobs, reference)
         output = self.objective(tokens)
-        metrics = {"train/loss": output.loss.detach(), "policy/entropy": tokens.token_mean(scored.entropies)}
-        metrics.update(output.metrics)
+        metrics = {
+            "train/loss": output.loss.detach(),
+            "policy/entropy": tokens.token_mean(scored.entropies),
+            "policy/kl_old": tokens.token_mean(k3(tokens.old_logprobs, tokens.policy_logprobs)),
+            **output.metrics,
+        }
         loss = output.loss
         if with_mtp:
             mtp = self._mtp_loss(batch, scored.output)

@@ -18,6 +18,7 @@ from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.fp8_precision import FP8Precision, backend_here, reason_against
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.precision import FP8Layer, PlainPrecision, weights_cast_by_autocast
+from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.stages.adamw_bf16 import BF16AdamWConfig
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.types.errors import InvalidInput
@@ -266,3 +267,41 @@ def test_every_stage_trains(stage: str, tmp_path: Path) -> None:
     assert sum(not torch.equal(a, b) for a, b in zip(first, before, strict=True)) > 20
     assert sum(not torch.equal(a, b) for a, b in zip(first, half, strict=True)) > 10
     assert max(float((a - b).abs().max()) for a, b in zip(first, half, strict=True)) < 0.03
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"power_of_two_scales": False}, {"rollouts_only": True}])
+def test_weights_are_cut_into_blocks_once_where_they_stay_as_they_are(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps cut each of the 16 matrices once, and have the bits of steps that cut them every time.
+
+    Two blocks of 5 in attention; 2 of a dense feed-forward, 2 each of routed and shared experts.
+    """
+    model = made(**settings)
+    wanted = stepped(model)
+    matrices: list[int] = []
+    cut = Recipe.cut
+
+    def counted(recipe: Recipe, x: Tensor, tile: tuple[int, int]) -> Any:
+        matrices.append(tile == BLOCK)
+        return cut(recipe, x, tile)
+
+    monkeypatch.setattr(Recipe, "cut", counted)
+    with whole_model(model) as outer, whole_model(outer):
+        assert torch.equal(stepped(model), wanted)
+    layers = [part for part in model.blocks.modules() if isinstance(part, FP8Layer)]
+    assert sum(matrices) == len(layers) == 16
+    assert all(layer.kept is None for layer in layers)
+
+
+@torch.no_grad()
+def test_a_weight_that_changed_between_two_rollouts_is_cut_anew() -> None:
+    model = made()
+    with whole_model(model):
+        before = stepped(model)
+    for parameter in model.parameters():
+        parameter.mul_(1.25)
+    with whole_model(model):
+        after = stepped(model)
+    assert torch.equal(after, stepped(model)) and not torch.equal(after, before)

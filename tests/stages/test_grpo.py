@@ -117,6 +117,7 @@ def test_metrics_of_an_on_policy_step(tmp_path: Path) -> None:
     assert abs(step.loss) < 1e-5
     assert step.metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
     assert step.metrics["policy/clip_fraction"] == 0.0 and step.metrics["policy/kl_ref"] == 0.0
+    assert 0.0 <= step.metrics["policy/kl_old"] < 1e-9  # sampler and training forward differ by rounding in FP32
     assert 0.0 < step.metrics["policy/entropy"] < 2.89  # ln 18
     assert float(rollout.advantages.abs().sum()) > 1.0
 
@@ -131,6 +132,7 @@ def test_the_loss_of_a_stale_batch_depends_on_its_old_logprobs(tmp_path: Path) -
     # ratio e^0.5 = 1.65: above 1.2 it is cut for every positive advantage.
     assert losses[1].metrics["policy/ratio_mean"] == pytest.approx(1.6487, abs=1e-3)
     assert losses[1].metrics["policy/clip_fraction"] > 0.2
+    assert losses[1].metrics["policy/kl_old"] == pytest.approx(0.1487, abs=1e-4)  # e^0.5 - 1 - 0.5
     assert losses[1].loss != pytest.approx(losses[0].loss, abs=1e-3)
 
 
