@@ -39,6 +39,7 @@ RUNS = {
         ("part", "seed"),
         "parts of a report on a published checkpoint: as it is, RL with a student, SFT",
     ),
+    "fp8_in_rl": (("seed", "arm"), "GRPO runs of the miniature in FP8 (emulated), BF16 and both mixed"),
     "fp8_vs_bf16": (("seed", "arm"), "pre-trainings of the miniature in FP8 (emulated), BF16 and FP32"),
 }
 

@@ -98,9 +98,7 @@ def one_by_one(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe 
     return torch.cat([linear(x, weight.T.contiguous(), recipe) if len(x) else x @ weight for x, weight in pieces])
 
 
-def one_by_one_by(
-    x_NI: Tensor, weights_OI: Sequence[Quantised], ends_E: Tensor, recipe: Recipe = Recipe()
-) -> Tensor:
+def one_by_one_by(x_NI: Tensor, weights_OI: Sequence[Quantised], ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
     """`one_by_one` without gradients, by experts' matrices, O x I each, that are in FP8 already."""
     pieces = zip(x_NI.split(_counts(ends_E)), weights_OI, strict=True)
     width = len(weights_OI[0].values)
