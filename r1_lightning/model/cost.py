@@ -202,15 +202,15 @@ def _mixture(config: ModelConfig, number: int) -> int:
     return norm_bytes(width) + router + chosen * per_expert + shared
 
 
-def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bool) -> int:
-    """Bytes of the weights' copies in the compute type, alive from forward to backward; 0 in FP32.
+def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bool, is_decoding: bool = False) -> int:
+    """Bytes of the weights' copies in the compute type, alive from forward to backward, or in a decoding step; 0 in FP32.
 
     The router keeps FP32, and layers in FP8 keep no copies.
     """
     if number == FP32:
         return 0
     modules: list[Any] = [backbone.blocks, backbone.head, *([backbone.mtp_modules] if with_mtp else [])]
-    in_fp8 = {id(layer.weight) for _, layer in fp8_cost.in_fp8(backbone)}
+    in_fp8 = {id(layer.weight) for _, layer in fp8_cost.in_fp8(backbone, is_decoding)}
     named = [(name, p) for module in modules for name, p in module.named_parameters() if id(p) not in in_fp8]
     return sum(number * p.numel() for name, p in named if p.dim() > 1 and "router" not in name)
 

@@ -17,10 +17,31 @@ from r1_lightning.model.precision import BF16, FP32, FP8Layer
 BYTES = 1 + FP32 / TILE  # of a number that is kept in FP8, its share of the scale included
 
 
-def in_fp8(module: nn.Module) -> list[tuple[str, Any]]:
-    """Return the names and layers of `module` that train in FP8."""
-    layers = [(name, part) for name, part in module.named_modules() if isinstance(part, FP8Layer)]
-    return [(name, layer) for name, layer in layers if not getattr(layer, "precision").rollouts_only]  # noqa: B009
+def in_fp8(module: nn.Module, is_decoding: bool = False) -> list[tuple[str, Any]]:
+    """Return the names and layers of `module` that train in FP8, or those that sample in it."""
+    layers: list[tuple[str, Any]] = [
+        (name, part) for name, part in module.named_modules() if isinstance(part, FP8Layer)
+    ]
+    return [(name, layer) for name, layer in layers if is_decoding or not layer.precision.rollouts_only]
+
+
+def held_weight_bytes(backbone: Any, with_mtp: bool = False) -> int:
+    """Bytes that a rollout holds of weights in FP8 (`precision.unchanged_weights`), beside the weights themselves.
+
+    A linear layer holds the bytes and, as FP32, the numbers that the emulation multiplies; experts hold one of both. Transformer
+    Engine quantises in every forward. Scales are counted.
+    """
+    parts = [backbone.blocks, *([backbone.mtp_modules] if with_mtp else [])]
+    return sum(_held(layer) for part in parts for _, layer in in_fp8(part, is_decoding=True))
+
+
+def _held(layer: Any) -> int:
+    backend, shape = layer.precision.backend, layer.weight.shape
+    emulated = FP32 * layer.weight.numel() if backend == "emulate" else 0
+    if backend == "te" or (backend == "emulate" and len(shape) == 3):
+        return emulated
+    blocks = -(-shape[-2] // TILE) * -(-shape[-1] // TILE) * (shape[0] if len(shape) == 3 else 1)
+    return emulated + int(layer.weight.numel()) + FP32 * blocks
 
 
 def kept_difference(part: nn.Module, is_fused: bool, n_chosen: int) -> float:

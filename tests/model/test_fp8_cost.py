@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from r1_lightning.functional.fp8_tiles import Reused
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.cost import activation_bytes, converted_weight_bytes, is_attention_fused
-from r1_lightning.model.fp8_cost import BYTES, in_fp8, kept_difference, kept_differences
+from r1_lightning.model.fp8_cost import BYTES, held_weight_bytes, in_fp8, kept_difference, kept_differences
 from r1_lightning.model.fp8_precision import FP8Precision
 from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.model.whole_copy import whole_model
 from tests.model.test_cost import MicroBatch, small, stage, tensors_of, token_rows
 from tests.model.tiny import tiny
 from tests.support.memory import saved_bytes
@@ -55,3 +60,31 @@ def test_nothing_changes_without_fp8_in_training() -> None:
 
 def test_only_the_head_has_a_copy_in_bf16() -> None:
     assert converted_weight_bytes(DeepSeekBackbone(tiny(), FP8Precision("emulate")), 2, True) == 2 * 61 * 32
+
+
+@pytest.mark.parametrize("settings", [{}, {"rollouts_only": True}])
+def test_a_rollout_holds_what_is_counted(settings: Any) -> None:
+    """What lies in `kept` after steps with a cache, to the byte; bytes that a step makes again are not among it."""
+    model = DeepSeekBackbone(tiny(), FP8Precision("emulate", **settings))
+    tokens = torch.ones(2, 1, dtype=torch.long)
+    with torch.no_grad(), whole_model(model):
+        cache = model.new_cache(2, 3)
+        for _ in range(3):
+            model.step(tokens, tokens.bool(), cache)
+        layers = [layer for _, layer in in_fp8(model.blocks, is_decoding=True)]
+        held = [thing for layer in layers for thing in (layer.kept or {}).values()]
+        tensors = [x for thing in held for x in (vars(thing).values() if isinstance(thing, Reused) else [thing])]
+        found = sum(x.nbytes for x in tensors if isinstance(x, torch.Tensor))
+    assert found == held_weight_bytes(model) > 10_000
+    assert converted_weight_bytes(model, 2, False, is_decoding=True) == 2 * 61 * 32
+
+
+def test_held_bytes_of_one_block_by_hand() -> None:
+    """2 experts of 130 x 20 have 2 blocks each. Emulated: 5,200 FP32 numbers; for a kernel: 5,200 bytes and 4 scales."""
+    layer = FP8Precision("emulate").grouped_linear(2, 130, 20, fp8_eligible=True)
+    part = SimpleNamespace(blocks=nn.ModuleList([layer]))
+    assert held_weight_bytes(part) == 20_800
+    layer.precision.backend = "scaled_mm"
+    assert held_weight_bytes(part) == 5_200 + 16
+    layer.precision.backend = "te"
+    assert held_weight_bytes(part) == 0

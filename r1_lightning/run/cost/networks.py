@@ -33,8 +33,11 @@ class Network(Protocol):
     def passing(self, batch: MicroBatch) -> int:
         """Bytes alive at once in a forward without gradients."""
 
-    def converted(self, with_mtp: bool) -> int:
+    def converted(self, with_mtp: bool, is_decoding: bool = False) -> int:
         """Bytes of the weights' copies in the compute type, without those that the other counts hold already."""
+
+    def held(self, with_mtp: bool) -> int:
+        """Bytes that sampling holds of weights in FP8."""
 
     def cache(self, rows: int, tokens: int) -> int: ...
 
@@ -80,8 +83,11 @@ class OwnNetwork:
     def passing(self, batch: MicroBatch) -> int:
         return cost.inference_bytes(self.config, batch, self.number, self.is_fused)
 
-    def converted(self, with_mtp: bool) -> int:
-        return cost.converted_weight_bytes(self.backbone, self.number, with_mtp)
+    def converted(self, with_mtp: bool, is_decoding: bool = False) -> int:
+        return cost.converted_weight_bytes(self.backbone, self.number, with_mtp, is_decoding)
+
+    def held(self, with_mtp: bool) -> int:
+        return fp8_cost.held_weight_bytes(self.backbone, with_mtp)
 
     def cache(self, rows: int, tokens: int) -> int:
         return int(self.backbone.new_cache(rows, tokens).bytes)
@@ -123,7 +129,10 @@ class TransformersNetwork:
     def passing(self, batch: MicroBatch) -> int:
         return hf_cost.passing_bytes(self.backbone, batch.rows, batch.row_tokens, self.device_type)
 
-    def converted(self, with_mtp: bool) -> int:
+    def held(self, with_mtp: bool) -> int:
+        return 0
+
+    def converted(self, with_mtp: bool, is_decoding: bool = False) -> int:
         return hf_cost.converted_weight_bytes(self.backbone)
 
     def cache(self, rows: int, tokens: int) -> int:
