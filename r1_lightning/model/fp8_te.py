@@ -6,7 +6,9 @@ E4M3 everywhere, 1 x 128 for activations and gradients, 128 x 128 for weights. W
 
 - they save a key `_extra_state`, which breaks strict loading; the block recipe has no state, so the key is taken away;
 - they want rows in multiples of 8, of 16 for the weight gradient: rows are filled up with zeros, which change nothing;
-- experts have a parameter each; here they are views of one, so that a checkpoint fits every backend;
+- experts have a parameter each, and one named `weight` stands for all of them; ours is one matrix per expert in a single parameter,
+  so that a checkpoint fits every backend: it stands beside the layer, which is lent its experts' matrices for the time of a call;
+- only the word "meta" as a device makes no numbers; `torch.device("meta")` is moved to the GPU;
 - `use_f32_scales` does nothing: scales that are no powers of two are asked for in each `QParams`.
 
 FP8 begins and ends in `forward`, so it is inside whatever a block computes again. Parameters are FP32 and are quantised from FP32.
@@ -16,7 +18,8 @@ The weight gradient leaves the product in BF16, unless `main_grad` takes it: the
 from __future__ import annotations
 
 import functools
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,7 +31,6 @@ from r1_lightning.model.precision import FP8Layer, in_compute_type
 from r1_lightning.types.errors import require
 
 ROWS, FEATURES = 16, 16  # rows and widths come in multiples of these
-EXPERT = re.compile(r"weight(\d+)")
 
 
 def block_recipe(recipe: Recipe) -> Any:
@@ -74,7 +76,7 @@ def _layers() -> tuple[type, type]:
         get_extra_state, set_extra_state = nn.Module.get_extra_state, nn.Module.set_extra_state
 
         def __init__(self, in_features: int, out_features: int, precision: Any) -> None:
-            super().__init__(in_features, out_features, device=torch.get_default_device(), **settings)
+            super().__init__(in_features, out_features, device=str(torch.get_default_device()), **settings)
             self.precision, self.recipe = precision, block_recipe(precision.recipe)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -84,28 +86,42 @@ def _layers() -> tuple[type, type]:
                 y = super().forward(F.pad(rows, (0, 0, 0, -len(rows) % ROWS)))
             return y[: len(rows)].reshape(*x.shape[:-1], -1)
 
-    class Grouped(te.GroupedLinear, FP8Layer):
+    class Products(te.GroupedLinear):
+        """The products of E experts, without parameters."""
+
         get_extra_state, set_extra_state = nn.Module.get_extra_state, nn.Module.set_extra_state
 
-        def __init__(self, n_groups: int, in_features: int, out_features: int, precision: Any) -> None:
-            device = torch.get_default_device()
-            super().__init__(n_groups, in_features, out_features, device=device, **settings)
-            for expert in range(n_groups):
-                del self._parameters[f"weight{expert}"]
-            self.weight = nn.Parameter(torch.empty(n_groups, in_features, out_features, device=device))
-            self.precision, self.recipe = precision, block_recipe(precision.recipe)
-            self.fill, self.cut = te.Fp8Padding(n_groups, ROWS), te.Fp8Unpadding(n_groups, ROWS)
+        def __init__(self, n_groups: int, in_features: int, out_features: int) -> None:
+            super().__init__(n_groups, in_features, out_features, device="meta", **settings)
+            self._parameters.clear()
 
-        def __getattr__(self, name: str) -> Any:
-            """Experts' weights out x in, which the layer asks for by their numbers."""
-            found = EXPERT.fullmatch(name)
-            return self.weight[int(found[1])].T.contiguous() if found else super().__getattr__(name)
+    class Grouped(FP8Layer):
+        def __init__(self, n_groups: int, in_features: int, out_features: int, precision: Any) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(n_groups, in_features, out_features))
+            self.precision, self.recipe = precision, block_recipe(precision.recipe)
+            self.products = Products(n_groups, in_features, out_features)
+            self.fill, self.cut = te.Fp8Padding(n_groups, ROWS), te.Fp8Unpadding(n_groups, ROWS)
 
         def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
             counts = ends_E.diff(prepend=ends_E.new_zeros(1)).tolist()
             filled, rows = self.fill(in_compute_type(x_ND), counts)
-            with te.autocast(enabled=self.precision.is_on, recipe=self.recipe):
-                y = super().forward(filled, rows)
+            with _lent(self.products, self.weight), te.autocast(enabled=self.precision.is_on, recipe=self.recipe):
+                y = self.products(filled, rows)
             return self.cut(y, counts)
 
     return Linear, Grouped
+
+
+@contextmanager
+def _lent(products: nn.Module, weight_EIO: Tensor) -> Iterator[None]:
+    """Give the layer its experts' weights, out x in, under the names that it asks for, and biases that are none."""
+    weights = weight_EIO.transpose(1, 2).contiguous().unbind()
+    lent = {f"weight{expert}": weight for expert, weight in enumerate(weights)}
+    lent |= {f"bias{expert}": weight_EIO.new_empty(0) for expert in range(len(weights))}
+    products.__dict__.update(lent)
+    try:
+        yield
+    finally:
+        for name in lent:
+            del products.__dict__[name]
