@@ -94,8 +94,13 @@ def render(rows: Sequence[Row]) -> str:
         [
             f"Loss relative to BF16's in windows of {WINDOW} steps, in percent: mean over seeds [smallest, largest].\n",
             _differences(losses),
-            f"The last window, in percent: mean over seeds, paired 95 % interval of Student's t (the paper: {PAPER_PERCENT}).\n",
-            table_of("", ["loss (nats per token)", "relative to BF16"], {arm: _last(losses, arm) for arm in ARMS}),
+            "The last window and the whole run, in percent: mean over seeds, paired 95 % interval of Student's t "
+            f"(the paper: {PAPER_PERCENT}).\n",
+            table_of(
+                "",
+                ["last loss (nats per token)", "relative to BF16", "whole run, relative to BF16"],
+                {arm: _last(losses, arm) for arm in ARMS},
+            ),
             table_of("claim", [f"seed {seed}" for seed in seeds], claims),
             table_of("", [MINUTES], minutes),
         ]
@@ -136,7 +141,16 @@ def _last(losses: Losses, arm: str) -> list[str]:
     last = STEPS - WINDOW
     own = [of_seed[arm][last] for of_seed in losses.values() if last in of_seed.get(arm, {})]
     differences = [found[last] for of_seed in losses.values() if last in (found := relative(of_seed, arm))]
-    return [spread(own, 4), "" if arm == BF16 else t_interval(differences)]
+    whole = [total for of_seed in losses.values() if (total := whole_run(of_seed, arm)) is not None]
+    return [spread(own, 4), *(["", ""] if arm == BF16 else map(t_interval, (differences, whole)))]
+
+
+def whole_run(of_seed: Mapping[str, Mapping[int, float]], arm: str) -> float | None:
+    """The loss of `arm` summed over all steps minus BF16's, in percent of BF16's; None if one of both is not run whole."""
+    base, own = of_seed.get(BF16, {}), of_seed.get(arm, {})
+    if len(base) != STEPS // WINDOW or base.keys() != own.keys():
+        return None
+    return 100 * (sum(own.values()) - sum(base.values())) / sum(base.values())
 
 
 def t_interval(numbers: Sequence[float]) -> str:

@@ -24,7 +24,7 @@ def test_the_table_by_hand() -> None:
     # 0.004 / 2 = 0.2 %, 0.04 / 4 = 1 %, 0.1 / 2 = 5 %.
     assert "| 250 to 299 | not run | +0.600 [+0.200, +1.000] | +5.000 [+5.000, +5.000] |" in lines
     # The mean 0.6, half of the interval 12.706 x 0.565685 / sqrt(2) = 5.0824.
-    assert "| fp8 | 3.0220 [2.0040, 4.0400] | +0.600 [-4.482, +5.682] |" in lines
+    assert "| fp8 | 3.0220 [2.0040, 4.0400] | +0.600 [-4.482, +5.682] | not run |" in lines
     assert (
         "| FP8's loss is within 0.25 % of BF16's in every window | holds (+0.200) | DOES NOT HOLD (+1.000) |" in lines
     )
@@ -44,3 +44,11 @@ def test_precisions_have_the_same_steps_and_fingerprints_of_their_own() -> None:
 @pytest.mark.parametrize("numbers", [[], [1.0]])
 def test_one_seed_has_no_interval(numbers: list[float]) -> None:
     assert recipe.t_interval(numbers) == "not run"
+
+
+def test_the_whole_run_by_hand() -> None:
+    """Losses 2, 1, 1, 1, 1, 1 and 2, 1.14, 1, 1, 1, 1: 0.14 of 7 is 2 %. A run that lacks a window has no sum."""
+    base = {step: 2.0 if step == 0 else 1.0 for step in range(0, 300, 50)}
+    of_seed = {"bf16": base, "fp8": base | {50: 1.14}, "fp32": {0: 2.0}}
+    assert recipe.whole_run(of_seed, "fp8") == pytest.approx(2.0)
+    assert recipe.whole_run(of_seed, "fp32") is None and recipe.whole_run({}, "fp8") is None
