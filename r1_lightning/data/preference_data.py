@@ -1,4 +1,4 @@
-"""Reward-model data: preferences as token ids, filtered with counts of the dropped items, ordered by (seed, pass).
+"""Data of reward models and DPO: preferences as token ids, filtered with counts of the dropped items, ordered by (seed, pass).
 
 An item is dropped if it is longer than a row (R1v2 section 3.1 trains with at most 8,192 tokens), if a response lacks the part
 to be scored, if a judge's scores differ by no more than `min_score_gap`, and, with `max_length_ratio`, if one response of a pair is
@@ -20,11 +20,16 @@ from r1_lightning.data.step_loader import FromSeed, StepLoader
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.judged_preferences import JudgedPreferences
 from r1_lightning.rollout.pair_judge import JudgingModel, PairJudge
-from r1_lightning.rollout.preference_rows import PreferenceRow, collate_share, preference_rows
+from r1_lightning.rollout.preference_rows import (
+    COMPLETION,
+    TRAINED_PARTS,
+    PreferenceRow,
+    collate_share,
+    preference_rows,
+)
 from r1_lightning.rollout.sampled_preferences import SampledPreferences
 from r1_lightning.tasks.keyed import row_of_passes
 from r1_lightning.text.chat_template import ChatTemplate
-from r1_lightning.text.response_parts import PARTS
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.processes import ONE, Processes
@@ -77,8 +82,8 @@ class PreferenceDataset(FromSeed):
 class PreferenceRowsDataModule(L.LightningDataModule):
     """Base class of all preference data; a subclass provides `preferences`.
 
-    The reward model scores the `part` of each response (see `text.response_parts`). `row_tokens` is the width of a packed row and
-    limits a prompt with its response; a batch of `items_per_batch` items has `micro_batches` parts.
+    The model scores the `part` of each response (see `text.response_parts`), or learns all of it ("completion"). `row_tokens` is
+    the width of a packed row and limits a prompt with its response; a batch of `items_per_batch` items has `micro_batches` parts.
     """
 
     batch_type: ClassVar[type] = PreferenceBatch
@@ -102,7 +107,7 @@ class PreferenceRowsDataModule(L.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        require_choice("data.part", self.part, PARTS)
+        require_choice("data.part", self.part, TRAINED_PARTS)
         require_int("data.items_per_batch", self.items_per_batch, 1)
         require_int("data.micro_batches", self.micro_batches, 1)
         divides = self.items_per_batch % self.micro_batches == 0
@@ -228,7 +233,8 @@ class JudgedPreferenceDataModule(PreferenceRowsDataModule):
         super().__post_init__()
         require_int("data.samples", self.samples, 2)
         asked = PairJudge(self.judge, self.judge_calls, self.judge_new_tokens)
-        given = (self.source, self.generate, self.tokenizer, self.template, asked, self.samples, self.part)
+        shown = "whole" if self.part == COMPLETION else self.part
+        given = (self.source, self.generate, self.tokenizer, self.template, asked, self.samples, shown)
         self.preferences = self.judged = JudgedPreferences(*given, self.min_score_gap, self.processes)
 
     def keep(self, items: Sequence[PreferenceItem]) -> Kept:

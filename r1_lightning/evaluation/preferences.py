@@ -1,4 +1,4 @@
-"""Evaluates a reward model: how often it prefers the better of two held-out responses, with a 95 % interval."""
+"""Evaluates a reward model, or a policy as one: how often it prefers the better of two held-out responses, with a 95 % interval."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.evaluation.runner import EvaluationConfig
 from r1_lightning.functional.intervals import bootstrap_mean_interval
 from r1_lightning.functional.preference_loss import margins, wins
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_share
@@ -17,6 +18,7 @@ from r1_lightning.rollout.sampler import device_of
 from r1_lightning.types.errors import require_int
 from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.stopping import STOP
+from r1_lightning.types.tensors import PreferenceBatch
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,47 @@ class PreferenceEvaluationConfig:
 
 
 @dataclass(frozen=True)
+class PolicyEvaluationConfig(EvaluationConfig):
+    """Settings for a policy that learns from pairs: problems, and its implicit reward on at most `pairs` held-out pairs."""
+
+    pairs: int = 500
+    pairs_per_batch: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_int("stage.evaluation.pairs", self.pairs, 1)
+        require_int("stage.evaluation.pairs_per_batch", self.pairs_per_batch, 1)
+
+    @property
+    def of_pairs(self) -> PreferenceEvaluationConfig:
+        return PreferenceEvaluationConfig(self.pairs, self.pairs_per_batch)
+
+
+def head_scores(model: Any, batch: PreferenceBatch) -> Tensor:
+    """The scores S of a reward model."""
+    scores_S: Tensor = model.scores(batch.tokens, batch.ends)[0]
+    return scores_S
+
+
+def implicit_rewards(stage: Any, batch: PreferenceBatch) -> Tensor:
+    """The rewards S of the policy of a stage with a reference (`stages.dpo.DPOModule`)."""
+    rewards_S: Tensor = stage.rewards(batch)
+    return rewards_S
+
+
+@dataclass(frozen=True)
 class PreferenceEvaluator:
-    """Measures a reward model on `rows`, either all pairs or all single responses; each process scores its share of them."""
+    """Measures a model on `rows`, either all pairs or all single responses; each process scores its share of them.
+
+    `score` asks the model for the scores S of a batch.
+    """
 
     rows: Sequence[PreferenceRow]
     config: PreferenceEvaluationConfig
     row_tokens: int
     pad_id: int
     processes: Processes = ONE
+    score: Callable[[Any, PreferenceBatch], Tensor] = head_scores
 
     def __call__(self, model: Any, progress: Callable[[int], Any] | None = None) -> dict[str, Measure]:
         """Return the measures by name.
@@ -82,7 +117,7 @@ class PreferenceEvaluator:
             STOP.together(STOP.poll, self.processes.any)
             rows = self.rows[start : start + self.config.items_per_batch]
             batch = collate_share(rows, self.processes, self.row_tokens, self.pad_id).to(device_of(model))
-            found.append(model.scores(batch.tokens, batch.ends)[0].cpu())
+            found.append(self.score(model, batch).cpu())
             if progress:
                 progress(len(rows))
         return found

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch
+from r1_lightning.types.tensors import Backbone, BackboneOutput, GRPOBatch, PreferenceBatch
 
 # Shape legend: C completion tokens of the minibatch, in the order of the packed rows.
+
+Completions = GRPOBatch | PreferenceBatch  # of the sampler, whose experts can be replayed, or of a data set
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class ScoredCompletions:
     output: BackboneOutput
 
 
-def completion_index(batch: GRPOBatch) -> Tensor:
+def completion_index(batch: Completions) -> Tensor:
     """Flat positions (row * T + column) of the completion tokens, C."""
     return batch.completion_mask.flatten().nonzero().squeeze(1)
 
 
 def score_completions(
     backbone: Backbone,
-    batch: GRPOBatch,
+    batch: Completions,
     sampling_temperature: float,
     with_mtp: bool = False,
     replay: bool = False,
@@ -46,7 +48,8 @@ def score_completions(
     never empty.
     """
     index_C = completion_index(batch)
-    output = backbone.hidden(batch.tokens, with_mtp, batch.routes if replay else None, **mtp)
+    routes = batch.routes if replay and isinstance(batch, GRPOBatch) else None
+    output = backbone.hidden(batch.tokens, with_mtp, routes, **mtp)
     hidden_CD = output.hidden.flatten(0, 1).index_select(0, index_C - 1)
     targets_C = batch.tokens.token_ids.flatten().index_select(0, index_C)
     logprobs_C, entropy_C = backbone.token_logprobs(hidden_CD, targets_C, sampling_temperature)
@@ -55,7 +58,7 @@ def score_completions(
 
 @torch.no_grad()
 def reference_logprobs(
-    backbone: Backbone, batch: GRPOBatch, sampling_temperature: float, replay: bool = False
+    backbone: Backbone, batch: Completions, sampling_temperature: float, replay: bool = False
 ) -> Tensor:
     """Log-probs C without gradients."""
     return score_completions(backbone, batch, sampling_temperature, replay=replay).logprobs

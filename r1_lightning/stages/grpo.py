@@ -8,7 +8,6 @@ training.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from r1_lightning.functional.cross_entropy import mtp_loss
 from r1_lightning.functional.kl import k3
 from r1_lightning.functional.policy_loss import Objective, SampledTokens
 from r1_lightning.rollout.scoring import completion_index, score_completions
-from r1_lightning.stages.base import AdamWConfig, StageModule
+from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.mtp import loss_ahead
-from r1_lightning.stages.reference import reference_of
+from r1_lightning.stages.reference import StageWithReference, reference_of
 from r1_lightning.types.errors import InvalidInput, require_choice, require_number
 from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
@@ -30,7 +29,7 @@ ROUTERS = ("frozen", "update", "replay")
 TRUNKS = ("trained", "detached")
 
 
-class GRPOModule(StageModule):
+class GRPOModule(StageWithReference):
     """Trains on `GRPOBatch`es.
 
     `router` decides how experts are chosen: "frozen" keeps the expert biases, "update" goes on balancing them by
@@ -141,17 +140,6 @@ class GRPOModule(StageModule):
                 "rewards; +stage.mtp_trunk=detached keeps it to the MTP modules",
                 flush=True,
             )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.reference.take_out_of(checkpoint, self._reference_folder())
-        super().on_save_checkpoint(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.reference.put_into(checkpoint, self._reference_folder())
-
-    def _reference_folder(self) -> Path:
-        return Path(self.trainer.default_root_dir) / "reference"
 
     def on_train_batch_start(self, *_: object) -> None:
         # Before the step, not after the last one: the checkpoint is written in between, and a resumed run must refresh as well.

@@ -1,4 +1,4 @@
-"""The frozen reference policy of GRPO's KL term, refreshed at fixed intervals.
+"""The frozen reference policy of GRPO's KL term, refreshed at fixed intervals, and of DPO, which stays.
 
 R1 replaces it by the current policy every 400 steps (Nature supplement, B.4), so that the policy can move far in total although
 the KL keeps each move small. It is a copy of the backbone without gradients and optimizer state. Its weights change only at a
@@ -32,13 +32,15 @@ from r1_lightning.model.lora import has_adapters, without_adapters
 from r1_lightning.model.precision import weights_cast_by_autocast
 from r1_lightning.model.sharding import fill_copy
 from r1_lightning.model.whole_copy import COPY, WholeCopy
-from r1_lightning.rollout.scoring import reference_logprobs
+from r1_lightning.rollout.scoring import Completions, reference_logprobs
+from r1_lightning.stages.base import StageModule
 from r1_lightning.types.errors import require, require_int
 from r1_lightning.types.processes import ONE, Processes
-from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
+from r1_lightning.types.tensors import BackboneOutput
 
 PREFIX = "reference."  # prefix of its parameter names in the stage's state
 CITATION = "reference"  # key of the citation in a checkpoint
+FOLDER = "reference"  # of its files, in the stage's
 CITED_BEFORE = "reference_before"  # key of the step of the reference that the checkpoint before it cites
 
 
@@ -68,7 +70,7 @@ class ReferencePolicy(nn.Module):
         """Stay in evaluation mode: the reference's forwards must not count expert load."""
         return super().train(False)
 
-    def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> Tensor:
+    def logprobs(self, batch: Completions, sampling_temperature: float, replay: bool = False) -> Tensor:
         """Log-probs of the minibatch's C completion tokens, without gradients; `replay` uses the sampler's experts."""
         if self.device is None:
             return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
@@ -175,7 +177,7 @@ class BaseAsReference:
         refuse_refresh(refresh_every)
         self.backbone: Any = _Base(policy)
 
-    def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> Tensor:
+    def logprobs(self, batch: Completions, sampling_temperature: float, replay: bool = False) -> Tensor:
         """Log-probs of the minibatch's C completion tokens, without gradients."""
         return reference_logprobs(self.backbone, batch, sampling_temperature, replay)
 
@@ -198,7 +200,7 @@ class NoReference:
     def __init__(self, refresh_every: int) -> None:
         require_int("stage.reference_refresh_steps", refresh_every, 0)
 
-    def logprobs(self, batch: GRPOBatch, sampling_temperature: float, replay: bool = False) -> None:
+    def logprobs(self, batch: Completions, sampling_temperature: float, replay: bool = False) -> None:
         """Return None: there are no reference log-probs."""
 
     def refresh_if_due(self, optimizer_steps: int, policy: nn.Module) -> bool:
@@ -267,6 +269,20 @@ def reference_of(
     return (
         ReferencePolicy(policy, refresh_every, device, processes) if is_copy else BaseAsReference(policy, refresh_every)
     )
+
+
+class StageWithReference(StageModule):
+    """A stage with a `reference`, whose weights its checkpoints cite."""
+
+    reference: ReferencePolicy | BaseAsReference | NoReference
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.reference.take_out_of(checkpoint, Path(self.trainer.default_root_dir) / FOLDER)
+        super().on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.reference.put_into(checkpoint, Path(self.trainer.default_root_dir) / FOLDER)
 
 
 class Citation(TypedDict):

@@ -135,16 +135,22 @@ class ChatBatch(_Movable):
 
 @dataclass(frozen=True)
 class PreferenceBatch(_Movable):
-    """S prompts with their responses as documents of packed rows, for a reward model.
+    """S prompts with their responses as documents of packed rows, for a reward model or DPO.
 
-    `ends` S is the flat index (row * T + column) of each document's last token, EOS, where the model's score is read; `labels` S is
-    1.0 for a good response, else 0.0. If `is_paired`, sequences 2i and 2i + 1 answer the same question, the chosen one first.
+    `sequence_ids` B x T is -1 outside of responses, else which response, 0 .. S - 1, a token belongs to, EOS included. `ends` S is
+    the flat index (row * T + column) of each document's last token, EOS, where a score is read; `labels` S is 1.0 for a good
+    response, else 0.0. If `is_paired`, sequences 2i and 2i + 1 answer the same question, the chosen one first.
     """
 
     tokens: TokenBatch
+    sequence_ids: Tensor
     ends: Tensor
     labels: Tensor
     is_paired: bool
+
+    @property
+    def completion_mask(self) -> Tensor:
+        return self.sequence_ids >= 0
 
 
 @dataclass(frozen=True)

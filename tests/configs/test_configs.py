@@ -55,6 +55,8 @@ STAGE_OF = {
     "objective/js": "distill",
     "objective/helpful": "reward_model",
     "objective/safety": "reward_model",
+    "objective/dpo": "dpo",
+    "objective/ipo": "dpo",
 }
 # What judges each task's answers, which is also the name of a reward that can.
 JUDGED_BY = {path.stem: yaml.safe_load(path.read_text()).get("judge", "exact") for path in CONFIGS.glob("task/*.yaml")}

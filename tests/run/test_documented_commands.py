@@ -26,6 +26,7 @@ COMMANDS, OPTIONS = commands(), options()
 # What a section is about: its options are typed beside this, unless they name a stage of their own.
 SECTIONS = {
     "Reward models": ("stage=reward_model",),
+    "DPO": ("stage=dpo",),
     "Fine-tuning": ("stage=sft", "data.examples.file=FILE"),
     "Distillation": ("stage=distill",),
     "Rejection sampling": ("stage=sample",),

@@ -26,7 +26,7 @@ from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.data.teacher_data import CachedTeacherDataModule, TeacherTracesDataModule
 from r1_lightning.functional.distillation import Distillation, GeneralisedJS
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
-from r1_lightning.functional.preference_loss import BradleyTerry
+from r1_lightning.functional.preference_loss import DPO, BradleyTerry
 from r1_lightning.functional.shards import whole
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rewards.combine import WeightedSum
@@ -36,6 +36,7 @@ from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.rollout.teacher import Teacher
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.distill import DistillModule
+from r1_lightning.stages.dpo import DPOModule
 from r1_lightning.stages.fsdp import sharded_models
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.pretrain import PretrainModule
@@ -212,7 +213,10 @@ class Miniature:
     def reward_model(self, objective: Any = None) -> RewardModelModule:
         return RewardModelModule(self.model, self.optim, objective or BradleyTerry(), **self._training())
 
-    def preferences(self, items_per_batch: int = 4, row_tokens: int = 24) -> PreferenceDataModule:
+    def dpo(self, objective: Any = None, **settings: Any) -> DPOModule:
+        return DPOModule(self.model, self.optim, objective or DPO(), **self._training(), **settings)
+
+    def preferences(self, items_per_batch: int = 4, row_tokens: int = 24, **settings: Any) -> PreferenceDataModule:
         tokenizer: Any = CharTokenizer()
         return PreferenceDataModule(
             preferences=SumPairs(),
@@ -220,10 +224,10 @@ class Miniature:
             template=PLAIN,
             seed=self.seed,
             max_steps=self.max_steps,
-            part="whole",
             items_per_batch=items_per_batch,
             row_tokens=row_tokens,
             processes=self.processes,
+            **{"part": "whole", **settings},
         )
 
     def sft(self, **settings: Any) -> SFTModule:

@@ -14,7 +14,7 @@ from r1_lightning.types.errors import require, require_choice, require_int
 
 # The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes: all of ours.
 DIVIDED: tuple[str, ...] = (
-    *("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule"),
+    *("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule", "DPOModule"),
     *("RejectionSampling", "Comparison"),
 )
 

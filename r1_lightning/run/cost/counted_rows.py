@@ -172,7 +172,7 @@ class StudentsText(TeachersText):
 
 
 class Preferences(RowData):
-    """Pairs or labelled responses: a score at the end of each, and no logits."""
+    """Pairs or labelled responses. Whether their tokens have logits, or each response a score, is the stage's matter (`logits`)."""
 
     data: PreferenceRowsDataModule
 
@@ -184,14 +184,7 @@ class Preferences(RowData):
         return [dataset[number] for number in range(len(dataset))]
 
     def targets(self, batch: Any) -> int:
-        return len(batch.ends)
-
-    def _full_targets(self, rows: int) -> int:
-        return rows
-
-    def load(self, new_tokens: float | None) -> StepLoad:
-        load = super().load(new_tokens)
-        return StepLoad(load.tokens, 0, load.context)  # the score is one product
+        return int(batch.completion_mask.sum())
 
 
 class SampledPairs(Preferences):
@@ -219,14 +212,16 @@ class SampledPairs(Preferences):
         longest = min(max(map(len, self.prompts)) + self._new_tokens + 1, self.data.row_tokens)  # 1: EOS
         per_row = self.data.row_tokens // longest
         rows = math.ceil(documents / per_row)
-        return MicroBatch(rows, min(per_row, documents) * longest, documents, mtp_depth)
+        return MicroBatch(rows, min(per_row, documents) * longest, documents * (self._new_tokens + 1), mtp_depth)
 
     def load(self, new_tokens: float | None) -> StepLoad:
         data: Any = self.data
         new = self._new_tokens if new_tokens is None else new_tokens
         prompt = mean(map(len, self.prompts))
         length = prompt + new
-        return StepLoad(2 * self.items * length, 0, length / 2, self.items, data.samples, prompt, new)
+        return StepLoad(
+            2 * self.items * length, 2 * self.items * new, length / 2, self.items, data.samples, prompt, new
+        )
 
     def wave(self) -> Wave | None:
         data: Any = self.data

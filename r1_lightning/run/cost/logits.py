@@ -51,6 +51,11 @@ LOGITS: dict[type, Callable[[Any, Network, MicroBatch], int]] = {
 }
 
 
+def has_logits(module: Any) -> bool:
+    """False for a stage that reads a score in place of the vocabulary's."""
+    return line_of(LOGITS, type(module)) is not _none
+
+
 def logit_bytes(module: Any, network: Network, batch: MicroBatch, micro_batches: int) -> int:
     """Peak bytes of a micro-batch's logits, gradients included; with several micro-batches the head's gradient is added to one."""
     counted = line_of(LOGITS, type(module)) or _tiles

@@ -8,7 +8,7 @@ copies, the rollout itself and the evaluation after training are not counted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,7 @@ from r1_lightning.run.config.keys import JUDGE, TEACHER
 from r1_lightning.run.cost.beside import DATA, Source, data_folder, is_named, models_beside
 from r1_lightning.run.cost.counted import counting_of
 from r1_lightning.run.cost.load import CountedData, StepLoad, Wave
-from r1_lightning.run.cost.logits import logit_bytes
+from r1_lightning.run.cost.logits import has_logits, logit_bytes
 from r1_lightning.run.cost.networks import Network, network_of
 from r1_lightning.run.cost.sampling_cost import Memory, Work, device_type_of, is_elsewhere, sampling_bytes, wave_memory
 from r1_lightning.run.cost.sharing import CHECKPOINT
@@ -131,11 +131,13 @@ class EmptyStage:
 
     def load(self, new_tokens: float | None = None) -> StepLoad:
         """Return the load of a step whose completions have `new_tokens` each (None: the length limit)."""
-        return self.data.load(new_tokens)
+        load = self.data.load(new_tokens)
+        return load if has_logits(self.module) else replace(load, targets=0.0)
 
     def micro_batch(self) -> MicroBatch:
         """Return the largest micro-batch."""
-        return self.data.micro_batch(self.mtp_depth)
+        batch = self.data.micro_batch(self.mtp_depth)
+        return batch if has_logits(self.module) else replace(batch, targets=0)
 
     def lasting_memory(self) -> list[Memory]:
         """Return the memory that lasts from the first step to the last (gradients live until the next backward)."""

@@ -20,18 +20,24 @@ from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.fingerprint import fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.callbacks.evaluation import BEST, Evaluation, MakeMeasure, Measure
-from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
+from r1_lightning.evaluation.preferences import (
+    PolicyEvaluationConfig,
+    PreferenceEvaluationConfig,
+    PreferenceEvaluator,
+    implicit_rewards,
+)
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.run.build.parts import accuracy_of
 from r1_lightning.run.checks.evaluation import stage_evaluation, task_name, with_room
 from r1_lightning.stages.base import StageModule
 from r1_lightning.stages.mtp import loss_ahead
-from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.stopping import STOP
 from r1_lightning.types.tensors import ChatBatch
 from r1_lightning.types.text import Problem
 
+PREFERENCES = "preferences"  # in the names of measures
 BEST_FOLDER = "best"  # in an artefact's folder, an artefact itself
 
 
@@ -41,12 +47,10 @@ def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Ma
     def make(problems: int, samples: int) -> Measure:
         settings = stage_evaluation(config)
         measures: list[Measure] = []
-        if isinstance(settings, PreferenceEvaluationConfig):
-            rows = data.held_out_rows(problems)  # before training: pairs of the model's own samples change with it
-            given = (data.row_tokens, parts["tokenizer"].pad_id, parts["processes"])
-            judge = PreferenceEvaluator(rows, settings, *given)
-            measures.append(lambda module: _named("preferences", judge(cast(StageModule, module).backbone)))
-        else:
+        pairs = preference_evaluator(settings, parts, data, problems)
+        if pairs is not None:
+            measures.append(lambda module: _named(PREFERENCES, pairs(scored_by(settings, module))))
+        if not isinstance(settings, PreferenceEvaluationConfig):
             evaluator = _evaluator(config, parts, settings or EvaluationConfig(), problems, samples)
             kind = task_name(config)
             measures.append(lambda module: _named(kind, evaluator(cast(StageModule, module).backbone)))
@@ -57,6 +61,29 @@ def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Ma
         return lambda module: {name: value for measure in measures for name, value in measure(module).items()}
 
     return make
+
+
+def preference_evaluator(
+    settings: Any, parts: Mapping[str, Any], data: Any, count: int | None = None
+) -> PreferenceEvaluator | None:
+    """Make the evaluator of `count` held-out preferences (None: as many as `settings` say); None if `settings` ask for none.
+
+    Call it before training: pairs of the model's own samples would be others afterwards. `InvalidInput` if the data have none.
+    """
+    if not isinstance(settings, (PreferenceEvaluationConfig, PolicyEvaluationConfig)):
+        return None
+    allowed = "it needs preferences as data"
+    require(hasattr(data, "held_out_rows"), "stage.evaluation", type(settings).__name__, allowed)
+    is_policy = isinstance(settings, PolicyEvaluationConfig)
+    config = settings.of_pairs if is_policy else settings
+    given = (config, data.row_tokens, parts["tokenizer"].pad_id, parts["processes"])
+    score = {"score": implicit_rewards} if is_policy else {}
+    return PreferenceEvaluator(data.held_out_rows(count or config.items), *given, **score)
+
+
+def scored_by(settings: Any, module: Any) -> Any:
+    """What a `PreferenceEvaluator` asks: a reward model itself, or the stage, which has the policy's reference, too."""
+    return module if isinstance(settings, PolicyEvaluationConfig) else module.backbone
 
 
 def _named(kind: str, measures: Mapping[str, Any]) -> dict[str, float]:

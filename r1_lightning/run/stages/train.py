@@ -31,9 +31,8 @@ from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import TEACHER
 from r1_lightning.run.stages.fitting import make_trainer
 from r1_lightning.run.stages.loggers import log_results
-from r1_lightning.run.stages.periodic import keep_best, measure_maker
+from r1_lightning.run.stages.periodic import PREFERENCES, keep_best, measure_maker, preference_evaluator, scored_by
 from r1_lightning.run.stages.trained import trained
-from r1_lightning.types.errors import require
 from r1_lightning.types.processes import processes_now
 from r1_lightning.types.stopping import STOP
 
@@ -61,7 +60,8 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     parts = with_judge(with_teacher(parts, inputs, config), inputs, config)
     module = inject(config.stage, parts)
     datamodule = datamodule or inject(config.data, parts)
-    evaluator = _evaluator(config, parts, datamodule)  # before training, so that a refusal costs no training time
+    evaluator = _evaluator(config, parts)  # before training, so that a refusal costs no training time
+    judge = preference_evaluator(stage_evaluation(config), parts, datamodule)
     is_main = parts["processes"].is_main  # the other processes of the run write nothing
     if is_main:
         parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
@@ -71,14 +71,17 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     metrics = trained(trainer, module, datamodule, folder, parts["processes"])
     if is_main:
         keep_best(trainer, folder, stage_name, inputs)
+    tables, measured = [], {}
     if evaluator is not None:
-        if isinstance(evaluator, PreferenceEvaluator):
-            measured = _evaluate_reward_model(evaluator, module.backbone, stage_name, folder if is_main else None)
-        else:
-            measured = _evaluate(evaluator, config, parts, inputs, stage_name, folder)
+        tables.append(_evaluate(evaluator, config, parts, inputs, stage_name))
+    if judge is not None:
+        tables.append(_evaluate_preferences(judge, scored_by(stage_evaluation(config), module), stage_name))
+    if tables:
+        measured = {name: value for _, numbers in tables for name, value in numbers.items()}
+        if is_main:
+            write_text(folder / TABLE, "\n\n".join(text for text, _ in tables) + "\n")
         log_results(measured, trainer, config.stage.max_steps)
-        metrics.update(measured)
-    return metrics
+    return {**metrics, **measured}
 
 
 def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, L.LightningDataModule | None]:
@@ -91,23 +94,11 @@ def _with_steps(config: DictConfig, parts: dict[str, Any]) -> tuple[DictConfig, 
     return config, datamodule
 
 
-def _evaluator(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Evaluator | PreferenceEvaluator | None:
-    """Make and check the stage's evaluator; None if the stage has no evaluation."""
+def _evaluator(config: DictConfig, parts: Mapping[str, Any]) -> Evaluator | None:
+    """Make and check the stage's evaluator on problems; None if the stage is not evaluated on any."""
     settings = stage_evaluation(config)
-    if settings is None:
+    if settings is None or isinstance(settings, PreferenceEvaluationConfig):
         return None
-    if isinstance(settings, PreferenceEvaluationConfig):
-        require(
-            hasattr(data, "held_out_rows"), "stage.evaluation", type(settings).__name__, "it needs preferences as data"
-        )
-        # Before training: pairs of the model's own samples would be others afterwards.
-        return PreferenceEvaluator(
-            data.held_out_rows(settings.items),
-            settings,
-            data.row_tokens,
-            parts["tokenizer"].pad_id,
-            parts["processes"],
-        )
     problems = held_out_problems(parts["source"], settings)
     # The training's own accuracy reward, so that evaluation and training agree on what is right.
     accuracy = accuracy_of(parts.get("reward"), config.task.get("judge"), parts["template"].form)
@@ -122,9 +113,8 @@ def _evaluate(
     parts: Mapping[str, Any],
     inputs: Mapping[str, Artefact],
     stage_name: str,
-    folder: Path,
-) -> dict[str, float]:
-    """Evaluate the model, its base and its teacher on the same held-out problems, and write the table."""
+) -> tuple[str, dict[str, float]]:
+    """Evaluate the model, its base and its teacher on the same held-out problems; returns the table and its numbers."""
     settings = evaluator.config
     # Functions, so that the base is loaded only for its own evaluation.
     models: dict[str, Callable[[], Any]] = {stage_name: lambda: parts["backbone"]}
@@ -148,24 +138,19 @@ def _evaluate(
         f"{len(evaluator.problems)} held-out problems of {task}, {settings.samples} samples each at temperature "
         f"{settings.sampling_temperature:g}, 95 % intervals"
     )
-    if parts["processes"].is_main:
-        write_text(folder / TABLE, render_table(title, columns) + "\n")
     kind = task_name(config)
     # Other models get a prefix of their own, so that `eval/...` is always the measure of this stage's model.
-    return {
+    return render_table(title, columns), {
         f"{'eval' if name == stage_name else f'eval_{name}'}/{kind}/{measure}": value.value
         for name, measures in columns.items()
         for measure, value in measures.items()
     }
 
 
-def _evaluate_reward_model(
-    evaluator: PreferenceEvaluator, model: Any, stage_name: str, folder: Path | None
-) -> dict[str, float]:
-    """Evaluate a reward model on held-out preferences, and write the table into `folder`, if given."""
+def _evaluate_preferences(evaluator: PreferenceEvaluator, model: Any, stage_name: str) -> tuple[str, dict[str, float]]:
+    """Evaluate a model on held-out preferences; returns the table and its numbers."""
     with progress(len(evaluator.rows), f"evaluating {stage_name}", "item") as bar:
         measures = evaluator(model, bar.update)
     title = f"{len(evaluator.rows)} held-out preferences, 95 % intervals"
-    if folder is not None:
-        write_text(folder / TABLE, render_table(title, {stage_name: measures}) + "\n")
-    return {f"eval/preferences/{name}": measure.value for name, measure in measures.items()}
+    numbers = {f"eval/{PREFERENCES}/{name}": measure.value for name, measure in measures.items()}
+    return render_table(title, {stage_name: measures}), numbers

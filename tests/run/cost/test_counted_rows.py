@@ -74,7 +74,10 @@ def test_a_students_completions_are_at_their_limit() -> None:
     assert wave is not None and (wave.rows, wave.prompts, wave.length) == (4, 4, longest + 10)
 
 
-def test_preferences_have_scores_and_no_logits() -> None:
-    """4 pairs a step are 8 scores."""
+def test_preferences_count_the_tokens_of_responses() -> None:
+    """The responses of the miniature's pairs are one or two digits, a space and EOS: 8 of them in a step."""
     counted = Preferences(Miniature().preferences(items_per_batch=4))
-    assert counted.micro_batch(0).targets == 8 and counted.load(None).targets == 0 and counted.load(None).tokens > 0
+    sizes = [int((batch.sequence_ids >= 0).sum()) for batch in counted.batches]
+    assert 8 * 3 <= min(sizes) <= max(sizes) <= 8 * 4
+    assert counted.micro_batch(0).targets == max(sizes)
+    assert counted.load(None).targets == sum(sizes) / len(sizes) < counted.load(None).tokens

@@ -10,11 +10,12 @@ import torch
 
 from r1_lightning.functional.distillation import Distillation, ForwardKL, FullTeacher, GeneralisedJS, StudentTokens
 from r1_lightning.model.cost import MicroBatch
-from r1_lightning.run.cost.logits import LOGITS, logit_bytes
+from r1_lightning.run.cost.logits import LOGITS, has_logits, logit_bytes
 from r1_lightning.stages.distill import DistillModule
 from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.stages.sft import SFTModule
 from tests.support.memory import LiveTensors
+from tests.support.miniature import Miniature
 
 N, V, D = 256, 500, 8
 
@@ -51,3 +52,4 @@ def test_fine_tuning_counts_right_tokens_and_a_reward_model_has_no_logits() -> N
     wide = Namespace(vocab_size=200_000, backbone=network("bf16").backbone)
     assert LOGITS[SFTModule](None, wide, MicroBatch(2, 1024, 2048, 0)) == 6 * 1024 * 200_000
     assert LOGITS[RewardModelModule](None, network(), batch) == 0
+    assert not has_logits(Miniature().reward_model()) and has_logits(Miniature().dpo())

@@ -61,6 +61,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "distill from a cache": ("stage=distill", "data=teacher_cache", "data.items_per_batch=24"),
     "distill on policy": ("stage=distill", "data=on_policy", "data.items_per_batch=24", *SAMPLED),
     "reward model": ("stage=reward_model", "data.items_per_batch=16"),
+    "dpo": ("stage=dpo", "data.items_per_batch=16"),
     "safety model": ("stage=reward_model", "data=safety_labels", "objective=safety", "data.items_per_batch=16"),
 }
 
