@@ -24,6 +24,7 @@ from r1_lightning.evaluation.preferences import (
     PolicyEvaluationConfig,
     PreferenceEvaluationConfig,
     PreferenceEvaluator,
+    head_scores,
     implicit_rewards,
 )
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
@@ -70,15 +71,14 @@ def preference_evaluator(
 
     Call it before training: pairs of the model's own samples would be others afterwards. `InvalidInput` if the data have none.
     """
-    if not isinstance(settings, (PreferenceEvaluationConfig, PolicyEvaluationConfig)):
+    config = settings.of_pairs if isinstance(settings, PolicyEvaluationConfig) else settings
+    if not isinstance(config, PreferenceEvaluationConfig):
         return None
     allowed = "it needs preferences as data"
     require(hasattr(data, "held_out_rows"), "stage.evaluation", type(settings).__name__, allowed)
-    is_policy = isinstance(settings, PolicyEvaluationConfig)
-    config = settings.of_pairs if is_policy else settings
-    given = (config, data.row_tokens, parts["tokenizer"].pad_id, parts["processes"])
-    score = {"score": implicit_rewards} if is_policy else {}
-    return PreferenceEvaluator(data.held_out_rows(count or config.items), *given, **score)
+    score = head_scores if config is settings else implicit_rewards
+    given = (config, data.row_tokens, parts["tokenizer"].pad_id, parts["processes"], score)
+    return PreferenceEvaluator(data.held_out_rows(count or config.items), *given)
 
 
 def scored_by(settings: Any, module: Any) -> Any:
