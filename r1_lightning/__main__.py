@@ -44,6 +44,9 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command(
         "commands.report:main", "make a report over seeds, or redraw it from its rows: r1 report r1_tiny"
     ),
+    "reproduce-table": Command(
+        "commands.reproduce_table:main", "a table of the papers with ours beside it, and verdicts: table=stages"
+    ),
     "runs": Command("commands.runs:main", "list runs and the settings in which they differ"),
     "lineage": Command("commands.lineage:main", "print what a run was made from, with seeds and commits"),
     "show-problems": Command("commands.show_problems:main", "print problems of a task as a model is asked them"),

@@ -1,0 +1,183 @@
+"""Makes the rows of a table: trains each arm's missing runs and measures them, or measures checkpoints that a user has.
+
+Both are a `Recipe`, so that the loop of the reports makes each run once, appends its rows with fingerprint and commit, and draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.functional.intervals import Interval
+from r1_lightning.run.build.parts import build_parts
+from r1_lightning.run.build.stored import open_folder
+from r1_lightning.run.build.torch_setup import set_up_for
+from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, with_room
+from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate, opened_for_measuring
+from r1_lightning.run.commands.recipe import Made, Recipe, Row, read
+from r1_lightning.run.commands.report_runs import METRICS, commit_at_start, made_by, planned_fingerprint, train
+from r1_lightning.run.commands.tables.declared import Arm, Table
+from r1_lightning.run.commands.tables.functions import FUNCTIONS, UNTRAINED
+from r1_lightning.run.commands.tables.page import page
+from r1_lightning.types.errors import require, require_choice
+from r1_lightning.types.text import Completion, Problem
+
+FIELDS = ("arm", "seed", "measure", "value", "low", "high", "fingerprint", "commit")
+REHEARSAL = ("debug=fast",)  # two steps a stage
+REHEARSED = {"problems": 4, "samples": 2}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model to be measured: where it lies, how it is evaluated, and the arguments that made it."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    forced_prefix: str = ""
+    task: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    def evaluated(self) -> dict[str, Measure]:
+        """The measures of the evaluation, by name."""
+        return evaluate(self.folder, self.settings, self.forced_prefix, task=self.task)[1]
+
+    @cached_property
+    def answered(self) -> tuple[list[Problem], list[list[Completion]]]:
+        """The held-out problems, and the samples of each."""
+        artefact, config = opened_for_measuring(self.folder, self.task)
+        stored = evaluation_settings(config) or EvaluationConfig()
+        settings = EvaluationConfig(**{**vars(stored), **self.settings})
+        set_up_for(config)
+        parts = build_parts(config, artefact)
+        problems = held_out_problems(parts["source"], settings)
+        evaluator = Evaluator(
+            problems, parts["tokenizer"], parts["template"], settings, config.seed, self.forced_prefix
+        )
+        evaluator = with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
+        return list(evaluator.problems), evaluator.completions(parts["backbone"].eval())
+
+
+def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tuple[Recipe, list[tuple[str, int]]]:
+    """The recipe of a table with runs of its own, and the runs for `seeds`."""
+    recipe = Recipe(
+        seeds=table.seeds,
+        key={"arm": str, "seed": int},
+        fields=FIELDS,
+        runs=lambda options: [(arm, seed) for seed in options.seeds for arm in table.arms],
+        overrides=partial(overrides, table, rehearsal=rehearsal),
+        make=partial(_make, table, rehearsal),
+        table=partial(_page, table),
+        curve_fields=("arm", "seed", "step", *columns(table)),
+    )
+    return recipe, [(arm, seed) for seed in seeds for arm in table.arms]
+
+
+def overrides(table: Table, arm: str, seed: int, rehearsal: bool = False) -> list[str]:
+    """The arguments of `scripts/train.py` for one arm and seed."""
+    return [*table.arms[arm].words, f"seed={seed}", *(REHEARSAL if rehearsal else ())]
+
+
+def columns(table: Table) -> tuple[str, ...]:
+    """The columns of metrics.csv that measures are taken from."""
+    return tuple(dict.fromkeys(m.points.column for m in table.measures.values() if m.points is not None))
+
+
+def _page(table: Table, rows: Sequence[Row]) -> str:
+    return page(table, rows, ())
+
+
+def _make(table: Table, rehearsal: bool, arm: str, seed: int, root: Path) -> Made:
+    words = overrides(table, arm, seed, rehearsal)
+    settings = {**table.evaluation, **(REHEARSED if rehearsal else {})}
+    if table.function in UNTRAINED:
+        subject = Subject(root, settings, words=tuple(words))
+        made = {"fingerprint": planned_fingerprint(*words), "commit": commit_at_start()}
+        return Made(list(_rows(arm, seed, FUNCTIONS[str(table.function)](subject), made)))
+    artefact, _ = train(words, root)
+    subject = Subject(artefact.folder, settings, _prefix(table.arms[arm]), table.task, tuple(words))
+    points = list(_points(table, arm, seed, artefact))
+    measures = {**_measured(table, subject), **_of_points(table, points)}
+    return Made(list(_rows(arm, seed, measures, made_by(artefact))), points)
+
+
+def _measured(table: Table, subject: Subject) -> dict[str, Measure]:
+    measures = subject.evaluated() if table.evaluation and not table.function else {}
+    if table.function:
+        require_choice("function", table.function, FUNCTIONS)
+        measures.update(FUNCTIONS[table.function](subject))
+    return {name: measure for name, measure in measures.items() if name in table.measures}
+
+
+def _of_points(table: Table, points: Sequence[Row]) -> dict[str, Measure]:
+    chosen = {name: m.points for name, m in table.measures.items() if m.points is not None}
+    found = {name: spec.of(points) for name, spec in chosen.items()}
+    return {name: Measure(value, Interval(value, math.nan, math.nan)) for name, value in found.items()}
+
+
+def _points(table: Table, arm: str, seed: int, artefact: Artefact) -> Iterator[dict[str, str]]:
+    wanted = columns(table)
+    for row in read(artefact.folder / METRICS) if wanted else ():
+        if any(row.get(column) for column in wanted):
+            yield {"arm": arm, "seed": str(seed), "step": row["step"], **{name: row.get(name, "") for name in wanted}}
+
+
+def _rows(arm: str, seed: int, measures: Mapping[str, Measure], made: Mapping[str, str]) -> Iterator[dict[str, object]]:
+    for name, measure in measures.items():
+        bounds = {"low": measure.interval.low, "high": measure.interval.high}
+        shown = {key: "" if math.isnan(bound) else f"{bound:.6g}" for key, bound in bounds.items()}
+        yield {"arm": arm, "seed": seed, "measure": name, "value": f"{measure.value:.6g}", **shown, **made}
+
+
+def _prefix(arm: Arm) -> str:
+    return EMPTY_THINK if arm.forced_prefix else ""
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints of one's own
+
+
+def own_checkpoints(
+    table: Table, folders: Mapping[str, Sequence[str]], evaluation: Mapping[str, object], task: Sequence[str]
+) -> tuple[Recipe, list[tuple[str, int, str]]]:
+    """The recipe that measures `folders`, by arm; the first folder of an arm is its seed 0, the next seed 1.
+
+    Raises `InvalidInput` for an arm that there is not, and for a table that is measured otherwise than by evaluation.
+    """
+    for arm in folders:
+        require_choice("init_from", arm, table.arms)
+    measured = bool(table.evaluation) and table.function not in UNTRAINED
+    require(measured, "init_from", sorted(folders), "this table is not measured by an evaluation of models")
+    runs = [(arm, seed, folder) for arm, own in folders.items() for seed, folder in enumerate(own)]
+
+    def make(arm: str, seed: int, folder: str, root: Path) -> Made:
+        place = open_folder(Path(folder))
+        settings = {**table.evaluation, **evaluation}
+        subject = Subject(Path(folder), settings, _prefix(table.arms[arm]), tuple(task) or table.task)
+        made = {"fingerprint": place.fingerprint[:SHORT_DIGITS], "commit": place.commit}
+        return Made([{**row, "folder": folder} for row in _rows(arm, seed, _measured(table, subject), made)])
+
+    own = Recipe(
+        seeds=(),
+        key={"arm": str, "seed": int, "folder": str},
+        fields=(*FIELDS, "folder"),
+        runs=lambda options: runs,
+        overrides=lambda *run: [],
+        make=make,
+        table=partial(_page, replace(table, report=None)),
+        is_of_run=lambda row: False,  # nothing was trained by this command
+    )
+    return own, runs
+
+
+def arguments_of(table: Table, seeds: Iterable[int]) -> Iterator[list[str]]:
+    """The arguments of `scripts/train.py` of every run of a table with runs of its own."""
+    for seed in seeds:
+        for arm in table.arms:
+            yield overrides(table, arm, seed)

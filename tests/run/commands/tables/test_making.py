@@ -1,0 +1,125 @@
+"""How a table's rows are made: arguments of each run, rows of measures and points, checkpoints of one's own, two real steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1_lightning.artefacts.store import Artefact
+from r1_lightning.evaluation.metrics import Measure
+from r1_lightning.functional.intervals import Interval
+from r1_lightning.run.commands.recipe import read
+from r1_lightning.run.commands.report_runs import planned_fingerprint
+from r1_lightning.run.commands.reproduce_table import main
+from r1_lightning.run.commands.tables import making
+from r1_lightning.run.commands.tables.declared import Table, read_table, tables
+from r1_lightning.run.commands.tables.making import arguments_of, columns, own_checkpoints, own_runs
+from r1_lightning.types.errors import InvalidInput
+from tests.run.commands.tables.test_declared import MINE, table
+
+EVALUATED = {"m": Measure(0.5, Interval(0.5, 0.25, 0.75)), "other": Measure(1.0, Interval(1.0, math.nan, math.nan))}
+METRICS = "step,x,train/loss\n0,1.0,\n1,2.0,3\n2,4.0,3\n3,,3\n"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+    """MINE, of which nothing is trained or evaluated: `train` and `evaluate` are stand-ins."""
+    artefact = Artefact(tmp_path / "made", "grpo", "f" * 64)
+    (artefact.folder / "tensorboard").mkdir(parents=True)
+    (artefact.folder / "tensorboard" / "metrics.csv").write_text(METRICS, encoding="utf-8")
+    monkeypatch.setattr(making, "train", lambda words, root: (artefact, 1.0))
+    monkeypatch.setattr(making, "evaluate", lambda *args, **named: ("", EVALUATED))
+    return table(tmp_path, evaluation={"problems": 8, "samples": 2})
+
+
+def test_the_arguments_of_each_run(mine: Table) -> None:
+    assert next(arguments_of(mine, [3])) == ["stage=grpo", "optim.lr=1e-3", "seed=3"]
+    recipe, runs = own_runs(mine, [0, 1])
+    assert runs == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert recipe.overrides("b", 2) == ["stage=pretrain", "seed=2"]
+    assert own_runs(mine, [0], rehearsal=True)[0].overrides("b", 2)[-1] == "debug=fast"
+
+
+def test_a_run_leaves_the_measures_that_the_table_names_and_its_points(mine: Table, tmp_path: Path) -> None:
+    recipe, _ = own_runs(mine, [0])
+    assert columns(mine) == ("x",) and recipe.curve_fields == ("arm", "seed", "step", "x")
+    made = recipe.make("a", 1, root=tmp_path)
+    assert [(p["step"], p["x"]) for p in made.points] == [("0", "1.0"), ("1", "2.0"), ("2", "4.0")]
+    shown = [(row["measure"], row["value"], row["low"], row["high"]) for row in made.rows]
+    assert shown == [("m", "0.5", "0.25", "0.75"), ("n", "3", "", "")]  # (2 + 4) / 2, the last two points
+    assert {row["fingerprint"] for row in made.rows} == {"f" * 10}
+
+
+def test_checkpoints_of_ones_own_are_the_seeds_of_their_arm(mine: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def evaluate(folder: Path, settings: dict[str, Any], prefix: str, task: tuple[str, ...]) -> Any:
+        asked.append((folder, settings, task))
+        return "", EVALUATED
+
+    monkeypatch.setattr(making, "evaluate", evaluate)
+    monkeypatch.setattr(making, "open_folder", lambda folder: Artefact(folder, "sft", "0123456789abcdef"))
+    recipe, runs = own_checkpoints(mine, {"a": ["x", "y"], "b": ["z"]}, {"samples": 4}, ["task=math500"])
+    assert runs == [("a", 0, "x"), ("a", 1, "y"), ("b", 0, "z")]
+    (row,) = recipe.make("a", 1, "y", root=Path("root")).rows
+    assert row["folder"] == "y" and row["fingerprint"] == "0123456789" and row["value"] == "0.5"
+    assert asked == [(Path("y"), {"problems": 8, "samples": 4}, ("task=math500",))]
+    assert not recipe.is_of_run({}) and "| a | M | 71.0" in recipe.table([{k: str(v) for k, v in row.items()}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "folders", "message"),
+    [
+        ({}, {"c": ["x"]}, "init_from='c' is not allowed: it must be one of a, b"),
+        ({"evaluation": {}}, {"a": ["x"]}, "this table is not measured by an evaluation of models"),
+        ({"function": "rl_data"}, {"a": ["x"]}, "this table is not measured by an evaluation of models"),
+    ],
+)
+def test_checkpoints_that_cannot_be_measured_are_refused(
+    changes: dict[str, Any], folders: dict[str, list[str]], message: str, mine: Table
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        own_checkpoints(replace(mine, **changes), folders, {}, [])
+
+
+def test_a_table_that_trains_nothing_is_made_by_its_function(tmp_path: Path) -> None:
+    card = read_table(tables()["rl_data"])
+    made = own_runs(card, [0])[0].make("questions", 0, root=tmp_path)
+    shares = [float(row["value"]) for row in made.rows if str(row["measure"]).startswith("share_")]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-5) and not list(tmp_path.iterdir())
+
+
+OWN = [name for name, path in tables().items() if read_table(path).report is None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_every_arm_of_every_table_plans_to_a_fingerprint(name: str) -> None:
+    arms = list(arguments_of(read_table(tables()[name]), [0]))
+    found = {planned_fingerprint(*words) for words in arms}
+    assert len(found) == len(arms)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_makes_every_arm_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["table=mtp", "scale=rehearsal"]) == 0
+    folder = tmp_path / "runs" / "rehearsals" / "mtp"
+    rows = read(folder / "results.csv")
+    assert {(row["arm"], row["seed"]) for row in rows} == {("without", "0"), ("mtp", "0")}
+    assert {row["measure"] for row in rows} == {"last_loss", "pass_at_1_lenient"}  # no pass@4 of two samples
+    assert {row["step"] for row in read(folder / "curves.csv")} == {"0", "1"}
+    said = capfd.readouterr().out
+    assert main(["table=mtp", "scale=rehearsal"]) == 0
+    assert "arm without, seed 0: already in" in capfd.readouterr().out and "# Pre-training without" in said
+    assert not (tmp_path / "reports").exists()
+
+
+def test_mine_is_a_whole_table() -> None:
+    assert {"title", "paper", "protocol", "budget", "rules", "seeds", "arms", "measures", "claims"} == set(MINE)

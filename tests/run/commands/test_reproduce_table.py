@@ -1,0 +1,122 @@
+"""The command: what is listed, what is typed, what is written, and that every committed table is what its rows give."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.run.commands.report import recipes
+from r1_lightning.run.commands.reproduce_table import differing, main, parse
+from r1_lightning.run.commands.tables.declared import read_table, tables
+from r1_lightning.types.errors import InvalidInput
+from tests.architecture.house import ROOT
+
+Captured = pytest.CaptureFixture[str]
+DERIVED = [name for name, path in tables().items() if read_table(path).report]
+
+
+def test_every_committed_table_is_what_its_rows_give() -> None:
+    assert list(differing(ROOT / "reports")) == []
+
+
+def test_check_finds_a_number_that_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    shutil.copytree(ROOT / "reports" / "r1_zero_tiny", tmp_path / "reports" / "r1_zero_tiny")
+    monkeypatch.chdir(tmp_path)
+    assert main(["table=r1_zero_vs_o1"]) == 0
+    capsys.readouterr()
+    assert main(["--check"]) == 0 and capsys.readouterr().err == ""
+    page = tmp_path / "reports" / "r1_zero_vs_o1" / "table.md"
+    page.write_text(page.read_text().replace("not supported", "supported").replace("0.969", "0.979"))
+    assert main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("reports/r1_zero_vs_o1/table.md: it is not what its rows give\n") and said.count("\n") == 1
+
+
+def test_check_finds_a_report_that_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "reports" / "moe_in_rl", tmp_path / "reports" / "moe_in_rl")
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "reports" / "moe_in_rl" / "table.md"
+    page.write_text(page.read_text() + "\n")
+    assert list(differing(tmp_path / "reports")) == [page]
+
+
+def test_the_list_has_every_table_and_every_report(capsys: Captured) -> None:
+    assert main(["--list"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == sorted({*tables(), *recipes()}) and len(names) >= 14
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_table_of_a_report_is_written_where_it_is_asked_for(name: str, tmp_path: Path, capsys: Captured) -> None:
+    assert main([f"table={name}", f"out={tmp_path / 'mine'}"]) == 0
+    assert (tmp_path / "mine" / "table.md").read_text() == capsys.readouterr().out.removesuffix("\n")
+
+
+def test_a_recipe_is_redrawn_by_its_own_table(tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(ROOT / "reports" / "moe_in_rl", out)
+    (out / "table.md").unlink()
+    assert main(["table=moe_in_rl", f"out={out}"]) == 0
+    assert (out / "table.md").read_bytes() == (ROOT / "reports" / "moe_in_rl" / "table.md").read_bytes()
+    assert "frozen, MTP 0.0" in capsys.readouterr().out
+
+
+def test_runs_that_have_rows_are_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    shutil.copytree(ROOT / "reports" / "language_consistency", tmp_path / "reports" / "language_consistency")
+    monkeypatch.chdir(tmp_path)
+    assert main(["table=language_ablation", "scale=tiny"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("already in") == 6 and "**supported**" in said  # three seeds without and with
+
+
+def test_what_was_typed_is_read() -> None:
+    words = ["table=x", "scale=tiny", "seeds=3,1", "root=r", "out=o", "init_from=a=f/g=h", "init_from=a=k"]
+    asked = parse([*words, "evaluation.samples=4", "evaluation.top_p=0.9", "task=math500", "paths.data=d", "--tasks"])
+    assert (asked.table, asked.scale, asked.seeds, asked.root, asked.out) == ("x", "tiny", [3, 1], Path("r"), Path("o"))
+    assert asked.init_from == {"a": ["f/g=h", "k"]} and asked.evaluation == {"samples": 4, "top_p": 0.9}
+    assert asked.task == ["task=math500", "paths.data=d"] and asked.of_recipe == ["--tasks"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("scale=large", "scale='large' is not allowed: it must be one of tiny, rehearsal"),
+        ("seeds=a", "seeds='a' is not allowed: whole numbers, as 0,1,2"),
+        ("init_from=folder", "init_from='folder' is not allowed: it must be ARM=FOLDER"),
+        ("evaluation.samples=many", "evaluation.samples='many' is not allowed: it must be a number"),
+        ("optim.lr=1", "the argument 'optim.lr=1' is not known: the keys are table, scale, "),
+        ("tables", "the argument 'tables' is not known"),
+    ],
+)
+def test_what_is_mistyped_is_refused(word: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        parse([word])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table=gone"], "table='gone' is not allowed: it must be one of "),
+        (["table=stages", "scale=rehearsal"], "the rows are those of the report r1_tiny"),
+        (["table=moe_in_rl", "init_from=a=b"], "this table has a recipe, which makes its own models"),
+        (["table=stages"], "there are no rows in reports/r1_tiny; scale=tiny makes them"),
+        (["table=mtp"], "there are no rows in reports/mtp; scale=tiny makes them"),
+        (["table=stages", "init_from=r1=folder"], "this table is not measured by an evaluation of models"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_help_and_no_words(capsys: Captured) -> None:
+    assert main(["--help"]) == 0 and main([]) == 2
+    assert "init_from=ARM=FOLDER" in capsys.readouterr().out
