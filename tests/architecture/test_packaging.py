@@ -169,6 +169,8 @@ def test_the_wheel_holds_every_module_and_every_option(wheel: Path) -> None:
     modules = {path.relative_to(ROOT) for path in python_files(PACKAGE)}
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     assert len(options) > 100 and (wheel / PACKAGE / "py.typed").is_file()
+    data = {path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob("*.csv")}
+    assert {path.relative_to(wheel) for path in wheel.rglob("*.csv")} == data and len(data) > 10
 
 
 @pytest.mark.slow

@@ -8,4 +8,5 @@ submit          stages as SLURM jobs: submit_points plans the runs that are aske
 notebook        what `import r1_lightning` offers
 report          one command for every report over seeds: finds reports/<id>/recipe.py; `recipe` says what a recipe declares,
                 report_loop makes each run once and draws from rows, report_runs trains and finds the artefact
+reproduce_table   the papers' tables beside ours, and a verdict per claim: `tables` declares, makes and draws them
 """

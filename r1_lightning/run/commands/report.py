@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from r1_lightning.run.commands.recipe import Recipe
+from r1_lightning.run.commands.tables.derived import draw_again
 from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.program import command_line
@@ -48,8 +49,11 @@ def _report(words: Sequence[str]) -> int:
 
     if options.redraw:
         print(redraw(recipe, options.out))
-        return 0
-    return write_report(recipe, options.out, list(recipe.runs(options)), options.root)
+        code = 0
+    else:
+        code = write_report(recipe, options.out, list(recipe.runs(options)), options.root)
+    draw_again(options.out.parent, name)  # tables that are drawn from its rows
+    return code
 
 
 def recipes() -> dict[str, Path]:

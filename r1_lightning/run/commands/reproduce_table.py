@@ -6,6 +6,7 @@
     reproduce_table.py table=ID scale=rehearsal      the same with two steps per stage: does every arm run?
     reproduce_table.py table=ID init_from=ARM=FOLDER ...   measure checkpoints of your own; several of one arm are its seeds
     reproduce_table.py --check                       derive every committed table again from its rows; 1 if one differs
+    reproduce_table.py --redraw                      write every committed table again from its rows
 
 seeds=0,1,2  root=FOLDER (of the runs)  out=FOLDER (of the table); with init_from also task=NAME, paths.data=FOLDER and
 evaluation.samples=64. A table is configs/table/ID.yaml; a report with a recipe (`report.py`) is a table too.
@@ -21,8 +22,9 @@ from pathlib import Path
 
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.run.commands import report
-from r1_lightning.run.commands.recipe import Recipe, Row, read
+from r1_lightning.run.commands.recipe import Recipe, read
 from r1_lightning.run.commands.tables.declared import Table, read_table, tables
+from r1_lightning.run.commands.tables.derived import PAGE, RESULTS, draw_again, drawn, rows_of
 from r1_lightning.run.commands.tables.page import page
 from r1_lightning.run.config.exit_codes import BAD_INPUT
 from r1_lightning.run.config.machine import run_as_command
@@ -30,7 +32,6 @@ from r1_lightning.types.errors import InvalidInput, require, require_choice
 
 SCALES = ("tiny", "rehearsal")
 DIFFERS = 1  # the exit code of --check
-RESULTS, CURVES, PAGE = "results.csv", "curves.csv", "table.md"
 
 
 @dataclass
@@ -63,6 +64,9 @@ def _do(words: Sequence[str]) -> int:
         return 0
     if list(words) == ["--check"]:
         return check(Path.cwd() / report.FOLDER)
+    if list(words) == ["--redraw"]:
+        draw_again(Path(report.FOLDER))
+        return 0
     asked = parse(words)
     known = tables()
     require_choice("table", asked.table, sorted({*known, *report.recipes()}))
@@ -128,24 +132,15 @@ def check(reports: Path) -> int:
 
 def differing(reports: Path) -> Iterator[Path]:
     """The files table.md below `reports` that are not what their rows give today."""
-    for name, path in tables().items():
-        table = read_table(path)
-        rows, points = rows_of(table, reports / name, reports)
-        committed = reports / name / PAGE
-        if committed.is_file() and committed.read_text(encoding="utf-8") != page(table, rows, points):
-            yield committed
+    for written, text in drawn(reports):
+        if written.read_text(encoding="utf-8") != text:
+            yield written
     for name, path in report.recipes().items():
-        committed = reports / name / PAGE
-        if committed.is_file():
-            drawn = report.recipe_of(report.load(path)).table(read(reports / name / RESULTS))
-            if committed.read_text(encoding="utf-8") != drawn:
-                yield committed
-
-
-def rows_of(table: Table, folder: Path, reports: Path) -> tuple[list[Row], list[Row]]:
-    """Rows and points of a table: its own, in `folder`, or those of the report that it is drawn from."""
-    place = folder if table.report is None else reports / table.report
-    return list(read(place / RESULTS)), list(read(place / CURVES))
+        written = reports / name / PAGE
+        if written.is_file():
+            text = report.recipe_of(report.load(path)).table(read(reports / name / RESULTS))
+            if written.read_text(encoding="utf-8") != text:
+                yield written
 
 
 def _of_report(table: Table, asked: Asked) -> int:
@@ -157,7 +152,7 @@ def _of_report(table: Table, asked: Asked) -> int:
         code = _make_report(str(table.report), asked, words, asked.seeds or list(table.seeds), reports)
         if code:
             return code
-    rows, points = rows_of(table, out, reports)
+    rows, points = rows_of(table, reports)
     require(bool(rows), "table", table.id, f"there are no rows in {reports / str(table.report)}; scale=tiny makes them")
     return _write(out, page(table, rows, points))
 
@@ -187,7 +182,7 @@ def _own(table: Table, asked: Asked) -> int:
     """A table with runs of its own, or one of a user's own checkpoints."""
     folder = Path(report.FOLDER, table.id)
     if asked.scale is None and not asked.init_from:
-        rows, points = rows_of(table, folder, Path(report.FOLDER))
+        rows, points = rows_of(table, Path(report.FOLDER))
         require(bool(rows), "table", table.id, f"there are no rows in {folder}; scale=tiny makes them")
         return _write(asked.out or folder, page(table, rows, points))
     from r1_lightning.run.commands.report_loop import write_report  # loads torch

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from r1_lightning.run.commands import report_loop
 from r1_lightning.run.commands.report import recipes
 from r1_lightning.run.commands.reproduce_table import differing, main, parse
 from r1_lightning.run.commands.tables.declared import read_table, tables
@@ -68,6 +69,7 @@ def test_runs_that_have_rows_are_not_made_again(
 ) -> None:
     shutil.copytree(ROOT / "reports" / "language_consistency", tmp_path / "reports" / "language_consistency")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report_loop, "require_same_recipe", lambda recipe, path: None)  # plans every run: seconds
     assert main(["table=language_ablation", "scale=tiny"]) == 0
     said = capsys.readouterr().out
     assert said.count("already in") == 6 and "**supported**" in said  # three seeds without and with

@@ -26,7 +26,7 @@ from r1_lightning.run.commands.tables.claims import Rule, check_rule
 from r1_lightning.run.commands.tables.paper import PaperTable, paper_table
 from r1_lightning.run.commands.tables.values import Cell, Filter, Points, Values, of_points, of_rows
 from r1_lightning.run.config.compose import config_folder
-from r1_lightning.types.errors import require, require_choice, require_int
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 
 FOLDER = "table"  # below configs/
 RULES = ("before", "after")
@@ -134,10 +134,15 @@ def tables() -> dict[str, Path]:
 
 def read_table(path: Path) -> Table:
     """Read and check one file. Raises `InvalidInput`."""
-    node = yaml.safe_load(path.read_text(encoding="utf-8"))
     where = path.name
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InvalidInput(f"{path}: it cannot be read as YAML ({' '.join(str(error).split())})") from error
     needed = ("title", "paper", "protocol", "budget", "rules", "seeds", "arms", "measures", "claims")
     _check_keys(where, node, needed, ("minutes", "report", "report_words", "evaluation", "task", "function"))
+    for key in ("paper", "arms", "measures"):
+        require(isinstance(node[key], Mapping), f"{where}: {key}", node[key], "it must be a mapping")
     report = node.get("report")
     arms = {name: _arm(f"{where}: arms.{name}", name, arm or {}, report) for name, arm in node["arms"].items()}
     measures = {name: _measure(f"{where}: measures.{name}", name, m or {}) for name, m in node["measures"].items()}

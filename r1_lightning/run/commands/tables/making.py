@@ -22,7 +22,7 @@ from r1_lightning.run.build.stored import open_folder
 from r1_lightning.run.build.torch_setup import set_up_for
 from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, with_room
 from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate, opened_for_measuring
-from r1_lightning.run.commands.recipe import Made, Recipe, Row, read
+from r1_lightning.run.commands.recipe import Made, Recipe, Row, Run, read
 from r1_lightning.run.commands.report_runs import METRICS, commit_at_start, made_by, planned_fingerprint, train
 from r1_lightning.run.commands.tables.declared import Arm, Table
 from r1_lightning.run.commands.tables.functions import FUNCTIONS, UNTRAINED
@@ -65,7 +65,7 @@ class Subject:
         return list(evaluator.problems), evaluator.completions(parts["backbone"].eval())
 
 
-def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tuple[Recipe, list[tuple[str, int]]]:
+def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tuple[Recipe, list[Run]]:
     """The recipe of a table with runs of its own, and the runs for `seeds`."""
     recipe = Recipe(
         seeds=table.seeds,
@@ -145,7 +145,7 @@ def _prefix(arm: Arm) -> str:
 
 def own_checkpoints(
     table: Table, folders: Mapping[str, Sequence[str]], evaluation: Mapping[str, object], task: Sequence[str]
-) -> tuple[Recipe, list[tuple[str, int, str]]]:
+) -> tuple[Recipe, list[Run]]:
     """The recipe that measures `folders`, by arm; the first folder of an arm is its seed 0, the next seed 1.
 
     Raises `InvalidInput` for an arm that there is not, and for a table that is measured otherwise than by evaluation.
@@ -154,7 +154,7 @@ def own_checkpoints(
         require_choice("init_from", arm, table.arms)
     measured = bool(table.evaluation) and table.function not in UNTRAINED
     require(measured, "init_from", sorted(folders), "this table is not measured by an evaluation of models")
-    runs = [(arm, seed, folder) for arm, own in folders.items() for seed, folder in enumerate(own)]
+    runs: list[Run] = [(arm, seed, folder) for arm, own in folders.items() for seed, folder in enumerate(own)]
 
     def make(arm: str, seed: int, folder: str, root: Path) -> Made:
         place = open_folder(Path(folder))

@@ -54,7 +54,9 @@ def page(table: Table, rows: Sequence[Row], points: Sequence[Row]) -> str:
 
 def _origin(table: Table, rows: Sequence[Row]) -> str:
     place = f"`reports/{table.report}`" if table.report else "`results.csv`"
-    commits = list(dict.fromkeys(row["commit"][:10] for row in rows if row.get("commit")))
+    filters = [arm.rows for arm in table.arms.values()] if table.report else [{}]
+    used = (row for row in rows if any(all(row.get(key) == text for key, text in own.items()) for own in filters))
+    commits = list(dict.fromkeys(row["commit"][:10] for row in used if row.get("commit")))
     return f"{place}, of commit {', '.join(commits)}" if commits else place
 
 

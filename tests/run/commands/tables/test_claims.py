@@ -22,7 +22,7 @@ from r1_lightning.run.commands.tables.claims import (
 from r1_lightning.run.commands.tables.values import Cell
 from r1_lightning.types.errors import InvalidInput
 
-T_2 = 4.302652729911275
+T_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # its closed form for two degrees: 4.3027
 
 
 def values(**arms: dict[str, list[float]]) -> dict[tuple[str, str], dict[str, Cell]]:

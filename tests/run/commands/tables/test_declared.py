@@ -109,7 +109,7 @@ RULE = {"kind": "above", "arm": "a", "than": "b", "measure": "m"}
         ({"measures": {"m": {"points": {"column": "x"}}}}, "it must have `first` or `last`"),
         ({"paper": {"source": "s", "file": "gone", "models_in": "m"}}, "paper.file='gone' is not allowed"),
         ({"paper": {"source": "s", "file": "gone"}}, "it must have models_in or quantities_in"),
-        ({"arms": ["a"]}, "arms=.* it must be a mapping"),
+        ({"arms": ["a"]}, "arms=.* is not allowed: it must be a mapping"),
     ],
 )
 def test_what_is_mistyped_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
