@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command("cli:main", "train a stage, after making the inputs that it needs: r1 train stage=grpo", True),
     "sample": Command("cli:sample", "make a data set by rejection sampling", True),
     "submit": Command("commands.submit:main", "submit a stage to SLURM, as jobs; `r1 submit status` lists them"),
-    "evaluate": Command("commands.evaluate:main", "measure a finished run again, or a published checkpoint"),
+    "evaluate": Command("commands.evaluate_command:main", "measure a finished run again, or a published checkpoint"),
     "export": Command("commands.export:main", "write a run as a folder that transformers loads"),
     "report": Command(
         "commands.report:main", "make a report over seeds, or redraw it from its rows: r1 report r1_tiny"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from r1_lightning.evaluation.judged import Judged, JudgedSamples, Rules, judge
 from r1_lightning.functional.intervals import (
     Interval,
     bootstrap_mean_interval,
@@ -21,14 +22,12 @@ from r1_lightning.functional.intervals import (
     share_interval,
     wilson_interval,
 )
-from r1_lightning.rewards.accuracy import AccuracyReward, Grade, grades
-from r1_lightning.rewards.language import LanguageConsistencyReward, thinking_words
-from r1_lightning.rewards.voting import majorities_right
+from r1_lightning.rewards.accuracy import AccuracyReward
+from r1_lightning.rewards.voting import is_majority_right
 from r1_lightning.tasks.family import TASK
-from r1_lightning.text.code_tests import TESTS
-from r1_lightning.text.language import is_mixed
-from r1_lightning.text.readability import spoken
+from r1_lightning.text.code_tests import TESTS, CodeTests
 from r1_lightning.text.reasoning_format import R1_ZERO_FORM, FormName
+from r1_lightning.types.errors import require
 from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.stopping import STOP
 from r1_lightning.types.text import Completion, Problem, RewardFunction
@@ -52,62 +51,74 @@ def measure_samples(
 ) -> dict[str, Measure]:
     """Return the measures by name, from k completions in format `form` per problem; `accuracy` judges them, by default exactly.
 
-    Each of the `processes`, which all have the same completions, judges its share of the problems.
+    Each of the `processes`, which all have the same completions, judges its share of the problems. The vote of cons_at_k groups
+    answers by the equality of `accuracy` (`rewards.voting`); programs do not vote here. See `measures_of` for the names.
+    """
+    rules = Rules(accuracy or AccuracyReward(form=form), form, allow_empty_think)
+    asked = list(enumerate(zip(problems, completions, strict=True)))
+    mine = processes.share(asked)
+    judged = STOP.together(lambda: judge([pair for _, pair in mine], rules), processes.any)
+    samples = JudgedSamples(processes)
+    samples.update(mine[0][0] if mine else 0, [[sample for sample, _ in row] for row in judged])
+    return measures_of(samples.judged(), [Question.of(problem) for problem in problems])
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the measures need to know of a question: its task ("" if there is one only), and whether its samples vote.
+
+    Programs vote only if asked, and only where their outputs are known: a test script (HumanEval) says no more than right or wrong.
+    """
+
+    task: str = ""
+    votes: bool = True
+
+    @classmethod
+    def of(cls, problem: Problem, programs_vote: bool = False) -> Question:
+        tests = problem.metadata.get(TESTS)
+        votes = tests is None or (programs_vote and CodeTests.from_json(tests).kind != "assert")
+        return cls(problem.metadata.get(TASK, ""), votes)
+
+
+def measures_of(judged: Sequence[Sequence[Judged]], asked: Sequence[Question]) -> dict[str, Measure]:
+    """Return the measures by name, from the judgements of k samples of each question.
 
     Names: pass_at_1, pass_at_1_lenient, pass_at_2, pass_at_4, ... and pass_at_k of all k samples, cons_at_k, format_rate,
-    completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate.
-    The vote of cons_at_k groups answers by the equality of `accuracy` (`rewards.voting`). Programs cannot be compared and do not
-    vote: if all problems ask for programs, there is no cons_at_k. If problems come from several tasks of a `FamilyTask`
-    (`tasks/family.py`), pass_at_1 and pass_at_1_lenient are also given per task: pass_at_1_TASK.
+    completion_tokens_mean, language_consistency, wordless_thinking_rate, mixed_language_rate, finished_rate. If no question votes
+    (programs), there is no cons_at_k. If questions come from several tasks of a `FamilyTask` (`tasks/family.py`), pass_at_1 and
+    pass_at_1_lenient are also given per task: pass_at_1_TASK. Raises `InvalidInput` unless all have equally many samples.
     """
-    accuracy = accuracy or AccuracyReward(form=form)
-    rules = (accuracy, allow_empty_think, form)
-    mine = processes.share(list(zip(problems, completions, strict=True)))
-    together = processes.gather(STOP.together(lambda: _judged(mine, *rules), processes.any, processes.collect))
-    graded = [row for row, _ in together]
+    sizes = sorted({len(row) for row in judged})
+    require(len(judged) == len(asked) and len(sizes) == 1, "samples", sizes, "equally many for each question")
 
-    def mean(value: Callable[[int, int], float], rows: Sequence[int] = range(len(completions))) -> Measure:
-        table = np.array([[value(i, j) for j in range(len(completions[i]))] for i in rows], dtype=float)
+    def mean(value: Callable[[Judged], float], rows: Sequence[int] = range(len(judged))) -> Measure:
+        table = np.array([[value(sample) for sample in judged[i]] for i in rows], dtype=float)
         clusters = np.repeat(np.arange(len(table)), table.shape[1])
         interval = share_interval if table.max() <= 1 else bootstrap_mean_interval
         return Measure(float(table.mean()), interval(table.ravel(), clusters))
 
-    consistency = LanguageConsistencyReward()
-    votes = [vote for _, vote in together if vote is not None]
+    cast = [
+        is_majority_right([sample.vote for sample in row], [sample.lenient for sample in row])
+        for row, question in zip(judged, asked, strict=True)
+        if question.votes
+    ]
     of_tasks = {}
-    for task, rows in _rows_of_tasks(problems).items():
-        of_tasks[f"pass_at_1_{task}"] = mean(lambda i, j: graded[i][j].strict, rows)
-        of_tasks[f"pass_at_1_lenient_{task}"] = mean(lambda i, j: graded[i][j].lenient, rows)
+    for task, rows in _rows_of_tasks(asked).items():
+        of_tasks[f"pass_at_1_{task}"] = mean(lambda sample: sample.strict, rows)
+        of_tasks[f"pass_at_1_lenient_{task}"] = mean(lambda sample: sample.lenient, rows)
     return {
-        "pass_at_1": mean(lambda i, j: graded[i][j].strict),
-        "pass_at_1_lenient": mean(lambda i, j: graded[i][j].lenient),
-        **_passes([sum(grade.strict for grade in row) for row in graded], len(completions[0])),
-        **_consensus(votes, len(completions[0])),
-        "format_rate": mean(lambda i, j: graded[i][j].well_formed),
-        "completion_tokens_mean": mean(lambda i, j: completions[i][j].n_tokens),
-        "language_consistency": mean(lambda i, j: consistency(problems[i], completions[i][j]).score),
-        "wordless_thinking_rate": mean(lambda i, j: thinking_words(completions[i][j]) == 0),
-        "mixed_language_rate": mean(
-            lambda i, j: is_mixed(spoken(completions[i][j].text, TESTS in problems[i].metadata))
-        ),
-        "finished_rate": mean(lambda i, j: completions[i][j].finished),
+        "pass_at_1": mean(lambda sample: sample.strict),
+        "pass_at_1_lenient": mean(lambda sample: sample.lenient),
+        **_passes([sum(sample.strict for sample in row) for row in judged], sizes[0]),
+        **_consensus(cast, sizes[0]),
+        "format_rate": mean(lambda sample: sample.well_formed),
+        "completion_tokens_mean": mean(lambda sample: sample.tokens),
+        "language_consistency": mean(lambda sample: sample.language),
+        "wordless_thinking_rate": mean(lambda sample: sample.thinking_words == 0),
+        "mixed_language_rate": mean(lambda sample: sample.mixed),
+        "finished_rate": mean(lambda sample: sample.finished),
         **of_tasks,
     }
-
-
-def _judged(
-    asked: Sequence[tuple[Problem, Sequence[Completion]]],
-    accuracy: RewardFunction,
-    allow_empty_think: bool,
-    form: FormName,
-) -> list[tuple[list[Grade], bool | None]]:
-    """Return for each problem the grades of its samples, and whether their vote is right (None: there is none)."""
-    pairs = [(problem, sample) for problem, row in asked for sample in row]
-    flat = iter(grades(pairs, accuracy, allow_empty_think, form))
-    graded = [[next(flat) for _ in row] for _, row in asked]
-    right = [[grade.lenient for grade in row] for row in graded]
-    voted = majorities_right(accuracy, [problem for problem, _ in asked], [row for _, row in asked], right)
-    return list(zip(graded, voted, strict=True))
 
 
 def _passes(right: Sequence[int], samples: int) -> dict[str, Measure]:
@@ -127,10 +138,10 @@ def _consensus(votes: Sequence[bool], samples: int) -> dict[str, Measure]:
     return {f"cons_at_{samples}": Measure(share.estimate, share)}
 
 
-def _rows_of_tasks(problems: Sequence[Problem]) -> dict[str, list[int]]:
-    """Return the problem numbers of each task; empty unless the problems come from several tasks."""
+def _rows_of_tasks(asked: Sequence[Question]) -> dict[str, list[int]]:
+    """Return the question numbers of each task; empty unless the questions come from several tasks."""
     rows: dict[str, list[int]] = {}
-    for number, problem in enumerate(problems):
-        if TASK in problem.metadata:
-            rows.setdefault(problem.metadata[TASK], []).append(number)
+    for number, question in enumerate(asked):
+        if question.task:
+            rows.setdefault(question.task, []).append(number)
     return rows if len(rows) > 1 else {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from r1_lightning.evaluation.metrics import Measure, measure_samples
-from r1_lightning.rollout.groups import rollout_keys
+from r1_lightning.rollout.groups import own_rows, rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.rollout.shared_sampling import sample_together
@@ -70,16 +70,23 @@ class Evaluator:
         """Return the prompts as token ids, forced prefix included."""
         return prompt_ids(self.problems, self.tokenizer, self.template, self.forced_prefix)
 
-    def completions(self, backbone: Backbone, progress: Callable[[int], None] | None = None) -> list[list[Completion]]:
-        """Sample `samples` completions for each problem; `progress` is called with the size of each finished batch.
+    def completions(
+        self,
+        backbone: Backbone,
+        progress: Callable[[int], None] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """Sample `samples` completions for each problem, or for those of `numbers`, which get the draws that they get among all.
 
-        Of several processes, each takes its own batches for those of all, which advance with it.
+        `progress` is called with the size of each finished batch. Of several processes, each takes its own batches for those of
+        all, which advance with it.
         """
         config, tokenizer = self.config, self.tokenizer
         ids = (tokenizer.eos_ids, tokenizer.pad_id)
         sampler = Sampler(backbone, SamplerSettings(config.sampling, *ids, self.seed, config.max_rows))
-        prompts = self.prompts()
-        keys = rollout_keys(EVALUATION_ROLLOUT, len(prompts), config.samples)
+        chosen = range(len(self.problems)) if numbers is None else numbers
+        prompts = replace(self, problems=[self.problems[number] for number in chosen]).prompts()
+        keys = rollout_keys(EVALUATION_ROLLOUT, len(self.problems), config.samples)[own_rows(chosen, config.samples)]
         told = None if progress is None else lambda rows: progress(rows * self.processes.count)
         generate: GenerateFn = partial(sampler, progress=told)
         drawn = sample_together(generate, self.processes, prompts, config.samples, keys, tokenizer)

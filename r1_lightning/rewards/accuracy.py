@@ -16,7 +16,7 @@ compared exactly, other answers as normalised text; see `r1_lightning.text.answe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from r1_lightning.rewards.combine import judge_all
@@ -43,13 +43,15 @@ class Grade:
     """The evaluation's judgement of one completion.
 
     `accurate`: the accuracy reward is 1. `well_formed`: the format reward is 1. `strict`: both ("format and answer" in a table).
-    `lenient`: the right answer is at the end in any format. strict implies accurate, and accurate implies lenient.
+    `lenient`: the right answer is at the end in any format. strict implies accurate, and accurate implies lenient. `verdict` is the
+    last one on it: the lenient form's, unless it was accurate already.
     """
 
     strict: bool
     lenient: bool
     well_formed: bool
     accurate: bool
+    verdict: Verdict = field(default=Verdict(0.0, ""), compare=False)
 
 
 @dataclass(slots=True)
@@ -101,15 +103,15 @@ def grades(
     """
     strictly = judge_all(accuracy, pairs)
     accurate = [verdict.score >= 1 for verdict in strictly]
-    lenient = list(accurate)
+    last = list(strictly)
     if isinstance(accuracy, AccuracyFunction):
         others = [row for row, is_right in enumerate(accurate) if not is_right]
         for row, verdict in zip(others, judge_all(accuracy.leniently(), [pairs[row] for row in others]), strict=True):
-            lenient[row] = verdict.score >= 1
+            last[row] = verdict
     parse = FORMS[form].parse
     formed = [sample.finished and parse(sample.text, allow_empty_think).well_formed for _, sample in pairs]
-    rows = zip(accurate, lenient, formed, strict=True)
-    return [Grade(right and well_formed, either, well_formed, right) for right, either, well_formed in rows]
+    rows = zip(accurate, last, formed, strict=True)
+    return [Grade(right and well_formed, end.score >= 1, well_formed, right, end) for right, end, well_formed in rows]
 
 
 def leniently_right(given: str, problem: Problem) -> bool:

@@ -24,6 +24,7 @@ The papers leave the following open; our decisions:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import warnings
@@ -148,11 +149,12 @@ class CodeReward:
 
     def _by_cases(self, sandbox: Sandbox, tests: CodeTests) -> Verdict:
         faults: list[tuple[int, str]] = []
-        timed_out = False
+        behaviour, timed_out = "", False
         for number, case in enumerate(tests.cases):
             outcome = sandbox.run(case.given)
             if fault := self._fault(tests, case, outcome):
                 faults.append((number, fault))
+                behaviour = behaviour if faults[1:] else self._behaviour(number, outcome)
                 timed_out = timed_out or outcome.ended in _TIMES
                 if not self.partial_credit or outcome.ended == DIED:
                     break
@@ -162,7 +164,12 @@ class CodeReward:
         hidden = "" if tests.cases[number].is_visible else ", hidden"
         reason = f"case {number + 1} of {len(tests.cases)}{hidden}: {fault}"
         score = self._share(tests, [row for row, _ in faults]) if self.partial_credit else 0.0
-        return Verdict(score, reason, timed_out)
+        return Verdict(score, reason, timed_out, behaviour)
+
+    def _behaviour(self, number: int, outcome: Outcome) -> str:
+        """Return the first wrong case and a digest of the output there; "" if the program gave none (an error, a time limit)."""
+        output = "" if self._why(outcome) else "\n".join([*outcome.stdout.split(), outcome.report])
+        return f"{number}:{hashlib.sha256(output.encode()).hexdigest()}" if output else ""
 
     def _fault(self, tests: CodeTests, case: CodeCase, outcome: Outcome) -> str:
         """Return what is wrong in one case, or ""."""

@@ -2,7 +2,8 @@
 
 Votes use the equality of the accuracy reward (`types.text.VotingFunction`), as pass@1 does: all right samples of a problem are
 one class, because they equal the reference; the same equality groups wrong samples into classes. With a reward that defines no
-equality, answers vote by text. Programs do not vote: two are equal if they print the same, which their texts do not show.
+equality, answers vote by text. Programs vote by what they print, where the caller knows it: those that pass all tests are one
+class, and wrong ones are equal if they are first wrong at the same test with the same output (`Verdict.behaviour`).
 
 Comparing formulas is expensive, so it is done only if it can change the vote, and equal texts are merged first. A problem without a
 right sample is lost at once; one whose right samples outnumber all others is won. For the remaining problems the `MAX_CLASSES` most
@@ -11,7 +12,7 @@ frequent wrong texts are compared with the rest; every rarer text is a class of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from r1_lightning.functional.intervals import majority_vote
@@ -37,10 +38,20 @@ class _Class:
 
 @dataclass(slots=True)
 class _Count:
-    """The votes of one problem: those for the reference, and the wrong answers that may still win, most frequent first."""
+    """The votes of one problem: those for the reference, and the wrong answers that may still win, most frequent first.
+
+    `given` holds each sample's wrong answer, True for a right one, or None; `equals` takes wrong answers to the equal one that is
+    more frequent.
+    """
 
     right: _Class
     wrong: list[_Class] = field(default_factory=list)
+    given: list[str | bool | None] = field(default_factory=list)
+    equals: dict[str, str] = field(default_factory=dict)
+
+    def ballots(self) -> list[str | bool | None]:
+        """The class of each sample: True, or the text of a wrong one; None is no vote."""
+        return [self.equals.get(given, given) if isinstance(given, str) else given for given in self.given]
 
     def outcome(self) -> bool | None:
         """True if the right answer wins; None if that depends on which wrong answers are equal."""
@@ -58,37 +69,63 @@ def majorities_right(
     completions: Sequence[Sequence[Completion]],
     right: Sequence[Sequence[bool]],
 ) -> list[bool | None]:
-    """Return for each problem whether its majority vote is right; None for programming problems, which have no vote.
+    """Return for each problem whether its majority vote is right; None for programming problems, which have no vote here.
 
     `right[p][k]` is True if sample k of problem p is right, in any format. Without a usable vote the result is False; of equally
     large classes the one with the first vote wins.
     """
+    rows = zip(problems, votes(reward, problems, completions, right), right, strict=True)
+    return [None if TESTS in problem.metadata else is_majority_right(cast, of_row) for problem, cast, of_row in rows]
+
+
+def is_majority_right(cast: Sequence[int | None], right: Sequence[bool]) -> bool:
+    """Whether the class with the most votes (of equals the first) is right; `cast` are the votes of a problem's samples."""
+    winner = majority_vote(cast)
+    return winner is not None and right[cast.index(winner)]
+
+
+def votes(
+    reward: RewardFunction,
+    problems: Sequence[Problem],
+    completions: Sequence[Sequence[Completion]],
+    right: Sequence[Sequence[bool]],
+    behaviours: Sequence[Sequence[str]] | None = None,
+) -> list[list[int | None]]:
+    """Return for each problem the class for which each sample votes, numbered in the order of first votes; None is no vote.
+
+    `behaviours[p][k]` says what a program does (`Verdict.behaviour`); without them programs do not vote. Classes that cannot
+    change who wins are not compared, so two of them may be equal.
+    """
+    found: list[list[int | None]] = [[None] * len(row) for row in completions]
     rows = [row for row, problem in enumerate(problems) if TESTS not in problem.metadata]
-    outcomes: list[bool | None] = [None] * len(problems)
+    for row, did_row in enumerate(behaviours or ()):
+        if TESTS in problems[row].metadata:
+            found[row] = _numbered(["" if ok else did or None for ok, did in zip(right[row], did_row, strict=True)])
     if not isinstance(reward, VotingFunction):
-        for row in rows:
-            outcomes[row] = _by_text(completions[row], right[row])
-        return outcomes
+        return _replaced(found, {row: [text_ballot(sample) for sample in completions[row]] for row in rows})
     counts = {row: _count(reward, problems[row], completions[row], right[row]) for row in rows}
     for _ in range(MAX_CLASSES):
         undecided = [count for count in counts.values() if count.outcome() is None]
         if not undecided:
             break
         _gather(reward, undecided)
-    for row, count in counts.items():
-        outcomes[row] = count.outcome() is not False
-    return outcomes
+    return _replaced(found, {row: count.ballots() for row, count in counts.items()})
+
+
+def _replaced(
+    found: Sequence[list[int | None]], of_rows: Mapping[int, Sequence[Hashable | None]]
+) -> list[list[int | None]]:
+    return [_numbered(of_rows[row]) if row in of_rows else cast for row, cast in enumerate(found)]
+
+
+def _numbered(ballots: Sequence[Hashable | None]) -> list[int | None]:
+    numbers: dict[Hashable, int] = {}
+    return [None if ballot is None else numbers.setdefault(ballot, len(numbers)) for ballot in ballots]
 
 
 def text_ballot(completion: Completion) -> str | None:
     """Return the ballot for a reward without an equality: the answer at the end, with canonical numbers and spaces."""
     return answer_key(lenient_answer(completion.text))
-
-
-def _by_text(samples: Sequence[Completion], right: Sequence[bool]) -> bool:
-    ballots = [text_ballot(sample) for sample in samples]
-    winner = majority_vote(ballots)
-    return winner is not None and right[ballots.index(str(winner))]
 
 
 def _count(reward: VotingFunction, problem: Problem, samples: Sequence[Completion], right: Sequence[bool]) -> _Count:
@@ -98,8 +135,12 @@ def _count(reward: VotingFunction, problem: Problem, samples: Sequence[Completio
         if is_right:
             count.right.first = min(count.right.first, number)
             count.right.votes += 1
+            count.given.append(True)
         elif (ballot := reward.ballot(problem, sample)) is not None:
             wrong.setdefault(ballot, _Class(ballot, number)).votes += 1
+            count.given.append(ballot)
+        else:
+            count.given.append(None)
     count.wrong = sorted(wrong.values(), key=lambda answer: -answer.votes)
     return count
 
@@ -111,6 +152,7 @@ def _gather(reward: VotingFunction, counts: Sequence[_Count]) -> None:
     for count in counts:
         leader, *others = count.wrong
         same = [answer for answer in others if next(equal)]
+        count.equals.update((answer.text, leader.text) for answer in same)
         leader.votes += sum(answer.votes for answer in same)
         leader.first = min([leader.first, *(answer.first for answer in same)])
         count.wrong = (

@@ -56,12 +56,14 @@ class Completion:
 class Verdict:
     """A reward function's judgement: a score (1.0 is right, 0.0 is wrong) and a short reason for people.
 
-    `timed_out` is True if judging passed its time limit; the score is then no judgement.
+    `timed_out` is True if judging passed its time limit; the score is then no judgement. `behaviour` says of a wrong program what
+    it did: equal texts if two are first wrong at the same test, with the same output. They vote together in cons@k.
     """
 
     score: float
     reason: str
     timed_out: bool = False
+    behaviour: str = field(default="", compare=False)
 
 
 class RewardFunction(Protocol):

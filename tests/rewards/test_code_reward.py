@@ -176,6 +176,15 @@ def test_all_cases_decide_and_with_partial_credit_the_hidden_ones(reward: CodeRe
     assert judge(partly, some.format("0, 1, 2"), all_shown).score == 0.5
 
 
+def test_wrong_programs_behave_alike_if_they_are_first_wrong_at_one_case_with_one_output(reward: CodeReward) -> None:
+    """Also at hidden cases; white space does not count, right programs and those that fail have no behaviour of their own."""
+    tests = CodeTests("stdin", tuple(CodeCase(str(n), str(2 * n)) for n in range(3)))
+    some = "n = int(input())\nprint({} if n == {} else 2 * n)"
+    given = ((7, 1), ("' 7'", 1), (8, 1), (7, 2), ("1 / 0", 1), (2, 1))
+    done = [judge(reward, some.format(*values), tests).behaviour for values in given]
+    assert done[0] == done[1] != "" and len({*done}) == 4 and done[4] == done[5] == ""
+
+
 def test_all_cases_of_a_program_have_one_limit_of_time() -> None:
     tests = CodeTests("stdin", tuple(CodeCase(str(n), str(2 * n)) for n in range(8)))
     spend = "import time\nn = int(input())\nwhile time.process_time() < {}:\n    pass\nprint(2 * n)"

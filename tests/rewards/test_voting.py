@@ -10,7 +10,7 @@ from r1_lightning.rewards import voting
 from r1_lightning.rewards.accuracy import AccuracyReward, grades
 from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rewards.task_accuracy import TaskAccuracy
-from r1_lightning.rewards.voting import majorities_right
+from r1_lightning.rewards.voting import is_majority_right, majorities_right, votes
 from r1_lightning.types.text import Completion, Problem, RewardFunction, Verdict
 
 
@@ -121,3 +121,27 @@ def test_equal_texts_are_compared_once_and_only_where_it_can_change_the_vote(mon
     monkeypatch.setattr(voting, "MAX_CLASSES", 4)
     assert elected(reward, "0", ["0", *map(str, range(1, 31))]) is True
     assert [len(pairs) for pairs in asked] == [29, 28, 27, 26]  # and the rest are classes of their own
+
+
+def test_classes_are_numbered_in_the_order_of_first_votes(maths: MathReward) -> None:
+    """x+2 in three spellings, no answer, and the right answer in two."""
+    problem = Problem("?", "x+1", "p")
+    row = [written(answer) for answer in ("x+2", "", "1+x", "2+x", "x+1", r"\frac{2x+4}{2}")]
+    right = [False, False, True, False, True, False]
+    (cast,) = votes(maths, [problem], [row], [right])
+    assert cast == [0, None, 1, 0, 1, 0] and not is_majority_right(cast, right)
+    assert is_majority_right(cast[1:5], right[1:5])  # two right votes against one
+    assert not is_majority_right([None, None], [False, False])
+
+
+def test_programs_vote_by_what_they_do() -> None:
+    """Right ones together, wrong ones by the first case that they get wrong and their output there; errors do not vote."""
+    problem = Problem("?", "", "p", metadata={"tests": "{}"})
+    row = [written("code")] * 6
+    right = [False, True, False, False, True, False]
+    behaviours = ["0:aa", "", "0:bb", "", "", "0:aa"]
+    assert votes(AccuracyReward(), [problem], [row], [right], [behaviours]) == [[0, 1, 2, None, 1, 0]]
+    assert votes(AccuracyReward(), [problem], [row], [right]) == [[None] * 6]
+    assert majorities_right(AccuracyReward(), [problem], [row], [right]) == [None]
+    assert not is_majority_right([0, 1, 2, None, 1, 0], right)  # of equals the first to vote wins: a wrong one
+    assert is_majority_right([0, 1, 2, None, 1], right[:5])

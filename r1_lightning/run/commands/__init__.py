@@ -1,7 +1,9 @@
 """The commands beside training: measuring, exporting, listing, showing problems, and reports over runs.
 
 base            what small commands share: KEY=VALUE arguments, errors in one line
-evaluate, export, lineage, runs, show_problems, write_traces   one command each
+export, lineage, runs, show_problems, write_traces   one command each
+evaluate        a model with what it is measured on: evaluate_command is the command, evaluate_records writes every sample down and
+                derives tables from what is written
 submit          stages as SLURM jobs: submit_points plans the runs that are asked for, submit_jobs orders and submits their jobs,
                 sbatch writes the text of a script, code_copy copies the code beside them, slurm calls SLURM's programs,
                 submissions keeps the files of a submission, submit_status lists what became of them

@@ -1,18 +1,14 @@
-"""Measures a finished artefact again: other problems, more samples, or with an empty think forced on it.
-
-    r1 evaluate runs/grpo-... --samples 64 --force-empty-think
-    r1 evaluate /path/to/qwen task=gsm8k_hub --reward math --samples 4
+"""Measures a finished artefact again: other problems, more samples, or with an empty think forced on it; or a published checkpoint.
 
 The folder is an artefact's, which knows its task (another: task=NAME), or a checkpoint's in HuggingFace's form. Nothing in it
-changes; the table goes to the terminal.
+changes. `evaluate_command` is the command line, `evaluate_records` writes the samples down.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +32,23 @@ from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_pro
 from r1_lightning.run.checks.rewards import check_forms
 from r1_lightning.run.checks.stored_config import read_config
 from r1_lightning.run.config.compose import compose_stage, composing, config_folder
-from r1_lightning.run.config.machine import run_as_command
-from r1_lightning.run.config.targets import find_own_modules
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.types.errors import require, require_choice
 
 # Settings for checkpoints, which record no lengths: those of `grpo_of_a_checkpoint.yaml`.
 CHECKPOINT = ("stage=sft", "stage.evaluation.max_new_tokens=1024")
 EMPTY_THINK = FORMS[R1_ZERO_FORM].empty_think  # replaced by the empty think block of the template's own form
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model, by the name of its folder, with what it is measured on."""
+
+    name: str
+    artefact: Artefact
+    config: DictConfig
+    backbone: Any
+    evaluator: Evaluator
 
 
 def evaluate(
@@ -55,6 +60,31 @@ def evaluate(
     task: Sequence[str] = (),
 ) -> tuple[str, dict[str, Measure]]:
     """Evaluate the artefact, or the HuggingFace checkpoint, in `folder` on held-out problems; returns the table and the measures.
+
+    The arguments and errors are those of `prepared`. No sample is written down (`evaluate_records.recorded` does that).
+    """
+    ready = prepared(folder, changes, forced_prefix, trust_targets, reward, task)
+    evaluator = ready.evaluator
+    with progress(len(evaluator.problems) * evaluator.config.samples, "evaluating", "completion") as bar:
+        measures = evaluator(ready.backbone, bar.update)
+    title = table_title(str(folder), len(evaluator.problems), evaluator.config.samples)
+    return render_table(title, {ready.artefact.stage: measures}), measures
+
+
+def table_title(model: str, problems: int, samples: int) -> str:
+    """Return the line above a table of measures."""
+    return f"{model}: {problems} held-out problems, {samples} samples each, 95 % intervals"
+
+
+def prepared(
+    folder: Path,
+    changes: Mapping[str, Any],
+    forced_prefix: str = "",
+    trust_targets: bool = False,
+    reward: str | None = None,
+    task: Sequence[str] = (),
+) -> Prepared:
+    """Open the artefact, or the HuggingFace checkpoint, in `folder`, with an evaluator of held-out problems.
 
     `changes` replaces fields of the stored `EvaluationConfig`. `task` are overrides for another task (`["task=math500",
     "paths.data=FOLDER"]`): an artefact keeps its template, a checkpoint, which has no task, uses the task's. Answers are judged by
@@ -78,10 +108,8 @@ def evaluate(
         forced_prefix = FORMS[template.form].empty_think
     evaluator = Evaluator(problems, parts["tokenizer"], template, settings, config.seed, forced_prefix, accuracy)
     evaluator = with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
-    with progress(len(evaluator.problems) * settings.samples, "evaluating", "completion") as bar:
-        measures = evaluator(parts["backbone"].eval(), bar.update)
-    title = f"{folder}: {len(evaluator.problems)} held-out problems, {settings.samples} samples each, 95 % intervals"
-    return render_table(title, {artefact.stage: measures}), measures
+    name = folder.name if is_hub_name(folder) else folder.expanduser().resolve().name
+    return Prepared(name, artefact, config, parts["backbone"].eval(), evaluator)
 
 
 def opened_for_measuring(folder: Path, task: Sequence[str], trust_targets: bool = False) -> tuple[Artefact, DictConfig]:
@@ -128,38 +156,3 @@ def _reward_node(option: str) -> DictConfig:
     require_choice("reward", option, sorted(path.stem for path in folder.glob("*.yaml")))
     node = OmegaConf.load(folder / f"{option}.yaml")
     return node.get("reward", node)  # an option may set more than the reward
-
-
-def main() -> int:
-    """The command line of `r1 evaluate`; returns the exit code."""
-    return run_as_command(_measure)
-
-
-def _measure() -> int:
-    parser = argparse.ArgumentParser(description="Measure a finished artefact on held-out problems.")
-    parser.add_argument(
-        "artefact", type=Path, help="a folder under paths.root, a checkpoint in HuggingFace's form, or hub:OWNER/NAME"
-    )
-    parser.add_argument("task", nargs="*", help="task=NAME and settings of it; default: the artefact's own task")
-    parser.add_argument("--task", dest="task_name", metavar="NAME", help="the same as task=NAME")
-    parser.add_argument("--force-empty-think", action="store_true", help="leave the model no room to reason")
-    parser.add_argument(
-        "--trust-targets", action="store_true", help="also run code of others that the artefact's configuration names"
-    )
-    parser.add_argument(
-        "--reward",
-        help="judge answers by this option of configs/reward; default: as it was trained, else by task.judge",
-    )
-    for item in fields(EvaluationConfig):
-        kind = type(item.default)
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, help="default: as in the artefact's config")
-    values = vars(parser.parse_intermixed_args())
-    folder, prefix = values.pop("artefact"), EMPTY_THINK if values.pop("force_empty_think") else ""
-    trust_targets, reward, task = values.pop("trust_targets"), values.pop("reward"), values.pop("task")
-    if (task_name := values.pop("task_name")) is not None:
-        task = [f"task={task_name}", *task]
-    find_own_modules()
-    changes = {name: value for name, value in values.items() if value is not None}
-    table, _ = evaluate(folder, changes, prefix, trust_targets, reward, task)
-    print(table)
-    return 0

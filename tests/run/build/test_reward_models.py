@@ -16,7 +16,7 @@ from r1_lightning.artefacts.weights import stored_shapes
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.model.reward_head import HEAD
 from r1_lightning.run.build.reward_models import load_scorer
-from r1_lightning.run.commands import evaluate
+from r1_lightning.run.commands import evaluate_command
 from r1_lightning.stages.grpo import GRPOModule
 from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.types.errors import InvalidInput
@@ -169,7 +169,7 @@ def test_a_reward_model_writes_nothing_to_evaluate(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(folder(finished, "reward_model"))])
-    assert evaluate.main() == 2
+    assert evaluate_command.main() == 2
     assert "a reward model writes nothing to measure; see its table.txt" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rewards.on_domain import OnDomain
 from r1_lightning.run.build.parts import accuracy_of
-from r1_lightning.run.commands import evaluate
+from r1_lightning.run.commands import evaluate, evaluate_command
 from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import REAL_CONFIGS, Command
@@ -40,7 +40,7 @@ def test_evaluates_with_changed_settings_and_changes_nothing(
     assert evaluate.evaluate(artefact, changes)[1] == measures
     arguments = ["evaluate.py", str(artefact), "--problems", "3", "--samples", "2", "--max-new-tokens", "4"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--force-empty-think"])
-    assert evaluate.main() == 0 and "3 held-out problems, 2 samples" in capsys.readouterr().out
+    assert evaluate_command.main() == 0 and "3 held-out problems, 2 samples" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in artefact.rglob("*") if path.is_file()} == before
 
 
@@ -71,13 +71,14 @@ def test_a_published_checkpoint_is_measured_on_a_task_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     folder = dense_folder(tmp_path / "qwen", "qwen2")
+    monkeypatch.chdir(tmp_path)  # the samples go to evaluations/ below paths.root
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     table, measures = evaluate.evaluate(folder, FEW, task=["task=equations"])
     assert "2 held-out problems, 1 samples each" in table and measures["completion_tokens_mean"].value <= 3
     named = ["--task", "equations", "--problems", "2", "--samples", "1", "--max-new-tokens", "3", "--reward", "math"]
     for arguments in (named, ["--problems", "2", "task=equations", *named[4:]]):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", str(folder), *arguments])
-        assert evaluate.main() == 0 and "2 held-out problems" in capsys.readouterr().out
+        assert evaluate_command.main() == 0 and "2 held-out problems" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -119,5 +120,5 @@ def test_bad_input_is_one_line(artefact: Path, monkeypatch: pytest.MonkeyPatch, 
         evaluate.evaluate(artefact, {}, reward="guess")
     (artefact / store.MARKER).unlink()
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(artefact)])
-    assert evaluate.main() == 2
+    assert evaluate_command.main() == 2
     assert capsys.readouterr().err.startswith("error: artefact=")

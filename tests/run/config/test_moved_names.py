@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from r1_lightning.artefacts import store
 from r1_lightning.run.checks.stored_config import read_config
-from r1_lightning.run.commands import evaluate
+from r1_lightning.run.commands import evaluate_command
 from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.moved_names import MOVES, NAMES, MovedNames, use_present_names, with_names
 from r1_lightning.run.config.stored import read_settings
@@ -143,7 +143,7 @@ def test_a_run_from_before_a_move_is_found_measured_and_trained_on(
     monkeypatch.setattr(
         sys, "argv", ["r1 evaluate", str(base), "--problems", "2", "--samples", "1", "--max-new-tokens", "8"]
     )
-    assert evaluate.main() == 0 and "2 held-out problems" in capsys.readouterr().out
+    assert evaluate_command.main() == 0 and "2 held-out problems" in capsys.readouterr().out
     trained = train([*words, f"init_from={base}", f"task.source._target_={FORMER}"], capsys)
     assert trained.code == 0, trained.err
     assert PRESENT in (folder(tmp_path, "grpo") / store.CONFIG).read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts import store
-from r1_lightning.run.commands import evaluate, export
+from r1_lightning.run.commands import evaluate_command, export
 from r1_lightning.run.graph.last_words import next_steps
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import folder, overrides, train
@@ -40,7 +40,7 @@ def test_the_lines_of_a_trained_model_work(
     assert list(words) == ["look", "measure", "train on", "export"]
     assert words["look"] == ["tensorboard", "--logdir", str(made)] and list(made.rglob("events.out.tfevents.*"))
     few = ["--problems", "2", "--samples", "1", "--max-new-tokens", "8"]
-    assert run([*words["measure"], *few], evaluate.main, monkeypatch) == 0
+    assert run([*words["measure"], *few], evaluate_command.main, monkeypatch) == 0
     assert run(words["export"], export.main, monkeypatch) == 0
     assert (tmp_path / "exports" / made.name / "config.json").is_file()
     small = [

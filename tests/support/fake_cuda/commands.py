@@ -44,9 +44,9 @@ def _call(words: Sequence[str]) -> int:
         exec(compile(arguments[0], "<test>", "exec"), {"__name__": "__main__"})  # text of the test itself
         return 0
     from r1_lightning.run import cli
-    from r1_lightning.run.commands import evaluate
+    from r1_lightning.run.commands import evaluate_command
 
-    main = {"train": cli.main, "evaluate": evaluate.main}[command]
+    main = {"train": cli.main, "evaluate": evaluate_command.main}[command]
     with mock.patch.object(sys, "argv", [command, *arguments]):
         return main()
 

@@ -1,0 +1,110 @@
+"""Writes records as a log of inspect-ai, so that its viewer shows them: `inspect view --log-dir FOLDER` (JSON format, version 2).
+
+A sample of ours is an *epoch* of a sample there; its score is "C" (right, in the form asked for) or "I". Times are not recorded, so
+the log's are those of writing it. `inspect_ai.log.read_eval_log` opens the file (tried with inspect-ai 0.3.285).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.artefacts.files import write_json
+from r1_lightning.evaluation.protocol import Asking, Protocol
+from r1_lightning.evaluation.records import Record, Records
+from r1_lightning.functional.uncertainty import standard_error_of_questions
+
+VERSION = 2  # of inspect-ai's logs
+RIGHT, WRONG = "C", "I"
+
+
+def write_log(records: Records, path: Path) -> None:
+    """Write finished records to `path`, whose name should end in .json. `InvalidInput` while samples are missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, log_of(records))
+
+
+def log_of(records: Records) -> dict[str, Any]:
+    """Return the log as it is written."""
+    protocol, measures = records.protocol, records.measures()
+    scores = {"accuracy": measures["pass_at_1"].value, "stderr": standard_error_of_questions(records.strict())}
+    scores |= {name: measure.value for name, measure in measures.items()}
+    total = len(records.samples)
+    metrics = {name: {"name": name, "value": value} for name, value in scores.items()}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "version": VERSION,
+        "status": "success",
+        "eval": _spec(protocol, records, now),
+        "plan": {"name": "plan", "steps": [{"solver": "generate", "params": {}}], "config": _sampling(protocol)},
+        "results": {
+            "total_samples": total,
+            "completed_samples": total,
+            "scores": [{"name": protocol.judge, "scorer": protocol.judge, "params": {}, "metrics": metrics}],
+        },
+        "stats": {"started_at": now, "completed_at": now, "model_usage": {}},
+        "samples": [
+            _sample(records.asked[question], records.samples[question, number], protocol)
+            for question, number in sorted(records.samples)
+        ],
+    }
+
+
+def _sampling(protocol: Protocol) -> dict[str, Any]:
+    return {
+        "temperature": protocol.sampling_temperature,
+        "top_p": protocol.top_p,
+        "max_tokens": protocol.max_new_tokens,
+        "seed": protocol.seed,
+    }
+
+
+def _spec(protocol: Protocol, records: Records, now: str) -> dict[str, Any]:
+    numbers = list(range(len(records.asked)))
+    return {
+        "created": now,
+        "task": protocol.benchmark,
+        "task_id": protocol.digits,
+        "run_id": protocol.digits,
+        "dataset": {"name": protocol.benchmark, "samples": len(numbers), "sample_ids": numbers, "shuffled": False},
+        "model": f"r1_lightning/{protocol.model}",
+        "model_generate_config": _sampling(protocol),
+        "config": {"epochs": protocol.samples, "epochs_reducer": ["mean"]},
+        "packages": {},
+        "metadata": {"protocol": asdict(protocol)},
+    }
+
+
+def _sample(asked: Asking, record: Record, protocol: Protocol) -> dict[str, Any]:
+    said = {"role": "assistant", "content": record.completion.text, "source": "generate"}
+    stop = "stop" if record.completion.finished else "max_tokens"
+    return {
+        "id": record.question,
+        "epoch": record.sample + 1,
+        "input": asked.text,
+        "target": asked.reference,
+        "messages": [{"role": "user", "content": asked.text, "source": "input"}, said],
+        "output": {
+            "model": protocol.model,
+            "choices": [{"message": said, "stop_reason": stop}],
+            "usage": {
+                "input_tokens": 0,
+                "output_tokens": record.completion.n_tokens,
+                "total_tokens": record.completion.n_tokens,
+            },
+        },
+        "scores": {protocol.judge: _score(record)},
+        "metadata": {"problem_id": asked.problem_id, "prompt_sha256": asked.prompt_sha256, "language": asked.language},
+    }
+
+
+def _score(record: Record) -> Mapping[str, Any]:
+    return {
+        "value": RIGHT if record.judged.strict else WRONG,
+        "answer": record.answer,
+        "explanation": record.reason,
+        "metadata": asdict(record.judged),
+    }

@@ -1,0 +1,70 @@
+"""Evaluates a model question by question, and writes each sample down before the next question is asked.
+
+The draws of a question are keyed by its number, so an evaluation that was killed goes on with the samples that it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from r1_lightning.evaluation import records
+from r1_lightning.evaluation.judged import Judged, Rules, judge
+from r1_lightning.evaluation.protocol import Asking
+from r1_lightning.evaluation.records import Record, Records
+from r1_lightning.evaluation.runner import Evaluator
+from r1_lightning.rewards.accuracy import AccuracyReward
+from r1_lightning.text.answers import final_answer, lenient_answer
+from r1_lightning.text.code_tests import TESTS
+from r1_lightning.types.tensors import Backbone
+from r1_lightning.types.text import Completion, Problem
+
+
+def rules_of(evaluator: Evaluator) -> Rules:
+    """Return how the evaluator's samples are judged; programs vote by their outputs."""
+    form = evaluator.template.form
+    return Rules(
+        evaluator.accuracy or AccuracyReward(form=form), form, bool(evaluator.forced_prefix), programs_vote=True
+    )
+
+
+def asked_by(evaluator: Evaluator) -> list[Asking]:
+    """Return the evaluator's questions as it asks them."""
+    return [Asking.of(*pair) for pair in zip(evaluator.problems, evaluator.prompts(), strict=True)]
+
+
+def record(
+    evaluator: Evaluator, backbone: Backbone, found: Records, progress: Callable[[int], None] | None = None
+) -> Records:
+    """Sample and judge all questions that `found` lacks, append them, and write results.json; returns all records.
+
+    `progress` is called with the number of samples drawn.
+    """
+    rules, missing = rules_of(evaluator), found.missing
+    at_once = max(1, evaluator.config.max_rows // evaluator.config.samples)
+    for start in range(0, len(missing), at_once):
+        numbers = missing[start : start + at_once]
+        drawn = evaluator.completions(backbone, progress, numbers)
+        asked = [(evaluator.problems[number], row) for number, row in zip(numbers, drawn, strict=True)]
+        judged = judge(asked, rules)
+        rows = zip(numbers, asked, judged, strict=True)
+        found = records.append(found, [item for n, pair, of in rows for item in _records(n, *pair, of, rules)])
+    records.write_results(found, found.measures())
+    return found
+
+
+def _records(
+    question: int, problem: Problem, samples: Sequence[Completion], judged: Sequence[tuple[Judged, str]], rules: Rules
+) -> list[Record]:
+    rows = enumerate(zip(samples, judged, strict=True))
+    return [
+        Record(question, number, sample, _answer(problem, sample, rules), judgement, reason)
+        for number, (sample, (judgement, reason)) in rows
+    ]
+
+
+def _answer(problem: Problem, sample: Completion, rules: Rules) -> str | None:
+    """The answer in its place, else the one at the end; None of a program, which is judged by what it does."""
+    if TESTS in problem.metadata:
+        return None
+    given = final_answer(sample.text, rules.form)
+    return lenient_answer(sample.text) if given is None else given

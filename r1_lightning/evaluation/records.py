@@ -1,0 +1,228 @@
+"""The records of an evaluation: one line for each sample, under the protocol by which it was drawn.
+
+    questions.jsonl   once for each question: its id, text and reference, and the hash of its prompt's token ids
+    samples.jsonl     first the protocol, then one line for each sample, appended as questions are done
+    results.json      what was written at the end: the measures with their intervals
+
+Everything in results.json can be derived from the two other files (`check`). A kill may leave half of a line at the end, which is
+cut off, or some of a question's samples: that question is drawn again, to the same tokens, and only what is missing is added. Lines
+of another protocol are never added to, and a sample that stands there twice is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from r1_lightning.artefacts import data_set
+from r1_lightning.artefacts.files import input_folder, output_folder, write_json
+from r1_lightning.evaluation.judged import Judged
+from r1_lightning.evaluation.metrics import Measure, Question, measures_of
+from r1_lightning.evaluation.protocol import Asking, Protocol
+from r1_lightning.functional.intervals import Interval
+from r1_lightning.types.errors import InvalidInput, require
+from r1_lightning.types.text import Completion
+
+QUESTIONS, SAMPLES, RESULTS = "questions.jsonl", "samples.jsonl", "results.json"
+PROTOCOL = "protocol"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample: `completion` and its judgement, the `answer` that was read from it, and the verdict's `reason`."""
+
+    question: int
+    sample: int
+    completion: Completion
+    answer: str | None
+    judged: Judged
+    reason: str
+
+    def row(self, asked: Asking, seed: int) -> dict[str, Any]:
+        """Return the line of samples.jsonl. With `seed`, question and sample number are the key of its random draws."""
+        judgement = asdict(self.judged)
+        return {
+            "question": self.question,
+            "sample": self.sample,
+            "id": asked.problem_id,
+            "prompt_sha256": asked.prompt_sha256,
+            "seed": seed,
+            "completion": self.completion.text,
+            "answer": self.answer,
+            **judgement,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], where: str) -> Record:
+        """Read a line. Raises `InvalidInput` with `where` if a field is missing or has another type."""
+        try:
+            judged = Judged(**{item.name: row[item.name] for item in fields(Judged)})
+            completion = Completion(str(row["completion"]), int(judged.tokens), bool(judged.finished))
+            numbers = (int(row["question"]), int(row["sample"]))
+            return cls(*numbers, completion, row["answer"], judged, str(row["reason"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"{where}: it is no sample of an evaluation ({error!r})") from error
+
+
+@dataclass(frozen=True)
+class Records:
+    """An evaluation's records as they were read: samples by the numbers of question and sample."""
+
+    folder: Path
+    protocol: Protocol
+    asked: Sequence[Asking]
+    samples: Mapping[tuple[int, int], Record]
+
+    @property
+    def missing(self) -> list[int]:
+        """The questions that lack a sample."""
+        numbers = range(self.protocol.samples)
+        return [q for q in range(len(self.asked)) if any((q, number) not in self.samples for number in numbers)]
+
+    def judged(self) -> list[list[Judged]]:
+        """The judgements of all samples, P x k. Raises `InvalidInput` while some are missing."""
+        left = len(self.missing)
+        require(
+            not left,
+            "records",
+            str(self.folder),
+            f"{left} of {len(self.asked)} questions are not done; finish it first",
+        )
+        numbers = range(self.protocol.samples)
+        return [[self.samples[q, number].judged for number in numbers] for q in range(len(self.asked))]
+
+    def strict(self) -> list[list[bool]]:
+        """Whether each sample is right in the form asked for, P x k: what pass@1 is the mean of."""
+        return [[sample.strict for sample in row] for row in self.judged()]
+
+    def measures(self) -> dict[str, Measure]:
+        """Derive every measure from the samples."""
+        return measures_of(self.judged(), [Question(asked.task, asked.votes) for asked in self.asked])
+
+
+def begin(folder: Path, protocol: Protocol, asked: Sequence[Asking]) -> Records:
+    """Make the records of an evaluation in `folder`, or read those that an interrupted one left there.
+
+    Raises `InvalidInput` if they are of another protocol (the line names the first field that differs), or damaged.
+    """
+    with output_folder(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / SAMPLES).is_file():
+            data_set.write_lines(folder / QUESTIONS, [asdict(item) for item in asked])
+            data_set.write_lines(folder / SAMPLES, [{PROTOCOL: asdict(protocol)}])
+        _cut_half_a_line(folder / SAMPLES)
+    found = read(folder)
+    for item in fields(Protocol):
+        here, wanted = getattr(found.protocol, item.name), getattr(protocol, item.name)
+        allowed = (
+            f"the records in {folder} are of another protocol, with {item.name}={here!r}; --out names another folder"
+        )
+        require(here == wanted, item.name, wanted, allowed)
+    return found
+
+
+def _cut_half_a_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def append(records: Records, found: Sequence[Record]) -> Records:
+    """Write those of the samples `found` that are not there yet, and return the records with them."""
+    new = {(item.question, item.sample): item for item in found if (item.question, item.sample) not in records.samples}
+    seed = records.protocol.seed
+    lines = [json.dumps(item.row(records.asked[item.question], seed), ensure_ascii=False) for item in new.values()]
+    with output_folder(records.folder), (records.folder / SAMPLES).open("ab") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+        file.flush()
+        os.fsync(file.fileno())
+    return Records(records.folder, records.protocol, records.asked, {**records.samples, **new})
+
+
+def read(folder: Path) -> Records:
+    """Read records. Raises `InvalidInput` for a folder that holds none, a damaged line, and a sample that is there twice."""
+    with input_folder(folder):
+        there = (folder / SAMPLES).is_file() and (folder / QUESTIONS).is_file()
+        require(there, "records", str(folder), f"it holds no evaluation ({SAMPLES} and {QUESTIONS})")
+        asked = [_asking(row, f"{folder / QUESTIONS}, line {n}") for n, row in _lines(folder / QUESTIONS)]
+        (_, header), *rows = _lines(folder / SAMPLES) or [(1, {})]
+    protocol = _protocol(header, folder / SAMPLES)
+    samples: dict[tuple[int, int], Record] = {}
+    for number, row in rows:
+        where = f"{folder / SAMPLES}, line {number}"
+        record = Record.from_row(row, where)
+        key = record.question, record.sample
+        inside = 0 <= key[0] < len(asked) and 0 <= key[1] < protocol.samples
+        if not inside or key in samples:
+            why = "is there twice" if inside else "was not asked for"
+            raise InvalidInput(f"{where}: sample {record.sample} of question {record.question} {why}")
+        samples[key] = record
+    return Records(folder, protocol, asked, samples)
+
+
+def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(data_set.read_lines(path), start=1))
+
+
+def _asking(row: Mapping[str, Any], where: str) -> Asking:
+    try:
+        return Asking(**row)
+    except TypeError as error:
+        raise InvalidInput(f"{where}: it is no question of an evaluation ({error})") from error
+
+
+def _protocol(row: Mapping[str, Any], path: Path) -> Protocol:
+    try:
+        return Protocol(**row[PROTOCOL])
+    except (KeyError, TypeError) as error:
+        raise InvalidInput(f"{path}, line 1: it is no protocol of an evaluation ({error!r})") from error
+
+
+def write_results(records: Records, measures: Mapping[str, Measure]) -> None:
+    """Write results.json: each measure with its interval."""
+    numbers = {name: [m.value, m.interval.low, m.interval.high] for name, m in measures.items()}
+    write_json(records.folder / RESULTS, {"protocol": asdict(records.protocol), "measures": numbers})
+
+
+def stored_results(folder: Path) -> dict[str, Measure]:
+    """Read the measures of results.json. Raises `InvalidInput` if it is not there or cannot be read."""
+    with input_folder(folder):
+        path = folder / RESULTS
+        require(path.is_file(), "records", str(folder), f"it holds no {RESULTS}: the evaluation was not finished")
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))["measures"]
+            known = {name: [math.nan if n is None else float(n) for n in row] for name, row in stored.items()}
+            return {name: Measure(value, Interval(value, low, high)) for name, (value, low, high) in known.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInput(f"{path}: it holds no measures ({error!r})") from error
+
+
+def check(folder: Path) -> dict[str, Measure]:
+    """Derive the measures from the records alone and compare them with results.json, digit by digit; return them.
+
+    Raises `InvalidInput` that names the first measure which differs.
+    """
+    records, written = read(folder), stored_results(folder)
+    derived = records.measures()
+    allowed = f"{RESULTS} has {', '.join(written)}"
+    require(list(derived) == list(written), "measures", ", ".join(derived), allowed)
+    for name, measure in derived.items():
+        require(_same(measure, written[name]), name, measure.value, f"{RESULTS} says {written[name].interval}")
+    return derived
+
+
+def _same(first: Measure, second: Measure) -> bool:
+    pairs = (
+        (first.value, second.value),
+        (first.interval.low, second.interval.low),
+        (first.interval.high, second.interval.high),
+    )
+    return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
