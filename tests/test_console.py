@@ -37,7 +37,7 @@ def test_a_command_leads_to_a_function_without_arguments(name: str) -> None:
 
 
 def test_every_script_of_the_package_is_a_command() -> None:
-    """gpu_check and what_has_run need the checkout."""
+    """gpu_check, te_check and what_has_run need the checkout."""
     names = set()
     for path in (ROOT / "scripts").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -101,6 +101,7 @@ UNRUN = {
     "python scripts/what_has_run.py": "rewrites README; tests/benchmarks/test_what_has_run.py compares its table",
     "python scripts/gpu_check.py --out reports/gpu": "needs a GPU",
     "python scripts/gpu_check.py": "needs a GPU",
+    "python scripts/te_check.py": "needs Transformer Engine; tests/benchmarks/te runs it with a stand-in",
     "python scripts/gpu_check.py --rehearse": "minutes; tests/benchmarks/gpu/test_command.py rehearses in parts",
     "python scripts/submit.py stage=grpo launcher.partition=NAME launcher.time=04:00:00 dry_run=true": CLUSTER,
     "python scripts/submit.py stage=grpo launcher.partition=NAME launcher.time=04:00:00": CLUSTER,
