@@ -34,7 +34,8 @@ class Evaluation(L.Callback):
     """Evaluates every `every_steps` optimizer steps (null: never) on `problems` held-out problems, `samples` completions each.
 
     With `best`, the name of a measure, it also keeps the weights with the best value so far in best.safetensors; the
-    artefact's own weights remain those of the last step.
+    artefact's own weights remain those of the last step. At the end of pre-training, and at every evaluation, `text_rows` rows of
+    text that it has not seen are predicted (`run/stages/held_out_text.py`); 0: none.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Evaluation(L.Callback):
         problems: int = 100,
         samples: int = 1,
         best: str | None = None,
+        text_rows: int = 0,
         make_measure: MakeMeasure | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -50,6 +52,7 @@ class Evaluation(L.Callback):
             require_int("callbacks.evaluation.every_steps", every_steps, 1)
         require_int("callbacks.evaluation.problems", problems, 1)
         require_int("callbacks.evaluation.samples", samples, 1)
+        require_int("callbacks.evaluation.text_rows", text_rows, 0)
         is_measure = best is None or best.startswith("val/")
         require(
             is_measure,

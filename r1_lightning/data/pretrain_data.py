@@ -5,6 +5,7 @@ All rows are a function of (seed, document number), so nothing is stored: a resu
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import lightning as L
@@ -19,6 +20,8 @@ from r1_lightning.types.tensors import TokenBatch
 from r1_lightning.types.text import Need, ProblemSource
 
 DOCUMENTS_PER_CALL = 2048  # tokenized at once, so that memory stays bounded and both cores tokenize
+HELD_OUT_PER_CALL = 64  # of which few are needed
+HELD_OUT_DOCUMENT = 2**40  # documents from this number on are held out: training never gets there
 
 
 class PackedTextDataset(FromSeed):
@@ -38,7 +41,8 @@ class PackedTextDataset(FromSeed):
         self.rows_per_batch = rows_per_batch
         self.processes = processes
         self.max_steps = max_steps
-        self.rows = _pack_enough(source, tokenizer, seed, row_tokens, rows_per_batch * max_steps, first_document)
+        n_rows = rows_per_batch * max_steps
+        self.rows = _pack_enough(source, tokenizer, seed, row_tokens, n_rows, first_document, DOCUMENTS_PER_CALL)
 
     def __len__(self) -> int:
         return self.max_steps
@@ -49,13 +53,19 @@ class PackedTextDataset(FromSeed):
 
 
 def _pack_enough(
-    source: ProblemSource, tokenizer: TextTokenizer, seed: int, row_tokens: int, n_rows: int, first_document: int
+    source: ProblemSource,
+    tokenizer: TextTokenizer,
+    seed: int,
+    row_tokens: int,
+    n_rows: int,
+    first_document: int,
+    per_call: int,
 ) -> PackedRows:
-    """Pack documents, from number `first_document` on, until they fill at least `n_rows` rows."""
+    """Pack documents, from number `first_document` on, `per_call` at a time, until they fill at least `n_rows` rows."""
     documents: list[list[int]] = []
     n_tokens, start = 0, first_document
     while n_tokens < n_rows * row_tokens:
-        texts = list(source.documents(seed, start, DOCUMENTS_PER_CALL))
+        texts = list(source.documents(seed, start, per_call))
         if not texts:
             raise InvalidInput("task: the problem source has no pre-training documents")
         encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(texts)]
@@ -89,5 +99,21 @@ class PretrainDataModule(L.LightningDataModule):
         self.row_tokens, self.rows_per_batch = row_tokens, rows_per_batch
         self.arguments = (source, tokenizer, seed, row_tokens, rows_per_batch, max_steps, first_document, processes)
 
+    @cached_property
+    def dataset(self) -> PackedTextDataset:
+        return PackedTextDataset(*self.arguments)
+
     def train_dataloader(self) -> StepLoader:
-        return StepLoader(PackedTextDataset(*self.arguments))
+        return StepLoader(self.dataset)
+
+    def trained_rows(self) -> PackedRows:
+        """The rows of all steps, in their order."""
+        return self.dataset.rows.first(self.dataset.max_steps * self.rows_per_batch)
+
+    def held_out_rows_of_text(self, count: int) -> PackedRows | None:
+        """Return `count` rows of documents that are not trained on; None if the source has none of so high a number."""
+        source, tokenizer, seed, row_tokens, *_ = self.arguments
+        if not any(source.documents(seed, HELD_OUT_DOCUMENT, 1)):
+            return None
+        rows = _pack_enough(source, tokenizer, seed, row_tokens, count, HELD_OUT_DOCUMENT, HELD_OUT_PER_CALL)
+        return rows.first(count)

@@ -7,6 +7,7 @@ row is cut into pieces of one row each, as usual in pre-training; each piece cou
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -73,6 +74,14 @@ class PackedRows:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    def first(self, count: int) -> PackedRows:
+        """The first `count` rows, without `spans`."""
+        rows = copy(self)
+        for name in ("token_ids", "position_ids", "document_ids"):
+            setattr(rows, name, getattr(self, name)[:count])
+        rows.spans = []
+        return rows
 
     def batch(self, rows: slice | Sequence[int]) -> TokenBatch:
         """The chosen rows as a `TokenBatch` of int64 tensors."""

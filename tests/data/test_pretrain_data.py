@@ -116,3 +116,25 @@ def test_the_module_serves_its_data_set_from_the_first_step() -> None:
     loader = Miniature().text(24, 4).train_dataloader()
     assert len(loader) == 6 and loader.cursor == 0
     assert torch.equal(next(iter(loader)).token_ids, dataset(steps=6)[0].token_ids)
+
+
+def test_rows_that_were_trained_on_are_those_of_the_steps() -> None:
+    rows, data = Miniature().text(24, 4).trained_rows(), dataset(steps=6)
+    assert rows.token_ids.shape == (24, 24)
+    assert torch.equal(rows.batch(slice(20, 24)).token_ids, data[5].token_ids)
+
+
+def test_held_out_text_is_of_documents_that_training_never_reaches() -> None:
+    rows = Miniature().text(24, 4).held_out_rows_of_text(2)
+    assert rows is not None and rows.token_ids.shape == (2, 24)
+    first = "".join(ALPHABET[token] for token in rows.token_ids[0][rows.document_ids[0] == 1][:-1])
+    assert first == next(iter(Sums().documents(0, 2**40, 1)))
+
+
+def test_a_source_without_so_high_a_number_has_no_held_out_text() -> None:
+    class Few(Sums):
+        def documents(self, seed: int, start: int, count: int) -> Iterator[str]:
+            return iter(["1+1=2"][start : start + count])
+
+    tokenizer: Any = CharTokenizer()
+    assert PretrainDataModule(Few(), tokenizer, 0, 5).held_out_rows_of_text(2) is None

@@ -34,6 +34,7 @@ SMALL_MODEL = (
     "task.tokenizer.training_documents=50",
     "trainer.checkpoint_every_steps=2",
     "+callbacks.self_check.prompts=2",
+    "callbacks.evaluation.text_rows=4",
     "logger=none",
 )
 

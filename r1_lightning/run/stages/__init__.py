@@ -6,4 +6,5 @@ rejection_sampling, data_card   makes a sampled data set and its card
 compare                     evaluates several models on the same problems
 loggers, metrics_log        loggers; metrics.csv across resumes
 periodic                    evaluation during training
+held_out_text               text that pre-training does not see, beside n-gram models
 """

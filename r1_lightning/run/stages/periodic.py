@@ -31,6 +31,7 @@ from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.run.build.parts import accuracy_of
 from r1_lightning.run.checks.evaluation import stage_evaluation, task_name, with_room
+from r1_lightning.run.stages.held_out_text import held_out_text, text_loss
 from r1_lightning.stages.base import StageModule
 from r1_lightning.stages.mtp import loss_ahead
 from r1_lightning.types.errors import InvalidInput, require
@@ -59,6 +60,8 @@ def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Ma
             measures.append(
                 lambda module: {"val/loss": chat_loss(cast(StageModule, module), data.validation_batches())}
             )
+        if (text := held_out_text(config, data, parts["tokenizer"].vocab_size)) is not None:
+            measures.append(lambda module: {"val/loss": text_loss(cast(StageModule, module), text.batches)})
         return lambda module: {name: value for measure in measures for name, value in measure(module).items()}
 
     return make

@@ -30,6 +30,7 @@ from r1_lightning.run.checks.evaluation import held_out_problems, stage_evaluati
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import TEACHER
 from r1_lightning.run.stages.fitting import make_trainer
+from r1_lightning.run.stages.held_out_text import held_out_text, measured_text
 from r1_lightning.run.stages.loggers import log_results
 from r1_lightning.run.stages.periodic import PREFERENCES, keep_best, measure_maker, preference_evaluator, scored_by
 from r1_lightning.run.stages.trained import trained
@@ -62,6 +63,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     datamodule = datamodule or inject(config.data, parts)
     evaluator = _evaluator(config, parts)  # before training, so that a refusal costs no training time
     judge = preference_evaluator(stage_evaluation(config), parts, datamodule)
+    held_out = held_out_text(config, datamodule, parts["tokenizer"].vocab_size)
     is_main = parts["processes"].is_main  # the other processes of the run write nothing
     if is_main:
         parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
@@ -71,15 +73,16 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     metrics = trained(trainer, module, datamodule, folder, parts["processes"])
     if is_main:
         keep_best(trainer, folder, stage_name, inputs)
-    tables, measured = [], {}
+    of_text = ("", {}) if held_out is None else measured_text(held_out, module)
+    tables = []
     if evaluator is not None:
         tables.append(_evaluate(evaluator, config, parts, inputs, stage_name))
     if judge is not None:
         tables.append(_evaluate_preferences(judge, scored_by(stage_evaluation(config), module), stage_name))
-    if tables:
-        measured = {name: value for _, numbers in tables for name, value in numbers.items()}
-        if is_main:
-            write_text(folder / TABLE, "\n\n".join(text for text, _ in tables) + "\n")
+    measured = {name: value for _, numbers in [of_text, *tables] for name, value in numbers.items()}
+    if tables and is_main:  # without one, all metrics are shown, and those of the text among them
+        write_text(folder / TABLE, "\n\n".join(text for text, _ in [*tables, of_text] if text) + "\n")
+    if measured:
         log_results(measured, trainer, config.stage.max_steps)
     return {**metrics, **measured}
 
