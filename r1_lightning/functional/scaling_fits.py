@@ -121,6 +121,16 @@ def _minimized(objective: Callable[[Tensor], Tensor], start_51: Tensor) -> tuple
     return (value if np.isfinite(value) else float("inf")), theta.detach().flatten().tolist()
 
 
+def frontier(flops: Numbers, losses: Numbers) -> list[int]:
+    """The runs, by number and in the order of their FLOPs, whose loss is below that of every run with no more FLOPs."""
+    best, found = float("inf"), []
+    for place in np.lexsort((np.asarray(losses), np.asarray(flops))):
+        if losses[place] < best:
+            best = float(losses[place])
+            found.append(int(place))
+    return found
+
+
 def bootstrap(
     fit: Callable[[np.ndarray], Sequence[float]], n_runs: int, resamples: int = 200, seed: int = 0
 ) -> list[Interval]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from r1_lightning.functional.scaling_fits import bootstrap, fit_loss_law, fit_power_law
+from r1_lightning.functional.scaling_fits import bootstrap, fit_loss_law, fit_power_law, frontier
 from r1_lightning.functional.scaling_laws import LossLaw
 from r1_lightning.types.errors import InvalidInput
 
@@ -81,6 +81,11 @@ def test_a_line_through_scatter_by_hand():
     # The middle counted three times: mean (1, 8/5), the slope as before.
     law = fit_power_law(np.exp([0.0, 1.0, 2.0]), np.exp([3.0, 1.0, 2.0]), [1.0, 3.0, 1.0])
     assert (law.exponent, math.log(law.scale)) == pytest.approx((0.5, 4.2), rel=1e-12)
+
+
+def test_the_frontier_by_hand():
+    """By FLOPs: 1 -> 5.0, 2 -> 4.0 and 4.5, 3 -> 4.2 (beaten by the 4.0 of fewer FLOPs), 4 -> 3.0."""
+    assert frontier([4.0, 2.0, 1.0, 3.0, 2.0], [3.0, 4.5, 5.0, 4.2, 4.0]) == [2, 4, 0]
 
 
 def test_the_bootstrap_of_a_mean_by_its_formula():

@@ -66,7 +66,7 @@ class HeldOutText:
 
 def held_out_text(config: DictConfig, data: Any, vocab_size: int) -> HeldOutText | None:
     """Return the text that `callbacks.evaluation.text_rows` asks for; None without it, or for data that have no such text."""
-    evaluation = config.callbacks.get("evaluation") or {}
+    evaluation = (config.callbacks or {}).get("evaluation") or {}
     count = evaluation.get("text_rows", 0)
     rows = data.held_out_rows_of_text(count) if count and hasattr(data, "held_out_rows_of_text") else None
     if rows is None:

@@ -87,7 +87,7 @@ def test_the_measures_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("callbacks", "expected"),
-    [({}, None), ({"evaluation": {"text_rows": 0}}, None), ({"evaluation": {"text_rows": 5}}, [4, 1])],
+    [(None, None), ({}, None), ({"evaluation": {"text_rows": 0}}, None), ({"evaluation": {"text_rows": 5}}, [4, 1])],
 )
 def test_rows_are_asked_for_by_the_callback(callbacks: Any, expected: Any) -> None:
     config = OmegaConf.create({"callbacks": callbacks})
