@@ -36,6 +36,7 @@ from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.processes import ONE, Processes
 from r1_lightning.types.tensors import Drafts, GenerateFn, Generation, GRPOBatch
 from r1_lightning.types.text import Need, Problem, ProblemSource, ScheduledSource
+from r1_lightning.types.value_targets import ValueTargets
 
 SHOWN_AFTER_S = 5.0  # no progress bar for shorter work
 
@@ -141,6 +142,8 @@ class RolloutDataset:
             "drafts": asdict(rollout.drafts),
             "timeouts": rollout.timeouts,
             "reasons": {name: list(why) for name, why in rollout.reasons.items()},
+            "targets": dict(vars(rollout.targets)) if rollout.targets else None,
+            "metrics": dict(rollout.metrics),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -166,6 +169,8 @@ class RolloutDataset:
                 drawn_groups=state["drawn_groups"],
                 drafts=Drafts(**state.get("drafts", {})),  # and those made before there were drafts, these
                 form=maker.template.form,
+                targets=ValueTargets(**state["targets"]) if state.get("targets") else None,
+                metrics=state.get("metrics", {}),
             )
         )
 

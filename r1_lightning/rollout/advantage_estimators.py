@@ -5,15 +5,16 @@
 | `GroupRelative` | (r_i - mean r) / std r of its completion i within the group | DeepSeekMath section 4.1.2, R1 eq 3 |
 | `StepRelative` | the sum of the normalised rewards of the steps that end at it or later | DeepSeekMath section 4.1.3 |
 | `LeaveOneOut` | r_i less the mean reward of the group's other completions | RLOO (arXiv:2402.14740) |
+| `value_baseline.ValueBaseline` | GAE: later rewards and values less the state's own value | PPO (arXiv:1707.06347) eq 11-12 |
 
-Another estimator, for instance PPO's with a value model, is a class with the same call, which `rollout.advantages` names. It gets
-the judged samples and uses the fields that it needs. The stage finds the same object in `rollout`, and can train its weights.
+Another estimator is a class with the same call, which `rollout.advantages` names. It gets the judged samples and uses the fields
+that it needs. The stage finds the same object in `rollout`: `stage=ppo` lends it a value model, and trains that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -30,24 +31,40 @@ from r1_lightning.rollout.results import JudgedSamples
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require
 from r1_lightning.types.text import StepRewardFunction
+from r1_lightning.types.value_targets import ValueTargets
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows, T positions of a completion.
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Advantages R x T, and what a value model learns from the same rollout, with scalars to log by metric name."""
+
+    advantages: Tensor
+    targets: ValueTargets | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
 class AdvantageEstimator(Protocol):
     """Estimates how much better than expected each token was."""
 
-    def __call__(self, samples: JudgedSamples) -> Tensor:
+    def __call__(self, samples: JudgedSamples) -> Tensor | Estimate:
         """Return advantages R x T. Values outside of completions, and in groups that could not be judged, are ignored."""
         ...
 
 
-def estimated_advantages(estimator: AdvantageEstimator, samples: JudgedSamples) -> Tensor:
-    """Return the estimator's advantages R x T, set to 0 outside of completions and in groups that could not be judged."""
+def counted_tokens(samples: JudgedSamples) -> Tensor:
+    """R x T booleans: True on the tokens of completions whose group could be judged."""
     is_judged_R = samples.is_judged.repeat_interleave(samples.group_size)
-    counts_RT = is_judged_R.unsqueeze(1) & samples.generation.completion_mask
-    return torch.where(counts_RT, estimator(samples), 0.0)
+    return is_judged_R.unsqueeze(1) & samples.generation.completion_mask
+
+
+def estimate_of(estimator: AdvantageEstimator, samples: JudgedSamples) -> Estimate:
+    """Return the estimator's estimate, its advantages set to 0 outside of completions and in groups that could not be judged."""
+    found = estimator(samples)
+    estimate = found if isinstance(found, Estimate) else Estimate(found)
+    return replace(estimate, advantages=torch.where(counted_tokens(samples), estimate.advantages, 0.0))
 
 
 def estimator_of(

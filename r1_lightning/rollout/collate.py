@@ -53,31 +53,35 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
         )
     packed = PackedRows(documents, row_tokens, pad_id)
     shape = packed.token_ids.shape
-    numbers = {
-        "old_logprobs": generation.policy_logprobs,
-        "sampler_logprobs": generation.sampler_logprobs,
-        "advantages": rollout.advantages,
-    }  # of each completion token, R x T
-    placed = {name: torch.zeros(shape) for name in numbers}
+    starts = [column + len(prompt) for (_, column), prompt in zip(packed.spans, prompts, strict=True)]
+
+    def placed(numbers_RT: Tensor) -> Tensor:
+        """Numbers of each completion token, in the packed rows."""
+        rows_BT = torch.zeros(shape)
+        for row, (line, _), start in zip(chosen, packed.spans, starts, strict=True):
+            rows_BT[line, start : start + lengths[row]] = numbers_RT[row, : lengths[row]]
+        return rows_BT
+
     mask = torch.zeros(shape, dtype=torch.bool)
     sequence_ids = torch.full(shape, -1, dtype=torch.long)
-    for sequence, (row, (line, column)) in enumerate(zip(chosen, packed.spans, strict=True)):
-        start, end = column + len(prompts[sequence]), column + len(documents[sequence])
-        mask[line, start:end] = trained[sequence]
-        for name, number_RT in numbers.items():
-            placed[name][line, start:end] = number_RT[row, : lengths[row]]
+    for sequence, (line, column) in enumerate(packed.spans):
+        end = column + len(documents[sequence])
+        mask[line, starts[sequence] : end] = trained[sequence]
         sequence_ids[line, column:end] = sequence
     routes = packed_routes(rollout, chosen, prompts, packed) if generation.routes.numel() else None
     return GRPOBatch(
         tokens=packed.batch(slice(None)),
         completion_mask=mask,
+        old_logprobs=placed(generation.policy_logprobs),
+        sampler_logprobs=placed(generation.sampler_logprobs),
         sequence_ids=sequence_ids,
+        advantages=placed(rollout.advantages),
         completion_tokens=lengths[rows].float(),
         n_sequences=len(chosen),
         n_tokens=int(mask.sum()),
         policy_version=rollout.policy_version,
         routes=routes,
-        **placed,
+        targets=rollout.targets and rollout.targets.map(placed),
     )
 
 
@@ -120,6 +124,7 @@ def padding(batch: GRPOBatch) -> GRPOBatch:
         sequence_ids=nothing - 1,
         advantages=numbers,
         routes=None if batch.routes is None else torch.full_like(batch.routes[:, :1, :1], -1),
+        targets=batch.targets and batch.targets.map(lambda _: numbers),
     )
 
 
@@ -131,6 +136,7 @@ def _take_rows(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:
         **{name: getattr(batch, name)[rows, :used] for name in names},
         tokens=TokenBatch(*(getattr(batch.tokens, item.name)[rows, :used] for item in fields(TokenBatch))),
         routes=None if batch.routes is None else batch.routes[:, rows, :used],
+        targets=batch.targets and batch.targets.map(lambda numbers_BT: numbers_BT[rows, :used]),
     )
 
 

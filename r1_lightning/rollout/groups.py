@@ -15,7 +15,7 @@ from torch import Tensor
 
 from r1_lightning.functional.advantages import SCALES
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.advantage_estimators import AdvantageEstimator, estimated_advantages, estimator_of
+from r1_lightning.rollout.advantage_estimators import AdvantageEstimator, estimate_of, estimator_of
 from r1_lightning.rollout.judging import joined_judged, judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
 from r1_lightning.rollout.prompts import prompt_ids
@@ -102,12 +102,18 @@ class RolloutConfig:
             require_int("rollout.longer_max_new_tokens", limit, self.max_new_tokens)
 
     def _check_advantages(self) -> None:
-        """Raise `InvalidInput` if a scale is set beside an estimator that does not divide by the group's spread."""
+        """Raise `InvalidInput` for settings of the comparison within a group beside an estimator without one."""
         if self.advantages is not None:
             given = callable(self.advantages)
             require(given, "rollout.advantages", self.advantages, "a node with a _target_, as in objective=rloo")
             allowed = f"with rollout.advantages={type(self.advantages).__name__} it must be none"
             require(self.advantage_scale == "none", "rollout.advantage_scale", self.advantage_scale, allowed)
+            compares = not getattr(self.advantages, "needs_value_model", False)
+            attempts, allowed = (
+                self.dynamic_sampling_attempts,
+                "it must be 1: a value model's advantages compare no groups",
+            )
+            require(compares or attempts == 1, "rollout.dynamic_sampling_attempts", attempts, allowed)
 
     @property
     def longest_completion(self) -> int:
@@ -185,7 +191,7 @@ class RolloutMaker:
         judged = joined_judged(shares, problems, prompts, self.tokenizer.pad_id)
         return Rollout(
             **vars(judged),
-            advantages=estimated_advantages(self.estimator, judged),
+            **vars(estimate_of(self.estimator, judged)),
             number=number,
             policy_version=policy_version,
             drawn_groups=len(problems),

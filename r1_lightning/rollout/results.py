@@ -23,6 +23,7 @@ from r1_lightning.text.readability import spoken
 from r1_lightning.text.reasoning_format import FORMS, R1_ZERO_FORM
 from r1_lightning.types.tensors import Drafts, Generation
 from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.value_targets import ValueTargets
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows, T positions of a completion.
 
@@ -88,7 +89,7 @@ class Rollout(JudgedSamples):
     advantages R x T, of each completion token, 0 elsewhere; number, of the rollout; policy_version, the optimizer steps that the
     sampling policy had taken; drawn_groups, the number of groups sampled to fill it (P without dynamic sampling); drafts, the
     counts of drafted tokens in all of these, zero unless the sampler drafts; form, the form of completions that the template asks
-    for.
+    for; targets (R x T) and metrics, what an estimator with a value model leaves beside the advantages.
     """
 
     advantages: Tensor
@@ -97,6 +98,8 @@ class Rollout(JudgedSamples):
     drawn_groups: int
     drafts: Drafts = field(default_factory=Drafts)
     form: str = R1_ZERO_FORM
+    targets: ValueTargets | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def unjudged(cls, prompts: Sequence[Sequence[int]], generation: Generation) -> Self:
@@ -143,6 +146,7 @@ class Rollout(JudgedSamples):
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
             **self._faults(),
             **self._draft_acceptance(),
+            **self.metrics,
         }
 
     def _faults(self) -> dict[str, float]:

@@ -76,6 +76,7 @@ def _(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:
         **{name: getattr(batch, name)[rows] for name in names},
         tokens=_taken(batch.tokens, rows),
         routes=None if batch.routes is None else batch.routes[:, rows],
+        targets=batch.targets and batch.targets.map(lambda numbers_BT: numbers_BT[rows]),
     )
 
 

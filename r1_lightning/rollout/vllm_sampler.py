@@ -30,12 +30,11 @@ from torch import Tensor, nn
 
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.hf_weights import state_to_hf
-from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.completion_scores import SCORED_TOKENS, completion_scores
 from r1_lightning.rollout.generations import no_rows
 from r1_lightning.rollout.keyed_random import keyed_seeds
-from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.sampler import SamplerSettings, device_of
-from r1_lightning.rollout.scoring import completion_index, reference_logprobs
+from r1_lightning.rollout.scoring import reference_logprobs
 from r1_lightning.rollout.vllm_engine import VLLMEngine, require_vllm, tensor_digest, weights_digest
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
 from r1_lightning.types.tensors import Backbone, Generation
@@ -43,7 +42,6 @@ from r1_lightning.types.tensors import Backbone, Generation
 # Shape legend: P prompts, R = P * copies rows, T new positions, C completion tokens.
 
 CHUNK_BYTES = 2**30  # of weights copied to the CPU at a time
-SCORED_TOKENS = 2**16  # in one forward of the trainer: limits its activations
 TEMPERATURES = (0.01, 2.0)  # vLLM raises lower values to 0.01 and refuses higher ones
 
 Weights = Callable[[], Mapping[str, Tensor]]
@@ -198,24 +196,19 @@ def policy_logprobs(
 
     The rows pass through `collate` and `score_completions`, as in training, at most `scored_tokens` tokens at a time.
     """
-    rows, width = generation.completion_ids.shape
-    rollout = Rollout.unjudged(prompts, generation)
-    longest = max(map(len, prompts)) + width
     module = backbone if isinstance(backbone, nn.Module) else nn.Identity()
     was_training = module.training
     module.eval()
-    scores = torch.zeros(rows, width)
     try:
-        for chosen in torch.arange(rows).split(max(1, scored_tokens // longest)):
-            batch = collate(rollout, chosen, longest, pad_id)
-            scored_C = reference_logprobs(backbone, batch.to(device_of(backbone)), sampling_temperature).float().cpu()
-            # From the order of the packed rows to that of the sequences; within one, both run from left to right.
-            by_sequence = batch.sequence_ids.flatten()[completion_index(batch)].argsort(stable=True)
-            mask = generation.completion_mask[chosen]
-            scores[chosen] = scores[chosen].masked_scatter(mask, scored_C[by_sequence])
+        return completion_scores(
+            lambda batch: reference_logprobs(backbone, batch.to(device_of(backbone)), sampling_temperature),
+            prompts,
+            generation,
+            pad_id,
+            scored_tokens,
+        )
     finally:
         module.train(was_training)
-    return scores
 
 
 def engine_weights(backbone: DeepSeekBackbone) -> dict[str, Tensor]:

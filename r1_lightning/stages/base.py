@@ -116,10 +116,19 @@ class StageModule(L.LightningModule):
         self.step_metrics: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optim.build(self.backbone)
+        optimizer = self.make_optimizer()
         factor = WarmupCosine(self.max_steps, self.optim.warmup_steps, self.optim.final_lr_factor)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of all that trains."""
+        return self.optim.build(self.backbone)
+
+    def clipped_norms(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Clip the global norm of the whole step's gradients; returns it, as it was, by metric name."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return {"train/grad_norm": whole(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm))}
 
     def on_fit_start(self) -> None:
         found, made_for = self.trainer.world_size, self.processes.count
@@ -137,22 +146,21 @@ class StageModule(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip the global norm and balance the experts, or skip the step. Raises `InvalidInput` to stop the run."""
         # Lightning calls this once per optimizer step, after the last micro-batch: gradients, loss and load are the whole step's.
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.optim.max_grad_norm))
+        norms = self.clipped_norms(optimizer)
         loss, metrics = self._step_totals()
         load, self.expert_load = self.expert_load, None
         self.log_dict(metrics, batch_size=1)
-        is_finite = self._is_finite({"train/loss": norm if loss is None else loss, "train/grad_norm": norm})
+        is_finite = self._is_finite({**({} if loss is None else {"train/loss": loss}), **norms})
         is_skipped = self.nothing_to_learn() or not is_finite
         self.log("train/skipped_step", float(is_skipped))
         self.log(
             "optim/lr", optimizer.param_groups[-1]["lr"]
         )  # of this very step; Muon's matrices, the first, have another
         if is_skipped:
-            for parameter in parameters:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 parameter.grad = None  # the optimizer then changes neither the parameter nor its moments
             return
-        self.log("train/grad_norm", norm)
+        self.log_dict(norms)
         if load is not None and load.numel() > 0:
             self._balance_experts(self.processes.sum(load))
 

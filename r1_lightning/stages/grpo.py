@@ -93,9 +93,7 @@ class GRPOModule(StageWithReference):
         self.count_load(scored.output)
         # Only tokens in the loss count: the advantage of a masked completion teaches nothing.
         self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())
-        # None for an objective without a KL term, which has no reference and saves its forward.
-        reference = self.reference.logprobs(batch, self.sampling_temperature, self.replay)
-        tokens = sampled_tokens(batch, scored.logprobs, reference)
+        tokens = sampled_tokens(batch, scored.logprobs, self.reference_logprobs(batch))
         output = self.objective(tokens)
         metrics = {
             "train/loss": output.loss.detach(),
@@ -110,6 +108,10 @@ class GRPOModule(StageWithReference):
         self.add_metrics(metrics)
         # Lightning divides by the number of micro-batches; the batch's own denominators have divided already.
         return loss * self.micro_batches
+
+    def reference_logprobs(self, batch: GRPOBatch) -> Tensor | None:
+        """Return the reference's log-probs C; None for an objective without a KL term, which has none and saves its forward."""
+        return self.reference.logprobs(batch, self.sampling_temperature, self.replay)
 
     def _mtp_loss(self, batch: GRPOBatch, output: BackboneOutput) -> Tensor:
         """(lambda / D) times the MTP depths' losses on completion tokens, weighted by this micro-batch's share of the tokens."""

@@ -11,27 +11,18 @@ Shape legend: B rows, T positions, V vocabulary, D model width, E routed experts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-
-class _Movable:
-    """Mixin for frozen dataclasses of tensors: `.to(device)`, which Lightning calls on every batch."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        moved = {}
-        for item in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, item.name)
-            if isinstance(value, (Tensor, _Movable)):
-                moved[item.name] = value.to(device, non_blocking=non_blocking)
-        return replace(self, **moved)  # type: ignore[type-var]
+from r1_lightning.types.movable import Movable
+from r1_lightning.types.value_targets import ValueTargets
 
 
 @dataclass(frozen=True)
-class TokenBatch(_Movable):
+class TokenBatch(Movable):
     """Packed token rows.
 
     token_ids B x T; position_ids B x T, restarting at 0 in every document; document_ids B x T, 1, 2, ... within a row
@@ -89,7 +80,7 @@ class LossOutput:
 
 
 @dataclass(frozen=True)
-class GRPOBatch(_Movable):
+class GRPOBatch(Movable):
     """One minibatch of completions in packed rows.
 
     Each B x T field describes the token at the same position of `tokens`. `old_logprobs[b, t]` is the log-prob of token t under
@@ -99,7 +90,7 @@ class GRPOBatch(_Movable):
     count the sequences and the completion tokens of the whole minibatch, over all micro-batches and processes: the
     denominators of means.
     `policy_version` counts the optimizer steps that the sampling policy had taken. `routes` L x B x T x K are the experts that the
-    sampler chose at each position, -1 where unknown; None if training does not replay them.
+    sampler chose at each position, -1 where unknown; None if training does not replay them. `targets` are PPO's, with fields B x T.
     """
 
     tokens: TokenBatch
@@ -113,10 +104,11 @@ class GRPOBatch(_Movable):
     n_tokens: int
     policy_version: int
     routes: Tensor | None = None
+    targets: ValueTargets | None = None
 
 
 @dataclass(frozen=True)
-class ChatBatch(_Movable):
+class ChatBatch(Movable):
     """Questions with their completions as documents of packed rows, for supervised fine-tuning.
 
     `completion_mask` B x T is True on completion tokens, EOS included. `step_lengths` S x 2 holds (prompt tokens, all tokens) of
@@ -134,7 +126,7 @@ class ChatBatch(_Movable):
 
 
 @dataclass(frozen=True)
-class PreferenceBatch(_Movable):
+class PreferenceBatch(Movable):
     """S prompts with their responses as documents of packed rows, for a reward model or DPO.
 
     `sequence_ids` B x T is -1 outside of responses, else which response, 0 .. S - 1, a token belongs to, EOS included. `ends` S is
@@ -154,7 +146,7 @@ class PreferenceBatch(_Movable):
 
 
 @dataclass(frozen=True)
-class DistillBatch(_Movable):
+class DistillBatch(Movable):
     """Text on which a student learns its teacher's distribution, in packed rows.
 
     `target_mask` B x T is True at the C tokens to predict; never at a document's first token, which has no context.
@@ -173,7 +165,7 @@ class DistillBatch(_Movable):
 
 
 @dataclass(frozen=True)
-class Generation(_Movable):
+class Generation(Movable):
     """Completions of R rows, right-padded to the longest.
 
     completion_ids R x T; completion_mask R x T, EOS included; policy_logprobs R x T, of softmax(logits /

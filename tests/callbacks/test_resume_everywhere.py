@@ -19,7 +19,7 @@ from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
 from r1_lightning.stages.muon import MuonConfig
 from r1_lightning.types.errors import InvalidInput
-from tests.support.miniature import Miniature, Spy, fingerprint, rollout_config, trainer
+from tests.support.miniature import Miniature, Spy, fingerprint, ppo_rollouts, rollout_config, trainer
 
 STEPS = 5
 Parts = tuple[L.LightningModule, L.LightningDataModule]
@@ -33,6 +33,14 @@ def rollouts_of(**changes: Any) -> Callable[[], Miniature]:
     return lambda: Miniature(max_steps=STEPS, rollout=rollout_config(**changes))
 
 
+def ppo(miniature: Miniature) -> Parts:
+    return miniature.ppo(reference_refresh_steps=2), miniature.rollouts()
+
+
+def ppo_of(**changes: Any) -> Callable[[], Miniature]:
+    return lambda: Miniature(max_steps=STEPS, rollout=ppo_rollouts(**changes))
+
+
 KINDS: dict[str, tuple[Callable[[], Miniature], Callable[[Miniature], Parts]]] = {
     "pretrain, experts' biases moving": (rollouts_of(), lambda m: (m.pretrain(bias_update_speed=0.05), m.text())),
     "sft": (rollouts_of(), lambda m: (m.sft(bias_update_speed=0.0), m.examples())),
@@ -43,6 +51,7 @@ KINDS: dict[str, tuple[Callable[[], Miniature], Callable[[Miniature], Parts]]] =
     "grpo, micro-batches": (rollouts_of(minibatches_per_rollout=3, micro_batches=2), grpo),
     "grpo, dynamic sampling": (rollouts_of(dynamic_sampling_attempts=2), grpo),
     "grpo, moving router": (rollouts_of(), lambda m: grpo(m, router="update", bias_update_speed=0.01)),
+    "ppo, micro-batches": (ppo_of(minibatches_per_rollout=3, micro_batches=2), ppo),
     "muon": (
         lambda: Miniature(max_steps=STEPS, optim=MuonConfig(lr=0.01, warmup_steps=2)),
         lambda m: (m.pretrain(), m.text()),

@@ -16,7 +16,7 @@ from r1_lightning.rollout.advantage_estimators import (
     GroupRelative,
     LeaveOneOut,
     StepRelative,
-    estimated_advantages,
+    estimate_of,
     estimator_of,
     last_token,
 )
@@ -30,7 +30,7 @@ from tests.rollout.letters import EOS, GENERATION, SAMPLES, A, B, C, Letters, Ma
 def advantages_of(reward: WeightedSum, chosen: AdvantageEstimator | None = None) -> Tensor:
     """What a rollout's maker does with judged samples."""
     tokenizer: Any = Letters()
-    return estimated_advantages(estimator_of(chosen, "population", reward, tokenizer), judge(SAMPLES, reward))
+    return estimate_of(estimator_of(chosen, "population", reward, tokenizer), judge(SAMPLES, reward)).advantages
 
 
 @pytest.mark.parametrize(("scale", "std"), [("population", 0.5), ("none", 1.0)])
@@ -80,7 +80,7 @@ def test_a_group_that_could_not_be_judged_has_no_advantage() -> None:
     judged = judge(SAMPLES, WeightedSum([Matches()]))
     rewards = judged.rewards.clone()
     rewards[0, 1] = float("nan")
-    advantages = estimated_advantages(GroupRelative(), replace(judged, rewards=rewards))
+    advantages = estimate_of(GroupRelative(), replace(judged, rewards=rewards)).advantages
     assert advantages[:3].abs().max() == 0.0
     low = 0.5**0.5  # accuracies 1 1 0: mean 2/3, population std sqrt(2)/3
     torch.testing.assert_close(

@@ -133,6 +133,7 @@ def commands(root: Path) -> dict[str, list[str]]:
     return {
         "pretrain": train("pretrain", "stage.max_steps=2", "stage.evaluation=null", *BASE),
         "grpo": train("grpo", "stage.max_steps=1", *GRPO, MEASURED),
+        "ppo": train("ppo", "stage.max_steps=1", *GRPO, "stage.evaluation=null"),
         "sft": train("sft", f"data.examples.file={rows}", "stage.max_steps=1", "stage.evaluation=null", "optim=adamw_bf16"),
         "reward_model": train("reward_model", *PAIRS, "stage.max_steps=1", "stage.evaluation.items=2"),
         "scored": train("grpo", "stage.max_steps=1", *SCORED, *SHORT, "stage.evaluation=null"),

@@ -34,11 +34,13 @@ from r1_lightning.rewards.verifiers.pool import VerifierPool
 from r1_lightning.rollout.groups import RolloutConfig, RolloutMaker
 from r1_lightning.rollout.sampler import Sampler
 from r1_lightning.rollout.teacher import Teacher
+from r1_lightning.rollout.value_baseline import ValueBaseline
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.distill import DistillModule
 from r1_lightning.stages.dpo import DPOModule
 from r1_lightning.stages.fsdp import sharded_models
 from r1_lightning.stages.grpo import GRPOModule
+from r1_lightning.stages.ppo import PPOModule
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.stages.reward_model import RewardModelModule
 from r1_lightning.stages.sft import SFTModule
@@ -196,6 +198,19 @@ class Miniature:
         temperature = settings.pop("sampling_temperature", self.rollout.sampling_temperature)
         return GRPOModule(self.model, self.optim, sampling_temperature=temperature, **self._training(), **settings)
 
+    def ppo(self, **settings: Any) -> PPOModule:
+        """With `rollout` of `ppo_rollouts`."""
+        tokenizer: Any = CharTokenizer()
+        settings = {
+            "objective": TokenLevelGRPO(kl_coef=0.0),
+            "reference_refresh_steps": 0,
+            "value_lr": 0.02,
+            **settings,
+        }
+        temperature = self.rollout.sampling_temperature
+        given = {"rollout": self.rollout, "tokenizer": tokenizer, **self._training(), **settings}
+        return PPOModule(self.model, self.optim, sampling_temperature=temperature, **given)
+
     def rollouts(self, generate: Any = None) -> GroupedRolloutsDataModule:
         tokenizer: Any = CharTokenizer()
         reward = WeightedSum([HashReward()])
@@ -273,6 +288,11 @@ class Miniature:
         sizes = {"items_per_batch": 6, "row_tokens": 24, "processes": self.processes, **settings}
         given = (Sums(), tokenizer, PLAIN, self.sampler(), self.rollout, self.seed, self.max_steps, fraction)
         return OnPolicyDataModule(*given, **sizes)
+
+
+def ppo_rollouts(baseline: ValueBaseline | None = None, **changes: Any) -> RolloutConfig:
+    """`rollout_config` with the advantages of a value model, and a KL in the rewards."""
+    return rollout_config(advantages=baseline or ValueBaseline(kl_coef=0.1), advantage_scale="none", **changes)
 
 
 def rollout_config(**changes: Any) -> RolloutConfig:
@@ -394,6 +414,7 @@ def backwards(module: L.LightningModule, batches: Sequence[Any], folder: Path, *
         Spy("on_before_backward", lambda _, __, loss: losses.append(float(loss.detach()))),
         Spy("on_before_optimizer_step", lambda _, stage, optimizer: steps.append(grad_of(stage.backbone))),
         Spy("on_train_batch_end", after),
+        *settings.pop("callbacks", ()),
     ]
     per_step = settings.get("accumulate_grad_batches", 1)
     trainer(len(batches) // per_step, folder, spies, **settings).fit(module, Batches(batches))

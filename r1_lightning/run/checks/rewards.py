@@ -19,6 +19,7 @@ def check_rewards(plain: Mapping[str, Any]) -> None:
     check_forms(plain)
     check_judges(plain)
     _check_supervision(plain)
+    _check_value_model(plain)
     _check_models("reward", plain.get("reward"), (plain.get("stage") or {}).get("inputs") or {})
 
 
@@ -116,3 +117,17 @@ def _check_supervision(plain: Mapping[str, Any]) -> None:
         level = getattr(get_object(target), "level", "token")
         allowed = "with reward.steps (process supervision) it must have a ratio per token, as TokenLevelGRPO has"
         require(level == "token", "stage.objective._target_", target, allowed)
+
+
+def _check_value_model(plain: Mapping[str, Any]) -> None:
+    """A stage that trains a value model and an estimator of advantages that asks one need each other."""
+    stage, advantages = plain.get("stage"), (plain.get("rollout") or {}).get("advantages")
+    trains, asks = getattr(class_of(stage), "trains_value_model", False), _asks_value_model(advantages)
+    shown = advantages.get("_target_") if isinstance(advantages, Mapping) else advantages
+    allowed = "stage=ppo trains a value model, so it must be r1_lightning.rollout.value_baseline.ValueBaseline"
+    require(asks or not trains, "rollout.advantages", shown, allowed)
+    require(trains or not asks, "rollout.advantages", shown, "it asks a value model, and only stage=ppo has one")
+
+
+def _asks_value_model(advantages: Any) -> bool:
+    return isinstance(advantages, Mapping) and getattr(class_of(advantages), "needs_value_model", False)

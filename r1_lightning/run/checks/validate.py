@@ -13,6 +13,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from r1_lightning.rollout.value_baseline import ValueBaseline
 from r1_lightning.run.checks.rules import check_rules
 from r1_lightning.run.config.hints import accepts, describe
 from r1_lightning.run.config.keys import DEFAULT_TARGETS, OURS, RUN_KEYS, SETTLED_LATER, refuse_key
@@ -32,6 +34,7 @@ STAND_INS: dict[str, Callable[[], Any]] = {
     "seed": lambda: 0,
     "max_steps": lambda: 1,
     "backbone": lambda: _Backbone(),
+    "rollout": lambda: SimpleNamespace(advantages=ValueBaseline()),  # Hydra would make a configuration of a dataclass
 }
 NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)  # of a run: a part of its folder's name
 MAX_SEED = 2**32 - 1  # the largest that NumPy and Lightning's seed_everything take

@@ -258,7 +258,8 @@ def _lengthened(rollout: Rollout, limit: int) -> Rollout:
         sampler_logprobs=longer(old.sampler_logprobs),
         routes=old.routes[:, :, columns] if old.routes.numel() else old.routes,
     )
-    return replace(rollout, generation=generation, advantages=longer(rollout.advantages))
+    targets = rollout.targets and rollout.targets.map(longer)
+    return replace(rollout, generation=generation, advantages=longer(rollout.advantages), targets=targets)
 
 
 # By the class of the data module, as `counted.COUNTED`.

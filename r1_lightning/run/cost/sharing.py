@@ -23,10 +23,11 @@ from r1_lightning.run.config.keys import TEACHER
 from r1_lightning.run.cost.load import Wave
 from r1_lightning.run.cost.networks import number_of
 from r1_lightning.run.cost.sampling_cost import Memory
+from r1_lightning.run.cost.value_model import VALUE_MODEL
 
 DDP, FSDP = "ddp", "fsdp"
 CHECKPOINT = "checkpoint, while it is written"
-IN_SHARES = ("weights", "gradients", "optimizer state", "reference", TEACHER, CHECKPOINT)
+IN_SHARES = ("weights", "gradients", "optimizer state", "reference", TEACHER, VALUE_MODEL, CHECKPOINT)
 FILLED = ("weights", "reference", "buffers")  # what is there before the first step
 CONVERTED = ("weights in BF16, update", "weights in BF16, sampling")  # whole copies that one process makes by autocast
 IN_FLIGHT = 2  # blocks gathered at one time: one computed, one on its way

@@ -21,14 +21,15 @@ from r1_lightning.data.teacher_data import CachedTeacherDataModule
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
 from r1_lightning.model.masked_attention import is_dense
+from r1_lightning.rollout.completion_scores import SCORED_TOKENS
 from r1_lightning.rollout.mtp_drafts import DRAFTED_COLUMNS, SPARE_COLUMNS
 from r1_lightning.rollout.teacher import Teacher
-from r1_lightning.rollout.vllm_sampler import SCORED_TOKENS
 from r1_lightning.run.build.device import REFERENCE
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.config.declarations import class_of
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.keys import JUDGE, TEACHER
+from r1_lightning.run.cost import value_model
 from r1_lightning.run.cost.beside import DATA, Source, data_folder, is_named, models_beside
 from r1_lightning.run.cost.counted import counting_of
 from r1_lightning.run.cost.load import CountedData, StepLoad, Wave
@@ -103,6 +104,11 @@ class EmptyStage:
         return getattr(getattr(self.module, "reference", None), "backbone", None) is not None
 
     @property
+    def critic(self) -> Any:
+        """PPO's value model; None of any other stage."""
+        return getattr(self.module, "critic", None)
+
+    @property
     def engine(self) -> Any:
         """The engine that samples in place of our own sampler, in its own memory; None if there is none."""
         sampler = self.parts["rollout"].sampler if self.prompts else None
@@ -150,13 +156,16 @@ class EmptyStage:
         gradients = sum(p.numel() * p.element_size() for p in trained)
         moments = state_bytes(self.parts["optim"].build(backbone), idle)
         optimizer = self.config.optim["_target_"].rpartition(".")[2].removesuffix("Config")
-        reference = 0 if is_elsewhere(self.config, REFERENCE) else cost.tensor_bytes(self.module) - weights
+        theirs, their_moments = value_model.weights_and_moments(self.critic, self.parts["optim"])
+        reference = 0 if is_elsewhere(self.config, REFERENCE) else cost.tensor_bytes(self.module) - weights - theirs
+        saved = weights + moments + theirs + their_moments
         lines = [
             Memory("weights", weights, "FP32"),
             Memory("gradients", gradients, "FP32, without the MTP modules" if idle and len(modules) else "FP32"),
             Memory("optimizer state", moments, optimizer),
             Memory("reference", reference, "a frozen copy"),
-            Memory(CHECKPOINT, weights + moments if self._copies_checkpoints else 0, "a copy"),
+            *value_model.lasting(self.critic, self.parts["optim"]),
+            Memory(CHECKPOINT, saved if self._copies_checkpoints else 0, "a copy"),
             *(
                 Memory(role, cost.tensor_bytes(model), "frozen")
                 for role, model in self.beside.items()
@@ -237,6 +246,7 @@ class EmptyStage:
                 fused,
             ),
             Memory("weights in BF16, update", network.converted(self.mtp_depth > 0), "made for every forward"),
+            *value_model.update(self.critic, network, batch, recomputes),
             Memory(BLOCK, kept.block if recomputes else 0, "one at a time, computed again"),
             Memory(REFERENCE_FORWARD, passing, "one layer at a time"),
             Memory(TEACHER_FORWARD, teaching, "one layer at a time"),
@@ -265,6 +275,7 @@ class EmptyStage:
             Work("reference", load.tokens, forward if self.has_reference else 0),
             Work("teacher", load.tokens, teaching),
             Work("update", load.tokens, update * cost.TRAINING_FLOPS / cost.FORWARD_FLOPS),
+            *value_model.work(self.critic, network, load),
         ]
         return [line for line in lines if line.flops]
 

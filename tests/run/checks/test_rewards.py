@@ -28,6 +28,19 @@ REFUSED = [
         "reward.rewards.format.form='r2' is not allowed",
     ),
     (["task.template=r2"], "task.template='r2' is not allowed: it must be one of r1_zero, r1, plain"),
+    # a value model and the estimator that asks it
+    (
+        ["stage=ppo", "rollout.advantages=null"],
+        "rollout.advantages=None is not allowed: stage=ppo trains a value model",
+    ),
+    (
+        [
+            "stage=grpo",
+            "rollout.advantage_scale=none",
+            "+rollout.advantages._target_=r1_lightning.rollout.value_baseline.ValueBaseline",
+        ],
+        "ValueBaseline' is not allowed: it asks a value model, and only stage=ppo has one",
+    ),
     # a comparison reads no reward
     (
         ["stage=compare", "reward=math"],
