@@ -15,6 +15,7 @@ from r1_lightning.rollout.distill_rows import DistillRow, collate_distill
 from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.types.processes import Processes
+from r1_lightning.types.value_targets import ValueTargets
 from tests.support.miniature import PAD, Miniature, Sums, rollout_config
 
 DOCUMENTS = [(1, 2, 3, 4), (5, 6, 7), (8, 9), (1, 1, 1, 1, 1)]  # rows of 8 hold 4 + 3, 2 + 5
@@ -43,15 +44,21 @@ def _grpo() -> Any:
     return collate(rollout, torch.arange(12), 24, PAD)
 
 
-BATCHES = {"tokens": _tokens, "chat": _chat, "distill": _distill, "grpo": _grpo}
+def _ppo() -> Any:
+    batch = _grpo()
+    numbers = torch.rand(batch.advantages.shape, generator=torch.Generator().manual_seed(0))
+    return replace(batch, targets=ValueTargets(numbers, numbers + 1, numbers + 2))
+
+
+BATCHES = {"tokens": _tokens, "chat": _chat, "distill": _distill, "grpo": _grpo, "ppo": _ppo}
 BY_ROW_AT_1 = ("routes",)  # L x B x T x K; everything else that is shared begins with the rows, or with the targets
 OF_ALL = ("step_lengths", "completion_tokens", "n_sequences", "n_tokens", "policy_version", "is_on_policy")
 
 
 def _flat(batch: Any) -> dict[str, Any]:
     found = {item.name: getattr(batch, item.name) for item in fields(batch)}
-    tokens = found.pop("tokens", None)
-    return {**found, **(_flat(tokens) if tokens is not None else {})}
+    inner = [found.pop(name, None) for name in ("tokens", "targets")]
+    return found | {name: value for batch in inner if batch is not None for name, value in _flat(batch).items()}
 
 
 @pytest.mark.parametrize("count", [1, 2])
