@@ -34,6 +34,7 @@ from tests.support.miniature import (
     backbone,
     fingerprint,
     grad_of,
+    ppo_rollouts,
     rollout_config,
     sharded,
     trainer,
@@ -165,6 +166,21 @@ def test_several_processes_take_the_steps_of_one(stage: str, count: int, is_shar
         _compare(found, expected)
         biases = [name for name in expected.state if name.endswith("expert_bias")]
         assert biases and all(torch.equal(found.state[name], expected.state[name]) for name in biases)
+
+
+def _ppo(mini: Miniature, folder: Path) -> tuple[Any, Any]:
+    mini.rollout = ppo_rollouts(micro_batches=2)
+    return mini.ppo(router="update", bias_update_speed=0.01, value_lr=1e-4), mini.rollouts()
+
+
+@pytest.mark.slow
+def test_two_processes_take_ppos_steps(tmp_path: Path) -> None:
+    """The value model's loss and the norm of its gradient are among the metrics; it is not made of shards."""
+    job = partial(_trained, make=_ppo, folder=tmp_path)
+    (expected,) = in_processes(1, job)
+    assert expected.metrics[0]["value/loss"] > 0 < expected.metrics[0]["value/grad_norm"]
+    for found in in_processes(2, job):
+        _compare(found, expected)
 
 
 @pytest.mark.slow

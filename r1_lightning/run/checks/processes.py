@@ -15,8 +15,9 @@ from r1_lightning.types.errors import require, require_choice, require_int
 # The stages, by the name of their class, whose steps, rollouts and evaluation are divided among processes: all of ours.
 DIVIDED: tuple[str, ...] = (
     *("PretrainModule", "SFTModule", "GRPOModule", "DistillModule", "RewardModelModule", "DPOModule"),
-    *("RejectionSampling", "Comparison"),
+    *("PPOModule", "RejectionSampling", "Comparison"),
 )
+WHOLE_COPIES = ("PPOModule",)  # stages that copy the whole policy into another network that trains
 
 
 def check_processes(plain: Mapping[str, Any]) -> None:
@@ -46,6 +47,9 @@ def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> Non
     """Raise `InvalidInput` for parts that have not been made to work with weights that are divided over processes."""
     if trainer.get("strategy") != FSDP:
         return
+    kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
+    allowed = f"{kind} copies the whole policy into its value model; trainer=ddp divides the work"
+    require(kind not in WHOLE_COPIES, "trainer.strategy", FSDP, allowed)
     compiles = (plain.get("precision") or {}).get("compile", False)
     require(not compiles, "precision.compile", compiles, "trainer=fsdp runs uncompiled")
     backend = (plain.get("precision") or {}).get("backend")

@@ -92,8 +92,18 @@ def test_divided_weights_are_for_the_stages_that_divide_their_work() -> None:
         check_processes({"trainer": {"strategy": "fsdp", "devices": 2}, "stage": {"_target_": "somewhere.Whole"}})
 
 
+def test_a_value_model_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "DIVIDED", SHIPPED)
+    ppo = {"_target_": "r1_lightning.stages.ppo.PPOModule"}
+    check_processes({"trainer": {"strategy": "ddp", "devices": 2}, "stage": ppo})
+    with pytest.raises(
+        InvalidInput, match=r"trainer\.strategy='fsdp' is not allowed: PPOModule copies the whole policy"
+    ):
+        check_processes({"trainer": {"strategy": "fsdp", "devices": 2}, "stage": ppo})
+
+
 def test_every_shipped_stage_divides_its_work() -> None:
     """The classes that the stage files of configs/ name."""
     texts = (path.read_text(encoding="utf-8") for path in (ROOT / "configs" / "stage").glob("*.yaml"))
     named = {re.search(r"^  _target_: r1_lightning\.[\w.]+\.(\w+)$", text, re.MULTILINE)[1] for text in texts}
-    assert named == set(SHIPPED) and len(named) == 7
+    assert named == set(SHIPPED) and len(named) == 9
