@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from r1_lightning.run.commands.report import recipes
 from r1_lightning.run.commands.tables.declared import Table, read_table, tables
 from r1_lightning.run.commands.tables.values import Cell
 from r1_lightning.types.errors import InvalidInput
+from tests.architecture.house import ROOT
 
 MINE: dict[str, Any] = {
     "title": "Mine",
@@ -74,6 +76,14 @@ def test_every_table_of_ours_reads(path: Path) -> None:
     assert ours.report is None or ours.report in recipes()
     assert len(ours.seeds) >= 3 and (ours.report or ours.evaluation or ours.function)
     assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_the_guide_s_table_of_one_s_own_reads(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(title: .*?)^```", guide, re.M | re.S)
+    path = tmp_path / "mine.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert list(read_table(path).arms) == ["usual", "higher"] and read_table(path).measures["reward_end"].points
 
 
 def test_there_are_the_tables_that_were_asked_for() -> None:

@@ -12,6 +12,7 @@ import pytest
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval
+from r1_lightning.run.commands import report
 from r1_lightning.run.commands.recipe import read
 from r1_lightning.run.commands.report_runs import planned_fingerprint
 from r1_lightning.run.commands.reproduce_table import main
@@ -95,15 +96,26 @@ def test_a_table_that_trains_nothing_is_made_by_its_function(tmp_path: Path, mon
     assert sum(shares) == pytest.approx(1.0, abs=1e-5) and not list(tmp_path.iterdir())
 
 
-OWN = [name for name, path in tables().items() if read_table(path).report is None]
+OURS = {name: read_table(path) for name, path in tables().items()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [name for name, ours in OURS.items() if ours.report is None])
 def test_every_arm_of_every_table_plans_to_a_fingerprint(name: str) -> None:
-    arms = list(arguments_of(read_table(tables()[name]), [0]))
+    arms = list(arguments_of(OURS[name], [0]))
     found = {planned_fingerprint(*words) for words in arms}
     assert len(found) == len(arms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"), sorted({(str(ours.report), ours.report_words) for ours in OURS.values() if ours.report})
+)
+def test_every_run_of_a_report_behind_a_table_plans_to_a_fingerprint(name: str, words: tuple[str, ...]) -> None:
+    recipe = report.recipe_of(report.load(report.recipes()[name]))
+    options = report.parser(name, "", recipe).parse_args([*words, "--seeds", "0"])
+    runs = list(recipe.runs(options))
+    assert len({planned_fingerprint(*recipe.overrides(*run)) for run in runs}) == len(runs) > 0
 
 
 @pytest.mark.slow
@@ -121,6 +133,15 @@ def test_a_rehearsal_makes_every_arm_once(
     assert main(["table=mtp", "scale=rehearsal"]) == 0
     assert "arm without, seed 0: already in" in capfd.readouterr().out and "# Pre-training without" in said
     assert not (tmp_path / "reports").exists()
+    folders = sorted(path.parent for path in (tmp_path / "runs" / "tables").glob("*/artefact.json"))
+    given = [f"init_from={arm}={folder}" for arm, folder in zip(["mtp", "mtp"], folders, strict=True)]
+    few = ["evaluation.problems=4", "evaluation.samples=4"]
+    assert main(["table=mtp", *given, *few]) == 0
+    own = read(tmp_path / "reports" / "mtp" / "own" / "results.csv")
+    assert [(row["arm"], row["seed"], row["folder"]) for row in own if row["measure"] == "pass_at_4"] == [
+        ("mtp", str(seed), str(folder)) for seed, folder in enumerate(folders)
+    ]
+    assert {row["fingerprint"] for row in own} == {folder.name[-10:] for folder in folders}
 
 
 def test_mine_is_a_whole_table() -> None:
