@@ -16,7 +16,8 @@ from r1_lightning.evaluation.metrics import Question
 from r1_lightning.types.text import Problem
 
 VERSION = 1  # of the records' files
-OF_THE_MODEL = ("model", "weights", "questions_sha256")  # the last depends on the tokenizer
+# What two comparable numbers may differ in: the hash depends on the model's tokenizer, and draws of another seed are as good.
+OF_THE_MODEL = ("model", "weights", "questions_sha256", "seed")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Evaluates a model question by question, and writes each sample down before the next question is asked.
+"""Evaluates a model in blocks of questions, and writes each block's samples down before the next one is asked.
 
-The draws of a question are keyed by its number, so an evaluation that was killed goes on with the samples that it would have had.
+The draws of a question are keyed by its number, and blocks are the same whatever was done before: a block of which anything is
+missing is drawn again as a whole. So an evaluation that was killed goes on with the very samples that it would have had.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ def record(
 
     `progress` is called with the number of samples drawn.
     """
-    rules, missing = rules_of(evaluator), found.missing
+    rules, missing = rules_of(evaluator), set(found.missing)
     at_once = max(1, evaluator.config.max_rows // evaluator.config.samples)
-    for start in range(0, len(missing), at_once):
-        numbers = missing[start : start + at_once]
+    for start in range(0, len(evaluator.problems), at_once):
+        numbers = range(start, min(start + at_once, len(evaluator.problems)))
+        if missing.isdisjoint(numbers):
+            continue
         drawn = evaluator.completions(backbone, progress, numbers)
         asked = [(evaluator.problems[number], row) for number, row in zip(numbers, drawn, strict=True)]
         judged = judge(asked, rules)

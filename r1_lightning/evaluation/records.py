@@ -5,8 +5,8 @@
     results.json      what was written at the end: the measures with their intervals
 
 Everything in results.json can be derived from the two other files (`check`). A kill may leave half of a line at the end, which is
-cut off, or some of a question's samples: that question is drawn again, to the same tokens, and only what is missing is added. Lines
-of another protocol are never added to, and a sample that stands there twice is an error.
+cut off, or some of a question's samples: they are drawn again, to the same tokens, and only what is missing is added. Lines of
+another protocol are never added to, and a sample that stands there twice is an error.
 """
 
 from __future__ import annotations

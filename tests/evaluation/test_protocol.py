@@ -33,10 +33,10 @@ def test_any_change_gives_other_digits(change: dict[str, object]) -> None:
     assert replace(PROTOCOL, **change).digits != PROTOCOL.digits == replace(PROTOCOL).digits
 
 
-def test_models_and_their_tokens_are_no_difference_of_protocol() -> None:
-    other = replace(PROTOCOL, model="n", weights="x", questions_sha256="y")
+def test_models_their_tokens_and_seeds_are_no_difference_of_protocol() -> None:
+    other = replace(PROTOCOL, model="n", weights="x", questions_sha256="y", seed=4)
     assert PROTOCOL.differences(other) == []
-    assert PROTOCOL.differences(replace(other, samples=8, seed=4)) == ["samples: 4 and 8", "seed: 3 and 4"]
+    assert PROTOCOL.differences(replace(other, samples=8, top_p=1.0)) == ["samples: 4 and 8", "top_p: 0.95 and 1.0"]
 
 
 def test_a_question_as_it_was_asked() -> None:

@@ -53,6 +53,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *w
     return code, output.out + (output.err if code else "")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_a_benchmark_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,15 @@ from r1_lightning.run.commands.evaluate_records import checked, recorded, told
 from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.types.errors import InvalidInput
 from tests.run.conftest import REAL_CONFIGS, Command
+from tests.support.commands import ROOT, environment
+from tests.support.hf_folders import dense_folder
 
 SMALL = ["model.d_model=32", "model.n_layers=2", "data.rows_per_batch=2", "task.tokenizer.training_documents=50"]
+LIMIT_S = 240.0
 FEW = {"problems": 3, "samples": 2, "max_new_tokens": 4}
 
 
+@pytest.mark.slow
 def test_an_artefacts_records_lie_beside_it(command: Command, tmp_path: Path) -> None:
     outcome = command("stage=pretrain", "debug=fast", "logger=none", *SMALL, recorder=run_stage, configs=REAL_CONFIGS)
     assert outcome.code == 0, outcome.err
@@ -43,3 +50,34 @@ def test_an_artefacts_records_lie_beside_it(command: Command, tmp_path: Path) ->
     ):
         recorded(ready)
     assert json.loads(lines.splitlines()[0])["protocol"]["commit"] == found.protocol.commit
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL in the middle, then the same command to its end, beside one that nobody disturbed."""
+    folder = dense_folder(tmp_path / "model", "qwen2")
+    asked = ["task=equations", "--problems", "24", "--samples", "2", "--max-rows", "4", "--max-new-tokens", "24"]
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), str(folder), *asked, "--out", out]
+        return subprocess.Popen(
+            words, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def lines(out: str) -> list[bytes]:
+        path = tmp_path / out / "samples.jsonl"
+        return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+
+    process, deadline_s = start("killed"), time.monotonic() + LIMIT_S
+    while len(lines("killed")) < 21 and process.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=LIMIT_S)
+    assert 21 <= len(lines("killed")) < 49
+    for out in ("killed", "whole"):
+        process = start(out)
+        _, told_of = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0, told_of.decode()
+    assert lines("killed") == lines("whole") and len(lines("whole")) == 1 + 24 * 2
+    for name in ("questions.jsonl", "results.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
