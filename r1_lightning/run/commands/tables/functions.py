@@ -19,12 +19,12 @@ from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.store import open_artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, share_interval
-from r1_lightning.rewards.accuracy import AccuracyReward, grades
+from r1_lightning.rewards.accuracy import grades
 from r1_lightning.run.commands.base import task_of
 from r1_lightning.tasks.family import TASK
 from r1_lightning.text.equations import equations
 from r1_lightning.text.tokenizer import TextTokenizer
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 PATHS_AT = (1, 3, 6, 12, 25, 50, 100)  # the k of RFT's table 2
 # R1v2 appendix C.2 counts these words; in Chinese the word that the miniature's corpus has.
@@ -50,11 +50,15 @@ class Measurable(Protocol):
     def answered(self) -> tuple[list[Problem], list[list[Completion]]]:
         """Held-out problems, and the samples of each."""
 
+    @property
+    def judge(self) -> RewardFunction:
+        """What judges an answer."""
+
 
 def distinct_paths(subject: Measurable) -> Measures:
     """Distinct right paths per question among the first k samples: paths with the same equations are one (RFT, section 3.3)."""
-    problems, completions = subject.answered
-    right = _right(problems, completions)
+    _, completions = subject.answered
+    right = _right(subject)
     found = {}
     for k in (k for k in PATHS_AT if k <= len(completions[0])):
         counts = [
@@ -67,8 +71,8 @@ def distinct_paths(subject: Measurable) -> Measures:
 
 def reflective_words(subject: Measurable) -> Measures:
     """Reflective words per completion, the share of completions that have one, and accuracy with and without one."""
-    problems, completions = subject.answered
-    right = _right(problems, completions)
+    _, completions = subject.answered
+    right = _right(subject)
     counts = [[len(REFLECTIVE.findall(sample.text)) for sample in row] for row in completions]
     found = {
         "reflective_words": _mean([[float(n) for n in row] for row in counts]),
@@ -88,7 +92,7 @@ def reflective_words(subject: Measurable) -> Measures:
 def by_level(subject: Measurable) -> Measures:
     """Accuracy, and length in tokens, of the problems of each level of difficulty."""
     problems, completions = subject.answered
-    right = _right(problems, completions)
+    right = _right(subject)
     rows: dict[int, list[int]] = defaultdict(list)
     for number, problem in enumerate(problems):
         rows[problem.level].append(number)
@@ -146,11 +150,11 @@ def _plain(value: float) -> Measure:
     return Measure(value, Interval(value, math.nan, math.nan))
 
 
-def _right(problems: Sequence[Problem], completions: Sequence[Sequence[Completion]]) -> list[list[bool]]:
+def _right(subject: Measurable) -> list[list[bool]]:
     """Whether each sample has the right answer in its place, as the accuracy reward asks."""
-    judge = AccuracyReward()
+    problems, completions = subject.answered
     return [
-        [grade.accurate for grade in grades([(problem, sample) for sample in row], judge)]
+        [grade.accurate for grade in grades([(problem, sample) for sample in row], subject.judge)]
         for problem, row in zip(problems, completions, strict=True)
     ]
 

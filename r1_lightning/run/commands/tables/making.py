@@ -15,20 +15,17 @@ from typing import Any
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.metrics import Measure
-from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
 from r1_lightning.functional.intervals import Interval
-from r1_lightning.run.build.parts import build_parts
+from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.run.build.stored import open_folder
-from r1_lightning.run.build.torch_setup import set_up_for
-from r1_lightning.run.checks.evaluation import evaluation_settings, held_out_problems, with_room
-from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate, opened_for_measuring
+from r1_lightning.run.commands.evaluate import EMPTY_THINK, Prepared, evaluate, prepared
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, Run, read
 from r1_lightning.run.commands.report_runs import METRICS, commit_at_start, made_by, planned_fingerprint, train
 from r1_lightning.run.commands.tables.declared import Arm, Table
 from r1_lightning.run.commands.tables.functions import FUNCTIONS, UNTRAINED
 from r1_lightning.run.commands.tables.page import page
 from r1_lightning.types.errors import require, require_choice
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 FIELDS = ("arm", "seed", "measure", "value", "low", "high", "fingerprint", "commit")
 REHEARSAL = ("debug=fast",)  # two steps a stage
@@ -50,19 +47,20 @@ class Subject:
         return evaluate(self.folder, self.settings, self.forced_prefix, task=self.task)[1]
 
     @cached_property
+    def _ready(self) -> Prepared:
+        return prepared(self.folder, self.settings, self.forced_prefix, task=self.task)
+
+    @cached_property
     def answered(self) -> tuple[list[Problem], list[list[Completion]]]:
         """The held-out problems, and the samples of each."""
-        artefact, config = opened_for_measuring(self.folder, self.task)
-        stored = evaluation_settings(config) or EvaluationConfig()
-        settings = EvaluationConfig(**{**vars(stored), **self.settings})
-        set_up_for(config)
-        parts = build_parts(config, artefact)
-        problems = held_out_problems(parts["source"], settings)
-        evaluator = Evaluator(
-            problems, parts["tokenizer"], parts["template"], settings, config.seed, self.forced_prefix
-        )
-        evaluator = with_room(evaluator, parts["backbone"].config.max_positions, parts["source"])
-        return list(evaluator.problems), evaluator.completions(parts["backbone"].eval())
+        evaluator = self._ready.evaluator
+        return list(evaluator.problems), evaluator.completions(self._ready.backbone)
+
+    @property
+    def judge(self) -> RewardFunction:
+        """What judges the answers: as in the evaluation."""
+        evaluator = self._ready.evaluator
+        return evaluator.accuracy or AccuracyReward(form=evaluator.template.form)
 
 
 def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tuple[Recipe, list[Run]]:

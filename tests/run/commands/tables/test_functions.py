@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.run.commands.tables.declared import read_table, tables
 from r1_lightning.run.commands.tables.functions import (
     FUNCTIONS,
@@ -16,7 +17,7 @@ from r1_lightning.run.commands.tables.functions import (
     reflective_words,
     rl_data,
 )
-from r1_lightning.types.text import Completion, Problem
+from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Written:
     answered: tuple[list[Problem], list[list[Completion]]] = ([], [])
     words: tuple[str, ...] = ()
     folder: Path = field(default_factory=Path)
+    judge: RewardFunction = field(default_factory=AccuracyReward)
 
 
 def said(thinking: str, answer: str, n_tokens: int = 5) -> Completion:
