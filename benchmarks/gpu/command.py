@@ -18,7 +18,10 @@ from benchmarks.gpu.needs import NEEDS, missing
 from r1_lightning.types.errors import InvalidInput, require, require_number
 
 BAD_INPUT = 2
-PARTS = ("pretraining", "sampling", "same_bits", "recipe", "attention", "grpo")
+PARTS = (
+    *("pretraining", "sampling", "same_bits", "recipe", "attention", "grpo"),
+    *("fp8_bits", "fp8_products", "fp8_speed"),
+)
 SECONDS = 480.0
 
 

@@ -13,15 +13,18 @@ from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import meta_backbone
 from r1_lightning.model.hf_config import config_to_hf
 from r1_lightning.model.hf_weights import state_to_hf
-from r1_lightning.model.precision import PlainPrecision
+from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.model.rope import rotary_tables
 
 EXPERTS = "grouped_mm"  # how transformers runs experts on a GPU by default
 
 
-def fresh_backbone(config: ModelConfig, device: torch.device) -> DeepSeekBackbone:
-    """A backbone in BF16 with FP32 weights, initialised as `init_weights` does, but with the device's own random numbers."""
-    backbone = meta_backbone(config, PlainPrecision("bf16")).to_empty(device=device)
+def fresh_backbone(config: ModelConfig, device: torch.device, precision: Precision | None = None) -> DeepSeekBackbone:
+    """A backbone with FP32 weights, initialised as `init_weights` does, but with the device's own random numbers.
+
+    In BF16, unless there is a `precision`.
+    """
+    backbone = meta_backbone(config, precision or PlainPrecision("bf16")).to_empty(device=device)
     cos, sin = rotary_tables(
         config.max_positions, mtp_kind(config).rotary_width(config), config.rope_theta, config.yarn
     )

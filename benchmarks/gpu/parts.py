@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from benchmarks.gpu import attention, grpo, pretraining, recipe, same_bits, sampling
+from benchmarks.gpu import attention, fp8_bits, fp8_products, fp8_speed, grpo, pretraining, recipe, same_bits, sampling
 from benchmarks.gpu.device import COPIED_BYTES, GEMM_SIZE, Limits, Meter
 from benchmarks.gpu.grpo_size import GrpoSize, title
 from benchmarks.gpu.needs import missing
@@ -46,6 +46,11 @@ class Plan:
     grpo_size: GrpoSize
     recipe_size: recipe.RecipeSize
     bits_size: GrpoSize
+    fp8_backends: tuple[str, ...]
+    fp8_shapes: tuple[fp8_bits.Shape, ...]
+    fp8_products_size: fp8_products.ProductsSize
+    fp8_widths: tuple[ModelConfig, ...]  # the narrow ones first
+    fp8_size: pretraining.TrainSize
     copied_bytes: int
     gemm_size: int
 
@@ -69,6 +74,11 @@ def full_plan() -> Plan:
         grpo_size=replace(grpo_size, vocab_size=32_768),
         recipe_size=recipe.RecipeSize(recipe.QWEN_0_5B, prompts=8, group_size=8, new_tokens=256, micro_batches=4),
         bits_size=GrpoSize(8, 8, 32, 96, (), 400, width=512, n_layers=3, n_routed_experts=16, repeats=1),
+        fp8_backends=("te", "scaled_mm"),
+        fp8_shapes=((256, 512), (144, 272), (16, 1040)),
+        fp8_products_size=fp8_products.ProductsSize(1024, 768, (300, 0, 129, 64, 19)),
+        fp8_widths=tuple(dense_shape_of(width, n_layers=2) for width in (1024, 2048, 4096, 8192)),
+        fp8_size=pretraining.TrainSize(rows=8, row_tokens=2048, warm_up=2, steps=5),
         copied_bytes=COPIED_BYTES,
         gemm_size=GEMM_SIZE,
     )
@@ -87,6 +97,13 @@ def tiny_plan() -> Plan:
         grpo_size=GrpoSize(4, 4, 8, 96, (8,), 200, width=64, n_layers=2, n_routed_experts=4, repeats=1),
         recipe_size=recipe.RecipeSize(recipe.TINY, prompts=2, group_size=2, new_tokens=4, micro_batches=1),
         bits_size=GrpoSize(2, 4, 8, 96, (), 200, width=64, n_layers=2, n_routed_experts=4, repeats=1),
+        fp8_backends=("emulate",),
+        fp8_shapes=((16, 48),),
+        fp8_products_size=fp8_products.ProductsSize(48, 32, (9, 0, 5)),
+        fp8_widths=tuple(
+            dense_shape_of(width, vocab_size=64, n_layers=1, kv_lora_rank=16, max_positions=64) for width in (64, 128)
+        ),
+        fp8_size=pretraining.TrainSize(rows=2, row_tokens=16, warm_up=1, steps=1),
         copied_bytes=2**16,
         gemm_size=64,
     )
@@ -123,7 +140,31 @@ def parts_of(plan: Plan, meter: Meter, limits: Callable[[], Limits], say: Callab
             60,
             lambda: recipe.measure(plan.recipe_size, meter, no_hf),
         ),
+        *fp8_parts(plan, meter, limits),
         *(attend(size, 15) for size in plan.attention_sizes),
         Part("grpo", title(plan.grpo_size), 75, lambda: grpo.measure(plan.grpo_size, meter, no_trl, say)),
         *(train(config, 25) for config in others),
     ]
+
+
+def fp8_parts(plan: Plan, meter: Meter, limits: Callable[[], Limits]) -> list[Part]:
+    """Three for each backend of FP8: is it right, how exact is it, and what does it bring."""
+
+    def bits(backend: str) -> Part:
+        return Part("fp8_bits", fp8_bits.title(backend), 6, lambda: fp8_bits.measure(backend, plan.fp8_shapes, meter))
+
+    def products(backend: str) -> Part:
+        size = plan.fp8_products_size
+        work = fp8_products.title(backend, "two layers", size)
+        return Part("fp8_products", work, 6, lambda: fp8_products.measure(backend, size, meter))
+
+    def speed(backend: str) -> Part:
+        work = fp8_speed.title(backend, plan.fp8_size)
+        return Part(
+            "fp8_speed",
+            work,
+            20,
+            lambda: fp8_speed.measure(backend, plan.fp8_widths, plan.fp8_size, meter, limits),
+        )
+
+    return [part(backend) for part in (bits, products, speed) for backend in plan.fp8_backends]

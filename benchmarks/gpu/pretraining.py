@@ -21,6 +21,7 @@ from benchmarks.gpu.report import Row
 from benchmarks.gpu.shapes import kind_of
 from benchmarks.pairs import deterministic
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.precision import Precision
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.types.tensors import TokenBatch
@@ -50,7 +51,7 @@ def title(config: ModelConfig, size: TrainSize) -> str:
 def measure(config: ModelConfig, size: TrainSize, meter: Meter, limits: Limits) -> Iterator[Row]:
     """Train `size.warm_up + size.steps` steps; the row of the table."""
     with deterministic():
-        step = _optimizer_step(config, size, meter.device)
+        step = optimizer_step(config, size, meter.device)
         step_s = meter.seconds_per_call(step, size.warm_up, size.steps)
     peak = meter.peak_bytes()
     flops = training_flops_per_token(config, size.row_tokens)
@@ -67,8 +68,11 @@ def measure(config: ModelConfig, size: TrainSize, meter: Meter, limits: Limits) 
     )
 
 
-def _optimizer_step(config: ModelConfig, size: TrainSize, device: torch.device) -> Callable[[], None]:
-    backbone = fresh_backbone(config, device).train()
+def optimizer_step(
+    config: ModelConfig, size: TrainSize, device: torch.device, precision: Precision | None = None
+) -> Callable[[], None]:
+    """A step of a fresh model, in BF16 unless there is a `precision`."""
+    backbone = fresh_backbone(config, device, precision).train()
     optim = AdamWConfig(lr=LEARNING_RATE)
     module = PretrainModule(backbone, optim, max_steps=1, mtp_loss_weight=0.0, bias_update_speed=0.0)
     warnings.filterwarnings("ignore", message=".*trainer.* reference is not registered.*")  # a plain loop

@@ -74,7 +74,9 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """Rates as whole numbers, seconds with their decimals."""
+    """Rates as whole numbers, seconds and ratios with their decimals."""
+    if unit.startswith("x "):
+        return f"{value:.2f}{unit}"
     return f"{value:.3f} {unit}" if unit == "s/step" else f"{value:,.0f} {unit}"
 
 

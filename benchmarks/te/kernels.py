@@ -1,7 +1,8 @@
 """A stand-in for `transformer_engine_torch`, the compiled half of Transformer Engine, where only its Python half is installed.
 
 The compiled half is built for minutes from an sdist; what we call is written in Python. A name asked of the stand-in is a class
-that does nothing, and a name asked of that is a number, its place in an enumeration. Nothing can be computed with it.
+that does nothing, and a name asked of that is a number, its place in an enumeration: the order in which names are asked, except
+where the package uses the number (`KNOWN`). Nothing can be computed with it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from types import ModuleType
 from typing import Any
 
 NAME, DISTRIBUTION = "transformer_engine_torch", "transformer-engine-torch"
+# Places of quantisers in a layer's list, as in csrc/common.h of 2.20.2.
+KNOWN = {
+    "FP8FwdTensors": [f"GEMM{product}_{operand}" for product in (1, 2, 3) for operand in ("INPUT", "WEIGHT", "OUTPUT")],
+    "FP8BwdTensors": [f"GRAD_{operand}{product}" for product in (1, 2, 3) for operand in ("OUTPUT", "INPUT")],
+}
 
 
 class Enumeration(type):
@@ -36,7 +42,8 @@ class Kernels(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        made = Enumeration(name, (), {"asked": {}, "__init__": lambda self, *given, **named: None})
+        asked = {member: number for number, member in enumerate(KNOWN.get(name, ()))}
+        made = Enumeration(name, (), {"asked": asked, "__init__": lambda self, *given, **named: None})
         setattr(self, name, made)
         return made
 

@@ -95,7 +95,9 @@ def grouped_linear_by(x_NI: Tensor, rounded_EIO: Tensor, ends_E: Tensor, recipe:
 def one_by_one(x_NI: Tensor, weight_EIO: Tensor, ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:
     """`grouped_linear` as a `linear` for each expert, for a `Recipe.multiply` that knows single matrices only."""
     pieces = zip(x_NI.split(_counts(ends_E)), weight_EIO, strict=True)
-    return torch.cat([linear(x, weight.T.contiguous(), recipe) if len(x) else x @ weight for x, weight in pieces])
+    return torch.cat(
+        [linear(x, weight.T.contiguous(), recipe) if len(x) else x @ weight.to(x.dtype) for x, weight in pieces]
+    )
 
 
 def one_by_one_by(x_NI: Tensor, weights_OI: Sequence[Quantised], ends_E: Tensor, recipe: Recipe = Recipe()) -> Tensor:

@@ -11,6 +11,7 @@ from r1_lightning.functional.fp8_products import (
     Recipe,
     grouped_linear,
     linear,
+    one_by_one,
     places_of,
     rounded_experts,
 )
@@ -144,6 +145,16 @@ def test_types() -> None:
     assert (y.dtype, x.grad.dtype, w.grad.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
     wanted = three_products(x.detach().float().numpy(), w.detach().numpy().T, np.zeros((9, 16), np.float32), Recipe())
     assert torch.equal(y, torch.from_numpy(wanted[0]).bfloat16())
+
+
+def test_experts_without_rows_one_by_one_in_bf16() -> None:
+    """Weights stay FP32, also of the expert whose product has no rows."""
+    x, w = drawn(5, 130, seed=1).bfloat16().requires_grad_(), drawn(3, 130, 6, seed=2).requires_grad_()
+    y = one_by_one(x, w, torch.tensor([2, 2, 5], dtype=torch.int32))
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, grouped_linear(x, w, torch.tensor([2, 2, 5], dtype=torch.int32)), rtol=2**-7, atol=0)
+    y.sum().backward()
+    assert w.grad is not None and w.grad[1].eq(0).all() and w.grad[0].ne(0).any()
 
 
 def test_the_block_of_a_gradient_is_coarser() -> None:

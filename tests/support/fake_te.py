@@ -1,6 +1,7 @@
 """A stand-in for Transformer Engine 2.20 on a CPU: its arguments, and what its layers do to state, devices and experts' weights.
 
-Products are torch's, in the type of the input; nothing is in FP8. `modules()` is what `sys.modules` has when it is installed.
+Products are those of `multiply`: torch's, in the type of the input, unless a test sets others. `modules()` is what `sys.modules`
+has when it is installed; what its modules for kernels have is never called.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 REGIONS: list[tuple[bool, Any]] = []  # of the layers that are computing now
+
+
+def multiply(x: Tensor, weight: Tensor) -> Tensor:
+    return F.linear(x, weight.to(x.dtype))
 
 
 class Format(Enum):
@@ -72,6 +77,29 @@ class RecipeState:
         ]
 
 
+class Float8BlockQuantizer:
+    def __init__(self, fp8_dtype: Any, *, block_scaling_dim: int = 2, **rest: Any) -> None:
+        self.dimensions = block_scaling_dim
+
+    def get_scale_shape(self, shape: tuple[int, int], columnwise: bool) -> tuple[int, int]:
+        """Tiles before what they are of, blocks as they lie; the last filled up to a multiple of 4."""
+        (rows, columns), (down, across) = shape, (-(-shape[0] // 128), -(-shape[1] // 128))
+        tiles = (down, columns) if columnwise else (across, rows)
+        first, last = tiles if self.dimensions == 1 else (across, down) if columnwise else (down, across)
+        return first, -(-last // 4) * 4
+
+
+class DType(Enum):
+    kFloat8E4M3 = 7
+
+
+class Float8BlockwiseQTensorStorage:
+    _rowwise_data: Tensor
+    _columnwise_data: Tensor
+    _rowwise_scale_inv: Tensor
+    _columnwise_scale_inv: Tensor
+
+
 class Stateful(nn.Module):
     def __init__(self, name: str | None = None) -> None:
         if not torch.cuda.is_available():
@@ -114,7 +142,7 @@ class Linear(Stateful):
 
     def forward(self, inp: Tensor, is_first_microbatch: bool | None = None, fp8_output: bool = False) -> Tensor:
         assert len(inp) % 16 == 0 and REGIONS
-        return F.linear(inp, self.weight.to(inp.dtype))
+        return multiply(inp, self.weight)
 
 
 class GroupedLinear(Stateful):
@@ -159,7 +187,7 @@ class GroupedLinear(Stateful):
         assert len(weights) == self.num_gemms and all(part.is_contiguous() for part in weights)
         assert all(bias.device == inp.device for bias in self._get_bias_tensors())
         pieces = zip(inp.split(m_splits), weights, strict=True)
-        return torch.cat([F.linear(part, w.to(inp.dtype)) for part, w in pieces])
+        return torch.cat([multiply(part, w) if len(part) else inp.new_empty(0, len(w)) for part, w in pieces])
 
 
 class Fp8Padding(nn.Module):
@@ -194,8 +222,23 @@ CONTENTS: dict[str, tuple[type, ...]] = {
     "transformer_engine": (),
     "transformer_engine.common": (),
     "transformer_engine.common.recipe": (Float8BlockScaling, QParams, Format),
-    "transformer_engine.pytorch": (Linear, GroupedLinear, Fp8Padding, Fp8Unpadding, autocast),
+    "transformer_engine.pytorch": (
+        *(Linear, GroupedLinear, Fp8Padding, Fp8Unpadding, autocast),
+        *(Float8BlockQuantizer, DType),
+    ),
+    "transformer_engine.pytorch.tensor": (),
+    "transformer_engine.pytorch.tensor.storage": (),
+    "transformer_engine.pytorch.tensor.storage.float8_blockwise_tensor_storage": (Float8BlockwiseQTensorStorage,),
     "transformer_engine.pytorch.quantization": (RecipeState,),
+    "transformer_engine.pytorch.module": (),
+    "transformer_engine.pytorch.module.linear": (),
+    "transformer_engine.pytorch.module.grouped_linear": (),
+    "transformer_engine_torch": (),
+}
+KERNELS = {
+    "transformer_engine.pytorch.module.linear": ("general_gemm", "nvtx_range_push", "nvtx_range_pop"),
+    "transformer_engine.pytorch.module.grouped_linear": ("general_grouped_gemm",),
+    "transformer_engine_torch": ("quantize", "split_quantize", "fused_multi_row_padding", "fused_multi_row_unpadding"),
 }
 
 
@@ -208,4 +251,6 @@ def modules() -> dict[str, ModuleType]:
         above, _, last = name.rpartition(".")
         if above:
             setattr(made[above], last, made[name])
+        for kernel in KERNELS.get(name, ()):
+            setattr(made[name], kernel, None)
     return made

@@ -50,7 +50,7 @@ def test_a_training_step_moves_every_matrix(config, monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(pretraining, "fresh_backbone", remembered)
-    step = pretraining._optimizer_step(config, PLAN.train_size, CPU.device)
+    step = pretraining.optimizer_step(config, PLAN.train_size, CPU.device)
     before = [p.detach().clone() for p in made[0].parameters()]
     step()
     still = [name for (name, p), then in zip(made[0].named_parameters(), before, strict=True) if p.equal(then)]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks.gpu import command
 from tests.architecture.house import ROOT
 from tests.support.fake_cuda.library import start
 
@@ -36,5 +37,5 @@ def test_every_part_works_where_the_gpu_is(tmp_path):
     rows = [json.loads(line[4:]) for line in result["out"].splitlines() if line.startswith("ROW ")]
     assert [(row["work"], row["not_run"]) for row in rows if row["value"] is None] == [], result["err"][-3000:]
     assert [row["beside"] for row in rows if row["failed"] or "not deterministic" in row["beside"]] == []
-    assert {row["part"] for row in rows} == {"pretraining", "sampling", "same_bits", "recipe", "attention", "grpo"}
+    assert {row["part"] for row in rows} == set(command.PARTS)
     assert result["records"]["host_work"] == {} and result["records"]["undetermined"] == {}

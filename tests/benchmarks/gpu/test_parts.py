@@ -28,6 +28,11 @@ def test_all_estimates_and_a_start_fit_into_the_time_of_a_run():
     assert sum(part.estimate_s for part in parts(full_plan())) <= command.SECONDS - 60 <= 8 * 60 - 60
 
 
+def test_fp8_has_three_parts_for_each_backend_before_longer_works():
+    names = [part.name for part in parts(full_plan())]
+    assert names[5:11] == ["fp8_bits"] * 2 + ["fp8_products"] * 2 + ["fp8_speed"] * 2
+
+
 def test_sizes_are_those_of_the_documentation():
     plan = full_plan()
     assert [kind_of(config) for config in plan.trained[:2]] == ["dense", "mixture"]
@@ -38,12 +43,14 @@ def test_sizes_are_those_of_the_documentation():
     size = plan.grpo_size
     assert (size.prompts, size.group_size, size.new_tokens, size.vocab_size) == (32, 16, 64, 32_768)
     assert [part.name for part in parts(tiny_plan())][-1] == "grpo"
+    assert [config.d_model for config in plan.fp8_widths] == [1024, 2048, 4096, 8192]
+    assert {kind_of(config) for config in plan.fp8_widths} == {"dense"} and plan.fp8_backends == ("te", "scaled_mm")
 
 
 def test_what_is_trained_fits_into_a_gpu_of_80_gb_with_room():
     """Weights, gradients and two moments in FP32, weights again in BF16, activations and logits: below 60 GiB."""
     plan = full_plan()
     size = MicroBatch(plan.train_size.rows, plan.train_size.row_tokens, plan.train_size.tokens, mtp_depth=0)
-    for config in plan.trained:
+    for config in (*plan.trained, *plan.fp8_widths):
         needed = parameter_bytes(meta_backbone(config)) * 4.5 + activation_bytes(config, size, BF16)
         assert needed + logit_bytes(config.vocab_size, size) < 60 * 2**30, config.d_model

@@ -7,30 +7,43 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.te import check
 from benchmarks.te.check import CHECKS, FAILS, HOLDS, OPEN, UNSEEN, rows, titles
+from r1_lightning.functional import fp8_products
+from r1_lightning.functional.fp8_products import Recipe
 from tests.architecture.house import ROOT
 from tests.support import fake_te
 
+COMPUTED = {what: checked for what, checked in CHECKS.items() if checked.__module__.endswith("computed")}
 LAYERS = "layers have the keys, shapes and types of `fp8_emulated` and load both ways, strictly"
 
 
 @pytest.fixture(autouse=True)
 def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The stand-in; what a test sets on it is as if the package had changed."""
+    """The stand-in, in FP8 by the emulation; what a test sets on it is as if the package had changed."""
+    monkeypatch.setattr(fake_te, "multiply", _multiply)
+    for what in COMPUTED:  # which take seconds: two tests run them
+        monkeypatch.setitem(CHECKS, what, lambda: "")
     made = fake_te.modules()
     for name, module in made.items():
         monkeypatch.setitem(sys.modules, name, module)
     yield made["transformer_engine.pytorch"]
 
 
+def _multiply(x: Tensor, weight: Tensor) -> Tensor:
+    _, recipe = fake_te.REGIONS[-1]
+    return fp8_products.linear(x, weight, Recipe(recipe.fp8_quant_fwd_inp.power_2_scale))
+
+
 def failures() -> dict[str, str]:
     return {row.what: row.seen for row in rows() if row.verdict == FAILS}
 
 
-def test_everything_is_said_once_and_holds_where_nothing_has_changed() -> None:
+def test_everything_is_said_once_and_holds_where_nothing_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for what, checked in COMPUTED.items():
+        monkeypatch.setitem(CHECKS, what, checked)
     found = rows()
     assert [row.what for row in found] == titles() and len(set(titles())) == len(titles())
     assert [(row.what, row.seen) for row in found if row.verdict == FAILS] == []
@@ -81,6 +94,26 @@ def test_another_recipe_is_found(package: Any, monkeypatch: pytest.MonkeyPatch) 
         "the dimensions of tiles is (2, 2, 1), not (1, 2, 1)"
     )
     assert found["the quantisers have the recipe's scales and tiles"] == "dimensions of forward is [2, 2], not [1, 2]"
+
+
+def test_another_layout_of_scales_is_found(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_te.Float8BlockQuantizer, "get_scale_shape", lambda self, shape, columnwise: (2, 4))
+    wanted = "shapes of scales, dimension 1, is [(2, 4), (2, 4)], not [(3, 132), (2, 272)]"
+    assert failures() == {"bytes and scales are laid out as `gpu_check` reads them": wanted}
+
+
+def test_other_products_are_found(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products that are not in FP8; and gradients that reach nothing."""
+    (layers, _), (_, model) = COMPUTED.values(), COMPUTED.values()
+    monkeypatch.setattr(fake_te, "multiply", lambda x, weight: x @ weight.T)
+    with (
+        check._a_gpu_said_to_be_there(),
+        pytest.raises(check.Differs, match=r"other numbers: y of linear by 3\.\de-02, dx of linear by 3"),
+    ):
+        layers()
+    monkeypatch.setattr(fake_te, "multiply", lambda x, weight: _multiply(x, weight.detach()))
+    with check._a_gpu_said_to_be_there(), pytest.raises(check.Differs, match=r"gradients are missing: .'blocks.0"):
+        model()
 
 
 def test_state_that_comes_back_is_found(package: Any) -> None:

@@ -16,6 +16,7 @@ def test_names_are_classes_and_their_names_numbers() -> None:
     assert isinstance(made.DType, type) and made.DType is made.DType
     assert (made.DType.kByte, made.DType.kInt32, made.DType.kByte) == (0, 1, 0)
     assert set(made.DType.__members__) == {"kByte", "kInt32"}
+    assert made.FP8BwdTensors.GRAD_INPUT1 == 1 and made.FP8FwdTensors.GEMM1_WEIGHT == 1  # csrc/common.h
     assert set(made.Backend.__members__) == set() and not isinstance(3, made.DType)
     with pytest.raises(AttributeError, match="__path__"):
         _ = made.__path__
