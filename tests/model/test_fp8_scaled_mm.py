@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1_lightning.functional.fp8_products import Recipe, grouped_linear, linear, one_by_one
-from r1_lightning.functional.fp8_tiles import BLOCK, quantise
+from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE, Quantised, quantise
 from r1_lightning.model import fp8_precision, fp8_scaled_mm
 from r1_lightning.model.fp8_precision import FP8Precision
 from tests.model.tiny import normal
 
+REAL = F.scaled_mm
 TILES, BLOCKS = F.ScalingType.BlockWise1x128, F.ScalingType.BlockWise128x128
 
 
@@ -76,6 +77,22 @@ def test_layouts_by_hand() -> None:
     found = fp8_scaled_mm.block_scales(blocks)
     assert found.shape == (4, 2) and found.stride() == (1, 4)
     assert torch.equal(found[:3], blocks.inverse_scales.T) and (found[3] == 1).all()
+
+
+@pytest.mark.parametrize("tile", [ROW_TILE, BLOCK])
+def test_torch_takes_these_layouts(monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int]) -> None:
+    """torch's own function, with its checks of shapes and strides, on tensors without numbers (N / 128 is a whole number there)."""
+    monkeypatch.setattr(F, "scaled_mm", REAL)
+
+    def operand(rows: int, tile: tuple[int, int]) -> Quantised:
+        scales = torch.empty(-(-rows // tile[0]), 3, device="meta")
+        return Quantised(torch.empty(rows, 300, dtype=torch.float8_e4m3fn, device="meta"), scales, tile)
+
+    product = fp8_scaled_mm.multiply(operand(130, ROW_TILE), operand(256, tile), torch.float32)
+    assert product.shape == (130, 256) and product.dtype == torch.float32
+    with pytest.raises(RuntimeError, match="scale a must have shape"):
+        monkeypatch.setattr(fp8_scaled_mm, "tile_scales", lambda operand: operand.inverse_scales)
+        fp8_scaled_mm.multiply(operand(130, ROW_TILE), operand(256, tile), torch.float32)
 
 
 def test_experts_one_by_one() -> None:
