@@ -1,7 +1,8 @@
 """Writes records as a log of inspect-ai, so that its viewer shows them: `inspect view --log-dir FOLDER` (JSON format, version 2).
 
-A sample of ours is an *epoch* of a sample there; its score is "C" (right, in the form asked for) or "I". Times are not recorded, so
-the log's are those of writing it. `inspect_ai.log.read_eval_log` opens the file (tried with inspect-ai 0.3.285).
+A sample of ours is an *epoch* of a sample there. Its scores are "C" or "I": one in the form asked for, one (`LENIENT`) in any form.
+Times are not recorded, so the log's are those of writing it. `inspect_ai.log.read_eval_log` opens the file (tried with inspect-ai
+0.3.285).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from r1_lightning.functional.uncertainty import standard_error_of_questions
 
 VERSION = 2  # of inspect-ai's logs
 RIGHT, WRONG = "C", "I"
+LENIENT = "in_any_form"  # the name of the second score
 
 
 def write_log(records: Records, path: Path) -> None:
@@ -29,11 +31,10 @@ def write_log(records: Records, path: Path) -> None:
 
 def log_of(records: Records) -> dict[str, Any]:
     """Return the log as it is written."""
-    protocol, measures = records.protocol, records.measures()
-    scores = {"accuracy": measures["pass_at_1"].value, "stderr": standard_error_of_questions(records.strict())}
-    scores |= {name: measure.value for name, measure in measures.items()}
+    protocol, measures, scores = records.protocol, records.measures(), records.scores()
+    others = {name: measure.value for name, measure in measures.items()}
+    named = {protocol.judge: ("pass_at_1", others), LENIENT: ("pass_at_1_lenient", {})}
     total = len(records.samples)
-    metrics = {name: {"name": name, "value": value} for name, value in scores.items()}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         "version": VERSION,
@@ -43,7 +44,12 @@ def log_of(records: Records) -> dict[str, Any]:
         "results": {
             "total_samples": total,
             "completed_samples": total,
-            "scores": [{"name": protocol.judge, "scorer": protocol.judge, "params": {}, "metrics": metrics}],
+            "scores": [
+                _scorer(
+                    name, {"accuracy": others[measure], "stderr": standard_error_of_questions(scores[measure]), **more}
+                )
+                for name, (measure, more) in named.items()
+            ],
         },
         "stats": {"started_at": now, "completed_at": now, "model_usage": {}},
         "samples": [
@@ -51,6 +57,11 @@ def log_of(records: Records) -> dict[str, Any]:
             for question, number in sorted(records.samples)
         ],
     }
+
+
+def _scorer(name: str, values: Mapping[str, float]) -> dict[str, Any]:
+    metrics = {metric: {"name": metric, "value": value} for metric, value in values.items()}
+    return {"name": name, "scorer": name, "params": {}, "metrics": metrics}
 
 
 def _sampling(protocol: Protocol) -> dict[str, Any]:
@@ -96,14 +107,17 @@ def _sample(asked: Asking, record: Record, protocol: Protocol) -> dict[str, Any]
                 "total_tokens": record.completion.n_tokens,
             },
         },
-        "scores": {protocol.judge: _score(record)},
+        "scores": {
+            protocol.judge: _score(record, record.judged.strict),
+            LENIENT: _score(record, record.judged.lenient),
+        },
         "metadata": {"problem_id": asked.problem_id, "prompt_sha256": asked.prompt_sha256, "language": asked.language},
     }
 
 
-def _score(record: Record) -> Mapping[str, Any]:
+def _score(record: Record, is_right: bool) -> Mapping[str, Any]:
     return {
-        "value": RIGHT if record.judged.strict else WRONG,
+        "value": RIGHT if is_right else WRONG,
         "answer": record.answer,
         "explanation": record.reason,
         "metadata": asdict(record.judged),

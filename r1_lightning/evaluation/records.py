@@ -97,9 +97,13 @@ class Records:
         numbers = range(self.protocol.samples)
         return [[self.samples[q, number].judged for number in numbers] for q in range(len(self.asked))]
 
-    def strict(self) -> list[list[bool]]:
-        """Whether each sample is right in the form asked for, P x k: what pass@1 is the mean of."""
-        return [[sample.strict for sample in row] for row in self.judged()]
+    def scores(self) -> dict[str, list[list[bool]]]:
+        """Whether each sample is right (P x k), in the form asked for and in any form, by the measure that is its mean."""
+        judged = self.judged()
+        return {
+            "pass_at_1": [[sample.strict for sample in row] for row in judged],
+            "pass_at_1_lenient": [[sample.lenient for sample in row] for row in judged],
+        }
 
     def measures(self) -> dict[str, Measure]:
         """Derive every measure from the samples."""

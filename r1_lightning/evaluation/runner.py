@@ -107,7 +107,8 @@ MEANINGS = {
     "language_consistency": "share of the thinking's words that are in the question's language; 1 where it has none (wordless)",
     "pair_accuracy": "share of pairs whose better response has the higher score (a tie counts half); 0.5 is chance",
     "margin": "mean difference of their scores, in nats of the odds that it is preferred",
-    "cons_at_": "share of problems whose most frequent answer is right, any form counted; programs have no vote and are left out",
+    "cons_at_": "share of problems whose most frequent answer is right, any form counted; programs vote by their "
+    "outputs where samples are written down, and are left out elsewhere",
 }
 
 

@@ -23,56 +23,62 @@ OVER_SEEDS = "over training seeds"
 
 
 def how_sure(records: Records) -> list[str]:
-    """Return lines on pass@1: its interval's name, its standard error, and which part of the variance more samples can shrink."""
-    scores = records.strict()
-    questions, samples = len(scores), records.protocol.samples
-    error = standard_error_of_questions(scores)
+    """Return lines on pass@1, strict and lenient: the interval's name, its standard error, and what more samples can shrink."""
     cut = 1 - records.measures()["finished_rate"].value
     lines = [
         f"intervals are 95 % {OVER_QUESTIONS} (whole questions resampled); of one training, so nothing {OVER_SEEDS}",
-        f"pass_at_1: standard error {OVER_QUESTIONS} {error:.4f} ({questions} questions)",
         f"truncated: {cut:.1%} of samples reached {records.protocol.max_new_tokens} tokens",
     ]
+    return lines + [f"{name}: {_spread(scores)}" for name, scores in records.scores().items()]
+
+
+def _spread(scores: Scores) -> str:
+    """The standard error of a mean over questions, and where it comes from."""
+    questions, samples = len(scores), len(scores[0])
+    error = f"standard error {OVER_QUESTIONS} {standard_error_of_questions(scores):.4f} ({questions} questions)"
     if min(questions, samples) < 2:
-        return [*lines, "variance: one sample of a question does not show how far sampling moves pass_at_1"]
+        return f"{error}; one sample of a question does not show how much of that is sampling"
     parts = variance_parts(scores)
     whole = parts.data + parts.sampling
     if whole == 0:
-        return [*lines, "variance: none was seen"]
+        return f"{error}; no variance was seen"
     k = parts.samples_to_halve
     half = f"k = {k} would halve it" if k else "no k halves it, only more questions"
-    return [
-        *lines,
-        f"variance of pass_at_1: {parts.data / whole:.0%} from which questions were asked, {parts.sampling / whole:.0%} from "
-        f"sampling (k = {samples}); {half}",
-        f"the same questions again, with other draws: standard error {math.sqrt(parts.sampling):.4f}",
-    ]
+    return (
+        f"{error}; {parts.data / whole:.0%} of the variance from which questions were asked, {parts.sampling / whole:.0%} from "
+        f"sampling (k = {samples}; {half}); the same questions with other draws: standard error {math.sqrt(parts.sampling):.4f}"
+    )
 
 
 def compared(first: Records, second: Records) -> list[str]:
-    """Return lines on the difference in pass@1, paired by question. `InvalidInput` if the two share no question."""
-    ours, theirs = shared(first, second)
-    found = paired_difference(ours, theirs)
-    low, high = found.interval.low, found.interval.high
-    verdict = "they differ" if found.is_seen else "no difference is seen"
-    lines = [
-        f"pass_at_1 of {first.protocol.model} minus {second.protocol.model}, paired over {found.questions} questions: "
-        f"{found.interval.estimate:+.4f} [{low:+.4f}, {high:+.4f}] (95 % {OVER_QUESTIONS}): {verdict}",
-        f"standard error {found.standard_error:.4f}; the smallest difference that {found.questions} questions would have shown: "
-        f"{found.smallest_visible:.4f} (80 % power, 5 % level)",
-    ]
+    """Return lines on the difference in pass@1, strict and lenient, paired by question.
+
+    Raises `InvalidInput` if the two share no question.
+    """
+    names = f"{first.protocol.model} minus {second.protocol.model}"
+    lines = []
+    for measure in first.scores():
+        found = paired_difference(*shared(first, second, measure))
+        low, high = found.interval.low, found.interval.high
+        verdict = "they differ" if found.is_seen else "no difference is seen"
+        lines.append(
+            f"{measure} of {names}, paired over {found.questions} questions: {found.interval.estimate:+.4f} "
+            f"[{low:+.4f}, {high:+.4f}] (95 % {OVER_QUESTIONS}): {verdict}; standard error {found.standard_error:.4f}; "
+            f"the smallest difference that would have been seen: {found.smallest_visible:.4f} (80 % power, 5 % level)"
+        )
     if others := first.protocol.differences(second.protocol):
         lines.append(f"not the same protocol: {'; '.join(others)}")
     left = len(first.asked) + len(second.asked) - 2 * found.questions
     return [*lines, f"{left} questions stand in one of both only, and were left out"] if left else lines
 
 
-def shared(first: Records, second: Records) -> tuple[Scores, Scores]:
-    """Return the strict scores of the questions that both records hold, in the order of the first."""
-    rows = dict(zip(_names(second.asked), second.strict(), strict=True))
-    pairs = [(row, rows[name]) for name, row in zip(_names(first.asked), first.strict(), strict=True) if name in rows]
-    require(bool(pairs), "records", str(second.folder), f"it shares no question with {first.folder}")
-    return [row for row, _ in pairs], [row for _, row in pairs]
+def shared(first: Records, second: Records, measure: str) -> tuple[Scores, Scores]:
+    """Return the scores behind `measure` of the questions that both records hold, in the order of the first."""
+    rows = dict(zip(_names(second.asked), second.scores()[measure], strict=True))
+    pairs = zip(_names(first.asked), first.scores()[measure], strict=True)
+    both = [(row, rows[name]) for name, row in pairs if name in rows]
+    require(bool(both), "records", str(second.folder), f"it shares no question with {first.folder}")
+    return [row for row, _ in both], [row for _, row in both]
 
 
 def _names(asked: Sequence[Asking]) -> list[tuple[str, str, str, int]]:

@@ -47,10 +47,11 @@ def test_the_reader_finds_the_fields_that_it_needs(log: dict, place: tuple) -> N
 
 
 def test_the_viewers_numbers_are_those_of_its_library(log: dict) -> None:
-    (score,) = log["results"]["scores"]
+    score, in_any_form = log["results"]["scores"]
     assert score["metrics"]["accuracy"]["value"] == INSPECTS_MEAN
     assert score["metrics"]["stderr"]["value"] == pytest.approx(INSPECTS_STDERR, abs=1e-12)
     assert score["metrics"]["finished_rate"]["value"] == 0.75
+    assert in_any_form["name"] == "in_any_form" and in_any_form["metrics"]["accuracy"]["value"] == INSPECTS_MEAN
 
 
 def test_samples_of_a_question_are_epochs(log: dict) -> None:

@@ -36,41 +36,51 @@ SCORES = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
 def test_how_sure_a_number_is() -> None:
     lines = how_sure(records_of(SCORES))
     assert lines[0].startswith("intervals are 95 % over questions") and "nothing over training seeds" in lines[0]
-    assert lines[1] == "pass_at_1: standard error over questions 0.1614 (4 questions)"
-    assert lines[2] == "truncated: 25.0% of samples reached 12 tokens"
-    assert lines[3] == (
-        "variance of pass_at_1: 50% from which questions were asked, 50% from sampling (k = 4); no k halves it, only more "
-        "questions"
-    )
-    assert lines[4] == "the same questions again, with other draws: standard error 0.1141"  # sqrt(0.0130208)
+    assert lines[1] == "truncated: 25.0% of samples reached 12 tokens"
+    assert lines[2] == (
+        "pass_at_1: standard error over questions 0.1614 (4 questions); 50% of the variance from which questions were asked, 50% "
+        "from sampling (k = 4; no k halves it, only more questions); the same questions with other draws: standard error 0.1141"
+    )  # sqrt(0.0130208) = 0.1141
+    assert lines[3] == lines[2].replace("pass_at_1", "pass_at_1_lenient")
 
 
 def test_how_sure_where_sampling_is_all() -> None:
     """Two questions, each right half of the time: all of the variance is of sampling, and twice the samples halve it."""
-    assert "100% from sampling (k = 2); k = 4 would halve it" in how_sure(records_of([[1, 0], [0, 1]]))[3]
-    assert how_sure(records_of([[1], [0]]))[3].startswith("variance: one sample of a question")
-    assert how_sure(records_of([[1, 1], [1, 1]]))[3] == "variance: none was seen"
+    assert "100% from sampling (k = 2; k = 4 would halve it)" in how_sure(records_of([[1, 0], [0, 1]]))[2]
+    assert how_sure(records_of([[1], [0]]))[2].endswith(
+        "one sample of a question does not show how much of that is sampling"
+    )
+    assert how_sure(records_of([[1, 1], [1, 1]]))[2].endswith("no variance was seen")
 
 
 def test_a_comparison_is_paired_by_question() -> None:
     """The second asks the questions in another order, and one that the first does not have."""
     other = records_of([[0, 0], [1, 0], [1, 0], [1, 1], [0, 0]], "dcbxa", model="n")
-    assert shared(records_of(SCORES), other) == (SCORES, [[0, 0], [1, 0], [1, 0], [0, 0]])
+    assert shared(records_of(SCORES), other, "pass_at_1") == (SCORES, [[0, 0], [1, 0], [1, 0], [0, 0]])
     lines = compared(records_of(SCORES), other)
     # Differences 0.25, 0, 0.25, 0; standard error sqrt(0.0625 / 12) = 0.0722, times 2.8016 = 0.2022.
-    assert lines[0].startswith("pass_at_1 of m minus n, paired over 4 questions: +0.1250 [+0.0000, +0.2500]")
-    assert lines[0].endswith("(95 % over questions): no difference is seen")
-    assert lines[1].startswith(
-        "standard error 0.0722; the smallest difference that 4 questions would have shown: 0.2022"
+    assert lines[0] == (
+        "pass_at_1 of m minus n, paired over 4 questions: +0.1250 [+0.0000, +0.2500] (95 % over questions): no difference is seen; "
+        "standard error 0.0722; the smallest difference that would have been seen: 0.2022 (80 % power, 5 % level)"
     )
+    assert lines[1] == lines[0].replace("pass_at_1", "pass_at_1_lenient")
     assert lines[2] == "not the same protocol: questions: 4 and 5; samples: 4 and 2"
     assert lines[3] == "1 questions stand in one of both only, and were left out"
-    assert compared(records_of([[1, 1]] * 3), records_of([[0, 0]] * 3))[0].endswith("they differ")
+    assert "they differ" in compared(records_of([[1, 1]] * 3), records_of([[0, 0]] * 3))[0]
+
+
+def test_right_in_any_form_is_compared_apart() -> None:
+    """A model that answers without the form asked for: nothing is right strictly, everything leniently."""
+    made = records_of([[0, 0], [0, 0]])
+    loose = {key: replace(item, judged=replace(item.judged, lenient=True)) for key, item in made.samples.items()}
+    lines = compared(replace(made, samples=loose), records_of([[0, 0], [0, 0]]))
+    assert "pass_at_1 of m minus m, paired over 2 questions: +0.0000" in lines[0]
+    assert "pass_at_1_lenient of m minus m, paired over 2 questions: +1.0000" in lines[1]
 
 
 def test_a_question_that_a_benchmark_repeats_is_paired_in_order() -> None:
     first, second = records_of([[1], [0]], "aa"), records_of([[0], [1]], "aa")
-    assert shared(first, second) == ([[1], [0]], [[0], [1]])
+    assert shared(first, second, "pass_at_1") == ([[1], [0]], [[0], [1]])
     with pytest.raises(InvalidInput, match="it shares no question with"):
         compared(first, records_of([[0]], "z"))
 

@@ -79,7 +79,7 @@ def test_a_checkpoint_on_a_benchmark_from_end_to_end(
 
     code, text = said(monkeypatch, capsys, two, *words, "--out", "mine", "--against", folder)
     assert code == 0 and "pass_at_1 of two minus one, paired over 4 questions" in text
-    assert "the smallest difference that 4 questions would have shown" in text and "not the same protocol" not in text
+    assert "the smallest difference that would have been seen" in text and "not the same protocol" not in text
     code, text = said(monkeypatch, capsys, two, *words, "--out", "mine", "--samples", 2)
     assert code == 2 and "error: samples=2 is not allowed: the records in mine are of another protocol" in text
 
