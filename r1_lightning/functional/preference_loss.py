@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -37,6 +37,7 @@ from r1_lightning.types.tensors import LossOutput
 # Shape legend: S sequences, P pairs.
 
 
+@runtime_checkable
 class PreferenceObjective(Protocol):
     """Maps scores and labels (S each) to a loss; `is_paired` is True if sequences must come as pairs (see `PreferenceBatch`).
 

@@ -45,6 +45,8 @@ class DPOModule(StageWithReference):
         processes: Processes = ONE,
     ) -> None:
         super().__init__(backbone, optim, max_steps, bias_update_speed, on_nonfinite, processes)
+        allowed = "it must be a loss of policies on pairs: objective=dpo or objective=ipo"
+        require(isinstance(objective, PolicyPreference), "stage.objective", type(objective).__name__, allowed)
         self.objective = objective
         self.reference = reference_of(backbone, 0, True, reference_device, processes)
 

@@ -33,6 +33,8 @@ class RewardModelModule(StageModule):
         processes: Processes = ONE,
     ) -> None:
         super().__init__(RewardModel(backbone), optim, max_steps, bias_update_speed, on_nonfinite, processes)
+        allowed = "it must be a loss of scores: objective=helpful or objective=safety"
+        require(isinstance(objective, PreferenceObjective), "stage.objective", type(objective).__name__, allowed)
         self.objective = objective
 
     def training_step(self, batch: PreferenceBatch, batch_idx: int) -> Tensor:

@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[Callable[[], Miniature], Callable[[Miniature], Parts]]] =
     "distill": (rollouts_of(), lambda m: (m.distill(), m.traces(micro_batches=2))),
     "distill, on own completions": (rollouts_of(), lambda m: (m.distill(), m.on_policy(0.5, micro_batches=2))),
     "reward model": (rollouts_of(), lambda m: (m.reward_model(), m.preferences())),
+    "dpo": (rollouts_of(), lambda m: (m.dpo(bias_update_speed=0.01), m.preferences())),
     "grpo, three minibatches": (rollouts_of(minibatches_per_rollout=3), grpo),
     "grpo, micro-batches": (rollouts_of(minibatches_per_rollout=3, micro_batches=2), grpo),
     "grpo, dynamic sampling": (rollouts_of(dynamic_sampling_attempts=2), grpo),

@@ -390,6 +390,7 @@ def fit_stage(
         "distill": (miniature.distill, miniature.traces),
         "on_policy": (miniature.distill, miniature.on_policy),
         "reward_model": (miniature.reward_model, miniature.preferences),
+        "dpo": (miniature.dpo, miniature.preferences),
     }
     module, data = modules[stage]
     fit = trainer(1, folder, [check or SelfCheck()], processes, **settings)
@@ -397,7 +398,7 @@ def fit_stage(
     return fit
 
 
-STAGES = ["pretrain", "sft", "distill", "on_policy", "reward_model"]
+STAGES = ["pretrain", "sft", "distill", "on_policy", "reward_model", "dpo"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -9,12 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
+from r1_lightning.evaluation.preferences import (
+    PolicyEvaluationConfig,
+    PreferenceEvaluationConfig,
+    PreferenceEvaluator,
+    implicit_rewards,
+)
 from r1_lightning.rollout.preference_rows import PreferenceRow
 from r1_lightning.types.errors import InvalidInput, Stopped
 from r1_lightning.types.processes import Processes
 from r1_lightning.types.stopping import REQUEUE, STOP
-from r1_lightning.types.tensors import TokenBatch
+from r1_lightning.types.tensors import PreferenceBatch, TokenBatch
 from tests.support.processes import in_processes
 
 
@@ -61,6 +66,32 @@ def test_single_responses_by_hand() -> None:
     assert "other_tokens_mean" not in evaluator(rows[:2])(FirstToken())
 
 
+class Stage(nn.Module):
+    """A stage whose policy is rewarded for the first token of a response, which follows a prompt of one token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def rewards(self, batch: PreferenceBatch) -> Tensor:
+        ids, sequences = batch.tokens.token_ids.flatten(), batch.sequence_ids.flatten().tolist()
+        return torch.stack([ids[sequences.index(number)] for number in range(len(batch.ends))]).float()
+
+
+def test_a_policy_is_asked_for_its_implicit_rewards() -> None:
+    rows = [
+        PreferenceRow(((3, 15, 7, 1), (3, 10, 9, 1)), (1.0, 0.0), 1),
+        PreferenceRow(((3, 4, 1), (3, 6, 1)), (1.0, 0.0), 1),
+    ]
+    settings = PolicyEvaluationConfig(pairs=2, pairs_per_batch=1)
+    made = PreferenceEvaluator(rows, settings.of_pairs, row_tokens=16, pad_id=0, score=implicit_rewards)
+    assert made.scores(Stage()).tolist() == [15.0, 10.0, 4.0, 6.0]
+    assert {name: made(Stage())[name].value for name in ("pair_accuracy", "margin")} == {
+        "pair_accuracy": 0.5,
+        "margin": 1.5,
+    }
+
+
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_in_any_number_of_calls(size: int) -> None:
     rows = [pair(10 + number, 12) for number in range(7)]
@@ -75,6 +106,12 @@ def test_in_any_number_of_calls(size: int) -> None:
 def test_bad_settings(name: str) -> None:
     with pytest.raises(InvalidInput, match=f"stage.evaluation.{name}=0"):
         PreferenceEvaluationConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["pairs", "pairs_per_batch", "problems"])
+def test_bad_settings_of_a_policy(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"stage.evaluation.{name}=0"):
+        PolicyEvaluationConfig(**{name: 0})
 
 
 def _scored(processes: Processes, rows: list[PreferenceRow]) -> tuple[Any, int]:

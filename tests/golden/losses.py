@@ -25,6 +25,7 @@ COLUMNS = {
     "grpo": ("loss", "policy/kl_ref", "train/grad_norm"),
     "sft": ("loss", "train/mtp_loss", "train/grad_norm"),
     "reward_model": ("loss", "train/margin", "train/grad_norm"),
+    "dpo": ("loss", "dpo/margin", "train/grad_norm"),
     "distill": ("loss", "train/divergence", "train/grad_norm"),
 }
 
@@ -54,6 +55,8 @@ def steps(stage: str) -> list[tuple[float, ...]]:
             fit.fit(miniature.sft(bias_update_speed=0.01), datamodule=miniature.examples())
         elif stage == "reward_model":
             fit.fit(miniature.reward_model(), datamodule=miniature.preferences())
+        elif stage == "dpo":
+            fit.fit(miniature.dpo(), datamodule=miniature.preferences())
         elif stage == "distill":  # some of the steps on its own text
             fit.fit(miniature.distill(), datamodule=miniature.on_policy(0.3))
         else:

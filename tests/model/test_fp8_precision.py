@@ -249,6 +249,7 @@ def fitted(stage: str, precision: Any, optim: Any, folder: Path) -> list[Tensor]
         "pretrain": lambda: (miniature.pretrain(), miniature.text()),
         "sft": lambda: (miniature.sft(), miniature.examples()),
         "reward_model": lambda: (miniature.reward_model(), miniature.preferences()),
+        "dpo": lambda: (miniature.dpo(), miniature.preferences()),
         "distill": lambda: (miniature.distill(), miniature.on_policy(0.5)),
         "grpo": lambda: (miniature.grpo(), miniature.rollouts()),
     }
@@ -258,7 +259,7 @@ def fitted(stage: str, precision: Any, optim: Any, folder: Path) -> list[Tensor]
     return [p.detach() for p in fp8.parameters()]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward_model", "distill", "grpo"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward_model", "dpo", "distill", "grpo"])
 def test_every_stage_trains(stage: str, tmp_path: Path) -> None:
     """Two steps; with moments in BF16 they end at other weights, and not far away."""
     before = list(miniature_backbone().parameters())

@@ -457,6 +457,20 @@ FAULTS = (
         ("tests/functional/test_preference_loss.py", "tests/stages/test_reward_model.py"),
     ),
     Fault(
+        "DPO forgets its reference",
+        "stages/dpo.py",
+        "self.objective(policy_S - ref_S, lengths_S",
+        "self.objective(policy_S, lengths_S",
+        ("tests/stages/test_dpo.py",),
+    ),
+    Fault(
+        "the prompt counts as a response",
+        "rollout/preference_rows.py",
+        "max(row.prompt_tokens, 1) for",
+        "1 for",
+        ("tests/rollout/test_preference_rows.py", "tests/stages/test_dpo.py"),
+    ),
+    Fault(
         "the score is read one token too early",
         "rollout/preference_rows.py",
         "column + len(d) - 1 for",

@@ -136,6 +136,7 @@ def commands(root: Path) -> dict[str, list[str]]:
         "ppo": train("ppo", "stage.max_steps=1", *GRPO, "stage.evaluation=null"),
         "sft": train("sft", f"data.examples.file={rows}", "stage.max_steps=1", "stage.evaluation=null", "optim=adamw_bf16"),
         "reward_model": train("reward_model", *PAIRS, "stage.max_steps=1", "stage.evaluation.items=2"),
+        "dpo": train("dpo", "data.items_per_batch=4", "stage.max_steps=1", MEASURED, "stage.evaluation.pairs=2"),
         "scored": train("grpo", "stage.max_steps=1", *SCORED, *SHORT, "stage.evaluation=null"),
         "cached": train("distill", "data=teacher_cache", "data.items_per_batch=4", "stage.max_steps=1", *TAUGHT, MEASURED),
         "own_text": train("distill", "data=on_policy", *SHORT[-1:], "rollout=fast", "data.items_per_batch=4",

@@ -117,7 +117,7 @@ def test_sft_with_unequal_shares_makes_the_artefact_of_one(tmp_path: Path) -> No
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-# Counts that two processes cannot divide evenly, and for the reward model a measurement after each step, too.
+# Counts that two processes cannot divide evenly, and for reward model and DPO a measurement after each step, too.
 EVALUATED = {
     "distill": [
         "stage.evaluation={_target_: r1_lightning.evaluation.runner.EvaluationConfig, problems: 3, samples: 1, max_new_tokens: 8}"
@@ -127,11 +127,16 @@ EVALUATED = {
         "callbacks.evaluation.every_steps=1",
         "callbacks.evaluation.problems=3",
     ],
+    "dpo": [
+        "stage.evaluation={_target_: r1_lightning.evaluation.preferences.PolicyEvaluationConfig, problems: 3, samples: 1, max_new_tokens: 8, pairs: 5, pairs_per_batch: 2}",  # noqa: E501
+        "callbacks.evaluation.every_steps=1",
+        "callbacks.evaluation.problems=3",
+    ],
 }
 
 
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
-@pytest.mark.parametrize("stage", ["distill", "reward_model", "sample", "compare"])
+@pytest.mark.parametrize("stage", ["distill", "reward_model", "dpo", "sample", "compare"])
 def test_the_other_stages_make_what_one_process_makes(stage: str, trainer: str, tmp_path: Path) -> None:
     """The same folder names; weights and measures near those of one process, sampled rows and measured models to the byte."""
     small = [word for word in SMALL_MODEL if "self_check" not in word]

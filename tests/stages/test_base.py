@@ -271,7 +271,7 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
     assert fit.global_step == 15
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "grpo", "sft", "distill", "reward_model"])
+@pytest.mark.parametrize("stage", ["pretrain", "grpo", "sft", "distill", "reward_model", "dpo"])
 def test_recompute_changes_no_bit_of_any_stage(tmp_path: Path, stage: str) -> None:
     """Three steps, expert biases included: a load that was counted twice would move them otherwise."""
 
@@ -285,6 +285,7 @@ def test_recompute_changes_no_bit_of_any_stage(tmp_path: Path, stage: str) -> No
             "sft": miniature.examples,
             "distill": miniature.traces,
             "reward_model": miniature.preferences,
+            "dpo": miniature.preferences,
         }[stage]
         settings = {"pretrain": {"bias_update_speed": 0.05}, "grpo": {"router": "update", "bias_update_speed": 0.05}}
         module = getattr(miniature, stage)(**settings.get(stage, {}))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.functional.preference_loss import DPO, IPO
+from r1_lightning.functional.preference_loss import DPO, IPO, BradleyTerry
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences
@@ -143,6 +143,12 @@ def test_adapters_alone_learn_and_their_base_is_the_reference(tmp_path: Path) ->
     done = backwards(made, [batch()] * 20, tmp_path)
     assert all("lora" in name for name in done[0].gradients) and done[0].metrics["dpo/margin"] == 0.0
     assert done[-1].metrics["dpo/margin"] > 0.5 and done[-1].metrics["dpo/reward_accuracy"] == 1.0
+
+
+def test_losses_of_scores_are_refused() -> None:
+    """`BradleyTerry` would be DPO of beta 1 without its metrics."""
+    with pytest.raises(InvalidInput, match=r"stage.objective='BradleyTerry' is not allowed: .* objective=dpo or"):
+        module(BradleyTerry())
 
 
 def test_single_responses_are_refused(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def stage_and_data(name: str, processes: Processes, optim: AdamWConfig, max_step
         return mini.distill(bias_update_speed=0.01), mini.traces(micro_batches=2)
     if name == "reward_model":
         return mini.reward_model(), mini.preferences()
+    if name == "dpo":
+        return mini.dpo(), mini.preferences()
     return mini.grpo(router="update", bias_update_speed=0.01, reference_refresh_steps=4), mini.rollouts()
 
 
@@ -72,7 +74,14 @@ ADAMW, MUON = AdamWConfig(lr=1e-3), MuonConfig(lr=1e-3)
 
 @pytest.mark.parametrize(
     "name, optim",
-    [("pretrain", ADAMW), ("pretrain", MUON), ("grpo", ADAMW), ("distill", ADAMW), ("reward_model", ADAMW)],
+    [
+        ("pretrain", ADAMW),
+        ("pretrain", MUON),
+        ("grpo", ADAMW),
+        ("distill", ADAMW),
+        ("reward_model", ADAMW),
+        ("dpo", ADAMW),
+    ],
 )
 def test_ten_steps_are_those_of_one_process(name: str, optim: AdamWConfig, tmp_path: Path) -> None:
     (expected,) = in_processes(1, run, name, optim, tmp_path / "1")
@@ -95,9 +104,9 @@ def test_another_number_of_processes_goes_on(first: int, second: int, optim: Ada
             assert float((state[key] - value).abs().max()) < 1e-5, key
 
 
-@pytest.mark.parametrize("name", ["distill", "reward_model"])
+@pytest.mark.parametrize("name", ["distill", "reward_model", "dpo"])
 def test_other_stages_go_on_in_one_process_too(name: str, tmp_path: Path) -> None:
-    """Two processes to step 5, one to the end; a checkpoint holds student or reward model, and no teacher."""
+    """Two processes to step 5, one to the end; a checkpoint holds what trains, and neither teacher nor reference."""
     (expected,) = in_processes(1, run, name, ADAMW, tmp_path / "1")
     in_processes(2, run, name, ADAMW, tmp_path / "run", 5, limit_s=LIMIT_S)
     saved = torch.load(tmp_path / "run" / CHECKPOINTS / "last.ckpt", weights_only=True)["shards"]["tensors"]

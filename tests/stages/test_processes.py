@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.importance_sampling import CISPO
-from r1_lightning.functional.preference_loss import PointWise
+from r1_lightning.functional.preference_loss import IPO, PointWise
 from r1_lightning.functional.sequence_policy_loss import GSPO
 from r1_lightning.functional.shards import whole
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
@@ -128,6 +128,12 @@ def _point_wise(mini: Miniature, folder: Path) -> tuple[Any, Any]:
     return mini.reward_model(PointWise()), mini.preferences(items_per_batch=2)
 
 
+def _dpo(mini: Miniature, folder: Path, items_per_batch: int = 4, **settings: Any) -> tuple[Any, Any]:
+    module = mini.dpo(bias_update_speed=0.01, **settings)
+    module.reference.backbone.load_state_dict(backbone(seed=9, balance_loss_alpha=0.1).state_dict())
+    return module, mini.preferences(items_per_batch=items_per_batch)
+
+
 Make = Callable[[Miniature, Path], tuple[Any, Any]]
 STAGES: dict[str, Make] = {
     "pretrain": _pretrain,
@@ -143,6 +149,8 @@ STAGES: dict[str, Make] = {
     "distill on policy": _on_policy,
     "reward model": _reward_model,
     "reward model, point-wise": _point_wise,
+    "dpo": _dpo,
+    "dpo of one pair": partial(_dpo, items_per_batch=1, objective=IPO()),
 }
 
 
@@ -184,7 +192,7 @@ def test_two_processes_take_ppos_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "grpo", "distill", "distill on policy", "reward model"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "grpo", "distill", "distill on policy", "reward model", "dpo"])
 def test_blocks_of_shards_that_are_computed_again_give_the_steps_of_one(stage: str, tmp_path: Path) -> None:
     """`trainer.recompute`: the backward gathers a block's weights, computes its forward again, and keeps them for the gradient."""
     job = partial(_trained, make=STAGES[stage], folder=tmp_path)
@@ -213,8 +221,12 @@ def _grpo_of_adapters(mini: Miniature, folder: Path) -> tuple[Any, Any]:
     return mini.grpo(), mini.rollouts()  # its reference is the base, as the policy's adapters are switched off
 
 
+def _dpo_of_adapters(mini: Miniature, folder: Path) -> tuple[Any, Any]:
+    return mini.dpo(), mini.preferences()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [_sft_of_adapters, _grpo_of_adapters], ids=["sft", "grpo"])
+@pytest.mark.parametrize("stage", [_sft_of_adapters, _grpo_of_adapters, _dpo_of_adapters], ids=["sft", "grpo", "dpo"])
 def test_adapters_of_shards_take_the_steps_of_one_process(stage: Make, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     job = partial(_trained, make=partial(_with_adapters, stage=stage), folder=tmp_path)

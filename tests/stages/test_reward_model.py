@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from r1_lightning.functional.preference_loss import BradleyTerry, PointWise
+from r1_lightning.functional.preference_loss import DPO, BradleyTerry, PointWise
 from r1_lightning.rollout.preference_rows import PreferenceRow, collate_preferences
 from r1_lightning.stages.base import AdamWConfig
 from r1_lightning.stages.reward_model import RewardModelModule
@@ -111,6 +111,11 @@ def test_it_learns_what_it_is_shown(tmp_path: Path) -> None:
     trainer(40, tmp_path).fit(made, Batches([batch(rows())] * 40))
     margins = [score_alone(made, chosen) - score_alone(made, rejected) for chosen, rejected in PAIRS]
     assert min(margins) > 1.0  # sigmoid(1) = 0.73 at least, from 0.5
+
+
+def test_losses_of_policies_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"stage.objective='DPO' is not allowed: it must be a loss of scores"):
+        module(DPO())
 
 
 def test_pairs_are_needed_for_the_pairwise_loss(tmp_path: Path) -> None:

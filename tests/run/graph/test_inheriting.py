@@ -204,3 +204,9 @@ def test_other_stages_and_our_own_models_keep_theirs(qwen: Path, tmp_path: Path)
     assert with_settings_of(ours, made(tmp_path, "stage=pretrain")) is ours
     debug = compose_stage(["stage=grpo", "debug=fast"])
     assert with_settings_of(debug, import_model(qwen)) is debug
+
+
+def test_dpo_of_a_checkpoint_takes_its_papers_learning_rate(qwen: Path) -> None:
+    node = plan(compose_stage(["stage=dpo", f"init_from={qwen}"]))
+    assert node.stage.config.optim.lr == 1e-6 and "optim.lr=1e-06" in node.stage.notes[0]
+    assert plan(compose_stage(["stage=dpo", f"init_from={qwen}", "optim.lr=2e-6"])).stage.config.optim.lr == 2e-6
