@@ -34,14 +34,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tables_and_the_rows(finished: Path) -> None:
     made = folder(finished, "dpo")
     text = (made / "table.txt").read_text()
-    assert text.startswith("4 held-out problems of arithmetic, 2 samples each") and text.splitlines()[1].split() == [
+    assert text.startswith("4 held-out problems of ArithmeticTask, 2 samples each") and text.splitlines()[1].split() == [
         "base",
         "dpo",
     ]
     assert "\n\n6 held-out preferences, 95 % intervals\n" in text
     metrics = open_artefact(made).metrics
     assert {"eval/arithmetic/pass_at_1", "eval_base/arithmetic/pass_at_1", "eval/preferences/margin"} <= metrics.keys()
-    assert metrics["eval/preferences/pair_accuracy"] * 6 in (0, 1, 2, 3, 4, 5, 6)
+    won = metrics["eval/preferences/pair_accuracy"] * 6
+    assert 0 <= won == pytest.approx(round(won)) <= 6  # of pairs that do not tie
     rows = metrics_rows(finished, "dpo")
     assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert float(rows[0]["train/loss"]) == pytest.approx(0.6931472, abs=1e-6)  # ln 2: the policy is its reference
@@ -88,5 +89,5 @@ def test_data_and_losses_that_do_not_fit_are_refused_in_one_line(tmp_path: Path,
     assert refused.error.startswith(
         "stage.objective='BradleyTerry' is not allowed: it must be a loss of policies on pairs"
     )
-    refused = train(words(tmp_path, "data=text"), capsys)
+    refused = train(["stage=dpo", "data=text", f"paths.root={tmp_path}"], capsys)
     assert "DPOModule trains on PreferenceBatch" in refused.error
