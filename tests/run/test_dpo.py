@@ -34,10 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tables_and_the_rows(finished: Path) -> None:
     made = folder(finished, "dpo")
     text = (made / "table.txt").read_text()
-    assert text.startswith("4 held-out problems of ArithmeticTask, 2 samples each") and text.splitlines()[1].split() == [
-        "base",
-        "dpo",
-    ]
+    title, head, *_ = text.splitlines()
+    assert title.startswith("4 held-out problems of ArithmeticTask, 2 samples each") and head.split() == ["base", "dpo"]
     assert "\n\n6 held-out preferences, 95 % intervals\n" in text
     metrics = open_artefact(made).metrics
     assert {"eval/arithmetic/pass_at_1", "eval_base/arithmetic/pass_at_1", "eval/preferences/margin"} <= metrics.keys()
