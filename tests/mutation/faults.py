@@ -74,8 +74,8 @@ FAULTS = (
     Fault(
         "the completion mask is shifted by one",
         "rollout/collate.py",
-        "mask[line, start:end] = trained[sequence]",
-        "mask[line, start - 1 : end - 1] = trained[sequence]",
+        "mask[line, starts[sequence] : end] = trained[sequence]",
+        "mask[line, starts[sequence] - 1 : end - 1] = trained[sequence]",
         (GRPO,),
     ),
     Fault(
@@ -109,7 +109,7 @@ FAULTS = (
     Fault(
         "prompt tokens are in the loss",
         "rollout/collate.py",
-        "mask[line, start:end] = trained[sequence]",
+        "mask[line, starts[sequence] : end] = trained[sequence]",
         "mask[line, column + 1 : end] = trained[sequence]",
         (GRPO,),
     ),
