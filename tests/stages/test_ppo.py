@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from torch import nn
 from r1_lightning.artefacts.weights import load_weights, save_weights
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.sequence_policy_loss import GSPO
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
+from r1_lightning.model.lora import LoraSettings, is_adapter
 from r1_lightning.rollout.collate import collate, padding, split_rows
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.rollout.value_baseline import ValueBaseline
@@ -23,8 +25,10 @@ from r1_lightning.stages.muon import MuonConfig
 from r1_lightning.stages.ppo import PPOModule
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
+from tests.support.hf_folders import DENSE
 from tests.support.miniature import (
     PAD,
+    CharTokenizer,
     Miniature,
     Spy,
     Sums,
@@ -304,6 +308,25 @@ def test_the_reference_is_refreshed_before_it_is_asked(tmp_path: Path) -> None:
     trainer(3, tmp_path, [spy]).fit(module, datamodule=data)
     assert found[0] == pytest.approx(0.0, abs=1e-6) and abs(found[1]) > 1e-4
     assert found[2] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_policy_with_adapters_has_a_value_model_with_adapters(tmp_path: Path) -> None:
+    """Of `transformers`: both bases stay, and are equal; adapters and the head of the values train. The reference is the base."""
+    pytest.importorskip("peft")
+    shape = {"model_type": "qwen2", **DENSE, "vocab_size": CharTokenizer.vocab_size, "tie_word_embeddings": True}
+    mini = miniature()
+    mini.model = cast(Any, HFBackbone(HFModelConfig(shape, LoraSettings(4, 16)), seed=1))
+    module = mini.ppo(value_clip_eps=None)
+    models = {"policy": mini.model, "values": module.critic.backbone}
+    before = {
+        name: {key: tensor.clone() for key, tensor in model.state_dict().items()} for name, model in models.items()
+    }
+    _, batch = sampled(mini)
+    step = backwards(module, [batch, batch], tmp_path)[1]  # a head of zeros lets no gradient through in its first step
+    assert math.isfinite(step.metrics["value/loss"]) and step.metrics["value/grad_norm"] > 0
+    for name, model in models.items():
+        moved = {key for key, tensor in model.state_dict().items() if not torch.equal(tensor, before[name][key])}
+        assert moved and all(is_adapter(key) for key in moved), name
 
 
 @pytest.mark.parametrize(

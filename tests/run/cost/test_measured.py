@@ -56,6 +56,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "grpo": ("stage=grpo", *ROLLOUT, "rollout.micro_batches=1"),
     "grpo in parts": ("stage=grpo", *ROLLOUT, "rollout.micro_batches=4"),
     "grpo without a reference": ("stage=grpo", *ROLLOUT, "objective=dapo"),
+    "ppo": ("stage=ppo", *ROLLOUT, "rollout.micro_batches=1"),
+    "ppo in parts": ("stage=ppo", *ROLLOUT, "rollout.micro_batches=4"),
     "distill": ("stage=distill", "data.items_per_batch=24"),
     "distill a mixture": ("stage=distill", "objective=js", "data.items_per_batch=24"),
     "distill from a cache": ("stage=distill", "data=teacher_cache", "data.items_per_batch=24"),

@@ -66,7 +66,8 @@ def test_a_slow_machine_stops_early_and_says_so(monkeypatch: pytest.MonkeyPatch)
     assert speed.new_tokens is None and speed.training_s > 0
 
 
-def test_completions_cut_off_fill_rows_as_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stage", ["grpo", "ppo"])
+def test_completions_cut_off_fill_rows_as_at_their_limit(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where sampling stops at 8 of 40 tokens, training sees 40: rows are then as full as a run's."""
     monkeypatch.setattr(probe, "BUDGET_S", 0.0)
     counted: list[int] = []
@@ -77,7 +78,7 @@ def test_completions_cut_off_fill_rows_as_at_their_limit(monkeypatch: pytest.Mon
         return grouped.share(batch, parts)
 
     monkeypatch.setitem(probe.PROBES, probe.GroupedRolloutsDataModule, grouped._replace(share=noted))
-    probe.measure(config_of("stage=grpo", *ROLLOUT, "rollout.max_new_tokens=40"), None)
+    probe.measure(config_of(f"stage={stage}", *ROLLOUT, "rollout.max_new_tokens=40"), None)
     assert 40 in counted and all(length == 40 or length <= 8 for length in counted)  # cut off, or ended by itself
 
 

@@ -165,6 +165,11 @@ def test_rl_of_a_checkpoint_has_settings_that_fit(qwen: Path, typed: tuple[str, 
     assert "reward" not in note and node.stage.choices["model"] == "hf"
 
 
+def test_ppo_of_a_checkpoint_has_grpos_settings_and_a_slower_value_model(qwen: Path) -> None:
+    node = plan(compose_stage(["stage=ppo", f"init_from={qwen}", "task=equations"]))
+    assert settings(node.stage) == FIT and node.stage.config.stage.value_lr == 1e-5
+
+
 def test_the_miniatures_task_is_named(qwen: Path) -> None:
     node = plan(compose_stage(["stage=grpo", f"init_from={qwen}"]))
     assert node.stage.notes[-1] == "grpo: task=arithmetic is the miniature's: task=NAME asks for another"
