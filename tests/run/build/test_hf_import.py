@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import r1_lightning as r1
 from r1_lightning.artefacts.hf_folder import import_model
 from r1_lightning.artefacts.hub import snapshot
-from r1_lightning.artefacts.store import CONFIG, TURN, Artefact
+from r1_lightning.artefacts.store import CONFIG, TURN, Artefact, open_artefact
 from r1_lightning.model.hf_model import HFModelConfig
 from r1_lightning.model.lora import LoraSettings
 from r1_lightning.run.build.hf_import import model_node_of, open_input, with_model_of
@@ -106,9 +106,12 @@ def test_an_artefact_of_a_dense_model_needs_its_folder_no_more(
 ) -> None:
     source = Path(shutil.copytree(checkpoints["qwen2"], tmp_path / "source"))
     common = [*SMALL, f"paths.root={tmp_path}", "model=hf"]
-    assert train(["stage=pretrain", f"init_from={source}", *common], capsys).code == 0
+    text = "callbacks.evaluation.text_rows=2"
+    assert train(["stage=pretrain", f"init_from={source}", *common, text], capsys).code == 0
     shutil.rmtree(source)
     base = folder(tmp_path, "pretrain")
+    measured = open_artefact(base).metrics
+    assert {"eval/text/bits_per_token", "eval/text/ngram_5_bits_per_token"} <= measured.keys()
     done = train(["stage=grpo", f"init_from={base}", *common], capsys)
     assert done.code == 0, done.err
     stored = yaml.safe_load((folder(tmp_path, "grpo") / CONFIG).read_text())
