@@ -29,3 +29,12 @@ def test_sides_alternate_and_the_first_pair_is_a_warm_up(
 def test_no_pairs_are_refused() -> None:
     with pytest.raises(SystemExit, match="2"):
         fp8_emulation.main(["--pairs", "0"])
+
+
+def test_a_rollout_is_measured_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fp8_emulation, "WORKS", {"miniature": Work(width=32, layers=2, rows=2, tokens=16)})
+    monkeypatch.setattr(fp8_emulation, "NEW_TOKENS", 2)
+    assert fp8_emulation.main(["--pairs", "1", "--only", "sampling"]) == 0
+    assert "\nsampling: BF16 " in capsys.readouterr().out
