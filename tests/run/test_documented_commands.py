@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from r1_lightning.run.checks.validate import validate
+from r1_lightning.run.commands import reproduce_table
 from r1_lightning.run.commands.notebook import load, save
 from r1_lightning.run.config.compose import compose_stage, composing
 from r1_lightning.run.config.program import SCRIPT_OF
@@ -32,6 +33,8 @@ SECTIONS = {
     "Rejection sampling": ("stage=sample",),
     "On a cluster": ("launcher=slurm",),
 }
+# Sections about a command that reads KEY=VALUE words itself: how it reads them.
+OTHERS = {"Tables of the papers": reproduce_table.parse}
 SCORED = ("reward=model_score", "+stage.inputs.score.folder=FOLDER")
 STUDENT = ("experiment=distill_qwen_1_5b", "init_from=FOLDER", "data.examples.file=FILE")
 # What the sentence around an option asks for besides, and what it stands for.
@@ -82,8 +85,6 @@ UNPLANNED = {
     "benchmarks=all": "reads the files of ten benchmarks; tests/configs composes it",
     "mtp=true": "an argument of export_hf.py, which README's row runs",
 }
-# Sections about another command than train.py, and where its options are typed.
-NOT_OF_TRAIN = {"Tables of the papers": "tests/run/commands/test_reproduce_table.py"}
 CLUSTER = "tests/run/test_slurm_jobs.py follows README's section on a SLURM of this machine"
 # Commands that no test runs, and why.
 UNRUN = {
@@ -115,7 +116,7 @@ UNRUN = {
     "python benchmarks/run.py": "an hour; tests/benchmarks/test_run.py runs it with --quick",
 }
 R1 = "import sys; from r1_lightning.__main__ import main; sys.argv[0] = 'r1'; sys.exit(main())"
-PLANNED = [piece for piece in OPTIONS if piece.key not in UNPLANNED and piece.section not in NOT_OF_TRAIN]
+PLANNED = [piece for piece in OPTIONS if piece.key not in UNPLANNED and piece.section not in OTHERS]
 FAST = ("debug=fast", "trainer.checkpoint_every_steps=2", "logger=none")
 SHORT = (
     "stage.max_steps=1",
@@ -198,6 +199,11 @@ def takes_things(piece: Piece) -> bool:
     return bool(unfilled([*beside(piece), *piece.words]))
 
 
+@pytest.mark.parametrize("piece", [piece for piece in OPTIONS if piece.section in OTHERS], ids=named)
+def test_another_command_reads_every_option_of_its_section(piece: Piece) -> None:
+    assert OTHERS[piece.section]([*(() if "table=" in piece.key else ("table=any",)), *piece.words]).table
+
+
 @pytest.mark.parametrize("piece", [piece for piece in PLANNED if not takes_things(piece)], ids=named)
 def test_every_documented_option_is_composed(piece: Piece, things: Mapping[str, str], here: Path) -> None:
     assert composed(piece, things, here).stage
@@ -221,7 +227,7 @@ def test_no_table_names_what_no_document_has() -> None:
     keys = {piece.key for piece in OPTIONS}
     assert len(keys) >= 80 and set(UNPLANNED) <= keys
     places = keys | {f"{piece.section}: {piece.key}" for piece in OPTIONS}
-    assert set(BESIDE) <= places and {*SECTIONS, *NOT_OF_TRAIN} <= {piece.section for piece in OPTIONS}
+    assert set(BESIDE) <= places and {*SECTIONS, *OTHERS} <= {piece.section for piece in OPTIONS}
     lines = {piece.key for piece in COMMANDS}
     assert len(lines) >= 35 and set(UNRUN) <= lines
     assert set(SMALL) <= {script_of(piece) for piece in COMMANDS if len(piece.words) > 1}
