@@ -97,6 +97,7 @@ UNRUN = {
     "python scripts/train.py stage=grpo debug=fast": "what the test of `stage=grpo` types",
     "python scripts/runs.py": "tests/run/commands/test_runs.py runs it",
     "python scripts/runs.py stage=grpo": "tests/run/commands/test_runs.py runs it",
+    "python scripts/reproduce_table.py table=ID": "stands for any table; the row of table=stages is run",
     "python scripts/report.py scaling_laws": "hours, and no rows to redraw yet; tests/reports/test_scaling_laws.py draws some",
     "pytest": "would run this test",
     "pytest -m slow": "would run this test",
@@ -271,7 +272,7 @@ def test_every_documented_command_runs(piece: Piece, made: Mapping[str, str], tm
         for group, option in (("model", "tiny"), ("task", "arithmetic")):
             (here / "configs" / group).mkdir(parents=True)
             shutil.copy(CONFIGS / group / f"{option}.yaml", here / "configs" / group / "mine.yaml")
-    if script == "report.py":
+    if script in ("report.py", "reproduce_table.py"):
         shutil.copytree(ROOT / "reports", here / "reports")
     words = fill((*piece.words[2:], *more), made)
     assert not unfilled(words), words
