@@ -183,7 +183,8 @@ def _own(table: Table, asked: Asked) -> int:
     folder = Path(report.FOLDER, table.id)
     if asked.scale is None and not asked.init_from:
         rows, points = rows_of(table, Path(report.FOLDER))
-        require(bool(rows), "table", table.id, f"there are no rows in {folder}; scale=tiny makes them")
+        time = "" if table.minutes is None else f", some {table.minutes:g} minutes a seed on one core"
+        require(bool(rows), "table", table.id, f"there are no rows in {folder}; scale=tiny makes them{time}")
         return _write(asked.out or folder, page(table, rows, points))
     from r1_lightning.run.commands.report_loop import write_report  # loads torch
     from r1_lightning.run.commands.tables.making import own_checkpoints, own_runs

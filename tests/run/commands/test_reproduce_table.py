@@ -106,7 +106,7 @@ def test_what_is_mistyped_is_refused(word: str, message: str) -> None:
         (["table=stages", "scale=rehearsal"], "the rows are those of the report r1_tiny"),
         (["table=moe_in_rl", "init_from=a=b"], "this table has a recipe, which makes its own models"),
         (["table=stages"], "there are no rows in reports/r1_tiny; scale=tiny makes them"),
-        (["table=mtp"], "there are no rows in reports/mtp; scale=tiny makes them"),
+        (["table=mtp"], "there are no rows in reports/mtp; scale=tiny makes them, some 17 minutes a seed"),
         (["table=stages", "init_from=r1=folder"], "this table is not measured by an evaluation of models"),
     ],
 )

@@ -80,7 +80,10 @@ def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tup
 
 def overrides(table: Table, arm: str, seed: int, rehearsal: bool = False) -> list[str]:
     """The arguments of `scripts/train.py` for one arm and seed."""
-    return [*table.arms[arm].words, f"seed={seed}", *(REHEARSAL if rehearsal else ())]
+    words = [*table.arms[arm].words, f"seed={seed}"]
+    if rehearsal:  # what is typed has the last word: a number of steps would undo the rehearsal's
+        return [*(word for word in words if not word.startswith("stage.max_steps=")), *REHEARSAL]
+    return words
 
 
 def columns(table: Table) -> tuple[str, ...]:

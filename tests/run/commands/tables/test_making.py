@@ -18,7 +18,7 @@ from r1_lightning.run.commands.report_runs import planned_fingerprint
 from r1_lightning.run.commands.reproduce_table import main
 from r1_lightning.run.commands.tables import functions, making
 from r1_lightning.run.commands.tables.declared import Table, read_table, tables
-from r1_lightning.run.commands.tables.making import arguments_of, columns, own_checkpoints, own_runs
+from r1_lightning.run.commands.tables.making import arguments_of, columns, overrides, own_checkpoints, own_runs
 from r1_lightning.types.errors import InvalidInput
 from tests.run.commands.tables.test_declared import MINE, table
 
@@ -43,6 +43,12 @@ def test_the_arguments_of_each_run(mine: Table) -> None:
     assert runs == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert recipe.overrides("b", 2) == ["stage=pretrain", "seed=2"]
     assert own_runs(mine, [0], rehearsal=True)[0].overrides("b", 2)[-1] == "debug=fast"
+
+
+def test_a_rehearsal_takes_its_own_number_of_steps() -> None:
+    steps = read_table(tables()["reflective_words"])
+    assert overrides(steps, "step_40", 0) == ["experiment=r1_zero_tiny", "stage.max_steps=40", "seed=0"]
+    assert overrides(steps, "step_40", 0, rehearsal=True) == ["experiment=r1_zero_tiny", "seed=0", "debug=fast"]
 
 
 def test_a_run_leaves_the_measures_that_the_table_names_and_its_points(mine: Table, tmp_path: Path) -> None:
