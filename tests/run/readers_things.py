@@ -113,6 +113,7 @@ def _places(root: Path, model: Path, scorer: Path, rows: Path, checkpoint: Path)
         "stage=NAME": "pretrain",
         "experiment=NAME": "r1_zero_tiny",
         "task=NAME": "equations",
+        "table=ID": "stages",
         "init_from=FOLDER": str(checkpoint),
         "paths.data=FOLDER": str(data),
         "paths.root=FOLDER": str(root / "other"),

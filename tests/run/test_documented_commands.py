@@ -67,6 +67,7 @@ BESIDE: dict[str, tuple[str, ...]] = {
         "stage.evaluation.problems=3",
     ),
     "model=hf": ("init_from=FOLDER",),
+    "DPO: model=hf_lora": ("stage=dpo", "init_from=FOLDER"),
     "model=hf_lora stage.reference_refresh_steps=0": ("init_from=FOLDER",),
     "stage.shares={reasoning: 3, general: 1}": ("stage=sample", "+stage.sources.general.file=FILE"),
     "+task@stage.benchmarks.math500=math500": ("stage=sample", "paths.data=FOLDER"),
