@@ -192,6 +192,11 @@ def _own(table: Table, asked: Asked) -> int:
     if asked.init_from:
         out = asked.out or folder / "own"
         recipe, runs = own_checkpoints(table, asked.init_from, asked.evaluation, asked.task)
+        for row in read(out / RESULTS):
+            others = [run for run in runs if run[:2] == (row["arm"], int(row["seed"])) and run[2] != row["folder"]]
+            require(
+                not others, "out", str(out), f"its rows of arm {row['arm']} are of {row['folder']}; take another out="
+            )
     else:
         rehearsal = asked.scale == "rehearsal"
         out = asked.out or (Path("runs", "rehearsals", table.id) if rehearsal else folder)

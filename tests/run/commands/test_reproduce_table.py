@@ -119,6 +119,17 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in said and said.startswith("error: ") and said.count("\n") == 1
 
 
+def test_rows_of_another_checkpoint_are_not_added_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    own = tmp_path / "reports" / "mtp" / "own"
+    own.mkdir(parents=True)
+    (own / "results.csv").write_text("arm,seed,folder\nmtp,0,first\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["table=mtp", "init_from=mtp=second"]) == 2
+    assert "its rows of arm mtp are of first; take another out=" in capsys.readouterr().err
+
+
 def test_help_and_no_words(capsys: Captured) -> None:
     assert main(["--help"]) == 0 and main([]) == 2
     assert "init_from=ARM=FOLDER" in capsys.readouterr().out
