@@ -7,6 +7,7 @@ that there is a GPU: making layers asks for no more. What its kernels do is emul
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ def rows() -> list[Row]:
     calls = calls_made()
     fp8_te._layers.cache_clear()
     with _a_gpu_said_to_be_there():
-        found = [_row(str(call), lambda call=call: bound(call)) for call in calls]
+        found = [_row(str(call), functools.partial(bound, call)) for call in calls]
         found += [_row(what, check) for what, check in CHECKS.items()]
     fp8_te._layers.cache_clear()
     return found + [Row(what, OPEN, why) for what, why in UNSEEN.items()]

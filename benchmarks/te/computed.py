@@ -38,7 +38,8 @@ def _both_layers(backend: Any, power_of_two: bool) -> tuple[Any, Any]:
 
 
 def _products(layers: tuple[Any, Any]) -> dict[str, Tensor]:
-    generator, found = torch.Generator().manual_seed(1), {}
+    generator = torch.Generator().manual_seed(1)
+    found: dict[str, Any] = {}
     ends = torch.tensor(ENDS, dtype=torch.int32)
     for name, layer, rest in zip(("linear", "experts"), layers, ((), (ends,)), strict=True):
         x = torch.randn(ENDS[-1], INPUTS, generator=generator).requires_grad_()

@@ -103,7 +103,9 @@ def lent_weights() -> str:
     if not all(torch.equal(one, whole.T) and one.is_contiguous() for one, whole in zip(found, weight, strict=True)):
         raise Differs("the matrices found are not the experts' in order, out x in")
     sum(one.sum() * number for number, one in enumerate(found)).backward()
-    same("gradients", [float(part.unique()) for part in weight.grad], [float(n) for n in range(EXPERTS)])
+    gradient = weight.grad
+    assert gradient is not None
+    same("gradients", [float(part.unique()) for part in gradient], [float(n) for n in range(EXPERTS)])
     return "`_get_weight_tensors` finds weight0 to weight2, contiguous, with gradients"
 
 
