@@ -100,7 +100,8 @@ class FP8Precision:
         self.recipe = Recipe(power_of_two_scales, gradient_blocks, multiply)
         self.rollouts_only = rollouts_only
         self.is_decoding = False
-        self.logprob_tolerance, self.mean_logprob_tolerance, self.max_flipped_fraction = AGREEMENT["fp8"]
+        bounds = AGREEMENT["fp8_rollouts" if rollouts_only else "fp8"]
+        self.logprob_tolerance, self.mean_logprob_tolerance, self.max_flipped_fraction = bounds
 
     @property
     def is_on(self) -> bool:

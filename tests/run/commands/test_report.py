@@ -25,7 +25,7 @@ IDS = [
     "reward_hacking",
     "scaling_laws",
 ]
-NOT_RUN = {"fp8_in_rl", "scaling_laws"}  # recipes without rows
+NOT_RUN = {"scaling_laws"}  # recipes without rows
 FOLDERS = [*(name for name in IDS if name not in NOT_RUN), "r1_tiny/ten_words"]  # the last: drawn by r1_tiny's recipe
 DRAWN = (
     "table.md",
