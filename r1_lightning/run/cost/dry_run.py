@@ -230,12 +230,11 @@ def _time(node: Node, stage: EmptyStage) -> list[str]:
             new_tokens = mean(stage.parts["rollout"].max_new_tokens_at(step) for step in range(steps))
         note = f"{1 / speed.sampling_s:,.0f} tokens/s, completions of {new_tokens:,.0f} tokens ({seen})"
         note += AT_MOST * (stage.attempts > 1)
-    made = "tokenizing and packing" if not stage.prompts else "rewards and packing"
-    made = "rewards, values, reference, packing" if stage.critic is not None else made
+    rewarded = "rewards and packing" if stage.critic is None else "rewards, values, reference, packing"
     load = stage.load(new_tokens)
     parts = (
         ("sampling", load.sampled_tokens * speed.sampling_s, note),
-        ("data", load.tokens * speed.data_s, made),
+        ("data", load.tokens * speed.data_s, rewarded if stage.prompts else "tokenizing and packing"),
         ("forward and backward", load.tokens * speed.training_s, f"{1 / speed.training_s:,.0f} tokens/s"),
         ("optimizer", speed.optimizer_s, ""),
     )
