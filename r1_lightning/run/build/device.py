@@ -12,6 +12,7 @@ in FP32 are a loop over experts on CUDA. The type is a part of the fingerprint, 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
@@ -60,11 +61,18 @@ def _asks_elsewhere(stage: StageConfig) -> bool:
 
 
 def settle_here(config: DictConfig) -> None:
-    """Let a stored `config`, of a stage made on any machine, work on what this machine has, in its own compute type."""
+    """Let a stored `config`, of a stage made on any machine, work on what this machine has, in its own compute type.
+
+    FP8 by a backend that cannot be had here is emulated, and a line says so: bytes and scales are the same.
+    """
     if config.get("trainer"):
         one = {"accelerator": settled_accelerator(AUTO), "devices": 1, "num_nodes": 1, "strategy": "auto"}
         OmegaConf.update(config, "trainer", one, force_add=True)
         OmegaConf.update(config, "trainer.role_devices", None, force_add=True)
+    backend = _backend(config)
+    if backend not in (None, EMULATED) and (reason := reason_against(str(backend))) is not None:
+        print(f"precision.backend={backend} is emulated here: {reason.partition(';')[0]}", file=sys.stderr)
+        config.precision.backend = EMULATED
 
 
 def settled_accelerator(accelerator: Any) -> Any:

@@ -159,6 +159,21 @@ def test_a_stored_configuration_works_on_what_this_machine_has(gpu: bool) -> Non
 
 
 @pytest.mark.parametrize("backend", ["te", "scaled_mm"])
+def test_fp8_of_a_stored_configuration_is_emulated_where_its_backend_cannot_be_had(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a GPU has trained can be measured on a laptop."""
+    found(monkeypatch, False)
+    stored = asked(f"precision=fp8_{backend}").config
+    settle_here(stored)
+    check_accelerator(stored)
+    assert stored.precision.backend == "emulate"
+    assert capsys.readouterr().err == f"precision.backend={backend} is emulated here: torch finds no GPU here\n"
+    settle_here(stored)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("backend", ["te", "scaled_mm"])
 def test_an_fp8_backend_that_cannot_be_had_is_refused(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, False)
     with pytest.raises(InvalidInput, match=rf"precision\.backend='{backend}' is not allowed: torch finds no GPU here"):
