@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r1_lightning.artefacts import lineage
+from r1_lightning.artefacts.files import output_folder
 from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.locks import locked
 from r1_lightning.artefacts.progress import progress
@@ -61,9 +62,12 @@ def recorded(ready: Prepared, out: Path | None = None) -> Records:
     asked = asked_by(ready.evaluator)
     protocol = protocol_of(ready, asked)
     folder = default_folder(ready, protocol) if out is None else out
-    found = records.begin(folder, protocol, asked)
-    with locked(folder, waiting=_refuse):
-        found = records.begin(folder, protocol, asked)  # what another process wrote until it let go of the lock
+    with output_folder(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(
+        folder, waiting=_refuse
+    ):  # first: half a line that `begin` cuts off may be one that another process writes
+        found = records.begin(folder, protocol, asked)
         total, left = len(asked) * protocol.samples, len(found.missing) * protocol.samples
         with progress(total, "evaluating", "completion", total - left) as bar:
             return record(ready.evaluator, ready.backbone, found, bar.update)

@@ -7,14 +7,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from r1_lightning.artefacts.locks import locked
-from r1_lightning.run.commands.evaluate import evaluate, prepared
+from r1_lightning.run.commands.evaluate import Prepared, evaluate, prepared
 from r1_lightning.run.commands.evaluate_records import checked, recorded, told
 from r1_lightning.run.stages.kinds import run_stage
 from r1_lightning.types.errors import InvalidInput
+from tests.evaluation.test_recording import MODEL
+from tests.evaluation.test_runner import evaluator
 from tests.run.conftest import REAL_CONFIGS, Command
 from tests.support.commands import ROOT, environment
 from tests.support.hf_folders import dense_folder
@@ -50,6 +55,22 @@ def test_an_artefacts_records_lie_beside_it(command: Command, tmp_path: Path) ->
     ):
         recorded(ready)
     assert json.loads(lines.splitlines()[0])["protocol"]["commit"] == found.protocol.commit
+
+
+def test_records_that_another_process_writes_are_not_touched(tmp_path: Path) -> None:
+    """The half line is what the other process has written of its block: cutting it off would lose samples."""
+    folder, made = tmp_path / "records", evaluator(samples=4)
+    config = OmegaConf.create({"task": {"name": "t", "source": {"_target_": "tests.X"}}})
+    artefact: Any = SimpleNamespace(fingerprint="f", folder=tmp_path)
+    ready = Prepared("m", artefact, config, MODEL, made)
+    recorded(ready, folder)
+    samples = folder / "samples.jsonl"
+    samples.write_bytes(half := samples.read_bytes()[:-9])
+    with pytest.raises(InvalidInput, match="writes these records right now"), locked(folder):
+        recorded(ready, folder)
+    assert samples.read_bytes() == half
+    recorded(ready, folder)
+    assert samples.read_bytes().startswith(half) and samples.read_bytes().endswith(b"}\n")
 
 
 @pytest.mark.slow
