@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,13 +24,21 @@ from r1_lightning.artefacts import data_set
 from r1_lightning.artefacts.files import input_folder, output_folder, write_json
 from r1_lightning.evaluation.judged import Judged
 from r1_lightning.evaluation.metrics import Measure, Question, measures_of
-from r1_lightning.evaluation.protocol import Asking, Protocol
+from r1_lightning.evaluation.protocol import VERSION, Asking, Protocol, questions_digest
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.types.errors import InvalidInput, require
 from r1_lightning.types.text import Completion
 
 QUESTIONS, SAMPLES, RESULTS = "questions.jsonl", "samples.jsonl", "results.json"
 PROTOCOL = "protocol"
+# The types of a line's fields that are read.
+OF_A_SAMPLE = typing.get_type_hints(Judged) | {
+    "question": int,
+    "sample": int,
+    "completion": str,
+    "answer": str | None,
+    "reason": str,
+}
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,11 @@ class Record:
     def from_row(cls, row: Mapping[str, Any], where: str) -> Record:
         """Read a line. Raises `InvalidInput` with `where` if a field is missing or has another type."""
         try:
+            _check_types(row, OF_A_SAMPLE)
             judged = Judged(**{item.name: row[item.name] for item in fields(Judged)})
-            completion = Completion(str(row["completion"]), int(judged.tokens), bool(judged.finished))
-            numbers = (int(row["question"]), int(row["sample"]))
-            return cls(*numbers, completion, row["answer"], judged, str(row["reason"]))
-        except (KeyError, TypeError, ValueError) as error:
+            completion = Completion(row["completion"], judged.tokens, judged.finished)
+            return cls(row["question"], row["sample"], completion, row["answer"], judged, row["reason"])
+        except (KeyError, TypeError) as error:
             raise InvalidInput(f"{where}: it is no sample of an evaluation ({error!r})") from error
 
 
@@ -152,23 +161,34 @@ def append(records: Records, found: Sequence[Record]) -> Records:
 
 
 def read(folder: Path) -> Records:
-    """Read records. Raises `InvalidInput` for a folder that holds none, a damaged line, and a sample that is there twice."""
+    """Read records.
+
+    Raises `InvalidInput` for a folder that holds none, a damaged line, questions that are not the protocol's, and a sample that is
+    there twice or was drawn for another prompt.
+    """
     with input_folder(folder):
         there = (folder / SAMPLES).is_file() and (folder / QUESTIONS).is_file()
         require(there, "records", str(folder), f"it holds no evaluation ({SAMPLES} and {QUESTIONS})")
         asked = [_asking(row, f"{folder / QUESTIONS}, line {n}") for n, row in _lines(folder / QUESTIONS)]
         (_, header), *rows = _lines(folder / SAMPLES) or [(1, {})]
     protocol = _protocol(header, folder / SAMPLES)
+    same = len(asked) == protocol.questions and questions_digest(asked) == protocol.questions_sha256
+    require(same, "records", str(folder), f"{QUESTIONS} holds other questions than the protocol in {SAMPLES} says")
     samples: dict[tuple[int, int], Record] = {}
     for number, row in rows:
         where = f"{folder / SAMPLES}, line {number}"
         record = Record.from_row(row, where)
         key = record.question, record.sample
-        inside = 0 <= key[0] < len(asked) and 0 <= key[1] < protocol.samples
-        if not inside or key in samples:
-            why = "is there twice" if inside else "was not asked for"
-            raise InvalidInput(f"{where}: sample {record.sample} of question {record.question} {why}")
-        samples[key] = record
+        if not (0 <= key[0] < len(asked) and 0 <= key[1] < protocol.samples):
+            why = "was not asked for"
+        elif key in samples:
+            why = "is there twice"
+        elif (row.get("prompt_sha256"), row.get("seed")) != (asked[key[0]].prompt_sha256, protocol.seed):
+            why = "was drawn for another prompt or seed"
+        else:
+            samples[key] = record
+            continue
+        raise InvalidInput(f"{where}: sample {record.sample} of question {record.question} {why}")
     return Records(folder, protocol, asked, samples)
 
 
@@ -178,16 +198,32 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def _asking(row: Mapping[str, Any], where: str) -> Asking:
     try:
+        _check_types(row, typing.get_type_hints(Asking))
         return Asking(**row)
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise InvalidInput(f"{where}: it is no question of an evaluation ({error})") from error
 
 
 def _protocol(row: Mapping[str, Any], path: Path) -> Protocol:
     try:
-        return Protocol(**row[PROTOCOL])
+        _check_types(row[PROTOCOL], typing.get_type_hints(Protocol))
+        found = Protocol(**row[PROTOCOL])
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"{path}, line 1: it is no protocol of an evaluation ({error!r})") from error
+    require(
+        found.version == VERSION, "version", found.version, f"{path} is of another version of this code, not {VERSION}"
+    )
+    return found
+
+
+def _check_types(row: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Raise `KeyError` for a field that is missing, `TypeError` for one of another type; a whole number is a float, too."""
+    for name, kind in types.items():
+        value, wanted = row[name], (int, float) if kind is float else kind
+        is_flag = isinstance(value, bool) and kind is not bool  # True is an int to Python
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if is_flag or endless or not isinstance(value, wanted):
+            raise TypeError(f"{name} is {json.dumps(value)[:40]}")
 
 
 def write_results(records: Records, measures: Mapping[str, Measure]) -> None:
@@ -205,7 +241,7 @@ def stored_results(folder: Path) -> dict[str, Measure]:
             stored = json.loads(path.read_text(encoding="utf-8"))["measures"]
             known = {name: [math.nan if n is None else float(n) for n in row] for name, row in stored.items()}
             return {name: Measure(value, Interval(value, low, high)) for name, (value, low, high) in known.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidInput(f"{path}: it holds no measures ({error!r})") from error
 
 

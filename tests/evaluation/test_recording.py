@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from r1_lightning.evaluation import records
+from r1_lightning.evaluation.protocol import questions_digest
 from r1_lightning.evaluation.recording import asked_by, record
 from r1_lightning.evaluation.records import SAMPLES, Records
 from r1_lightning.types.errors import InvalidInput
@@ -15,12 +17,14 @@ from tests.evaluation.test_protocol import PROTOCOL
 from tests.evaluation.test_runner import THINKER, backbone_that_says, evaluator
 
 MODEL = backbone_that_says(*THINKER)
+ASKED = asked_by(evaluator(samples=4))
+PROTOCOL_HERE = replace(PROTOCOL, questions=len(ASKED), questions_sha256=questions_digest(ASKED))
 
 
 def run(folder: Path, told: list[int] | None = None) -> Records:
     """Evaluate the thinker, four samples for each of three questions."""
     made = evaluator(samples=4, max_rows=8)
-    begun = records.begin(folder, PROTOCOL, asked_by(made))
+    begun = records.begin(folder, PROTOCOL_HERE, asked_by(made))
     return record(made, MODEL, begun, None if told is None else told.append)
 
 
@@ -85,7 +89,7 @@ def test_of_another_protocol_nothing_is_added(tmp_path: Path) -> None:
     run(tmp_path)
     before = (tmp_path / SAMPLES).read_bytes()
     for field, value in (("samples", 5), ("sampling_temperature", 1.0), ("commit", "other")):
-        other = PROTOCOL.__class__(**{**vars(PROTOCOL), field: value})
+        other = PROTOCOL_HERE.__class__(**{**vars(PROTOCOL_HERE), field: value})
         with pytest.raises(
             InvalidInput, match=rf"^{field}={value!r} is not allowed: the records in .* of another protocol"
         ):

@@ -47,6 +47,23 @@ def edited(text: str, line: int, change: Callable[[dict], None]) -> str:
         (lambda row: row.update(question=-1), r"line 3: sample 1 of question -1 was not asked for"),
         (lambda row: row.pop("strict"), r"line 3: it is no sample of an evaluation \(KeyError\('strict'\)\)"),
         (lambda row: row.update(tokens="many"), r"line 3: it is no sample of an evaluation"),
+        (lambda row: row.update(tokens=math.inf), r"line 3: it is no sample .*tokens is Infinity"),
+        (lambda row: row.update(tokens="12"), r"line 3: it is no sample .*tokens is \"12\""),
+        (lambda row: row.update(tokens=True), r"line 3: it is no sample .*tokens is true"),
+        (lambda row: row.update(question=math.inf), r"line 3: it is no sample .*question is Infinity"),
+        (lambda row: row.update(question=0.5), r"line 3: it is no sample .*question is 0.5"),
+        (lambda row: row.update(language="x"), r"line 3: it is no sample .*language is"),
+        (lambda row: row.update(language=math.nan), r"line 3: it is no sample .*language is NaN"),
+        (lambda row: row.update(strict="no"), r"line 3: it is no sample .*strict is"),
+        (lambda row: row.update(vote=[1]), r"line 3: it is no sample .*vote is \[1\]"),
+        (lambda row: row.update(mixed=[]), r"line 3: it is no sample .*mixed is"),
+        (lambda row: row.update(answer=[1]), r"line 3: it is no sample .*answer is"),
+        (lambda row: row.update(completion={}), r"line 3: it is no sample .*completion is"),
+        (
+            lambda row: row.update(prompt_sha256="0" * 64),
+            r"line 3: sample 1 of question 0 was drawn for another prompt",
+        ),
+        (lambda row: row.update(seed=4), r"line 3: sample 1 of question 0 was drawn for another prompt or seed"),
     ],
 )
 def test_a_bad_sample_is_named(tmp_path: Path, whole: dict[str, str], change: Callable, message: str) -> None:
@@ -64,12 +81,48 @@ def test_a_bad_sample_is_named(tmp_path: Path, whole: dict[str, str], change: Ca
         (SAMPLES, "", r"samples.jsonl, line 1: it is no protocol"),
         (SAMPLES, "[1]\n", r"samples.jsonl, line 1: it is cut off, or no JSON object"),
         (QUESTIONS, '{"text": "?"}\n', r"questions.jsonl, line 1: it is no question of an evaluation"),
+        (QUESTIONS, "", r"questions.jsonl holds other questions than the protocol in samples.jsonl says"),
+        (RESULTS, "[" * 100_000, r"results.json: it holds no measures"),
         (RESULTS, "{}", r"results.json: it holds no measures"),
         (RESULTS, '{"measures": {"pass_at_1": [1]}}', r"results.json: it holds no measures"),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path: Path, whole: dict[str, str], file: str, text: str, message: str) -> None:
     written(tmp_path, {**whole, file: text})
+    with pytest.raises(InvalidInput, match=message):
+        records.check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"samples": "4"}, r"it is no protocol of an evaluation .*samples is"),
+        ({"samples": 1.0}, r"it is no protocol of an evaluation .*samples is 1.0"),
+        ({"samples": math.inf}, r"it is no protocol of an evaluation .*samples is Infinity"),
+        ({"model": 5}, r"it is no protocol of an evaluation .*model is 5"),
+        ({"judge": []}, r"it is no protocol of an evaluation .*judge is"),
+        ({"sampling_temperature": "hot"}, r"it is no protocol of an evaluation .*sampling_temperature is"),
+        ({"version": 99}, r"^version=99 is not allowed"),
+        ({"questions": 99}, r"questions.jsonl holds other questions"),
+    ],
+)
+def test_a_bad_protocol_is_named(tmp_path: Path, whole: dict[str, str], values: dict, message: str) -> None:
+    changed = edited(whole[SAMPLES], 0, lambda row: row["protocol"].update(values))
+    written(tmp_path, {**whole, SAMPLES: changed})
+    with pytest.raises(InvalidInput, match=message):
+        records.check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": [1]}, r"questions.jsonl, line 1: it is no question of an evaluation .*task is"),
+        ({"votes": "no"}, r"questions.jsonl, line 1: it is no question of an evaluation .*votes is"),
+        ({"reference": "7"}, r"questions.jsonl holds other questions than the protocol"),
+    ],
+)
+def test_a_changed_question_is_named(tmp_path: Path, whole: dict[str, str], values: dict, message: str) -> None:
+    written(tmp_path, {**whole, QUESTIONS: edited(whole[QUESTIONS], 0, lambda row: row.update(values))})
     with pytest.raises(InvalidInput, match=message):
         records.check(tmp_path)
 
