@@ -12,15 +12,15 @@ Every rule turns the runs of one seed into one number, and says where that numbe
     at_most    arm                         `bound` or less              on `measure`
 
 Both sides of a number are of one seed, so the differences are paired. If the whole 95 % interval of their mean lies where the
-claim says, it is supported; if all of it lies outside, it is not supported; else, and with fewer than three seeds, nobody can tell
-at this budget. Nothing in a rule is code.
+claim says, it is supported; if all of it lies outside, it is not supported; else, with fewer than three seeds, and if a seed gave
+no finite number, nobody can tell at this budget. Nothing in a rule is code.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1_lightning.functional.intervals import Interval, mean_interval_t
 from r1_lightning.run.commands.tables.values import Values, numbers
@@ -110,11 +110,15 @@ _LIMITS = ("by", "percent", "factor", "bound")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a claim: the word, the interval over seeds (None with fewer than two), and the number of each seed."""
+    """What became of a claim: the word, the interval over seeds (None with fewer than two), and the number of each seed.
+
+    `lost` are the seeds that were measured, but gave no finite number (a run that diverged): with one of them nobody can tell.
+    """
 
     word: str
     interval: Interval | None = None
     of_seeds: Mapping[str, float] | None = None
+    lost: tuple[str, ...] = ()
 
 
 def check_rule(where: str, rule: Rule, arms: Mapping[str, object], measures: Mapping[str, object]) -> None:
@@ -149,23 +153,31 @@ def words_of(rule: Rule) -> str:
 
 def verdict_of(rule: Rule, values: Values) -> Verdict:
     """The verdict on a rule, over the seeds that have both of its sides."""
-    kind = KINDS[str(rule["kind"])]
-    arm = str(rule["arm"])
-    first = numbers(values, arm, str(rule.get("measure", rule.get("end"))))
-    if "start" in kind.needs:
-        second = numbers(values, arm, str(rule["start"]))
-    elif "than" in kind.needs:
-        second = numbers(values, str(rule["than"]), str(rule.get("than_measure") or rule["measure"]))
-    else:
-        second = first
+    sides = _sides(rule)
+    first, second = (numbers(values, *side) for side in sides)
     seeds = sorted(set(first) & set(second), key=int)
     if not seeds:
         return Verdict(NOT_MEASURED)
+    kind = KINDS[str(rule["kind"])]
     try:
         found = {seed: kind.number(first[seed], second[seed]) for seed in seeds}
     except ZeroDivisionError:
         return Verdict(CANNOT_TELL)
+    measured = set.intersection(*(set(values.get(side, {})) for side in sides))
+    if lost := tuple(sorted(measured - set(seeds), key=int)):
+        return replace(judge(found, kind.region(limit_of(rule))), word=CANNOT_TELL, lost=lost)
     return judge(found, kind.region(limit_of(rule)))
+
+
+def _sides(rule: Rule) -> tuple[tuple[str, str], tuple[str, str]]:
+    """The arm and the measure of both sides; a rule of one side has the same twice."""
+    kind, arm = KINDS[str(rule["kind"])], str(rule["arm"])
+    first = (arm, str(rule.get("measure", rule.get("end"))))
+    if "start" in kind.needs:
+        return first, (arm, str(rule["start"]))
+    if "than" in kind.needs:
+        return first, (str(rule["than"]), str(rule.get("than_measure") or rule["measure"]))
+    return first, first
 
 
 def judge(found: Mapping[str, float], region: Region) -> Verdict:

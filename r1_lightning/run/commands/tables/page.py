@@ -114,4 +114,5 @@ def _measured(verdict: Verdict) -> str:
     if verdict.interval is None:
         return f"{mean(verdict.of_seeds.values()):+.{SIGNIFICANT}g}, {len(verdict.of_seeds)} seed"
     shown = (f"{x:+.{SIGNIFICANT}g}" for x in (verdict.interval.estimate, verdict.interval.low, verdict.interval.high))
-    return "{} [{}, {}]".format(*shown) + f", {len(verdict.of_seeds)} seeds"
+    lost = f"; no finite number of seed {', '.join(verdict.lost)}" if verdict.lost else ""
+    return "{} [{}, {}]".format(*shown) + f", {len(verdict.of_seeds)} seeds{lost}"

@@ -161,6 +161,15 @@ def test_what_has_no_rows_is_not_measured() -> None:
     assert verdict_of({"kind": "above", "arm": "a", "than": "b", "measure": "m"}, nan).word == NOT_MEASURED
 
 
+def test_a_seed_that_diverged_is_not_left_out_of_a_verdict() -> None:
+    """Without it the others would support the claim: the runs that survive are not those that were made."""
+    diverged = values(a={"m": [1.0, 2.0, 3.0, math.nan]}, b={"m": [0.0, 1.0, 2.0, 3.0]})
+    verdict = verdict_of({"kind": "above", "arm": "a", "than": "b", "measure": "m"}, diverged)
+    assert verdict.word == CANNOT_TELL and verdict.of_seeds == {"0": 1.0, "1": 1.0, "2": 1.0}
+    assert verdict.lost == ("3",) and verdict.interval == Interval(1.0, 1.0, 1.0)
+    assert verdict_of({"kind": "at_most", "arm": "a", "measure": "m", "bound": 9}, diverged).word == CANNOT_TELL
+
+
 def test_a_ratio_to_zero_tells_nothing() -> None:
     none = values(a={"m": [1.0, 1.0, 1.0]}, b={"m": [0.0, 1.0, 1.0]})
     assert verdict_of({"kind": "times", "arm": "a", "than": "b", "measure": "m", "factor": 1}, none).word == CANNOT_TELL
