@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from r1_lightning.artefacts.files import write_json
+from r1_lightning.artefacts.files import output_folder, write_json
 from r1_lightning.evaluation.protocol import Asking, Protocol
 from r1_lightning.evaluation.records import Record, Records
 from r1_lightning.functional.uncertainty import standard_error_of_questions
@@ -25,7 +25,8 @@ LENIENT = "in_any_form"  # the name of the second score
 
 def write_log(records: Records, path: Path) -> None:
     """Write finished records to `path`, whose name should end in .json. `InvalidInput` while samples are missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with output_folder(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, log_of(records))
 
 
@@ -90,14 +91,14 @@ def _spec(protocol: Protocol, records: Records, now: str) -> dict[str, Any]:
 
 
 def _sample(asked: Asking, record: Record, protocol: Protocol) -> dict[str, Any]:
-    said = {"role": "assistant", "content": record.completion.text, "source": "generate"}
+    said = {"role": "assistant", "content": _shown(record.completion.text), "source": "generate"}
     stop = "stop" if record.completion.finished else "max_tokens"
     return {
         "id": record.question,
         "epoch": record.sample + 1,
-        "input": asked.text,
-        "target": asked.reference,
-        "messages": [{"role": "user", "content": asked.text, "source": "input"}, said],
+        "input": _shown(asked.text),
+        "target": _shown(asked.reference),
+        "messages": [{"role": "user", "content": _shown(asked.text), "source": "input"}, said],
         "output": {
             "model": protocol.model,
             "choices": [{"message": said, "stop_reason": stop}],
@@ -118,7 +119,12 @@ def _sample(asked: Asking, record: Record, protocol: Protocol) -> dict[str, Any]
 def _score(record: Record, is_right: bool) -> Mapping[str, Any]:
     return {
         "value": RIGHT if is_right else WRONG,
-        "answer": record.answer,
-        "explanation": record.reason,
+        "answer": None if record.answer is None else _shown(record.answer),
+        "explanation": _shown(record.reason),
         "metadata": asdict(record.judged),
     }
+
+
+def _shown(text: str) -> str:
+    """The text with "?" for half of a surrogate pair, which no UTF-8 file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from r1_lightning.evaluation.inspect_log import write_log
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.text import Completion
 from tests.evaluation.test_statements import SCORES, records_of
 
 # `inspect_ai.log.read_eval_log` of inspect-ai 0.3.285 opened this log and printed: version 2, status success, 16 samples, model
@@ -64,3 +68,18 @@ def test_samples_of_a_question_are_epochs(log: dict) -> None:
     assert first["output"]["choices"][0]["stop_reason"] == "max_tokens"  # it was cut off, the others ended
     assert second["output"]["choices"][0]["stop_reason"] == "stop"
     assert log["eval"]["metadata"]["protocol"]["commit"] == "c0ffee" and log["eval"]["config"]["epochs"] == 4
+
+
+def test_hostile_text_is_written_and_half_a_surrogate_replaced(tmp_path: Path) -> None:
+    found = records_of([[1]])
+    record = replace(found.samples[0, 0], completion=Completion("\u202e<script>\x00\ud800", 5, True), reason="\udfff")
+    write_log(replace(found, samples={(0, 0): record}), tmp_path / "log.json")
+    (sample,) = json.loads((tmp_path / "log.json").read_text(encoding="utf-8"))["samples"]
+    assert sample["messages"][1]["content"] == "\u202e<script>\x00?"
+    assert sample["scores"]["in_any_form"]["explanation"] == "?"
+
+
+def test_a_place_where_no_folder_can_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="file cannot be written: a file stands in its place"):
+        write_log(records_of(SCORES), tmp_path / "file" / "log.json")

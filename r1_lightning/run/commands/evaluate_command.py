@@ -43,6 +43,13 @@ def main() -> int:
 def _measure() -> int:
     values = vars(_parser().parse_intermixed_args())
     check, against, seeds, view = (values.pop(name) for name in ("check", "against", "seeds", "inspect"))
+    if seeds or check is not None:
+        _refuse_others(values)
+    if view is not None:  # before anything is sampled, as the other records are read
+        require(not view.is_dir(), "--inspect", str(view), "it is a folder; name a file")
+    other = None if against is None else records.read(against)
+    if other is not None:
+        other.judged()
     if seeds:
         print("\n".join(over_seeds([checked(folder)[0] for folder in seeds])))
         return 0
@@ -55,9 +62,17 @@ def _measure() -> int:
     if view is not None:
         write_log(found, view)
         print(f"{view}: a log of inspect-ai (`inspect view --log-dir {view.parent}`)")
-    if against is not None:
-        print("\n".join(compared(found, records.read(against))))
+    if other is not None:
+        print("\n".join(compared(found, other)))
     return 0
+
+
+def _refuse_others(values: dict[str, Any]) -> None:
+    """Raise `InvalidInput` for a model or a setting beside --check or --seeds, which read records alone."""
+    given = [name for name, value in values.items() if value is not None and value is not False and value != []]
+    require(
+        not given, "arguments", ", ".join(given), "--check and --seeds read records alone, without model or settings"
+    )
 
 
 def _sampled(values: dict[str, Any]) -> tuple[records.Records, str]:

@@ -91,3 +91,27 @@ def test_a_checkpoint_on_a_benchmark_from_end_to_end(
     (folder / "results.json").write_text(json.dumps(results))
     code, text = said(monkeypatch, capsys, "--check", folder)
     assert code == 2 and "error: pass_at_1=" in text and "results.json says" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--check", "RECORDS", "MODEL"), "arguments='words' is not allowed: --check and --seeds read records alone"),
+        (("--check", "RECORDS", "--samples", "0"), "arguments='samples' is not allowed"),
+        (("--seeds", "RECORDS", "--reward", "math"), "arguments='reward' is not allowed"),
+        (("MODEL", "--against", "RECORDS"), "records='RECORDS' is not allowed: it holds no evaluation"),
+        (("MODEL", "--inspect", "FOLDER"), "--inspect='FOLDER' is not allowed: it is a folder; name a file"),
+    ],
+)
+def test_options_are_refused_before_anything_is_opened(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    """MODEL is no folder, which would be said next."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    code, text = said(monkeypatch, capsys, *words)
+    assert code == 2 and message in text
