@@ -187,16 +187,18 @@ def _own(table: Table, asked: Asked) -> int:
         require(bool(rows), "table", table.id, f"there are no rows in {folder}; scale=tiny makes them{time}")
         return _write(asked.out or folder, page(table, rows, points))
     from r1_lightning.run.commands.report_loop import write_report  # loads torch
-    from r1_lightning.run.commands.tables.making import own_checkpoints, own_runs
+    from r1_lightning.run.commands.tables.making import (
+        own_checkpoints,
+        own_runs,
+        require_same_measuring,
+        settings_of,
+    )
 
     if asked.init_from:
         out = asked.out or folder / "own"
         recipe, runs = own_checkpoints(table, asked.init_from, asked.evaluation, asked.task)
-        for row in read(out / RESULTS):
-            others = [run for run in runs if run[:2] == (row["arm"], int(row["seed"])) and run[2] != row["folder"]]
-            require(
-                not others, "out", str(out), f"its rows of arm {row['arm']} are of {row['folder']}; take another out="
-            )
+        said = settings_of(table, asked.evaluation, asked.task)
+        require_same_measuring(out, read(out / RESULTS), runs, said)
     else:
         rehearsal = asked.scale == "rehearsal"
         out = asked.out or (Path("runs", "rehearsals", table.id) if rehearsal else folder)

@@ -119,15 +119,27 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in said and said.startswith("error: ") and said.count("\n") == 1
 
 
-def test_rows_of_another_checkpoint_are_not_added_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("arm,seed,folder\nmtp,0,first\n", "its rows of arm mtp are of first; take another out="),
+        (
+            "arm,seed,settings,folder\nwithout,0,problems=4 samples=2,first\n",
+            "its rows were measured with problems=4 samples=2, not with problems=500 samples=4; take another out=",
+        ),
+        ("arm,seed,measure\nmtp,0,m\n", "its rows are not of checkpoints of one's own; take another out="),
+    ],
+)
+def test_rows_of_another_checkpoint_or_protocol_are_not_added_to(
+    rows: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     own = tmp_path / "reports" / "mtp" / "own"
     own.mkdir(parents=True)
-    (own / "results.csv").write_text("arm,seed,folder\nmtp,0,first\n", encoding="utf-8")
+    (own / "results.csv").write_text(rows, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert main(["table=mtp", "init_from=mtp=second"]) == 2
-    assert "its rows of arm mtp are of first; take another out=" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
 
 
 def test_help_and_no_words(capsys: Captured) -> None:

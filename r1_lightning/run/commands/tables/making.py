@@ -72,7 +72,7 @@ def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tup
         runs=lambda options: [(arm, seed) for seed in options.seeds for arm in table.arms],
         overrides=partial(overrides, table, rehearsal=rehearsal),
         make=partial(_make, table, rehearsal),
-        table=partial(_page, table),
+        table=partial(_page, _rehearsed(table) if rehearsal else table),
         curve_fields=("arm", "seed", "step", *columns(table)),
     )
     return recipe, [(arm, seed) for seed in seeds for arm in table.arms]
@@ -93,6 +93,16 @@ def columns(table: Table) -> tuple[str, ...]:
 
 def _page(table: Table, rows: Sequence[Row]) -> str:
     return page(table, rows, ())
+
+
+def _rehearsed(table: Table) -> Table:
+    """The table as a rehearsal's page names it: what was measured, and how little, beside what the table asks for."""
+    settings = " ".join(f"{key}={value}" for key, value in REHEARSED.items())
+    return replace(
+        table,
+        protocol=f"a rehearsal with {settings}; in full: {table.protocol}",
+        budget=f"a rehearsal of two steps a stage; in full: {table.budget}",
+    )
 
 
 def _make(table: Table, rehearsal: bool, arm: str, seed: int, root: Path) -> Made:
@@ -151,10 +161,19 @@ def own_checkpoints(
 
     Raises `InvalidInput` for an arm that there is not, and for a table that is measured otherwise than by evaluation.
     """
-    for arm in folders:
+    for arm, given in folders.items():
         require_choice("init_from", arm, table.arms)
+        places = {Path(folder).resolve() for folder in given}
+        require(len(places) == len(given), f"init_from={arm}", given, "each seed of an arm is another checkpoint")
     measured = bool(table.evaluation) and table.function not in UNTRAINED
     require(measured, "init_from", sorted(folders), "this table is not measured by an evaluation of models")
+    said = settings_of(table, evaluation, task)
+    shown = replace(
+        table,
+        report=None,
+        protocol=f"measured with {said}; the table's own: {table.protocol}",
+        budget=f"checkpoints of one's own; the table's own: {table.budget}",
+    )
     runs: list[Run] = [(arm, seed, folder) for arm, own in folders.items() for seed, folder in enumerate(own)]
 
     def make(arm: str, seed: int, folder: str, root: Path) -> Made:
@@ -162,19 +181,41 @@ def own_checkpoints(
         settings = {**table.evaluation, **evaluation}
         subject = Subject(Path(folder), settings, _prefix(table.arms[arm]), tuple(task) or table.task)
         made = {"fingerprint": place.fingerprint[:SHORT_DIGITS], "commit": place.commit}
+        made["settings"] = said
         return Made([{**row, "folder": folder} for row in _rows(arm, seed, _measured(table, subject), made)])
 
     own = Recipe(
         seeds=(),
         key={"arm": str, "seed": int, "folder": str},
-        fields=(*FIELDS, "folder"),
+        fields=(*FIELDS, "settings", "folder"),
         runs=lambda options: runs,
         overrides=lambda *run: [],
         make=make,
-        table=partial(_page, replace(table, report=None)),
+        table=partial(_page, shown),
         is_of_run=lambda row: False,  # nothing was trained by this command
     )
     return own, runs
+
+
+def settings_of(table: Table, evaluation: Mapping[str, object], task: Sequence[str]) -> str:
+    """How checkpoints of one's own are measured: `problems=500 samples=16 task=math500`."""
+    settings = {**table.evaluation, **evaluation}
+    return " ".join([*(f"{key}={value}" for key, value in sorted(settings.items())), *(task or table.task)])
+
+
+def require_same_measuring(out: Path, rows: Iterable[Row], runs: Iterable[Run], said: str) -> None:
+    """Raise `InvalidInput` if a row is of another checkpoint of the same arm and seed, or was measured with other settings."""
+    asked = {(str(arm), str(seed)): folder for arm, seed, folder in runs}
+    for row in rows:
+        own = {"arm", "seed", "folder"} <= set(row)
+        require(own, "out", str(out), "its rows are not of checkpoints of one's own; take another out=")
+        known = asked.get((row["arm"], row["seed"]), row["folder"])
+        allowed = f"its rows of arm {row['arm']} are of {row['folder']}; take another out="
+        require(known == row["folder"], "out", str(out), allowed)
+        other = row.get("settings")
+        require(
+            other == said, "out", str(out), f"its rows were measured with {other}, not with {said}; take another out="
+        )
 
 
 def arguments_of(table: Table, seeds: Iterable[int]) -> Iterator[list[str]]:

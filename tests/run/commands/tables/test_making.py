@@ -45,6 +45,13 @@ def test_the_arguments_of_each_run(mine: Table) -> None:
     assert own_runs(mine, [0], rehearsal=True)[0].overrides("b", 2)[-1] == "debug=fast"
 
 
+def test_a_rehearsal_s_page_says_how_little_was_measured(mine: Table) -> None:
+    drawn = own_runs(mine, [0], rehearsal=True)[0].table([])
+    assert "- Protocol: a rehearsal with problems=4 samples=2; in full: p" in drawn
+    assert "- Budget: a rehearsal of two steps a stage; in full: b" in drawn
+    assert "rehearsal" not in own_runs(mine, [0])[0].table([])
+
+
 def test_a_rehearsal_takes_its_own_number_of_steps() -> None:
     steps = read_table(tables()["reflective_words"])
     assert overrides(steps, "step_40", 0) == ["experiment=r1_zero_tiny", "stage.max_steps=40", "seed=0"]
@@ -75,12 +82,17 @@ def test_checkpoints_of_ones_own_are_the_seeds_of_their_arm(mine: Table, monkeyp
     (row,) = recipe.make("a", 1, "y", root=Path("root")).rows
     assert row["folder"] == "y" and row["fingerprint"] == "0123456789" and row["value"] == "0.5"
     assert asked == [(Path("y"), {"problems": 8, "samples": 4}, ("task=math500",))]
+    assert row["settings"] == "problems=8 samples=4 task=math500"
+    drawn = recipe.table([])
+    assert "- Protocol: measured with problems=8 samples=4 task=math500; the table's own: p" in drawn
+    assert "- Budget: checkpoints of one's own; the table's own: b" in drawn
     assert not recipe.is_of_run({}) and "| a | M | 71.0" in recipe.table([{k: str(v) for k, v in row.items()}])
 
 
 @pytest.mark.parametrize(
     ("changes", "folders", "message"),
     [
+        ({}, {"a": ["x", "y", "y/../x"]}, "init_from=a=.* is not allowed: each seed of an arm is another checkpoint"),
         ({}, {"c": ["x"]}, "init_from='c' is not allowed: it must be one of a, b"),
         ({"evaluation": {}}, {"a": ["x"]}, "this table is not measured by an evaluation of models"),
         ({"function": "rl_data"}, {"a": ["x"]}, "this table is not measured by an evaluation of models"),
