@@ -141,6 +141,9 @@ def read_table(path: Path) -> Table:
         raise InvalidInput(f"{path}: it cannot be read as YAML ({' '.join(str(error).split())})") from error
     needed = ("title", "paper", "protocol", "budget", "rules", "seeds", "arms", "measures", "claims")
     _check_keys(where, node, needed, ("minutes", "report", "report_words", "evaluation", "task", "function"))
+    for key in ("seeds", "claims"):
+        require(isinstance(node[key], list), f"{where}: {key}", node[key], "it must be a list")
+    _check_texts(where, node, ("title", "protocol", "budget"))
     for key in ("paper", "arms", "measures"):
         require(isinstance(node[key], Mapping), f"{where}: {key}", node[key], "it must be a mapping")
     report = node.get("report")
@@ -180,6 +183,7 @@ def _look_up(table: Table) -> None:
 
 def _arm(where: str, name: str, node: Mapping[str, Any], report: str | None) -> Arm:
     _check_keys(where, node, (), ("label", "words", "paper", "forced_prefix", "rows", "points"))
+    _check_texts(where, node, ("label", "words", "paper"))
     words = tuple(str(node.get("words", "")).split())
     has_filter = "rows" in node or "points" in node
     require(bool(words) != bool(report), f"{where}.words", " ".join(words), "an arm has words, or the table a report")
@@ -191,7 +195,13 @@ def _arm(where: str, name: str, node: Mapping[str, Any], report: str | None) -> 
 
 def _filters(node: Mapping[str, Any]) -> Iterator[Filter]:
     for key in ("rows", "points"):
-        yield {column: str(text) for column, text in (node.get(key) or {}).items()}
+        yield _filter(node, key)
+
+
+def _filter(node: Mapping[str, Any], key: str) -> Filter:
+    found = node.get(key) or {}
+    require(isinstance(found, Mapping), key, found, "it must be a mapping of columns to their texts")
+    return {column: str(text) for column, text in found.items()}
 
 
 def _measure(where: str, name: str, node: Mapping[str, Any]) -> Measured:
@@ -202,12 +212,18 @@ def _measure(where: str, name: str, node: Mapping[str, Any]) -> Measured:
         points = Points(**node["points"])
         one = (points.first is None) != (points.last is None)
         require(one, f"{where}.points", node["points"], "it must have `first` or `last`")
-    rows = {column: str(text) for column, text in (node.get("rows") or {}).items()}
+        require_int(f"{where}.points", points.last if points.first is None else points.first, 1)
+    _check_texts(where, node, ("label", "paper"))
+    if node.get("digits") is not None:
+        require_int(f"{where}.digits", node["digits"], 0, 17)
+    rows = _filter(node, "rows")
     return Measured(name, node.get("label", name), node.get("paper"), node.get("digits"), rows, points)
 
 
 def _paper(where: str, node: Mapping[str, Any]) -> Paper:
     _check_keys(where, node, ("source",), ("file", "models_in", "quantities_in", "also"))
+    _check_texts(where, node, ("source", "file", "models_in", "quantities_in"))
+    require(isinstance(node.get("also", []), list), f"{where}.also", node.get("also"), "it must be a list")
     if "file" not in node:
         return Paper(node["source"])
     axes = (node.get("models_in"), node.get("quantities_in"))
@@ -225,8 +241,14 @@ def _claims(
         rule, reason = node.get("rule"), node.get("not_measured")
         require((rule is None) != (reason is None), at, sorted(node), "it must have a rule, or not_measured: REASON")
         if rule is not None:
+            require(isinstance(rule, Mapping), f"{at}.rule", rule, "it must be a mapping")
             check_rule(f"{at}.rule", rule, arms, measures)
         yield Claim(node["says"], node["where"], rule, reason)
+
+
+def _check_texts(where: str, node: Mapping[str, Any], keys: Collection[str]) -> None:
+    for key in keys:
+        require(isinstance(node.get(key, ""), str), f"{where}.{key}", node.get(key), "it must be text")
 
 
 def _check_keys(where: str, node: object, needed: Collection[str], more: Collection[str]) -> None:

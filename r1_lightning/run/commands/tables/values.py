@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from r1_lightning.run.commands.recipe import Row
+from r1_lightning.types.errors import InvalidInput, require
 
 Filter = Mapping[str, str]
 
@@ -52,7 +53,10 @@ def numbers(values: Values, arm: str, measure: str) -> dict[str, float]:
 def of_rows(rows: Sequence[Row], arm: Filter, measure: Filter) -> dict[str, Cell]:
     """The cells of the rows that fit both filters, by seed; of several rows of a seed the last counts."""
     wanted = {**arm, **measure}
-    return {row["seed"]: _cell(row) for row in rows if all(row.get(key) == text for key, text in wanted.items())}
+    chosen = [row for row in rows if all(row.get(key) == text for key, text in wanted.items())]
+    for row in chosen:
+        require((row.get("seed") or "").isdecimal(), "seed", row.get("seed"), f"a whole number, in {dict(row)}")
+    return {row["seed"]: _cell(row) for row in chosen}
 
 
 def of_points(points: Sequence[Row], arm: Filter, chosen: Points) -> dict[str, Cell]:
@@ -68,5 +72,12 @@ def _by_seed(points: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _cell(row: Row) -> Cell:
-    bounds = (float(row[name]) if row.get(name) else math.nan for name in ("low", "high"))
-    return Cell(float(row["value"]), *bounds)
+    bounds = (_number(row, name) if row.get(name) else math.nan for name in ("low", "high"))
+    return Cell(_number(row, "value"), *bounds)
+
+
+def _number(row: Row, column: str) -> float:
+    try:
+        return float(row[column])
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput(f"{column}={row.get(column)!r} is not allowed in {dict(row)}: it must be a number") from None

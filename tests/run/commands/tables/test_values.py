@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from r1_lightning.run.commands.tables.values import Cell, Points, numbers, of_points, of_rows
+from r1_lightning.types.errors import InvalidInput
 
 ROWS = [
     {"seed": "0", "model": "base", "measure": "m", "value": "0.25", "low": "0.2", "high": "0.3"},
@@ -21,6 +24,21 @@ def test_rows_of_an_arm_and_a_measure_by_seed_the_last_of_each() -> None:
     (cell,) = of_rows(ROWS, {"model": "base"}, {"measure": "n"}).values()
     assert cell.value == 7 and math.isnan(cell.low) and math.isnan(cell.high)
     assert of_rows(ROWS, {"model": "base", "task": "x"}, {"measure": "m"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"seed": "0", "value": "many"}, "value='many' is not allowed in .*: it must be a number"),
+        ({"seed": "0", "value": None}, "value=None is not allowed"),
+        ({"seed": "0", "value": "1", "low": "x"}, "low='x' is not allowed"),
+        ({"seed": "one", "value": "1"}, "seed='one' is not allowed: a whole number"),
+        ({"value": "1"}, "seed=None is not allowed"),
+    ],
+)
+def test_a_row_that_is_no_number_is_refused_in_one_line(row: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        of_rows([row], {}, {})
 
 
 def test_rows_without_bounds_have_none() -> None:
