@@ -84,6 +84,9 @@ def lines(laws: Mapping[str, Law | None], given: Mapping[str, float | None], rat
             yield f"{name:<11}not measured: there is no {FIT} in this folder or the checkout"
             continue
         plan = plan_of(law, given["flops"], given["parameters"], given["tokens"])
+        if min(plan.parameters, plan.tokens) < 1:
+            yield f"{name:<11}no plan: it would have less than one weight or token"
+            continue
         hours = plan.flops / rate.flops_per_hour
         cells = [f"{plan.parameters:.3g}", f"{plan.tokens:.3g}", f"{plan.tokens / plan.parameters:.3g}"]
         cells += [f"{plan.flops:.3g}", f"{plan.loss:.3f}", f"{hours:.3g}"]

@@ -96,3 +96,12 @@ def test_what_cannot_be_planned_is_one_line(capsys, monkeypatch, arguments, line
 )
 def test_the_ends_of_the_range_have_a_plan(capsys, monkeypatch, arguments):
     assert said(capsys, monkeypatch, *arguments)[0] == 0
+
+
+def test_less_than_one_weight_or_token_is_no_plan():
+    """C = 6: N = 2 and D = 1/2. C = 24: N = 4 and D = 1."""
+    rate, rest = Rate("h100", 0.5, None), {"parameters": None, "tokens": None}
+    assert list(lines({"law": LAW}, {"flops": 6.0, **rest}, rate))[1] == (
+        "law        no plan: it would have less than one weight or token"
+    )
+    assert list(lines({"law": LAW}, {"flops": 24.0, **rest}, rate))[1].split()[:3] == ["law", "4", "1"]
