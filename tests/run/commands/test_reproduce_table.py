@@ -11,6 +11,7 @@ from r1_lightning.run.commands import report_loop
 from r1_lightning.run.commands.report import recipes
 from r1_lightning.run.commands.reproduce_table import differing, main, parse
 from r1_lightning.run.commands.tables.declared import read_table, tables
+from r1_lightning.run.commands.tables.derived import rows_of
 from r1_lightning.types.errors import InvalidInput
 from tests.architecture.house import ROOT
 
@@ -53,6 +54,18 @@ def test_the_list_has_every_table_and_every_report(capsys: Captured) -> None:
 def test_a_table_of_a_report_is_written_where_it_is_asked_for(name: str, tmp_path: Path, capsys: Captured) -> None:
     assert main([f"table={name}", f"out={tmp_path / 'mine'}"]) == 0
     assert (tmp_path / "mine" / "table.md").read_text() == capsys.readouterr().out.removesuffix("\n")
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_table_takes_one_row_for_each_number(name: str) -> None:
+    """Of two rows of an arm, a measure and a seed, one is of another configuration."""
+    table = read_table(tables()[name])
+    rows, _ = rows_of(table, ROOT / "reports")
+    for arm in (arm for arm in table.arms.values() if arm.rows):
+        for measure in table.measures.values():
+            wanted = {**arm.rows, **(measure.rows or {"measure": measure.name})}
+            seeds = [row["seed"] for row in rows if all(row.get(key) == text for key, text in wanted.items())]
+            assert len(seeds) == len(set(seeds)), (arm.name, measure.name, seeds)
 
 
 def test_a_recipe_is_redrawn_by_its_own_table(tmp_path: Path, capsys: Captured) -> None:
