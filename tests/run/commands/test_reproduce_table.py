@@ -120,7 +120,19 @@ def test_what_is_mistyped_is_refused(word: str, message: str) -> None:
         (["table=moe_in_rl", "init_from=a=b"], "this table has a recipe, which makes its own models"),
         (["table=stages"], "there are no rows in reports/r1_tiny; scale=tiny makes them"),
         (["table=mtp"], "there are no rows in reports/mtp; scale=tiny makes them, some 17 minutes a seed"),
-        (["table=stages", "init_from=r1=folder"], "this table is not measured by an evaluation of models"),
+        (
+            ["table=r1_zero_curves", "init_from=r1_zero=f"],
+            "its numbers are the curves of a training run, which a checkpoint",
+        ),
+        (
+            ["table=fp8_against_bf16", "init_from=fp8=f"],
+            "its numbers are the losses of a training run, which a checkpoint",
+        ),
+        (
+            ["table=rl_data", "init_from=questions=f"],
+            "its numbers are of the questions of RL, and no model is measured",
+        ),
+        (["table=sft_data", "init_from=samples=f"], "its numbers are of a data set, and no model is measured"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(

@@ -6,6 +6,7 @@ arms     name -> label, `words` (the arguments of scripts/train.py), `paper` (th
 report   the report whose rows these are, in place of runs of the table's own; then an arm has `rows` and `points`, filters;
          `report_words` are the options of that report that make them
 evaluation   problems, samples, ...: fields of `EvaluationConfig`; none: nothing is evaluated
+no_checkpoint   why `init_from` cannot fill this table (its numbers are of a training run, or of data)
 function     a measure that no YAML can say (`functions.py`)
 measures name -> label, `paper` (the quantity's name there), `digits`, `rows` or `points` (`values.py`)
 claims   says, where, and a rule (`claims.py`) or the reason why it is not measured
@@ -30,6 +31,7 @@ from r1_lightning.types.errors import InvalidInput, require, require_choice, req
 
 FOLDER = "table"  # below configs/
 RULES = ("before", "after")
+OPTIONAL = ("minutes", "report", "report_words", "evaluation", "task", "function", "no_checkpoint")
 PLAIN = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -105,6 +107,7 @@ class Table:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     task: tuple[str, ...] = ()
     function: str | None = None
+    no_checkpoint: str | None = None
 
     def values(self, rows: Sequence[Row], points: Sequence[Row]) -> Values:
         """All values, by (arm, measure) and seed."""
@@ -140,7 +143,7 @@ def read_table(path: Path) -> Table:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InvalidInput(f"{path}: it cannot be read as YAML ({' '.join(str(error).split())})") from error
     needed = ("title", "paper", "protocol", "budget", "rules", "seeds", "arms", "measures", "claims")
-    _check_keys(where, node, needed, ("minutes", "report", "report_words", "evaluation", "task", "function"))
+    _check_keys(where, node, needed, OPTIONAL)
     for key in ("seeds", "claims"):
         require(isinstance(node[key], list), f"{where}: {key}", node[key], "it must be a list")
     _check_texts(where, node, ("title", "protocol", "budget"))
@@ -166,6 +169,7 @@ def read_table(path: Path) -> Table:
         evaluation=node.get("evaluation") or {},
         task=tuple(str(node.get("task", "")).split()),
         function=node.get("function"),
+        no_checkpoint=node.get("no_checkpoint"),
     )
     require_choice(f"{where}: rules", table.rules, RULES)
     for seed in table.seeds:

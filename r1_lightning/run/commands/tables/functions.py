@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from hydra.utils import instantiate
 
 from r1_lightning.artefacts import data_set
+from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import open_artefact
+from r1_lightning.evaluation.comparison import Comparison
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval, bootstrap_mean_interval, share_interval
 from r1_lightning.rewards.accuracy import grades
 from r1_lightning.run.commands.base import task_of
+from r1_lightning.run.commands.evaluate import Prepared
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.inject import inject
 from r1_lightning.tasks.family import TASK
 from r1_lightning.text.equations import equations
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -45,6 +51,10 @@ class Measurable(Protocol):
     @property
     def words(self) -> tuple[str, ...]:
         """The arguments of `scripts/train.py` that make it."""
+
+    @property
+    def ready(self) -> Prepared:
+        """The model, and what it is evaluated on."""
 
     @property
     def answered(self) -> tuple[list[Problem], list[list[Completion]]]:
@@ -103,6 +113,22 @@ def by_level(subject: Measurable) -> Measures:
     return found
 
 
+def compared(subject: Measurable) -> Measures:
+    """As `stage=compare` measures: programs are run, replies to general and safety requests have their known quality.
+
+    On a task without such requests it is the evaluation, judged as that task says.
+    """
+    ready = subject.ready
+    with composing():
+        comparison: Comparison = inject(compose_stage(["stage=compare"]).config.stage, {})
+    requests = comparison.requests_of(instantiate(ready.config.task.source, _convert_="all"))
+    total = len(ready.evaluator.problems) * ready.evaluator.config.samples + sum(map(len, requests.values()))
+    with progress(total, "evaluating", "completion") as bar:
+        if not requests:
+            return ready.evaluator(ready.backbone, bar.update)
+        return comparison(ready.evaluator, requests, ready.backbone, bar.update)
+
+
 def rl_data(subject: Measurable) -> Measures:
     """Of the questions that RL asks: the share of each task, and the mean length of its questions in characters."""
     words = [word for word in subject.words if word.split("=")[0] != "experiment"]
@@ -128,7 +154,7 @@ def sft_data(subject: Measurable) -> Measures:
             kind = (row.get("metadata") or {}).get(TASK) or row.get("domain") or row["source"]
             lengths[kind].append(len(tokenizer.encode(row["completion"])))
     total = sum(map(len, lengths.values()))
-    found = {"rows": _plain(total), "tokens": _plain(sum(map(sum, lengths.values())) / total)}
+    found = {"rows": _plain(float(total)), "tokens": _plain(sum(map(sum, lengths.values())) / total)}
     for kind, own in sorted(lengths.items()):
         found[f"share_{kind}"] = share_of(len(own), total)
         found[f"tokens_{kind}"] = _plain(float(np.mean(own)))
@@ -136,7 +162,7 @@ def sft_data(subject: Measurable) -> Measures:
 
 
 FUNCTIONS: Mapping[str, Callable[[Measurable], Measures]] = {
-    f.__name__: f for f in (distinct_paths, reflective_words, by_level, rl_data, sft_data)
+    f.__name__: f for f in (distinct_paths, reflective_words, by_level, compared, rl_data, sft_data)
 }
 UNTRAINED = ("rl_data",)  # what asks for the configuration alone
 

@@ -47,19 +47,20 @@ class Subject:
         return evaluate(self.folder, self.settings, self.forced_prefix, task=self.task)[1]
 
     @cached_property
-    def _ready(self) -> Prepared:
+    def ready(self) -> Prepared:
+        """The model, and what it is evaluated on."""
         return prepared(self.folder, self.settings, self.forced_prefix, task=self.task)
 
     @cached_property
     def answered(self) -> tuple[list[Problem], list[list[Completion]]]:
         """The held-out problems, and the samples of each."""
-        evaluator = self._ready.evaluator
-        return list(evaluator.problems), evaluator.completions(self._ready.backbone)
+        evaluator = self.ready.evaluator
+        return list(evaluator.problems), evaluator.completions(self.ready.backbone)
 
     @property
     def judge(self) -> RewardFunction:
         """What judges the answers: as in the evaluation."""
-        evaluator = self._ready.evaluator
+        evaluator = self.ready.evaluator
         return evaluator.accuracy or AccuracyReward(form=evaluator.template.form)
 
 
@@ -160,13 +161,16 @@ def own_checkpoints(
     """The recipe that measures `folders`, by arm; the first folder of an arm is its seed 0, the next seed 1.
 
     Raises `InvalidInput` for an arm that there is not, and for a table that is measured otherwise than by evaluation.
+    The page says how they were evaluated, beside the table's own protocol and budget.
     """
     for arm, given in folders.items():
         require_choice("init_from", arm, table.arms)
         places = {Path(folder).resolve() for folder in given}
         require(len(places) == len(given), f"init_from={arm}", given, "each seed of an arm is another checkpoint")
     measured = bool(table.evaluation) and table.function not in UNTRAINED
-    require(measured, "init_from", sorted(folders), "this table is not measured by an evaluation of models")
+    reason = table.no_checkpoint or "this table is not measured by an evaluation of models"
+    require(measured, "init_from", sorted(folders), reason)
+    settings, asked = {**table.evaluation, **evaluation}, tuple(task) or table.task
     said = settings_of(table, evaluation, task)
     shown = replace(
         table,
@@ -178,8 +182,7 @@ def own_checkpoints(
 
     def make(arm: str, seed: int, folder: str, root: Path) -> Made:
         place = open_folder(Path(folder))
-        settings = {**table.evaluation, **evaluation}
-        subject = Subject(Path(folder), settings, _prefix(table.arms[arm]), tuple(task) or table.task)
+        subject = Subject(Path(folder), settings, _prefix(table.arms[arm]), asked)
         made = {"fingerprint": place.fingerprint[:SHORT_DIGITS], "commit": place.commit}
         made["settings"] = said
         return Made([{**row, "folder": folder} for row in _rows(arm, seed, _measured(table, subject), made)])

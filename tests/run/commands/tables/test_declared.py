@@ -76,6 +76,7 @@ def test_every_table_of_ours_reads(path: Path) -> None:
     assert ours.report is None or ours.report in recipes()
     assert len(ours.seeds) >= 3 and (ours.report or ours.evaluation or ours.function)
     assert path.read_text(encoding="utf-8").startswith("# ")
+    assert bool(ours.evaluation) != bool(ours.no_checkpoint)  # checkpoints of one's own fill it, or it says why not
 
 
 @pytest.mark.parametrize("path", tables().values(), ids=lambda path: path.stem)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from r1_lightning.artefacts import data_set, store
 from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.run.commands.tables.declared import read_table, tables
 from r1_lightning.run.commands.tables.functions import (
@@ -16,7 +19,9 @@ from r1_lightning.run.commands.tables.functions import (
     distinct_paths,
     reflective_words,
     rl_data,
+    sft_data,
 )
+from r1_lightning.text.tokenizer import train_tokenizer
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
 
@@ -28,6 +33,7 @@ class Written:
     words: tuple[str, ...] = ()
     folder: Path = field(default_factory=Path)
     judge: RewardFunction = field(default_factory=AccuracyReward)
+    ready: Any = None
 
 
 def said(thinking: str, answer: str, n_tokens: int = 5) -> Completion:
@@ -87,6 +93,35 @@ def test_the_card_of_rl_data_counts_its_questions() -> None:
     found = rl_data(Written(words=("stage=grpo", "task=arithmetic", "seed=1")))
     assert list(found) == ["share_all", "characters_all"] and found["share_all"].value == 1.0
     assert 5 < found["characters_all"].value < 60
+
+
+def test_the_card_of_fine_tuning_counts_the_rows_of_every_part(tmp_path: Path) -> None:
+    base = store.create(tmp_path, "grpo", "tiny", "sums", "b" * 64)
+    store.save_weights(torch.nn.Linear(1, 1), base.weights_path)
+    train_tokenizer(["a"], 300).save(base.tokenizer_folder)  # nothing to merge: every byte is a token
+    samples = store.create(tmp_path, "sample", "tiny", "sums", "d" * 64)
+    rows: list[dict[str, Any]] = [
+        {"completion": "1234", "source": "reasoning", "domain": "reasoning", "metadata": {"task": "arithmetic"}},
+        {"completion": "12", "source": "reasoning", "domain": "reasoning", "metadata": {"task": "arithmetic"}},
+        {"completion": "123456789", "source": "reasoning", "domain": "reasoning", "metadata": {"task": "programs"}},
+        {"completion": "é", "source": "general", "domain": "general"},  # two bytes; in the second part
+        {"completion": "abc", "source": "files", "metadata": None},
+    ]
+    data_set.write_parts(samples.folder, rows, rows_per_part=3)
+    base = store.complete(base, "c", {}, {}, {})
+    folder = store.complete(samples, "c", {}, {"base": base}, {}).folder
+    assert {name: measure.value for name, measure in sft_data(Written(folder=folder)).items()} == {
+        "rows": 5,
+        "tokens": 4.0,  # (4 + 2 + 9 + 2 + 3) / 5
+        "share_arithmetic": 0.4,
+        "tokens_arithmetic": 3.0,
+        "share_files": 0.2,
+        "tokens_files": 3.0,
+        "share_general": 0.2,
+        "tokens_general": 2.0,
+        "share_programs": 0.2,
+        "tokens_programs": 9.0,
+    }
 
 
 def test_tables_name_functions_that_there_are() -> None:

@@ -13,14 +13,16 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval
 from r1_lightning.run.commands import report
+from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate
 from r1_lightning.run.commands.recipe import read
-from r1_lightning.run.commands.report_runs import planned_fingerprint
+from r1_lightning.run.commands.report_runs import planned_fingerprint, train
 from r1_lightning.run.commands.reproduce_table import main
 from r1_lightning.run.commands.tables import functions, making
 from r1_lightning.run.commands.tables.declared import Table, read_table, tables
 from r1_lightning.run.commands.tables.making import arguments_of, columns, overrides, own_checkpoints, own_runs
 from r1_lightning.types.errors import InvalidInput
 from tests.run.commands.tables.test_declared import MINE, table
+from tests.support.hf_folders import dense_folder
 
 EVALUATED = {"m": Measure(0.5, Interval(0.5, 0.25, 0.75)), "other": Measure(1.0, Interval(1.0, math.nan, math.nan))}
 METRICS = "step,x,train/loss\n0,1.0,\n1,2.0,3\n2,4.0,3\n3,,3\n"
@@ -160,6 +162,65 @@ def test_a_rehearsal_makes_every_arm_once(
         ("mtp", str(seed), str(folder)) for seed, folder in enumerate(folders)
     ]
     assert {row["fingerprint"] for row in own} == {folder.name[-10:] for folder in folders}
+
+
+def test_a_table_of_a_report_measures_checkpoints_as_the_report_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(making, "evaluate", lambda *args, **named: asked.append((args, named)) or ("", EVALUATED))
+    monkeypatch.setattr(making, "open_folder", lambda folder: Artefact(folder, "grpo", "0123456789abcdef"))
+    recipe, runs = own_checkpoints(OURS["thinking_or_direct"], {"thinking": ["x"], "direct": ["x"]}, {}, [])
+    for run in runs:
+        recipe.make(*run, root=Path("root"))
+    as_in_recipe = {"problems": 1000, "samples": 16}  # PROBLEMS, SAMPLES of reports/r1_zero_tiny/recipe.py
+    assert asked == [((Path("x"), as_in_recipe, prefix), {"task": ()}) for prefix in ("", EMPTY_THINK)]
+
+
+FEW = {"problems": 4, "samples": 2, "max_new_tokens": 4}
+TYPED = [f"evaluation.{name}={value}" for name, value in FEW.items()]
+
+
+@pytest.mark.slow
+def test_a_huggingface_folder_fills_a_table_that_is_drawn_from_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    qwen = dense_folder(tmp_path / "qwen", "qwen2", max_position_embeddings=4096)
+    arms = [f"init_from={arm}={qwen}" for arm in ("thinking", "direct")]
+    assert main(["table=thinking_or_direct", *arms, "task=arithmetic", *TYPED]) == 0
+    own = tmp_path / "reports" / "thinking_or_direct" / "own"
+    rows = {(row["arm"], row["measure"]): float(row["value"]) for row in read(own / "results.csv")}
+    for arm, prefix in (("thinking", ""), ("direct", EMPTY_THINK)):
+        expected = evaluate(qwen, FEW, prefix, task=["task=arithmetic"])[1]
+        for name in OURS["thinking_or_direct"].measures:
+            assert rows[arm, name] == pytest.approx(expected[name].value, rel=1e-5)
+    assert {path.name for path in (tmp_path / "reports").iterdir()} == {"thinking_or_direct"}
+    assert "measured with max_new_tokens=4 problems=4 samples=2 task=arithmetic" in (own / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_table_of_stages_is_filled_as_a_comparison_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An artefact and a HuggingFace folder side by side; on a task without requests their quality is not measured."""
+    monkeypatch.chdir(tmp_path)
+    qwen = dense_folder(tmp_path / "qwen", "qwen2", max_position_embeddings=4096)
+    small = ["model.d_model=32", "model.n_layers=2", "data.rows_per_batch=2", "task.tokenizer.training_documents=200"]
+    base = train(["stage=pretrain", "model=tiny", "task=r1_tiny", "debug=fast", *small], tmp_path / "runs")[0].folder
+    arms = [f"init_from=base={base}", f"init_from=r1={qwen}"]
+    assert main(["table=stages", *arms, *TYPED]) == 0
+    rows = read(tmp_path / "reports" / "stages" / "own" / "results.csv")
+    asked = set(OURS["stages"].measures) - {"cons_at_8"} | {"pass_at_1_programs", "quality_general", "quality_safety"}
+    assert {(row["arm"], row["measure"]) for row in rows} == {(arm, name) for arm in ("base", "r1") for name in asked}
+    assert main(["table=stages", arms[1], "task=arithmetic", "out=sums", *TYPED]) == 0
+    assert {row["measure"] for row in read(Path("sums", "results.csv"))} == {
+        "pass_at_1",
+        "pass_at_1_lenient",
+        "mixed_language_rate",
+    }
+    assert (
+        "| R1 | general replies | 87.6 (AlpacaEval 2.0 (LC-winrate)) | not measured |"
+        in Path("sums", "table.md").read_text()
+    )
 
 
 def test_mine_is_a_whole_table() -> None:
