@@ -101,6 +101,12 @@ def test_collated_by_hand() -> None:
     assert batch.labels.tolist() == [1.0, 0.0, 1.0, 0.0] and batch.is_paired
 
 
+def test_no_token_of_a_longer_prompt_belongs_to_a_response() -> None:
+    batch = collate_preferences([PreferenceRow(((7, 8, 9, 1), (7, 8, 1)), (1.0, 0.0), prompt_tokens=2)], 7, 0)
+    assert batch.tokens.token_ids.tolist() == [[7, 8, 9, 1, 7, 8, 1]]
+    assert batch.sequence_ids.tolist() == [[-1, -1, 0, 0, -1, -1, 1]]
+
+
 def test_columns_that_nobody_uses_are_cut_off() -> None:
     batch = collate_preferences([PreferenceRow(((5, 1),), (1.0,)), PreferenceRow(((6, 7, 1),), (0.0,))], 4, 0)
     assert batch.tokens.token_ids.tolist() == [[5, 1, 0], [6, 7, 1]]
