@@ -1,6 +1,7 @@
 """Where work is done: every kind of stage and command on a pretend GPU, whose models never compute on the CPU.
 
-One process runs them all, because loading torch is the largest part of it (see `tests/support/fake_cuda`).
+One process runs them all, because loading torch is the largest part of it (see `tests/support/fake_cuda`). The default tier runs
+pre-training and GRPO alone, the slow tier every command.
 """
 
 from __future__ import annotations
@@ -116,6 +117,9 @@ state = resumed.state[again]
 assert {(state[name].device.type, state[name].dtype) for name in ("exp_avg", "exp_avg_sq")} == {("cuda", torch.bfloat16)}
 assert torch.equal(weight.cpu(), again.cpu())
 """
+FEW, ALL = "few", "all"
+DEFAULT_TIER = ("pretrain", "grpo")
+of_all = pytest.mark.parametrize("done", [pytest.param(ALL, marks=pytest.mark.slow)], indirect=True)
 BASE = ("data.rows_per_batch=4", "optim.warmup_steps=1")
 
 
@@ -162,17 +166,18 @@ def commands(root: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=[FEW, pytest.param(ALL, marks=pytest.mark.slow)])
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Name of each command -> its exit code, output, and what the pretend GPU recorded; run once for all workers of pytest."""
     own = tmp_path_factory.getbasetemp()
-    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "gpu"
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"gpu_{request.param}"
     place.mkdir(exist_ok=True)
     asked, answered = place / "commands.json", place / "results.json"
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the worker that comes second waits, and reads what the first one made
         if not answered.exists():
-            asked.write_text(json.dumps(commands(place / "runs")), encoding="utf-8")
+            wanted = {k: v for k, v in commands(place / "runs").items() if request.param == ALL or k in DEFAULT_TIER}
+            asked.write_text(json.dumps(wanted), encoding="utf-8")
             process = start("tests.support.fake_cuda.commands", str(asked), str(answered), cwd=ROOT)
             assert process.returncode == 0, process.stderr
     results: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
@@ -194,9 +199,11 @@ def test_no_model_works_on_the_cpu(done: dict[str, Any]) -> None:
     work = {name: result["records"]["host_work"] for name, result in done.items() if not name.endswith(ELSEWHERE)}
     assert work == {name: {} for name in work}
     idle = [name for name, result in done.items() if not result["records"]["launches"].get("aten::embedding")]
-    assert idle == ["memory", "rounded", "seeded_elsewhere"]  # which only make models, or take an optimizer's steps
+    idlers = ("memory", "rounded", "seeded_elsewhere")  # which only make models, or take an optimizer's steps
+    assert idle == [name for name in idlers if name in done]
 
 
+@of_all
 @pytest.mark.parametrize("role", ["reference", "teacher", "score"])
 def test_a_model_that_is_told_another_device_works_there(role: str, done: dict[str, Any]) -> None:
     """One forward's embedding a step, or a few: the policy, which samples token by token, is not there."""
@@ -211,6 +218,7 @@ def test_the_first_line_names_the_gpu_and_its_type(done: dict[str, Any]) -> None
             assert "on Pretend GPU in BF16 (trainer=auto: torch finds a GPU; BF16" in result["out"].splitlines()[0]
 
 
+@of_all
 def test_resumed_on_the_gpu_the_bits_are_those_of_a_run_at_once(done: dict[str, Any]) -> None:
     """Interrupted in its third step; sampler, reference and optimizer go on from what was saved after the second."""
     assert "step 2 is saved" in done["broken"]["err"] and "resuming" in done["resumed"]["out"]
@@ -219,6 +227,7 @@ def test_resumed_on_the_gpu_the_bits_are_those_of_a_run_at_once(done: dict[str, 
     assert folders[0] != folders[1] and whole == resumed
 
 
+@of_all
 def test_no_model_is_made_in_the_memory_of_the_host(done: dict[str, Any]) -> None:
     """Loaded or drawn, ours or of `transformers`: beside the largest tensor, 300 tokens x 16 in FP32, the host holds 2 kB of
     generator and tables at most.
