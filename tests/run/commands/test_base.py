@@ -80,6 +80,7 @@ def test_a_reader_may_leave() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "x\n", "")
 
 
+@pytest.mark.slow
 def test_a_reader_may_leave_before_a_short_text() -> None:
     """Which the interpreter would otherwise write when it ends, with a complaint and another exit code."""
     reading, writing = os.pipe()

@@ -76,6 +76,7 @@ def test_help_and_no_arguments(monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.count("usage: python scripts/show_problems.py task=NAME") == 2
 
 
+@pytest.mark.slow
 def test_the_script(aime: str) -> None:
     command = [sys.executable, "scripts/show_problems.py", "task=aime24", "count=1", aime]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -78,6 +78,7 @@ def test_bad_input_ends_with_one_line(arguments, message, tmp_path: Path, monkey
     ).read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_the_script_says_how_it_is_used() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "write_traces.py"], capture_output=True, text=True, cwd=ROOT
