@@ -26,7 +26,7 @@ from r1_lightning.types.errors import InvalidInput
 from tests.architecture.house import ROOT
 from tests.model.tiny import left_pad, normal, pack, random_documents, randomise, tiny
 from tests.support.hf_folders import DENSE
-from tests.support.miniature import Miniature, trainer
+from tests.support.miniature import Miniature, ppo_rollouts, rollout_config, trainer
 from tests.support.miniature import backbone as miniature_backbone
 
 
@@ -246,7 +246,8 @@ def fitted(stage: str, precision: Any, optim: Any, folder: Path) -> list[Tensor]
     model = miniature_backbone()
     fp8 = DeepSeekBackbone(model.config, precision)
     fp8.load_state_dict(model.state_dict())
-    miniature = Miniature(fp8, max_steps=2, optim=optim)
+    rollout = ppo_rollouts() if stage == "ppo" else rollout_config()
+    miniature = Miniature(fp8, max_steps=2, optim=optim, rollout=rollout)
     parts: Any = {
         "pretrain": lambda: (miniature.pretrain(), miniature.text()),
         "sft": lambda: (miniature.sft(), miniature.examples()),
@@ -254,6 +255,7 @@ def fitted(stage: str, precision: Any, optim: Any, folder: Path) -> list[Tensor]
         "dpo": lambda: (miniature.dpo(), miniature.preferences()),
         "distill": lambda: (miniature.distill(), miniature.on_policy(0.5)),
         "grpo": lambda: (miniature.grpo(), miniature.rollouts()),
+        "ppo": lambda: (miniature.ppo(), miniature.rollouts()),
     }
     module, data = parts[stage]()
     trainer(2, folder).fit(module, datamodule=data)
@@ -261,7 +263,7 @@ def fitted(stage: str, precision: Any, optim: Any, folder: Path) -> list[Tensor]
     return [p.detach() for p in fp8.parameters()]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward_model", "dpo", "distill", "grpo"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward_model", "dpo", "distill", "grpo", "ppo"])
 def test_every_stage_trains(stage: str, tmp_path: Path) -> None:
     """Two steps; with moments in BF16 they end at other weights, and not far away."""
     before = list(miniature_backbone().parameters())
