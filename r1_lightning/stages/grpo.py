@@ -98,7 +98,7 @@ class GRPOModule(StageWithReference):
         metrics = {
             "train/loss": output.loss.detach(),
             "policy/entropy": tokens.token_mean(scored.entropies),
-            "policy/kl_old": tokens.token_mean(k3(tokens.old_logprobs, tokens.policy_logprobs)),
+            "policy/kl_old": tokens.token_mean(k3(tokens.old_logprobs, tokens.policy_logprobs.detach())),
             **output.metrics,
         }
         loss = output.loss
