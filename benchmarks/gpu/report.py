@@ -80,10 +80,10 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.3f} {unit}" if unit == "s/step" else f"{value:,.0f} {unit}"
 
 
-def versions() -> dict[str, str]:
-    """Python and the libraries whose versions can change a rate; "absent" for what is not installed."""
+def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Python and the libraries whose versions can change a result; "absent" for what is not installed."""
     found = {"python": platform.python_version()}
-    for library in LIBRARIES:
+    for library in libraries:
         try:
             found[library] = metadata.version(library)
         except metadata.PackageNotFoundError:

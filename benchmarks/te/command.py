@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import platform
 import sys
 from collections.abc import Sequence
 from datetime import date
-from importlib import metadata
 from pathlib import Path
 
+from benchmarks.gpu.report import versions
 from benchmarks.te import kernels
 from benchmarks.te.calls import PACKAGE
 
@@ -42,24 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.te.check import FAILS, rows
 
     found = rows()
-    known = {**versions(), "CUDA": str(torch.version.cuda)}
+    known = {**versions(LIBRARIES), "CUDA": str(torch.version.cuda)}
     text = report([(row.what, row.verdict, row.seen) for row in found], known, has_kernels)
     print(text)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
     return int(any(row.verdict == FAILS for row in found))
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that the result depends on."""
-    found = {"python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = "absent"
-    return found
 
 
 def report(rows: Sequence[Sequence[str]], known: dict[str, str], has_kernels: bool) -> str:
