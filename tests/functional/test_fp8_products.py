@@ -12,6 +12,7 @@ from r1_lightning.functional.fp8_products import (
     grouped_linear,
     linear,
     one_by_one,
+    one_by_one_by,
     places_of,
     rounded_experts,
 )
@@ -156,6 +157,9 @@ def test_experts_without_rows_one_by_one_in_bf16() -> None:
     torch.testing.assert_close(y, together, rtol=0.0079, atol=0)  # one bit of BF16, 2^-7
     y.sum().backward()
     assert w.grad is not None and w.grad[1].eq(0).all() and w.grad[0].ne(0).any()
+    cut = [Recipe().cut(matrix.T.contiguous(), BLOCK) for matrix in w.detach()]
+    held = one_by_one_by(x.detach(), cut, torch.tensor([2, 2, 5], dtype=torch.int32))
+    assert held.dtype == torch.bfloat16 and torch.equal(held, y)
 
 
 def test_the_block_of_a_gradient_is_coarser() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from r1_lightning.functional.preference_loss import (
     wins,
 )
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import LossOutput
 
 LABELS = torch.tensor([1.0, 0.0, 1.0, 0.0])
 
@@ -79,6 +81,16 @@ def test_halves_of_a_batch_average_to_the_whole() -> None:
         torch.testing.assert_close(torch.stack(halves).mean(), objective(scores, labels).loss)
 
 
+def assert_they_add_up(shares: Sequence[LossOutput], whole: LossOutput, inputs: Tensor) -> None:
+    """Loss and metrics of the shares sum to the whole's, and so do the gradients of `inputs`."""
+    together = torch.stack([share.loss for share in shares]).sum()
+    torch.testing.assert_close(together, whole.loss)
+    for name, value in whole.metrics.items():
+        torch.testing.assert_close(torch.stack([share.metrics[name] for share in shares]).sum(), value)
+    found, expected = (torch.autograd.grad(loss, inputs)[0] for loss in (together, whole.loss))
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("objective", [BradleyTerry(), PointWise()])
 def test_shares_of_any_size_add_up_to_the_whole(objective: BradleyTerry | PointWise) -> None:
     """With the count of all sequences, loss and metrics of 6, 2 and no sequences sum to those of 8, and so do the gradients."""
@@ -86,12 +98,7 @@ def test_shares_of_any_size_add_up_to_the_whole(objective: BradleyTerry | PointW
     labels, count = LABELS.repeat(2), torch.tensor(8)
     whole = objective(scores, labels)
     shares = [objective(scores[part], labels[part], count) for part in (slice(0, 6), slice(6, 8), slice(8, 8))]
-    together = torch.stack([share.loss for share in shares]).sum()
-    torch.testing.assert_close(together, whole.loss)
-    for name, value in whole.metrics.items():
-        torch.testing.assert_close(torch.stack([share.metrics[name] for share in shares]).sum(), value)
-    found, expected = (torch.autograd.grad(loss, scores)[0] for loss in (together, whole.loss))
-    torch.testing.assert_close(found, expected)
+    assert_they_add_up(shares, whole, scores)
 
 
 class _Given(nn.Module):
@@ -187,12 +194,7 @@ def test_shares_of_pairs_add_up_to_the_whole(objective: PolicyPreference) -> Non
     lengths, count = LENGTHS.repeat(2), torch.tensor(8)
     whole = objective(log_ratios, lengths)
     shares = [objective(log_ratios[part], lengths[part], count) for part in (slice(0, 6), slice(6, 8), slice(8, 8))]
-    together = torch.stack([share.loss for share in shares]).sum()
-    torch.testing.assert_close(together, whole.loss)
-    for name, value in whole.metrics.items():
-        torch.testing.assert_close(torch.stack([share.metrics[name] for share in shares]).sum(), value)
-    found, expected = (torch.autograd.grad(loss, log_ratios)[0] for loss in (together, whole.loss))
-    torch.testing.assert_close(found, expected)
+    assert_they_add_up(shares, whole, log_ratios)
 
 
 @pytest.mark.parametrize(
