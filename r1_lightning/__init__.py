@@ -11,8 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 # From the top of the house to the bottom; a layer imports only from layers further right, see pyproject.toml.
-LAYERS = ("run", "stages", "data", "callbacks", "evaluation", "rollout", "artefacts", "model", "rewards", "tasks",
-          "functional", "text", "types")  # fmt: skip
+LAYERS = ("run", "stages", "data", "callbacks", "evaluation", "rollout", "review", "artefacts", "model", "rewards",
+          "tasks", "functional", "text", "types")  # fmt: skip
 
 
 # For a notebook: what `run/commands/notebook.py` gives, under the package's own name.

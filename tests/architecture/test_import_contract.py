@@ -36,6 +36,7 @@ FAULTS = {
     "torch_in_a_task": ("tasks/fault.py", "import torch.nn", "No torch"),
     "torch_by_way_of_a_neighbour": ("text/fault.py", "import r1_lightning.types.tensors", "No torch"),
     "transformer_engine": ("model/fault.py", "import transformer_engine.pytorch", "Transformer Engine only"),
+    "torch_in_a_review": ("review/fault.py", "def f():\n    import r1_lightning.artefacts.weights", "No torch"),
     "vllm": ("rollout/fault.py", "def f():\n    from vllm import LLM", "vLLM only"),
     "peft": ("stages/fault.py", "def f():\n    import peft", "peft only"),
 }

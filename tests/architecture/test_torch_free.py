@@ -25,6 +25,7 @@ TORCH_FREE = {
     "text": _modules_of("text"),
     "tasks": _modules_of("tasks"),
     "rewards": _modules_of("rewards"),  # verifier workers among them
+    "review": _modules_of("review"),
 }
 
 
