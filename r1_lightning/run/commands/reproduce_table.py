@@ -31,6 +31,7 @@ from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.types.errors import InvalidInput, require, require_choice
 
 SCALES = ("tiny", "rehearsal")
+ALONE = ("--list", "--check", "--redraw")  # of all tables
 DIFFERS = 1  # the exit code of --check
 
 
@@ -59,6 +60,8 @@ def _do(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if words else BAD_INPUT
+    alone = [word for word in words if word in ALONE]
+    require(not alone or len(words) == 1, "arguments", " ".join(words), f"{' '.join(alone)} must stand alone")
     if list(words) == ["--list"]:
         print(listing())
         return 0
@@ -73,6 +76,8 @@ def _do(words: Sequence[str]) -> int:
     if asked.table not in known:
         return _recipe(asked)
     table = read_table(known[asked.table])
+    of_recipe = asked.of_recipe if table.report is None else []
+    require(not of_recipe, "arguments", " ".join(of_recipe), "options are for the table of a report")
     return _own(table, asked) if table.report is None or asked.init_from else _of_report(table, asked)
 
 
@@ -188,8 +193,10 @@ def _own(table: Table, asked: Asked) -> int:
         return _write(asked.out or folder, page(table, rows, points))
     from r1_lightning.run.commands.report_loop import write_report  # loads torch
     from r1_lightning.run.commands.tables.making import (
+        REHEARSED,
         own_checkpoints,
         own_runs,
+        require_same_checkpoints,
         require_same_measuring,
         settings_of,
     )
@@ -197,12 +204,14 @@ def _own(table: Table, asked: Asked) -> int:
     if asked.init_from:
         out = asked.out or folder / "own"
         recipe, runs = own_checkpoints(table, asked.init_from, asked.evaluation, asked.task)
+        require_same_checkpoints(out, read(out / RESULTS), runs)
         said = settings_of(table, asked.evaluation, asked.task)
-        require_same_measuring(out, read(out / RESULTS), runs, said)
     else:
         rehearsal = asked.scale == "rehearsal"
         out = asked.out or (Path("runs", "rehearsals", table.id) if rehearsal else folder)
         recipe, runs = own_runs(table, asked.seeds or ([0] if rehearsal else list(table.seeds)), rehearsal)
+        said = settings_of(table, REHEARSED if rehearsal else {}, ())
+    require_same_measuring(out, read(out / RESULTS), said)
     return write_report(recipe, out, runs, asked.root or Path("runs", "tables"))
 
 

@@ -150,7 +150,7 @@ def test_what_cannot_be_is_refused_in_one_line(
         ("arm,seed,folder\nmtp,0,first\n", "its rows of arm mtp are of first; take another out="),
         (
             "arm,seed,settings,folder\nwithout,0,problems=4 samples=2,first\n",
-            "its rows were measured with problems=4 samples=2, not with problems=500 samples=4; take another out=",
+            "its rows were measured with 'problems=4 samples=2', not with 'problems=500 samples=4 last_loss=train/loss[last 50]'",
         ),
         ("arm,seed,measure\nmtp,0,m\n", "its rows are not of checkpoints of one's own; take another out="),
     ],
@@ -165,6 +165,29 @@ def test_rows_of_another_checkpoint_or_protocol_are_not_added_to(
     assert main(["table=mtp", "init_from=mtp=second"]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_rows_that_were_measured_otherwise_are_not_added_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    (tmp_path / "results.csv").write_text("arm,seed,measure,settings\nbase,0,m,problems=9\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(["table=maj_pass_at_k", "scale=tiny", f"out={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert "its rows were measured with 'problems=9', not with 'problems=" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table=mtp", "--check"], "--check must stand alone"),
+        (["--list", "--check"], "--list --check must stand alone"),
+        (["table=mtp", "--tasks"], "options are for the table of a report"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words: list[str], message: str, capsys: Captured) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_help_and_no_words(capsys: Captured) -> None:

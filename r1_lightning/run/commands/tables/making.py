@@ -27,7 +27,7 @@ from r1_lightning.run.commands.tables.page import page
 from r1_lightning.types.errors import require, require_choice
 from r1_lightning.types.text import Completion, Problem, RewardFunction
 
-FIELDS = ("arm", "seed", "measure", "value", "low", "high", "fingerprint", "commit")
+FIELDS = ("arm", "seed", "measure", "value", "low", "high", "fingerprint", "commit", "settings")
 REHEARSAL = ("debug=fast",)  # two steps a stage
 REHEARSED = {"problems": 4, "samples": 2}
 
@@ -65,7 +65,8 @@ class Subject:
 
 
 def own_runs(table: Table, seeds: Sequence[int], rehearsal: bool = False) -> tuple[Recipe, list[Run]]:
-    """The recipe of a table with runs of its own, and the runs for `seeds`."""
+    """The recipe of a table with runs of its own, and the runs for `seeds`. Raises `InvalidInput` for an unknown function."""
+    require_choice(f"{table.id}.yaml: function", table.function, (None, *FUNCTIONS))
     recipe = Recipe(
         seeds=table.seeds,
         key={"arm": str, "seed": int},
@@ -108,22 +109,22 @@ def _rehearsed(table: Table) -> Table:
 
 def _make(table: Table, rehearsal: bool, arm: str, seed: int, root: Path) -> Made:
     words = overrides(table, arm, seed, rehearsal)
-    settings = {**table.evaluation, **(REHEARSED if rehearsal else {})}
+    changed = REHEARSED if rehearsal else {}
+    settings, said = {**table.evaluation, **changed}, {"settings": settings_of(table, changed, ())}
     if table.function in UNTRAINED:
         subject = Subject(root, settings, words=tuple(words))
-        made = {"fingerprint": planned_fingerprint(*words), "commit": commit_at_start()}
-        return Made(list(_rows(arm, seed, FUNCTIONS[str(table.function)](subject), made)))
+        made = {"fingerprint": planned_fingerprint(*words), "commit": commit_at_start(), **said}
+        return Made(list(_rows(arm, seed, FUNCTIONS[table.function](subject), made)))
     artefact, _ = train(words, root)
     subject = Subject(artefact.folder, settings, _prefix(table.arms[arm]), table.task, tuple(words))
     points = list(_points(table, arm, seed, artefact))
     measures = {**_measured(table, subject), **_of_points(table, points)}
-    return Made(list(_rows(arm, seed, measures, made_by(artefact))), points)
+    return Made(list(_rows(arm, seed, measures, {**made_by(artefact), **said})), points)
 
 
 def _measured(table: Table, subject: Subject) -> dict[str, Measure]:
     measures = subject.evaluated() if table.evaluation and not table.function else {}
     if table.function:
-        require_choice("function", table.function, FUNCTIONS)
         measures.update(FUNCTIONS[table.function](subject))
     return {name: measure for name, measure in measures.items() if name in table.measures}
 
@@ -160,9 +161,10 @@ def own_checkpoints(
 ) -> tuple[Recipe, list[Run]]:
     """The recipe that measures `folders`, by arm; the first folder of an arm is its seed 0, the next seed 1.
 
-    Raises `InvalidInput` for an arm that there is not, and for a table that is measured otherwise than by evaluation.
+    Raises `InvalidInput` for an arm or a function that there is not, and for a table that is measured otherwise than by evaluation.
     The page says how they were evaluated, beside the table's own protocol and budget.
     """
+    require_choice(f"{table.id}.yaml: function", table.function, (None, *FUNCTIONS))
     for arm, given in folders.items():
         require_choice("init_from", arm, table.arms)
         places = {Path(folder).resolve() for folder in given}
@@ -183,14 +185,13 @@ def own_checkpoints(
     def make(arm: str, seed: int, folder: str, root: Path) -> Made:
         place = open_folder(Path(folder))
         subject = Subject(Path(folder), settings, _prefix(table.arms[arm]), asked)
-        made = {"fingerprint": place.fingerprint[:SHORT_DIGITS], "commit": place.commit}
-        made["settings"] = said
+        made = {"fingerprint": place.fingerprint[:SHORT_DIGITS], "commit": place.commit, "settings": said}
         return Made([{**row, "folder": folder} for row in _rows(arm, seed, _measured(table, subject), made)])
 
     own = Recipe(
         seeds=(),
         key={"arm": str, "seed": int, "folder": str},
-        fields=(*FIELDS, "settings", "folder"),
+        fields=(*FIELDS, "folder"),
         runs=lambda options: runs,
         overrides=lambda *run: [],
         make=make,
@@ -201,13 +202,30 @@ def own_checkpoints(
 
 
 def settings_of(table: Table, evaluation: Mapping[str, object], task: Sequence[str]) -> str:
-    """How checkpoints of one's own are measured: `problems=500 samples=16 task=math500`."""
+    """How models are measured: `function=by_level problems=500 samples=16 task=math500 last_loss=train/loss[last 50]`."""
+    function = [f"function={table.function}"] if table.function else []
     settings = {**table.evaluation, **evaluation}
-    return " ".join([*(f"{key}={value}" for key, value in sorted(settings.items())), *(task or table.task)])
+    points = {name: measure.points for name, measure in table.measures.items() if measure.points is not None}
+    return " ".join(
+        [
+            *function,
+            *(f"{key}={value}" for key, value in sorted(settings.items())),
+            *(task or table.task),
+            *(f"{name}={spec}" for name, spec in points.items()),
+        ]
+    )
 
 
-def require_same_measuring(out: Path, rows: Iterable[Row], runs: Iterable[Run], said: str) -> None:
-    """Raise `InvalidInput` if a row is of another checkpoint of the same arm and seed, or was measured with other settings."""
+def require_same_measuring(out: Path, rows: Iterable[Row], said: str) -> None:
+    """Raise `InvalidInput` if a row was measured otherwise than `said`: no table mixes two ways of measuring."""
+    for row in rows:
+        other = row.get("settings")
+        allowed = f"its rows were measured with {other!r}, not with {said!r}; take another out="
+        require(other == said, "out", str(out), allowed)
+
+
+def require_same_checkpoints(out: Path, rows: Iterable[Row], runs: Iterable[Run]) -> None:
+    """Raise `InvalidInput` if a row is of another checkpoint of the same arm and seed."""
     asked = {(str(arm), str(seed)): folder for arm, seed, folder in runs}
     for row in rows:
         own = {"arm", "seed", "folder"} <= set(row)
@@ -215,10 +233,6 @@ def require_same_measuring(out: Path, rows: Iterable[Row], runs: Iterable[Run], 
         known = asked.get((row["arm"], row["seed"]), row["folder"])
         allowed = f"its rows of arm {row['arm']} are of {row['folder']}; take another out="
         require(known == row["folder"], "out", str(out), allowed)
-        other = row.get("settings")
-        require(
-            other == said, "out", str(out), f"its rows were measured with {other}, not with {said}; take another out="
-        )
 
 
 def arguments_of(table: Table, seeds: Iterable[int]) -> Iterator[list[str]]:

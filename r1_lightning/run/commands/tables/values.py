@@ -38,6 +38,10 @@ class Points:
     first: int | None = None
     last: int | None = None
 
+    def __str__(self) -> str:
+        """As the settings of a row name it: `train/loss[last 50]`."""
+        return f"{self.column}[first {self.first}]" if self.first is not None else f"{self.column}[last {self.last}]"
+
     def of(self, points: Sequence[Row]) -> float:
         """The mean over the points of one run, which are in the order of their steps."""
         numbers = [float(point[self.column]) for point in points if point.get(self.column) not in (None, "")]

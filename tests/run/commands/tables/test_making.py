@@ -68,6 +68,7 @@ def test_a_run_leaves_the_measures_that_the_table_names_and_its_points(mine: Tab
     shown = [(row["measure"], row["value"], row["low"], row["high"]) for row in made.rows]
     assert shown == [("m", "0.5", "0.25", "0.75"), ("n", "3", "", "")]  # (2 + 4) / 2, the last two points
     assert {row["fingerprint"] for row in made.rows} == {"f" * 10}
+    assert {row["settings"] for row in made.rows} == {"problems=8 samples=2 n=x[last 2]"}
 
 
 def test_checkpoints_of_ones_own_are_the_seeds_of_their_arm(mine: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +85,9 @@ def test_checkpoints_of_ones_own_are_the_seeds_of_their_arm(mine: Table, monkeyp
     (row,) = recipe.make("a", 1, "y", root=Path("root")).rows
     assert row["folder"] == "y" and row["fingerprint"] == "0123456789" and row["value"] == "0.5"
     assert asked == [(Path("y"), {"problems": 8, "samples": 4}, ("task=math500",))]
-    assert row["settings"] == "problems=8 samples=4 task=math500"
+    assert row["settings"] == "problems=8 samples=4 task=math500 n=x[last 2]"
     drawn = recipe.table([])
-    assert "- Protocol: measured with problems=8 samples=4 task=math500; the table's own: p" in drawn
+    assert "- Protocol: measured with problems=8 samples=4 task=math500 n=x[last 2]; the table's own: p" in drawn
     assert "- Budget: checkpoints of one's own; the table's own: b" in drawn
     assert not recipe.is_of_run({}) and "| a | M | 71.0" in recipe.table([{k: str(v) for k, v in row.items()}])
 
@@ -105,6 +106,20 @@ def test_checkpoints_that_cannot_be_measured_are_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         own_checkpoints(replace(mine, **changes), folders, {}, [])
+
+
+def test_an_unknown_function_is_refused_before_anything_is_trained(mine: Table) -> None:
+    mistyped = replace(mine, function="by_levle")
+    with pytest.raises(InvalidInput, match=r"mine\.yaml: function='by_levle' is not allowed: it must be one of None, "):
+        own_runs(mistyped, [0])
+    with pytest.raises(InvalidInput, match=r"mine\.yaml: function='by_levle' is not allowed"):
+        own_checkpoints(mistyped, {"a": ["x"]}, {}, [])
+
+
+def test_the_settings_of_a_row_name_all_that_its_measures_depend_on(mine: Table) -> None:
+    longer = replace(mine, function="by_level", task=("task=gsm8k",))
+    said = "function=by_level problems=4 samples=2 task=gsm8k n=x[last 2]"
+    assert making.settings_of(longer, making.REHEARSED, ()) == said
 
 
 def test_a_table_that_trains_nothing_is_made_by_its_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
