@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from r1_lightning.artefacts.files import output_folder, write_json
+from r1_lightning.artefacts.files import write_json
 from r1_lightning.evaluation.protocol import Asking, Protocol
 from r1_lightning.evaluation.records import Record, Records
 from r1_lightning.functional.uncertainty import standard_error_of_questions
+from r1_lightning.types.errors import InvalidInput
 
 VERSION = 2  # of inspect-ai's logs
 RIGHT, WRONG = "C", "I"
@@ -24,10 +25,17 @@ LENIENT = "in_any_form"  # the name of the second score
 
 
 def write_log(records: Records, path: Path) -> None:
-    """Write finished records to `path`, whose name should end in .json. `InvalidInput` while samples are missing."""
-    with output_folder(path.parent):
+    """Write finished records to `path`, whose name should end in .json.
+
+    Raises `InvalidInput` while samples are missing, and for a place that cannot be written.
+    """
+    log = log_of(records)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, log_of(records))
+        write_json(path, log)
+    except OSError as error:
+        detail = " ".join(str(error).split())
+        raise InvalidInput(f"the log {path} cannot be written ({detail}); choose another file") from error
 
 
 def log_of(records: Records) -> dict[str, Any]:

@@ -33,6 +33,14 @@ def asked_by(evaluator: Evaluator) -> list[Asking]:
     return [Asking.of(*pair) for pair in zip(evaluator.problems, evaluator.prompts(), strict=True)]
 
 
+def blocks_to_draw(evaluator: Evaluator, found: Records) -> list[range]:
+    """Return the blocks of questions of which `found` lacks anything; each is drawn as a whole."""
+    missing, n_questions = set(found.missing), len(evaluator.problems)
+    at_once = max(1, evaluator.config.max_rows // evaluator.config.samples)
+    blocks = [range(start, min(start + at_once, n_questions)) for start in range(0, n_questions, at_once)]
+    return [block for block in blocks if not missing.isdisjoint(block)]
+
+
 def record(
     evaluator: Evaluator, backbone: Backbone, found: Records, progress: Callable[[int], None] | None = None
 ) -> Records:
@@ -40,12 +48,8 @@ def record(
 
     `progress` is called with the number of samples drawn.
     """
-    rules, missing = rules_of(evaluator), set(found.missing)
-    at_once = max(1, evaluator.config.max_rows // evaluator.config.samples)
-    for start in range(0, len(evaluator.problems), at_once):
-        numbers = range(start, min(start + at_once, len(evaluator.problems)))
-        if missing.isdisjoint(numbers):
-            continue
+    rules = rules_of(evaluator)
+    for numbers in blocks_to_draw(evaluator, found):
         drawn = evaluator.completions(backbone, progress, numbers)
         asked = [(evaluator.problems[number], row) for number, row in zip(numbers, drawn, strict=True)]
         judged = judge(asked, rules)

@@ -79,7 +79,10 @@ def test_hostile_text_is_written_and_half_a_surrogate_replaced(tmp_path: Path) -
     assert sample["scores"]["in_any_form"]["explanation"] == "?"
 
 
-def test_a_place_where_no_folder_can_be_is_one_line(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidInput, match="file cannot be written: a file stands in its place"):
+    with pytest.raises(InvalidInput, match=r"file/log\.json cannot be written .*File exists.*; choose another file"):
         write_log(records_of(SCORES), tmp_path / "file" / "log.json")
+    (tmp_path / "log.json").mkdir()
+    with pytest.raises(InvalidInput, match=r"cannot be written .*Is a directory"):
+        write_log(records_of(SCORES), tmp_path / "log.json")

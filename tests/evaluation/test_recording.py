@@ -10,7 +10,7 @@ import pytest
 
 from r1_lightning.evaluation import records
 from r1_lightning.evaluation.protocol import questions_digest
-from r1_lightning.evaluation.recording import asked_by, record
+from r1_lightning.evaluation.recording import asked_by, blocks_to_draw, record
 from r1_lightning.evaluation.records import SAMPLES, Records
 from r1_lightning.types.errors import InvalidInput
 from tests.evaluation.test_protocol import PROTOCOL
@@ -37,6 +37,14 @@ def test_records_say_what_the_evaluation_says(tmp_path: Path) -> None:
     completions = evaluator(samples=4).completions(MODEL)
     assert [[found.samples[q, s].completion for s in range(4)] for q in range(3)] == completions
     assert {item.answer for item in found.samples.values()} == {"5", "6"}
+
+
+def test_a_block_that_lacks_a_sample_is_drawn_as_a_whole(tmp_path: Path) -> None:
+    found, made = run(tmp_path), evaluator(samples=4, max_rows=8)  # two questions fill a block of eight rows
+    assert blocks_to_draw(made, found) == []
+    lacking = replace(found, samples={key: item for key, item in found.samples.items() if key != (1, 2)})
+    assert blocks_to_draw(made, lacking) == [range(0, 2)]
+    assert blocks_to_draw(made, replace(found, samples={})) == [range(0, 2), range(2, 3)]
 
 
 def test_a_line_holds_all_of_a_sample(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ STAGES: dict[str, list[str]] = {
         "+stage.inputs.teacher.folder={teacher}",
     ],
     "reward_model": ["data.items_per_batch=4"],
+    "dpo": ["data.items_per_batch=4"],
 }
 SAMPLING = ("grpo", "distill")
 

@@ -17,7 +17,7 @@ from r1_lightning.artefacts.locks import locked
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.evaluation import records
 from r1_lightning.evaluation.protocol import Asking, Protocol, questions_digest
-from r1_lightning.evaluation.recording import asked_by, record, rules_of
+from r1_lightning.evaluation.recording import asked_by, blocks_to_draw, record, rules_of
 from r1_lightning.evaluation.records import Records
 from r1_lightning.evaluation.runner import render_table
 from r1_lightning.evaluation.statements import how_sure
@@ -68,7 +68,8 @@ def recorded(ready: Prepared, out: Path | None = None) -> Records:
         folder, waiting=_refuse
     ):  # first: half a line that `begin` cuts off may be one that another process writes
         found = records.begin(folder, protocol, asked)
-        total, left = len(asked) * protocol.samples, len(found.missing) * protocol.samples
+        total = len(asked) * protocol.samples
+        left = sum(map(len, blocks_to_draw(ready.evaluator, found))) * protocol.samples
         with progress(total, "evaluating", "completion", total - left) as bar:
             return record(ready.evaluator, ready.backbone, found, bar.update)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
+from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.functional.intervals import Interval
@@ -167,8 +168,7 @@ def own_checkpoints(
     require_choice(f"{table.id}.yaml: function", table.function, (None, *FUNCTIONS))
     for arm, given in folders.items():
         require_choice("init_from", arm, table.arms)
-        places = {Path(folder).resolve() for folder in given}
-        require(len(places) == len(given), f"init_from={arm}", given, "each seed of an arm is another checkpoint")
+        require_other_checkpoints(arm, given)
     measured = bool(table.evaluation) and table.function not in UNTRAINED
     reason = table.no_checkpoint or "this table is not measured by an evaluation of models"
     require(measured, "init_from", sorted(folders), reason)
@@ -199,6 +199,22 @@ def own_checkpoints(
         is_of_run=lambda row: False,  # nothing was trained by this command
     )
     return own, runs
+
+
+def require_other_checkpoints(arm: str, folders: Sequence[str]) -> None:
+    """Raise `InvalidInput` if two folders of an arm hold the same weights: a copy is not another seed.
+
+    The weights of folders of an arm that has several are read for their digests; those of artefacts stand in their records.
+    """
+    given = {f"{Path(folder).resolve()}": folder for folder in folders}
+    same = len(given) < len(folders)
+    if len(given) > 1:
+        same = same or len({_digest(open_folder(folder)) for folder in given.values()}) < len(folders)
+    require(not same, f"init_from={arm}", list(folders), "each seed of an arm is another checkpoint")
+
+
+def _digest(place: Artefact) -> str:
+    return place.source.fingerprint() if isinstance(place, ImportedModel) else place.weights_sha256
 
 
 def settings_of(table: Table, evaluation: Mapping[str, object], task: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def test_checkpoints_of_ones_own_are_the_seeds_of_their_arm(mine: Table, monkeyp
         return "", EVALUATED
 
     monkeypatch.setattr(making, "evaluate", evaluate)
-    monkeypatch.setattr(making, "open_folder", lambda folder: Artefact(folder, "sft", "0123456789abcdef"))
+    monkeypatch.setattr(making, "open_folder", opened)
     recipe, runs = own_checkpoints(mine, {"a": ["x", "y"], "b": ["z"]}, {"samples": 4}, ["task=math500"])
     assert runs == [("a", 0, "x"), ("a", 1, "y"), ("b", 0, "z")]
     (row,) = recipe.make("a", 1, "y", root=Path("root")).rows
@@ -90,6 +90,18 @@ def test_checkpoints_of_ones_own_are_the_seeds_of_their_arm(mine: Table, monkeyp
     assert "- Protocol: measured with problems=8 samples=4 task=math500 n=x[last 2]; the table's own: p" in drawn
     assert "- Budget: checkpoints of one's own; the table's own: b" in drawn
     assert not recipe.is_of_run({}) and "| a | M | 71.0" in recipe.table([{k: str(v) for k, v in row.items()}])
+
+
+def opened(folder: str | Path) -> Artefact:
+    """A stand-in for `open_folder`: the weights of a folder are those of its first letter."""
+    return Artefact(Path(folder), "sft", "0123456789abcdef", weights_sha256=Path(folder).name[0])
+
+
+def test_a_copy_of_a_checkpoint_is_not_another_seed(mine: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "open_folder", opened)
+    with pytest.raises(InvalidInput, match="each seed of an arm is another checkpoint"):
+        own_checkpoints(mine, {"a": ["x", "xcopy"]}, {}, [])
+    own_checkpoints(mine, {"a": ["x"], "b": ["xcopy"]}, {}, [])  # two arms may be of one model
 
 
 @pytest.mark.parametrize(
