@@ -21,6 +21,7 @@ from r1_lightning.functional.intervals import (
     pass_at_k,
     share_interval,
     t_quantile,
+    tail_percent,
     wilson_interval,
 )
 from r1_lightning.types.errors import InvalidInput
@@ -99,6 +100,13 @@ def test_samples_of_one_problem_are_not_counted_as_independent() -> None:
 def test_bootstrap_two_clusters_by_hand() -> None:
     # Clusters {0, 0} and {1}: resamples are AA (mean 0), AB or BA (1/3), BB (1), so the bounds are 0 and 1.
     assert bootstrap_mean_interval([0, 0, 1], ["a", "a", "b"]) == Interval(1 / 3, 0.0, 1.0)
+
+
+def test_few_clusters_have_shorter_tails() -> None:
+    """For 30 clusters t is 2.0452 (29 degrees), times sqrt(30 / 29) 2.0802, beyond which lie 1.8754 % of a normal distribution."""
+    assert tail_percent(30) == pytest.approx(1.8754, abs=5e-5)
+    # Of two clusters the bounds are those of all resamples: 12.706 sqrt(2) is 18 deviations away.
+    assert tail_percent(2) < 1e-50 and tail_percent(10_000) == pytest.approx(2.5, abs=2e-3)
 
 
 def test_bootstrap_covers_the_truth_in_about_95_of_100_experiments() -> None:
@@ -272,7 +280,10 @@ def test_an_interval_over_seeds_covers_the_truth_in_95_of_100_experiments() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("questions", "samples", "shape"), [(50, 4, (1, 1)), (50, 16, (0.5, 0.5)), (100, 1, (3, 2))])
+@pytest.mark.parametrize(
+    ("questions", "samples", "shape"),
+    [(12, 8, (1, 1)), (30, 4, (1, 1)), (50, 4, (1, 1)), (50, 16, (0.5, 0.5)), (100, 1, (3, 2))],
+)
 def test_an_interval_over_questions_covers_the_truth_in_95_of_100_experiments(
     questions: int, samples: int, shape: tuple[float, float]
 ) -> None:
