@@ -14,7 +14,7 @@ from r1_lightning.evaluation.protocol import Asking
 from r1_lightning.evaluation.records import Record, Records
 from r1_lightning.evaluation.runner import Evaluator
 from r1_lightning.rewards.accuracy import AccuracyReward
-from r1_lightning.text.answers import final_answer, lenient_answer
+from r1_lightning.text.answers import given_answer
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.types.tensors import Backbone
 from r1_lightning.types.text import Completion, Problem
@@ -71,7 +71,4 @@ def _records(
 
 def _answer(problem: Problem, sample: Completion, rules: Rules) -> str | None:
     """The answer in its place, else the one at the end; None of a program, which is judged by what it does."""
-    if TESTS in problem.metadata:
-        return None
-    given = final_answer(sample.text, rules.form)
-    return lenient_answer(sample.text) if given is None else given
+    return None if TESTS in problem.metadata else given_answer(sample.text, rules.form)

@@ -8,6 +8,7 @@ training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ from r1_lightning.types.tensors import BackboneOutput, GRPOBatch
 
 ROUTERS = ("frozen", "update", "replay")
 TRUNKS = ("trained", "detached")
+# Is told of each micro-batch's C completion tokens: their sequences, log-probs and entropies (nats), on the device.
+OnScored = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class GRPOModule(StageWithReference):
@@ -43,6 +46,8 @@ class GRPOModule(StageWithReference):
     reference model, and `reference_refresh_steps` plays no part. `on_zero_variance` says what happens at a step whose advantages
     are all 0: "train" (the KL alone moves the policy), "skip" it, or "stop" the run. `reference_device` is where the reference is,
     None beside the policy.
+
+    `on_scored`, if a callback sets it, is shown what the training forward computed of each token; nothing depends on it.
 
     The metric `policy/kl_old` estimates KL[pi_old || pi] per token, in nats. In the first minibatch of a rollout no weight has
     changed yet: there it is the mismatch of sampler and training forward.
@@ -81,6 +86,7 @@ class GRPOModule(StageWithReference):
         self.mtp_detached = mtp_trunk == "detached"
         self.on_zero_variance = on_zero_variance
         self.step_teaches = False
+        self.on_scored: OnScored | None = None
         self.reference = reference_of(
             backbone, reference_refresh_steps, objective.needs_reference, reference_device, processes
         )
@@ -94,6 +100,8 @@ class GRPOModule(StageWithReference):
         # Only tokens in the loss count: the advantage of a masked completion teaches nothing.
         self.step_teaches |= bool(batch.advantages[batch.completion_mask].any())
         tokens = sampled_tokens(batch, scored.logprobs, self.reference_logprobs(batch))
+        if self.on_scored is not None:
+            self.on_scored(tokens.sequence_ids, tokens.policy_logprobs.detach(), scored.entropies.detach())
         output = self.objective(tokens)
         metrics = {
             "train/loss": output.loss.detach(),

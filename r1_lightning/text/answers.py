@@ -50,6 +50,12 @@ def lenient_answer(text: str) -> str | None:
     return _last_answer_block(text) or _last_boxed(text) or _after_last_hashes(text) or last_number(text)
 
 
+def given_answer(text: str, form: str = R1_ZERO_FORM) -> str | None:
+    """Return the strict answer, or the lenient one if there is none: what a person would say the completion answered."""
+    given = final_answer(text, form)
+    return lenient_answer(text) if given is None else given
+
+
 def marked_answer(answer: str) -> str:
     """Return the content of an answer's last box, or the text after its last `####`; without either the whole answer."""
     return _last_boxed(answer) or _after_last_hashes(answer) or answer

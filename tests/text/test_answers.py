@@ -13,6 +13,7 @@ from r1_lightning.text.answers import (
     MAX_ANSWER_CHARS,
     answer_key,
     final_answer,
+    given_answer,
     last_number,
     lenient_answer,
     normalise_text,
@@ -217,3 +218,16 @@ def test_a_reward_says_how_long_its_answers_may_be(form: str) -> None:
         text = f"<think>so</think>\\boxed{{{body}}}" if form == "r1" else f"<think>so</think><answer>{body}</answer>"
         assert final_answer(text, form) == (body if length <= 1_000 else None)
         assert final_answer(text, form, length) == body and final_answer(text, form, length - 1) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("<think>1+1</think> <answer>2</answer>", "2"),
+        ("<think>1+1</think> 3 <answer>2", "2"),  # not closed: the lenient answer
+        ("it is 41", "41"),
+        ("nothing", None),
+    ],
+)
+def test_what_was_answered_is_the_strict_answer_or_else_the_lenient_one(text: str, given: str | None) -> None:
+    assert given_answer(text) == given

@@ -1,0 +1,172 @@
+"""Writes down sampled completions while a stage trains: a sample of all rollouts, and the newest.
+
+    rollouts.jsonl          `groups` groups of every so many rollouts, evenly spaced over the run; at most `megabytes`
+    rollouts_newest.jsonl   the newest rollout, whole if an eighth of that holds it; written when training ends, for whatever reason
+
+`review/rollout_records.py` says what a record holds and reads them. The policy's log-probs and entropies are those that the
+training step has computed anyway; they stay where they are until the step has ended. The main process writes. Of several, it knows
+these numbers of its own share of the rows.
+
+A rollout is written after its last step, before that step's checkpoint, and what belongs to steps that a resumed run takes again is
+written anew (`review/record_file.py`), so an interrupted run leaves the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from r1_lightning.artefacts.files import replacing
+from r1_lightning.callbacks.recorded import TokenTexts, records_of
+from r1_lightning.review.record_file import RecordFile
+from r1_lightning.review.rollout_records import NEWEST, ROLLOUTS, TOKEN_BYTES
+from r1_lightning.rollout.collate import minibatch_rows
+from r1_lightning.rollout.results import Rollout
+from r1_lightning.types.errors import InvalidInput, require_int
+
+RECORD_BYTES = 1_000  # of a line, about, beside its tokens and twice its text
+BLOCK_BYTES = 30  # of a line, for the number of its block
+
+
+class RolloutRecords(L.Callback):
+    """Records `groups` groups of sampled rollouts, and the newest rollout whole. Without a `folder` it does nothing."""
+
+    def __init__(self, groups: int = 4, megabytes: int = 16, folder: Path | None = None) -> None:
+        require_int("callbacks.rollout_records.groups", groups, 1)
+        require_int("callbacks.rollout_records.megabytes", megabytes, 1, 128)
+        self.groups = groups
+        self.folder = folder
+        self.file = None if folder is None else RecordFile(folder / ROLLOUTS, megabytes * 10**6)
+        self.number = -1  # of the rollout in use
+        self.rollout: Rollout | None = None
+        self.whole: list[int] = []  # the rows that are kept of it
+        self.scored: dict[int, Tensor] = {}  # by row: log-probs and entropies of its update, 2 x length
+        self.step_parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.dataset: Any = None  # a `RolloutDataset`; None in other stages, and in processes that write nothing
+        self.module: Any = None
+        self.texts: TokenTexts | None = None
+        self.last_step, self.is_done = 0, True  # is_done: all steps of the rollout in use are taken
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.last_step = trainer.global_step
+        dataset: Any = getattr(getattr(trainer, "datamodule", None), "dataset", None)
+        records = dataset is not None and hasattr(module, "on_scored")
+        if self.folder is None or not trainer.is_global_zero or not records:
+            return
+        self.dataset, self.texts, self.module = dataset, TokenTexts(dataset.maker.tokenizer), module
+        with self._going_on():
+            (self.folder / NEWEST).unlink(missing_ok=True)
+            module.on_scored = lambda *columns: self.step_parts.append(columns)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        rollout: Rollout | None = getattr(self.dataset, "rollout", None)
+        if rollout is None or rollout is self.rollout:
+            return
+        if rollout.number != self.number or self.is_done:  # else a resumed run goes on with it
+            self.number, self.scored, self.is_done = rollout.number, {}, False
+        assert self.file is not None
+        self.rollout = rollout
+        self.whole = rows_of_groups(rollout, whole_groups(rollout, self.file.most_block_bytes))
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        step, before = trainer.global_step, self.last_step
+        self.last_step = step
+        if step == before or self.rollout is None:  # between two micro-batches of a step
+            return
+        self._collect(before)
+        self.is_done = step == (self.number + 1) * self.dataset.maker.config.minibatches_per_rollout
+        if self.is_done:
+            self._write()
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._end()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers of a rollout in use, of which a resumed run takes the remaining steps only."""
+        return {} if self.is_done else {"number": self.number, "scored": self.scored}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            self.number, self.scored, self.is_done = state["number"], dict(state["scored"]), False
+
+    def _collect(self, step: int) -> None:
+        """Keep what the training step computed of the rows that are recorded."""
+        assert self.rollout is not None and self.dataset is not None
+        parts, self.step_parts = self.step_parts, []
+        per_rollout = self.dataset.maker.config.minibatches_per_rollout
+        shuffled = minibatch_rows(self.dataset.seed, self.number, self.rollout.rewards.numel(), per_rollout)
+        rows, wanted = shuffled[step - self.number * per_rollout].tolist(), set(self.whole)
+        for sequence_C, logprobs_C, entropies_C in parts:
+            table_2C = torch.stack([logprobs_C.float(), entropies_C.float()]).cpu()
+            sequences, lengths = sequence_C.cpu().unique_consecutive(return_counts=True)
+            for sequence, numbers in zip(sequences.tolist(), table_2C.split(lengths.tolist(), 1), strict=True):
+                if rows[sequence] in wanted:
+                    self.scored[rows[sequence]] = numbers.clone()
+
+    def _write(self) -> None:
+        """Add the rollout in use to the file, if it is one of those that are kept."""
+        assert self.file is not None and self.rollout is not None
+        groups = sorted({row // self.rollout.group_size for row in self.whole})
+        chosen = [groups[place] for place in evenly(len(groups), self.groups)]
+        with self._going_on():
+            if self.file.wants(self.number):
+                self.file.add(self.number, self._lines(rows_of_groups(self.rollout, chosen)))
+
+    def _end(self) -> None:
+        """Write the newest rollout, whole."""
+        if self.rollout is not None and self.folder is not None:
+            with self._going_on(), replacing(self.folder / NEWEST) as temporary:
+                temporary.write_bytes(b"".join(self._lines(self.whole)))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Record no more."""
+        if self.module is not None:
+            self.module.on_scored = None
+        self.rollout = self.dataset = self.module = None
+
+    def _lines(self, rows: Sequence[int]) -> list[bytes]:
+        assert self.file is not None and self.rollout is not None and self.texts is not None
+        most = self.file.most_block_bytes // len(rows) - BLOCK_BYTES
+        weights = self.dataset.maker.reward.weights
+        given = (self.rollout, rows, weights, self.texts, self.scored, most // TOKEN_BYTES)
+        return [record.line(most) for record in records_of(*given)]
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Go on without records where they cannot be written: they only show what was done."""
+        try:
+            yield
+        except (InvalidInput, OSError) as error:
+            rank_zero_warn(f"rollout records: {' '.join(str(error).split())}; training goes on without them")
+            self._leave()
+
+
+def rows_of_groups(rollout: Rollout, groups: Sequence[int]) -> list[int]:
+    """Return the rows of all completions of these groups."""
+    size = rollout.group_size
+    return [group * size + sample for group in groups for sample in range(size)]
+
+
+def whole_groups(rollout: Rollout, most_bytes: int) -> list[int]:
+    """Return the groups that about `most_bytes` of records hold, evenly spaced; at least one."""
+    tokens = int(rollout.generation.completion_mask.sum())
+    letters = sum(map(len, rollout.texts))
+    of_all = RECORD_BYTES * len(rollout.texts) + TOKEN_BYTES * tokens + 2 * letters
+    groups = len(rollout.prompts)
+    return evenly(groups, max(1, most_bytes * groups // of_all))
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """Return `wanted` places of `count`, evenly spaced from the first on; all if there are no more."""
+    return list(range(count)) if wanted >= count else [number * count // wanted for number in range(wanted)]
