@@ -6,6 +6,7 @@
         data/part-*.jsonl    in place of both if the stage makes a data set (`artefacts.data_set`)
         config.yaml          the resolved configuration      table.txt    the results table that the command prints
         commits.txt          commits of the code that worked on it, in order    work.txt    seconds of work (`artefacts.work`)
+        experiment.txt       the experiment's name, if it is of one (`artefacts.run_label`)
         checkpoints/         the state to resume from        .lock        held while a process works here
 
 The folder's name is for people and narrows the search; a complete artefact is reused only if the whole fingerprint in its

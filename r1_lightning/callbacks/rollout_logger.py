@@ -1,24 +1,28 @@
-"""Logs what the policy samples during RL: rollout metrics, and sample completions as text in TensorBoard."""
+"""Logs what the policy samples during RL: rollout metrics, and sample completions as text where a logger takes text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from r1_lightning.callbacks.sample_texts import Sample, markdown, plain, shown_samples, visible
 from r1_lightning.types.errors import require_int
 
-SAMPLES_SHOWN = 4
+TAG = "rollout/samples"
+COLUMNS = ("prompt", "rank", "question", "answer", "reward", "reasons", "tokens", "ended", "completion")
 
 
 class RolloutLogger(L.Callback):
     """Logs each rollout's metrics once, at the first step that trains on it; every `text_every` rollouts also completions.
 
-    Lightning repeats a metric's last value at steps that log none, so a curve has one level per rollout.
+    Lightning repeats a metric's last value at steps that log none, so a curve has one level per rollout. Completions go to
+    TensorBoard as text, to Weights & Biases as a table, to MLflow as a text file.
     """
 
-    def __init__(self, text_every: int = 10) -> None:
+    def __init__(self, text_every: int = 5) -> None:
         require_int("callbacks.rollout_logger.text_every", text_every, 1)
         self.text_every = text_every
         self.shown = -1
@@ -32,28 +36,26 @@ class RolloutLogger(L.Callback):
         in_bar = ("rollout/reward_mean", "rollout/accuracy_mean")
         for name, value in rollout.summary().items():
             module.log(name, value, prog_bar=name in in_bar, batch_size=1)
-        if rollout.number % self.text_every == 0:
-            self._log_texts(trainer, rollout)
-
-    def _log_texts(self, trainer: L.Trainer, rollout: Any) -> None:
-        rewards = rollout.rewards.flatten().tolist()
-        group_size = rollout.rewards.shape[1]
-        shown = [place * group_size for place in range(min(SAMPLES_SHOWN, len(rollout.problems)))]
-        text = "\n\n".join(
-            f"**{rollout.problems[row // group_size].question}** (answer {rollout.problems[row // group_size].answer}, "
-            f"reward {rewards[row]:g})\n\n{as_code(rollout.texts[row])}\n\n{as_code(_why(rollout, row))}"
-            for row in shown
-        )
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("rollout/samples", text, trainer.global_step)
+        if rollout.number % self.text_every == 0 and trainer.is_global_zero:
+            samples = shown_samples(rollout)
+            for logger in trainer.loggers:
+                log_samples(logger, samples, trainer.global_step)
 
 
-def _why(rollout: Any, row: int) -> str:
-    """Return each reward function's reason for its score of completion `row`, one per line."""
-    return "\n".join(f"{name}: {reasons[row]}" for name, reasons in rollout.reasons.items())
+def log_samples(logger: Logger, samples: Sequence[Sample], step: int) -> None:
+    """Give `samples` to a logger that has a place for text; no other logger is asked."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_text(TAG, markdown(samples), step)
+    elif isinstance(logger, WandbLogger):
+        logger.log_text(TAG, columns=list(COLUMNS), data=[_row(sample) for sample in samples], step=step)
+    elif isinstance(logger, MLFlowLogger):
+        text = "\n\n".join(f"Prompt {s.prompt + 1}, {s.rank}\n{plain(s)}" for s in samples)
+        logger.experiment.log_text(logger.run_id, f"{text}\n", f"{TAG}/step_{step:06d}.txt")
 
 
-def as_code(text: str) -> str:
-    """Return `text` as a Markdown code block: every line indented, or TensorBoard would read tags in later lines as HTML."""
-    return "\n".join(f"    {line}" for line in text.split("\n"))
+def _row(sample: Sample) -> list[Any]:
+    reasons = "\n".join(f"{name} {score:.4g}: {reason}" for name, score, reason in sample.parts)
+    texts = map(visible, (sample.question, sample.answer, reasons, sample.completion))
+    question, answer, reasons, completion = texts
+    given = [sample.prompt + 1, sample.rank, question, answer, sample.reward, reasons]
+    return [*given, sample.length, sample.finished, completion]

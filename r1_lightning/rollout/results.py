@@ -123,6 +123,12 @@ class Rollout(JudgedSamples):
         """Share (0..1) of groups whose completions all have the same reward, and so no learning signal."""
         return float(zero_variance_groups(self.rewards).float().mean())
 
+    @property
+    def reward_std(self) -> float:
+        """Standard deviation of the rewards of all judged completions about their mean; 0 if there are none."""
+        known = self.rewards[self.rewards.isfinite()]
+        return float(known.std(correction=0)) if known.numel() else 0.0
+
     def summary(self) -> dict[str, float]:
         """Scalars to log, by metric name: means over completions, lengths in tokens, shares in 0..1."""
         generation = self.generation
@@ -132,6 +138,7 @@ class Rollout(JudgedSamples):
         mixed = [is_mixed(spoken(text, code)) for text, code in zip(self.texts, asks_for_code, strict=True)]
         return {
             "rollout/reward_mean": float(self.rewards.nanmean()),
+            "rollout/reward_std": self.reward_std,
             **{f"rollout/{name}_mean": float(scores.nanmean()) for name, scores in self.parts.items()},
             "rollout/completion_tokens_mean": float(lengths.mean()),
             # Means over tokens, in nats. They differ only with top-p, by the probability mass that it cuts off.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from r1_lightning.callbacks.rollout_logger import SAMPLES_SHOWN, RolloutLogger, as_code
+from r1_lightning.callbacks.rollout_logger import RolloutLogger, log_samples
+from r1_lightning.callbacks.sample_texts import Sample, markdown, plain, shown_samples
 from r1_lightning.types.errors import InvalidInput
 from tests.support.miniature import Miniature, Spy, trainer
 
@@ -75,20 +77,65 @@ def test_texts_come_every_so_many_rollouts(tmp_path: Path, every: int, steps: li
     assert {tag for tag, _, _ in writer.texts} == {"rollout/samples"}
 
 
-def test_a_text_shows_question_answer_reward_and_completion(tmp_path: Path) -> None:
+def test_a_text_shows_completions_of_the_rollout_in_use(tmp_path: Path) -> None:
     miniature = Miniature(max_steps=1)
     writer, data = Texts(tmp_path), miniature.rollouts()
     trainer(1, tmp_path, [RolloutLogger()], logger=writer).fit(miniature.grpo(), datamodule=data)
     rollout = data.dataset.rollout
     assert rollout is not None
     text = writer.texts[0][1]
-    assert SAMPLES_SHOWN > 3  # so that each of the three prompts is shown, with its first completion
-    for prompt, problem in enumerate(rollout.problems):
-        shown = text.split("**")[2 * prompt + 1 : 2 * prompt + 3]
-        assert shown[0] == problem.question
-        reward = rollout.rewards[prompt, 0].item()
-        lines = f"    {rollout.texts[4 * prompt]}\n\n    accuracy: a hash"
-        assert shown[1].strip() == f"(answer {problem.answer}, reward {reward:g})\n\n{lines}"
+    assert text == markdown(shown_samples(rollout))
+    for problem in rollout.problems:
+        assert f"    question  {problem.question}\n    answer    {problem.answer}\n" in text
+    assert re.search(r"    accuracy [\d.]+ +a hash\n", text)
+
+
+class Tables(WandbLogger):
+    """Weights & Biases without its package: notes the tables."""
+
+    def __init__(self) -> None:
+        self.tables: list[dict[str, Any]] = []
+
+    def log_text(self, key: str, **given: Any) -> None:
+        self.tables.append({"key": key, **given})
+
+
+class Files(MLFlowLogger):
+    """MLflow without its package: notes the files."""
+
+    run_id = "seven"
+
+    def __init__(self) -> None:
+        self.files: list[tuple[str, str, str]] = []
+
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
+        self.files.append((run_id, text, artifact_file))
+
+
+def test_weights_and_biases_gets_a_table_mlflow_a_file_and_others_nothing(tmp_path: Path) -> None:
+    sample = Sample(0, "highest reward", "1+1", "2", "2\u202e", 1.5, [("accuracy", 1.0, "right")], 3, True)
+    tables, files = Tables(), Files()
+    for logger in (tables, files, CSVLogger(tmp_path)):
+        log_samples(logger, [sample], 20)
+    (table,) = tables.tables
+    assert (table["key"], table["step"]) == ("rollout/samples", 20)
+    assert dict(zip(table["columns"], table["data"][0], strict=True)) == {
+        "prompt": 1,
+        "rank": "highest reward",
+        "question": "1+1",
+        "answer": "2",
+        "reward": 1.5,
+        "reasons": "accuracy 1: right",
+        "tokens": 3,
+        "ended": True,
+        "completion": r"2\u202e",
+    }
+    assert files.files == [("seven", f"Prompt 1, highest reward\n{plain(sample)}\n", "rollout/samples/step_000020.txt")]
+    assert not list(tmp_path.iterdir())
 
 
 def test_pretraining_has_no_rollouts_and_no_harm_is_done(tmp_path: Path) -> None:
@@ -101,7 +148,3 @@ def test_pretraining_has_no_rollouts_and_no_harm_is_done(tmp_path: Path) -> None
 def test_a_bad_period_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"callbacks\.rollout_logger\.text_every=0"):
         RolloutLogger(text_every=0)
-
-
-def test_every_line_of_a_sample_is_indented() -> None:
-    assert as_code("<think>\n1+1\n\n</think> 2") == "    <think>\n    1+1\n    \n    </think> 2"

@@ -48,6 +48,7 @@ def test_what_is_logged_by_hand() -> None:
     assert rollout.summary() == pytest.approx(
         {
             "rollout/reward_mean": 1.0,
+            "rollout/reward_std": (2 / 6) ** 0.5,  # of 1, 0, 2, 1, 1, 1 about 1: two are off by one
             "rollout/accuracy_mean": 0.5,
             "rollout/format_mean": 1.0,
             "rollout/completion_tokens_mean": 14 / 6,
@@ -65,6 +66,12 @@ def test_what_is_logged_by_hand() -> None:
             "format/text_outside": 3 / 6,  # the third is empty
         }
     )
+
+
+def test_the_spread_of_rewards_is_of_judged_completions() -> None:
+    rewards = torch.tensor([[3.0, 1.0], [float("nan"), float("nan")]])  # 3 and 1 are each 1 away from 2
+    assert rollout_of([[A]] * 2, [[EOS]] * 4, rewards).reward_std == 1.0
+    assert rollout_of([[A]], [[EOS]] * 2, rewards[1:]).reward_std == 0.0
 
 
 def test_groups_without_variance_teach_nothing() -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from r1_lightning.types.errors import InvalidInput, require
 
-TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
+BOARD = "r1_lightning.run.stages.board.Board"  # TensorBoard, in an order for people
 # Loggers of Lightning whose package is an extra of ours -> (the package's module, the extra).
 EXTRAS = {
     "WandbLogger": ("wandb", "wandb"),

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1_lightning.artefacts import lineage, store, work
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.leftovers import remove_leftovers
+from r1_lightning.artefacts.run_label import EXPERIMENT, note_experiment
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.build.agreeing import by_main
 from r1_lightning.run.checks.loggers import check_logger_packages
@@ -226,6 +227,7 @@ def _take(node: Node, folder: Path, maker: _Maker, role: str, held: ExitStack, a
             # Written once: a resumed run keeps the configuration that began it, equal but for what no fingerprint covers.
             if not (folder / store.CONFIG).exists():
                 store.write_text(folder / store.CONFIG, OmegaConf.to_yaml(resolved(node.stage.config)))
+            note_experiment(folder, node.stage.choices.get("experiment"))
             store.record_commit(folder, maker.commit)
     return False
 
@@ -255,5 +257,5 @@ def _complete(artefact: Artefact, commit: str, inputs: dict[str, Artefact], metr
 def _remove_if_untouched(folder: Path) -> None:
     """Remove the folder of a stage that refused its input before it wrote any result."""
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith((store.LOCK, store.TURN))}
-    if names <= {store.CONFIG, store.COMMITS, work.WORK}:
+    if names <= {store.CONFIG, store.COMMITS, EXPERIMENT, work.WORK}:
         shutil.rmtree(folder, ignore_errors=True)

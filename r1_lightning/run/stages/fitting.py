@@ -24,7 +24,8 @@ from r1_lightning.run.build.meeting import timeout_s
 from r1_lightning.run.build.parts import trainer_settings
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.config.place import FSDP, place_of
-from r1_lightning.run.stages.loggers import Rewind, make_loggers
+from r1_lightning.run.stages.board import settings_of
+from r1_lightning.run.stages.loggers import LogSettings, Rewind, make_loggers
 from r1_lightning.stages.checkpoint_reading import MappedCheckpoints
 from r1_lightning.stages.ddp import whole_models
 from r1_lightning.stages.fsdp import sharded_models
@@ -42,7 +43,8 @@ def make_trainer(config: DictConfig, parts: Mapping[str, Any], folder: Path, mic
         is_async = bool(config.trainer.get("checkpoint_async"))
         saver = ResumeCheckpoint(folder / CHECKPOINTS, config.trainer.checkpoint_every_steps, is_async)
         compiles = bool(config.precision.get("compile"))
-        callbacks += [Rewind(), Interruption(config.trainer.get("max_time"), saver, compiles), saver]
+        callbacks += [Rewind(), LogSettings(settings_of(config))]
+        callbacks += [Interruption(config.trainer.get("max_time"), saver, compiles), saver]
         return instantiate(
             trainer_settings(config),
             max_steps=config.stage.max_steps,

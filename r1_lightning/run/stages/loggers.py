@@ -1,19 +1,23 @@
 """A stage's loggers: metrics.csv always, and the loggers of Lightning that `logger=NAME` names.
 
-A logger gets its folder and the run's name through the arguments that its signature has: `save_dir`, and a name. Loggers are not
+A logger gets its folder and the run's label through the arguments that its signature has: `save_dir`, and a name. Loggers are not
 part of a fingerprint: they change what is shown, and a command finds the same run without them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
-from r1_lightning.run.checks.loggers import TENSORBOARD
+from r1_lightning.artefacts.run_label import experiment_of, label
+from r1_lightning.run.checks.loggers import BOARD
 from r1_lightning.run.config.inject import inject
+from r1_lightning.run.stages.board import Board, settings_of
 from r1_lightning.run.stages.metrics_log import MetricsLog
 
 LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an artefact
@@ -22,17 +26,30 @@ LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an 
 def make_loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """Make the loggers of the run in `folder`; the first writes metrics.csv."""
     loggers: list[Logger] = [MetricsLog(folder, name="", version=LOGS, flush_logs_every_n_steps=10)]
-    # `id` is an argument of Weights & Biases: a resumed run continues the same run there.
-    given = {"save_dir": str(folder), "run_name": folder.name, "id": folder.name}
+    given = _given(config, folder)
     for name, node in (config.get("logger") or {}).items():
         if node is True:
-            node = DictConfig({"_target_": TENSORBOARD, "name": "", "version": LOGS})
+            node = DictConfig({"_target_": BOARD, "name": "", "version": LOGS})
         if not node:
             continue
-        if name == "wandb" and node.get("name") is None:
-            given["name"] = folder.name
-        loggers.append(inject(node, given))
+        # `name` is a part of the folder for loggers that write files, and what people see for Weights & Biases.
+        of_this = {**given, "name": given["label"]} if name == "wandb" and node.get("name") is None else given
+        loggers.append(inject(node, of_this))
     return loggers
+
+
+def _given(config: DictConfig, folder: Path) -> dict[str, Any]:
+    """What loggers may ask for, by the name of the argument."""
+    called = label(folder.name, experiment_of(folder), config.get("name"), config.get("seed", 0))
+    evaluation = (config.get("callbacks") or {}).get("evaluation") or {}
+    return {
+        "save_dir": str(folder),
+        "run_name": called,
+        "id": folder.name,  # of Weights & Biases: a resumed run continues the same run there
+        "label": called,
+        "settings": settings_of(config),
+        "evaluates": evaluation.get("every_steps") is not None,
+    }
 
 
 class Rewind(L.Callback):
@@ -54,9 +71,26 @@ def rewind(logger: TensorBoardLogger, step: int) -> None:
     writer.add_event(Event(step=step, session_log=start))
 
 
-def log_results(metrics: dict[str, float], trainer: L.Trainer, step: int) -> None:
-    """Log the final measures to all loggers but metrics.csv, which has rows of steps only; artefact.json holds them as well."""
+class LogSettings(L.Callback):
+    """Gives the run's settings to the services that compare runs; `Board` logs them at the end, beside the results."""
+
+    def __init__(self, settings: Mapping[str, float | str]) -> None:
+        self.settings = dict(settings)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger | MLFlowLogger):
+                logger.log_hyperparams(self.settings)
+
+
+def log_results(measured: dict[str, float], table: str, trainer: L.Trainer, step: int) -> None:
+    """Log the measures of the trained model to all loggers but metrics.csv, which has rows of steps only; artefact.json has them.
+
+    `Board` shows them beside the settings, with the `table` of them; to the others they are values at the last step.
+    """
     for logger in trainer.loggers:
-        if not isinstance(logger, MetricsLog):
-            logger.log_metrics(dict(metrics), step)
+        if isinstance(logger, Board):
+            logger.log_results(measured, table, step)
+        elif measured and not isinstance(logger, MetricsLog):
+            logger.log_metrics(dict(measured), step)
             logger.finalize("success")

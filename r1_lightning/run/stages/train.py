@@ -80,10 +80,10 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     if judge is not None:
         tables.append(_evaluate_preferences(judge, scored_by(stage_evaluation(config), module), stage_name))
     measured = {name: value for _, numbers in [of_text, *tables] for name, value in numbers.items()}
+    table = "\n\n".join(text for text, _ in [*tables, of_text] if text)
     if tables and is_main:  # without one, all metrics are shown, and those of the text among them
-        write_text(folder / TABLE, "\n\n".join(text for text, _ in [*tables, of_text] if text) + "\n")
-    if measured:
-        log_results(measured, trainer, config.stage.max_steps)
+        write_text(folder / TABLE, f"{table}\n")
+    log_results(measured, table, trainer, config.stage.max_steps)
     return {**metrics, **measured}
 
 

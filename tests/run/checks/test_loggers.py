@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from r1_lightning.run.checks import loggers as logger_rules
-from r1_lightning.run.checks.loggers import TENSORBOARD, check_logger_packages, check_loggers
+from r1_lightning.run.checks.loggers import BOARD, check_logger_packages, check_loggers
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -40,7 +40,7 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, name
 
 def test_what_is_installed_or_somebody_elses_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger_rules, "find_spec", importlib.util.find_spec)
-    check_loggers({"tensorboard": {"_target_": TENSORBOARD}, "mine": {"_target_": "my.Logger"}, "none": None})
+    check_loggers({"tensorboard": {"_target_": BOARD}, "mine": {"_target_": "my.Logger"}, "none": None})
     check_loggers({"tensorboard": True})  # artefacts made before loggers were named by _target_
     check_loggers({})
     check_logger_packages(OmegaConf.create({"logger": {"tensorboard": True, "mine": {"_target_": "my.Logger"}}}))

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
-from r1_lightning.run.stages.loggers import log_results, make_loggers, rewind
+from r1_lightning.run.stages.board import Board
+from r1_lightning.run.stages.loggers import LogSettings, log_results, make_loggers, rewind
 from r1_lightning.run.stages.metrics_log import MetricsLog
 
-BOARD = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "name": "", "version": "tensorboard"}
+BOARD = {"_target_": "r1_lightning.run.stages.board.Board", "name": "", "version": "tensorboard"}
+PLAIN = {**BOARD, "_target_": "lightning.pytorch.loggers.TensorBoardLogger"}
+
+
+@pytest.fixture(autouse=True)
+def number_event_files_from_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files in the order of their names, which end in a count per process: 10 would come before 9."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 class NamedLogger(CSVLogger):
@@ -33,18 +42,31 @@ def test_metrics_csv_is_always_written(tmp_path: Path, node: Any) -> None:
     assert [type(logger) for logger in made(tmp_path, node)] == [MetricsLog]
 
 
-@pytest.mark.parametrize("node", [BOARD, True])
+@pytest.mark.parametrize("node", [BOARD, PLAIN, True])
 def test_tensorboard_writes_beside_it(tmp_path: Path, node: Any) -> None:
     first, second = made(tmp_path, {"tensorboard": node})
     assert isinstance(first, MetricsLog) and isinstance(second, TensorBoardLogger)
     assert Path(second.log_dir) == tmp_path / "tensorboard"
+    assert isinstance(second, Board) is (node is not PLAIN)
 
 
-@pytest.mark.parametrize(("key", "name"), [("wandb", "grpo-x-0123456789"), ("mine", "logs")])
+@pytest.mark.parametrize(("key", "name"), [("wandb", "grpo-r1_zero_tiny-seed0"), ("mine", "logs")])
 def test_a_logger_is_told_what_it_asks_for(tmp_path: Path, key: str, name: str) -> None:
     folder = tmp_path / "grpo-x-0123456789"
+    folder.mkdir()
+    (folder / "experiment.txt").write_text("r1_zero_tiny\n")
     _, logger = made(folder, {key: {"_target_": f"{__name__}.NamedLogger", "project": "p"}})
-    assert logger.seen == (str(folder), "p", folder.name, folder.name, name)
+    assert logger.seen == (str(folder), "p", folder.name, "grpo-r1_zero_tiny-seed0", name)
+
+
+def test_tensorboard_is_told_the_label_the_settings_and_whether_measures_will_come(tmp_path: Path) -> None:
+    own = {"logger": {"tensorboard": BOARD}, "seed": 3, "optim": {"lr": 0.5}}
+    for every in (None, 20):
+        config = OmegaConf.create({**own, "callbacks": {"evaluation": {"every_steps": every}}})
+        _, board = make_loggers(config, tmp_path / "grpo-x-0123456789")
+        assert isinstance(board, Board)
+        assert (board.label, board.evaluates) == ("grpo-x-seed3", every is not None)
+        assert board.settings == {"seed": 3, "optim.lr": 0.5}
 
 
 def steps(folder: Path) -> list[tuple[int, float]]:
@@ -54,10 +76,11 @@ def steps(folder: Path) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize(("first", "begin"), [(5, 3), (5, 5), (5, 1), (9, 8), (2, 1), (7, 2)])
-def test_steps_taken_again_stand_once(tmp_path: Path, first: int, begin: int) -> None:
+@pytest.mark.parametrize("node", [BOARD, PLAIN])
+def test_steps_taken_again_stand_once(tmp_path: Path, first: int, begin: int, node: Any) -> None:
     """`first` steps are logged, then a resumed process goes on from step `begin` to step 10."""
     for low, high, value in ((0, first, 1.0), (begin, 10, 2.0)):
-        _, logger = made(tmp_path, {"tensorboard": BOARD})
+        _, logger = made(tmp_path, {"tensorboard": node})
         if low:
             rewind(logger, low)
         for step in range(low, high):
@@ -68,7 +91,36 @@ def test_steps_taken_again_stand_once(tmp_path: Path, first: int, begin: int) ->
 
 def test_results_go_to_all_loggers_but_the_one_with_a_row_per_step(tmp_path: Path) -> None:
     class Fit:
+        loggers = made(tmp_path, {"tensorboard": PLAIN})
+
+    log_results({"x": 0.5}, "table", Fit(), 7)
+    assert steps(tmp_path / "tensorboard") == [(7, 0.5)] and not (tmp_path / "tensorboard" / "metrics.csv").exists()
+
+
+def test_results_are_no_curve_of_a_single_value(tmp_path: Path) -> None:
+    class Fit:
         loggers = made(tmp_path, {"tensorboard": BOARD})
 
-    log_results({"x": 0.5}, Fit(), 7)
-    assert steps(tmp_path / "tensorboard") == [(7, 0.5)] and not (tmp_path / "tensorboard" / "metrics.csv").exists()
+    log_results({"x": 0.5}, "table", Fit(), 7)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == [] and "results/text_summary" in events.Tags()["tensors"]
+
+
+class Service(WandbLogger):
+    """Weights & Biases without its package."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def log_hyperparams(self, params: Any) -> None:
+        self.told.append(params)
+
+
+def test_services_get_the_settings_when_training_starts(tmp_path: Path) -> None:
+    class Fit:
+        loggers = (*made(tmp_path, {"tensorboard": BOARD}), Service())
+
+    LogSettings({"optim.lr": 0.5}).on_train_start(Fit(), None)
+    assert Fit.loggers[-1].told == [{"optim.lr": 0.5}]
+    assert not (tmp_path / "tensorboard").exists()

@@ -1,0 +1,75 @@
+"""The layout of curves: the reward first, no chart without a curve, no curve without a chart."""
+
+from __future__ import annotations
+
+import re
+
+from r1_lightning.run.stages.board_layout import CHARTS, high_name, layout, low_name
+
+NAMES = [
+    "format/missing_think",
+    "moe/max_violation",
+    "mine/own",
+    "optim/lr",
+    "perf/step_s",
+    "policy/kl_ref",
+    "rollout/accuracy_mean",
+    "rollout/format_mean",
+    "rollout/policy_logprob_mean",
+    "rollout/reward_mean",
+    "rollout/reward_std",
+    "train/loss",
+]
+
+
+def curves(content: object) -> set[str]:
+    kind, tags = content  # type: ignore[misc]
+    if kind == "Margin":
+        return {tags[0]}
+    return {name for name in NAMES for tag in tags if re.match(tag, name)}  # as TensorBoard's plugin matches them
+
+
+def test_every_curve_is_in_one_chart_and_no_chart_is_empty() -> None:
+    charts = [content for category in layout(NAMES).values() for content in category.values()]
+    shown = [curves(content) for content in charts]
+    assert all(shown) and sorted(name for names in shown for name in names) == sorted(NAMES)
+
+
+def test_the_order_is_that_of_questions() -> None:
+    made = layout(NAMES)
+    assert list(made) == ["Reward", "Completions", "Policy", "Loss and optimiser", "Experts", "Speed", "More"]
+    assert list(made["Reward"]) == ["reward", "reward by part", "spread of the reward (standard deviation)"]
+    assert curves(made["Reward"]["reward by part"]) == {"rollout/accuracy_mean", "rollout/format_mean"}
+    assert list(made["More"]) == ["mine/own"]
+
+
+def test_a_curve_of_a_later_evaluation_has_its_chart() -> None:
+    assert "held-out, during training" not in layout(NAMES)["Reward"]
+    assert layout(NAMES, evaluates=True)["Reward"]["held-out, during training"] == ["Multiline", ["val/.*$"]]
+
+
+def test_a_band_is_drawn_under_its_curve() -> None:
+    banded = ["rollout/reward_mean", "rollout/format_mean", "mine/own", "absent"]
+    edges = [edge(name) for name in banded[:3] for edge in (low_name, high_name)]
+    made = layout([*NAMES, *edges], banded=banded)
+    name = "rollout/reward_mean"
+    low, high = "expected/rollout/reward_mean/low", "expected/rollout/reward_mean/high"
+    assert (
+        made["Reward"]["reward (shaded: expected)"] == ["Margin", [name, low, high]] and "reward" not in made["Reward"]
+    )
+    # One of two parts has a band: it gets a chart of its own, and all parts stay together.
+    assert "reward by part: rollout/format_mean (shaded: expected)" in made["Reward"]
+    assert curves(made["Reward"]["reward by part"]) == {"rollout/accuracy_mean", "rollout/format_mean"}
+    assert list(made["More"]) == ["mine/own (shaded: expected)"]
+
+
+def test_patterns_are_regular_expressions_that_never_meet() -> None:
+    patterns = [pattern for charts in CHARTS.values() for pattern in charts.values()]
+    for name in [
+        *NAMES,
+        "val/arithmetic/pass_at_1",
+        "policy/ratio_mean",
+        "rollout/sampler_logprob_mean",
+        "perf/step_tokens",
+    ]:
+        assert sum(re.fullmatch(pattern, name) is not None for pattern in patterns) == (name != "mine/own")
