@@ -9,12 +9,10 @@ configuration are refused, so that no table mixes two.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import yaml
 
@@ -22,6 +20,9 @@ from r1_lightning.artefacts.store import CONFIG, Artefact, open_artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.cost import FORWARD_FLOPS, TRAINING_FLOPS, count_parameters, meta_backbone
+from r1_lightning.review.bands import LEAST_SEEDS, Band, make_band
+from r1_lightning.review.expected import text_of
+from r1_lightning.review.series import Series
 from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, read, spread
 from r1_lightning.run.commands.report_runs import METRICS, made_by, rollout_means, train
@@ -30,8 +31,6 @@ EXPERIMENT = "experiment=r1_zero_tiny"
 FIELDS = ("seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "step", "reward_mean", "accuracy_mean", "format_mean", "completion_tokens_mean")
 PROBLEMS, SAMPLES = 1000, 16
-# The band from the smallest to the largest of 5 seeds is widened by this much on both sides, because rounding differs by machine.
-BAND_MARGIN = 0.05
 SHOWN = (
     ("pass_at_1", "accuracy, strict (format and answer)"),
     ("pass_at_1_lenient", "accuracy, lenient (right answer at the end)"),
@@ -183,26 +182,25 @@ def draw(curves: Sequence[Mapping[str, str]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def expected_band(curves: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Return per step the band of reward and accuracy that contains every seed, with a margin for other machines."""
-    by_step: dict[int, list[Mapping[str, str]]] = defaultdict(list)
-    for row in curves:
-        by_step[int(row["step"])].append(row)
-    band: dict[str, Any] = {"margin": BAND_MARGIN, "steps": sorted(by_step)}
-    for name in ("reward_mean", "accuracy_mean"):
-        numbers = {step: [float(row[name]) for row in rows] for step, rows in by_step.items()}
-        band[name] = [
-            [round(min(numbers[step]) - BAND_MARGIN, 3), round(max(numbers[step]) + BAND_MARGIN, 3)]
-            for step in band["steps"]
+def expected_band(curves: Sequence[Mapping[str, str]]) -> Band | None:
+    """Return the band in which the curves of another seed are expected (`r1_lightning/review/bands.py`); None of too few seeds."""
+    seeds = sorted({int(row["seed"]) for row in curves})
+    if len(seeds) < LEAST_SEEDS:
+        return None
+    series: dict[str, list[Series]] = {}
+    for name in CURVE_FIELDS[2:]:
+        of_seeds = [[(int(r["step"]), float(r[name])) for r in curves if int(r["seed"]) == seed] for seed in seeds]
+        series[f"rollout/{name}"] = [
+            Series(tuple(step for step, _ in points), tuple(value for _, value in points)) for points in of_seeds
         ]
-    return band
+    return make_band("r1_zero_tiny", series, seeds)
 
 
 def more_files(rows: Sequence[Row], points: Sequence[Row]) -> dict[str, str]:
-    """The band that the curve of another seed should lie in, and the commits that made the rows."""
-    commits = sorted({row["commit"] for row in rows})
-    band = json.dumps(expected_band(points), indent=1)
-    return {"expected.json": f"{band}\n", "commit.txt": "\n".join(commits) + "\n"}
+    """The commits that made the rows, and of enough seeds the band of their curves."""
+    commits, band = sorted({row["commit"] for row in rows}), expected_band(points)
+    files = {"commit.txt": "\n".join(commits) + "\n"}
+    return files if band is None else {"expected.json": text_of(band), **files}
 
 
 RECIPE = Recipe(

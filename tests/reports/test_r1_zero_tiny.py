@@ -44,7 +44,7 @@ def test_a_seed_that_is_there_is_not_run_again(tmp_path: Path) -> None:
     assert (tmp_path / "table.md").read_text() == "table\n"
     assert (tmp_path / "config.yaml").read_text() == "config\n"
     assert (tmp_path / "commit.txt").read_text() == "c0\nc1\n"
-    assert json.loads((tmp_path / "expected.json").read_text())["accuracy_mean"] == [[0.45, 0.55]]  # 0.5 -+ 0.05
+    assert not (tmp_path / "expected.json").exists()  # two seeds make no band
 
 
 def test_rows_of_another_configuration_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,18 +110,40 @@ def _results() -> list[dict[str, str]]:
 
 
 CURVES = [
-    {"seed": seed, "step": "0", "reward_mean": value, "accuracy_mean": value, "completion_tokens_mean": "20"}
-    for seed, value in (("0", "0.30"), ("1", "0.40"))
+    {
+        "seed": seed,
+        "step": step,
+        "reward_mean": value,
+        "accuracy_mean": value,
+        "format_mean": "0",
+        "completion_tokens_mean": "20",
+    }
+    for seed, value in (("0", "0.30"), ("1", "0.40"), ("2", "0.50"))
+    for step in ("0", "1", "2")
 ]
 
 
 def test_the_table_shows_means_ranges_and_gains() -> None:
     """Trained 0.8 and 0.9: mean 0.850; its gain over the base is 0.6 in both seeds; only seed 1 was timed."""
-    table, expected = recipe.render(_results()), recipe.expected_band(CURVES)
+    table = recipe.render(_results())
     assert "0.850 [0.800, 0.900]" in table
     assert "| strict, trained - base | +0.600 | +0.600 |" in table
     assert "| the whole command, s | not timed | 500 |" in table
-    assert expected["steps"] == [0] and expected["reward_mean"] == [[0.25, 0.45]]
+
+
+def test_the_band_is_that_of_the_seeds(tmp_path: Path) -> None:
+    """0.3, 0.4 and 0.5: s = 0.1, so 0.4 -+ (3 * 0.1 * sqrt(4/3) + 0.05), which is 0.4 -+ 0.3964; lengths 20 -+ 0.05 * 20."""
+    files = RECIPE.more_files([{"commit": "b"}, {"commit": "a"}], CURVES)
+    assert files["commit.txt"] == "a\nb\n"
+    band = json.loads(files["expected.json"])
+    assert band["seeds"] == [0, 1, 2] and band["experiment"] == "r1_zero_tiny"
+    assert band["series"]["rollout/reward_mean"] == {
+        "steps": [0, 1, 2],
+        "low": [0.00359] * 3,
+        "high": [0.7964] * 3,
+    }
+    assert band["series"]["rollout/completion_tokens_mean"]["low"] == [19.0] * 3
+    assert "expected.json" not in RECIPE.more_files([{"commit": "a"}], CURVES[:6])
 
 
 def test_the_picture_is_written(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.review.verdict import line_of
 from r1_lightning.run.config.program import command_line
 
 LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an artefact
@@ -25,6 +26,17 @@ def table(artefact: Artefact) -> str:
             for name, value in artefact.metrics.items()
         )
     return f"{text}\n{artefact.stage}: everything lies in {artefact.folder}".lstrip("\n")
+
+
+def verdict(artefact: Artefact) -> str:
+    """Return the line that tells whether to trust a finished run; empty where there is nothing to judge.
+
+    A review that fails is told, and is no reason to fail: the artefact is complete.
+    """
+    try:
+        return line_of(artefact.folder, at_work=False)
+    except Exception as error:
+        return f"verdict: none, the run's files cannot be reviewed ({' '.join(str(error).split())})"
 
 
 def next_steps(artefact: Artefact) -> str:

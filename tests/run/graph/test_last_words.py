@@ -11,9 +11,11 @@ import pytest
 
 from r1_lightning.artefacts import store
 from r1_lightning.run.commands import evaluate_command, export
-from r1_lightning.run.graph.last_words import next_steps
+from r1_lightning.run.graph.last_words import next_steps, verdict
+from tests.review.rule_cases import PRETRAINING
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import folder, overrides, train
+from tests.support.run_folders import write_run
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -61,3 +63,13 @@ def test_a_data_set_is_trained_on_and_others_have_nothing_to_do(
     assert lines(next_steps(data))["train on it"][:3] == ["r1", "train", "stage=sft"]
     for stage in ("reward_model", "compare", "grpo"):
         assert next_steps(store.Artefact(tmp_path / "x", stage, "0" * 64, complete=True)) == ""
+
+
+def test_the_verdict_of_a_finished_run(tmp_path: Path) -> None:
+    """Judged by its files; silent without curves; a folder that cannot be reviewed is told, and ends nothing."""
+    made = store.Artefact(write_run(tmp_path / "a", PRETRAINING, final={}), "pretrain", "0" * 64, complete=True)
+    assert verdict(made) == "verdict: healthy: no rule is broken (there is no band for these settings)"
+    (made.folder / "tensorboard" / "metrics.csv").unlink()
+    assert verdict(made) == ""
+    gone = store.Artefact(tmp_path / "b", "pretrain", "0" * 64, complete=True)
+    assert verdict(gone).startswith("verdict: none, the run's files cannot be reviewed (run=")

@@ -1,0 +1,73 @@
+"""What else a run's folder says: its settings, its final measures, whether it is complete. Every file is a stranger's file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
+MAX_BYTES = 2**20  # of either file; ours have a few KB
+MAX_BRACKETS = 1000  # of YAML in flow style: its parser takes time by the square of their depth
+MAX_LEAVES, MAX_DEPTH = 2000, 20  # of a configuration; aliases in YAML can make a small file into a huge tree
+LONGEST = 200  # characters of a setting
+
+# The groups of a configuration that decide a result (`run/graph/fingerprints.py`), without the seed.
+COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage")
+UNCOUNTED = ("stage.evaluation",)  # measures the result and changes no curve
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the mapping in a JSON or YAML file; empty if it is missing, too large or none."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return {}
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            value = json.loads(text)
+        else:
+            value = {} if text.count("[") + text.count("{") > MAX_BRACKETS else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what decides the result of a configuration, flat: dotted name -> value as text, classes by their last name.
+
+    The seed is not among it, nor the folders, nor the evaluation. Classes that moved to another file keep their name.
+    """
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, Any, int]] = [(key, config.get(key), 0) for key in reversed(COUNTED)]
+    while waiting and len(found) < MAX_LEAVES:
+        name, node, depth = waiting.pop()
+        if name in UNCOUNTED or node is None:
+            continue
+        if isinstance(node, (dict, list)) and depth < MAX_DEPTH:
+            pairs = node.items() if isinstance(node, dict) else enumerate(node)
+            # Not more than can be kept: a list of aliases would fill the memory before the limit is seen.
+            waiting += [(f"{name}.{key}", value, depth + 1) for key, value in list(pairs)[: MAX_LEAVES - len(waiting)]]
+        else:
+            text = str(node)[:LONGEST] if not isinstance(node, (dict, list)) else "..."
+            found[name] = text.rpartition(".")[2] if name.endswith("._target_") else text
+    return dict(sorted(found.items()))
+
+
+def number_of(settings: Mapping[str, str], name: str) -> float | None:
+    """Return the setting `name` as a number; None if it is missing or none."""
+    try:
+        return float(settings[name])
+    except (KeyError, ValueError):
+        return None
+
+
+def final_measures(folder: Path) -> dict[str, float]:
+    """Return the final measures in the marker of a complete run, by name; empty for one that is not complete."""
+    metrics = read_mapping(folder / MARKER).get("metrics")
+    if not isinstance(metrics, dict):
+        return {}
+    plain = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
+    return {str(name): float(value) for name, value in plain.items() if not isinstance(value, bool)}

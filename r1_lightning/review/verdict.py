@@ -1,0 +1,151 @@
+"""One sentence that tells whether to trust a run: as expected, different from here on, failed because, or merely healthy.
+
+    as expected      its curves lie within the band of its experiment
+    differs          a curve has left that band (`bands.leaves`), from this step
+    failed           a rule found what leaves nothing learned: NaN, a reward that is never given, a loss that does not fall
+    no band          there is no band for its settings, and rules found something; or there are too few steps to say anything
+    healthy          there is no band, and no rule found anything
+
+Settings that differ from the band's are told, and so are the rules that a run breaks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from r1_lightning.artefacts.locks import is_held
+from r1_lightning.review.advisories import Advisory, advisories
+from r1_lightning.review.bands import FEWEST, Band, Outside, outside, points_of
+from r1_lightning.review.expected import band_for
+from r1_lightning.review.facts import FEWEST as FEWEST_STEPS
+from r1_lightning.review.facts import Facts
+from r1_lightning.review.run_files import CONFIG, MARKER, final_measures, number_of, read_mapping, settings_of
+from r1_lightning.review.series import Series, read_series
+from r1_lightning.types.errors import InvalidInput
+
+State = Literal["as expected", "differs", "failed", "no band", "healthy"]
+MOST_TOLD = 3  # settings, curves or rules named in the sentence; the rest is counted
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`sentence` is one line without a full stop; `from_step` is the step since which something is wrong, or None."""
+
+    sentence: str
+    state: State
+    from_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Review:
+    """What the files of a run say. `unlike` are the settings in which it differs from the `band`'s, in words."""
+
+    verdict: Verdict
+    advisories: list[Advisory]
+    series: dict[str, Series]
+    band: Band | None = None
+    unlike: list[str] = field(default_factory=list)
+    outside: list[Outside] = field(default_factory=list)
+
+
+def review(folder: Path, at_work: bool | None = None) -> Review:
+    """Review the run in `folder`, finished or not. `at_work` says that a process works there; None looks at its lock.
+
+    Raises `InvalidInput` if there is no run, or its files are larger than any run of ours makes them.
+    """
+    config = read_mapping(folder / CONFIG)
+    if not config:
+        raise InvalidInput(f"run={str(folder)!r} is not allowed: it must be the folder of a run, with its {CONFIG}")
+    series, settings = read_series(folder), settings_of(config)
+    found = band_for(settings)
+    band, unlike = found if found is not None else (None, [])
+    left = outside(series, band) if band is not None else []
+    within = set() if band is None or unlike else set(band.series) - {one.name for one in left}
+    told = advisories(Facts(series, settings, final_measures(folder)), within)
+    at_work = is_held(folder) if at_work is None else at_work
+    is_complete = (folder / MARKER).is_file()
+    progress = "" if is_complete or at_work else _progress(series, settings)
+    verdict = _verdict(series, band, unlike, left, told)
+    verdict = Verdict(progress + verdict.sentence + _others(verdict, unlike, told), verdict.state, verdict.from_step)
+    return Review(verdict, told, series, band, unlike, left)
+
+
+def line_of(folder: Path, at_work: bool | None = None) -> str:
+    """Return the line that a run prints of itself; empty where there is nothing to judge yet. Raises as `review` does."""
+    found = review(folder, at_work)
+    is_silent = found.verdict.state == "no band" and not found.advisories
+    return "" if is_silent else f"verdict: {found.verdict.sentence}"
+
+
+def _progress(series: Mapping[str, Series], settings: Mapping[str, str]) -> str:
+    """How far a run came that is neither complete nor at work."""
+    if not series:
+        return "interrupted before its first step; "
+    steps, done = number_of(settings, "stage.max_steps"), _last_step(series) + 1
+    return f"interrupted after {done}{f' of {steps:g}' if steps else ''} steps; "
+
+
+def _last_step(series: Mapping[str, Series]) -> int:
+    return max(one.steps[-1] for one in series.values())
+
+
+def _verdict(
+    series: Mapping[str, Series],
+    band: Band | None,
+    unlike: Sequence[str],
+    left: Sequence[Outside],
+    told: Sequence[Advisory],
+) -> Verdict:
+    """The verdict without what `_others` adds."""
+    failures = [one for one in told if one.is_failure]
+    if failures:
+        first = failures[0]
+        return Verdict(f"failed because of {_named(first)}: {first.rule}", "failed", first.from_step)
+    steps = _last_step(series) + 1 if series else 0
+    if steps < FEWEST_STEPS:
+        told_of = f"{steps} steps are too few to judge" if steps else "nothing is logged"
+        return Verdict(told_of, "no band")
+    if band is None or not (left or any(len(points_of(one, band, name)) >= FEWEST for name, one in series.items())):
+        why = "there is no band for these settings" if band is None else "too few steps to compare with the band"
+        if told:
+            return Verdict(f"{why}; {len(told)} rule{'s' * (len(told) > 1)} broken", "no band", told[0].from_step)
+        return Verdict(f"healthy: no rule is broken ({why})", "healthy")
+    if left:
+        earliest = left[0]
+        more = f", and {len(left) - 1} more curve{'s' * (len(left) > 2)}" if len(left) > 1 else ""
+        where = f"differs here, from step {earliest.from_step}: {_place(earliest)}"
+        return Verdict(f"{where} ({band.experiment}, {len(band.seeds)} seeds){more}", "differs", earliest.from_step)
+    compared = [name for name in series if points_of(series[name], band, name)]
+    curves = f"{len(compared)} curve{'s' * (len(compared) > 1)} up to step {steps - 1}"
+    return Verdict(f"as expected: {curves} in the band of {band.experiment} ({len(band.seeds)} seeds)", "as expected")
+
+
+def _place(one: Outside) -> str:
+    if math.isnan(one.value):
+        return f"{one.name} is not logged, or no number"
+    side = "below" if one.value < one.low else "above"
+    return f"{one.name} {one.value:.3g} is {side} {one.low:.3g} to {one.high:.3g}"
+
+
+def _named(one: Advisory) -> str:
+    return f"{one.name} from step {one.from_step}"
+
+
+def _others(verdict: Verdict, unlike: Sequence[str], told: Sequence[Advisory]) -> str:
+    """What is told beside the verdict: the settings that differ, and the other rules."""
+    parts = []
+    if unlike:
+        parts.append(f"other settings than the band's: {_counted(unlike)}")
+    rest = [_named(one) for one in told if not (verdict.state == "failed" and one is told[0])]
+    if rest:
+        parts.append(_counted(rest))
+    return "".join(f"; {part}" for part in parts)
+
+
+def _counted(words: Sequence[str]) -> str:
+    more = f", and {len(words) - MOST_TOLD} more" if len(words) > MOST_TOLD else ""
+    return ", ".join(words[:MOST_TOLD]) + more

@@ -1,0 +1,109 @@
+"""The shipped bands fit their reports and today's configurations; a run finds the nearest; a file that is no band is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1_lightning.review.bands import Band, Bounds
+from r1_lightning.review.expected import band_for, band_of_runs, read_band, shipped, text_of, write_band
+from r1_lightning.types.errors import InvalidInput
+from tests.golden.bands import EXPECTED, bands
+from tests.support.run_folders import CONFIG, write_run
+
+SETTINGS = {"model.d_model": "8", "optim.lr": "0.1", "stage._target_": "GRPOModule", "stage.x": "1"}
+BAND = Band("mine", (0, 1, 2), {"a": Bounds((0, 1), (0.0, 0.5), (1.0, 2.0))}, 1, SETTINGS)
+
+
+@pytest.mark.slow
+def test_shipped_bands_are_those_of_the_reports_and_of_today_s_settings() -> None:
+    """Else write them with `python tests/golden/bands.py`; another setting of an experiment may need another band."""
+    made = bands()
+    assert len(made) >= 14
+    committed = {path.stem: path.read_text(encoding="utf-8") for path in EXPECTED.glob("*.json")}
+    assert {name for name, text in made.items() if committed.get(name) != text} == set()
+    assert {band.experiment for band in shipped()} == set(committed)
+
+
+def test_a_band_is_written_and_read(tmp_path: Path) -> None:
+    write_band(tmp_path / "mine.json", BAND)
+    assert read_band((tmp_path / "mine.json").read_text(), "mine.json") == BAND
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"series": {"a": {"steps": [0, 0], "low": [0, 0], "high": [1, 1]}}},
+        {"series": {"a": {"steps": [0], "low": [0, 0], "high": [1, 1]}}},
+        {"series": {"a": {"steps": [0], "low": [float("nan")], "high": [1]}}},
+        {"series": [1]},
+        {"seeds": "x"},
+        {"window": 0},
+        {"settings": [1]},
+    ],
+)
+def test_what_is_no_band_is_refused(change: dict) -> None:
+    text = json.dumps({**json.loads(text_of(BAND)), **change})
+    with pytest.raises(InvalidInput, match=r"bad\.json"):
+        read_band(text, "bad.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "[" * 100_000])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"bad\.json is not allowed: it is no band"):
+        read_band(text, "bad.json")
+
+
+def test_the_nearest_band_and_what_differs() -> None:
+    other = Band("other", (0, 1, 2), {}, 1, {**SETTINGS, "optim.lr": "10", "stage.x": "2"})
+    assert band_for(SETTINGS, [other, BAND]) == (BAND, [])
+    found = band_for({**SETTINGS, "optim.lr": "10"}, [other, BAND])
+    assert found == (BAND, ["optim.lr=10 (0.1)"]) or found == (other, ["stage.x=1 (2)"])
+    assert band_for({**SETTINGS, "new": "3"}, [BAND]) == (BAND, ["new=3 (-)"])
+
+
+def test_no_band_is_near() -> None:
+    for name, value in (("model.d_model", "9"), ("stage._target_", "PPOModule")):
+        assert band_for({**SETTINGS, name: value}, [BAND]) is None
+    assert band_for({**SETTINGS, **{f"k{n}": "1" for n in range(5)}}, [BAND]) is None
+    assert band_for({**SETTINGS, **{f"k{n}": "1" for n in range(4)}}, [BAND]) is not None
+    assert band_for({}, [Band("none", (0, 1, 2), {})]) is None
+
+
+def runs(folder: Path) -> list[Path]:
+    return [
+        write_run(folder / f"run{seed}", {"rollout/reward_mean": [0.1 * seed] * 6}, {**CONFIG, "seed": seed}, {})
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_a_band_of_finished_runs(tmp_path: Path) -> None:
+    """0, 0.1, 0.2: 0.1 -+ (3 * 0.1 * sqrt(4/3) + 0.05)."""
+    band = band_of_runs("mine", runs(tmp_path))
+    assert band.seeds == (0, 1, 2) and band.window == 1 and band.settings["optim.lr"] == "0.0001"
+    assert band.of("rollout/reward_mean") == (tuple(range(6)), (-0.2964,) * 6, (0.4964,) * 6)
+
+
+def test_a_long_run_is_averaged(tmp_path: Path) -> None:
+    """401 steps need windows of 3 to have at most 200 points: 133 whole ones."""
+    folders = [
+        write_run(tmp_path / f"{seed}", {"train/loss": [1.0] * 401}, {**CONFIG, "seed": seed}, {}) for seed in (0, 1, 2)
+    ]
+    band = band_of_runs("mine", folders)
+    assert band.window == 3 and len((band.of("train/loss") or [()])[0]) == 133
+
+
+def test_runs_that_make_no_band(tmp_path: Path) -> None:
+    folders = runs(tmp_path)
+    with pytest.raises(InvalidInput, match="at least 3 seeds"):
+        band_of_runs("mine", folders[:2])
+    with pytest.raises(InvalidInput, match="one that no other has"):
+        band_of_runs("mine", [*folders, folders[0]])
+    other = write_run(tmp_path / "o", {"rollout/reward_mean": [0.0] * 6}, {**CONFIG, "seed": 9, "optim": {"lr": 1}}, {})
+    with pytest.raises(InvalidInput, match="runs of a band differ in the seed alone"):
+        band_of_runs("mine", [*folders, other])
+    (folders[2] / "artefact.json").unlink()
+    with pytest.raises(InvalidInput, match="the folder of a complete run"):
+        band_of_runs("mine", folders)
