@@ -169,8 +169,9 @@ def test_the_wheel_holds_every_module_and_every_option(wheel: Path) -> None:
     modules = {path.relative_to(ROOT) for path in python_files(PACKAGE)}
     assert {path.relative_to(wheel) for path in wheel.rglob("*.py")} == modules
     assert len(options) > 100 and (wheel / PACKAGE / "py.typed").is_file()
-    data = {path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob("*.csv")}
-    assert {path.relative_to(wheel) for path in wheel.rglob("*.csv")} == data and len(data) > 10
+    for kind, fewest in (("csv", 10), ("css", 1), ("js", 1)):
+        data = {path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob(f"*.{kind}")}
+        assert {path.relative_to(wheel) for path in wheel.rglob(f"*.{kind}")} == data and len(data) >= fewest
 
 
 @pytest.mark.slow

@@ -126,6 +126,7 @@ def _places(root: Path, model: Path, scorer: Path, rows: Path, checkpoint: Path)
         "FILE": str(data / "sums.jsonl"),
         "ARTEFACT": str(model),
         "RUN": str(model),
+        "OTHER_RUN": str(model),
         "DIR": "exported",
         "runs/grpo-...": str(model),
         "/path/to/new_folder": "exported",

@@ -2,6 +2,7 @@
 
 base            what small commands share: KEY=VALUE arguments, errors in one line
 export, lineage, runs, show_problems, write_traces   one command each
+review_run      a run, or two beside each other, as one HTML page
 evaluate        a model with what it is measured on: evaluate_command is the command, evaluate_records writes every sample down and
                 derives tables from what is written
 submit          stages as SLURM jobs: submit_points plans the runs that are asked for, submit_jobs orders and submits their jobs,
