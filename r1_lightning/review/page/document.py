@@ -17,7 +17,7 @@ from r1_lightning.artefacts.files import write_text
 from r1_lightning.review.advisories import Advisory
 from r1_lightning.review.page import charts, phases, rollouts, two_runs
 from r1_lightning.review.page.curve import number
-from r1_lightning.review.page.inert_text import inert, json_block, plain
+from r1_lightning.review.page.inert_text import brief, inert, inert_lines, json_block, plain
 from r1_lightning.review.page.run_facts import RunFacts, read_facts
 from r1_lightning.review.rollout_records import RolloutRecord, read_records
 from r1_lightning.review.verdict import Review, review
@@ -26,6 +26,7 @@ from r1_lightning.types.errors import InvalidInput
 PAGE = "review.html"
 ROOM = 7_000_000  # bytes of the browser of rollouts; with all else the page stays below 10 MB
 ROOM_OF_PAIRS = 1_500_000  # bytes of the prompts that two runs answered
+SHORT, LONG = 200, 2_000  # characters of a name, and of a setting or another line
 TITLES = {
     "curves": "Curves",
     "rollouts": "Completions",
@@ -80,9 +81,9 @@ def page(own: Seen, other: Seen | None = None) -> str:
     links = " ".join(f'<a href="#{name}">{TITLES[name]}</a>' for name in parts)
     body = "".join(f'<section id="{name}"><h2>{TITLES[name]}</h2>{part}</section>' for name, part in parts.items())
     data = json_block({"samples": known.samples, "curves": charts.readings(shown)})
-    names = inert(own.facts.name) + ("" if other is None else f" beside {inert(other.facts.name)}")
+    names = brief(own.facts.name, SHORT) + ("" if other is None else f" beside {brief(other.facts.name, SHORT)}")
     return (
-        f"{_head(own.facts.name)}<body><h1>{names}</h1>{verdicts}<nav>{links}</nav><main>{body}</main>"
+        f"{_head(own.facts.name[:SHORT])}<body><h1>{names}</h1>{verdicts}<nav>{links}</nav><main>{body}</main>"
         f'<script type="application/json" id="data">{data}</script><script>{_asset("page.js")}</script></body></html>\n'
     )
 
@@ -156,7 +157,7 @@ def _settings(facts: RunFacts) -> str:
 
 def _origin(seen: Seen) -> str:
     facts = seen.facts
-    lines = "".join(f"<li>{' · ' * depth}{inert(line)}</li>" for depth, line in facts.lineage)
+    lines = "".join(f"<li>{' · ' * depth}{brief(line, LONG)}</li>" for depth, line in facts.lineage)
     told = phases.phases(seen.review.series, facts.settings, facts.work)
     rows = "".join(
         f"<tr><th>{phase.name}</th><td>{phases.seconds(phase.seconds)}</td>"
@@ -165,7 +166,7 @@ def _origin(seen: Seen) -> str:
     )
     work = "" if facts.work is None else f"<p>{phases.seconds(facts.work.seconds)} of work in all{_unknown(facts)}.</p>"
     timed = f"<table><tr><th>phase</th><th>time</th><th>tokens</th></tr>{rows}</table>" if rows else ""
-    results = f"<h3>Results</h3><pre>\n{inert(facts.table)}</pre>" if facts.table else ""
+    results = f"<h3>Results</h3><pre>\n{inert_lines(facts.table)}</pre>" if facts.table else ""
     return (
         f'<p>{facts.state}</p><ul class="lineage">{lines}</ul><h3>Time and tokens</h3>{work}{timed}'
         f"<h3>Machine</h3>{_table({**facts.environment, **_machine(facts.settings)})}{results}"
@@ -182,5 +183,7 @@ def _machine(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _table(values: Mapping[str, str]) -> str:
-    rows = "".join(f"<tr><th>{inert(name)}</th><td>{inert(value)}</td></tr>" for name, value in values.items())
+    rows = "".join(
+        f"<tr><th>{brief(name, SHORT)}</th><td>{brief(value, LONG)}</td></tr>" for name, value in values.items()
+    )
     return f"<table>{rows}</table>"

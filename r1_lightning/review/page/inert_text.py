@@ -45,6 +45,11 @@ def inert_lines(text: str) -> str:
     return "\n".join(inert(line) if len(line) <= LONGEST_LINE else _cut(line) for line in text.split("\n"))
 
 
+def brief(text: str, most: int) -> str:
+    """Return `inert(text)` of a text that should be short: of one that is not, the beginning, and how much is left out."""
+    return inert(text) if len(text) <= most else f"{inert(text[:most])} <b>{len(text) - most:,} more characters</b>"
+
+
 def plain(text: str) -> str:
     """Return `text` as one that a browser shows as it is, for attributes and the title: numbers in place of unseen characters."""
     return html.escape(UNSEEN.sub(_named, text))

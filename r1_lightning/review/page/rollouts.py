@@ -12,8 +12,10 @@ from typing import Any
 
 from r1_lightning.review.page.choosing import fitting
 from r1_lightning.review.page.curve import number
-from r1_lightning.review.page.inert_text import inert, json_block
+from r1_lightning.review.page.inert_text import brief, json_block
 from r1_lightning.review.page.samples import (
+    LONGEST_NAME,
+    LONGEST_REASON,
     anchor,
     article,
     group_anchor,
@@ -26,7 +28,6 @@ from r1_lightning.review.page.samples import (
 from r1_lightning.review.rollout_records import EVALUATION, RolloutRecord
 
 Step = tuple[int, str, str]  # optimizer step, source, name of the evaluation
-LONGEST_ANSWER = 2_000  # characters of a right answer: tests of programs are long
 LARGEST_GROUP = 3_500_000  # bytes of a group: beyond, its other samples are left out
 
 
@@ -83,7 +84,7 @@ def _group(group: Sequence[RolloutRecord], known: Numbers) -> str:
     head = f'<a href="#{name}">prompt {first.prompt_index}</a>: {sum(map(is_right, group))} of {len(group)} right, '
     head += f"mean reward {number(mean_reward(group))}"
     if first.reference:
-        head += f', right answer <bdi class="code">{inert(first.reference[:LONGEST_ANSWER])}</bdi>'
+        head += f', right answer <bdi class="code">{brief(first.reference, LONGEST_REASON)}</bdi>'
     return (
         f'<section class="group" id="{name}"><h4>{head}</h4>{text_block(first.prompt)}{columns(group, known)}</section>'
     )
@@ -92,7 +93,7 @@ def _group(group: Sequence[RolloutRecord], known: Numbers) -> str:
 def _step(step: Step, groups: Sequence[Sequence[RolloutRecord]], recorded: int, known: Numbers) -> str:
     records = [record for group in groups for record in group]
     name, (count, source, evaluation) = step_anchor(records[0]), step
-    word = f"held-out evaluation {inert(evaluation)} after" if source == EVALUATION else "rollout after"
+    word = f"held-out evaluation {brief(evaluation, LONGEST_NAME)} after" if source == EVALUATION else "rollout after"
     more = "" if len(groups) == recorded else f" (of {recorded} recorded)"
     head = f"{word} {count} steps: {len(groups)} prompts{more}, {len(records)} completions, "
     head += f"{sum(map(is_right, records)) / len(records):.0%} right, mean reward {number(mean_reward(records))}"

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1_lightning.review.page.curve import number
-from r1_lightning.review.page.inert_text import inert, inert_lines, shown_units
-from r1_lightning.review.rollout_records import EVALUATION, RolloutRecord
+from r1_lightning.review.page.inert_text import brief, inert, inert_lines, shown_units
+from r1_lightning.review.rollout_records import EVALUATION, Part, RolloutRecord
 
 LONGEST_TEXT = 1_200_000  # characters that are shown whole
 LONGEST_HTML = 3_000_000  # and bytes of HTML that they may become; a longer text is shown by its ends
 ENDS = 50_000  # characters of each end
 FORM, RIGHT = "format", "accuracy"  # names of the parts of a reward that judge form and answer
-LONGEST_NAME = 40  # characters of an evaluation's name in a link
+LONGEST_NAME = 40  # characters of the name of a reward or an evaluation
+LONGEST_REASON = 5_000  # characters of a reason, or of an answer: tests of programs are long
 LOGPROB_UNIT, DIFFERENCE_UNIT = 1e-3, 1e-4  # of the whole numbers in the page
 
 
@@ -51,17 +52,21 @@ def article(record: RolloutRecord, index: int, name: str | None = None) -> str:
     if record.advantage is not None:
         facts.append(f"advantage {_signed(record.advantage)}")
     facts += [f"{record.length} tokens", *notes(record)]
-    judged = "".join(
-        f"<p><b>{inert(part.name)} {score(part.score)}</b> × {number(part.weight)}: {inert(part.reason)}</p>"
-        for part in record.parts
-    )
+    judged = "".join(map(_judged, record.parts))
     extracted = (
-        "" if record.extracted is None else f'<p>answer taken: <bdi class="code">{inert(record.extracted)}</bdi></p>'
+        ""
+        if record.extracted is None
+        else f'<p>answer taken: <bdi class="code">{brief(record.extracted, LONGEST_REASON)}</bdi></p>'
     )
     return (
         f'<article class="{kind}" data-i="{index}"{place}><header>{head}: {", ".join(facts)}</header>'
         f"{judged}{extracted}{completion(record)}</article>"
     )
+
+
+def _judged(part: Part) -> str:
+    name, reason = brief(part.name, LONGEST_NAME), brief(part.reason, LONGEST_REASON)
+    return f"<p><b>{name} {score(part.score)}</b> × {number(part.weight)}: {reason}</p>"
 
 
 def score(value: float | None) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from r1_lightning.review.page.curve import number
-from r1_lightning.review.page.inert_text import inert, json_block
+from r1_lightning.review.page.inert_text import brief, inert, json_block
 from r1_lightning.review.page.rollouts import Numbers, columns
 from r1_lightning.review.page.samples import mean_reward, text_block
 from r1_lightning.review.rollout_records import RolloutRecord
 
 WHERE = ("paths.", "launcher.", "logger.")  # settings that say where a run was made and not what
 ABSENT = "-"
+LONGEST = 2_000  # characters of a setting
 SHOWN_ENDING = 120  # characters of a prompt that its line shows: the question comes last
 
 
@@ -50,9 +51,7 @@ def settings_table(rows: Sequence[tuple[str, str, str]]) -> str:
     """Return the differing settings as HTML."""
     if not rows:
         return "<p>The settings of both runs are the same.</p>"
-    body = "".join(
-        f"<tr><th>{inert(name)}</th><td>{inert(own)}</td><td>{inert(other)}</td></tr>" for name, own, other in rows
-    )
+    body = "".join(f"<tr>{''.join(f'<td>{brief(cell, LONGEST)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr><th>setting</th><th>this run</th><th>the other</th></tr>{body}</table>"
 
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.steps import METRICS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.review.verdict import line_of
 from r1_lightning.run.config.program import command_line
@@ -40,9 +41,11 @@ def verdict(artefact: Artefact) -> str:
 
 
 def next_steps(artefact: Artefact) -> str:
-    """Return one line per next command (look, measure, train, export); empty if none applies."""
+    """Return one line per next command (review, look, measure, train, export); empty if none applies."""
     folder = str(artefact.folder)
     lines = []
+    if Path(folder, METRICS).is_file():
+        lines.append(("review", f"{command_line('review-run')} {shlex.quote(folder)}"))
     if any(Path(folder, LOGS).glob("events.out.tfevents.*")):
         lines.append(("look", f"tensorboard --logdir {shlex.quote(folder)}"))
     if artefact.files:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1_lightning.review.page.inert_text import LONGEST_LINE, inert, inert_lines, json_block, plain, shown_units
+from r1_lightning.review.page.inert_text import LONGEST_LINE, brief, inert, inert_lines, json_block, plain, shown_units
 
 TEXTS = st.text(st.characters(), max_size=60) | st.lists(
     st.sampled_from(
@@ -68,6 +68,10 @@ def test_json_comes_back_and_holds_no_markup(text: str) -> None:
     block = json_block({"a": [text], text: 1.5})
     assert not set(block) & set("<>&\u2028") and block.isascii()
     assert json.loads(block) == {**{"a": [text]}, text: 1.5}
+
+
+def test_a_text_that_should_be_short() -> None:
+    assert brief("<12345>", 7) == "&lt;12345&gt;" and brief("<12345>", 3) == "&lt;12 <b>4 more characters</b>"
 
 
 def test_json_of_numbers_that_are_none() -> None:

@@ -12,7 +12,7 @@ def test_settings_that_differ_without_those_of_the_place() -> None:
     other = {"seed": "1", "optim.lr": "0.1", "paths.root": "b", "new": "2"}
     rows = differences(own, other)
     assert rows == [("seed", "0", "1"), ("old", "1", "-"), ("new", "-", "2")]
-    assert "<tr><th>old</th><td>1</td><td>-</td></tr>" in settings_table(rows)
+    assert "<tr><td>old</td><td>1</td><td>-</td></tr>" in settings_table(rows)
     assert "the same" in settings_table([])
     assert "<i>" not in settings_table([("<i>", "<i>", "<i>")])
 
