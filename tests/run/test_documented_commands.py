@@ -98,6 +98,7 @@ UNRUN = {
     "python scripts/train.py stage=grpo debug=fast": "what the test of `stage=grpo` types",
     "python scripts/runs.py": "tests/run/commands/test_runs.py runs it",
     "python scripts/runs.py stage=grpo": "tests/run/commands/test_runs.py runs it",
+    "python scripts/review_run.py --band NAME RUN RUN RUN": "tests/run/commands/test_review_run.py makes one of three seeds",
     "python scripts/reproduce_table.py table=ID": "stands for any table; the row of table=stages is run",
     "python scripts/report.py scaling_laws": "hours, and no rows to redraw yet; tests/reports/test_scaling_laws.py draws some",
     "pytest": "would run this test",

@@ -1,7 +1,7 @@
 """One curve over the optimizer steps as SVG, with the band in which it is expected and a second run over it.
 
-Written by hand and not by matplotlib: a page has forty curves, each here is 3 kB and made in a millisecond. Matplotlib's SVG writes
-each letter as a path, and its style attributes would need a weaker Content-Security-Policy.
+Written by hand and not by matplotlib: a page has forty curves, and one of 160 steps with its band has 5.5 kB here, made in half a
+millisecond, and 18.5 kB there, in 28 (it writes each letter as a path). Its style attributes would need a weaker policy, too.
 """
 
 from __future__ import annotations

@@ -83,6 +83,8 @@ def _group(group: Sequence[RolloutRecord], known: Numbers) -> str:
     name, first = group_anchor(group[0]), group[0]
     head = f'<a href="#{name}">prompt {first.prompt_index}</a>: {sum(map(is_right, group))} of {len(group)} right, '
     head += f"mean reward {number(mean_reward(group))}"
+    if first.question:
+        head += f', <bdi class="code">{brief(first.question, LONGEST_REASON)}</bdi>'
     if first.reference:
         head += f', right answer <bdi class="code">{brief(first.reference, LONGEST_REASON)}</bdi>'
     return (

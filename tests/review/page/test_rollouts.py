@@ -38,7 +38,9 @@ def test_a_step_says_how_many_are_right() -> None:
     """Of the four kinds of the examples one is right: rewards 2, 1, 0, 0."""
     text = section(example_records([5], groups=2, samples=4), PLENTY, Numbers())
     assert "rollout after 5 steps: 2 prompts, 8 completions, 25% right, mean reward 0.75" in text
-    assert "prompt 0</a>: 1 of 4 right, mean reward 0.75, right answer" in text
+    assert "prompt 0</a>: 1 of 4 right, mean reward 0.75, " in text
+    asked = '<bdi class="code">What is 17+25? (0)</bdi>, right answer <bdi class="code">42</bdi>'
+    assert asked in text and "right answer" not in section([example_record(reference="")], PLENTY, Numbers())
 
 
 def test_the_page_stays_within_its_room() -> None:
