@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "runs": Command("commands.runs:main", "list runs and the settings in which they differ"),
     "review-run": Command("commands.review_run:main", "write one page that tells whether a run is to be trusted"),
+    "board": Command("commands.board:main", "TensorBoard, with runs by stage, experiment and seed"),
     "lineage": Command("commands.lineage:main", "print what a run was made from, with seeds and commits"),
     "show-problems": Command("commands.show_problems:main", "print problems of a task as a model is asked them"),
     "write-traces": Command("commands.write_traces:main", "write clean worked solutions as rows for a cold start"),

@@ -105,6 +105,7 @@ UNRUN = {
     "pytest -m slow": "would run this test",
     "pytest -m long": "hours",
     "tensorboard --logdir runs": "a server, which does not end",
+    "python scripts/board.py": "the same server; tests/run/commands/test_board.py asks it for its runs",
     "python scripts/what_has_run.py": "rewrites README; tests/benchmarks/test_what_has_run.py compares its table",
     "python scripts/gpu_check.py --out reports/gpu": "needs a GPU",
     "python scripts/gpu_check.py": "needs a GPU",

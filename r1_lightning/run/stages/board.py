@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -32,6 +33,11 @@ UNTOLD = ("inputs", "parent_overrides", "evaluation")  # of the stage: what is m
 OWN = "r1_lightning."  # begins the name of a class of ours, of which the last word is enough
 LONGEST = 100  # characters of a setting that is shown
 
+# The ends of names of which the first that was measured is the result; its column stands first, as capitals sort before the rest.
+MAIN = ("/pass_at_1", "/pair_accuracy", "/bits_per_token")
+RESULT = "Result"
+WIDTH = 110  # characters of a line in the tab Text
+
 # Name of a curve -> step -> (low, high): where it is expected.
 Bands = Mapping[str, Mapping[int, tuple[float, float]]]
 
@@ -39,7 +45,7 @@ Bands = Mapping[str, Mapping[int, tuple[float, float]]]
 class Board(TensorBoardLogger):
     """Lightning's logger of TensorBoard, in an order for people.
 
-    `label` names the run, `settings` are shown beside its results; `evaluates` says that values `val/...` will come, `bands` where
+    `settings` are shown beside the run's results; `evaluates` says that values `val/...` will come, `bands` where
     curves are expected.
     """
 
@@ -48,15 +54,13 @@ class Board(TensorBoardLogger):
         save_dir: str = ".",
         name: str = "",
         version: str = "tensorboard",
-        label: str = "",
         settings: Mapping[str, float | str] | None = None,
         evaluates: bool = False,
         bands: Bands | None = None,
         **more: Any,
     ) -> None:
         super().__init__(save_dir, name=name, version=version, **more)
-        self.label, self.settings = label, dict(settings or {})
-        self.evaluates, self.bands = evaluates, dict(bands or {})
+        self.settings, self.evaluates, self.bands = dict(settings or {}), evaluates, dict(bands or {})
         self.is_laid_out = False
 
     @rank_zero_only
@@ -80,12 +84,13 @@ class Board(TensorBoardLogger):
 
         finite = {name: float(value) for name, value in measured.items() if math.isfinite(value)}
         if not self._is_written(SETTINGS_TAG):
-            _, start, end = hparams({"run": self.label, **self.settings, **finite}, {})
+            _, start, end = hparams({**main_result(finite), **finite, **self.settings}, {})
             writer = self.experiment._get_file_writer()  # opened again: the Trainer closed it after its last step
             for summary in (start, end):  # not the first, which would hide the settings of other stages
                 writer.add_summary(summary)
         if table:
-            self.experiment.add_text("results", as_code(table), step)
+            lines = [part for line in table.split("\n") for part in wrap(line, WIDTH, drop_whitespace=False) or [""]]
+            self.experiment.add_text("results", as_code("\n".join(lines)), step)
         self.finalize("success")
 
     def _is_written(self, tag: str) -> bool:
@@ -93,6 +98,13 @@ class Board(TensorBoardLogger):
         self.experiment.flush()
         files = Path(self.log_dir).glob("events.out.tfevents.*")
         return any(tag.encode() in path.read_bytes() for path in files)
+
+
+def main_result(measured: Mapping[str, float]) -> dict[str, float]:
+    """Return the measure that a run is compared by, of the trained model, under a name that stands first; empty without one."""
+    own = [name for name in measured if name.startswith("eval/")]
+    names = [name for end in MAIN for name in own if name.endswith(end)]
+    return {f"{RESULT}: {name}": measured[name] for name in names[:1]}
 
 
 def settings_of(config: DictConfig) -> dict[str, float | str]:

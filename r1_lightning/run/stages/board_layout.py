@@ -17,7 +17,9 @@ CHARTS: Mapping[str, Mapping[str, str]] = {
         "reward": "rollout/reward_mean",
         "reward by part": "rollout/(?!reward_|completion_tokens_|policy_logprob_|sampler_logprob_).*_mean",
         "spread of the reward (standard deviation)": "rollout/reward_std",
-        "held-out, during training": "val/.*",
+        "held-out accuracy, during training": "val/.*/(pass_at|cons_at)_.*",
+        "held-out length, during training (tokens)": "val/.*/completion_tokens_mean",
+        "held-out completions, during training (share)": "val/.*_(rate|consistency)",
         "groups without a signal (share)": "rollout/(zero_variance|unjudged)_fraction",
     },
     "Completions": {
@@ -37,6 +39,7 @@ CHARTS: Mapping[str, Mapping[str, str]] = {
     },
     "Loss and optimiser": {
         "loss": "train/loss",
+        "held-out, during training": "val/.*",
         "learning rate": "optim/lr",
         "gradient norm, before clipping": "train/grad_norm",
         "skipped steps": "train/skipped_step",
@@ -53,7 +56,9 @@ CHARTS: Mapping[str, Mapping[str, str]] = {
         "drafted tokens accepted (share)": "rollout/draft_acceptance",
     },
 }
-LATER = "val/.*"  # first known at the first evaluation, long after the layout was written
+# What a periodic evaluation measures is known when it ends, long after the layout was written: in RL completions, else a loss.
+LATER = "held-out"
+OF_RL = "Reward"
 MORE = "More"
 
 EXPECTED = "expected/"
@@ -70,11 +75,12 @@ def layout(names: Collection[str], evaluates: bool = False, banded: Collection[s
     """
     found: Layout = {}
     rest = {name for name in names if not name.startswith(EXPECTED)}
+    is_rl = any(name.startswith("rollout/") for name in names)
     for category, charts in CHARTS.items():
         for title, pattern in charts.items():
             shown = {name for name in rest if re.fullmatch(pattern, name)}
             rest -= shown
-            if shown or (evaluates and pattern == LATER):
+            if shown or (evaluates and title.startswith(LATER) and (category == OF_RL) is is_rl):
                 found.setdefault(category, {}).update(_charts(title, pattern, shown, banded))
     for name in sorted(rest):
         found.setdefault(MORE, {}).update(_charts(name, re.escape(name), {name}, banded))

@@ -6,6 +6,7 @@ part of a fingerprint: they change what is shown, and a command finds the same r
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def make_loggers(config: DictConfig, folder: Path) -> list[Logger]:
         if not node:
             continue
         # `name` is a part of the folder for loggers that write files, and what people see for Weights & Biases.
-        of_this = {**given, "name": given["label"]} if name == "wandb" and node.get("name") is None else given
-        loggers.append(inject(node, of_this))
+        own = {"name": given["run_name"]} if name == "wandb" and node.get("name") is None else {}
+        if node.get("tracking_uri") is None:
+            own |= _tracking(folder.absolute())
+        loggers.append(inject(node, {**given, **own}))
     return loggers
 
 
@@ -46,10 +49,16 @@ def _given(config: DictConfig, folder: Path) -> dict[str, Any]:
         "save_dir": str(folder),
         "run_name": called,
         "id": folder.name,  # of Weights & Biases: a resumed run continues the same run there
-        "label": called,
         "settings": settings_of(config),
         "evaluates": evaluation.get("every_steps") is not None,
     }
+
+
+def _tracking(folder: Path) -> dict[str, str]:
+    """Where MLflow writes: the server of the environment, or files of the run; Lightning's default, a plain folder, it refuses."""
+    if server := os.environ.get("MLFLOW_TRACKING_URI"):
+        return {"tracking_uri": server}
+    return {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}", "artifact_location": (folder / "mlflow").as_uri()}
 
 
 class Rewind(L.Callback):

@@ -14,7 +14,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.summary.writer import event_file_writer
 
-from r1_lightning.run.stages.board import LAYOUT_TAG, SETTINGS_TAG, Board, settings_of
+from r1_lightning.run.stages.board import LAYOUT_TAG, SETTINGS_TAG, Board, main_result, settings_of
 from r1_lightning.run.stages.loggers import rewind
 
 FOLDER = "grpo-tiny-arithmetic-0123456789"
@@ -42,7 +42,7 @@ def written(root: Path, tag: str) -> int:
 
 def run(root: Path, steps: range, **given: Any) -> Board:
     """One process: Lightning logs each step with its epoch, then the stage its results."""
-    board = Board(str(root / FOLDER), label="grpo-x-seed0", settings={"optim.lr": 0.5, "seed": 1}, **given)
+    board = Board(str(root / FOLDER), settings={"optim.lr": 0.5, "seed": 1}, **given)
     if steps.start:
         rewind(board, steps.start)
     for step in steps:
@@ -78,7 +78,8 @@ def settings(root: Path) -> Mapping[str, Any]:
 
 def test_final_measures_stand_beside_the_settings(tmp_path: Path) -> None:
     run(tmp_path, range(1))
-    values = {"run": "grpo-x-seed0", "optim.lr": 0.5, "seed": 1.0, "eval/x/pass_at_1": 0.25}
+    measure = {"Result: eval/x/pass_at_1": 0.25, "eval/x/pass_at_1": 0.25}
+    values = {"optim.lr": 0.5, "seed": 1.0, **measure}
     assert settings(tmp_path) == values
     (table,) = events(tmp_path).Tensors("results/text_summary")
     assert table.tensor_proto.string_val[0] == b"    a  b\n    1  2"
@@ -110,7 +111,7 @@ def test_values_beside_the_steps_make_no_layout(tmp_path: Path) -> None:
     board.finalize("success")
     (text,) = layouts(tmp_path)
     titles = [chart.title for category in parsed(text).category for chart in category.chart]
-    assert titles == ["reward", "held-out, during training"]
+    assert titles[0] == "reward" and titles[1:] and all(title.startswith("held-out") for title in titles[1:])
 
 
 def test_the_band_is_logged_at_its_steps_and_drawn(tmp_path: Path) -> None:
@@ -153,3 +154,25 @@ def test_settings_are_numbers_and_short_words_of_what_decides_a_result() -> None
         "optim.on": True,
         "stage.max_steps": 4,
     }
+
+
+def test_the_result_is_of_the_trained_model_and_stands_first() -> None:
+    measured = {
+        "eval_base/x/pass_at_1": 0.1,
+        "eval/x/format_rate": 0.5,
+        "eval/x/pass_at_1": 0.25,
+        "eval/x/pass_at_16": 1.0,
+    }
+    assert main_result(measured) == {"Result: eval/x/pass_at_1": 0.25}
+    assert sorted([*measured, *main_result(measured), "data"])[0] == "Result: eval/x/pass_at_1"
+    bits = {"eval/text/bits_per_token": 1.5, "eval/text/ngram_1_bits_per_token": 4.0}
+    assert main_result(bits) == {"Result: eval/text/bits_per_token": 1.5}
+    assert main_result({"eval/x/format_rate": 0.5}) == {}
+
+
+def test_long_lines_of_a_table_are_wrapped(tmp_path: Path) -> None:
+    board = Board(str(tmp_path / FOLDER))
+    board.log_results({}, "a" * 100 + " " + "b" * 20 + "\n\n  c  1", 1)
+    (table,) = events(tmp_path).Tensors("results/text_summary")
+    shown = table.tensor_proto.string_val[0].decode().split("\n")
+    assert [line.strip() for line in shown] == ["a" * 100, "b" * 20, "", "c  1"] and shown[-1] == "      c  1"

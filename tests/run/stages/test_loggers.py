@@ -59,14 +59,34 @@ def test_a_logger_is_told_what_it_asks_for(tmp_path: Path, key: str, name: str) 
     assert logger.seen == (str(folder), "p", folder.name, "grpo-r1_zero_tiny-seed0", name)
 
 
-def test_tensorboard_is_told_the_label_the_settings_and_whether_measures_will_come(tmp_path: Path) -> None:
+def test_tensorboard_is_told_the_settings_and_whether_measures_will_come(tmp_path: Path) -> None:
     own = {"logger": {"tensorboard": BOARD}, "seed": 3, "optim": {"lr": 0.5}}
     for every in (None, 20):
         config = OmegaConf.create({**own, "callbacks": {"evaluation": {"every_steps": every}}})
         _, board = make_loggers(config, tmp_path / "grpo-x-0123456789")
         assert isinstance(board, Board)
-        assert (board.label, board.evaluates) == ("grpo-x-seed3", every is not None)
+        assert board.evaluates is (every is not None)
         assert board.settings == {"seed": 3, "optim.lr": 0.5}
+
+
+class TrackingLogger(CSVLogger):
+    """Takes what MLflow takes."""
+
+    def __init__(self, save_dir: str, tracking_uri: str | None = None, artifact_location: str | None = None) -> None:
+        super().__init__(save_dir)
+        self.seen = (tracking_uri, artifact_location)
+
+
+def test_mlflow_writes_into_the_run_unless_a_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    node = {"_target_": f"{__name__}.TrackingLogger", "tracking_uri": None}
+    _, local = made(tmp_path, {"mlflow": node})
+    assert local.seen == (f"sqlite:///{tmp_path}/mlflow.db", f"file://{tmp_path}/mlflow")
+    _, named = made(tmp_path, {"mlflow": {**node, "tracking_uri": "http://tracking:5000"}})
+    assert named.seen == ("http://tracking:5000", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
+    _, other = made(tmp_path, {"mlflow": node})
+    assert other.seen == ("http://other:5000", None)
 
 
 def steps(folder: Path) -> list[tuple[int, float]]:
