@@ -1,7 +1,7 @@
 """The commands beside training: measuring, exporting, listing, showing problems, and reports over runs.
 
 base            what small commands share: KEY=VALUE arguments, errors in one line
-export, lineage, runs, show_problems, write_traces   one command each
+board, export, lineage, runs, show_problems, write_traces   one command each
 review_run      a run, or two beside each other, as one HTML page
 evaluate        a model with what it is measured on: evaluate_command is the command, evaluate_records writes every sample down and
                 derives tables from what is written

@@ -2,8 +2,9 @@
 
 TensorBoard's other tab of curves sorts them by name: rules of the form come before the reward. A layout is a list of categories
 with charts. It is made for the curves that a run has, so that no chart is empty; a curve that is in no chart of ours gets one at
-the end. Charts name their curves by patterns, not by what a run happens to have: TensorBoard merges the layouts of all runs that
-it shows, and shows a chart twice if two runs tell it differently.
+the end. Curves with a band stand in a category of their own: within one, TensorBoard puts such charts last. Charts name their
+curves by patterns, not by what a run happens to have: TensorBoard merges the layouts of all runs that it shows, and shows a chart
+twice if two runs tell it differently.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ CHARTS: Mapping[str, Mapping[str, str]] = {
 LATER = "held-out"
 OF_RL = "Reward"
 MORE = "More"
+BAND = "Beside what is expected (shaded)"
 
 EXPECTED = "expected/"
 
@@ -71,32 +73,25 @@ Layout = dict[str, Charts]
 def layout(names: Collection[str], evaluates: bool = False, banded: Collection[str] = ()) -> Layout:
     """Return the layout of a run with the curves `names`, those of a periodic evaluation to come if it `evaluates`.
 
-    A curve of `banded` is drawn over the band that its own run is expected to stay in, logged as `low_name` and `high_name`.
+    Curves of `banded` stand first, over the band that their own run is expected to stay in, logged as `low_name` and `high_name`;
+    they stand in their groups as well, where runs without a band are compared with them.
     """
-    found: Layout = {}
+    over_band: Charts = {}
+    groups: Layout = {}
     rest = {name for name in names if not name.startswith(EXPECTED)}
     is_rl = any(name.startswith("rollout/") for name in names)
     for category, charts in CHARTS.items():
         for title, pattern in charts.items():
-            shown = {name for name in rest if re.fullmatch(pattern, name)}
-            rest -= shown
+            shown = sorted(name for name in rest if re.fullmatch(pattern, name))
+            rest -= {*shown}
             if shown or (evaluates and title.startswith(LATER) and (category == OF_RL) is is_rl):
-                found.setdefault(category, {}).update(_charts(title, pattern, shown, banded))
+                groups.setdefault(category, {})[title] = ["Multiline", [f"{pattern}$"]]
+            for name in (name for name in shown if name in banded):
+                which = title if len(shown) == 1 else name
+                over_band[which] = ["Margin", [name, low_name(name), high_name(name)]]
     for name in sorted(rest):
-        found.setdefault(MORE, {}).update(_charts(name, re.escape(name), {name}, banded))
-    return found
-
-
-def _charts(title: str, pattern: str, shown: set[str], banded: Collection[str]) -> Charts:
-    """The chart of the curves `shown`, which are those of `pattern`; a curve with a band gets one of its own."""
-    over_band = sorted(shown & {*banded})
-    charts: Charts = {}
-    for name in over_band:
-        which = f"{title}: {name}" if len(shown) > 1 else title
-        charts[f"{which} (shaded: expected)"] = ["Margin", [name, low_name(name), high_name(name)]]
-    if not shown or len(over_band) < len(shown):
-        charts[title] = ["Multiline", [f"{pattern}$"]]
-    return charts
+        groups.setdefault(MORE, {})[name] = ["Multiline", [f"{re.escape(name)}$"]]
+    return {BAND: over_band, **groups} if over_band else groups
 
 
 def low_name(name: str) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts.run_label import experiment_of, label
+from r1_lightning.review import run_files
+from r1_lightning.review.expected import band_for
 from r1_lightning.run.checks.loggers import BOARD
 from r1_lightning.run.config.inject import inject
-from r1_lightning.run.stages.board import Board, settings_of
+from r1_lightning.run.stages.board import Bands, Board, settings_of
 from r1_lightning.run.stages.metrics_log import MetricsLog
 
 LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an artefact
@@ -51,7 +53,18 @@ def _given(config: DictConfig, folder: Path) -> dict[str, Any]:
         "id": folder.name,  # of Weights & Biases: a resumed run continues the same run there
         "settings": settings_of(config),
         "evaluates": evaluation.get("every_steps") is not None,
+        "bands": _bands(config),
     }
+
+
+def _bands(config: DictConfig) -> Bands:
+    """Where the curves of the run are expected, if a band was made for such settings (`review/expected.py`)."""
+    found = band_for(run_files.settings_of(OmegaConf.to_container(config, resolve=True)))
+    if found is None:
+        return {}
+    band, _ = found
+    bounds = {name: zip(of.steps, of.low, of.high, strict=True) for name, of in band.series.items()}
+    return {name: {step: (low, high) for step, low, high in points} for name, points in bounds.items()}
 
 
 def _tracking(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
+from r1_lightning import review
+from r1_lightning.run.config.compose import compose_stage, composing
+from r1_lightning.run.config.stage_config import resolved
 from r1_lightning.run.stages.board import Board
 from r1_lightning.run.stages.loggers import LogSettings, log_results, make_loggers, rewind
 from r1_lightning.run.stages.metrics_log import MetricsLog
@@ -67,6 +71,21 @@ def test_tensorboard_is_told_the_settings_and_whether_measures_will_come(tmp_pat
         assert isinstance(board, Board)
         assert board.evaluates is (every is not None)
         assert board.settings == {"seed": 3, "optim.lr": 0.5}
+
+
+def test_tensorboard_draws_the_band_of_the_experiment(tmp_path: Path) -> None:
+    """`r1_zero_tiny` as it is shipped: what lies at its first step in the file of its band."""
+    with composing():
+        config = resolved(compose_stage(["experiment=r1_zero_tiny"]).config)
+    _, board = make_loggers(config, tmp_path)
+    assert isinstance(board, Board)
+    series = json.loads((Path(review.__file__).parent / "expected" / "r1_zero_tiny.json").read_text())["series"]
+    assert board.bands.keys() == series.keys() >= {"rollout/reward_mean"}
+    for name, bounds in series.items():
+        assert board.bands[name][bounds["steps"][0]] == (bounds["low"][0], bounds["high"][0])
+    config.model.n_layers += 1  # another model: nobody knows what it will do
+    _, other = make_loggers(config, tmp_path)
+    assert isinstance(other, Board) and other.bands == {}
 
 
 class TrackingLogger(CSVLogger):
