@@ -14,6 +14,8 @@ from typing import Any
 
 PROMPTS_SHOWN = 4
 LONGEST = 4000  # characters of a text; what is longer loses its middle
+WIDTH = 100  # columns of a line in a code block; characters of East Asia take two
+FOLD = "↳ "
 # Control, format (direction, width zero), surrogate, line and paragraph separator: none can be seen, some change what is seen.
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -75,10 +77,26 @@ def _sample(rollout: Any, prompt: int, place: int, rank: str) -> Sample:
     )
 
 
+def folded(text: str) -> str:
+    """Return `text` with lines of at most WIDTH columns, for code blocks break none; a further piece begins with `FOLD`."""
+    return "\n".join(piece for line in text.split("\n") for piece in _pieces(line))
+
+
+def _pieces(line: str) -> Iterator[str]:
+    piece, columns = "", 0
+    for character in line:
+        width = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if columns + width > WIDTH:
+            yield piece
+            piece, columns = FOLD, len(FOLD)
+        piece, columns = piece + character, columns + width
+    yield piece
+
+
 def markdown(samples: Sequence[Sample]) -> str:
     """Return the samples as Markdown: a heading of our own each, and all else in code blocks."""
     return "\n\n".join(
-        f"#### Prompt {sample.prompt + 1}, {sample.rank}\n\n{as_code(plain(sample))}" for sample in samples
+        f"#### Prompt {sample.prompt + 1}, {sample.rank}\n\n{as_code(folded(plain(sample)))}" for sample in samples
     )
 
 

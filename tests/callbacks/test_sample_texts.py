@@ -12,7 +12,16 @@ import pytest
 import torch
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from r1_lightning.callbacks.sample_texts import LONGEST, Sample, as_code, markdown, plain, shown_samples, visible
+from r1_lightning.callbacks.sample_texts import (
+    LONGEST,
+    Sample,
+    as_code,
+    folded,
+    markdown,
+    plain,
+    shown_samples,
+    visible,
+)
 from r1_lightning.types.text import Problem
 
 SAMPLE = Sample(
@@ -108,6 +117,16 @@ def test_a_long_text_keeps_both_ends() -> None:
     text = "a" * LONGEST + "b" * LONGEST  # 4000 of each, 2000 of each are shown
     assert visible(text) == "a" * 2000 + "\n[... 4000 characters ...]\n" + "b" * 2000
     assert visible("a" * LONGEST) == "a" * LONGEST
+
+
+def test_long_lines_are_folded_and_say_so() -> None:
+    # 100 columns: 98 of the first line's characters stand behind the mark of a second piece
+    assert folded("a" * 100) == "a" * 100
+    assert folded("a" * 101 + "\nb") == "a" * 100 + "\n↳ a\nb"
+    assert folded("a" * 200) == "a" * 100 + "\n↳ " + "a" * 98 + "\n↳ aa"
+    assert folded("一" * 51) == "一" * 50 + "\n↳ 一"
+    assert folded("") == ""
+    assert f"    {'x' * 100}\n    ↳ x" in markdown([replace(SAMPLE, completion="x" * 101)])
 
 
 def test_every_line_of_a_sample_is_indented() -> None:

@@ -91,7 +91,8 @@ def layout(names: Collection[str], evaluates: bool = False, banded: Collection[s
                 over_band[which] = ["Margin", [name, low_name(name), high_name(name)]]
     for name in sorted(rest):
         groups.setdefault(MORE, {})[name] = ["Multiline", [f"{re.escape(name)}$"]]
-    return {BAND: over_band, **groups} if over_band else groups
+    # TensorBoard 2.21 draws charts with margins from the last to the first: this order puts the reward first there.
+    return {BAND: dict(reversed(over_band.items())), **groups} if over_band else groups
 
 
 def low_name(name: str) -> str:

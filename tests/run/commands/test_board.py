@@ -81,7 +81,7 @@ def test_tensorboard_shows_the_labels_and_ends_with_the_command(tmp_path: Path, 
         board = subprocess.Popen(command, cwd=repo_root, env=environment, stdout=output, stderr=output)
         try:
             port = _port(log)
-            address = f"http://127.0.0.1:{port}/data/runs"
+            address = "/".join((f"http://127.0.0.1:{port}", "data", "runs"))
             assert _read(address) == '["grpo-r1_zero_tiny-seed0"]'
         finally:
             board.send_signal(signal.SIGTERM)

@@ -64,9 +64,9 @@ def test_a_band_is_drawn_under_its_curve_before_all_else() -> None:
     made = layout([*NAMES, *edges], banded=banded)
     first, *_ = made
     name = "rollout/reward_mean"
-    assert list(made[first].items()) == [
-        ("reward", ["Margin", [name, "expected/rollout/reward_mean/low", "expected/rollout/reward_mean/high"]]),
+    assert list(made[first].items()) == [  # which TensorBoard shows from the last to the first
         ("rollout/format_mean", ["Margin", [banded[0], low_name(banded[0]), high_name(banded[0])]]),
+        ("reward", ["Margin", [name, "expected/rollout/reward_mean/low", "expected/rollout/reward_mean/high"]]),
     ]
     assert {key: made[key] for key in made if key != first} == layout(
         NAMES
