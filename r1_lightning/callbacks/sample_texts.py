@@ -14,7 +14,7 @@ from typing import Any
 
 PROMPTS_SHOWN = 4
 LONGEST = 4000  # characters of a text; what is longer loses its middle
-WIDTH = 100  # columns of a line in a code block; characters of East Asia take two
+WIDTH = 110  # columns of a line in a code block; characters of East Asia take two
 FOLD = "↳ "
 # Control, format (direction, width zero), surrogate, line and paragraph separator: none can be seen, some change what is seen.
 UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")

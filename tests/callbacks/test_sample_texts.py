@@ -120,13 +120,13 @@ def test_a_long_text_keeps_both_ends() -> None:
 
 
 def test_long_lines_are_folded_and_say_so() -> None:
-    # 100 columns: 98 of the first line's characters stand behind the mark of a second piece
-    assert folded("a" * 100) == "a" * 100
-    assert folded("a" * 101 + "\nb") == "a" * 100 + "\n↳ a\nb"
-    assert folded("a" * 200) == "a" * 100 + "\n↳ " + "a" * 98 + "\n↳ aa"
-    assert folded("一" * 51) == "一" * 50 + "\n↳ 一"
+    # 110 columns: behind the mark of two columns 108 characters of the line have room
+    assert folded("a" * 110) == "a" * 110
+    assert folded("a" * 111 + "\nb") == "a" * 110 + "\n↳ a\nb"
+    assert folded("a" * 220) == "a" * 110 + "\n↳ " + "a" * 108 + "\n↳ aa"
+    assert folded("一" * 56) == "一" * 55 + "\n↳ 一"
     assert folded("") == ""
-    assert f"    {'x' * 100}\n    ↳ x" in markdown([replace(SAMPLE, completion="x" * 101)])
+    assert f"    {'x' * 110}\n    ↳ x" in markdown([replace(SAMPLE, completion="x" * 111)])
 
 
 def test_every_line_of_a_sample_is_indented() -> None:

@@ -47,7 +47,7 @@ def next_steps(artefact: Artefact) -> str:
     if Path(folder, METRICS).is_file():
         lines.append(("review", f"{command_line('review-run')} {shlex.quote(folder)}"))
     if any(Path(folder, LOGS).glob("events.out.tfevents.*")):
-        lines.append(("look", f"tensorboard --logdir {shlex.quote(folder)}"))
+        lines.append(("look", f"{command_line('board')} {shlex.quote(folder)}"))  # TensorBoard
     if artefact.files:
         data = shlex.quote(f"+stage.inputs.data.folder={folder}")
         lines.append(("train on it", f"{command_line('train')} stage=sft {data}"))

@@ -11,6 +11,7 @@ import pytest
 
 from r1_lightning.artefacts import store
 from r1_lightning.run.commands import evaluate_command, export, review_run
+from r1_lightning.run.commands.board import labels
 from r1_lightning.run.graph.last_words import next_steps, verdict
 from tests.review.rule_cases import PRETRAINING
 from tests.run.test_endings import Captured, pretrain
@@ -41,7 +42,9 @@ def test_the_lines_of_a_trained_model_work(
     made, words = folder(root, "pretrain"), lines(finished.out)
     assert list(words) == ["review", "look", "measure", "train on", "export"]
     assert run(words["review"], review_run.main, monkeypatch) == 0 and (made / "review.html").is_file()
-    assert words["look"] == ["tensorboard", "--logdir", str(made)] and list(made.rglob("events.out.tfevents.*"))
+    python, script, shown = words["look"]
+    assert python == "python" and Path(script).is_file() and list(labels(Path(shown)).values()) == [made]
+    assert list(made.rglob("events.out.tfevents.*"))
     few = ["--problems", "2", "--samples", "1", "--max-new-tokens", "8"]
     assert run([*words["measure"], *few], evaluate_command.main, monkeypatch) == 0
     assert run(words["export"], export.main, monkeypatch) == 0
