@@ -1,7 +1,8 @@
-"""Writes down sampled completions while a stage trains: a sample of all rollouts, and the newest.
+"""Writes down sampled completions while a stage trains: a sample of all rollouts, the newest, and held-out evaluations.
 
     rollouts.jsonl          `groups` groups of every so many rollouts, evenly spaced over the run; at most `megabytes`
     rollouts_newest.jsonl   the newest rollout, whole if an eighth of that holds it; written when training ends, for whatever reason
+    evaluations.jsonl       `evaluation_problems` problems of each evaluation of problems (`review/evaluation_records.py`); as large
 
 `review/rollout_records.py` says what a record holds and reads them. The policy's log-probs and entropies are those that the
 training step has computed anyway; they stay where they are until the step has ended. The main process writes. Of several, it knows
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from r1_lightning.artefacts.files import replacing
 from r1_lightning.callbacks.recorded import TokenTexts, records_of
+from r1_lightning.review.evaluation_records import EvaluationRecords, evenly
 from r1_lightning.review.record_file import RecordFile
 from r1_lightning.review.rollout_records import NEWEST, ROLLOUTS, TOKEN_BYTES
 from r1_lightning.rollout.collate import minibatch_rows
@@ -36,14 +38,27 @@ BLOCK_BYTES = 30  # of a line, for the number of its block
 
 
 class RolloutRecords(L.Callback):
-    """Records `groups` groups of sampled rollouts, and the newest rollout whole. Without a `folder` it does nothing."""
+    """Records `groups` groups of sampled rollouts, the newest rollout whole, and `evaluation_problems` of each evaluation.
 
-    def __init__(self, groups: int = 4, megabytes: int = 16, folder: Path | None = None) -> None:
+    Without a `folder` it does nothing. The run's `evaluation_records` are opened, for evaluations during training and at its end.
+    """
+
+    def __init__(
+        self,
+        groups: int = 4,
+        megabytes: int = 16,
+        evaluation_problems: int = 50,
+        folder: Path | None = None,
+        evaluation_records: EvaluationRecords | None = None,
+    ) -> None:
         require_int("callbacks.rollout_records.groups", groups, 1)
         require_int("callbacks.rollout_records.megabytes", megabytes, 1, 128)
+        require_int("callbacks.rollout_records.evaluation_problems", evaluation_problems, 1)
         self.groups = groups
         self.folder = folder
         self.file = None if folder is None else RecordFile(folder / ROLLOUTS, megabytes * 10**6)
+        if folder is not None and evaluation_records is not None:
+            evaluation_records.open(folder, evaluation_problems, megabytes * 10**6)
         self.number = -1  # of the rollout in use
         self.rollout: Rollout | None = None
         self.whole: list[int] = []  # the rows that are kept of it
@@ -165,8 +180,3 @@ def whole_groups(rollout: Rollout, most_bytes: int) -> list[int]:
     of_all = RECORD_BYTES * len(rollout.texts) + TOKEN_BYTES * tokens + 2 * letters
     groups = len(rollout.prompts)
     return evenly(groups, max(1, most_bytes * groups // of_all))
-
-
-def evenly(count: int, wanted: int) -> list[int]:
-    """Return `wanted` places of `count`, evenly spaced from the first on; all if there are no more."""
-    return list(range(count)) if wanted >= count else [number * count // wanted for number in range(wanted)]

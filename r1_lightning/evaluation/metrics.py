@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from r1_lightning.evaluation.judged import Judged, JudgedSamples, Rules, judge
+from r1_lightning.evaluation.kept import Sampled
 from r1_lightning.functional.intervals import (
     Interval,
     bootstrap_mean_interval,
@@ -48,8 +49,11 @@ def measure_samples(
     accuracy: RewardFunction | None = None,
     form: FormName = R1_ZERO_FORM,
     processes: Processes = ONE,
+    see: Callable[[Sequence[tuple[int, Sampled]]], None] | None = None,
 ) -> dict[str, Measure]:
     """Return the measures by name, from k completions in format `form` per problem; `accuracy` judges them, by default exactly.
+
+    `see` is shown what this process has judged, by the number of the problem; all processes call it once.
 
     Each of the `processes`, which all have the same completions, judges its share of the problems. The vote of cons_at_k groups
     answers by the equality of `accuracy` (`rewards.voting`); programs do not vote here. See `measures_of` for the names.
@@ -58,6 +62,8 @@ def measure_samples(
     asked = list(enumerate(zip(problems, completions, strict=True)))
     mine = processes.share(asked)
     judged = STOP.together(lambda: judge([pair for _, pair in mine], rules), processes.any)
+    if see is not None:
+        see([(number, (*pair, of)) for (number, pair), of in zip(mine, judged, strict=True)])
     samples = JudgedSamples(processes)
     samples.update(mine[0][0] if mine else 0, [[sample for sample, _ in row] for row in judged])
     return measures_of(samples.judged(), [Question.of(problem) for problem in problems])

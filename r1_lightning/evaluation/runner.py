@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from r1_lightning.evaluation.kept import Kept, Sampled
 from r1_lightning.evaluation.metrics import Measure, measure_samples
+from r1_lightning.rewards.format import FormatReward
 from r1_lightning.rollout.groups import own_rows, rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
@@ -54,7 +56,8 @@ class Evaluator:
     """Measures any backbone on the same problems with the same random numbers.
 
     `forced_prefix` follows every prompt and counts as part of the completion: " <think></think><answer>" forces an empty think,
-    which shows how much the model knows without reasoning. `accuracy` judges answers; None is the exact rule.
+    which shows how much the model knows without reasoning. `accuracy` judges answers; None is the exact rule. `kept` gets samples
+    to write down.
     """
 
     problems: Sequence[Problem]
@@ -65,6 +68,7 @@ class Evaluator:
     forced_prefix: str = ""
     accuracy: RewardFunction | None = None
     processes: Processes = ONE
+    kept: Kept | None = None
 
     def prompts(self) -> list[list[int]]:
         """Return the prompts as token ids, forced prefix included."""
@@ -97,7 +101,19 @@ class Evaluator:
         """Return the measures by name (see `evaluation.metrics`)."""
         completions = self.completions(backbone, progress)
         rules = (bool(self.forced_prefix), self.accuracy, self.template.form)
-        return measure_samples(self.problems, completions, *rules, self.processes)
+        see = None if self.kept is None else partial(self._keep, self.kept)
+        return measure_samples(self.problems, completions, *rules, self.processes, see)
+
+    def _keep(self, kept: Kept, judged: Sequence[tuple[int, Sampled]]) -> None:
+        """Hand over the samples of the problems that are kept, of all processes; the main one writes."""
+        chosen = kept.records.chosen(len(self.problems))
+        found = dict(self.processes.gather([(number, of) for number, of in judged if number in chosen]))
+        if not self.processes.is_main or not found:
+            return
+        prompts = replace(self, problems=[self.problems[number] for number in chosen]).prompts()
+        texts = self.tokenizer.decode_batch(prompts, skip_special=False)
+        form = FormatReward(allow_empty_think=bool(self.forced_prefix), form=self.template.form)
+        kept.write([(number, text, found[number]) for number, text in zip(chosen, texts, strict=True)], form)
 
 
 # Explanations printed below the table, for measures whose names do not explain themselves.

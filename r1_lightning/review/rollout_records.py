@@ -218,6 +218,7 @@ def _evaluated(folder: Path) -> Iterator[RolloutRecord]:
 def _of_sample(row: Row, asked: Row, question: int, benchmark: str) -> RolloutRecord:
     right = row.flag("strict")
     form = Part("format", float(row.flag("well_formed")), 1.0, "")
+    reason = why(row.text("reason"), row.flag("accurate"), row.flag("lenient"))
     return RolloutRecord(
         step=0,
         source=EVALUATION,
@@ -226,7 +227,7 @@ def _of_sample(row: Row, asked: Row, question: int, benchmark: str) -> RolloutRe
         prompt=asked.text("text"),
         completion=row.text("completion"),
         reward=float(right),
-        parts=(Part("accuracy", float(row.flag("accurate")), 1.0, row.text("reason")), form),
+        parts=(Part("accuracy", float(row.flag("accurate")), 1.0, reason), form),
         extracted=row.text_or_none("answer"),
         finished=row.flag("finished"),
         length=row.count("tokens"),
@@ -236,6 +237,11 @@ def _of_sample(row: Row, asked: Row, question: int, benchmark: str) -> RolloutRe
         reference=asked.text("reference"),
         evaluation=benchmark,
     )
+
+
+def why(reason: str, accurate: bool, lenient: bool) -> str:
+    """Return an evaluation's reason, of its last verdict: on the answer in any form, unless that in its place was right."""
+    return f"{reason}, but not in its place" if lenient and not accurate else reason
 
 
 def rounded(values: Sequence[float]) -> Numbers:

@@ -13,7 +13,7 @@ import torch
 
 from r1_lightning.artefacts.checkpoint_file import checkpoint_to_resume
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
-from r1_lightning.callbacks.rollout_records import RolloutRecords, evenly
+from r1_lightning.callbacks.rollout_records import RolloutRecords
 from r1_lightning.review.record_file import RecordFile
 from r1_lightning.review.rollout_records import NEWEST, ROLLOUTS, RolloutRecord, read_records
 from r1_lightning.rollout.scoring import completion_index, score_completions
@@ -179,10 +179,6 @@ def test_other_stages_and_no_folder_write_nothing(tmp_path: Path) -> None:
 def test_bad_settings_are_named(settings: dict[str, int], field: str) -> None:
     with pytest.raises(InvalidInput, match=rf"callbacks\.rollout_records\.{field}"):
         RolloutRecords(**settings)
-
-
-def test_places_are_evenly_spaced() -> None:
-    assert [evenly(10, wanted) for wanted in (1, 3, 10, 11)] == [[0], [0, 3, 6], list(range(10)), list(range(10))]
 
 
 def test_a_record_reads_as_what_was_sampled(tmp_path: Path) -> None:

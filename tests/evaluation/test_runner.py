@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from r1_lightning.evaluation.kept import Kept
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.runner import EVALUATION_ROLLOUT, EvaluationConfig, Evaluator, render_table
 from r1_lightning.functional.intervals import Interval
+from r1_lightning.review.evaluation_records import EvaluationRecords
+from r1_lightning.review.rollout_records import read_records
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.reasoning_format import TAGS
@@ -206,3 +210,37 @@ def test_several_processes_measure_as_one() -> None:
         assert [measures for measures, _ in found] == [expected] * count
         # Each tells its own rows as those of all: 2 + 1 problems of 40 samples, or 1 + 1 + 1.
         assert [sum(own) for _, own in found] == {2: [160, 80], 3: [120, 120, 120]}[count]
+
+
+def _written(processes: Processes, folder: Path) -> dict[str, Measure]:
+    records = EvaluationRecords()
+    records.open(folder, 2, 10**6)
+    asking = replace(evaluator(samples=5), processes=processes, kept=Kept(records, 7, "val"))
+    return asking(backbone_that_says(*THINKER))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_samples_of_some_problems_are_written_down_and_the_measures_stay(count: int, tmp_path: Path) -> None:
+    """Two of three problems, evenly chosen: the first and the second; by the main process, whoever has judged them."""
+    measures = in_processes(count, _written, tmp_path)
+    assert measures == [evaluator(samples=5)(backbone_that_says(*THINKER))] * count
+    found = list(read_records(tmp_path))
+    drawn = evaluator(samples=5).completions(backbone_that_says(*THINKER))
+    places = [(problem, sample) for problem in (0, 1) for sample in range(5)]
+    assert [(record.prompt_index, record.sample) for record in found] == places
+    for record in found:
+        completion = drawn[record.prompt_index][record.sample]
+        assert (record.step, record.source, record.evaluation) == (7, "evaluation", "val")
+        assert (record.completion, record.length, record.finished) == (completion.text, completion.n_tokens, True)
+        assert record.prompt == f"?{record.question}!" and record.question == str(record.prompt_index + 1)
+        right = record.extracted == record.reference == "5"
+        assert record.reward == float(right) and record.mixed_language is False
+        accuracy, form = record.parts
+        assert (accuracy.score, accuracy.reason) == (float(right), "right" if right else "answered '6', expected '5'")
+        assert (form.name, form.score, form.reason) == ("format", 1.0, "well formed")
+
+
+def test_nothing_is_written_before_somebody_asks(tmp_path: Path) -> None:
+    closed = replace(evaluator(samples=2), kept=Kept(EvaluationRecords(), 1, "val"))
+    assert closed(backbone_that_says(*THINKER)) == evaluator(samples=2)(backbone_that_says(*THINKER))
+    assert list(tmp_path.iterdir()) == []

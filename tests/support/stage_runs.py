@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from r1_lightning.artefacts import store
+from r1_lightning.review.rollout_records import NEWEST, ROLLOUTS
 from tests.support.commands import SMALL_MODEL, folder
 from tests.support.stage_kills import Ended, Fault, Starter
 
@@ -85,10 +86,12 @@ class Runs:
 
 
 def check_same(found: Path, expected: Path) -> None:
-    """Two artefacts have the same weights, rows and files."""
+    """Two artefacts have the same weights, rows, records of sampled completions and files."""
     assert (found / store.WEIGHTS).read_bytes() == (expected / store.WEIGHTS).read_bytes()
     assert metrics_rows(found) == metrics_rows(expected) and len(metrics_rows(found)) == STEPS
     assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    for name in {ROLLOUTS, NEWEST} & {path.name for path in expected.iterdir()}:
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
 
 
 def metrics_rows(artefact: Path) -> list[dict[str, str]]:

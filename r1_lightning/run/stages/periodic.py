@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from r1_lightning.artefacts import lineage, store
 from r1_lightning.artefacts.fingerprint import fingerprint
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.callbacks.evaluation import BEST, Evaluation, MakeMeasure, Measure
+from r1_lightning.evaluation.kept import Kept
 from r1_lightning.evaluation.preferences import (
     PolicyEvaluationConfig,
     PreferenceEvaluationConfig,
@@ -28,6 +30,7 @@ from r1_lightning.evaluation.preferences import (
     implicit_rewards,
 )
 from r1_lightning.evaluation.runner import EvaluationConfig, Evaluator
+from r1_lightning.review.evaluation_records import EvaluationRecords
 from r1_lightning.rollout.row_shares import share_of_rows
 from r1_lightning.run.build.parts import accuracy_of
 from r1_lightning.run.checks.evaluation import stage_evaluation, task_name, with_room
@@ -55,7 +58,14 @@ def measure_maker(config: DictConfig, parts: Mapping[str, Any], data: Any) -> Ma
         if not isinstance(settings, PreferenceEvaluationConfig):
             evaluator = _evaluator(config, parts, settings or EvaluationConfig(), problems, samples)
             kind = task_name(config)
-            measures.append(lambda module: _named(kind, evaluator(cast(StageModule, module).backbone)))
+            kept = partial(Kept, parts.get("evaluation_records", EvaluationRecords()), name="val")
+
+            def measure(module: L.LightningModule) -> dict[str, float]:
+                # A module that an earlier process has trained to its end counts no steps.
+                written = replace(evaluator, kept=kept(step=module.global_step or config.stage.max_steps))
+                return _named(kind, written(cast(StageModule, module).backbone))
+
+            measures.append(measure)
         if getattr(data, "validation_rows", 0):
             measures.append(
                 lambda module: {"val/loss": chat_loss(cast(StageModule, module), data.validation_batches())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from omegaconf import DictConfig
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.artefacts.progress import progress
 from r1_lightning.artefacts.store import TABLE, TOKENIZER, Artefact
+from r1_lightning.evaluation.kept import Kept
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.evaluation.preferences import PreferenceEvaluationConfig, PreferenceEvaluator
 from r1_lightning.evaluation.runner import Evaluator, render_table
 from r1_lightning.model.lora import fold_adapters
 from r1_lightning.model.whole_copy import whole_model
+from r1_lightning.review.evaluation_records import END, EvaluationRecords
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.sampler import device_of
 from r1_lightning.run.build.device import mesh_of
@@ -68,6 +71,7 @@ def run_training(config: DictConfig, stage_name: str, folder: Path, inputs: dict
     if is_main:
         parts["tokenizer"].save(folder / TOKENIZER, parts["template"])
     # Callbacks ask for these by name, as targets do for every other part.
+    parts["evaluation_records"] = EvaluationRecords()
     parts = {**parts, "make_measure": measure_maker(config, parts, datamodule), "folder": folder}
     trainer = make_trainer(config, parts, folder, getattr(datamodule, "micro_batches", 1))
     metrics = trained(trainer, module, datamodule, folder, parts["processes"])
@@ -134,7 +138,8 @@ def _evaluate(
     for name, model in models.items():
         bar_of = progress(len(evaluator.problems) * settings.samples, f"evaluating {name}", "completion")
         with bar_of as bar, whole_model(model().eval()) as whole:  # gathered once, however many calls a process makes
-            columns[name] = evaluator(whole, bar.update)
+            kept = Kept(parts["evaluation_records"], config.stage.max_steps, END) if name == stage_name else None
+            columns[name] = replace(evaluator, kept=kept)(whole, bar.update)
     named = config.task.get("name")
     task = named or config.task.source["_target_"].rpartition(".")[2]
     title = (

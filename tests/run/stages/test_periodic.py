@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from r1_lightning.artefacts import store
 from r1_lightning.model.sharding import shard
+from r1_lightning.review.rollout_records import read_records
 from r1_lightning.run.checks.evaluation import task_name
 from r1_lightning.run.stages import periodic
 from r1_lightning.run.stages.periodic import _problems, chat_loss
@@ -52,8 +53,16 @@ def test_accuracy_over_steps_and_the_best_as_an_artefact(tmp_path: Path, capsys:
     # metrics.csv holds single precision
     assert made.metrics["val/arithmetic/completion_tokens_mean"] == pytest.approx(max(lengths), rel=1e-6)
     assert made.metrics["step"] == lengths.index(max(lengths)) + 1
+    kept = [
+        (r.evaluation, r.step, r.prompt_index, r.sample) for r in read_records(folder(tmp_path / "with", "pretrain"))
+    ]
+    drawn = [(problem, sample) for problem in range(3) for sample in range(2)]
+    assert [place for place in kept if place[0] == "val"] == [("val", step, *at) for step in (2, 4, 5) for at in drawn]
     from_best = [f"init_from={made.folder}", *overrides(tmp_path / "next", grpo_steps=2, evaluation=False)]
     assert train(from_best, capsys).code == 0
+    sampled = list(read_records(folder(tmp_path / "next", "grpo")))
+    assert {record.step for record in sampled} == {0} and {record.source for record in sampled} == {"rollout"}
+    assert all({part.name for part in record.parts} == {"accuracy", "format"} for record in sampled)
 
 
 def sft(root: Path, file: Path, capsys: Captured, *more: str) -> Any:
