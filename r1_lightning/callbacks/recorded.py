@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from r1_lightning.review.rollout_records import ROLLOUT, Part, RolloutRecord, Tokens, known, rounded
+from r1_lightning.review.rollout_records import ROLLOUT, Numbers, Part, RolloutRecord, Tokens, known
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.text.answers import given_answer
 from r1_lightning.text.code_tests import TESTS
@@ -122,9 +123,17 @@ def _tokens(rollout: Rollout, row: int, count: int, texts: TokenTexts, scored: T
     differ = bool((advantages != advantages[:1]).any())  # else the record's own advantage says it
     return Tokens(
         text=texts(generation.completion_ids[row, :count].tolist()),
-        sampler_logprob=rounded(drawn.tolist()),
-        old_logprob=None if torch.equal(drawn, old) else rounded(old.tolist()),
-        policy_logprob=None if scored is None else rounded(scored[0, :count].tolist()),
-        entropy=None if scored is None else rounded(scored[1, :count].tolist()),
-        advantage=rounded(advantages.tolist()) if differ else None,
+        sampler_logprob=rounded(drawn),
+        old_logprob=None if torch.equal(drawn, old) else rounded(old),
+        policy_logprob=None if scored is None else rounded(scored[0, :count]),
+        entropy=None if scored is None else rounded(scored[1, :count]),
+        advantage=rounded(advantages) if differ else None,
     )
+
+
+def rounded(numbers_T: Tensor) -> Numbers:
+    """Return numbers for a record, to four decimals, without -0; None for one that is not finite."""
+    values: list[float] = (numbers_T.double().round(decimals=4) + 0.0).tolist()
+    if bool(numbers_T.isfinite().all()):
+        return tuple(values)
+    return tuple(value if math.isfinite(value) else None for value in values)

@@ -32,6 +32,7 @@ from r1_lightning.review.rollout_records import NEWEST, ROLLOUTS, TOKEN_BYTES
 from r1_lightning.rollout.collate import minibatch_rows
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.types.errors import InvalidInput, require_int
+from r1_lightning.types.processes import ONE, Processes
 
 RECORD_BYTES = 1_000  # of a line, about, beside its tokens and twice its text
 BLOCK_BYTES = 30  # of a line, for the number of its block
@@ -50,6 +51,7 @@ class RolloutRecords(L.Callback):
         evaluation_problems: int = 50,
         folder: Path | None = None,
         evaluation_records: EvaluationRecords | None = None,
+        processes: Processes = ONE,
     ) -> None:
         require_int("callbacks.rollout_records.groups", groups, 1)
         require_int("callbacks.rollout_records.megabytes", megabytes, 1, 128)
@@ -64,21 +66,24 @@ class RolloutRecords(L.Callback):
         self.whole: list[int] = []  # the rows that are kept of it
         self.scored: dict[int, Tensor] = {}  # by row: log-probs and entropies of its update, 2 x length
         self.step_parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.dataset: Any = None  # a `RolloutDataset`; None in other stages, and in processes that write nothing
+        self.processes = processes
+        self.dataset: Any = None  # a `RolloutDataset`; None in other stages
         self.module: Any = None
         self.texts: TokenTexts | None = None
         self.last_step, self.is_done = 0, True  # is_done: all steps of the rollout in use are taken
+        self.has_failed = False
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.last_step = trainer.global_step
         dataset: Any = getattr(getattr(trainer, "datamodule", None), "dataset", None)
         records = dataset is not None and hasattr(module, "on_scored")
-        if self.folder is None or not trainer.is_global_zero or not records:
+        if self.folder is None or not records:
             return
         self.dataset, self.texts, self.module = dataset, TokenTexts(dataset.maker.tokenizer), module
-        with self._going_on():
-            (self.folder / NEWEST).unlink(missing_ok=True)
-            module.on_scored = lambda *columns: self.step_parts.append(columns)
+        module.on_scored = lambda *columns: self.step_parts.append(columns)
+        with self._writing() as is_on:
+            if is_on:
+                (self.folder / NEWEST).unlink(missing_ok=True)
 
     def on_train_batch_start(self, *_: Any) -> None:
         rollout: Rollout | None = getattr(self.dataset, "rollout", None)
@@ -121,31 +126,30 @@ class RolloutRecords(L.Callback):
         per_rollout = self.dataset.maker.config.minibatches_per_rollout
         shuffled = minibatch_rows(self.dataset.seed, self.number, self.rollout.rewards.numel(), per_rollout)
         rows, wanted = shuffled[step - self.number * per_rollout].tolist(), set(self.whole)
+        found: list[tuple[int, Tensor]] = []
         for sequence_C, logprobs_C, entropies_C in parts:
             table_2C = torch.stack([logprobs_C.float(), entropies_C.float()]).cpu()
             sequences, lengths = sequence_C.cpu().unique_consecutive(return_counts=True)
             for sequence, numbers in zip(sequences.tolist(), table_2C.split(lengths.tolist(), 1), strict=True):
                 if rows[sequence] in wanted:
-                    self.scored[rows[sequence]] = numbers.clone()
+                    found.append((rows[sequence], numbers.clone()))
+        self.scored.update(self.processes.gather(found))  # each has computed its share of the rows
 
     def _write(self) -> None:
         """Add the rollout in use to the file, if it is one of those that are kept."""
         assert self.file is not None and self.rollout is not None
         groups = sorted({row // self.rollout.group_size for row in self.whole})
         chosen = [groups[place] for place in evenly(len(groups), self.groups)]
-        with self._going_on():
-            if self.file.wants(self.number):
+        with self._writing() as is_on:
+            if is_on and self.file.wants(self.number):
                 self.file.add(self.number, self._lines(rows_of_groups(self.rollout, chosen)))
 
     def _end(self) -> None:
-        """Write the newest rollout, whole."""
-        if self.rollout is not None and self.folder is not None:
-            with self._going_on(), replacing(self.folder / NEWEST) as temporary:
-                temporary.write_bytes(b"".join(self._lines(self.whole)))
-        self._leave()
-
-    def _leave(self) -> None:
-        """Record no more."""
+        """Write the newest rollout, whole, and record no more."""
+        with self._writing() as is_on:
+            if is_on and self.rollout is not None and self.folder is not None:
+                with replacing(self.folder / NEWEST) as temporary:
+                    temporary.write_bytes(b"".join(self._lines(self.whole)))
         if self.module is not None:
             self.module.on_scored = None
         self.rollout = self.dataset = self.module = None
@@ -158,13 +162,16 @@ class RolloutRecords(L.Callback):
         return [record.line(most) for record in records_of(*given)]
 
     @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """Go on without records where they cannot be written: they only show what was done."""
+    def _writing(self) -> Iterator[bool]:
+        """Yield whether this process writes, and go on without records where they cannot be written: they only show what was done.
+
+        The process goes on taking part in the calls of all processes.
+        """
         try:
-            yield
+            yield self.processes.is_main and not self.has_failed
         except (InvalidInput, OSError) as error:
+            self.has_failed = True
             rank_zero_warn(f"rollout records: {' '.join(str(error).split())}; training goes on without them")
-            self._leave()
 
 
 def rows_of_groups(rollout: Rollout, groups: Sequence[int]) -> list[int]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -103,7 +103,8 @@ class RolloutRecord:
 
     def row(self) -> dict[str, Any]:
         """Return the record as its line's JSON object: `tokens` with its columns, `parts` as a list of objects."""
-        return asdict(self)
+        # dataclasses.asdict does the same, and copies every number of every token one by one.
+        return {**_plain(self), "parts": [_plain(part) for part in self.parts], "tokens": _plain(self.tokens)}
 
     def line(self, most_bytes: int) -> bytes:
         """Return the line of a file, in at most `most_bytes` bytes (1,000 or more): columns are cut first, then texts."""
@@ -126,6 +127,13 @@ class RolloutRecord:
         extracted = self.extracted and shortened(self.extracted, most)
         parts = tuple(replace(part, reason=shortened(part.reason, most)) for part in self.parts)
         return replace(self, **texts, extracted=extracted, parts=parts, tokens=self.tokens.first(most // TOKEN_BYTES))
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in NAMES[type(item)]}
+
+
+NAMES = {kind: tuple(item.name for item in fields(kind)) for kind in (Part, Tokens, RolloutRecord)}
 
 
 def shortened(text: str, most: int) -> str:
@@ -242,11 +250,6 @@ def _of_sample(row: Row, asked: Row, question: int, benchmark: str) -> RolloutRe
 def why(reason: str, accurate: bool, lenient: bool) -> str:
     """Return an evaluation's reason, of its last verdict: on the answer in any form, unless that in its place was right."""
     return f"{reason}, but not in its place" if lenient and not accurate else reason
-
-
-def rounded(values: Sequence[float]) -> Numbers:
-    """Return numbers for a record, to four decimals, without -0; None for one that is not finite."""
-    return tuple(round(value, 4) + 0.0 if math.isfinite(value) else None for value in values)
 
 
 def known(value: float, digits: int = 6) -> float | None:

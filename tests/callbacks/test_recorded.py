@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from r1_lightning.callbacks.recorded import MOST_TOGETHER, TokenTexts, records_of
+from r1_lightning.callbacks.recorded import MOST_TOGETHER, TokenTexts, records_of, rounded
 from r1_lightning.rollout.results import Rollout
 from r1_lightning.text.tokenizer import EOS_TOKEN, TextTokenizer, train_tokenizer
 from tests.support.miniature import CharTokenizer, Miniature, ppo_rollouts
@@ -108,3 +108,9 @@ def test_a_reward_that_is_no_number_is_none() -> None:
     bad = replace(made, rewards=torch.full((3, 4), torch.nan), parts={"accuracy": torch.full((3, 4), torch.nan)})
     (record,) = records_of(bad, [0], {}, TokenTexts(CharTokenizer()), {}, 100)
     assert record.reward is None and record.parts[0].score is None
+
+
+def test_numbers_are_rounded_and_finite() -> None:
+    found = rounded(torch.tensor([-0.00001, 1.23456, torch.inf, torch.nan, -2.0]))
+    assert found == (0.0, 1.2346, None, None, -2.0) and str(found[0]) == "0.0"
+    assert str(rounded(torch.tensor([-0.1234, 12.5]))) == "(-0.1234, 12.5)", "no digits of single precision"

@@ -18,7 +18,9 @@ from r1_lightning.review.record_file import RecordFile
 from r1_lightning.review.rollout_records import NEWEST, ROLLOUTS, RolloutRecord, read_records
 from r1_lightning.rollout.scoring import completion_index, score_completions
 from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.processes import ONE, Processes
 from tests.support.miniature import CharTokenizer, Miniature, Spy, fingerprint, ppo_rollouts, rollout_config, trainer
+from tests.support.processes import in_processes
 
 STEPS = 6
 KINDS: dict[str, Callable[[], Miniature]] = {
@@ -186,3 +188,28 @@ def test_a_record_reads_as_what_was_sampled(tmp_path: Path) -> None:
     record: RolloutRecord = next(read_records(tmp_path))
     assert "".join(record.tokens.text) == record.completion and record.length == len(record.tokens.text)
     assert record.parts[0].reason == "a hash" and record.tokens.advantage == (record.advantage,) * record.length
+
+
+def _of_processes(processes: Processes, folder: Path) -> dict[str, bytes]:
+    miniature = Miniature(max_steps=4, processes=processes)
+    callback = RolloutRecords(groups=2, folder=folder, processes=processes)
+    settings = {"accumulate_grad_batches": 1}
+    trainer(4, folder, [callback], processes, **settings).fit(miniature.grpo(), datamodule=miniature.rollouts())
+    processes.barrier()
+    return content(folder)
+
+
+@pytest.mark.slow
+def test_several_processes_put_their_numbers_together(tmp_path: Path) -> None:
+    """Each computes its share of the rows; the records are those of one process, but for the last digits."""
+    first, second = in_processes(2, _of_processes, tmp_path)
+    assert first == second and list(first) == [ROLLOUTS, NEWEST]
+    found = list(read_records(tmp_path))
+    (tmp_path / "alone").mkdir()
+    _of_processes(ONE, tmp_path / "alone")
+    alone = list(read_records(tmp_path / "alone"))
+    assert [record.key for record in found] == [record.key for record in alone] and len(found) == 20
+    for one, other in zip(found, alone, strict=True):
+        assert (one.completion, one.reward) == (other.completion, other.reward)
+        assert one.tokens.policy_logprob == pytest.approx(other.tokens.policy_logprob, abs=3e-4)
+        assert one.tokens.entropy == pytest.approx(other.tokens.entropy, abs=3e-4)

@@ -62,7 +62,9 @@ def test_accuracy_over_steps_and_the_best_as_an_artefact(tmp_path: Path, capsys:
     assert train(from_best, capsys).code == 0
     sampled = list(read_records(folder(tmp_path / "next", "grpo")))
     assert {record.step for record in sampled} == {0} and {record.source for record in sampled} == {"rollout"}
-    assert all({part.name for part in record.parts} == {"accuracy", "format"} for record in sampled)
+    for record in sampled:
+        assert record.reward == pytest.approx(sum(part.weight * (part.score or 0.0) for part in record.parts))
+        assert record.parts and all(part.reason for part in record.parts)
 
 
 def sft(root: Path, file: Path, capsys: Captured, *more: str) -> Any:
