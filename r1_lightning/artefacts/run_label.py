@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from r1_lightning.artefacts.files import write_text
 
 EXPERIMENT = "experiment.txt"  # in the run's folder; none if the run is of no experiment
 CONFIG = "config.yaml"  # as `artefacts.store` names it, which imports torch
 NAME = re.compile(r"[\w.-]{1,100}")  # of an experiment; the folder may be anybody's
+CONFIG_CHARACTERS = 2**20  # of a configuration that are looked at
+SEED, OWN_NAME = re.compile(r"^seed: (\d{1,20})$", re.MULTILINE), re.compile(r"^name: (\S+)$", re.MULTILINE)
 DIGITS = re.compile(
     r"-[0-9a-f]{10}(-\d+)?$"
 )  # of the fingerprint, at the end of a folder's name; -2 is the second of that name
@@ -53,11 +52,17 @@ def label(folder_name: str, experiment: str | None, name: str | None, seed: obje
 
 
 def label_of(folder: Path) -> str:
-    """Return the label of the run in `folder`; the folder's own name if its configuration cannot be read."""
+    """Return the label of the run in `folder`; the folder's own name if its configuration names no seed.
+
+    The two lines are looked for, not parsed: the folder may be anybody's, and a YAML parser can be kept busy for ever.
+    """
     try:
-        config: Any = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        seed, name = int(config["seed"]), config.get("name")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        with (folder / CONFIG).open(encoding="utf-8") as file:
+            text = file.read(CONFIG_CHARACTERS)
+    except (OSError, ValueError):
         return folder.name
-    own = name if isinstance(name, str) and NAME.fullmatch(name) else None
-    return label(folder.name, experiment_of(folder), own, seed)
+    seed, name = SEED.search(text), OWN_NAME.search(text)
+    if seed is None:
+        return folder.name
+    own = name[1] if name and name[1] != "null" and NAME.fullmatch(name[1]) else None
+    return label(folder.name, experiment_of(folder), own, seed[1])

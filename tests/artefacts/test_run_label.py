@@ -45,7 +45,16 @@ def test_what_is_no_name_is_none(tmp_path: Path, text: str) -> None:
     assert experiment_of(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "seed: x", "- 1", "seed: [", "name: a"])
+@pytest.mark.parametrize("text", ["", "seed: x", "- 1", "seed: [", "name: a", "model:\n  seed: 1", "[" * 100_000])
 def test_without_a_readable_configuration_the_folder_names_the_run(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     assert label_of(tmp_path) == tmp_path.name
+
+
+def test_a_name_that_is_none_is_left_out(tmp_path: Path) -> None:
+    run = tmp_path / "grpo-tiny-arithmetic-5f0d25f395"
+    run.mkdir()
+    note_experiment(run, "r1_zero_tiny")
+    for name in ("null", "../x", "<b>"):
+        (run / "config.yaml").write_text(f"seed: 12\nname: {name}\n")
+        assert label_of(run) == "grpo-r1_zero_tiny-seed12"
