@@ -17,6 +17,7 @@ from r1_lightning.review.series import Series
 WIDTH, HEIGHT = 300, 120  # units of the drawing; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 6, 16  # room for the labels
 MOST_POINTS = 400  # of a line: beyond, the lowest and the highest value of each stretch of steps stand for it
+SMALL, LARGE = 1e-3, 1e6  # below and from there on, a number is written with its power of ten
 MARGIN = 0.05  # of the range, free above and below
 
 
@@ -50,10 +51,14 @@ def svg(
     return "".join([*parts, *_polylines(frame, averaged or own, "own"), "</svg>"])
 
 
-def number(value: float) -> str:
-    """Return `value` with four significant digits, as people write it."""
-    text = f"{value:.4g}"
-    return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+def number(value: float, digits: int = 4) -> str:
+    """Return `value` with `digits` significant digits, as people write it: 0.6914, 7.95e-4, 1.019e6."""
+    if value and abs(value) < SMALL:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
+    if 10**digits <= abs(value) < LARGE:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}".replace("e+0", "e").replace("e+", "e")
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ class _Frame:
     def axes(self) -> str:
         bottom = HEIGHT - BOTTOM
         labels = [
-            (LEFT - 3, self.y(value) + 3, "end", number(value)) for value in dict.fromkeys((self.highest, self.lowest))
+            (LEFT - 3, self.y(value) + 3, "end", number(value, 3))
+            for value in dict.fromkeys((self.highest, self.lowest))
         ]
         labels += [
             (LEFT, HEIGHT - 4, "start", number(self.first)),

@@ -81,11 +81,16 @@ def page(own: Seen, other: Seen | None = None) -> str:
     links = " ".join(f'<a href="#{name}">{TITLES[name]}</a>' for name in parts)
     body = "".join(f'<section id="{name}"><h2>{TITLES[name]}</h2>{part}</section>' for name, part in parts.items())
     data = json_block({"samples": known.samples, "curves": charts.readings(shown)})
-    names = brief(own.facts.name, SHORT) + ("" if other is None else f" beside {brief(other.facts.name, SHORT)}")
+    names = _name(own.facts) + ("" if other is None else f" beside {_name(other.facts)}")
     return (
-        f"{_head(own.facts.name[:SHORT])}<body><h1>{names}</h1>{verdicts}<nav>{links}</nav><main>{body}</main>"
+        f"{_head(own.facts.label[:SHORT])}<body><h1>{names}</h1>{verdicts}<nav>{links}</nav><main>{body}</main>"
         f'<script type="application/json" id="data">{data}</script><script>{_asset("page.js")}</script></body></html>\n'
     )
+
+
+def _name(facts: RunFacts) -> str:
+    folder = "" if facts.label == facts.folder.name else f" <small>{brief(facts.folder.name, SHORT)}</small>"
+    return brief(facts.label, SHORT) + folder
 
 
 def _head(title: str) -> str:
@@ -112,7 +117,8 @@ def _verdict(seen: Seen, prefix: str = "") -> str:
     verdict = seen.review.verdict
     state = "".join(letter if letter.isalpha() else "-" for letter in verdict.state)
     rows = "".join(map(_advisory, seen.review.advisories))
-    head = "<tr><th>advisory</th><th>from step</th><th>value</th><th>rule</th><th>threshold</th><th>first step to take</th></tr>"
+    names = ("advisory", "from step", "value", "rule", "threshold", "first step to take")
+    head = f"<thead><tr>{''.join(f'<th>{name}</th>' for name in names)}</tr></thead>"
     table = f'<table class="advisories">{head}{rows}</table>' if rows else "<p>No advisory.</p>"
     return f'<p class="sentence {state}">{prefix}{inert(verdict.sentence)}</p>{_outside(seen.review)}{table}'
 
@@ -124,7 +130,7 @@ def _outside(seen: Review) -> str:
         f"<td>{number(one.low)} to {number(one.high)}</td></tr>"
         for one in seen.outside
     )
-    head = "<tr><th>outside the band</th><th>from step</th><th>value</th><th>expected</th></tr>"
+    head = "<thead><tr><th>outside the band</th><th>from step</th><th>value</th><th>expected</th></tr></thead>"
     unlike = f"<p>Other settings than the band's: {inert(', '.join(seen.unlike))}.</p>" if seen.unlike else ""
     return unlike + (f"<table>{head}{rows}</table>" if rows else "")
 
@@ -165,21 +171,17 @@ def _origin(seen: Seen) -> str:
         for phase in told
     )
     work = "" if facts.work is None else f"<p>{phases.seconds(facts.work.seconds)} of work in all{_unknown(facts)}.</p>"
-    timed = f"<table><tr><th>phase</th><th>time</th><th>tokens</th></tr>{rows}</table>" if rows else ""
-    results = f"<h3>Results</h3><pre>\n{inert_lines(facts.table)}</pre>" if facts.table else ""
+    timed = f"<table><thead><tr><th>phase</th><th>time</th><th>tokens</th></tr></thead>{rows}</table>" if rows else ""
+    results = f"<pre>\n{inert_lines(facts.table)}</pre>" if facts.table else _table(facts.metrics)
     return (
         f'<p>{facts.state}</p><ul class="lineage">{lines}</ul><h3>Time and tokens</h3>{work}{timed}'
-        f"<h3>Machine</h3>{_table({**facts.environment, **_machine(facts.settings)})}{results}"
+        f"<h3>Machine</h3>{_table(facts.environment)}<h3>Results</h3>{results}"
     )
 
 
 def _unknown(facts: RunFacts) -> str:
     count = 0 if facts.work is None else facts.work.n_unknown
     return f", and {count} processes that did not say when they ended" if count else ""
-
-
-def _machine(settings: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if name.startswith("trainer.")}
 
 
 def _table(values: Mapping[str, str]) -> str:

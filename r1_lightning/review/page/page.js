@@ -183,7 +183,10 @@
     for (let box = node.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     for (const old of document.querySelectorAll("article.at")) old.classList.remove("at");
     if (node.matches("article")) { node.classList.add("at"); node.focus({ preventScroll: true }); }
-    node.scrollIntoView({ block: "nearest", inline: "nearest" });
+    document.documentElement.style.scrollPaddingTop = `${tools.offsetHeight + 8}px`; // what stays above is no place to be seen
+    const scroll = () => node.scrollIntoView({ block: node.offsetHeight > innerHeight / 2 ? "start" : "nearest", inline: "nearest" });
+    scroll();
+    requestAnimationFrame(scroll); // once more: groups that come into sight take their true height
   };
   const follow = () => {
     const node = document.getElementById(decodeURIComponent(location.hash.slice(1)));

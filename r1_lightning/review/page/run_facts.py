@@ -15,6 +15,7 @@ from typing import Any
 
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.locks import is_held
+from r1_lightning.artefacts.run_label import NAME, experiment_of, label
 from r1_lightning.artefacts.work import Work, work_in
 from r1_lightning.review.run_files import CONFIG, MARKER, read_mapping
 
@@ -28,10 +29,14 @@ COMMIT_DIGITS = 12
 
 @dataclass(frozen=True)
 class RunFacts:
-    """`settings` is the configuration by dotted names; `lineage` the run and what it was made from: (depth, line) each."""
+    """What the files of the run in `folder` say.
+
+    `label` is what a person calls it, `settings` the configuration by dotted names, `lineage` the run and what it was made from:
+    (depth, line) each.
+    """
 
     folder: Path
-    name: str
+    label: str
     state: str
     settings: Mapping[str, str] = field(default_factory=dict)
     lineage: tuple[tuple[int, str], ...] = ()
@@ -46,7 +51,7 @@ def read_facts(folder: Path) -> RunFacts:
     config, record = read_mapping(folder / CONFIG), read_mapping(folder / MARKER)
     return RunFacts(
         folder=folder,
-        name=str(config.get("name") or folder.name),
+        label=_label(folder, config),
         state="complete" if record else "running" if is_held(folder) else "interrupted",
         settings=dict(islice(dotted(config), MOST_SETTINGS)) if config else {},
         lineage=tuple(islice(_lineage(folder, "", 0, set()), MOST_INPUTS)),
@@ -55,6 +60,14 @@ def read_facts(folder: Path) -> RunFacts:
         table=text_in(folder / TABLE),
         work=_work(folder),
     )
+
+
+def _label(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return what a person calls the run: stage, experiment and seed; the folder's name if there is no configuration."""
+    own = config.get("name")
+    own = own if isinstance(own, str) and NAME.fullmatch(own) else None
+    seed = config.get("seed")
+    return label(folder.name, experiment_of(folder), own, seed) if isinstance(seed, int) else folder.name
 
 
 def text_in(path: Path) -> str:

@@ -15,7 +15,7 @@ from r1_lightning.review.rollout_records import RolloutRecord
 WHERE = ("paths.", "launcher.", "logger.")  # settings that say where a run was made and not what
 ABSENT = "-"
 LONGEST = 2_000  # characters of a setting
-SHOWN_ENDING = 120  # characters of a prompt that its line shows: the question comes last
+SHOWN_ENDING = 120  # characters that a line shows of a question, or of the end of a prompt, where it stands
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def settings_table(rows: Sequence[tuple[str, str, str]]) -> str:
     if not rows:
         return "<p>The settings of both runs are the same.</p>"
     body = "".join(f"<tr>{''.join(f'<td>{brief(cell, LONGEST)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr><th>setting</th><th>this run</th><th>the other</th></tr>{body}</table>"
+    return f"<table><thead><tr><th>setting</th><th>this run</th><th>the other</th></tr></thead>{body}</table>"
 
 
 def section(pairs: Sequence[Pair], room: int, known: Numbers) -> str:
@@ -72,7 +72,7 @@ def section(pairs: Sequence[Pair], room: int, known: Numbers) -> str:
 
 def _pair(pair: Pair, known: Numbers) -> str:
     sides = _side("this run", pair.own, known) + _side("the other", pair.other, known)
-    ending = inert(" ".join(pair.prompt.split())[-SHOWN_ENDING:])
+    ending = inert(pair.own[0].question[:SHOWN_ENDING] or " ".join(pair.prompt.split())[-SHOWN_ENDING:])
     head = f'{pair.gain:+.3g}: <bdi class="code">{ending}</bdi>'
     return f'<details><summary>{head}</summary>{text_block(pair.prompt)}<div class="both">{sides}</div></details>'
 

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1_lightning.artefacts import lineage, store, work
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.leftovers import remove_leftovers
+from r1_lightning.artefacts.machine import machine
 from r1_lightning.artefacts.run_label import EXPERIMENT, note_experiment
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.build.agreeing import by_main
@@ -250,7 +251,7 @@ def _complete(artefact: Artefact, commit: str, inputs: dict[str, Artefact], metr
     """Mark the artefact as complete, unless the process of another shard, which saw all shards done as well, has just done it."""
     with store.exclusive_lock(artefact.folder):
         if not store.is_complete(artefact.folder):
-            store.complete(artefact, commit, lineage.environment(), inputs, metrics)
+            store.complete(artefact, commit, {**lineage.environment(), **machine()}, inputs, metrics)
             remove_leftovers(
                 artefact.folder
             )  # after the marker: a kill before it must find the checkpoint to resume from

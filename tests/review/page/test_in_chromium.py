@@ -128,7 +128,8 @@ def test_a_hit_leads_to_its_sample_in_its_group(opened: Browser) -> None:
     opened.ask(TWO_FRAMES)
     assert opened.ask("location.hash") == f"#{name}" and opened.ask(AT) == name
     box = opened.ask(f"(b => [b.top, b.bottom])(document.getElementById('{name}').getBoundingClientRect())")
-    assert box[0] < 900 and box[1] > 0, "in sight"
+    covered = opened.ask("document.getElementById('tools').getBoundingClientRect().bottom")
+    assert covered <= box[0] < box[1] <= 900, "in sight, below the tools with their list of hits"
 
 
 def test_a_group_opens_by_click_and_its_samples_stand_side_by_side(opened: Browser) -> None:

@@ -15,7 +15,7 @@ from tests.review.page.examples import COMMIT, make_run, write_marker
 
 def test_a_complete_run(tmp_path: Path) -> None:
     facts = read_facts(make_run(tmp_path))
-    assert (facts.name, facts.state, facts.work) == ("grpo-x-0000000001", "complete", Work(20.0, 1))
+    assert (facts.label, facts.state, facts.work) == ("grpo-x-seed0", "complete", Work(20.0, 1))
     assert facts.settings["rollout.group_size"] == "4" and facts.settings["optim.lr"] == "0.0001"
     assert facts.environment == {"python": "3.11.7", "platform": "Linux <x>"}
     assert facts.table == "pass_at_1  0.25  <b>0.75</b>\n"
@@ -28,10 +28,11 @@ def test_a_complete_run(tmp_path: Path) -> None:
 
 
 def test_a_run_at_work_and_one_that_was_interrupted(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, "mine", name="a name")
+    folder = make_run(tmp_path, "grpo-mine-0123456789", name="own")
+    (folder / "experiment.txt").write_text("r1_zero_tiny\n")
     (folder / "artefact.json").unlink()
     (folder / "commits.txt").write_text(f"{COMMIT}\n")
-    assert read_facts(folder).state == "interrupted" and read_facts(folder).name == "a name"
+    assert read_facts(folder).state == "interrupted" and read_facts(folder).label == "grpo-r1_zero_tiny-own-seed0"
     assert COMMIT[:12] in read_facts(folder).lineage[0][1]
     with locked(folder):
         assert read_facts(folder).state == "running"

@@ -33,6 +33,7 @@ def test_the_newest_answers_to_the_same_prompt_with_the_largest_difference_first
     known = Numbers()
     text = section(pairs, 10**9, known)
     assert "2 of 2 prompts" in text and text.count("<article") == 5 == len(known.samples) and "+0.5: " in text
+    assert '<bdi class="code">What is 17+25? (0)</bdi>' in text
     assert ' id="' not in text, "the same sample stands in the browser, too"
 
 

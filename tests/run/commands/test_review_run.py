@@ -34,7 +34,7 @@ def test_two_runs_to_a_file(
 ) -> None:
     folders = [make_run(tmp_path), make_run(tmp_path, "grpo-x-0000000002")]
     assert called(monkeypatch, *folders, "--out", tmp_path / "both.html") == 0
-    assert "grpo-x-0000000001 beside grpo-x-0000000002" in (tmp_path / "both.html").read_text()
+    assert "</small> beside grpo-x-seed0 <small>grpo-x-0000000002</small>" in (tmp_path / "both.html").read_text()
     assert len(capsys.readouterr().out.splitlines()) == 3 and not (folders[0] / "review.html").exists()
 
 
