@@ -1,7 +1,7 @@
 """Writes down sampled completions while a stage trains: a sample of all rollouts, the newest, and held-out evaluations.
 
     rollouts.jsonl          `groups` groups of every so many rollouts, evenly spaced over the run; at most `megabytes`
-    rollouts_newest.jsonl   the newest rollout, whole if an eighth of that holds it; written when training ends, for whatever reason
+    rollouts_newest.jsonl   the newest rollout, whole if half of that holds it; written when training ends, for whatever reason
     evaluations.jsonl       `evaluation_problems` problems of each evaluation of problems (`review/evaluation_records.py`); as large
 
 `review/rollout_records.py` says what a record holds and reads them. The policy's log-probs and entropies are those that the
@@ -34,7 +34,8 @@ from r1_lightning.rollout.results import Rollout
 from r1_lightning.types.errors import InvalidInput, require_int
 from r1_lightning.types.processes import ONE, Processes
 
-RECORD_BYTES = 1_000  # of a line, about, beside its tokens and twice its text
+RECORD_BYTES = 800  # of a line, about, beside its tokens and twice its text
+NEWEST_PART = 2  # the newest rollout may take as much as this part of the file of all others
 BLOCK_BYTES = 30  # of a line, for the number of its block
 
 
@@ -93,7 +94,7 @@ class RolloutRecords(L.Callback):
             self.number, self.scored, self.is_done = rollout.number, {}, False
         assert self.file is not None
         self.rollout = rollout
-        self.whole = rows_of_groups(rollout, whole_groups(rollout, self.file.most_block_bytes))
+        self.whole = rows_of_groups(rollout, whole_groups(rollout, self.file.limit // NEWEST_PART))
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         step, before = trainer.global_step, self.last_step
@@ -138,25 +139,27 @@ class RolloutRecords(L.Callback):
     def _write(self) -> None:
         """Add the rollout in use to the file, if it is one of those that are kept."""
         assert self.file is not None and self.rollout is not None
-        groups = sorted({row // self.rollout.group_size for row in self.whole})
-        chosen = [groups[place] for place in evenly(len(groups), self.groups)]
+        groups, most = sorted({row // self.rollout.group_size for row in self.whole}), self.file.most_block_bytes
+        fitting = min(self.groups, len(whole_groups(self.rollout, most)))
+        rows = rows_of_groups(self.rollout, [groups[place] for place in evenly(len(groups), fitting)])
         with self._writing() as is_on:
             if is_on and self.file.wants(self.number):
-                self.file.add(self.number, self._lines(rows_of_groups(self.rollout, chosen)))
+                self.file.add(self.number, self._lines(rows, most))
 
     def _end(self) -> None:
         """Write the newest rollout, whole, and record no more."""
         with self._writing() as is_on:
-            if is_on and self.rollout is not None and self.folder is not None:
+            if is_on and self.rollout is not None and self.folder is not None and self.file is not None:
                 with replacing(self.folder / NEWEST) as temporary:
-                    temporary.write_bytes(b"".join(self._lines(self.whole)))
+                    temporary.write_bytes(b"".join(self._lines(self.whole, self.file.limit // NEWEST_PART)))
         if self.module is not None:
             self.module.on_scored = None
         self.rollout = self.dataset = self.module = None
 
-    def _lines(self, rows: Sequence[int]) -> list[bytes]:
-        assert self.file is not None and self.rollout is not None and self.texts is not None
-        most = self.file.most_block_bytes // len(rows) - BLOCK_BYTES
+    def _lines(self, rows: Sequence[int], most_bytes: int) -> list[bytes]:
+        """Return the lines of these completions, of at most `most_bytes` together, each of its equal part."""
+        assert self.rollout is not None and self.texts is not None
+        most = most_bytes // len(rows) - BLOCK_BYTES
         weights = self.dataset.maker.reward.weights
         given = (self.rollout, rows, weights, self.texts, self.scored, most // TOKEN_BYTES)
         return [record.line(most) for record in records_of(*given)]
