@@ -21,6 +21,12 @@ CONFIG: dict[str, Any] = {
 }
 
 
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.yaml in `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+
+
 def write_run(
     folder: Path,
     curves: Mapping[str, Sequence[float]],
@@ -28,8 +34,8 @@ def write_run(
     final: Mapping[str, float] | None = None,
 ) -> Path:
     """Write a run that logged `curves` at steps 0, 1, ...; with `final` measures it is complete. Returns `folder`."""
-    (folder / "tensorboard").mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+    write_config(folder, config)
+    (folder / "tensorboard").mkdir(exist_ok=True)
     with (folder / "tensorboard" / "metrics.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*curves, "step"])
