@@ -2,8 +2,8 @@
 
     python tests/review/planted_at_size.py [--base FOLDER] [--root FOLDER] [--steps 40] [NAME ...]
 
-Without `--base` the base is pre-trained first. Two cores take about 8 minutes for it and 2 for each run of 40 steps: half an hour for
-all. The exit code is 1 if a fault is not named, or the healthy run is called anything but as expected.
+Without `--base` the base is pre-trained first. Two idle cores take about 8 minutes for it and 2 for each run of 40 steps, together
+about 35. The exit code is 1 if a fault is not named, or the healthy run is called anything but as expected.
 """
 
 from __future__ import annotations
