@@ -60,9 +60,11 @@ def locked(folder: Path, name: str = LOCK, waiting: Callable[[str], None] | None
 
 def is_held(folder: Path, name: str = LOCK) -> bool:
     """True if a process holds the folder's lock now. Writes nothing."""
-    if (folder / f"{name}{HELD}").exists():
+    if (folder / f"{name}{HELD}").is_file():
         return not is_stale(folder / f"{name}{HELD}")
     try:
+        if not (folder / name).is_file():  # a pipe in a stranger's folder would wait for a writer
+            return False
         with open(folder / name, encoding="utf-8") as file:
             _flock(file.fileno(), wait=False)  # closing the file releases it
             return False

@@ -31,6 +31,8 @@ def note_experiment(folder: Path, experiment: str | None) -> None:
 def experiment_of(folder: Path) -> str | None:
     """Return the name of the experiment of the run in `folder`; None if it is of none, or made before this was noted."""
     try:
+        if not (folder / EXPERIMENT).is_file():  # a pipe would wait for a writer
+            return None
         with (folder / EXPERIMENT).open(encoding="utf-8") as file:
             name = file.readline(200).strip()
     except (OSError, ValueError):
@@ -57,6 +59,8 @@ def label_of(folder: Path) -> str:
     The two lines are looked for, not parsed: the folder may be anybody's, and a YAML parser can be kept busy for ever.
     """
     try:
+        if not (folder / CONFIG).is_file():
+            return folder.name
         with (folder / CONFIG).open(encoding="utf-8") as file:
             text = file.read(CONFIG_CHARACTERS)
     except (OSError, ValueError):

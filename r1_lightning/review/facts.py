@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from r1_lightning.review.run_files import number_of
 from r1_lightning.review.series import Series, rolling
@@ -103,8 +102,3 @@ def chosen(series: Series, keep: Callable[[int], bool]) -> Series:
     """Return the points whose step `keep` accepts."""
     pairs = [(step, value) for step, value in zip(series.steps, series.values, strict=True) if keep(step)]
     return Series(tuple(step for step, _ in pairs), tuple(value for _, value in pairs))
-
-
-def mean_of(values: Sequence[float]) -> float:
-    """Return the mean; NaN of nothing."""
-    return fmean(values) if values else math.nan

@@ -61,7 +61,7 @@ def _scattered(facts: Facts, threshold: float) -> Finding | None:
 def _longer(facts: Facts, threshold: float) -> Finding | None:
     lengths, rewards = facts.of(LENGTH), means_of(facts.of(REWARD))
     means = means_of(lengths)
-    if len(means) < 2 or len(rewards) != len(means):
+    if len(means) < 2 or len(rewards) != len(means) or not means[0] > 0:
         return None
     # Length that pays is what R1-Zero learns: only growth without a better reward counts.
     gain = rewards[-1] - rewards[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,33 @@ COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "
 UNCOUNTED = ("stage.evaluation",)  # measures the result and changes no curve
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without merge keys (`<<`), with which a small file becomes a mapping that fills the memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass  # a merge key then has no constructor, and is refused
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    value: int = loader.construct_yaml_int(node)
+    str(value)  # ValueError for one of thousands of digits (hexadecimal ones are read), as JSON's parser raises
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping in a JSON or YAML file; empty if it is missing, too large or none."""
+    """Return the mapping in a JSON or YAML file; empty if it is missing, no plain file, too large or none."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return {}
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
             value = json.loads(text)
         else:
-            value = {} if text.count("[") + text.count("{") > MAX_BRACKETS else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            value = {} if text.count("[") + text.count("{") > MAX_BRACKETS else yaml.load(text, Loader=_Loader)
+    except Exception:  # PyYAML's constructors raise a KeyError for `!!bool maybe`, an IndexError for `!!int ''`, and others
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -69,5 +86,12 @@ def final_measures(folder: Path) -> dict[str, float]:
     metrics = read_mapping(folder / MARKER).get("metrics")
     if not isinstance(metrics, dict):
         return {}
-    plain = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-    return {str(name): float(value) for name, value in plain.items() if not isinstance(value, bool)}
+    plain = {str(name): value for name, value in metrics.items() if isinstance(value, (int, float))}
+    return {name: _float(value) for name, value in plain.items() if not isinstance(value, bool)}
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf if value > 0 else -math.inf

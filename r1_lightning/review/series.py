@@ -48,7 +48,7 @@ class Series:
         # Not logged at every step: a group counts as whole once a later one has begun, or its last step is there.
         ends = {group: (group + 1) * window - 1 for group in groups}
         whole = [group for group, end in ends.items() if self.steps[-1] >= end]
-        return Series(tuple(ends[group] for group in whole), tuple(fmean(groups[group]) for group in whole))
+        return Series(tuple(ends[group] for group in whole), tuple(mean_of(groups[group]) for group in whole))
 
 
 def read_series(folder: Path) -> dict[str, Series]:
@@ -112,8 +112,18 @@ def _number(text: str) -> float | None:
         return None
 
 
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean; NaN of nothing, of what is not finite, and of values whose sum is too large for a float."""
+    if not values or not all(map(math.isfinite, values)):
+        return math.nan
+    try:
+        return fmean(values)
+    except OverflowError:
+        return math.nan
+
+
 def rolling(values: Sequence[float], width: int, middle: bool = False) -> list[float]:
     """Means (or medians) of `width` values up to and including each, from the first whole window on; NaN where one is NaN."""
-    of = median if middle else fmean
+    of = median if middle else mean_of
     windows = (values[end - width : end] for end in range(width, len(values) + 1))
     return [of(window) if all(map(math.isfinite, window)) else math.nan for window in windows]

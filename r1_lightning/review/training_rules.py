@@ -10,12 +10,12 @@ from r1_lightning.review.facts import (
     Facts,
     Finding,
     lasting,
-    mean_of,
     means_of,
     medians_of,
     width_of,
 )
 from r1_lightning.review.rules import Rule
+from r1_lightning.review.series import mean_of
 
 LOSS, GRADIENT, RATE, SPEED = "train/loss", "train/grad_norm", "optim/lr", "perf/tokens_per_s"
 FINITE = (LOSS, GRADIENT, "rollout/reward_mean", "policy/kl_ref", "policy/entropy")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,31 @@ def test_final_measures_are_numbers(tmp_path: Path) -> None:
     assert final_measures(tmp_path) == {"eval/x/pass_at_1": 0.5, "count": 3.0}
     (tmp_path / "artefact.json").write_text('{"metrics": [1]}')
     assert final_measures(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "value", ["!!bool maybe", "!!int ''", "!!float ''", "!!timestamp x", "0x" + "f" * 20_000, "{<<: {a: 1}}"]
+)
+def test_a_value_that_no_program_of_ours_writes_is_refused(tmp_path: Path, value: str) -> None:
+    """PyYAML raises a KeyError, two IndexErrors and an AttributeError; the hexadecimal number cannot be written in decimals."""
+    (tmp_path / "config.yaml").write_text(f"optim: {{lr: {value}}}")
+    assert read_mapping(tmp_path / "config.yaml") == {}
+
+
+def test_merge_keys_do_not_grow(tmp_path: Path) -> None:
+    """Nine mappings that each take the one before nine times: PyYAML makes 2 * 9^9 pairs of the last."""
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 10)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    assert read_mapping(tmp_path / "config.yaml") == {}
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.yaml")
+    (tmp_path / "artefact.json").symlink_to("/dev/zero")
+    assert read_mapping(tmp_path / "config.yaml") == {} == read_mapping(tmp_path / "artefact.json")
+
+
+def test_a_measure_of_400_digits_is_infinite(tmp_path: Path) -> None:
+    (tmp_path / "artefact.json").write_text(f'{{"metrics": {{"a": 1{"0" * 400}, "b": -1{"0" * 400}}}}}')
+    assert final_measures(tmp_path) == {"a": math.inf, "b": -math.inf}

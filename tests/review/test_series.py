@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.review import series as module
-from r1_lightning.review.series import Series, read_series, rolling
+from r1_lightning.review.series import Series, mean_of, read_series, rolling
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -83,3 +83,10 @@ def test_rolling_means_and_medians() -> None:
     assert rolling([1, 2, 6, 3], 3, middle=True) == [2, 3]
     assert rolling([1, 2], 3) == []
     assert math.isnan(rolling([1, math.nan, 2], 2)[0])
+
+
+def test_a_sum_that_no_float_holds_is_no_mean() -> None:
+    """Twice 1.7e308 is beyond the largest float, and inf - inf is none; both end the program where `fmean` is asked alone."""
+    assert math.isnan(mean_of([1.7e308] * 2)) and math.isnan(mean_of([math.inf, -math.inf])) and mean_of([1, 2]) == 1.5
+    assert math.isnan(rolling([1.7e308] * 2, 2)[0])
+    assert math.isnan(Series((0, 1), (math.inf, -math.inf)).averaged(2).values[0])

@@ -53,7 +53,7 @@ def phases(series: Mapping[str, Series], settings: Mapping[str, str], work: Work
 
 def seconds(value: float | None) -> str:
     """Return a duration as people write it: 12.3 s, 4 min 10 s, 2 h 5 min."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "not recorded apart"
     if value < 60:
         return f"{value:.1f} s"

@@ -7,6 +7,7 @@ shows what the others say.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +23,7 @@ from r1_lightning.review.run_files import CONFIG, MARKER, read_mapping
 TABLE, COMMITS = "table.txt", "commits.txt"  # as `artefacts.store` names them, which imports torch
 LARGEST_BYTES = 2**20  # of a text that is read here; ours have some kB
 MOST_SETTINGS = 3_000
+LONGEST_SETTING = 3_000  # characters of a list
 MOST_INPUTS = 100  # of a lineage, repeated ones not counted
 DEEPEST = 30  # levels of a lineage
 COMMIT_DIGITS = 12
@@ -86,9 +88,22 @@ def dotted(node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, s
         for key, value in node.items():
             yield from dotted(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
     elif isinstance(node, dict | list):
-        yield prefix, json.dumps(node, default=str, ensure_ascii=False)
+        yield prefix, _json(node)
     else:
         yield prefix, str(node)
+
+
+def _json(node: Any) -> str:
+    """Return a list or a deep mapping as JSON, its beginning if it is long: aliases make it endless, or part of itself."""
+    text = ""
+    try:
+        for piece in json.JSONEncoder(default=str, ensure_ascii=False).iterencode(node):
+            text += piece
+            if len(text) > LONGEST_SETTING:
+                break
+    except (TypeError, ValueError, RecursionError):  # a date as key, a list that holds itself
+        return f"{text}..."
+    return text if len(text) <= LONGEST_SETTING else f"{text[:LONGEST_SETTING]}..."
 
 
 def _inner(record: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -98,9 +113,10 @@ def _inner(record: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _work(folder: Path) -> Work | None:
     try:
-        return work_in(folder)
+        work = work_in(folder)
     except (OSError, ValueError):
         return None
+    return work if work is not None and math.isfinite(work.seconds) else None
 
 
 def _lineage(folder: Path, role: str, depth: int, seen: set[Path]) -> Iterator[tuple[int, str]]:
@@ -117,9 +133,17 @@ def _lineage(folder: Path, role: str, depth: int, seen: set[Path]) -> Iterator[t
     yield depth, "  ".join(word for word in words if word)
     seen.add(folder.resolve())
     for name, source in _inner(record, "inputs").items():
-        place = folder / str(source.get("folder", "")) if isinstance(source, dict) else folder
-        if depth < DEEPEST and place.resolve() not in seen:
-            yield from _lineage(place.resolve(), str(name), depth + 1, seen)
+        place = _place(folder, source.get("folder", "")) if isinstance(source, dict) else folder.resolve()
+        if depth < DEEPEST and place not in seen:
+            yield from _lineage(place, str(name), depth + 1, seen)
+
+
+def _place(folder: Path, relative: object) -> Path:
+    """Return the folder of an input; `folder` itself for what can be none, as a name with a NUL in it."""
+    try:
+        return (folder / str(relative)).resolve()
+    except (OSError, ValueError, RuntimeError):
+        return folder.resolve()
 
 
 def _short(commit: str) -> str:

@@ -166,7 +166,7 @@ def _minus(first: float | None, second: float | None) -> float | None:
 def _scaled(values: Sequence[float | None] | None, unit: float) -> list[int | None] | int | None:
     if values is None or not values:
         return None
-    whole = [None if value is None else round(value / unit) for value in values]
+    whole = [None if value is None or not math.isfinite(value / unit) else round(value / unit) for value in values]
     return whole[0] if len(set(whole)) == 1 else whole
 
 

@@ -61,3 +61,10 @@ def test_settings_of_another_kind_say_nothing(text: str) -> None:
 )
 def test_durations(value: float | None, text: str) -> None:
     assert seconds(value) == text
+
+
+def test_times_without_bounds_are_not_told() -> None:
+    """Their sum is infinite, and infinity less infinity is no number."""
+    lengths = {"rollout/completion_tokens_mean": (1.0,) * 4, "perf/step_s": (1.7e308,) * 4}
+    told = phases(series(**lengths), SETTINGS, Work(20.0))
+    assert [seconds(phase.seconds) for phase in told][1] == "not recorded apart"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from r1_lightning.artefacts.locks import locked
 from r1_lightning.artefacts.work import Work
-from r1_lightning.review.page.run_facts import LARGEST_BYTES, MOST_INPUTS, dotted, read_facts
+from r1_lightning.review.page.run_facts import LARGEST_BYTES, LONGEST_SETTING, MOST_INPUTS, dotted, read_facts
 from tests.review.page.examples import COMMIT, make_run, write_marker
 
 
@@ -70,3 +72,32 @@ def test_a_lineage_that_goes_in_circles_or_is_without_end(tmp_path: Path) -> Non
 def test_settings_by_dotted_names() -> None:
     config = {"a": {"b": [1, {"c": 2}], "d": {}}, "e": None, 3: "x"}
     assert dict(dotted(config)) == {"a.b": '[1, {"c": 2}]', "a.d": "{}", "e": "None", "3": "x"}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000, "\ud800"])
+def test_an_input_in_a_folder_that_can_be_none(tmp_path: Path, name: str) -> None:
+    folder = make_run(tmp_path)
+    write_marker(folder, "grpo", {"base": {"folder": name}})
+    assert read_facts(folder).lineage[0][1].startswith("grpo")
+
+
+def test_a_list_that_is_long_without_end_is_cut() -> None:
+    """Nine lists of nine each make 9^9 leaves; one that holds itself, or has a date as key, is no JSON."""
+    node: list[object] = ["x"] * 9
+    for _ in range(8):
+        node = [node] * 9
+    loop: list[object] = []
+    loop.append(loop)
+    found = dict(dotted({"grown": node, "loop": loop, "dates": [{date(2001, 1, 1): 1}]}))
+    assert len(found["grown"]) == LONGEST_SETTING + 3 and found["grown"].endswith("...")
+    assert found["loop"].endswith("...") and found["dates"].endswith("...")
+
+
+def test_pipes_are_not_waited_for_and_odd_times_say_nothing(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    (folder / "work.txt").write_text("begin\nend nan\n")
+    for name in ("artefact.json", "experiment.txt", ".lock", "table.txt"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    facts = read_facts(folder)
+    assert facts.state == "interrupted" and facts.work is None and facts.table == ""

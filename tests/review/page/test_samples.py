@@ -124,3 +124,10 @@ def test_a_text_without_bounds_is_shown_by_its_ends() -> None:
 def test_mean_reward_leaves_out_what_is_no_number() -> None:
     assert mean_reward([example_record(reward=reward) for reward in (1.0, None, 2.0)]) == 1.5
     assert str(mean_reward([example_record(reward=None)])) == "nan"
+
+
+def test_log_probs_without_bounds_are_not_known() -> None:
+    """-1e308 in thousandths of a nat, and the difference of two such numbers, are beyond the largest float."""
+    tokens = columns(("a", "b"), sampler_logprob=(-1e308, -1.0), policy_logprob=(1e308, -1.0))
+    found = numbers(example_record(completion="ab", tokens=tokens))
+    assert found["s"] == [None, -1000] and found["d"] == [None, 0]
