@@ -21,11 +21,15 @@ from r1_lightning.review.facts import (
 )
 from r1_lightning.review.rules import Rule
 from r1_lightning.review.run_files import number_of
+from r1_lightning.review.series import rolling
 
 SOLVED = 0.8  # share of the highest reward above which groups agree because they are right
 ENTROPY, KL_OLD, FINISHED = "policy/entropy", "policy/kl_old", "rollout/finished_fraction"
 ZERO_VARIANCE, MIXED = "rollout/zero_variance_fraction", "rollout/mixed_language_fraction"
 ROUNDING = 0.02  # nats per token between sampler and trainer that half precision or another engine may give
+EVALUATIONS = (
+    3  # to a mean: one of 100 problems has a standard error of 0.05, and the best of several lies far above the last
+)
 MINIBATCHES = "rollout.minibatches_per_rollout"
 
 
@@ -111,7 +115,7 @@ def _hacked(facts: Facts, threshold: float) -> Finding | None:
     ]
     for name in names:
         series = facts.of(name)
-        values = means_of(series) if name == ACCURACY else list(series.values)
+        values = means_of(series) if name == ACCURACY else rolling(series.values, EVALUATIONS)
         if len(values) < 2:
             continue
         best = max(range(len(values)), key=values.__getitem__)
@@ -268,7 +272,7 @@ RL_RULES = (
     ),
     Rule(
         "reward without accuracy",
-        "accuracy has fallen by more than {threshold:g} from its best, while the reward has not fallen",
+        "accuracy (mean of 10 steps, or of 3 evaluations) has fallen by more than {threshold:g} from its best, the reward has not",
         0.1,
         _hacked,
         "the reward pays for something else: read the completions with the highest rewards",

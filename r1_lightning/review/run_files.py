@@ -47,7 +47,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
             value = json.loads(text)
         else:
             value = {} if text.count("[") + text.count("{") > MAX_BRACKETS else yaml.load(text, Loader=_Loader)
-    except Exception:  # PyYAML's constructors raise a KeyError for `!!bool maybe`, an IndexError for `!!int ''`, and others
+    except (
+        Exception
+    ):  # PyYAML's constructors raise a KeyError for `!!bool maybe`, an IndexError for `!!int ''`, and others
         return {}
     return value if isinstance(value, dict) else {}
 

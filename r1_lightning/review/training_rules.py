@@ -18,22 +18,26 @@ from r1_lightning.review.rules import Rule
 from r1_lightning.review.series import mean_of
 
 LOSS, GRADIENT, RATE, SPEED = "train/loss", "train/grad_norm", "optim/lr", "perf/tokens_per_s"
+SKIPPED = "train/skipped_step"
 FINITE = (LOSS, GRADIENT, "rollout/reward_mean", "policy/kl_ref", "policy/entropy")
+RISE = 0.05  # of the first mean loss, by which a loss must rise at least
 LONG_ENOUGH = 20  # logged points for rules that compare the end of a run with its beginning
 
 
 def _not_finite(facts: Facts, threshold: float) -> Finding | None:
+    skipped = facts.of(SKIPPED)
+    without = {step for step, value in zip(skipped.steps, skipped.values, strict=True) if value == 1.0}
     found = [
         Finding(value, step)
         for name in FINITE
         for step, value in zip(facts.of(name).steps, facts.of(name).values, strict=True)
-        if not math.isfinite(value)
+        if not math.isfinite(value) and not (name in (LOSS, GRADIENT) and step in without)
     ]
     return min(found, key=lambda one: one.from_step) if len(found) > threshold else None
 
 
 def _skipped(facts: Facts, threshold: float) -> Finding | None:
-    series = facts.of("train/skipped_step")
+    series = facts.of(SKIPPED)
     return lasting(series, means_of(series), lambda value: value > threshold)
 
 
@@ -56,7 +60,9 @@ def _risen(facts: Facts, threshold: float) -> Finding | None:
     lowest = min((mean for mean in means if math.isfinite(mean)), default=0.0)
     if lowest <= 0:
         return None
-    found = lasting(series, means, lambda value: value > threshold * lowest)
+    # A loss near 0 (of preferences, of rows seen again) wavers by several times itself: that is no rise.
+    least = lowest + RISE * next((mean for mean in means if math.isfinite(mean)), 0.0)
+    found = lasting(series, means, lambda value: value > max(threshold * lowest, least))
     # Since the lowest point, not before: a loss begins high.
     return (
         None if found is None or found.from_step == series.steps[0] else Finding(found.value / lowest, found.from_step)
@@ -103,7 +109,7 @@ def _idle_experts(facts: Facts, threshold: float) -> Finding | None:
 TRAINING_RULES = (
     Rule(
         "not finite",
-        "loss, gradient norm, reward, KL divergence or entropy is NaN or infinite at any step",
+        "loss, gradient norm (of a step that was not skipped), reward, KL divergence or entropy is NaN or infinite",
         0.0,
         _not_finite,
         "lower optim.lr, or find the batch: stage.on_nonfinite=stop ends a run at the step",
@@ -111,11 +117,11 @@ TRAINING_RULES = (
     ),
     Rule(
         "skipped steps",
-        "more than {threshold:.0%} of the last 10 steps were left out, because their gradient was not finite",
+        "more than {threshold:.0%} of the last 10 steps were left out: gradient not finite, or no group with different rewards",
         0.1,
         _skipped,
-        "lower optim.lr, or look for data that give no finite loss",
-        "train/skipped_step",
+        "lower optim.lr, look for data that give no finite loss, or choose problems that are neither too hard nor too easy",
+        SKIPPED,
     ),
     Rule(
         "loss not falling",
@@ -128,7 +134,7 @@ TRAINING_RULES = (
     ),
     Rule(
         "loss risen",
-        "the mean loss of 10 steps is more than {threshold:g} times the lowest such mean (20 steps or more, not RL)",
+        "the mean loss of 10 steps is over {threshold:g} times the lowest, and 5 % of the first above it (20 steps or more, not RL)",
         1.5,
         _risen,
         "lower optim.lr, or give it more optim.warmup_steps",

@@ -98,8 +98,19 @@ def test_a_reward_that_rises_while_accuracy_falls() -> None:
     """The best mean accuracy is that of the first ten steps."""
     (told,) = found(RL, {"rollout/accuracy_mean": line(0.6, 0.1)})
     assert told.name == "reward without accuracy" and told.from_step == 0 and told.value < -0.1
-    (told,) = found(RL, {"val/arithmetic/pass_at_1": [0.3, 0.6, 0.4]})
+    # Means of 3 evaluations: 0.5, 0.6, 0.5, 0.4; the best from the second on.
+    (told,) = found(RL, {"val/arithmetic/pass_at_1": [0.3, 0.6, 0.6, 0.6, 0.3, 0.3]})
     assert told.name == "reward without accuracy" and told.value == pytest.approx(-0.2) and told.from_step == 1
     (told,) = found(RL, None, None, {"eval/x/pass_at_1": 0.3, "eval_base/x/pass_at_1": 0.5})
     assert told.name == "reward without accuracy" and told.value == pytest.approx(-0.2)
     assert found(RL, None, None, {"eval/x/pass_at_1": 0.45, "eval_base/x/pass_at_1": 0.5}) == []
+
+
+def test_a_single_good_evaluation_is_no_lost_accuracy() -> None:
+    """100 problems have a standard error of 0.05: of 8 evaluations of one policy the best is 0.1 above the last in 29 % of runs."""
+    assert found(RL, {"val/arithmetic/pass_at_1": [0.5, 0.62, 0.48, 0.5, 0.47]}) == []
+    assert found(RL, {"val/arithmetic/pass_at_1": [0.7, 0.5, 0.5]}) == []  # too few
+
+
+def test_completions_without_tokens_have_no_length_that_grows() -> None:
+    assert found(RL, {"rollout/completion_tokens_mean": [0.0] * 15 + [9.0] * 25}) == []

@@ -18,6 +18,9 @@ def test_not_finite(bad: float) -> None:
     """At any step, also where it healed."""
     (told,) = found(PRETRAINING, {"train/loss": [6.0] * 5 + [bad] + line(5.0, 0.8)[6:]})
     assert (told.name, told.from_step, told.is_failure) == ("not finite", 5, True)
+    # stage.on_nonfinite=skip: the step took no effect, and one of 10 is allowed.
+    skip = {"train/skipped_step": [0.0] * 5 + [1.0] + [0.0] * 34}
+    assert found(PRETRAINING, {"train/loss": [6.0] * 5 + [bad] + line(5.0, 0.8)[6:], **skip}) == []
     assert names(found(RL, {"policy/kl_ref": [0.0] * 3 + [bad] * 37}))[0] == "not finite"
 
 
@@ -40,6 +43,8 @@ def test_a_loss_that_rises_again() -> None:
     loss = [6.0] * 11 + [1.0] * 10 + [2.0] * 19
     (told,) = found(PRETRAINING, {"train/loss": loss})
     assert (told.name, told.value, told.from_step) == ("loss risen", 2.0, 17)
+    # Preferences: from 0.69 to 0.004, then 0.012. That is three times the lowest, and 1.2 % of the first.
+    assert found(PRETRAINING, {"train/loss": [0.69] * 11 + [0.004] * 10 + [0.012] * 19}) == []
 
 
 def test_a_gradient_that_jumps() -> None:
