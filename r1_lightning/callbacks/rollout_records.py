@@ -5,8 +5,8 @@
     evaluations.jsonl       `evaluation_problems` problems of each evaluation of problems (`review/evaluation_records.py`); as large
 
 `review/rollout_records.py` says what a record holds and reads them. The policy's log-probs and entropies are those that the
-training step has computed anyway; they stay where they are until the step has ended. The main process writes. Of several, it knows
-these numbers of its own share of the rows.
+training step has computed anyway; they stay where they are until the step has ended. Then the main process gathers those of all
+processes, and writes.
 
 A rollout is written after its last step, before that step's checkpoint, and what belongs to steps that a resumed run takes again is
 written anew (`review/record_file.py`), so an interrupted run leaves the same records.

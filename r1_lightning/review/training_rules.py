@@ -134,7 +134,7 @@ TRAINING_RULES = (
     ),
     Rule(
         "loss risen",
-        "the mean loss of 10 steps is over {threshold:g} times the lowest, and 5 % of the first above it (20 steps or more, not RL)",
+        "the mean loss of 10 steps is over {threshold:g} times the lowest, and 5 % of the first above (20 steps or more, not RL)",
         1.5,
         _risen,
         "lower optim.lr, or give it more optim.warmup_steps",
