@@ -52,7 +52,7 @@ def read_band(text: str, source: str) -> Band:
         settings = {str(key): str(text) for key, text in value.get("settings", {}).items()}
         seeds, window = tuple(int(seed) for seed in value["seeds"]), int(value["window"])
         band = Band(str(value["experiment"]), seeds, series, window, settings)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{source} is not allowed: it is no band ({' '.join(str(error).split())})") from error
     require(band.window >= 1, f"{source}: window", band.window, "it must be at least 1")
     return band
@@ -107,12 +107,17 @@ def band_for(settings: Mapping[str, str], bands: Sequence[Band] | None = None) -
         unlike = [name for name in names if settings.get(name) != band.settings.get(name)]
         is_other = any(name.startswith(SAME_GROUP) or name.endswith(SAME_LEAF) for name in unlike)
         if band.settings and len(unlike) <= MOST_DIFFERENCES and not is_other:
-            told = [f"{name}={settings.get(name, '-')} ({band.settings.get(name, '-')})" for name in unlike]
+            told = [_seen(f"{name}={settings.get(name, '-')} ({band.settings.get(name, '-')})") for name in unlike]
             near.append((len(unlike), band.experiment, band, told))
     if not near:
         return None
     _, _, band, told = min(near, key=lambda one: one[:2])
     return band, told
+
+
+def _seen(text: str) -> str:
+    """Return `text` with escapes in place of what moves a terminal's cursor or shows nothing: a configuration may be anybody's."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def band_of_runs(experiment: str, folders: Sequence[Path]) -> Band:

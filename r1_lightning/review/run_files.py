@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
-MAX_BYTES = 2**20  # of either file; ours have a few KB
+MAX_BYTES = 2**20  # of artefact.json; ours have a few KB
+MAX_YAML_BYTES = 2**17  # of config.yaml; ours have 5 KB, and PyYAML takes 2 to 3 s for as much as this
 MAX_BRACKETS = 1000  # of YAML in flow style: its parser takes time by the square of their depth
 MAX_LEAVES, MAX_DEPTH = 2000, 20  # of a configuration; aliases in YAML can make a small file into a huge tree
 LONGEST = 200  # characters of a setting
@@ -40,7 +41,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 def read_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping in a JSON or YAML file; empty if it is missing, no plain file, too large or none."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        if not path.is_file() or path.stat().st_size > (MAX_BYTES if path.suffix == ".json" else MAX_YAML_BYTES):
             return {}
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":

@@ -106,8 +106,9 @@ def _verdict(
         first = failures[0]
         return Verdict(f"failed because of {_named(first)}: {first.rule}", "failed", first.from_step)
     steps = _last_step(series) + 1 if series else 0
-    if steps < FEWEST_STEPS:
-        told_of = f"{steps} steps are too few to judge" if steps else "nothing is logged"
+    logged = max((len(one) for one in series.values()), default=0)  # fewer than `steps` where not every step is logged
+    if logged < FEWEST_STEPS:
+        told_of = f"too few logged steps to judge ({logged})" if logged else "nothing is logged"
         return Verdict(told_of, "no band")
     if band is None or not (left or any(len(points_of(one, band, name)) >= FEWEST for name, one in series.items())):
         why = "there is no band for these settings" if band is None else "too few steps to compare with the band"

@@ -107,3 +107,14 @@ def test_runs_that_make_no_band(tmp_path: Path) -> None:
     (folders[2] / "artefact.json").unlink()
     with pytest.raises(InvalidInput, match="the folder of a complete run"):
         band_of_runs("mine", folders)
+
+
+def test_a_setting_that_would_move_the_cursor_is_told_by_escapes() -> None:
+    """The line of a verdict goes to a terminal."""
+    found = band_for({**SETTINGS, "optim.lr": "\x1b[2J\nfine\u202e"}, [BAND])
+    assert found == (BAND, ["optim.lr=\\x1b[2J\\nfine\\u202e (0.1)"])
+
+
+def test_a_bound_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="no band"):
+        read_band(text_of(BAND).replace("2.0", "1" + "0" * 400), "x.json")

@@ -64,6 +64,10 @@ def test_a_file_that_is_too_large_counts_as_none(tmp_path: Path, monkeypatch: py
     assert read_mapping(tmp_path / "artefact.json") == {"a": 1}
     monkeypatch.setattr(run_files, "MAX_BYTES", 7)
     assert read_mapping(tmp_path / "artefact.json") == {}
+    (tmp_path / "config.yaml").write_text("a: 1\n" + "#" * (run_files.MAX_YAML_BYTES - 5))
+    assert read_mapping(tmp_path / "config.yaml") == {"a": 1}
+    (tmp_path / "config.yaml").write_text("a: 1\n" + "#" * (run_files.MAX_YAML_BYTES - 4))
+    assert read_mapping(tmp_path / "config.yaml") == {}
 
 
 def test_final_measures_are_numbers(tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ def test_a_run_that_was_interrupted_says_so(tmp_path: Path, band: Band) -> None:
 def test_nothing_to_judge_is_no_line(tmp_path: Path, band: Band) -> None:
     few = {name: values[:4] for name, values in RL.items()}
     folder = write_run(tmp_path, few, final={})
-    assert review(folder).verdict.sentence == "4 steps are too few to judge"
+    assert review(folder).verdict.sentence == "too few logged steps to judge (4)"
+    sparse = write_run(tmp_path / "sparse", {"val/loss": [2.0]}, final={})  # one point is nothing that a rule looks at
+    assert review(sparse).verdict.sentence == "too few logged steps to judge (1)"
     assert line_of(folder) == ""
     assert line_of(run(tmp_path / "whole")).startswith("verdict: as expected")
     odd = write_run(tmp_path / "odd", {"train/loss": [math.nan] * 2}, final={})

@@ -69,8 +69,11 @@ def charts(
     return sorted(found, key=lambda chart: (_rank(chart.name), chart.name))[:MOST_CURVES]
 
 
-def section(shown: Sequence[Chart]) -> str:
-    """Return the charts as HTML: those of `FIRST` and those with a band, then the others."""
+def section(shown: Sequence[Chart], only_other: Sequence[str] = ()) -> str:
+    """Return the charts as HTML: those of `FIRST` and those with a band, then the others.
+
+    `only_other` are the curves that the other run alone has, which are named and not drawn.
+    """
     moving = [(index, chart) for index, chart in enumerate(shown) if not chart.is_flat]
     main = [pair for pair in moving if _comes_first(pair[1])]
     rest = [pair for pair in moving if not _comes_first(pair[1])]
@@ -86,6 +89,11 @@ def section(shown: Sequence[Chart]) -> str:
     if flat:
         values = "".join(f"<li>{inert(chart.name)}: {number(chart.own.values[-1])}</li>" for chart in flat)
         parts.append(f"<details><summary>{len(flat)} that never moved</summary><ul>{values}</ul></details>")
+    if only_other:
+        names = "".join(f"<li>{inert(name)}</li>" for name in only_other[:MOST_CURVES])
+        parts.append(
+            f"<details><summary>{len(only_other)} of the other run alone, not drawn</summary><ul>{names}</ul></details>"
+        )
     return "".join(parts)
 
 

@@ -72,7 +72,9 @@ def page(own: Seen, other: Seen | None = None) -> str:
     shown = charts.charts(own.review.series, None if other is None else other.review.series, own.review.band, left)
     verdicts = _verdict(own) + ("" if other is None else _verdict(other, "The other run: "))
     parts = {
-        "curves": charts.section(shown),
+        "curves": charts.section(
+            shown, [] if other is None else sorted(other.review.series.keys() - own.review.series)
+        ),
         "rollouts": _rollouts(own, known),
         **({} if other is None else {"both": _both(own, other, known)}),
         "settings": _settings(own.facts),

@@ -28,7 +28,9 @@ from r1_lightning.review.page.samples import (
 from r1_lightning.review.rollout_records import EVALUATION, RolloutRecord
 
 Step = tuple[int, str, str]  # optimizer step, source, name of the evaluation
-LARGEST_GROUP = 3_500_000  # bytes of a group: beyond, its other samples are left out
+LARGEST_GROUP = (
+    3_000_000  # bytes of a group and its numbers: beyond, its other samples are left out; less than a step may have
+)
 
 
 @dataclass
@@ -64,10 +66,13 @@ def columns(group: Sequence[RolloutRecord], known: Numbers, named: bool = True) 
     """Return the samples of a group side by side, as many as there is room for."""
     parts, used = [], 0
     for record in group:
-        parts.append(article(record, known.add(record), anchor(record) if named else None))
-        used += len(parts[-1].encode())
-        if used > LARGEST_GROUP:
+        index = known.add(record)
+        part = article(record, index, anchor(record) if named else None)
+        used += len(part.encode()) + len(json_block(known.samples[index]))
+        if parts and used > LARGEST_GROUP:
+            known.samples.pop()
             break
+        parts.append(part)
     left = len(group) - len(parts)
     more = f"<p>{left} more samples are too long for this page.</p>" if left else ""
     return f'<div class="samples">{"".join(parts)}</div>{more}'

@@ -57,6 +57,8 @@ def settings_table(rows: Sequence[tuple[str, str, str]]) -> str:
 
 def section(pairs: Sequence[Pair], room: int, known: Numbers) -> str:
     """Return as many pairs as fit into `room` bytes, each prompt with the answers of both runs side by side."""
+    if not pairs:
+        return "<p>No prompt has records in both runs: with other seeds, rollouts have other prompts.</p>"
     parts: list[str] = []
     for pair in pairs:
         before = len(known.samples)

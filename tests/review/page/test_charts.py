@@ -56,3 +56,7 @@ def test_a_file_of_a_thousand_columns_does_not_fill_the_page() -> None:
 
 def test_a_name_is_text() -> None:
     assert "<img" not in section(charts({"<img src=x>": line(0.0, 1.0), "<img>": line(1.0)}))
+
+
+def test_curves_of_the_other_run_alone_are_named() -> None:
+    assert "1 of the other run alone, not drawn</summary><ul><li>a&lt;b</li>" in section([], ["a<b"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from r1_lightning.review.page import rollouts
+from r1_lightning.review.page.document import ROOM
 from r1_lightning.review.page.inert_text import json_block
 from r1_lightning.review.page.rollouts import Numbers, by_step, section
+from r1_lightning.review.rollout_records import Tokens
 from tests.support.example_records import example_record, example_records
 
 PLENTY = 10**9
@@ -52,6 +54,15 @@ def test_the_page_stays_within_its_room() -> None:
 
 
 def test_samples_too_long_for_a_page_are_counted(monkeypatch) -> None:
-    monkeypatch.setattr(rollouts, "LARGEST_GROUP", 3_000)
-    text = section([example_record(0, 0, sample, completion="x" * 2_000) for sample in range(5)], PLENTY, Numbers())
-    assert text.count("<article") == 2 and "3 more samples are too long" in text
+    monkeypatch.setattr(rollouts, "LARGEST_GROUP", 6_000)
+    known = Numbers()
+    text = section([example_record(0, 0, sample, completion="x" * 2_000) for sample in range(5)], PLENTY, known)
+    assert text.count("<article") == 2 == len(known.samples) and "3 more samples are too long" in text
+
+
+def test_a_group_of_long_completions_is_shown_in_part() -> None:
+    """A sample has 20 kB of text and 120 kB of numbers; 40 have 5.6 MB, more than a step may have in a page."""
+    tokens = Tokens(("x",) * 20_000, entropy=tuple(place % 7 / 8 for place in range(20_000)))
+    records = [example_record(0, 0, sample, completion="x" * 20_000, tokens=tokens) for sample in range(40)]
+    text = section(records, ROOM, Numbers())
+    assert text.count("<article") > 5 and "more samples are too long" in text

@@ -46,3 +46,7 @@ def test_room_bounds_the_pairs() -> None:
 
 def test_an_evaluation_and_a_rollout_are_not_compared() -> None:
     assert answered_by_both([example_record()], [example_record(source="evaluation")]) == []
+
+
+def test_no_prompt_in_common_is_said() -> None:
+    assert section([], 10_000, Numbers()).startswith("<p>No prompt has records in both runs")
