@@ -57,9 +57,11 @@ def section(records: Iterable[RolloutRecord], room: int, known: Numbers) -> str:
     """Return the steps that fit into `room` bytes, and what is left out; numbers of the samples are added to `known`."""
     steps = by_step(records)
     chosen = fitting(steps, _size, room)
-    total, shown = (sum(len(group) for groups in kept.values() for group in groups) for kept in (steps, chosen))
+    total, before = sum(len(group) for groups in steps.values() for group in groups), len(known.samples)
+    text = "".join(_step(step, groups, len(steps[step]), known) for step, groups in reversed(chosen.items()))
+    shown = len(known.samples) - before
     told = f"<p>{shown:,} of {total:,} recorded completions, {len(chosen):,} of {len(steps):,} recorded steps.</p>"
-    return told + "".join(_step(step, groups, len(steps[step]), known) for step, groups in reversed(chosen.items()))
+    return told + text
 
 
 def columns(group: Sequence[RolloutRecord], known: Numbers, named: bool = True) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from r1_lightning.review.page import rollouts
+from r1_lightning.review.page.choosing import SHARE
 from r1_lightning.review.page.document import ROOM
 from r1_lightning.review.page.inert_text import json_block
 from r1_lightning.review.page.rollouts import Numbers, by_step, section
@@ -54,15 +55,25 @@ def test_the_page_stays_within_its_room() -> None:
 
 
 def test_samples_too_long_for_a_page_are_counted(monkeypatch) -> None:
-    monkeypatch.setattr(rollouts, "LARGEST_GROUP", 6_000)
+    monkeypatch.setattr(rollouts, "LARGEST_GROUP", 9_000)
     known = Numbers()
     text = section([example_record(0, 0, sample, completion="x" * 2_000) for sample in range(5)], PLENTY, known)
-    assert text.count("<article") == 2 == len(known.samples) and "3 more samples are too long" in text
+    assert (
+        text.count("<article") == 2 == len(known.samples)
+        and "<p>2 of 5" in text
+        and "3 more samples are too long" in text
+    )
 
 
-def test_a_group_of_long_completions_is_shown_in_part() -> None:
-    """A sample has 20 kB of text and 120 kB of numbers; 40 have 5.6 MB, more than a step may have in a page."""
-    tokens = Tokens(("x",) * 20_000, entropy=tuple(place % 7 / 8 for place in range(20_000)))
-    records = [example_record(0, 0, sample, completion="x" * 20_000, tokens=tokens) for sample in range(40)]
-    text = section(records, ROOM, Numbers())
-    assert text.count("<article") > 5 and "more samples are too long" in text
+def test_a_group_of_many_numbers_is_shown_in_part(monkeypatch) -> None:
+    """Numbers count: 5 samples of 1,000 tokens have 1 kB of text each and about 6 kB of numbers."""
+    monkeypatch.setattr(rollouts, "LARGEST_GROUP", 20_000)
+    tokens = Tokens(("x",) * 1_000, entropy=tuple(place % 7 / 8 for place in range(1_000)))
+    records = [example_record(0, 0, sample, completion="x" * 1_000, tokens=tokens) for sample in range(5)]
+    text = section(records, 41_000, Numbers())  # a step may have half of it
+    assert 1 <= text.count("<article") < 5 and "more samples are too long" in text
+    assert f"<p>{text.count('<article')} of 5 recorded completions" in text
+
+
+def test_a_group_at_its_largest_fits_into_a_step() -> None:
+    assert rollouts.LARGEST_GROUP < SHARE * ROOM
