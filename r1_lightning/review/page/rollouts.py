@@ -66,7 +66,8 @@ def section(records: Iterable[RolloutRecord], room: int, known: Numbers) -> str:
 
 def columns(group: Sequence[RolloutRecord], known: Numbers, named: bool = True) -> str:
     """Return the samples of a group side by side, as many as there is room for."""
-    parts, used = [], 0
+    parts: list[str] = []
+    used = 0
     for record in group:
         index = known.add(record)
         part = article(record, index, anchor(record) if named else None)
