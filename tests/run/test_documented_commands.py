@@ -104,6 +104,7 @@ UNRUN = {
     "pytest": "would run this test",
     "pytest -m slow": "would run this test",
     "pytest -m long": "hours",
+    "python scripts/board.py --port 6007": "the same server",
     "python scripts/board.py": "a server, which does not end; tests/run/commands/test_board.py asks it for its runs",
     "python scripts/what_has_run.py": "rewrites README; tests/benchmarks/test_what_has_run.py compares its table",
     "python scripts/gpu_check.py --out reports/gpu": "needs a GPU",
