@@ -20,6 +20,7 @@ from r1_lightning.types.errors import InvalidInput
 
 MAX_BYTES = 256 * 2**20  # of metrics.csv; a row of 60 metrics has about 1 KB, so this is a run of 200,000 steps
 MAX_COLUMNS = 1000
+MAX_FIELDS = 20_000_000  # of all rows; each takes about 140 bytes of memory, and a short one two of the file
 MAX_STEP_DIGITS = 12
 NAME = re.compile(r"[A-Za-z0-9_][\w./@+-]{0,119}", re.ASCII)  # of a metric; other columns are left out
 NO_METRIC = ("step", "epoch")
@@ -79,7 +80,13 @@ def _rows(path: Path, lines: Iterator[str]) -> list[tuple[int, Mapping[str, str]
                 f"{path} has {len(header)} columns, which is not allowed: at most {MAX_COLUMNS} are read"
             )
         rows: list[tuple[int, Mapping[str, str]]] = []
+        read = 0
         for fields in reader:
+            read += len(fields)
+            if read > MAX_FIELDS:
+                raise InvalidInput(
+                    f"{path} has more than {MAX_FIELDS} fields, which is not allowed: it would fill the memory"
+                )
             named = dict(zip(header, fields, strict=False))
             digits = named.get("step", "")
             if len(fields) != len(header) or not re.fullmatch(rf"[0-9]{{1,{MAX_STEP_DIGITS}}}", digits):

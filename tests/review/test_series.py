@@ -90,3 +90,10 @@ def test_a_sum_that_no_float_holds_is_no_mean() -> None:
     assert math.isnan(mean_of([1.7e308] * 2)) and math.isnan(mean_of([math.inf, -math.inf])) and mean_of([1, 2]) == 1.5
     assert math.isnan(rolling([1.7e308] * 2, 2)[0])
     assert math.isnan(Series((0, 1), (math.inf, -math.inf)).averaged(2).values[0])
+
+
+def test_a_table_of_many_short_fields_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 MB of zeros between commas would take 18 GB of memory."""
+    monkeypatch.setattr(module, "MAX_FIELDS", 5)
+    with pytest.raises(InvalidInput, match="more than 5 fields"):
+        read_series(written(tmp_path, "step,a\n0,1\n1,1\n2,1\n"))
