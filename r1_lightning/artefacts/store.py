@@ -2,11 +2,10 @@
 
     <root>/<stage>-<model>-<task> or <stage>-<name>, and -<first 10 digits of the fingerprint>[-2, -3, ...]/
         artefact.json        written last: an artefact is complete if and only if this file is there
-        weights.safetensors  the weights        tokenizer/   HuggingFace format
+        weights.safetensors  the weights        tokenizer/   HuggingFace format        experiment.txt    (`artefacts.run_label`)
         data/part-*.jsonl    in place of both if the stage makes a data set (`artefacts.data_set`)
         config.yaml          the resolved configuration      table.txt    the results table that the command prints
         commits.txt          commits of the code that worked on it, in order    work.txt    seconds of work (`artefacts.work`)
-        experiment.txt       the experiment's name, if it is of one (`artefacts.run_label`)
         checkpoints/         the state to resume from        .lock        held while a process works here
 
 The folder's name is for people and narrows the search; a complete artefact is reused only if the whole fingerprint in its
