@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+
+from r1_lightning.artefacts.files import strict
 
 # Controls but tab and newline, soft hyphen, marks of direction, zero-width spaces, separators of lines, surrogates, tags,
 # interlinear annotation, byte order marks and non-characters. Joiners (200C, 200D) stay: scripts and emoji are written with them.
@@ -63,7 +63,7 @@ def shown_units(text: str) -> int:
 
 def json_block(value: Any) -> str:
     """Return `value` as JSON for a `<script type="application/json">`; numbers that are not finite become null."""
-    return json.dumps(_strict(value), ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(MARKUP)
+    return json.dumps(strict(value), ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(MARKUP)
 
 
 def _cut(line: str) -> str:
@@ -73,11 +73,3 @@ def _cut(line: str) -> str:
 
 def _named(found: re.Match[str]) -> str:
     return f"U+{ord(found[0]):04X}"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
