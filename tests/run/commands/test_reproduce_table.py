@@ -30,7 +30,7 @@ def test_check_finds_a_number_that_was_typed(tmp_path: Path, monkeypatch: pytest
     capsys.readouterr()
     assert main(["--check"]) == 0 and capsys.readouterr().err == ""
     page = tmp_path / "reports" / "r1_zero_vs_o1" / "table.md"
-    page.write_text(page.read_text().replace("not supported", "supported").replace("0.969", "0.979"))
+    page.write_text(page.read_text().replace("| 0.", "| 1.", 1))
     assert main(["--check"]) == 1
     said = capsys.readouterr().err
     assert said.endswith("reports/r1_zero_vs_o1/table.md: it is not what its rows give\n") and said.count("\n") == 1
