@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from r1_lightning.artefacts.file_names import CONFIG
 from r1_lightning.artefacts.files import write_text
 
 EXPERIMENT = "experiment.txt"  # in the run's folder; none if the run is of no experiment
-CONFIG = "config.yaml"  # as `artefacts.store` names it, which imports torch
 NAME = re.compile(r"[\w.-]{1,100}")  # of an experiment; the folder may be anybody's
 CONFIG_CHARACTERS = 2**20  # of a configuration that are looked at
 SEED, OWN_NAME = re.compile(r"^seed: (\d{1,20})$", re.MULTILINE), re.compile(r"^name: (\S+)$", re.MULTILINE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-METRICS = Path("tensorboard", "metrics.csv")  # below an artefact's folder: a row per optimizer step
+from r1_lightning.artefacts.file_names import METRICS
+
 TAIL_BYTES = 65_536  # of metrics.csv, enough for its last rows
 
 

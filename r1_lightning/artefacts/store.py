@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from r1_lightning.artefacts import data_set
+from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.files import input_folder, output_folder, sha256_of, unwritable, write_json, write_text
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.locks import LOCK, TURN, exclusive_lock, locked
@@ -59,11 +60,9 @@ __all__ = [
     "write_text",
 ]
 
-MARKER = "artefact.json"
 WEIGHTS = "weights.safetensors"
 TOKENIZER = "tokenizer"
 TABLE = "table.txt"
-CONFIG = "config.yaml"
 COMMITS = "commits.txt"
 
 

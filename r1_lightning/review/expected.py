@@ -18,9 +18,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.review.bands import MOST_POINTS, Band, Bounds, make_band
-from r1_lightning.review.run_files import CONFIG, MARKER, read_mapping, settings_of
+from r1_lightning.review.run_files import read_mapping, settings_of
 from r1_lightning.review.series import Series, read_series
 from r1_lightning.types.errors import InvalidInput, require
 

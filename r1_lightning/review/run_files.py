@@ -10,15 +10,14 @@ from typing import Any
 
 import yaml
 
-MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
+from r1_lightning.artefacts.file_names import DECIDING_GROUPS, MARKER
+
 MAX_BYTES = 2**20  # of artefact.json; ours have a few KB
 MAX_YAML_BYTES = 2**17  # of config.yaml; ours have 5 KB, and PyYAML takes 2 to 3 s for as much as this
 MAX_BRACKETS = 1000  # of YAML in flow style: its parser takes time by the square of their depth
 MAX_LEAVES, MAX_DEPTH = 2000, 20  # of a configuration; aliases in YAML can make a small file into a huge tree
 LONGEST = 200  # characters of a setting
 
-# The groups of a configuration that decide a result (`run/graph/fingerprints.py`), without the seed.
-COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage")
 UNCOUNTED = ("stage.evaluation",)  # measures the result and changes no curve
 
 
@@ -61,7 +60,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     The seed is not among it, nor the folders, nor the evaluation. Classes that moved to another file keep their name.
     """
     found: dict[str, str] = {}
-    waiting: list[tuple[str, Any, int]] = [(key, config.get(key), 0) for key in reversed(COUNTED)]
+    waiting: list[tuple[str, Any, int]] = [(key, config.get(key), 0) for key in reversed(DECIDING_GROUPS)]
     while waiting and len(found) < MAX_LEAVES:
         name, node, depth = waiting.pop()
         if name in UNCOUNTED or node is None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from r1_lightning.artefacts.steps import METRICS
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.types.errors import InvalidInput
 
 MAX_BYTES = 256 * 2**20  # of metrics.csv; a row of 60 metrics has about 1 KB, so this is a run of 200,000 steps

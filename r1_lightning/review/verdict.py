@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.locks import is_held
 from r1_lightning.review.advisories import Advisory, advisories
 from r1_lightning.review.bands import FEWEST, Band, Outside, outside, points_of
 from r1_lightning.review.expected import band_for
 from r1_lightning.review.facts import FEWEST as FEWEST_STEPS
 from r1_lightning.review.facts import Facts
-from r1_lightning.review.run_files import CONFIG, MARKER, final_measures, number_of, read_mapping, settings_of
+from r1_lightning.review.run_files import final_measures, number_of, read_mapping, settings_of
 from r1_lightning.review.series import Series, read_series
 from r1_lightning.types.errors import InvalidInput
 

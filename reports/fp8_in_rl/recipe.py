@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import CONFIG, Artefact, open_artefact
 from r1_lightning.artefacts.work import work_in
 from r1_lightning.callbacks.self_check import Agreement, measure_agreement, small_rollout
@@ -32,7 +33,7 @@ from r1_lightning.rollout.groups import RolloutMaker
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.checks.stored_config import read_config
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, read, spread, table_of, verdict
-from r1_lightning.run.commands.report_runs import METRICS, made_by, train
+from r1_lightning.run.commands.report_runs import made_by, train
 
 STEPS, LAST_STEPS, PROMPTS = 100, 20, 32  # steps of a run, its last ones, prompts of the measured agreement
 WORDS = f'stage=grpo model=tiny task=arithmetic stage.max_steps={STEPS} stage.parent_overrides=["precision=fp32"]'

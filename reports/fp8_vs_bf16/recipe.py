@@ -23,11 +23,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import work_in
 from r1_lightning.functional.intervals import mean_interval_t
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, read, spread, table_of, verdict
-from r1_lightning.run.commands.report_runs import METRICS, made_by, train
+from r1_lightning.run.commands.report_runs import made_by, train
 
 STEPS, WINDOW, POINT = 300, 50, 10  # steps of a run, of a window of the table, of a point of the curve
 PAPER_PERCENT = 0.25

@@ -18,6 +18,7 @@ from statistics import mean
 import torch
 from torch import Tensor
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import CONFIG, Artefact
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.model.backbone import DeepSeekBackbone
@@ -25,7 +26,7 @@ from r1_lightning.rollout.groups import rollout_keys
 from r1_lightning.run.build.parts import build_parts
 from r1_lightning.run.checks.stored_config import read_config
 from r1_lightning.run.commands.recipe import Made, Recipe, read, spread
-from r1_lightning.run.commands.report_runs import METRICS, made_by, train
+from r1_lightning.run.commands.report_runs import made_by, train
 from r1_lightning.stages.grpo import ROUTERS
 from r1_lightning.types.tensors import TokenBatch
 

@@ -16,6 +16,7 @@ from statistics import median
 
 import yaml
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import CONFIG, Artefact, open_artefact
 from r1_lightning.evaluation.metrics import Measure
 from r1_lightning.model.config import ModelConfig
@@ -25,7 +26,7 @@ from r1_lightning.review.expected import text_of
 from r1_lightning.review.series import Series
 from r1_lightning.run.commands.evaluate import EMPTY_THINK, evaluate
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, read, spread
-from r1_lightning.run.commands.report_runs import METRICS, made_by, rollout_means, train
+from r1_lightning.run.commands.report_runs import made_by, rollout_means, train
 
 EXPERIMENT = "experiment=r1_zero_tiny"
 FIELDS = ("seed", "model", "measure", "value", "low", "high", "fingerprint", "commit")

@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import Artefact, open_artefact
 from r1_lightning.run.commands.recipe import Made, Recipe, read, spread
-from r1_lightning.run.commands.report_runs import METRICS, made_by, train
+from r1_lightning.run.commands.report_runs import made_by, train
 
 FIELDS = ("seed", "run", "measure", "value", "fingerprint", "commit")
 CURVE_FIELDS = ("seed", "run", "step", "score", "accuracy", "format", "tokens")

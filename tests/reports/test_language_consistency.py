@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.commands.recipe import append, read
 from r1_lightning.run.commands.report_loop import write_report
-from r1_lightning.run.commands.report_runs import METRICS, planned_fingerprint
+from r1_lightning.run.commands.report_runs import planned_fingerprint
 from tests.reports.recipes import recipe_module
 
 recipe = recipe_module("language_consistency")

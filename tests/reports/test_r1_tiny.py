@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts import data_set, store
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.artefacts.work import WORK
-from r1_lightning.run.commands.report_runs import METRICS, planned_fingerprint
+from r1_lightning.run.commands.report_runs import planned_fingerprint
 from tests.architecture.house import ROOT
 from tests.reports.recipes import recipe_module
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from r1_lightning.artefacts import store
-from r1_lightning.artefacts.steps import METRICS, last_step
+from r1_lightning.artefacts.file_names import METRICS
+from r1_lightning.artefacts.steps import last_step
 from r1_lightning.run.commands.submit_points import points_of
 from tests.run.test_slurm_jobs import ENDED, LIMIT_S, jobs_of, small_pretrain, submit, until  # noqa: F401 - a fixture
 from tests.support.commands import folder

@@ -14,11 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.locks import is_held
 from r1_lightning.artefacts.run_label import NAME, experiment_of, label
 from r1_lightning.artefacts.work import Work, work_in
-from r1_lightning.review.run_files import CONFIG, MARKER, read_mapping
+from r1_lightning.review.run_files import read_mapping
 
 TABLE, COMMITS = "table.txt", "commits.txt"  # as `artefacts.store` names them, which imports torch
 LARGEST_BYTES = 2**20  # of a text that is read here; ours have some kB

@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1_lightning.artefacts.run_label import CONFIG, DIGITS, label_of
-from r1_lightning.artefacts.steps import METRICS
+from r1_lightning.artefacts.file_names import CONFIG, METRICS
+from r1_lightning.artefacts.run_label import DIGITS, label_of
 from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.program import usage
 from r1_lightning.types.errors import require

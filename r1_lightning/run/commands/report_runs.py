@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.lineage import commit
 from r1_lightning.artefacts.store import Artefact
@@ -18,7 +19,6 @@ from r1_lightning.run.graph.node import Node
 from r1_lightning.run.graph.plan import plan
 from r1_lightning.types.errors import InvalidInput
 
-METRICS = Path("tensorboard", "metrics.csv")
 PROGRAM = "import sys; from r1_lightning.__main__ import main; sys.exit(main())"  # `r1`, installed or not
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.locks import is_held
 from r1_lightning.artefacts.steps import last_row
 from r1_lightning.run.config.machine import run_as_command
@@ -25,7 +26,6 @@ from r1_lightning.run.config.moved_names import NAMES, with_names
 from r1_lightning.run.config.program import usage
 from r1_lightning.types.errors import require
 
-MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
 # Groups of the configuration that describe where and how a run was made, not its result.
 DRY_RUN = ("dry_run", "dry_run_memory_gib", "dry_run_devices")
 UNTOLD = ("paths", "trainer", "callbacks", "logger", "launcher", "fresh", "only", *DRY_RUN, "name")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.steps import last_row
 from r1_lightning.run.commands import slurm, submissions
 from r1_lightning.run.commands.slurm import Alive
@@ -17,7 +18,6 @@ from r1_lightning.run.commands.submissions import Attempts, Submission
 from r1_lightning.run.config.exit_codes import AGAIN
 from r1_lightning.types.errors import require
 
-MARKER, CONFIG = "artefact.json", "config.yaml"  # as `artefacts.store` names them, which imports torch
 REWARD = "rollout/reward_mean"
 HEAD = ("run", "job", "state", "attempt", "step", "reward")
 

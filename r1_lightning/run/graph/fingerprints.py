@@ -12,6 +12,7 @@ from typing import Any
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from r1_lightning.artefacts.file_names import DECIDING_GROUPS
 from r1_lightning.artefacts.fingerprint import fingerprint
 from r1_lightning.run.config.keys import counted
 from r1_lightning.run.config.moved_names import NAMES, with_names
@@ -21,7 +22,7 @@ from r1_lightning.run.config.targets import PACKAGE, source_digest
 FORMAT_VERSION = 1  # of the fingerprint itself; another version makes every artefact again
 
 
-COUNTED = ("model", "task", "data", "rollout", "reward", "optim", "precision", "stage", "seed")
+COUNTED = (*DECIDING_GROUPS, "seed")
 
 
 def stage_fingerprint(stage: StageConfig, inputs: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from r1_lightning.artefacts import store
-from r1_lightning.artefacts.steps import METRICS
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.review.verdict import line_of
 from r1_lightning.run.config.program import command_line

@@ -21,14 +21,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from r1_lightning.artefacts.file_names import DECIDING_GROUPS
 from r1_lightning.callbacks.sample_texts import as_code
 from r1_lightning.run.stages.board_layout import high_name, layout, low_name
 
 EPOCH = "epoch"
 LAYOUT_TAG = "custom_scalars__config__"  # as TensorBoard's plugins name them
 SETTINGS_TAG = "_hparams_/session_start_info"
-# The groups that decide what a stage learns; their leaves are the settings of the run.
-DECIDING = ("model", "task", "data", "rollout", "reward", "objective", "optim", "precision", "stage")
 UNTOLD = ("inputs", "parent_overrides", "evaluation")  # of the stage: what is made before and measured after
 OWN = "r1_lightning."  # begins the name of a class of ours, of which the last word is enough
 LONGEST = 100  # characters of a setting that is shown
@@ -109,7 +108,7 @@ def main_result(measured: Mapping[str, float]) -> dict[str, float]:
 
 def settings_of(config: DictConfig) -> dict[str, float | str]:
     """Return the settings that decide the result, by dotted name: numbers and short words; a class by its short name."""
-    groups = {name: config.get(name) for name in DECIDING}
+    groups = {name: config.get(name) for name in DECIDING_GROUPS}
     plain = OmegaConf.to_container(OmegaConf.create(groups), resolve=True)
     return {"seed": config.get("seed", 0), **dict(_leaves(plain))}
 

@@ -10,9 +10,10 @@ import pytest
 from torch import nn
 
 from r1_lightning.artefacts import store
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.store import Artefact
 from r1_lightning.run.commands import report_runs
-from r1_lightning.run.commands.report_runs import METRICS, made_by, planned, planned_fingerprint, rollout_means, train
+from r1_lightning.run.commands.report_runs import made_by, planned, planned_fingerprint, rollout_means, train
 from r1_lightning.types.errors import InvalidInput
 from tests.support.commands import ROOT, SMALL_MODEL
 

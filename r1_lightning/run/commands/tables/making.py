@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from r1_lightning.artefacts.file_names import METRICS
 from r1_lightning.artefacts.fingerprint import SHORT_DIGITS
 from r1_lightning.artefacts.hf_folder import ImportedModel
 from r1_lightning.artefacts.store import Artefact
@@ -21,7 +22,7 @@ from r1_lightning.rewards.accuracy import AccuracyReward
 from r1_lightning.run.build.stored import open_folder
 from r1_lightning.run.commands.evaluate import EMPTY_THINK, Prepared, evaluate, prepared
 from r1_lightning.run.commands.recipe import Made, Recipe, Row, Run, read
-from r1_lightning.run.commands.report_runs import METRICS, commit_at_start, made_by, planned_fingerprint, train
+from r1_lightning.run.commands.report_runs import commit_at_start, made_by, planned_fingerprint, train
 from r1_lightning.run.commands.tables.declared import Arm, Table
 from r1_lightning.run.commands.tables.functions import FUNCTIONS, UNTRAINED
 from r1_lightning.run.commands.tables.page import page
