@@ -23,7 +23,8 @@ class Advisory:
     """One rule that a run breaks.
 
     `rule` says in words what is measured and what is too much, `threshold` and `value` are in the unit of the rule, `from_step` is
-    the optimizer step (from 0) since which it lasts; `is_failure` where a run cannot have learned.
+    the optimizer step (from 0) since which it lasts; `is_failure` where a run cannot have learned. `exactly` is what was found, in
+    words, where the rule covers several things.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Advisory:
     from_step: int
     advice: str
     is_failure: bool = False
+    exactly: str = ""
 
 
 def advisories(facts: Facts, expected: Iterable[str] = ()) -> list[Advisory]:
@@ -41,9 +43,6 @@ def advisories(facts: Facts, expected: Iterable[str] = ()) -> list[Advisory]:
     for rule in RULES:
         if rule.measures in known or (finding := rule.find(facts)) is None:
             continue
-        found.append(
-            Advisory(
-                rule.name, rule.rule, rule.threshold, finding.value, finding.from_step, rule.advice, rule.is_failure
-            )
-        )
+        told = (rule.name, rule.rule, rule.threshold, finding.value, finding.from_step, rule.advice, rule.is_failure)
+        found.append(Advisory(*told, finding.exactly))
     return sorted(found, key=lambda one: (not one.is_failure, one.from_step))

@@ -21,10 +21,11 @@ EMPTY = Series((), ())
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that found something: the value it measured, and since which step."""
+    """A rule that found something: the value it measured, since which step, and where it is known what exactly, in words."""
 
     value: float
     from_step: int
+    exactly: str = ""
 
 
 @dataclass(frozen=True)

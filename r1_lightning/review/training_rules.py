@@ -19,7 +19,12 @@ from r1_lightning.review.series import mean_of
 
 LOSS, GRADIENT, RATE, SPEED = "train/loss", "train/grad_norm", "optim/lr", "perf/tokens_per_s"
 SKIPPED = "train/skipped_step"
-FINITE = (LOSS, GRADIENT, "rollout/reward_mean", "policy/kl_ref", "policy/entropy")
+STOPPING = (
+    LOSS,
+    GRADIENT,
+    "value/grad_norm",
+)  # end a run, or have a step skipped, where they are no number (stage.on_nonfinite)
+FINITE = (*STOPPING, "rollout/reward_mean", "policy/kl_ref", "policy/entropy")
 RISE = 0.05  # of the first mean loss, by which a loss must rise at least
 LONG_ENOUGH = 20  # logged points for rules that compare the end of a run with its beginning
 
@@ -28,10 +33,10 @@ def _not_finite(facts: Facts, threshold: float) -> Finding | None:
     skipped = facts.of(SKIPPED)
     without = {step for step, value in zip(skipped.steps, skipped.values, strict=True) if value == 1.0}
     found = [
-        Finding(value, step)
+        Finding(value, step, f"{name} is {'NaN' if math.isnan(value) else 'infinite'}")
         for name in FINITE
         for step, value in zip(facts.of(name).steps, facts.of(name).values, strict=True)
-        if not math.isfinite(value) and not (name in (LOSS, GRADIENT) and step in without)
+        if not math.isfinite(value) and not (name in STOPPING and step in without)
     ]
     return min(found, key=lambda one: one.from_step) if len(found) > threshold else None
 

@@ -26,6 +26,7 @@ from r1_lightning.review.facts import FEWEST as FEWEST_STEPS
 from r1_lightning.review.facts import Facts
 from r1_lightning.review.run_files import final_measures, number_of, read_mapping, settings_of
 from r1_lightning.review.series import Series, read_series
+from r1_lightning.review.training_rules import SKIPPED, STOPPING
 from r1_lightning.types.errors import InvalidInput
 
 State = Literal["as expected", "differs", "failed", "no band", "healthy"]
@@ -86,8 +87,17 @@ def _progress(series: Mapping[str, Series], settings: Mapping[str, str]) -> str:
     """How far a run came that is neither complete nor at work."""
     if not series:
         return "interrupted before its first step; "
-    steps, done = number_of(settings, "stage.max_steps"), _last_step(series) + 1
-    return f"interrupted after {done}{f' of {steps:g}' if steps else ''} steps; "
+    steps, last = number_of(settings, "stage.max_steps"), _last_step(series)
+    of = f" of {steps:g}" if steps else ""
+    if _has_stopped(series, last):
+        return f"stopped at step {last}{of}; "
+    return f"interrupted after {last + 1}{of} steps; "
+
+
+def _has_stopped(series: Mapping[str, Series], last: int) -> bool:
+    """True if the stage gave up at step `last` (`stages/base.py`): what is no number is logged, and not whether it was skipped."""
+    ends = {name: one.values[-1] for name, one in series.items() if one.steps[-1] == last}
+    return SKIPPED not in ends and any(not math.isfinite(ends.get(name, 0.0)) for name in STOPPING)
 
 
 def _last_step(series: Mapping[str, Series]) -> int:
@@ -105,7 +115,7 @@ def _verdict(
     failures = [one for one in told if one.is_failure]
     if failures:
         first = failures[0]
-        return Verdict(f"failed because of {_named(first)}: {first.rule}", "failed", first.from_step)
+        return Verdict(f"failed because of {_named(first)}: {first.exactly or first.rule}", "failed", first.from_step)
     steps = _last_step(series) + 1 if series else 0
     logged = max((len(one) for one in series.values()), default=0)  # fewer than `steps` where not every step is logged
     if logged < FEWEST_STEPS:

@@ -141,7 +141,7 @@ def _run_here(
     if config.get("init_from") is None:  # else the folder decides the model, and with it how long rows may be
         validate(config)  # what needs no Lightning first: `plan` validates every stage of the graph
     from r1_lightning.run.graph.build import build
-    from r1_lightning.run.graph.last_words import next_steps
+    from r1_lightning.run.graph.last_words import ending
     from r1_lightning.run.graph.node import part_of
     from r1_lightning.run.graph.plan import plan
 
@@ -156,7 +156,7 @@ def _run_here(
     with meeting.met(place, config) as processes:
         meeting.compare(processes, config, node.fingerprint)
         made = build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
-        if made.complete and (words := next_steps(made)):
+        if made.complete and (words := ending(made)):
             _say(f"\n{words}")
 
 

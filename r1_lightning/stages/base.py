@@ -195,6 +195,9 @@ class StageModule(L.LightningModule):
         bad = [f"{name}={value}" for name, value in zip(metrics, values, strict=True) if not math.isfinite(value)]
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if bad else 0
         if bad and (self.on_nonfinite == "stop" or self.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW):
+            # Lightning logs steps that end; why this one does not belongs into the run's files as well.
+            for logger in self.loggers:
+                logger.log_metrics(dict(zip(metrics, values, strict=True)), self.global_step)
             raise InvalidInput(
                 f"{bad[0]} at step {self.global_step}: training has diverged and stops before this step; the same "
                 f"command would come here again, so try a lower optim.lr than {self.optim.lr:g}"

@@ -18,6 +18,7 @@ def test_not_finite(bad: float) -> None:
     """At any step, also where it healed."""
     (told,) = found(PRETRAINING, {"train/loss": [6.0] * 5 + [bad] + line(5.0, 0.8)[6:]})
     assert (told.name, told.from_step, told.is_failure) == ("not finite", 5, True)
+    assert told.exactly == f"train/loss is {'NaN' if math.isnan(bad) else 'infinite'}"
     # stage.on_nonfinite=skip: the step took no effect, and one of 10 is allowed.
     skip = {"train/skipped_step": [0.0] * 5 + [1.0] + [0.0] * 34}
     assert found(PRETRAINING, {"train/loss": [6.0] * 5 + [bad] + line(5.0, 0.8)[6:], **skip}) == []

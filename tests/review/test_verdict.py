@@ -105,6 +105,17 @@ def test_a_run_that_was_interrupted_says_so(tmp_path: Path, band: Band) -> None:
     assert review(folder).verdict.sentence == "interrupted before its first step; nothing is logged"
 
 
+def test_a_run_that_a_stage_stopped_at_nan_says_so(tmp_path: Path, band: Band) -> None:
+    """The last row holds what is no number and not whether the step was skipped: the stage gave up there, nobody stopped it."""
+    steps = {"train/loss": ["1.0"] * 7 + ["nan"], "train/skipped_step": ["0.0"] * 7 + [""]}
+    folder = write_run(tmp_path / "stopped", steps)  # type: ignore[arg-type]
+    told = "stopped at step 7 of 30; failed because of not finite from step 7: train/loss is NaN"
+    assert review(folder).verdict.sentence == told
+    steps["train/skipped_step"][-1] = "1.0"  # skipped (stage.on_nonfinite=skip), and then a signal came
+    skipped = write_run(tmp_path / "skipped", steps)  # type: ignore[arg-type]
+    assert review(skipped).verdict.sentence.startswith("interrupted after 8 of 30 steps; ")
+
+
 def test_nothing_to_judge_is_no_line(tmp_path: Path, band: Band) -> None:
     few = {name: values[:4] for name, values in RL.items()}
     folder = write_run(tmp_path, few, final={})

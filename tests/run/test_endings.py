@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from r1_lightning.artefacts import store
 from r1_lightning.artefacts.leftovers import LAST
 from r1_lightning.callbacks.checkpoint import ResumeCheckpoint
+from r1_lightning.review.verdict import review
 from r1_lightning.stages.pretrain import PretrainModule
 from r1_lightning.types.stopping import REPEATED_S, STOP
 from tests.support.commands import SMALL_MODEL, Finished, folder, train, weights
@@ -48,6 +49,27 @@ def test_a_training_that_ends_early_is_not_complete(tmp_path: Path, capsys: Capt
     assert not (folder(tmp_path, "pretrain") / store.WEIGHTS).exists()
     assert saved_step(tmp_path) == 3
     assert pretrain(tmp_path, capsys).code == 0  # the same artefact: it goes on without the callback
+
+
+def test_a_training_that_diverged_says_so_in_its_own_files(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at the folder later reads what the last line said; mended, it goes on, and nothing of it is left."""
+    original = PretrainModule.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            PretrainModule,
+            "training_step",
+            lambda stage, *batch: original(stage, *batch) * (float("nan") if stage.global_step == 3 else 1),
+        )
+        ended = pretrain(tmp_path, capsys)
+    assert ended.code == 2 and "train/loss=nan at step 3: training has diverged" in ended.error
+    made = folder(tmp_path, "pretrain")
+    told = review(made).verdict
+    assert told.sentence == "stopped at step 3 of 5; failed because of not finite from step 3: train/loss is NaN"
+    assert (told.state, told.from_step) == ("failed", 3)
+    assert pretrain(tmp_path, capsys).code == 0
+    assert review(made).verdict.state == "healthy" and len(review(made).series["train/loss"]) == 5
 
 
 def saved_step(root: Path) -> int:

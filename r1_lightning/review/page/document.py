@@ -138,7 +138,8 @@ def _outside(seen: Review) -> str:
 
 
 def _advisory(advisory: Advisory) -> str:
-    cells = (advisory.from_step, advisory.value, advisory.rule, advisory.threshold, advisory.advice)
+    rule = advisory.rule + (f" ({advisory.exactly})" if advisory.exactly else "")
+    cells = (advisory.from_step, advisory.value, rule, advisory.threshold, advisory.advice)
     return f"<tr><th>{inert(advisory.name)}</th>{''.join(f'<td>{inert(_text(cell))}</td>' for cell in cells)}</tr>"
 
 

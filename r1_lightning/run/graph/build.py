@@ -37,7 +37,7 @@ from r1_lightning.run.checks.loggers import check_logger_packages
 from r1_lightning.run.checks.models import check_installed
 from r1_lightning.run.config.stage_config import BASE, resolved
 from r1_lightning.run.graph.fresh import begun, remember
-from r1_lightning.run.graph.last_words import table, verdict
+from r1_lightning.run.graph.last_words import table
 from r1_lightning.run.graph.node import Node
 from r1_lightning.run.graph.stage_tree import measured_stages, stage_table, time_table, tree
 from r1_lightning.run.graph.waiting import Waiting
@@ -74,8 +74,6 @@ def build(target: Node, run_stage: RunStage, fresh: bool = False, say: Callable[
         for text in (stage_table(measured_stages(target)), time_table(target)):
             if text:
                 say(f"\n{text}")
-    if line := verdict(artefact):
-        say(line)
     return artefact
 
 

@@ -1,4 +1,4 @@
-"""The end of a command's output: the results of a finished stage, its folder, and commands to run next."""
+"""The end of a command's output: the results of a finished stage, its folder, commands to run next, and last the verdict."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def table(artefact: Artefact) -> str:
             for name, value in artefact.metrics.items()
         )
     return f"{text}\n{artefact.stage}: everything lies in {artefact.folder}".lstrip("\n")
+
+
+def ending(artefact: Artefact) -> str:
+    """Return what follows a finished stage's table: the next commands, and whether to trust the run as the last line of all."""
+    return "\n\n".join(block for block in (next_steps(artefact), verdict(artefact)) if block)
 
 
 def verdict(artefact: Artefact) -> str:

@@ -12,7 +12,7 @@ import pytest
 from r1_lightning.artefacts import store
 from r1_lightning.run.commands import evaluate_command, export, review_run
 from r1_lightning.run.commands.board import labels
-from r1_lightning.run.graph.last_words import next_steps, verdict
+from r1_lightning.run.graph.last_words import ending, next_steps, verdict
 from tests.review.rule_cases import PRETRAINING
 from tests.run.test_endings import Captured, pretrain
 from tests.support.commands import folder, overrides, train
@@ -20,8 +20,8 @@ from tests.support.run_folders import write_run
 
 
 def lines(text: str) -> dict[str, list[str]]:
-    """What to do -> the command's words, of the last block that was printed."""
-    block = text.rstrip().split("\n\n")[-1].splitlines()
+    """What to do -> the command's words, of the last block that was printed before the verdict."""
+    block = [part for part in text.rstrip().split("\n\n") if not part.startswith("verdict: ")][-1].splitlines()
     return {line.split("  ")[0].strip(): shlex.split(line.split("  ", 1)[1]) for line in block}
 
 
@@ -41,6 +41,9 @@ def test_the_lines_of_a_trained_model_work(
     assert finished.code == 0, finished.err
     made, words = folder(root, "pretrain"), lines(finished.out)
     assert list(words) == ["review", "look", "measure", "train on", "export"]
+    judged = "verdict: healthy: no rule is broken (there is no band for these settings)"
+    assert finished.out.splitlines()[-1] == judged  # the last line of all, also of a run that was complete already
+    assert pretrain(root, capsys, "logger=tensorboard").out.splitlines()[-1] == judged
     assert run(words["review"], review_run.main, monkeypatch) == 0 and (made / "review.html").is_file()
     python, script, shown = words["look"]
     assert python == "python" and Path(script).is_file() and list(labels(Path(shown)).values()) == [made]
@@ -73,7 +76,9 @@ def test_the_verdict_of_a_finished_run(tmp_path: Path) -> None:
     """Judged by its files; silent without curves; a folder that cannot be reviewed is told, and ends nothing."""
     made = store.Artefact(write_run(tmp_path / "a", PRETRAINING, final={}), "pretrain", "0" * 64, complete=True)
     assert verdict(made) == "verdict: healthy: no rule is broken (there is no band for these settings)"
+    commands, last = ending(made).split("\n\n")
+    assert commands == next_steps(made) and last == verdict(made)
     (made.folder / "tensorboard" / "metrics.csv").unlink()
-    assert verdict(made) == ""
+    assert verdict(made) == "" and ending(made) == next_steps(made) == ""
     gone = store.Artefact(tmp_path / "b", "pretrain", "0" * 64, complete=True)
     assert verdict(gone).startswith("verdict: none, the run's files cannot be reviewed (run=")
