@@ -40,10 +40,11 @@ class Experts(nn.Module):
 
     def _grouped(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
         n_tokens, n_chosen = chosen_NK.shape
-        flat = chosen_NK.flatten()
-        order = flat.argsort(stable=True)
+        sorted_experts, order = chosen_NK.flatten().sort(stable=True)
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        ends_E = torch.bincount(flat, minlength=self.n_experts).cumsum(0).to(torch.int32)
+        experts_E = torch.arange(self.n_experts, device=order.device)
+        # Not `bincount`: on a GPU the host would wait for its length, once per layer and token.
+        ends_E = torch.searchsorted(sorted_experts, experts_E, right=True, out_int32=True)
         sorted_x = x_ND.index_select(0, order // n_chosen)
         sorted_y = self.down(swiglu(self.gate_up(sorted_x, ends_E)), ends_E)
         y_NKD = sorted_y.index_select(0, inverse).view(n_tokens, n_chosen, -1)

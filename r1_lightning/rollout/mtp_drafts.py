@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.config import AttentionSettings
-from r1_lightning.rollout.sampler import COMPACT_AT_ENDED_SHARE, Prefilled, Sampler, SamplerSettings
+from r1_lightning.rollout.sampler import Prefilled, Sampler, SamplerSettings, kept_rows
 from r1_lightning.types.errors import require
 from r1_lightning.types.tensors import Backbone, Drafting, DraftingBackbone, Drafts, GenerateFn, Generation
 
@@ -124,8 +124,8 @@ class DraftingSampler(Sampler):
         while bool(rows.alive.any()):
             self.poll()
             self._draft(start, rows, verified, caches[1])
-            if int((~rows.alive).sum()) >= COMPACT_AT_ENDED_SHARE * len(rows.alive):
-                kept = rows.alive.nonzero().squeeze(1)
+            kept = kept_rows(rows.alive)
+            if kept is not None:
                 rows.keep(kept)
                 for cache in caches:
                     cache.select_rows(kept)
@@ -180,8 +180,10 @@ class DraftingSampler(Sampler):
         drawn = self._draw(hidden_RD, self._uniforms(start, rows))
         token, place = drawn[0], rows.drawn
         ended = self._has_ended(token, rows.active, place)
-        kept = [x[counts] for x in (*drawn, ended)]
-        self._write(start.out, rows.active[counts], place[counts], kept, routes_LR1K[:, counts])
+        within = place.clamp(
+            max=start.uniforms.shape[1] - 1
+        )  # a full row's place is behind the last; its draw is dropped
+        self._write(start.out, rows.active, within, counts, drawn, ended, routes_LR1K)
         rows.token = torch.where(counts, token, rows.token)
         rows.drawn = place + counts.long()
         rows.alive = rows.alive & ~(counts & (ended | (rows.drawn == start.uniforms.shape[1])))

@@ -2,8 +2,8 @@
 
 The sampler stores two log-probs for every token. `policy_logprobs` is that of softmax(logits / sampling_temperature), the policy
 that GRPO trains; `sampler_logprobs` is that of the distribution drawn from, which top-p renormalises. Draws are keyed (see
-`rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t. On a GPU
-the distribution is summed in whole numbers, because the order of its sums is not fixed there; on a CPU in floating ones.
+`rollout/keyed_random.py`): token t of a row is the inverse of the cumulative distribution at the row's uniform number t (see
+`rollout/drawing.py`).
 
 The sampler holds the backbone object that is being trained, so no copy can go stale; one that is sharded over processes is gathered
 for each call (`model/whole_copy.py`), also for a call without prompts. It works on the device of the backbone's
@@ -12,7 +12,6 @@ weights and returns everything on the CPU, where rollouts are judged, shuffled i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.whole_copy import whole_model
+from r1_lightning.rollout.collected import Collected
+from r1_lightning.rollout.drawing import inverse_cdf, nucleus
 from r1_lightning.rollout.generations import joined
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.types.errors import require_int, require_number
@@ -30,9 +31,11 @@ from r1_lightning.types.tensors import Backbone, BackboneOutput, GenerateFn, Gen
 
 # Shape legend: P prompts, R rows being sampled, T new positions, V vocabulary, L layers with experts, K chosen experts.
 
-SHARES = 2**40  # a power of 2, so that the product is exact; 2^17 tokens' worth stays far below 2^63
 # Ended rows are dropped once they are this share of the batch: copying the cache costs about one decoding step.
 COMPACT_AT_ENDED_SHARE = 0.125
+# On a GPU the host waits for all that it has launched when it looks at which rows have ended: once in so many tokens, of which
+# rows that have ended draw at most so many in vain. On a CPU there is nothing to wait for.
+TOKENS_PER_LOOK = 16
 
 
 @dataclass(frozen=True)
@@ -76,35 +79,6 @@ class SamplerMaker(Protocol):
     def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn: ...
 
 
-def in_shares(probabilities_RV: Tensor) -> Tensor:
-    """Probabilities as whole numbers of `SHARES`: their running sums are the same in every order of summing.
-
-    A GPU has no deterministic kernel for running sums of floating numbers. What is lost, less than 1 / `SHARES` a token, is small
-    beside the step of the uniform numbers, 2^-24.
-    """
-    return (probabilities_RV * SHARES).long()
-
-
-def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
-    """The smallest set of most likely tokens whose mass reaches `top_p`, renormalised; others 0 (R x V)."""
-    ordered, index = probabilities_RV.sort(dim=-1, descending=True, stable=True)
-    mass, limit = (in_shares(ordered), math.ceil(top_p * SHARES)) if ordered.is_cuda else (ordered, top_p)
-    keep = mass.cumsum(-1) - mass < limit  # a token stays while the mass before it is short of top_p
-    kept = torch.zeros_like(probabilities_RV).scatter_(-1, index, ordered * keep)
-    return kept / kept.sum(-1, keepdim=True)
-
-
-def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
-    """Return R token ids: the token at which the cumulative distribution passes the uniform number."""
-    if probabilities_RV.is_cuda:
-        cumulative = in_shares(probabilities_RV).cumsum(-1)
-        threshold = (uniforms_R.double().unsqueeze(-1) * cumulative[:, -1:]).long()
-    else:
-        cumulative = probabilities_RV.cumsum(-1)
-        threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
-    return (cumulative <= threshold).sum(-1).clamp(max=probabilities_RV.shape[-1] - 1)
-
-
 def device_of(backbone: Any) -> torch.device:
     """Return the device of `backbone`'s weights; the CPU if it has none (a `Backbone` need not be a module)."""
     if isinstance(backbone, torch.nn.Module):
@@ -124,33 +98,18 @@ def left_padded(
     return torch.tensor(padded, dtype=torch.long, device=device), column >= width - lengths[:, None]
 
 
-@dataclass
-class _Collected:
-    """Results of R rows, written column by column as tokens are drawn."""
+def tokens_per_look(device: torch.device) -> int:
+    """How many tokens are drawn between two looks at which rows have ended."""
+    return 1 if device.type == "cpu" else TOKENS_PER_LOOK
 
-    ids: Tensor
-    mask: Tensor
-    policy: Tensor
-    sampler: Tensor
-    finished: Tensor
-    routes: Tensor | None = None
-    prompt_routes: Tensor | None = None
 
-    @classmethod
-    def empty(cls, rows: int, width: int, pad_id: int, device: torch.device) -> _Collected:
-        shape = (rows, width)
-        policy, sampler = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
-        ids = torch.full(shape, pad_id, dtype=torch.long, device=device)
-        mask = torch.zeros(shape, dtype=torch.bool, device=device)
-        return cls(ids, mask, policy, sampler, torch.zeros(rows, dtype=torch.bool, device=device))
-
-    def generation(self) -> Generation:
-        used = int(self.mask.any(0).sum())
-        ids, mask, policy, sampler = (x[:, :used] for x in (self.ids, self.mask, self.policy, self.sampler))
-        no_routes = torch.zeros((0, 0, 0, 0), dtype=torch.long, device=ids.device)
-        routes = no_routes if self.routes is None else self.routes[:, :, :used]
-        prompt_routes = no_routes if self.prompt_routes is None else self.prompt_routes
-        return Generation(ids, mask, policy, sampler, self.finished, routes, prompt_routes).to("cpu")
+def kept_rows(alive_R: Tensor) -> Tensor | None:
+    """The rows to go on with, none if all have ended; None if all R stay, because too few have ended yet. The host waits."""
+    on_host = alive_R.cpu()
+    going = int(on_host.sum())
+    if going and len(on_host) - going < COMPACT_AT_ENDED_SHARE * len(on_host):
+        return None
+    return on_host.nonzero().squeeze(1).to(alive_R.device)
 
 
 @dataclass(frozen=True)
@@ -166,7 +125,7 @@ class Prefilled:
     prompt_R: Tensor
     cache: Any
     uniforms: Tensor
-    out: _Collected
+    out: Collected
 
 
 class Sampler:
@@ -222,20 +181,23 @@ class Sampler:
         hidden, routes = start.output.hidden[rows, -1], start.output.routes[:, rows, -1:]
         active = torch.arange(len(rows), device=rows.device)
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        each = tokens_per_look(rows.device)
         for position in range(limit):
             self.poll()
             drawn = self._draw(hidden, start.uniforms[active, position])
             ended = self._has_ended(drawn[0], active, position)
-            # Ended rows stay in the batch until enough of them can be dropped at once; their draws are not written.
-            self._write(out, active[alive], position, [x[alive] for x in (*drawn, ended)], routes[:, alive])
-            alive = alive & ~ended
-            if position + 1 == limit or not bool(alive.any()):  # nothing is drawn from a forward after the last token
+            # Ended rows stay in the batch until enough of them can be dropped at once; their draws are not kept.
+            self._write(out, active, position, alive, drawn, ended, routes)
+            token, alive = drawn[0], alive & ~ended
+            if position + 1 == limit:  # nothing is drawn from a forward after the last token
                 break
-            token = drawn[0]
-            if int((~alive).sum()) >= COMPACT_AT_ENDED_SHARE * len(active):
-                kept = alive.nonzero().squeeze(1)
-                cache.select_rows(kept)
-                active, token, alive = active[kept], token[kept], alive[kept]
+            if (position + 1) % each == 0:
+                kept = kept_rows(alive)
+                if kept is not None:
+                    if not len(kept):
+                        break
+                    cache.select_rows(kept)
+                    active, token, alive = active[kept], token[kept], alive[kept]
             hidden, routes = self._decode(token, cache)
         return out.generation()
 
@@ -249,7 +211,7 @@ class Sampler:
         cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit + spare)
         output = self.backbone.step(token_ids, is_token, cache)
         cache.select_rows(rows)  # a group shares its prompt: the prompt runs once, and its cache row is copied
-        out = _Collected.empty(len(rows), limit, self.pad_id, device)
+        out = Collected.empty(len(rows), limit, self.pad_id, device)
         if self.record_routes and output.routes.numel():
             before_last = output.routes[:, :, :-1].masked_fill(~is_token[None, :, :-1, None], -1)
             out.prompt_routes = before_last[:, rows]
@@ -282,17 +244,16 @@ class Sampler:
         return token_R, policy_R, probabilities_RV.gather(-1, token_R.unsqueeze(-1)).squeeze(-1).log()
 
     def _write(
-        self, out: _Collected, rows: Tensor, position: int | Tensor, drawn: list[Tensor], routes: Tensor
+        self,
+        out: Collected,
+        rows: Tensor,
+        position: int | Tensor,
+        counts: Tensor,
+        drawn: tuple[Tensor, Tensor, Tensor],
+        ended: Tensor,
+        routes: Tensor,
     ) -> None:
-        token, policy, sampler, ended = drawn
-        out.ids[rows, position] = token
-        out.mask[rows, position] = True
-        out.policy[rows, position] = policy
-        out.sampler[rows, position] = sampler
-        out.finished[rows] = ended
+        """Keep what was drawn for `rows`, where `counts` is True."""
+        out.write(rows, position, counts, drawn, ended)
         if self.record_routes and routes.numel():
-            if out.routes is None:
-                layers, _, _, chosen = routes.shape
-                shape = (layers, *out.ids.shape, chosen)
-                out.routes = torch.zeros(shape, dtype=torch.long, device=out.ids.device)
-            out.routes[:, rows, position] = routes[:, :, 0]
+            out.write_routes(rows, position, counts, routes)

@@ -22,10 +22,11 @@ from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout import mtp_drafts as module
 from r1_lightning.rollout import sampler as sampler_module
+from r1_lightning.rollout.drawing import inverse_cdf, nucleus
 from r1_lightning.rollout.dynamic_sampling import until_informative
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.mtp_drafts import DraftingSampler, MTPDrafts, drafts_of
-from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig, inverse_cdf
+from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Drafts, Generation
 from tests.model.tiny import backbone, pack, random_documents, tiny
@@ -165,8 +166,7 @@ def test_waves_and_dropped_rows_change_neither_tokens_nor_drafts(
 ) -> None:
     plain, whole = both(markov(OTHERS))
     expected, _ = plain(PROMPTS, 9, keys_of(4, 9)), whole(PROMPTS, 9, keys_of(4, 9))
-    for each in (module, sampler_module):
-        monkeypatch.setattr(each, "COMPACT_AT_ENDED_SHARE", share)
+    monkeypatch.setattr(sampler_module, "COMPACT_AT_ENDED_SHARE", share)
     drafting = both(markov(OTHERS), max_rows=max_rows)[1]
     done: list[int] = []
     check_same(drafting(PROMPTS, 9, keys_of(4, 9), progress=done.append), expected, atol=1e-6)
@@ -328,7 +328,7 @@ def test_drafts_are_the_trained_modules_at_the_rows_own_numbers(temperature: flo
         text = [*REAL_PROMPTS[row // 6], *found.completion_ids[row, :drawn].tolist()]
         last = model.hidden(pack([[text]])).mtp[0][:, len(text) - 2]  # it has seen the text's last token
         probabilities = (model.unembed(last) / temperature).softmax(-1)
-        kept = sampler_module.nucleus(probabilities, top_p) if top_p < 1 else probabilities
+        kept = nucleus(probabilities, top_p) if top_p < 1 else probabilities
         assert inverse_cdf(kept, uniforms[row, drawn : drawn + 1]).tolist() == [draft]
 
 

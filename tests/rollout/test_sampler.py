@@ -7,32 +7,39 @@ With a real backbone (latent cache, experts) the stored log-probs are compared w
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.rollout import sampler as sampler_module
+from r1_lightning.rollout.drawing import nucleus
 from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.sampler import (
+    TOKENS_PER_LOOK,
     Sampler,
     SamplerSettings,
     SamplingConfig,
     device_of,
-    in_shares,
-    inverse_cdf,
     left_padded,
-    nucleus,
+    tokens_per_look,
 )
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, pack, random_documents, randomise, tiny
 from tests.rollout.fakes import MarkovBackbone, keys_of
+from tests.support.commands import ROOT
+from tests.support.fake_cuda.library import start
+from tests.support.fake_cuda.records import WAITS
 from tests.support.miniature import Miniature, rollout_config
 
 VOCABULARY, EOS, PAD = 6, 4, 5
@@ -88,77 +95,6 @@ def test_each_of_several_ends_ends_a_row(ends: tuple[int, ...]) -> None:
         assert bool(drawn.finished[row]) == (place is not None)
         seen.add(kept[-1])
     assert seen >= set(ends)
-
-
-# ---------------------------------------------------------------------------------------------------------- literal numbers
-
-
-@pytest.fixture(params=[False, True], ids=["floating sums", "a GPU's whole numbers"])
-def summed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of summing a distribution; only the tensors of a GPU say that they are there."""
-    if request.param:
-        monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "top_p", "expected"),
-    [
-        ([0.5, 0.3, 0.15, 0.05], 0.7, [0.625, 0.375, 0.0, 0.0]),  # 0.5 is short of 0.7, 0.8 is not
-        ([0.5, 0.3, 0.15, 0.05], 0.9, [0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0.0]),
-        ([0.05, 0.5, 0.15, 0.3], 0.7, [0.0, 0.625, 0.0, 0.375]),  # whatever the order
-        ([0.5, 0.3, 0.15, 0.05], 0.01, [1.0, 0.0, 0.0, 0.0]),  # one token is always left
-        ([0.25, 0.25, 0.25, 0.25], 0.4, [0.5, 0.5, 0.0, 0.0]),  # among equals the first
-        ([0.5, 0.25, 0.125, 0.125], 0.5, [1.0, 0.0, 0.0, 0.0]),  # 0.5 has reached 0.5
-        ([0.5, 0.25, 0.125, 0.125], 1.0, [0.5, 0.25, 0.125, 0.125]),
-    ],
-)
-@pytest.mark.usefixtures("summed")
-def test_nucleus_by_hand(probabilities: list[float], top_p: float, expected: list[float]) -> None:
-    torch.testing.assert_close(nucleus(torch.tensor([probabilities]), top_p), torch.tensor([expected]))
-
-
-@given(st.integers(0, 10_000), st.floats(0.05, 0.95))
-def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(seed: int, top_p: float) -> None:
-    probabilities = torch.randn(1, 9, generator=torch.Generator().manual_seed(seed)).softmax(-1)
-    kept = nucleus(probabilities, top_p)[0] > 0
-    mass = float(probabilities[0, kept].sum())
-    least = float(probabilities[0, kept].min())
-    assert mass > top_p - 1e-6
-    assert mass - least < top_p + 1e-6
-    assert least >= float(probabilities[0, ~kept].max()) if bool((~kept).any()) else True
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "uniform", "token"),
-    [
-        ([0.25, 0.25, 0.5], 0.0, 0),
-        ([0.25, 0.25, 0.5], 0.2499, 0),
-        ([0.25, 0.25, 0.5], 0.25, 1),  # token i has the half-open interval from the mass before it to the mass up to it
-        ([0.25, 0.25, 0.5], 0.4999, 1),
-        ([0.25, 0.25, 0.5], 0.5, 2),
-        ([0.25, 0.25, 0.5], 1 - 2**-24, 2),  # the largest uniform number there is
-        ([0.0, 0.5, 0.0, 0.5], 0.0, 1),  # what has no mass is never drawn: not in front,
-        ([0.0, 0.5, 0.0, 0.5], 0.5, 3),  # not between,
-        ([0.5, 0.5, 0.0, 0.0], 1 - 2**-24, 1),  # and not at the end
-        ([0.5, 0.25], 0.9, 1),  # rounding may leave a total other than 1: the last token keeps its share
-    ],
-)
-@pytest.mark.usefixtures("summed")
-def test_inverse_cdf_by_hand(probabilities: list[float], uniform: float, token: int) -> None:
-    assert inverse_cdf(torch.tensor([probabilities]), torch.tensor([uniform])).tolist() == [token]
-
-
-def test_whole_numbers_draw_what_floating_sums_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """32,000 tokens: shares are exact to 2^-40 each, so a draw differs only where a floating sum has rounded past the number."""
-    generator = torch.Generator().manual_seed(0)
-    probabilities = (3 * torch.randn(64, 32_000, generator=generator)).softmax(-1)
-    uniforms = torch.rand(64, generator=generator)
-    exact = probabilities.double().cumsum(-1)
-    expected = (exact <= uniforms.double().unsqueeze(-1) * exact[:, -1:]).sum(-1)
-    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
-    assert torch.equal(inverse_cdf(probabilities, uniforms), expected)
-    shares = in_shares(probabilities)
-    assert torch.equal(shares.flip(-1).cumsum(-1)[:, -1], shares.cumsum(-1)[:, -1])  # in any order of summing
 
 
 def test_prompts_are_padded_on_the_left() -> None:
@@ -497,9 +433,9 @@ def test_bad_max_rows_is_named() -> None:
 # --------------------------------------------------------------------------------------------------------------- the device
 
 
-def recorded(sampler: Sampler, prompts: list[list[int]], copies: int) -> Generation:
+def recorded(sampler: Sampler, prompts: list[list[int]], copies: int, max_new_tokens: int | None = None) -> Generation:
     sampler.record_routes = True
-    return sampler(prompts, copies, keys_of(len(prompts), copies))
+    return sampler(prompts, copies, keys_of(len(prompts), copies), max_new_tokens)
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
@@ -521,6 +457,88 @@ def test_every_tensor_is_made_on_the_backbones_device(top_p: float) -> None:
 def test_the_device_is_that_of_the_weights() -> None:
     assert device_of(torch.nn.Linear(1, 1, device="meta")) == torch.device("meta")
     assert device_of(object()) == device_of(torch.nn.Identity()) == torch.device("cpu")
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the operators whose result the host of a GPU would have to wait for, all of which a CPU has, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        by_mask = "index" in name and any(
+            isinstance(index, Tensor) and index.dtype is torch.bool for index in tree_leaves(args[1:2])
+        )
+        if name in WAITS or by_mask:
+            self.seen[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of(sampler: Sampler, tokens: int) -> int:
+    """How often the host waits while rows that never end draw `tokens` tokens."""
+    with _Waits() as waits:
+        recorded(sampler, [[1, 2, 3], [4, 5], [6]], 2, tokens)
+    return sum(waits.seen.values())
+
+
+def test_the_host_waits_once_in_several_tokens_and_never_for_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looks alone, one for every `TOKENS_PER_LOOK` tokens, whatever the model has in layers; routes are kept, too."""
+    monkeypatch.setattr(sampler_module, "tokens_per_look", lambda device: TOKENS_PER_LOOK)
+    for layers in (2, 4):
+        model = backbone(tiny(vocab_size=12, n_layers=layers, max_positions=128))
+        sampler = sampler_of(model, eos_id=-1, pad_id=REAL_PAD, max_new_tokens=1)
+        assert waits_of(sampler, 1 + 4 * TOKENS_PER_LOOK) - waits_of(sampler, 1) == 4
+
+
+@pytest.mark.parametrize("looks", [2, 3, 50])
+def test_how_often_is_looked_changes_nothing(looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = sampler_of(markov(), max_new_tokens=12)
+    expected = sampler([[0], [1]], 40, keys_of(2, 40))
+    monkeypatch.setattr(sampler_module, "tokens_per_look", lambda device: looks)
+    check_same(sampler([[0], [1]], 40, keys_of(2, 40)), expected)
+
+
+def test_a_gpu_is_looked_at_less_often_than_a_cpu() -> None:
+    assert tokens_per_look(torch.device("cpu")) == 1
+    assert tokens_per_look(torch.device("cuda", 0)) == TOKENS_PER_LOOK
+
+
+ON_A_GPU = """
+import json
+from tests.rollout.test_sampler import keys_of
+from tests.support.fake_cuda.records import RECORDS
+from tests.support.miniature import Miniature, rollout_config
+mini = Miniature(rollout=rollout_config(top_p={top_p}))
+sampler = mini.sampler()
+sampler.eos_id, sampler.record_routes = -1, True
+prompts = [[1, 2, 3], [4, 5], [6]]
+expected = sampler(prompts, 2, keys_of(3, 2), 33)
+mini.model.cuda()
+for tokens in (1, 33):
+    RECORDS.take()
+    found = sampler(prompts, 2, keys_of(3, 2), tokens)
+    print(json.dumps({{name: sum(counts.values()) for name, counts in RECORDS.take().items()}}))
+assert found.completion_ids.tolist() == expected.completion_ids.tolist()
+assert found.routes.tolist() == expected.routes.tolist()
+assert (found.policy_logprobs - expected.policy_logprobs).abs().max() < 1e-4
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_the_host_waits_for_a_pretend_gpu_once_in_several_tokens(top_p: float, tmp_path: Path) -> None:
+    """32 tokens more: two looks, and nothing that is moved to the device, or waits there, or has no deterministic kernel."""
+    asked, answered = tmp_path / "commands.json", tmp_path / "results.json"
+    asked.write_text(json.dumps({"draw": ["python", ON_A_GPU.format(top_p=top_p)]}))
+    process = start("tests.support.fake_cuda.commands", str(asked), str(answered), cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(answered.read_text())["draw"]
+    assert result["code"] == 0, result["err"][-3000:]
+    one, many = (json.loads(line) for line in result["out"].splitlines())
+    assert many["waits"] - one["waits"] == 32 // TOKENS_PER_LOOK
+    assert many["uploads"] == one["uploads"] and many["undetermined"] == many["host_work"] == 0
 
 
 @pytest.mark.requires_gpu
