@@ -8,28 +8,28 @@ sequence-wise balance loss (eq 17-20) only guards against extreme imbalance with
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 # Shape legend: B rows, T positions, E routed experts, K chosen experts, L layers with experts.
 
 
 def count_expert_load(
-    routes_BTK: Int[Tensor, "B T K"], is_token_BT: Bool[Tensor, "B T"], n_experts: int
+    routes_BTK: Int[Tensor, "B T K"], times_BT: Shaped[Tensor, "B T"], n_experts: int
 ) -> Int[Tensor, "E"]:
-    """Count the tokens routed to each expert (E, int64), padding excluded."""
-    counted = torch.where(is_token_BT.unsqueeze(-1), routes_BTK, n_experts).flatten()
+    """Count the tokens routed to each expert (E, int64), each `times`: 0 on padding, G where it stands for G tokens, else 1."""
+    counts = times_BT.long().unsqueeze(-1).expand_as(routes_BTK).flatten()
     # Not bincount: the size of its result depends on the data, which torch.compile cannot trace.
-    return routes_BTK.new_zeros(n_experts + 1).scatter_add(0, counted, torch.ones_like(counted))[:n_experts]
+    return routes_BTK.new_zeros(n_experts).scatter_add(0, routes_BTK.flatten(), counts)
 
 
 def sequence_balance_loss(
-    scores_BTE: Float[Tensor, "B T E"], is_token_BT: Bool[Tensor, "B T"], n_chosen: int
+    scores_BTE: Float[Tensor, "B T E"], is_token_BT: Shaped[Tensor, "B T"], n_chosen: int
 ) -> Float[Tensor, ""]:
     """Return the sum over experts of f_i P_i per sequence, averaged over sequences (V3 eq 17-20, without alpha).
 
     f_i = E / (K T) * count of tokens whose bias-free top-K contains i; P_i = mean of s_i / sum_j s_j. Perfect balance gives 1.
-    Rows that hold only padding are left out of the mean.
+    Rows that hold only padding are left out of the mean. `is_token` may be a number of times, as in `count_expert_load`.
     """
     n_experts = scores_BTE.shape[-1]
     mask = is_token_BT.unsqueeze(-1).to(scores_BTE.dtype)

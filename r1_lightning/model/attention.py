@@ -64,8 +64,11 @@ class AttentionKind(AttentionSettings, Protocol):
         """Elements of a query that are rotated; 0 for a kind without rotation."""
         ...
 
-    def row_mask(self, document_ids_BT: Tensor) -> Any:
-        """Return the mask of packed rows for `Attention.__call__` (document 0 is padding)."""
+    def row_mask(self, document_ids_BT: Tensor, prefix_ids_BT: Tensor | None = None) -> Any:
+        """Return the mask of packed rows for `Attention.__call__` (document 0 is padding).
+
+        `prefix_ids` are those of `TokenBatch`; a recurrent kind never gets any.
+        """
         ...
 
     def new_columns_mask(self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Any, dtype: torch.dtype) -> Any:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.logprobs import EAGER_TILES, Tiles
+from r1_lightning.functional.masking import times_meant
 from r1_lightning.model.attention import kinds_by_name, mtp_kind
 from r1_lightning.model.block import Block
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.continued_rows import OWN_PROMPT_TOKENS, folded, unfolded
 from r1_lightning.model.init import init_weights
 from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.language_model import LanguageModel
@@ -79,26 +81,43 @@ class DeepSeekBackbone(LanguageModel):
         `replayed_LBTK` are routes for the L mixtures of the trunk; where they are -1 the router chooses. With `mtp_detached` no
         gradient flows from the MTP modules into trunk and embedding.
         """
+        if batch.prefix_ids is not None and not self._continues(with_mtp):
+            plain, replayed_LBTK, back_BT = unfolded(batch, replayed_LBTK)
+            return folded(self.hidden(plain, with_mtp, replayed_LBTK, mtp_detached), back_BT)
+        counted = batch.is_token
+        if batch.prefix_ids is not None:  # a shared prompt counts in the experts' load as often as in the plain layout
+            counted = times_meant(batch.document_ids, batch.prefix_ids)
         with self.precision.autocast(batch.token_ids.device.type):
             cos, sin = self.cos[batch.position_ids], self.sin[batch.position_ids]
-            masks = {name: kind.row_mask(batch.document_ids) for name, kind in self.attention_kinds.items()}
+            masks = {
+                name: kind.row_mask(batch.document_ids, batch.prefix_ids) for name, kind in self.attention_kinds.items()
+            }
             embedded = self.embedding(batch.token_ids)
             x, collected = embedded, []
             blocks = [cast(Block, block) for block in self.blocks]
             mixtures = [block for block in blocks if not block.is_dense]
             replayed = {} if replayed_LBTK is None else dict(zip(mixtures, replayed_LBTK, strict=True))
             for block in blocks:
-                x, stats = block(x, cos, sin, masks[block.attention_kind], batch.is_token, replayed.get(block))
+                x, stats = block(x, cos, sin, masks[block.attention_kind], counted, replayed.get(block))
                 collected.append(stats)
             x = self.norm(x)
             mtp, previous = [], x.detach() if mtp_detached else x
             embedded = embedded.detach() if mtp_detached else embedded
             for depth, module in enumerate(self.mtp_modules if with_mtp else (), start=1):
                 ahead = shift_left(embedded, depth)
-                previous, stats = module(previous, ahead, cos, sin, masks[self.mtp_kind.name], batch.is_token)
+                previous, stats = module(previous, ahead, cos, sin, masks[self.mtp_kind.name], counted)
                 mtp.append(previous)
                 collected.append(stats)
         return self._output(x, tuple(mtp), [stats for stats in collected if stats is not None])
+
+    def _continues(self, with_mtp: bool) -> bool:
+        """Whether documents can continue others: not into a recurrent state, nor where an MTP module looks beyond the second token.
+
+        Behind a prefix stand the next tokens of one of the documents that continue it; `rollout.shared_prompts` leaves so many of
+        the prompt to each completion that they are the same for one module.
+        """
+        recurrent = any(kind.is_recurrent for kind in self.attention_kinds.values())
+        return not recurrent and (not with_mtp or len(self.mtp_modules) < OWN_PROMPT_TOKENS)
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
         """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""

@@ -1,8 +1,9 @@
 """Packed rows for the models of `transformers`: their attention function, and what stands in place of a mask.
 
 `transformers` 5 lets a program register an attention function by name. Ours takes what its own fused one takes, and one thing more:
-the ids of the documents, B x 1 x 1 x T integers, in place of a mask B x 1 x T x T. With four dimensions they go through a decoder
-untouched, as a mask that is ready to use does. `model/masked_attention.py` reads them: a long row makes no T x T tensor.
+the ids of the documents, B x 1 x 1 x T integers (B x 2 x 1 x T where documents continue others), in place of a mask B x 1 x T x T.
+With four dimensions they go through a decoder untouched, as a mask that is ready to use does. `model/masked_attention.py` reads
+them: a long row makes no T x T tensor.
 
 Models with attention of their own, which cannot be told by name, keep the dense mask. So do those whose code changes a mask before
 attention sees it (Doge adds to it): `ids_arrive` looks, once, when the model is made.
@@ -17,7 +18,9 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.masking import document_attention_mask
-from r1_lightning.model.masked_attention import DenseRows, RowAttention, row_attention
+from r1_lightning.model.continued_rows import packed_attention
+from r1_lightning.model.masked_attention import DenseRows, RowAttention
+from r1_lightning.types.errors import require
 
 NAME = "r1_lightning"
 # The attribute of the ids that holds their `RowAttention`: made once, and read in every layer.
@@ -81,10 +84,15 @@ def _same(found: Tensor | None, given: Tensor) -> bool:
     return torch.equal(found, given)
 
 
-def packed_mask(document_ids_BT: Tensor, takes_documents: bool) -> Tensor:
-    """Return what a decoder takes as `attention_mask` of packed rows: the dense mask of short rows, or ids B x 1 x 1 x T."""
-    rows = row_attention(document_ids_BT) if takes_documents else DenseRows.of(document_ids_BT)
-    return rows.mask if isinstance(rows, DenseRows) else _carrying(rows, document_ids_BT)
+def packed_mask(document_ids_BT: Tensor, takes_documents: bool, prefix_ids_BT: Tensor | None = None) -> Tensor:
+    """Return what a decoder takes as `attention_mask` of packed rows: the dense mask of short rows, or ids B x 1 x 1 x T.
+
+    Of rows with prefixes, short or long, the ids are B x 2 x 1 x T, documents first.
+    """
+    rows = packed_attention(document_ids_BT, prefix_ids_BT) if takes_documents else DenseRows.of(document_ids_BT)
+    if isinstance(rows, DenseRows) and prefix_ids_BT is None:
+        return rows.mask
+    return _carrying(rows, document_ids_BT, prefix_ids_BT)
 
 
 def new_columns_mask(attend_R1TS: Tensor | RowAttention, is_token_RT: Tensor, dtype: torch.dtype) -> Tensor:
@@ -95,8 +103,9 @@ def new_columns_mask(attend_R1TS: Tensor | RowAttention, is_token_RT: Tensor, dt
     return torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, lowest)
 
 
-def _carrying(rows: RowAttention, document_ids_BT: Tensor) -> Tensor:
-    ids = document_ids_BT[:, None, None]
+def _carrying(rows: RowAttention, document_ids_BT: Tensor, prefix_ids_BT: Tensor | None = None) -> Tensor:
+    kinds = [document_ids_BT] if prefix_ids_BT is None else [document_ids_BT, prefix_ids_BT]
+    ids = torch.stack(kinds, 1)[:, :, None]
     setattr(ids, ROWS, rows)
     return ids
 
@@ -120,10 +129,19 @@ def attend(
     if attention_mask is None or not is_ids:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
         return output, None
+    ids = attention_mask[:, :, 0].unbind(1)
     if options.get("position_bias") is not None:  # ALiBi and its like: only the dense mask can be added to it
-        mask = document_attention_mask(attention_mask[:, 0, 0])
+        require(
+            len(ids) == 1,
+            "rollout.share_prompts_from",
+            "a number",
+            "this model's position bias counts places in the row",
+        )
+        mask = document_attention_mask(*ids)
         output, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **options)
         return output, None
-    rows: RowAttention = getattr(attention_mask, ROWS, None) or row_attention(attention_mask[:, 0, 0])
+    rows: RowAttention = getattr(attention_mask, ROWS, None) or packed_attention(
+        ids[0], ids[1] if len(ids) > 1 else None
+    )
     q, k, v = (part.transpose(1, 2) for part in (query, key, value))
     return rows(q, k, v, query.shape[-1] ** -0.5 if scaling is None else scaling), None

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from r1_lightning.functional.shards import local
+from r1_lightning.model.continued_rows import folded, unfolded
 from r1_lightning.model.hf_attention import new_columns_mask, packed_mask, take_documents
 from r1_lightning.model.hf_checks import (
     decoder_gives,
@@ -159,10 +160,15 @@ class HFBackbone(LanguageModel):
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D. There is no MTP module and no expert to replay."""
         require(replayed_LBTK is None, "stage.router", "replay", "model=hf has no routes to replay")
+        if (
+            batch.prefix_ids is not None and not self.takes_documents
+        ):  # attention of its own may count places in the row
+            plain, _, back_BT = unfolded(batch, None)
+            return folded(self.hidden(plain), back_BT)
         with self.precision.autocast(batch.token_ids.device.type):
             output = self.decoder(
                 input_ids=batch.token_ids,
-                attention_mask=packed_mask(batch.document_ids, self.takes_documents),
+                attention_mask=packed_mask(batch.document_ids, self.takes_documents, batch.prefix_ids),
                 position_ids=batch.position_ids,
                 use_cache=False,
             )

@@ -98,7 +98,9 @@ class LightningKind:
     def rotary_width(self, config: ModelConfig) -> int:
         return 0
 
-    def row_mask(self, document_ids_BT: Tensor) -> BlockPlan:
+    def row_mask(self, document_ids_BT: Tensor, prefix_ids_BT: Tensor | None = None) -> BlockPlan:
+        """Of rows without prefixes: what continues a prompt needs a state of its own, so the backbone unfolds them before."""
+        assert prefix_ids_BT is None, "a recurrent kind has no rows with prefixes"
         return block_plan(document_segments(document_ids_BT), document_ids_BT > 0, BLOCK_TOKENS)
 
     def new_columns_mask(

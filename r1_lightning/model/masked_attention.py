@@ -70,7 +70,7 @@ def is_dense(row_tokens: int) -> bool:
 
 def row_attention(document_ids_BT: Tensor) -> RowAttention:
     """Choose the kernels for rows with these documents (0: padding), by device, type of products under autocast, and length."""
-    return _kernels_for(document_ids_BT).of(document_ids_BT)
+    return kernels_for(document_ids_BT).of(document_ids_BT)
 
 
 def prompt_attention(is_token_RT: Tensor) -> RowAttention | None:
@@ -78,11 +78,12 @@ def prompt_attention(is_token_RT: Tensor) -> RowAttention | None:
 
     Tokens must follow each other without gaps; padding may come after them, too.
     """
-    kernels = _kernels_for(is_token_RT)
+    kernels = kernels_for(is_token_RT)
     return None if kernels is DenseRows else kernels.of(is_token_RT.long())
 
 
-def _kernels_for(rows_BT: Tensor) -> type[DenseRows] | type[DocumentRows] | type[VariableLengthRows]:
+def kernels_for(rows_BT: Tensor) -> type[DenseRows] | type[DocumentRows] | type[VariableLengthRows]:
+    """The kernels for rows of this shape, on this device."""
     device, length = rows_BT.device.type, rows_BT.shape[1]
     is_half = compute_type(device) in (torch.bfloat16, torch.float16)
     if device == "cuda" and is_half and torch.backends.cuda.is_flash_attention_available():
@@ -139,10 +140,16 @@ class DocumentRows:
 class VariableLengthRows:
     """`borders` (int32, one more than there are documents) are the first places of all documents among all S, and S; `longest` is
     the length of the longest document.
+
+    Where documents continue others, `keys` are the places of the keys that each document sees, document after document,
+    `key_borders` and `longest_keys` what `borders` and `longest` are for queries.
     """
 
     borders: Tensor
     longest: int
+    keys: Tensor | None = None
+    key_borders: Tensor | None = None
+    longest_keys: int = 0
 
     compiles: ClassVar[bool] = True
 
@@ -159,14 +166,18 @@ class VariableLengthRows:
             k_BTGH, v_BTGU = (repeated(part, q_BTNH.shape[2], 2) for part in (k_BTGH, v_BTGU))
             shared = {}
         q, k, v = (in_compute_type(part) for part in widened(q_BTNH, k_BTGH, v_BTGU, FLASH_WIDTH_STEP))
+        k_SGH, v_SGU, key_borders, longest_keys = k.flatten(0, 1), v.flatten(0, 1), self.borders, self.longest
+        if self.keys is not None and self.key_borders is not None:
+            k_SGH, v_SGU = k_SGH.index_select(0, self.keys), v_SGU.index_select(0, self.keys)
+            key_borders, longest_keys = self.key_borders, self.longest_keys
         o_SNH = varlen_attn(
             q.flatten(0, 1),
-            k.flatten(0, 1),
-            v.flatten(0, 1),
+            k_SGH,
+            v_SGU,
             self.borders,
-            self.borders,
+            key_borders,
             self.longest,
-            self.longest,
+            longest_keys,
             scale=scale,
             window_size=(-1, 0),  # causal
             **shared,

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1_lightning.model.config import ModelConfig
+from r1_lightning.model.continued_rows import packed_attention
 from r1_lightning.model.kv_cache import append_columns
-from r1_lightning.model.masked_attention import RowAttention, is_dense, row_attention
+from r1_lightning.model.masked_attention import RowAttention, is_dense
 from r1_lightning.model.norm import RMSNorm, norm_bytes
 from r1_lightning.model.precision import FP32, Precision, multiplied_input, multiplied_weight
 from r1_lightning.model.rope import rotate, softmax_scale
@@ -144,8 +145,8 @@ class MLAKind:
     def rotary_width(self, config: ModelConfig) -> int:
         return config.qk_rope_head_dim
 
-    def row_mask(self, document_ids_BT: Tensor) -> RowAttention:
-        return row_attention(document_ids_BT)
+    def row_mask(self, document_ids_BT: Tensor, prefix_ids_BT: Tensor | None = None) -> RowAttention:
+        return packed_attention(document_ids_BT, prefix_ids_BT)
 
     def new_columns_mask(
         self, config: ModelConfig, is_token_RT: Tensor, attend_R1TS: Tensor | RowAttention, dtype: torch.dtype

@@ -23,7 +23,8 @@ class RoutingStats(NamedTuple):
 
 
 class MoE(nn.Module):
-    """B x T x D to B x T x D plus `RoutingStats`; `is_token` B x T keeps padding out of the statistics."""
+    """B x T x D to B x T x D plus `RoutingStats`; `is_token` B x T says how often the
+    statistics count a token: padding not at all (False), a shared prompt as often as it is continued."""
 
     def __init__(self, config: ModelConfig, precision: Precision) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ every later token would differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,7 +53,7 @@ def most_telling_rows(tokens: TokenBatch) -> TokenBatch:
     """Return the row with the most documents and the row with the longest (or the one that is both), cut to `MOST_COLUMNS`."""
     chosen = {int(tokens.document_ids.amax(1).argmax()), int(tokens.position_ids.amax(1).argmax())}
     rows = torch.tensor(sorted(chosen), device=tokens.token_ids.device)
-    return TokenBatch(*(getattr(tokens, item.name)[rows, :MOST_COLUMNS] for item in fields(TokenBatch)))
+    return tokens.map(lambda ids_BT: ids_BT[rows, :MOST_COLUMNS])
 
 
 def _compared(backbone: Any, rows: TokenBatch) -> RowAgreement:

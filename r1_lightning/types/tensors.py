@@ -10,9 +10,9 @@ Shape legend: B rows, T positions, V vocabulary, D model width, E routed experts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,11 +27,16 @@ class TokenBatch(Movable):
 
     token_ids B x T; position_ids B x T, restarting at 0 in every document; document_ids B x T, 1, 2, ... within a row
     and 0 for padding.
+
+    G completions may share their prompt: documents that continue another one of their row, the prefix, see all of it, and their
+    positions go on behind it. `prefix_ids` B x T holds the document that each token's document continues, 0 if none; it is None if
+    none does. A prefix continues nothing itself, and comes directly before the first document that continues it.
     """
 
     token_ids: Tensor
     position_ids: Tensor
     document_ids: Tensor
+    prefix_ids: Tensor | None = None
 
     @classmethod
     def of_whole_rows(cls, token_ids: Tensor) -> TokenBatch:
@@ -43,6 +48,11 @@ class TokenBatch(Movable):
     def is_token(self) -> Tensor:
         """B x T, True where there is a token and not padding."""
         return self.document_ids > 0
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the fields that are there, each changed in the same way."""
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in named.items() if tensor is not None})
 
 
 # Slices of weights that a checkpoint stores in one tensor, side by side along its last dimension.
@@ -85,7 +95,7 @@ class GRPOBatch(Movable):
 
     Each B x T field describes the token at the same position of `tokens`. `old_logprobs[b, t]` is the log-prob of token t under
     the policy that sampled it (nats, of softmax(logits / sampling_temperature)). `completion_mask` is True
-    on completion tokens, EOS included. `sequence_ids` maps each token to its sequence, 0 .. S - 1 (-1 on padding).
+    on completion tokens, EOS included. `sequence_ids` maps each token to its sequence, 0 .. S - 1 (-1 on padding and prefixes).
     `advantages` (B x T) are 0 outside of completions. `completion_tokens` is per sequence (S); `n_sequences` and `n_tokens`
     count the sequences and the completion tokens of the whole minibatch, over all micro-batches and processes: the
     denominators of means.

@@ -48,6 +48,12 @@ def test_load_of_nothing_is_zero():
     assert count_expert_load(torch.zeros(2, 3, 1, dtype=torch.long), torch.zeros(2, 3, dtype=torch.bool), 4).sum() == 0
 
 
+def test_a_token_that_stands_for_several_counts_as_often() -> None:
+    """Tokens of experts (0, 1), (1, 2) and (2, 0), counted 3, 1 and 0 times: 3, 4 and 1."""
+    routes, times = torch.tensor([[[0, 1], [1, 2], [2, 0]]]), torch.tensor([[3, 1, 0]])
+    assert count_expert_load(routes, times, 4).tolist() == [3, 4, 1, 0]
+
+
 # ------------------------------------------------------------------------------------------------------- balance loss
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1_lightning.functional.masking import document_attention_mask, targets_ahead
+from r1_lightning.functional.masking import document_attention_mask, targets_ahead, times_meant
 
 INF = float("inf")
 
@@ -22,6 +22,19 @@ def test_attention_mask_of_two_documents_and_padding():
     ]
     assert mask.shape == (1, 1, 5, 5)
     assert mask[0, 0].tolist() == expected
+
+
+def test_attention_mask_of_documents_that_continue_a_prefix():
+    """Documents 1, 2 and 3 of one token each, then padding; 2 and 3 continue 1: both see it, and not each other."""
+    mask = document_attention_mask(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[0, 1, 1, 0]]))
+    seen = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    assert torch.equal(mask[0, 0] == 0, seen) and torch.equal(mask[0, 0] == float("-inf"), ~seen)
+
+
+def test_a_token_stands_for_every_document_that_continues_its_own():
+    """The docstring's row, and one without prefixes."""
+    documents, prefixes = torch.tensor([[1, 1, 2, 3, 0], [1, 2, 2, 0, 0]]), torch.tensor([[0, 0, 1, 1, 0], [0] * 5])
+    assert times_meant(documents, prefixes).tolist() == [[2, 2, 1, 1, 0], [1, 1, 1, 0, 0]]
 
 
 def test_no_query_is_left_without_a_key():

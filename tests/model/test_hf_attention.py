@@ -11,9 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from r1_lightning.functional.masking import document_attention_mask
 from r1_lightning.model import hf_attention
+from r1_lightning.model.continued_rows import folded, unfolded
 from r1_lightning.model.hf_attention import packed_mask
 from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.masked_attention import DocumentRows
+from r1_lightning.types.errors import InvalidInput
+from r1_lightning.types.tensors import TokenBatch
 from tests.model.tiny import left_pad, normal, pack, random_documents
 from tests.support.hf_folders import DENSE, VOCABULARY
 from tests.support.memory import LiveTensors
@@ -64,8 +67,8 @@ def test_long_rows_equal_the_dense_mask_forward_and_gradient(kind: str, monkeypa
     )
     given: list[Tensor] = []
 
-    def watched(ids: Tensor, takes_documents: bool) -> Tensor:
-        given.append(packed_mask(ids, takes_documents))
+    def watched(ids: Tensor, takes_documents: bool, prefixes: Tensor | None) -> Tensor:
+        given.append(packed_mask(ids, takes_documents, prefixes))
         return given[-1]
 
     monkeypatch.setattr("r1_lightning.model.hf_model.packed_mask", watched)
@@ -97,6 +100,41 @@ def test_long_prompts_are_read_as_with_the_dense_mask(kind: str) -> None:
     for found, expected in zip(*(step[:2] for step in steps), strict=True):
         torch.testing.assert_close(found, expected, atol=2e-4 * max(1.0, float(expected.abs().max())), rtol=0)
     assert steps[0][2] < steps[1][2] - 3 * 270 * 270  # at least the boolean mask is gone
+
+
+@pytest.mark.parametrize("length", [30, 300])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_rows_that_share_a_prompt_equal_the_plain_layout(kind: str, length: int) -> None:
+    """A prefix with two documents that continue it, beside a document alone, for masks of short rows and kernels of long ones."""
+    backbone = model(kind)
+    ids = torch.tensor([[1] * 9 + [2] * 5 + [3] * 6 + [4] * 4]).repeat_interleave(length // 30, 1)
+    ids = torch.nn.functional.pad(ids, (0, length - ids.shape[1]))
+    prefixes = ((ids == 2) | (ids == 3)).long()
+    starts = torch.tensor([0, 0, 9, 14, 20])[ids] * (length // 30)
+    firsts = torch.tensor([0, 0, 9, 9, 0])[ids] * (length // 30)
+    positions = (torch.arange(length) - starts + firsts) * (ids > 0)
+    batch = TokenBatch(torch.tensor(random_documents([length], VOCABULARY, seed=1)), positions, ids, prefixes)
+    plain, _, back = unfolded(batch, None)
+    assert backbone.takes_documents
+    direction = normal(1, length, 32, seed=3) * (ids > 1)[..., None]  # the prefix only through what continues it
+    found = []
+    for hidden in (lambda: backbone.hidden(batch), lambda: folded(backbone.hidden(plain), back)):
+        backbone.zero_grad()
+        states = hidden().hidden
+        (states * direction).sum().backward()
+        gradients = [p.grad.clone() for p in backbone.parameters() if p.grad is not None]
+        found.append([states.detach() * (ids > 0)[..., None], *gradients])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    backbone.takes_documents = False  # attention of its own: the plain layout, by itself
+    torch.testing.assert_close(backbone.hidden(batch).hidden * (ids > 0)[..., None], found[0][0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_bias_that_counts_places_in_the_row_is_refused_where_prompts_are_shared() -> None:
+    ids, bias = torch.tensor([[1, 1, 2, 3]]), normal(1, 2, 4, 4, seed=1)
+    mask = packed_mask(ids, True, torch.tensor([[0, 0, 1, 1]]))
+    with pytest.raises(InvalidInput, match=r"rollout\.share_prompts_from"):
+        hf_attention.attend(None, *(normal(1, 2, 4, 6, seed=i) for i in range(3)), mask, position_bias=bias)
 
 
 def test_short_rows_keep_the_dense_mask() -> None:

@@ -218,8 +218,7 @@ def test_a_whole_model_on_long_rows_equals_the_dense_mask(
     batch = pack([random_documents([200, 1, 99], 61, seed=1), random_documents([270], 61, seed=2)], 310)
 
     def choosing(chosen: Callable[[Tensor], RowAttention]) -> list[Tensor]:
-        for module in ("mla", "gqa"):
-            monkeypatch.setattr(f"r1_lightning.model.{module}.row_attention", chosen)
+        monkeypatch.setattr("r1_lightning.model.continued_rows.row_attention", chosen)
         return losses(model, batch)
 
     found, expected = choosing(kind.of), choosing(DenseRows.of)

@@ -57,6 +57,8 @@ OF_ALL = ("step_lengths", "completion_tokens", "n_sequences", "n_tokens", "polic
 
 def _flat(batch: Any) -> dict[str, Any]:
     found = {item.name: getattr(batch, item.name) for item in fields(batch)}
+    if found.get("prefix_ids", "") is None:  # rows without shared prompts have none
+        del found["prefix_ids"]
     inner = [found.pop(name, None) for name in ("tokens", "targets")]
     return found | {name: value for batch in inner if batch is not None for name, value in _flat(batch).items()}
 

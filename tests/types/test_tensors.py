@@ -58,6 +58,17 @@ def test_padding_is_no_token() -> None:
     assert TokenBatch(zeros, zeros, torch.tensor([[1, 1, 0, 0]])).is_token.tolist() == [[True, True, False, False]]
 
 
+def test_all_fields_that_are_there_change_alike() -> None:
+    plain, shared = token_batch(), dataclasses.replace(token_batch(), prefix_ids=torch.tensor([[0, 0, 1, 0]]))
+    assert plain.map(lambda ids_BT: ids_BT[:, 1:]).prefix_ids is None
+    cut = shared.map(lambda ids_BT: ids_BT[:, 2:])
+    assert (cut.token_ids.tolist(), cut.document_ids.tolist(), cut.prefix_ids.tolist()) == (
+        [[7, 0]],
+        [[2, 0]],
+        [[1, 0]],
+    )
+
+
 def test_everything_moves_and_what_is_no_tensor_stays() -> None:
     """The `meta` device stands for any other: it is on every machine."""
     batch = grpo_batch()

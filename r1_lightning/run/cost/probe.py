@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -157,7 +157,7 @@ class Probe(NamedTuple):
 
 def _first_rows(batch: TokenBatch, parts: int) -> TokenBatch:
     rows = math.ceil(len(batch.token_ids) / parts)
-    return TokenBatch(*(getattr(batch, item.name)[:rows] for item in fields(TokenBatch)))
+    return batch.map(lambda ids_BT: ids_BT[:rows])
 
 
 def _first_part(batch: GRPOBatch, parts: int) -> GRPOBatch:
