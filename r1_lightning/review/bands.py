@@ -6,7 +6,10 @@ sides (n seeds alone would say little of it), the band is
     m - h ... m + h        h = K s sqrt(1 + 1/n) + MARGIN max(1, the largest |m| of the curve)
 
 s sqrt(1 + 1/n) is how far one more seed lies from the mean of the others; the margin is for other machines, whose rounding
-differs, and for curves that hardly vary.
+differs, and for curves that hardly vary. It ends where the quantity does (`quantities.limits`): a share lies in 0..1.
+
+**A band of very unlike seeds says nothing.** Where it takes more than TOO_WIDE of what the curve can be, in the median of its
+steps, a run that lies in it is not as expected for that, and is told so.
 
 **One point outside says nothing**: it is drawn and not told. A run differs where at least 8 of 10 neighbouring points lie outside
 on the same side; of points that are means over several steps, all of 3. K and this rule were chosen by leaving out one seed at a
@@ -18,8 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, variance
+from statistics import fmean, median, variance
 
+from r1_lightning.review.quantities import ANY, Limits, limits
 from r1_lightning.review.series import Series
 from r1_lightning.types.errors import require
 
@@ -31,6 +35,8 @@ STRETCH, OF_STRETCH = 10, 8  # points of a stretch, and how many of them must li
 FEWEST = 3  # points that can be judged; of a stretch of means over several steps
 MOST_POINTS = 200  # of a curve in a band; a longer run is averaged over windows
 DIGITS = 4  # significant, of a bound
+TOO_WIDE = 0.75  # of what a curve can be
+ROUNDING = 1e-6  # relative: a mean of shares in float32 may lie that much above 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,20 @@ class Band:
         """Return (steps, low, high) of the metric `name`; None if the band does not have it."""
         bounds = self.series.get(name)
         return None if bounds is None else (bounds.steps, bounds.low, bounds.high)
+
+    def is_wide(self, name: str) -> bool:
+        """True if the band of the metric `name` is too wide to tell anything; False if the band does not have it.
+
+        Of a quantity without an upper end, the highest that the band reaches stands for it (at least 1).
+        """
+        bottom, top = limits(name, self.settings)
+        bounds = self.series.get(name)
+        if bounds is None or math.isinf(bottom):
+            return False
+        room = (top if math.isfinite(top) else max(bottom + 1, *bounds.high)) - bottom
+        pairs = zip(bounds.low, bounds.high, strict=True)
+        widths = [min(high, bottom + room) - max(low, bottom) for low, high in pairs]
+        return room > 0 and median(widths) > TOO_WIDE * room
 
 
 @dataclass(frozen=True)
@@ -85,18 +105,24 @@ def make_band(
     LEAST_SEEDS seeds.
     """
     require(len(set(seeds)) >= LEAST_SEEDS, "seeds", sorted(set(seeds)), f"it must be at least {LEAST_SEEDS} seeds")
-    made = {name: _bounds(list(series)) for name, series in sorted(curves.items()) if len(series) == len(seeds)}
+    known = dict(settings or {})
+    made = {
+        name: _bounds(list(series), limits(name, known))
+        for name, series in sorted(curves.items())
+        if len(series) == len(seeds)
+    }
     kept = {name: bounds for name, bounds in made.items() if len(bounds.steps) >= FEWEST}
-    return Band(experiment, tuple(sorted(seeds)), kept, window, dict(settings or {}))
+    return Band(experiment, tuple(sorted(seeds)), kept, window, known)
 
 
-def _bounds(series: Sequence[Series]) -> Bounds:
+def _bounds(series: Sequence[Series], between: Limits) -> Bounds:
     tables = [
         {step: value for step, value in zip(one.steps, one.values, strict=True) if math.isfinite(value)}
         for one in series
     ]
     steps = sorted(set.intersection(*(set(table) for table in tables)))
     columns = [[table[step] for table in tables] for step in steps]
+    bottom, top = between if all(_side(value, *between) == 0 for column in columns for value in column) else ANY
     means, variances = [fmean(column) for column in columns], [variance(column) for column in columns]
     margin = MARGIN * max(1.0, *map(abs, means)) if means else 0.0
     widen = K * math.sqrt(1 + 1 / len(series))
@@ -104,8 +130,8 @@ def _bounds(series: Sequence[Series]) -> Bounds:
     for place, centre in enumerate(means):
         near = variances[max(0, place - SMOOTHED) : place + SMOOTHED + 1]
         half = widen * math.sqrt(fmean(near)) + margin
-        low.append(_short(centre - half))
-        high.append(_short(centre + half))
+        low.append(max(bottom, _short(centre - half)))
+        high.append(min(top, _short(centre + half)))
     return Bounds(tuple(steps), tuple(low), tuple(high))
 
 
@@ -151,7 +177,8 @@ def _side(value: float, low: float, high: float) -> int | None:
     """-1 below the band, 1 above it, 0 within; None for what is no finite number."""
     if not math.isfinite(value):
         return None
-    return -1 if value < low else 1 if value > high else 0
+    near = ROUNDING * max(1.0, abs(value))
+    return -1 if value < low - near else 1 if value > high + near else 0
 
 
 def outside(series: Mapping[str, Series], band: Band) -> list[Outside]:

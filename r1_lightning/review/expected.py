@@ -1,4 +1,7 @@
-"""The shipped bands: one JSON file per experiment in `expected/`, found by the settings of a run, and made from finished runs.
+"""Bands in files: one JSON file per experiment in `expected/`, found by the settings of a run, and made from finished runs.
+
+Some are shipped with the package. Those that a person makes lie in a folder of the same name beside the runs (`runs/expected/`),
+where every review of a run beside them finds them; of two that are equally near, a person's own counts.
 
     {"experiment": "r1_zero_tiny", "seeds": [0, 1, 2], "window": 1,
      "series": {"rollout/reward_mean": {"steps": [...], "low": [...], "high": [...]}}, "settings": {"optim.lr": "0.0001", ...}}
@@ -21,11 +24,12 @@ from typing import Any
 from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.files import write_text
 from r1_lightning.review.bands import MOST_POINTS, Band, Bounds, make_band
-from r1_lightning.review.run_files import read_mapping, settings_of
-from r1_lightning.review.series import Series, read_series
+from r1_lightning.review.run_files import LONGEST, read_mapping, settings_of
+from r1_lightning.review.series import NAME, Series, read_series
 from r1_lightning.types.errors import InvalidInput, require
 
-FOLDER = "expected"
+FOLDER = "expected"  # in the package, and beside runs
+MAX_BYTES, MAX_BANDS = 2**19, 100  # of a file, and of files beside a run; a shipped one has 4 to 20 KB
 MOST_DIFFERENCES = 4
 # The metrics of a band, where a run logs them: what is learned, and what goes wrong first. Not the KL divergence, which single
 # tokens move by orders of magnitude, nor speed, which is the machine's.
@@ -52,7 +56,9 @@ def read_band(text: str, source: str) -> Band:
         series = {str(name): _bounds(bounds) for name, bounds in value["series"].items()}
         settings = {str(key): str(text) for key, text in value.get("settings", {}).items()}
         seeds, window = tuple(int(seed) for seed in value["seeds"]), int(value["window"])
-        band = Band(str(value["experiment"]), seeds, series, window, settings)
+        if not all(map(NAME.fullmatch, series)):
+            raise ValueError("a curve's name is none that a run logs")
+        band = Band(_seen(str(value["experiment"]))[:LONGEST], seeds, series, window, settings)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{source} is not allowed: it is no band ({' '.join(str(error).split())})") from error
     require(band.window >= 1, f"{source}: window", band.window, "it must be at least 1")
@@ -97,6 +103,33 @@ def shipped() -> tuple[Band, ...]:
     return tuple(read_band(file.read_text(encoding="utf-8"), file.name) for file in files)
 
 
+def place_of(name: str, run: Path) -> Path:
+    """Return the file of the band `name` that is made for runs beside `run`."""
+    return run.absolute().parent / FOLDER / f"{name}.json"
+
+
+def known(run: Path) -> tuple[Band, ...]:
+    """Return every band that a run in the folder `run` may be compared with: first those beside it, then the shipped ones.
+
+    Raises `InvalidInput` for a file beside it that is no band or cannot be read, and for more than MAX_BANDS of them.
+    """
+    folder = place_of("", run).parent
+    files = sorted(folder.glob("*.json"))
+    require(len(files) <= MAX_BANDS, f"bands in {folder}", len(files), f"at most {MAX_BANDS} files are read")
+    return (*map(_read_file, files), *shipped())
+
+
+def _read_file(file: Path) -> Band:
+    try:
+        size = file.stat().st_size
+        require(
+            file.is_file() and size <= MAX_BYTES, "band", str(file), f"it must be a file of at most {MAX_BYTES} bytes"
+        )
+        return read_band(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+
+
 def band_for(settings: Mapping[str, str], bands: Sequence[Band] | None = None) -> tuple[Band, list[str]] | None:
     """Return the band nearest to these settings, and in words where they differ from the band's; None if none is near.
 
@@ -109,10 +142,10 @@ def band_for(settings: Mapping[str, str], bands: Sequence[Band] | None = None) -
         is_other = any(name.startswith(SAME_GROUP) or name.endswith(SAME_LEAF) for name in unlike)
         if band.settings and len(unlike) <= MOST_DIFFERENCES and not is_other:
             told = [_seen(f"{name}={settings.get(name, '-')} ({band.settings.get(name, '-')})") for name in unlike]
-            near.append((len(unlike), band.experiment, band, told))
+            near.append((len(unlike), band, told))
     if not near:
         return None
-    _, _, band, told = min(near, key=lambda one: one[:2])
+    _, band, told = min(near, key=lambda one: one[0])  # the first of those that are equally near
     return band, told
 
 

@@ -6,7 +6,8 @@
     no band          there is no band for its settings, and rules found something; or there are too few steps to say anything
     healthy          there is no band, and no rule found anything
 
-Settings that differ from the band's are told, and so are the rules that a run breaks.
+Settings that differ from the band's are told, and so are the rules that a run breaks, and curves whose band is too wide to tell
+anything: a run is not as expected for those (`bands.Band.is_wide`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from r1_lightning.artefacts.file_names import CONFIG, MARKER
 from r1_lightning.artefacts.locks import is_held
 from r1_lightning.review.advisories import Advisory, advisories
 from r1_lightning.review.bands import FEWEST, Band, Outside, outside, points_of
-from r1_lightning.review.expected import band_for
+from r1_lightning.review.expected import band_for, known
 from r1_lightning.review.facts import FEWEST as FEWEST_STEPS
 from r1_lightning.review.facts import Facts
 from r1_lightning.review.run_files import final_measures, number_of, read_mapping, settings_of
@@ -44,7 +45,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Review:
-    """What the files of a run say. `unlike` are the settings in which it differs from the `band`'s, in words."""
+    """What the files of a run say. `unlike` are the settings in which it differs from the `band`'s, in words.
+
+    `wide` are the curves that lie in a band which is too wide to tell anything.
+    """
 
     verdict: Verdict
     advisories: list[Advisory]
@@ -52,28 +56,33 @@ class Review:
     band: Band | None = None
     unlike: list[str] = field(default_factory=list)
     outside: list[Outside] = field(default_factory=list)
+    wide: list[str] = field(default_factory=list)
 
 
 def review(folder: Path, at_work: bool | None = None) -> Review:
     """Review the run in `folder`, finished or not. `at_work` says that a process works there; None looks at its lock.
 
-    Raises `InvalidInput` if there is no run, or its files are larger than any run of ours makes them.
+    Raises `InvalidInput` if there is no run, if its files are larger than any run of ours makes them, or if a file in `expected/`
+    beside it is no band.
     """
     config = read_mapping(folder / CONFIG)
     if not config:
         raise InvalidInput(f"run={str(folder)!r} is not allowed: it must be the folder of a run, with its {CONFIG}")
     series, settings = read_series(folder), settings_of(config)
-    found = band_for(settings)
+    found = band_for(settings, known(folder))
     band, unlike = found if found is not None else (None, [])
     left = outside(series, band) if band is not None else []
-    within = set() if band is None or unlike else set(band.series) - {one.name for one in left}
+    told_of = {one.name for one in left}
+    wide = [] if band is None else [name for name in band.series if name not in told_of and band.is_wide(name)]
+    within = set() if band is None or unlike else set(band.series) - told_of - set(wide)
     told = advisories(Facts(series, settings, final_measures(folder)), within)
     at_work = is_held(folder) if at_work is None else at_work
     is_complete = (folder / MARKER).is_file()
     progress = "" if is_complete or at_work else _progress(series, settings)
-    verdict = _verdict(series, band, unlike, left, told)
-    verdict = Verdict(progress + verdict.sentence + _others(verdict, unlike, told), verdict.state, verdict.from_step)
-    return Review(verdict, told, series, band, unlike, left)
+    verdict = _verdict(series, band, left, wide, told)
+    beside = _others(verdict, unlike, wide, told)
+    verdict = Verdict(progress + verdict.sentence + beside, verdict.state, verdict.from_step)
+    return Review(verdict, told, series, band, unlike, left, wide)
 
 
 def line_of(folder: Path, at_work: bool | None = None) -> str:
@@ -107,8 +116,8 @@ def _last_step(series: Mapping[str, Series]) -> int:
 def _verdict(
     series: Mapping[str, Series],
     band: Band | None,
-    unlike: Sequence[str],
     left: Sequence[Outside],
+    wide: Sequence[str],
     told: Sequence[Advisory],
 ) -> Verdict:
     """The verdict without what `_others` adds."""
@@ -121,8 +130,11 @@ def _verdict(
     if logged < FEWEST_STEPS:
         told_of = f"too few logged steps to judge ({logged})" if logged else "nothing is logged"
         return Verdict(told_of, "no band")
-    if band is None or not (left or any(len(points_of(one, band, name)) >= FEWEST for name, one in series.items())):
+    points = {} if band is None else {name: len(points_of(one, band, name)) for name, one in series.items()}
+    if band is None or not (left or any(count >= FEWEST for name, count in points.items() if name not in wide)):
         why = "there is no band for these settings" if band is None else "too few steps to compare with the band"
+        if max(points.values(), default=0) >= FEWEST:
+            why = "no curve has a band that can tell"
         if told:
             return Verdict(f"{why}; {len(told)} rule{'s' * (len(told) > 1)} broken", "no band", told[0].from_step)
         return Verdict(f"healthy: no rule is broken ({why})", "healthy")
@@ -131,7 +143,7 @@ def _verdict(
         more = f", and {len(left) - 1} more curve{'s' * (len(left) > 2)}" if len(left) > 1 else ""
         where = f"differs here, from step {earliest.from_step}: {_place(earliest)}"
         return Verdict(f"{where} ({band.experiment}, {len(band.seeds)} seeds){more}", "differs", earliest.from_step)
-    compared = [name for name in series if points_of(series[name], band, name)]
+    compared = [name for name, count in points.items() if count and name not in wide]
     curves = f"{len(compared)} curve{'s' * (len(compared) > 1)} up to step {steps - 1}"
     return Verdict(f"as expected: {curves} in the band of {band.experiment} ({len(band.seeds)} seeds)", "as expected")
 
@@ -147,9 +159,11 @@ def _named(one: Advisory) -> str:
     return f"{one.name} from step {one.from_step}"
 
 
-def _others(verdict: Verdict, unlike: Sequence[str], told: Sequence[Advisory]) -> str:
-    """What is told beside the verdict: the settings that differ, and the other rules."""
+def _others(verdict: Verdict, unlike: Sequence[str], wide: Sequence[str], told: Sequence[Advisory]) -> str:
+    """What is told beside the verdict: curves that nothing is known of, the settings that differ, and the other rules."""
     parts = []
+    if wide and verdict.state in ("as expected", "differs"):
+        parts.append(f"the band is too wide to tell of {_counted(wide)}")
     if unlike:
         parts.append(f"other settings than the band's: {_counted(unlike)}")
     rest = [_named(one) for one in told if not (verdict.state == "failed" and one is told[0])]

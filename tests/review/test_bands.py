@@ -33,6 +33,37 @@ def test_a_band_by_hand() -> None:
     assert band.of("c") is None
 
 
+def test_a_band_ends_where_the_quantity_does() -> None:
+    """Shares of 0, 0.5, 1: s = 0.5, h = 1.5 * sqrt(4/3) + 0.05 = 1.78, so that the band is all that a share can be."""
+    seeds = [curve(value, value, value) for value in (0.0, 0.5, 1.0)]
+    name = "rollout/format_mean"
+    band = make_band("x", {name: seeds}, [0, 1, 2])
+    assert band.of(name) == ((0, 1, 2), (0.0,) * 3, (1.0,) * 3) and band.is_wide(name)
+    assert leaves(curve(1 + 1e-7, 1 + 1e-7, 1 + 1e-7), band, name) is None  # a mean in float32
+    settings = {"reward.weights.accuracy": "1.0", "reward.weights.format": "0.3333333"}
+    reward = make_band("x", {"rollout/reward_mean": seeds}, [0, 1, 2], settings=settings)
+    assert reward.series["rollout/reward_mean"].high == (1.3333333,) * 3  # not rounded below what is possible
+    beyond = make_band("x", {"train/loss": [curve(*[-1.0 - seed] * 3) for seed in range(3)]}, [0, 1, 2])
+    assert beyond.series["train/loss"].low[0] < -3  # a user's stage whose loss is negative: no limit is known
+
+
+def test_what_is_too_wide_to_tell() -> None:
+    def is_wide(name: str, low: float, high: float) -> bool:
+        return Band("x", (0, 1, 2), {name: Bounds((0, 1, 2), (low,) * 3, (high,) * 3)}).is_wide(name)
+
+    share, tokens = "rollout/accuracy_mean", "rollout/completion_tokens_mean"
+    assert not is_wide(share, 0.2, 0.94) and is_wide(share, 0.2, 0.96)  # three quarters of 0..1
+    assert not is_wide(share, -0.3, 0.7) and is_wide(
+        share, -0.3, 0.8
+    )  # of a band that was made before limits were known
+    assert not is_wide(tokens, 11, 40) and is_wide(tokens, 9, 40)  # of 0 to the highest of the band
+    assert not is_wide("policy/entropy", 0.0, 0.1)  # the margin alone is no great width: of at least 1
+    assert not is_wide("rollout/score_mean", -100, 100)  # it can be anything
+    assert not flat(3).is_wide("b")
+    median = Bounds((0, 1, 2), (0.0, 0.0, 0.4), (1.0, 1.0, 0.5))
+    assert Band("x", (0, 1, 2), {share: median}).is_wide(share)
+
+
 def test_variances_are_averaged_over_neighbours() -> None:
     """One step of 30 where seeds differ by s = 1: its 10 neighbours on both sides share it, s^2 = 1/21 where 21 are averaged."""
     series = [curve(*([0.0] * 15 + [value] + [0.0] * 14)) for value in (-1.0, 0.0, 1.0)]

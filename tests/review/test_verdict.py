@@ -88,13 +88,33 @@ def test_settings_that_differ_are_told(tmp_path: Path, band: Band) -> None:
 def test_a_curve_in_its_band_is_no_complaint_only_for_the_band_s_own_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bounds = Bounds(tuple(range(40)), (0.0,) * 40, (1.0,) * 40)
+    bounds = Bounds(tuple(range(40)), (0.4,) * 40, (1.0,) * 40)
     made = Band("mine", (0, 1, 2), {"rollout/mixed_language_fraction": bounds}, 1, settings_of(CONFIG))
     monkeypatch.setattr(expected, "shipped", lambda: (made,))
     changes = {"rollout/mixed_language_fraction": [0.9] * 40}
     assert review(run(tmp_path, changes)).advisories == []
     other = review(run(tmp_path / "other", changes, config={**CONFIG, "optim": {"lr": 0.01}}))
     assert [one.name for one in other.advisories] == ["language mixing"]
+
+
+def test_a_band_that_is_too_wide_to_tell_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a share between 0 and 1 every run is "as expected": it is not counted, and hides no advisory."""
+    mixed = "rollout/mixed_language_fraction"
+    wide, steps = Bounds(tuple(range(40)), (0.0,) * 40, (1.0,) * 40), tuple(range(40))
+    both = {mixed: wide, REWARD: Bounds(steps, (0.5,) * 40, (1.9,) * 40)}
+    settings = {name: text for name, text in settings_of(CONFIG).items() if not name.startswith("reward.")}
+    config = {**CONFIG, "reward": {}}
+    monkeypatch.setattr(expected, "shipped", lambda: (Band("mine", (0, 1, 2), both, 1, settings),))
+    found = review(run(tmp_path, {mixed: [0.9] * 40}, config=config))
+    told = "1 curve up to step 39 in the band of mine (3 seeds); the band is too wide to tell of " + mixed
+    assert found.verdict.sentence == f"as expected: {told}; language mixing from step 0"
+    assert found.wide == [mixed] and [one.name for one in found.advisories] == ["language mixing"]
+    monkeypatch.setattr(expected, "shipped", lambda: (Band("mine", (0, 1, 2), {mixed: wide}, 1, settings),))
+    alone = review(run(tmp_path / "alone", config=config))
+    assert alone.verdict.sentence == "healthy: no rule is broken (no curve has a band that can tell)"
+    monkeypatch.setattr(expected, "shipped", lambda: (Band("mine", (0, 1, 2), {mixed: wide}, 1, settings),))
+    gone = review(write_run(tmp_path / "gone", {REWARD: RL[REWARD]}, config, {}))
+    assert gone.verdict.state == "differs" and gone.wide == []  # not logged at all is no matter of width
 
 
 def test_a_run_that_was_interrupted_says_so(tmp_path: Path, band: Band) -> None:

@@ -30,6 +30,7 @@ FIRST = (
     "perf/tokens_per_s",
 )
 MOST_CURVES = 200  # a hostile file may name more columns than anybody looks at
+WIDE = " <small>(its band is too wide to tell)</small>"
 READ_POINTS = 400  # of a curve, for the values under the pointer
 
 
@@ -43,6 +44,7 @@ class Chart:
     band: Bounds | None = None
     averaged: Series | None = None  # `own`, where a point of the band is a mean over several steps
     left_at: int | None = None  # the step at which it leaves the band
+    is_wide: bool = False  # the band is too wide to tell anything
 
     @property
     def is_flat(self) -> bool:
@@ -65,7 +67,9 @@ def charts(
     for name, series in own.items():
         bounds = None if band is None else band.series.get(name)
         averaged = series.averaged(band.window) if band is not None and bounds is not None and band.window > 1 else None
-        found.append(Chart(name, series, (other or {}).get(name), bounds, averaged, (left or {}).get(name)))
+        left_at = (left or {}).get(name)
+        is_wide = band is not None and left_at is None and band.is_wide(name)
+        found.append(Chart(name, series, (other or {}).get(name), bounds, averaged, left_at, is_wide))
     return sorted(found, key=lambda chart: (_rank(chart.name), chart.name))[:MOST_CURVES]
 
 
@@ -125,6 +129,6 @@ def _drawn(chart: Chart) -> str:
 def _figures(pairs: Iterable[tuple[int, Chart]]) -> str:
     return "".join(
         f'<figure data-curve="{index}"><figcaption>{inert(chart.name)} <span>{number(chart.own.values[0])} → '
-        f"{number(chart.own.values[-1])}</span></figcaption>{_drawn(chart)}</figure>"
+        f"{number(chart.own.values[-1])}</span>{WIDE if chart.is_wide else ''}</figcaption>{_drawn(chart)}</figure>"
         for index, chart in pairs
     )

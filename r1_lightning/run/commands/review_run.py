@@ -5,7 +5,7 @@ expected of them, advisories, completions with the reason of every reward, confi
 stand over those of the first, and the same prompts are shown as both answered them. Nothing else is written.
 
 `--band NAME RUN RUN RUN` makes what is expected: the band of an experiment, from at least three finished runs that differ in the
-seed alone. Without `--out` it goes to the package, where verdicts find it.
+seed alone. Without `--out` it lies in the folder `expected` beside the first of them, where the verdicts of all runs there find it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import argparse
 import re
 from pathlib import Path
 
-from r1_lightning import review
-from r1_lightning.review.expected import FOLDER, band_of_runs, write_band
+from r1_lightning.artefacts.files import output_folder
+from r1_lightning.review.expected import band_of_runs, place_of, write_band
 from r1_lightning.review.page.document import PAGE, look, write_page
 from r1_lightning.run.config.machine import run_as_command
 from r1_lightning.run.config.program import command_line
@@ -37,7 +37,9 @@ def _write() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, finished or not")
-    parser.add_argument("--out", type=Path, help=f"the file to write, in place of RUN/{PAGE}")
+    parser.add_argument(
+        "--out", type=Path, help=f"the file to write, in place of RUN/{PAGE} or RUN/../expected/NAME.json"
+    )
     parser.add_argument("--band", metavar="NAME", help="write the band of the experiment NAME in place of a page")
     arguments = parser.parse_args()
     if arguments.band is not None:
@@ -55,7 +57,10 @@ def _write() -> int:
 def _write_band(name: str, runs: list[Path], out: Path | None) -> int:
     require(NAME.fullmatch(name) is not None, "band", name, "it must be of lower case letters, digits, _ and .")
     band = band_of_runs(name, runs)
-    out = out or Path(review.__file__).parent / FOLDER / f"{name}.json"
+    if out is None:
+        out = place_of(name, runs[0])
+        with output_folder(out.parent):
+            out.parent.mkdir(exist_ok=True)
     write_band(out, band)
     print(f"{out}: the band of {len(band.series)} curves over {len(band.seeds)} seeds")
     return 0

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1_lightning.artefacts.run_label import experiment_of, label
 from r1_lightning.review import run_files
-from r1_lightning.review.expected import band_for
+from r1_lightning.review.expected import band_for, known, shipped
 from r1_lightning.run.checks.loggers import BOARD
 from r1_lightning.run.config.inject import inject
 from r1_lightning.run.stages.board import Bands, Board, settings_of
 from r1_lightning.run.stages.metrics_log import MetricsLog
+from r1_lightning.types.errors import InvalidInput
 
 LOGS = "tensorboard"  # the folder of metrics.csv and TensorBoard's files in an artefact
 
@@ -53,13 +54,19 @@ def _given(config: DictConfig, folder: Path) -> dict[str, Any]:
         "id": folder.name,  # of Weights & Biases: a resumed run continues the same run there
         "settings": settings_of(config),
         "evaluates": evaluation.get("every_steps") is not None,
-        "bands": _bands(config),
+        "bands": _bands(config, folder),
     }
 
 
-def _bands(config: DictConfig) -> Bands:
+def _bands(config: DictConfig, folder: Path) -> Bands:
     """Where the curves of the run are expected, if a band was made for such settings (`review/expected.py`)."""
-    found = band_for(run_files.settings_of(OmegaConf.to_container(config, resolve=True)))
+    try:
+        bands = known(folder)
+    except (
+        InvalidInput
+    ):  # of a file that somebody put beside the runs: the verdict tells, and training does not depend on it
+        bands = shipped()
+    found = band_for(run_files.settings_of(OmegaConf.to_container(config, resolve=True)), bands)
     if found is None:
         return {}
     band, _ = found

@@ -34,6 +34,18 @@ def test_main_curves_others_and_flat_ones_stand_apart() -> None:
     assert "1 more curves" in rest and "1 that never moved" in rest and "<li>b/flat: 3</li>" in rest
 
 
+def test_a_band_that_is_too_wide_to_tell_is_named_so() -> None:
+    name = "rollout/accuracy_mean"
+    own = {name: line(0.0, 1.0, 0.5)}
+    wide, narrow = (Bounds((0, 1, 2), (low,) * 3, (1.0,) * 3) for low in (0.0, 0.5))
+    told = "its band is too wide to tell"
+    assert told in section(charts(own, None, Band("x", (0, 1, 2), {name: wide})))
+    assert told not in section(charts(own, None, Band("x", (0, 1, 2), {name: narrow})))
+    assert told not in section(
+        charts(own, None, Band("x", (0, 1, 2), {name: wide}), {name: 1})
+    )  # it has left that band
+
+
 def test_values_for_the_pointer() -> None:
     own = {"rollout/reward_mean": line(0.123456789, math.nan), "flat": line(1.0, 1.0)}
     other = {"rollout/reward_mean": Series((5,), (7.0,))}

@@ -62,6 +62,34 @@ def test_a_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_band_lies_beside_its_runs_where_reviews_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [make_run(tmp_path, f"grpo-x-000000000{seed}", seed=seed, gain=1 + seed / 10) for seed in range(4)]
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, "--band", "mine", *(folder.name for folder in folders[:3])) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'expected' / 'mine.json'}: the band of 2 curves over 3 seeds\n"
+    assert called(monkeypatch, folders[3].name) == 0
+    assert "in the band of mine (3 seeds)" in capsys.readouterr().out
+    (tmp_path / "expected" / "odd.json").write_text("{}")
+    assert called(monkeypatch, folders[3].name) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'expected' / 'odd.json'} is not allowed: it is no band")
+    assert error.count("\n") == 1
+
+
+def test_a_band_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [make_run(tmp_path, f"grpo-x-000000000{seed}", seed=seed) for seed in range(3)]
+    (tmp_path / "expected").write_text("a file")
+    assert called(monkeypatch, "--band", "mine", *folders) == 2
+    assert "a file stands in its place" in capsys.readouterr().err
+    assert called(monkeypatch, "--band", "mine", *folders, "--out", tmp_path / "absent" / "x.json") == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and error.count("\n") == 1
+
+
 def test_it_loads_no_torch() -> None:
     code = "import sys, r1_lightning.run.commands.review_run; print({'torch', 'lightning', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -83,6 +83,10 @@ def test_tensorboard_draws_the_band_of_the_experiment(tmp_path: Path) -> None:
     assert board.bands.keys() == series.keys() >= {"rollout/reward_mean"}
     for name, bounds in series.items():
         assert board.bands[name][bounds["steps"][0]] == (bounds["low"][0], bounds["high"][0])
+    (tmp_path / "expected").mkdir()
+    (tmp_path / "expected" / "odd.json").write_text("no band")  # of somebody, beside the runs: no reason not to train
+    _, beside = make_loggers(config, tmp_path / "grpo-x-0123456789")
+    assert isinstance(beside, Board) and beside.bands == board.bands
     config.model.n_layers += 1  # another model: nobody knows what it will do
     _, other = make_loggers(config, tmp_path)
     assert isinstance(other, Board) and other.bands == {}
