@@ -124,8 +124,9 @@ class RolloutRecords(L.Callback):
         """Keep what the training step computed of the rows that are recorded."""
         assert self.rollout is not None and self.dataset is not None
         parts, self.step_parts = self.step_parts, []
-        per_rollout = self.dataset.maker.config.minibatches_per_rollout
-        shuffled = minibatch_rows(self.dataset.seed, self.number, self.rollout.rewards.numel(), per_rollout)
+        config = self.dataset.maker.config
+        per_rollout, n_rows = config.minibatches_per_rollout, self.rollout.rewards.numel()
+        shuffled = minibatch_rows(self.dataset.seed, self.number, n_rows, per_rollout, config.dealt_together)
         rows, wanted = shuffled[step - self.number * per_rollout].tolist(), set(self.whole)
         found: list[tuple[int, Tensor]] = []
         for sequence_C, logprobs_C, entropies_C in parts:

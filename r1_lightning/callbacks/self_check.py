@@ -211,7 +211,9 @@ def measure_agreement(
 ) -> Agreement:
     """Compare the rollout's stored log-probs with a training forward over the same completions, shuffled and packed anew."""
     rows = minibatch_rows(seed, rollout.number, rollout.rewards.numel(), 1)[0]
-    batch = collate(rollout, rows, maker.config.row_tokens, maker.tokenizer.pad_id).to(device_of(policy))
+    config = maker.config
+    packed = collate(rollout, rows, config.row_tokens, maker.tokenizer.pad_id, share_from=config.share_prompts_from)
+    batch = packed.to(device_of(policy))
     was_training = policy.training
     policy.train()
     try:

@@ -1,36 +1,48 @@
 """From a rollout to minibatches: shuffle the completions, divide them into minibatches, and pack these into rows.
 
-(seed, rollout) draws the order of the completions, as R1 splits 8,192 outputs "randomly" into 16 minibatches. The old log-probs
+(seed, rollout) draws the order of the completions, as R1 splits 8,192 outputs "randomly" into 16 minibatches, or that of whole
+groups. Completions of a long prompt that meet in a minibatch share it (`rollout/shared_prompts.py`). The old log-probs
 are those that the sampler stored, without a second forward; the self-check at step 0 shows that they equal a training forward's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.keyed_random import keyed_uniforms
-from r1_lightning.rollout.packing import PackedRows
 from r1_lightning.rollout.results import Rollout
+from r1_lightning.rollout.shared_prompts import PackedCompletions, packed_completions
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import GRPOBatch, TokenBatch
 
 # Shape legend: R completions of the rollout, S of them in a minibatch.
 
 
-def minibatch_rows(seed: int, number: int, n_rows: int, n_minibatches: int) -> list[Tensor]:
-    """Return each minibatch's completion indices, S each: a permutation drawn from (seed, rollout number), in equal pieces."""
+def minibatch_rows(seed: int, number: int, n_rows: int, n_minibatches: int, together: int = 1) -> list[Tensor]:
+    """Return each minibatch's completion indices, S each: a permutation drawn from (seed, rollout number), in equal pieces.
+
+    Permuted are pieces of `together` neighbouring rows: 1, or the group size.
+    """
     keys = torch.tensor([[number]])
-    order = keyed_uniforms(seed, keys, n_rows)[0].argsort(stable=True)
-    return list(order.chunk(n_minibatches))
+    order = keyed_uniforms(seed, keys, n_rows // together)[0].argsort(stable=True)
+    rows = order if together == 1 else (order[:, None] * together + torch.arange(together)).flatten()
+    return list(rows.chunk(n_minibatches))
 
 
-def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_on_truncated: bool = True) -> GRPOBatch:
-    """Pack prompt + completion of the chosen `rows` (S) into one minibatch.
+def collate(
+    rollout: Rollout,
+    rows: Tensor,
+    row_tokens: int,
+    pad_id: int,
+    train_on_truncated: bool = True,
+    share_from: int | None = None,
+) -> GRPOBatch:
+    """Pack prompt + completion of the chosen `rows` (S) into one minibatch; prompts of at least `share_from` tokens are shared.
 
     Without `train_on_truncated`, a completion that did not finish is masked out of the loss; it counts in `n_sequences`, as in
     TRL, but not in `n_tokens`.
@@ -41,36 +53,33 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
     lengths = generation.completion_mask.sum(1)
     chosen = rows.tolist()
     trained = generation.finished[rows] | train_on_truncated
-    prompts = [list(rollout.prompts[row // rollout.group_size]) for row in chosen]
-    documents = [
-        prompt + generation.completion_ids[row, : lengths[row]].tolist()
-        for prompt, row in zip(prompts, chosen, strict=True)
-    ]
-    longest = max(map(len, documents))
+    groups = [row // rollout.group_size for row in chosen]
+    prompts = [rollout.prompts[group] for group in groups]
+    completions = [generation.completion_ids[row, : lengths[row]].tolist() for row in chosen]
+    longest = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
     if longest > row_tokens:
         raise InvalidInput(
             f"rollout.row_tokens={row_tokens} is not allowed: a prompt with its completion takes {longest} tokens here"
         )
-    packed = PackedRows(documents, row_tokens, pad_id)
-    shape = packed.token_ids.shape
-    starts = [column + len(prompt) for (_, column), prompt in zip(packed.spans, prompts, strict=True)]
+    packed = packed_completions(prompts, completions, groups, row_tokens, pad_id, share_from)
+    shape = packed.tokens.token_ids.shape
 
     def placed(numbers_RT: Tensor) -> Tensor:
         """Numbers of each completion token, in the packed rows."""
         rows_BT = torch.zeros(shape)
-        for row, (line, _), start in zip(chosen, packed.spans, starts, strict=True):
-            rows_BT[line, start : start + lengths[row]] = numbers_RT[row, : lengths[row]]
+        for row, place in zip(chosen, packed.places, strict=True):
+            rows_BT[place.row, place.start : place.start + lengths[row]] = numbers_RT[row, : lengths[row]]
         return rows_BT
 
     mask = torch.zeros(shape, dtype=torch.bool)
     sequence_ids = torch.full(shape, -1, dtype=torch.long)
-    for sequence, (line, column) in enumerate(packed.spans):
-        end = column + len(documents[sequence])
-        mask[line, starts[sequence] : end] = trained[sequence]
-        sequence_ids[line, column:end] = sequence
-    routes = packed_routes(rollout, chosen, prompts, packed) if generation.routes.numel() else None
+    for sequence, place in enumerate(packed.places):
+        end = place.start + len(completions[sequence])
+        mask[place.row, place.start : end] = trained[sequence]
+        sequence_ids[place.row, place.column : end] = sequence
+    routes = packed_routes(rollout, chosen, packed) if generation.routes.numel() else None
     return GRPOBatch(
-        tokens=packed.batch(slice(None)),
+        tokens=packed.tokens,
         completion_mask=mask,
         old_logprobs=placed(generation.policy_logprobs),
         sampler_logprobs=placed(generation.sampler_logprobs),
@@ -85,19 +94,22 @@ def collate(rollout: Rollout, rows: Tensor, row_tokens: int, pad_id: int, train_
     )
 
 
-def packed_routes(
-    rollout: Rollout, chosen: Sequence[int], prompts: Sequence[Sequence[int]], packed: PackedRows
-) -> Tensor:
+def packed_routes(rollout: Rollout, chosen: Sequence[int], packed: PackedCompletions) -> Tensor:
     """Return the sampler's routes at each position of the packed rows, L x B x T x K; -1 on padding and on last tokens."""
     generation = rollout.generation
     layers, _, _, n_chosen = generation.routes.shape
-    routes = torch.full((layers, *packed.token_ids.shape, n_chosen), -1, dtype=torch.long)
+    routes = torch.full((layers, *packed.tokens.token_ids.shape, n_chosen), -1, dtype=torch.long)
     lengths = generation.completion_mask.sum(1).tolist()
-    for row, prompt, (line, column) in zip(chosen, prompts, packed.spans, strict=True):
-        start = column + len(prompt) - 1  # the prompt's last token predicts the completion's first
-        routes[:, line, start : start + lengths[row]] = generation.routes[:, row, : lengths[row]]
-        if len(prompt) > 1:
-            routes[:, line, column:start] = generation.prompt_routes[:, row, 1 - len(prompt) :]
+    for row, place in zip(chosen, packed.places, strict=True):
+        start = place.start - 1  # the prompt's last token predicts the completion's first
+        routes[:, place.row, start : start + lengths[row]] = generation.routes[:, row, : lengths[row]]
+        if place.own_prompt > 1:
+            routes[:, place.row, place.column : start] = generation.prompt_routes[:, row, 1 - place.own_prompt :]
+    for sequence, line, column in packed.prefixes:
+        row, own_prompt = chosen[sequence], packed.places[sequence].own_prompt
+        prompt = len(rollout.prompts[row // rollout.group_size])
+        shared = generation.prompt_routes[:, row, 1 - prompt : 1 - own_prompt]
+        routes[:, line, column : column + prompt - own_prompt] = shared
     return routes
 
 
@@ -134,7 +146,7 @@ def _take_rows(batch: GRPOBatch, rows: Tensor) -> GRPOBatch:
     return replace(
         batch,
         **{name: getattr(batch, name)[rows, :used] for name in names},
-        tokens=TokenBatch(*(getattr(batch.tokens, item.name)[rows, :used] for item in fields(TokenBatch))),
+        tokens=batch.tokens.map(lambda ids_BT: ids_BT[rows, :used]),
         routes=None if batch.routes is None else batch.routes[:, rows, :used],
         targets=batch.targets and batch.targets.map(lambda numbers_BT: numbers_BT[rows, :used]),
     )
@@ -149,5 +161,6 @@ def micro_batches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: in
 def minibatches(rollout: Rollout, config: RolloutConfig, seed: int, pad_id: int) -> list[GRPOBatch]:
     """Return all minibatches of a rollout, in training order."""
     n_rows = rollout.rewards.numel()
-    shuffled = minibatch_rows(seed, rollout.number, n_rows, config.minibatches_per_rollout)
-    return [collate(rollout, rows, config.row_tokens, pad_id, config.train_on_truncated) for rows in shuffled]
+    shuffled = minibatch_rows(seed, rollout.number, n_rows, config.minibatches_per_rollout, config.dealt_together)
+    how = (config.row_tokens, pad_id, config.train_on_truncated, config.share_prompts_from)
+    return [collate(rollout, rows, *how) for rows in shuffled]

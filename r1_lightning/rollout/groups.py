@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.advantages import SCALES
+from r1_lightning.model.continued_rows import OWN_PROMPT_TOKENS
 from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.advantage_estimators import AdvantageEstimator, estimate_of, estimator_of
 from r1_lightning.rollout.judging import joined_judged, judge
@@ -31,6 +32,9 @@ from r1_lightning.types.text import Problem
 
 # Shape legend: P prompts, G completions per prompt, R = P * G rows.
 
+# Sharing pays by the prompt's share of the tokens. The miniature's prompts of some ten tokens stay in documents of their own.
+SHARED_FROM_TOKENS = 64
+
 
 @dataclass(frozen=True)
 class RolloutConfig:
@@ -45,6 +49,9 @@ class RolloutConfig:
     fields are those of `SamplingConfig`; from optimizer step `longer_from_step` on, `longer_max_new_tokens` is the limit.
     `sampler` makes what draws the completions, by default our own `Sampler` (others: `vllm_sampler.VLLM`, `mtp_drafts.MTPDrafts`).
     `advantages` turns rewards into advantages; None is R1's comparison within the group (others: `advantage_estimators`).
+    Completions of a minibatch share a prompt of at least `share_prompts_from` tokens in training (None: never): the numbers are
+    the same to rounding (`shared_prompts`). `minibatch_of` completions, dealt one by one as in R1, or of whole groups, whose
+    completions then all share.
     """
 
     prompts_per_rollout: int = 32
@@ -63,6 +70,8 @@ class RolloutConfig:
     longer_max_new_tokens: int | None = None
     sampler: SamplerMaker = Sampler
     advantages: AdvantageEstimator | None = None
+    share_prompts_from: int | None = SHARED_FROM_TOKENS
+    minibatch_of: str = "completions"
 
     def __post_init__(self) -> None:
         require_int("rollout.prompts_per_rollout", self.prompts_per_rollout, 1)
@@ -85,6 +94,7 @@ class RolloutConfig:
             self.minibatches_per_rollout,
             f"it must divide prompts_per_rollout * group_size = {rows}",
         )
+        self._check_sharing()
         _ = self.sampling  # checks the sampling fields
         require(
             self.row_tokens > self.longest_completion,
@@ -114,6 +124,22 @@ class RolloutConfig:
                 "it must be 1: a value model's advantages compare no groups",
             )
             require(compares or attempts == 1, "rollout.dynamic_sampling_attempts", attempts, allowed)
+
+    def _check_sharing(self) -> None:
+        if self.share_prompts_from is not None:
+            require_int("rollout.share_prompts_from", self.share_prompts_from, OWN_PROMPT_TOKENS + 1)
+        require_choice("rollout.minibatch_of", self.minibatch_of, ("completions", "groups"))
+        if self.minibatch_of == "groups":
+            fits = self.prompts_per_rollout % self.minibatches_per_rollout == 0
+            allowed = (
+                f"with rollout.minibatch_of=groups it must divide prompts_per_rollout = {self.prompts_per_rollout}"
+            )
+            require(fits, "rollout.minibatches_per_rollout", self.minibatches_per_rollout, allowed)
+
+    @property
+    def dealt_together(self) -> int:
+        """How many completions in a row go into the same minibatch."""
+        return self.group_size if self.minibatch_of == "groups" else 1
 
     @property
     def longest_completion(self) -> int:

@@ -100,6 +100,15 @@ def test_minibatches_share_the_rollout_out(n_rows: int, n_minibatches: int) -> N
     assert sorted(torch.cat(dealt).tolist()) == list(range(n_rows))
 
 
+def test_groups_can_be_dealt_whole() -> None:
+    dealt = minibatch_rows(seed=4, number=9, n_rows=24, n_minibatches=4, together=3)
+    assert sorted(torch.cat(dealt).tolist()) == list(range(24))
+    assert all(
+        part.view(2, 3).tolist() == [[first, first + 1, first + 2] for first in part[::3].tolist()] for part in dealt
+    )
+    assert [int(part[0]) for part in dealt] != [0, 6, 12, 18]
+
+
 def test_the_deal_is_random_and_belongs_to_seed_and_rollout() -> None:
     def order(seed: int, number: int) -> list[int]:
         return torch.cat(minibatch_rows(seed, number, 64, 4)).tolist()

@@ -128,11 +128,24 @@ def test_the_defaults_are_r1_zeros_shape() -> None:
         ("sampling_temperature", 0, "above 0"),
         ("top_p", 1.5, "at most 1"),
         ("max_new_tokens", -1, "at least 1"),
+        ("share_prompts_from", 2, "at least 3"),
+        ("minibatch_of", "prompts", "completions, groups"),
     ],
 )
 def test_bad_fields_are_named(field: str, value: object, allowed: str) -> None:
     with pytest.raises(InvalidInput, match=rf"^rollout\.{field}={value!r} is not allowed: .*{allowed}"):
         RolloutConfig(**{field: value})
+
+
+def test_minibatches_of_whole_groups_must_share_out_all_groups() -> None:
+    assert RolloutConfig(6, 4, minibatches_per_rollout=3, minibatch_of="groups").dealt_together == 4
+    assert RolloutConfig(3, 4, minibatches_per_rollout=2).dealt_together == 1
+    with pytest.raises(InvalidInput, match=r"minibatches_per_rollout=2 .*it must divide prompts_per_rollout = 3"):
+        RolloutConfig(3, 4, minibatches_per_rollout=2, minibatch_of="groups")
+
+
+def test_long_prompts_are_shared_unless_asked_otherwise() -> None:
+    assert RolloutConfig().share_prompts_from == 64 and RolloutConfig(share_prompts_from=None).dealt_together == 1
 
 
 def test_minibatches_must_share_out_all_rows() -> None:

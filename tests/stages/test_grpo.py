@@ -88,7 +88,7 @@ def test_on_policy_gradient_is_deepseekmaths_equations_20_and_21(tmp_path: Path)
 
 def part(batch: GRPOBatch, rows: slice) -> GRPOBatch:
     """The micro-batch of some packed rows: `n_sequences` and the fields per sequence stay those of the whole."""
-    tokens = TokenBatch(**{f.name: getattr(batch.tokens, f.name)[rows] for f in dataclasses.fields(TokenBatch)})
+    tokens = batch.tokens.map(lambda ids_BT: ids_BT[rows])
     fields = ("completion_mask", "old_logprobs", "sampler_logprobs", "sequence_ids", "advantages")
     return dataclasses.replace(batch, tokens=tokens, **{name: getattr(batch, name)[rows] for name in fields})
 
