@@ -128,14 +128,19 @@ class RolloutRecords(L.Callback):
         per_rollout, n_rows = config.minibatches_per_rollout, self.rollout.rewards.numel()
         shuffled = minibatch_rows(self.dataset.seed, self.number, n_rows, per_rollout, config.dealt_together)
         rows, wanted = shuffled[step - self.number * per_rollout].tolist(), set(self.whole)
-        found: list[tuple[int, Tensor]] = []
+        found: list[int] = []
+        tables: list[Tensor] = [torch.zeros(2, 0)]
         for sequence_C, logprobs_C, entropies_C in parts:
             table_2C = torch.stack([logprobs_C.float(), entropies_C.float()]).cpu()
             sequences, lengths = sequence_C.cpu().unique_consecutive(return_counts=True)
             for sequence, numbers in zip(sequences.tolist(), table_2C.split(lengths.tolist(), 1), strict=True):
                 if rows[sequence] in wanted:
-                    found.append((rows[sequence], numbers.clone()))
-        self.scored.update(self.processes.gather(found))  # each has computed its share of the rows
+                    found.append(rows[sequence])
+                    tables.append(numbers)
+        # Each process has computed its share of the rows. One tensor: a pickle of hundreds would take most of the time of this.
+        share = found, [table.shape[1] for table in tables[1:]], torch.cat(tables, 1)
+        for theirs, lengths_of, table_2C in self.processes.collect(share):
+            self.scored.update(zip(theirs, map(Tensor.clone, table_2C.split(lengths_of, 1)), strict=True))
 
     def _write(self) -> None:
         """Add the rollout in use to the file, if it is one of those that are kept."""
