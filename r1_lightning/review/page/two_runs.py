@@ -15,6 +15,7 @@ from r1_lightning.review.rollout_records import RolloutRecord
 WHERE = ("paths.", "launcher.", "logger.")  # settings that say where a run was made and not what
 ABSENT = "-"
 LONGEST = 2_000  # characters of a setting
+OPENED = 2  # pairs that are shown at once, those with the largest differences
 SHOWN_ENDING = 120  # characters that a line shows of a question, or of the end of a prompt, where it stands
 
 
@@ -62,25 +63,27 @@ def section(pairs: Sequence[Pair], room: int, known: Numbers) -> str:
     parts: list[str] = []
     for pair in pairs:
         before = len(known.samples)
-        text = _pair(pair, known)
+        text = _pair(pair, known, len(parts) < OPENED)
         room -= len(text.encode()) + len(json_block(known.samples[before:]))
         if room < 0:
             del known.samples[before:]
             break
         parts.append(text)
-    told = f"{len(parts):,} of {len(pairs):,} prompts that both have records of, the largest differences first."
+    told = f"{len(parts):,} of {len(pairs):,} prompts that both have records of, the largest differences of mean reward first."
     return f"<p>{told}</p>{''.join(parts)}"
 
 
-def _pair(pair: Pair, known: Numbers) -> str:
+def _pair(pair: Pair, known: Numbers, is_open: bool) -> str:
     sides = _side("this run", pair.own, known) + _side("the other", pair.other, known)
     ending = inert(pair.own[0].question[:SHOWN_ENDING] or " ".join(pair.prompt.split())[-SHOWN_ENDING:])
-    head = f'{pair.gain:+.3g}: <bdi class="code">{ending}</bdi>'
-    return f'<details><summary>{head}</summary>{text_block(pair.prompt)}<div class="both">{sides}</div></details>'
+    rewards = [number(mean_reward(records)) for records in (pair.own, pair.other)]
+    head = f'{rewards[0]} here, {rewards[1]} there ({pair.gain:+.3g}), {pair.source}: <bdi class="code">{ending}</bdi>'
+    tag = "<details open>" if is_open else "<details>"
+    return f'{tag}<summary>{head}</summary>{text_block(pair.prompt)}<div class="both">{sides}</div></details>'
 
 
 def _side(word: str, records: Sequence[RolloutRecord], known: Numbers) -> str:
-    head = f"{word}, step {records[0].step}: mean reward {number(mean_reward(records))}"
+    head = f"{word} after {records[0].step} steps: mean reward {number(mean_reward(records))}"
     return f"<div><h4>{head}</h4>{columns(records, known, named=False)}</div>"
 
 

@@ -123,3 +123,5 @@ def log_results(measured: dict[str, float], table: str, trainer: L.Trainer, step
         elif measured and not isinstance(logger, MetricsLog):
             logger.log_metrics(dict(measured), step)
             logger.finalize("success")
+        if isinstance(logger, WandbLogger):  # the next stage of this command would go on in the same run there
+            logger.experiment.finish()

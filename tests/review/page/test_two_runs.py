@@ -32,7 +32,13 @@ def test_the_newest_answers_to_the_same_prompt_with_the_largest_difference_first
     assert [len(pair.other) for pair in pairs] == [1, 2] and pairs[1].own[0].step == 4
     known = Numbers()
     text = section(pairs, 10**9, known)
-    assert "2 of 2 prompts" in text and text.count("<article") == 5 == len(known.samples) and "+0.5: " in text
+    assert (
+        "2 of 2 prompts" in text
+        and text.count("<article") == 5 == len(known.samples)
+        and text.count("<details open>") == 2
+    )
+    assert "0 here, 2 there (-2), rollout: " in text and "1 here, 0.5 there (+0.5), rollout: " in text
+    assert "this run after 4 steps: mean reward 1<" in text and "the other after 2 steps: mean reward 0.5<" in text
     assert '<bdi class="code">What is 17+25? (0)</bdi>' in text
     assert ' id="' not in text, "the same sample stands in the browser, too"
 

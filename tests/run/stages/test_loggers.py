@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +159,24 @@ class Service(WandbLogger):
 
     def log_hyperparams(self, params: Any) -> None:
         self.told.append(params)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.told.append((metrics, step))
+
+    def finalize(self, status: str) -> None:
+        self.told.append(status)
+
+    @property
+    def experiment(self) -> Any:
+        return SimpleNamespace(finish=lambda: self.told.append("finished"))
+
+
+@pytest.mark.parametrize("measured", [{"x": 0.5}, {}])
+def test_a_run_of_weights_and_biases_ends_with_its_stage(measured: dict[str, float]) -> None:
+    """Else the next stage of the command goes on in the same one, and its own last lines follow the verdict."""
+    service = Service()
+    log_results(measured, "table", SimpleNamespace(loggers=[service]), 7)  # type: ignore[arg-type]
+    assert service.told == [*([(measured, 7), "success"] if measured else []), "finished"]
 
 
 def test_services_get_the_settings_when_training_starts(tmp_path: Path) -> None:
