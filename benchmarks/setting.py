@@ -85,6 +85,11 @@ class World:
         """What the other side tries."""
         return [World(self.size, precision) for precision in ("fp32", "bf16")]
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What else the configuration is told: nothing."""
+        return ()
+
     @cached_property
     def config(self) -> DictConfig:
         """The configuration of `stage=grpo`, one optimizer step per rollout."""
@@ -100,6 +105,7 @@ class World:
             "rollout.minibatches_per_rollout=1",
             f"rollout.max_new_tokens={size.new_tokens}",
             f"rollout.max_rows={size.completions}",
+            *self.settings,
         )
 
     @cached_property
