@@ -47,5 +47,10 @@ def times_meant(document_ids_BT: Int[Tensor, "B T"], prefix_ids_BT: Int[Tensor, 
     """
     begins_BT = document_ids_BT != F.pad(document_ids_BT, (1, 0))[:, :-1]
     rows, length = document_ids_BT.shape
-    continued_BN = document_ids_BT.new_zeros(rows, length + 1).scatter_add(1, prefix_ids_BT, begins_BT.long())
-    return continued_BN.gather(1, document_ids_BT).clamp(min=1) * (document_ids_BT > 0)
+    first_R1 = (length + 1) * torch.arange(rows, device=document_ids_BT.device)[
+        :, None
+    ]  # a row has at most T documents
+    # Flat, because GPUs add deterministically in one dimension only.
+    places = (prefix_ids_BT + first_R1).flatten()
+    continued = document_ids_BT.new_zeros(rows * (length + 1)).scatter_add(0, places, begins_BT.long().flatten())
+    return continued[document_ids_BT + first_R1].clamp(min=1) * (document_ids_BT > 0)

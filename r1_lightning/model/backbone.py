@@ -81,9 +81,15 @@ class DeepSeekBackbone(LanguageModel):
         `replayed_LBTK` are routes for the L mixtures of the trunk; where they are -1 the router chooses. With `mtp_detached` no
         gradient flows from the MTP modules into trunk and embedding.
         """
-        if batch.prefix_ids is not None and not self._continues(with_mtp):
-            plain, replayed_LBTK, back_BT = unfolded(batch, replayed_LBTK)
-            return folded(self.hidden(plain, with_mtp, replayed_LBTK, mtp_detached), back_BT)
+        if batch.prefix_ids is None or self._continues(with_mtp):
+            return self._hidden(batch, with_mtp, replayed_LBTK, mtp_detached)
+        plain, replayed_LBTK, back_BT = unfolded(batch, replayed_LBTK)
+        return folded(self._hidden(plain, with_mtp, replayed_LBTK, mtp_detached), back_BT)
+
+    def _hidden(
+        self, batch: TokenBatch, with_mtp: bool, replayed_LBTK: Tensor | None, mtp_detached: bool
+    ) -> BackboneOutput:
+        """`hidden` of rows as they are; not `hidden` itself, around which sharding gathers the weights."""
         counted = batch.is_token
         if batch.prefix_ids is not None:  # a shared prompt counts in the experts' load as often as in the plain layout
             counted = times_meant(batch.document_ids, batch.prefix_ids)

@@ -160,11 +160,13 @@ class HFBackbone(LanguageModel):
     def hidden(self, batch: TokenBatch, with_mtp: bool = True, replayed_LBTK: Tensor | None = None) -> BackboneOutput:
         """Packed rows to normed hidden states B x T x D. There is no MTP module and no expert to replay."""
         require(replayed_LBTK is None, "stage.router", "replay", "model=hf has no routes to replay")
-        if (
-            batch.prefix_ids is not None and not self.takes_documents
-        ):  # attention of its own may count places in the row
-            plain, _, back_BT = unfolded(batch, None)
-            return folded(self.hidden(plain), back_BT)
+        if batch.prefix_ids is None or self.takes_documents:
+            return self._hidden(batch)
+        plain, _, back_BT = unfolded(batch, None)  # attention of its own may count places in the row
+        return folded(self._hidden(plain), back_BT)
+
+    def _hidden(self, batch: TokenBatch) -> BackboneOutput:
+        """`hidden` of rows as they are."""
         with self.precision.autocast(batch.token_ids.device.type):
             output = self.decoder(
                 input_ids=batch.token_ids,

@@ -144,6 +144,7 @@ STAGES: dict[str, Make] = {
     "grpo without KL": partial(_grpo, objective=CISPO()),
     "grpo with the MTP loss": partial(_grpo, mtp_loss_weight=0.3),
     "grpo of one prompt": partial(_grpo, rollout={"prompts_per_rollout": 1, "micro_batches": 2}),
+    "grpo with shared prompts": partial(_grpo, rollout={"share_prompts_from": 3, "row_tokens": 40, "micro_batches": 2}),
     "distill": _distill,
     "distill from a cache": _cached,
     "distill on policy": _on_policy,
