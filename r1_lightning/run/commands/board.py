@@ -9,6 +9,7 @@ meanwhile are added. Of two runs with one label, as before and after a change of
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from r1_lightning.artefacts.file_names import CONFIG, METRICS
 from r1_lightning.artefacts.run_label import DIGITS, label_of
@@ -24,6 +26,7 @@ from r1_lightning.run.config.program import usage
 from r1_lightning.types.errors import require
 
 LOGS = METRICS.parent  # of a run: where TensorBoard's files lie
+FIRST = ("rollout/reward_mean", "rollout/accuracy_mean", "rollout/completion_tokens_mean", "train/loss")
 LOOK_S = 15.0  # between two looks for new runs
 
 
@@ -64,13 +67,20 @@ def link(root: Path, links: Path) -> None:
             path.symlink_to(logs, target_is_directory=True)
 
 
+def pinned(names: Sequence[str]) -> str:
+    """Return the end of an address with which TensorBoard's Time Series begins with the curves `names`, whatever their names."""
+    cards = [{"plugin": "scalars", "tag": name} for name in names]
+    return f"?pinnedCards={quote(json.dumps(cards, separators=(',', ':')), safe='[]{}:,/')}#timeseries"
+
+
 def show(root: Path, arguments: Sequence[str]) -> int:
     """Run TensorBoard on the runs of `root` until it ends; returns its exit code."""
     require(root.is_dir(), "board", str(root), "there is no such folder")
     require(bool(run_folders(root)), "board", str(root), "there are no runs in it")
     with tempfile.TemporaryDirectory(prefix="r1-board-") as links:
         link(root, Path(links))
-        print("the address below with #custom_scalars at its end shows the curves in groups", flush=True)
+        print("the address below with #custom_scalars at its end shows the curves in groups; Time Series, which sorts")
+        print(f"them by name, begins with the main ones with {pinned(FIRST)} at its end", flush=True)
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", links, *arguments]
         with subprocess.Popen(command) as board:
             try:

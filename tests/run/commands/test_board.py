@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from r1_lightning.artefacts.run_label import note_experiment
-from r1_lightning.run.commands.board import labels, link, show
+from r1_lightning.review.page import charts
+from r1_lightning.run.commands.board import FIRST, labels, link, pinned, show
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -56,6 +59,16 @@ def test_each_run_has_a_link_by_its_label(tmp_path: Path) -> None:
 def test_one_run_may_be_named(tmp_path: Path) -> None:
     run = make(tmp_path, "grpo-tiny-arithmetic-0000000001", "r1_zero_tiny", 3)
     assert labels(run) == {"grpo-r1_zero_tiny-seed3": run}
+
+
+def test_an_address_that_begins_with_the_main_curves() -> None:
+    """What TensorBoard reads there: cards of a plugin and a tag; a quotation mark would end the address in a terminal."""
+    address = pinned(["a/b", 'odd "&#'])
+    parts = urlsplit(f"http://localhost:6006/{address}")
+    (cards,) = parse_qs(parts.query)["pinnedCards"]
+    assert [card["tag"] for card in json.loads(cards)] == ["a/b", 'odd "&#']
+    assert parts.fragment == "timeseries" and not set("\"' ") & set(address)
+    assert {*FIRST} <= {*charts.FIRST}  # the page of a run shows them first, too
 
 
 def test_nothing_to_show_is_one_line(tmp_path: Path) -> None:
