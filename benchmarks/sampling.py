@@ -3,8 +3,9 @@
 Equal on both sides: the weights; the prompts, `group_size` completions each; temperature 1 over the whole vocabulary (no top-k,
 no top-p); a cache; no end of sequence, so that every completion has exactly `new_tokens` tokens (checked); no gradients.
 Not equal: ours returns the log-prob of every token, because GRPO needs them, `generate` returns token ids alone; draws are keyed
-here and come from torch's generator there, so the texts differ. How many rows a call of `generate` takes and how it runs
-experts are tried, the best is taken. In BF16 ours runs FP32 weights under autocast, as in training; theirs has weights in BF16.
+here and come from torch's generator there, so the texts differ. Ours is tried with the model's own steps, compiled and not, and
+with native ones (`rollout=native`). How many rows a call of `generate` takes and how it runs experts are tried, the best is taken.
+In BF16 ours runs FP32 weights under autocast, as in training; theirs has weights in BF16.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import GenerationConfig
 from benchmarks.pairs import Contest, Measurement
 from benchmarks.setting import EXPERTS, NEVER, World
 from r1_lightning.rollout.groups import rollout_keys
+from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.rollout.sampler import Sampler, left_padded
 from r1_lightning.types.errors import require
 
@@ -31,7 +33,10 @@ def contest(world: World) -> Contest:
         work=f"{WORK}, {size.completions} rows x {size.new_tokens} tokens",
         unit="tokens/s",
         opponent="transformers",
-        ours={candidate.name: _ours(candidate) for candidate in world.ours()},
+        ours={
+            **{candidate.name: _ours(candidate) for candidate in world.ours()},
+            "fp32 native": _ours(world, NativeSampler),
+        },
         theirs={
             f"{other.name}, {rows} rows per call, experts={experts}": _theirs(other, rows, experts)
             for other in world.theirs()
@@ -41,11 +46,11 @@ def contest(world: World) -> Contest:
     )
 
 
-def _ours(world: World) -> Measurement:
+def _ours(world: World, kind: type[Sampler] = Sampler) -> Measurement:
     size, parts, prompts = world.size, world.parts, world.prompt_ids(rollouts=1)
     rollout = parts["rollout"]
     settings = replace(rollout.sampler_settings(parts["tokenizer"], world.config.seed), eos_ids=[NEVER])
-    sampler = Sampler(world.backbone(), settings)
+    sampler = kind(world.backbone(), settings)
     keys = rollout_keys(0, size.prompts, size.group_size)
 
     def measure() -> float:

@@ -1,4 +1,4 @@
-"""The sampler on a CPU: decoding steps by `native/decode.cpp` where it fits and agrees, by the model itself everywhere else.
+"""`rollout=native`: decoding on a CPU by `native/decode.cpp` where it fits and agrees, by the model itself everywhere else.
 
 A decoding step of a small model is hundreds of torch operators on small tensors, and their overhead takes most of its time. The
 native decoder does the whole step and the draws in one call. It is chosen once per sampler, at its first call, if
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.native_build import NotBuilt, library
 from r1_lightning.rollout.native_model import NativeModel, NativeStep, NativeWave
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, device_of, left_padded
-from r1_lightning.types.tensors import Backbone, BackboneOutput, Generation
+from r1_lightning.types.tensors import Backbone, BackboneOutput, GenerateFn, Generation
 
 # Shape legend: P prompts, R rows, T new positions, A rows still decoding, L layers with experts, K chosen experts.
 
@@ -200,3 +201,14 @@ class NativeSampler(Sampler):
             return self._draw(hidden, uniform_A), routes
         step = wave.step(active_A, token_A, position - 1, uniform_A, self.config.sampling_temperature)
         return (step.token, step.logprob, step.logprob), step.routes
+
+
+@dataclass(frozen=True)
+class Native:
+    """Samples with native steps on a CPU where they fit: the leaf `rollout.sampler`. There is nothing to set."""
+
+    records_routes = True
+
+    def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn:
+        """A `SamplerMaker`."""
+        return NativeSampler(backbone, settings)

@@ -15,7 +15,7 @@ from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout import native_sampler
 from r1_lightning.rollout.native_build import NotBuilt
 from r1_lightning.rollout.native_model import NativeModel
-from r1_lightning.rollout.native_sampler import NativeSampler, disagreement, library, unknown
+from r1_lightning.rollout.native_sampler import Native, NativeSampler, disagreement, library, unknown
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, random_documents, tiny
@@ -194,3 +194,8 @@ def test_more_positions_than_there_are_angles_are_left_to_the_model() -> None:
     made = settings(ends=[-1], sampling={"max_new_tokens": 20})
     with pytest.raises(IndexError):
         drawn(NativeSampler, model_of(max_positions=40), made)
+
+
+def test_a_configuration_names_it() -> None:
+    sampler = Native()(model_of(), settings())
+    assert isinstance(sampler, NativeSampler) and Native.records_routes
