@@ -1,4 +1,4 @@
-"""Row operations on generations: none at all, selected rows, and several together."""
+"""Row operations on generations: none at all, selected rows, and several together; and how far apart their log-probs are."""
 
 from __future__ import annotations
 
@@ -60,3 +60,9 @@ def joined(waves: Sequence[Generation], pad_id: int) -> Generation:
         torch.cat(routes, dim=1) if routes else waves[0].routes,
         torch.cat(prompts, dim=1) if prompts else waves[0].prompt_routes,
     )
+
+
+def mismatch(generation: Generation) -> tuple[float, float]:
+    """Mean and largest difference (nats) of the two log-probs over completion tokens; with top-p the cut-off mass is in it."""
+    apart_C = (generation.policy_logprobs - generation.sampler_logprobs)[generation.completion_mask].abs()
+    return (float(apart_C.mean()), float(apart_C.max())) if apart_C.numel() else (0.0, 0.0)

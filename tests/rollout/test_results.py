@@ -55,6 +55,8 @@ def test_what_is_logged_by_hand() -> None:
             "rollout/finished_fraction": 4 / 6,
             "rollout/policy_logprob_mean": -34.11 / 14,
             "rollout/sampler_logprob_mean": -34.11 / 28,
+            "rollout/sampler_mismatch": 34.11 / 28,
+            "rollout/sampler_mismatch_max": 2.5,
             "rollout/zero_variance_fraction": 0.5,
             "rollout/unjudged_fraction": 0.0,
             "rollout/drawn_groups": 2.0,

@@ -7,7 +7,7 @@ agree with those that the trainer's backbone gives to the same tokens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,19 +15,24 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout.collate import collate
+from r1_lightning.rollout.engine_model import engine_model, made
+from r1_lightning.rollout.generations import mismatch
 from r1_lightning.rollout.keyed_random import keyed_seeds
 from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.rollout.scoring import score_completions
-from r1_lightning.rollout.vllm_engine import tensor_digest, weights_digest
 from r1_lightning.rollout.vllm_sampler import (
     VLLM,
+    HandOverFailed,
     VLLMSampler,
-    engine_weights,
     generation_of_outputs,
-    in_chunks,
     policy_logprobs,
+    tolerance_of,
 )
+from r1_lightning.rollout.vllm_worker import tensor_digest, weights_digest
+from r1_lightning.rollout.weight_stream import Tensors
 from r1_lightning.types.errors import InvalidInput
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, pack, random_documents, randomise, tiny
@@ -35,10 +40,12 @@ from tests.rollout import fake_vllm
 from tests.rollout.fake_vllm import CompletionOutput, Logprob, RequestOutput
 from tests.rollout.fakes import MarkovBackbone, generation_of, keys_of
 from tests.support import miniature
+from tests.support.hf_folders import DENSE
 from tests.support.miniature import CharTokenizer, Miniature, Sums
 
 MODEL = tiny(vocab_size=9)
 EOS, PAD, SEED, LIMIT = 7, 8, 5, 6
+QWEN2 = {"model_type": "qwen2", **DENSE, "vocab_size": 9, "eos_token_id": EOS, "tie_word_embeddings": True}
 PROMPTS = random_documents([4, 1, 6], MODEL.vocab_size, seed=3)
 KEYS = keys_of(3, 4)
 
@@ -87,6 +94,22 @@ def test_both_log_probs_are_those_of_a_plain_forward(
     assert not drawn.policy_logprobs.requires_grad
 
 
+@pytest.mark.parametrize("kind", ["moonlight", "qwen2"])
+def test_other_models_are_handed_over_as_they_are(llm: type[fake_vllm.LLM], kind: str) -> None:
+    """Moonlight's form has an eps of 1e-5 and no query compression; each is proven in FP32, before and after an update."""
+    moonlight = {"norm_eps": 1e-5, "q_lora_rank": None, "mtp_depth": 0}
+    model: Any = (
+        backbone(tiny(vocab_size=9, **moonlight)) if kind == "moonlight" else HFBackbone(HFModelConfig(QWEN2), seed=3)
+    )
+    of_run = SamplerSettings(SamplingConfig(max_new_tokens=LIMIT), [EOS], PAD, SEED)
+    sampler = VLLM(dtype="float32")(model, of_run)
+    sampler(PROMPTS, 4, KEYS)
+    randomise(model, seed=99)
+    drawn = sampler(PROMPTS, 4, KEYS)
+    assert sampler.is_proven and 0 < mismatch(drawn)[1] < 1e-4
+    torch.testing.assert_close(drawn.policy_logprobs, drawn.sampler_logprobs, atol=1e-4, rtol=0)
+
+
 def test_rows_come_in_the_order_of_prompts_and_copies(llm: type[fake_vllm.LLM]) -> None:
     sampler_of(backbone(MODEL))(PROMPTS, 2, keys_of(3, 2), max_new_tokens=1)
     sent = [prompt["prompt_token_ids"] for prompt, _ in llm.started[0].requests]
@@ -95,7 +118,8 @@ def test_rows_come_in_the_order_of_prompts_and_copies(llm: type[fake_vllm.LLM]) 
 
 def test_each_rows_settings(llm: type[fake_vllm.LLM]) -> None:
     sampler_of(backbone(MODEL), sampling_temperature=0.7, top_p=0.9)(PROMPTS, 4, KEYS, max_new_tokens=2)
-    found = [params for _, params in llm.started[0].requests]
+    proof, found = [params for _, params in llm.started[0].requests][:3], [p for _, p in llm.started[0].requests][3:]
+    assert [params.top_p for params in proof] == [1.0] * 3
     assert [params.seed for params in found] == keyed_seeds(SEED, KEYS)
     expected = fake_vllm.SamplingParams(1, 0.7, 0.9, 0, 0.0, None, [EOS], False, 2, 0, False)
     assert all(dataclasses.replace(params, seed=None) == expected for params in found)
@@ -145,29 +169,33 @@ def test_its_rollouts_train_as_any_others(llm: type[fake_vllm.LLM]) -> None:
 
 
 class Engine:
-    """Draws EOS at once in every row; hashes the chunks it is given, or answers as `answer` says."""
+    """Draws EOS at once in every row; keeps the weights it is given, or answers as `answer` says."""
 
     def __init__(self, answer: Sequence[str] | None = None) -> None:
         self.answer = answer
-        self.chunks: list[list[dict[str, Tensor]]] = []
+        self.loads: list[dict[str, Tensor]] = []
+        self.logprob = -1.0
 
-    def load_weights(self, chunks: Iterator[Mapping[str, Tensor]]) -> Sequence[str]:
-        self.chunks.append([{name: tensor.clone() for name, tensor in chunk.items()} for chunk in chunks])
+    def load_weights(self, tensors: Tensors) -> Sequence[str]:
+        self.loads.append({name: tensor.clone() for name, tensor in made(tensors).items()})
         if self.answer is not None:
             return self.answer
-        digests = {name: tensor_digest(name, tensor) for chunk in self.chunks[-1] for name, tensor in chunk.items()}
-        return [weights_digest(digests)] * 2  # of two workers
+        return [
+            weights_digest({name: tensor_digest(name, tensor) for name, tensor in self.loads[-1].items()})
+        ] * 2  # workers
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> list[RequestOutput]:
-        return [output([EOS], "stop") for _ in prompts]
+        return [output([EOS], "stop", logprobs=[{EOS: Logprob(self.logprob)}]) for _ in prompts]
 
 
-def over(engine: Engine, model: DeepSeekBackbone, **settings: Any) -> VLLMSampler:
-    def unscored(prompts: object, generation: Generation) -> Tensor:
-        return torch.zeros_like(generation.sampler_logprobs)
+def over(engine: Engine, model: DeepSeekBackbone, top_p: float = 1.0) -> VLLMSampler:
+    """A sampler to whose policy every token has a log-prob of -1; up to 0.1 nats are tolerated."""
 
-    of_run = SamplerSettings(SamplingConfig(), [EOS], PAD, SEED)
-    return VLLMSampler(engine, lambda: engine_weights(model), unscored, of_run, **settings)
+    def scored(prompts: object, generation: Generation) -> Tensor:
+        return -torch.ones_like(generation.sampler_logprobs) * generation.completion_mask
+
+    of_run = SamplerSettings(SamplingConfig(top_p=top_p), [EOS], PAD, SEED)
+    return VLLMSampler(engine, lambda: engine_model(model, [EOS], PAD).tensors(), scored, of_run, tolerance=0.1)
 
 
 def draw(sampler: VLLMSampler) -> Generation:
@@ -179,25 +207,25 @@ def test_weights_are_handed_over_when_they_have_changed_and_only_then() -> None:
     engine, model = Engine(), backbone(MODEL)
     sampler = over(engine, model)
     draw(sampler), draw(sampler)
-    assert len(engine.chunks) == 1
+    assert len(engine.loads) == 1
     model.blocks[1].feed_forward.router.expert_bias.data.view(torch.int32)[0] ^= 1
     draw(sampler), draw(sampler)
-    assert len(engine.chunks) == 2
+    assert len(engine.loads) == 2
     name = "model.layers.1.mlp.gate.e_score_correction_bias"
-    first, second = ({k: v for chunk in chunks for k, v in chunk.items()} for chunks in engine.chunks)
+    first, second = engine.loads
     assert [changed for changed in first if not torch.equal(first[changed], second[changed])] == [name]
 
 
 def test_the_mtp_modules_stay_at_home() -> None:
     model = backbone(MODEL)
     assert any(name.startswith("mtp_modules.") for name in model.state_dict())
-    assert not [name for name in engine_weights(model) if "layers.2" in name or "mtp" in name]
     engine = Engine()
     sampler = over(engine, model)
     draw(sampler)
+    assert not [name for name in engine.loads[0] if "layers.2" in name or "mtp" in name]
     randomise(model.mtp_modules, seed=77)
     draw(sampler)
-    assert len(engine.chunks) == 1
+    assert len(engine.loads) == 1
 
 
 def test_an_engine_with_other_weights_is_refused_until_it_has_the_right_ones() -> None:
@@ -216,7 +244,7 @@ def test_an_engine_with_other_weights_is_refused_until_it_has_the_right_ones() -
             draw(sampler)
     engine.answer = None
     draw(sampler)
-    assert sampler.handed_over not in (None, stale) and len(engine.chunks) == 5
+    assert sampler.handed_over not in (None, stale) and len(engine.loads) == 5
 
 
 def test_after_a_failed_hand_over_nothing_is_taken_for_granted() -> None:
@@ -232,7 +260,7 @@ def test_after_a_failed_hand_over_nothing_is_taken_for_granted() -> None:
     model.load_state_dict(kept)
     engine.answer = None
     draw(sampler)
-    assert len(engine.chunks) == 3
+    assert len(engine.loads) == 3
 
 
 def test_one_worker_of_two_with_other_weights_is_enough() -> None:
@@ -256,16 +284,81 @@ def test_after_an_update_the_completions_are_the_new_policys(llm: type[fake_vllm
     assert float((after.policy_logprobs[:, 0] - before.policy_logprobs[:, 0]).abs().max()) > 0.1
 
 
-def test_chunks_hold_as_much_as_fits_in_the_order_of_the_layers() -> None:
-    """FP32, 4 bytes each: 8 + 4 fit 12 bytes; 20 is alone because it must go somewhere; 4 + 8; no more."""
-    weights = {name: torch.zeros(size) for name, size in (("a", 2), ("b", 1), ("c", 5), ("d", 1), ("e", 2))}
-    assert [list(chunk) for chunk in in_chunks(weights, 12)] == [["a", "b"], ["c"], ["d", "e"]]
-    assert [list(chunk) for chunk in in_chunks(weights, 11)] == [["a"], ["b"], ["c"], ["d"], ["e"]]
-    assert list(in_chunks({}, 12)) == []
+# ------------------------------------------------------------------------------------------- proof of every hand-over
+
+
+def test_an_engine_that_computes_another_model_ends_the_run_in_one_line() -> None:
+    """-1.2 where the policy has -1: 0.2 nats, above 0.1. The checksum is right all the same."""
+    engine = Engine()
+    engine.logprob = -1.2
+    with pytest.raises(HandOverFailed) as caught:
+        draw(over(engine, backbone(MODEL)))
+    assert str(caught.value) == (
+        "rollout=vllm is not allowed: after the hand-over of weights its log-probs differ from the policy's by 2.0e-01 nats on "
+        "average (largest 2.0e-01), more than 1e-01: vLLM computes another model"
+    )
+    engine.logprob = float("nan")
+    with pytest.raises(HandOverFailed):
+        draw(over(engine, backbone(MODEL)))
+
+
+def test_every_hand_over_is_proven_and_nothing_between() -> None:
     engine, model = Engine(), backbone(MODEL)
-    draw(over(engine, model, chunk_bytes=2_000))
-    assert len(engine.chunks[0]) > 5
-    assert [name for chunk in engine.chunks[0] for name in chunk] == list(engine_weights(model))
+    sampler = over(engine, model)
+    engine.logprob = -1.09  # within the tolerance
+    draw(sampler)
+    engine.logprob = -3.0  # the same weights: not looked at again
+    assert mismatch(draw(sampler)) == pytest.approx((2.0, 2.0))
+    randomise(model, seed=99)
+    for _ in range(2):  # it does not become right by being asked again
+        with pytest.raises(HandOverFailed):
+            draw(sampler)
+    engine.logprob = -1.0
+    draw(sampler)
+    assert sampler.is_proven and len(engine.loads) == 2
+
+
+def test_without_a_prompt_the_proof_waits() -> None:
+    engine = Engine()
+    sampler = over(engine, backbone(MODEL))
+    engine.logprob = -3.0
+    assert sampler([], 2, keys_of(0, 2)).completion_ids.numel() == 0
+    with pytest.raises(HandOverFailed):
+        draw(sampler)
+
+
+def test_with_top_p_a_few_completions_are_drawn_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, asked = Engine(), []
+    plain = engine.generate
+
+    def generate(prompts: Sequence[Sequence[int]], settings: Sequence[Mapping[str, Any]]) -> list[RequestOutput]:
+        asked.append((list(prompts), [(row["top_p"], row["max_tokens"]) for row in settings]))
+        return plain(prompts, settings)
+
+    monkeypatch.setattr(engine, "generate", generate)
+    sampler = over(engine, backbone(MODEL), top_p=0.5)
+    prompts = [[number] for number in range(20)]
+    sampler(prompts, 2, keys_of(20, 2))
+    sampler(prompts, 2, keys_of(20, 2))
+    proof, first, second = asked
+    assert proof == (prompts[:16], [(1.0, 32)] * 16)
+    assert first == second == ([prompt for prompt in prompts for _ in range(2)], [(0.5, 64)] * 40)
+
+
+def test_experts_that_vllm_would_spoil_are_noticed(llm: type[fake_vllm.LLM], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What vLLM 0.32 does on a CPU without our help: the checksum is right, and every expert computes something else."""
+    monkeypatch.setattr("r1_lightning.rollout.vllm_worker.forget_packed_experts", lambda model: 0)
+    with pytest.raises(HandOverFailed, match="vLLM computes another model"):
+        VLLM(dtype="float32")(backbone(MODEL), SamplerSettings(SamplingConfig(max_new_tokens=4), [EOS], PAD, SEED))(
+            PROMPTS, 4, KEYS
+        )
+
+
+def test_tolerances_are_those_of_the_coarser_type() -> None:
+    model = backbone(MODEL)
+    assert tolerance_of("float32", model) == 1e-4
+    assert tolerance_of("bfloat16", model) == tolerance_of("float16", model) == 0.08
+    assert tolerance_of("float32", DeepSeekBackbone(MODEL, PlainPrecision("bf16"))) == 0.08
 
 
 # ----------------------------------------------------------------------------------------------------- vLLM's outputs
@@ -369,7 +462,7 @@ def test_bad_settings_are_named(field: str, value: Any) -> None:
         ({"record_routes": True}, r"stage\.router='replay' is not allowed: vLLM's choice of experts is not recorded"),
         ({"sampling": SamplingConfig(2.5)}, r"rollout\.sampling_temperature=2\.5 is not allowed: .* at most 2\.0"),
         ({"sampling": SamplingConfig(0.005)}, r"rollout\.sampling_temperature=0\.005 is not allowed"),
-        ({"backbone": MarkovBackbone(torch.zeros(2, 2))}, "model=MarkovBackbone is not allowed: .* our own backbone"),
+        ({"backbone": MarkovBackbone(torch.zeros(2, 2))}, "model=MarkovBackbone is not allowed: no engine reads it"),
     ],
 )
 def test_what_vllm_cannot_do_is_refused_at_construction(changes: dict[str, Any], message: str) -> None:

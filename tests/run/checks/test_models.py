@@ -69,7 +69,7 @@ def test_missing_vllm_is_noticed_before_the_base_is_trained(
 ) -> None:
     monkeypatch.setattr(vllm_engine, "find_spec", lambda name: None)
     error = command("stage=grpo", "rollout=vllm", configs=REAL_CONFIGS).error
-    assert error == "rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'"
+    assert error == "rollout=vllm is not allowed: vLLM is not installed here; docs/guide.md#sampling-with-vllm says how"
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(vllm_engine, "find_spec", lambda name: "found")
     assert command("stage=grpo", "rollout=vllm", configs=REAL_CONFIGS).code == 0

@@ -88,7 +88,7 @@ def test_an_engine_that_is_not_installed_is_counted_and_not_probed(
     outcome = command("stage=grpo", "rollout=vllm", "dry_run=true", base, configs=REAL_CONFIGS)
     assert outcome.code == 0, outcome.err
     assert (
-        "time: not measured, rollout=vllm is not allowed: vLLM is not installed here; pip install -e '.[vllm]'\n"
+        "time: not measured, rollout=vllm is not allowed: vLLM is not installed here; docs/guide.md#sampling-with-vllm says how\n"
         in outcome.out
     )
     assert rows(outcome.out)["vLLM"] == "40%" and "latent cache" not in outcome.out
