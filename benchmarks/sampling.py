@@ -5,7 +5,7 @@ no top-p); a cache; no end of sequence, so that every completion has exactly `ne
 Not equal: ours returns the log-prob of every token, because GRPO needs them, `generate` returns token ids alone; draws are keyed
 here and come from torch's generator there, so the texts differ. Ours is tried with the model's own steps, compiled and not, and
 with native ones (`rollout=native`). How many rows a call of `generate` takes and how it runs experts are tried, the best is taken.
-In BF16 ours runs FP32 weights under autocast, as in training; theirs has weights in BF16.
+In BF16 ours has FP32 weights and casts them once per rollout; theirs has weights in BF16.
 """
 
 from __future__ import annotations

@@ -92,6 +92,8 @@ def check_forgets(attention_kinds: Iterable[AttentionSettings]) -> None:
 class DraftingSampler(Sampler):
     """A `Sampler` that draws the same tokens in fewer steps. `drafts` counts the drafts of the latest call."""
 
+    runs_mtp = True
+
     def __init__(self, backbone: Backbone, settings: SamplerSettings) -> None:
         super().__init__(backbone, settings)
         depth = backbone.mtp_depth if isinstance(backbone, DraftingBackbone) else 0

@@ -13,13 +13,14 @@ weights and returns everything on the CPU, where rollouts are judged, shuffled i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from r1_lightning.model.cast_weights import cast_once
 from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.collected import Collected
 from r1_lightning.rollout.drawing import inverse_cdf, nucleus
@@ -131,6 +132,8 @@ class Prefilled:
 class Sampler:
     """A `GenerateFn` over any `Backbone`."""
 
+    runs_mtp = False  # whether MTP modules take part
+
     def __init__(self, backbone: Backbone, settings: SamplerSettings) -> None:
         self.backbone = backbone
         self.config = settings.sampling
@@ -158,7 +161,7 @@ class Sampler:
         total = len(prompts) * copies
         try:
             # In evaluation mode, because a forward in training mode would count expert load for the bias update.
-            with whole_model(trained) as self.backbone:
+            with whole_model(trained) as self.backbone, self._cast_once():
                 for start in range(0, total, self.max_rows):
                     rows = range(start, min(start + self.max_rows, total))
                     first, last = rows[0] // copies, rows[-1] // copies  # two waves may share a group
@@ -171,6 +174,10 @@ class Sampler:
         finally:
             self.backbone = trained
         return joined(waves, self.pad_id)
+
+    def _cast_once(self) -> AbstractContextManager[None]:
+        """Hold the weights that tokens are drawn with in the compute type, in place of a cast in every step."""
+        return cast_once(self.backbone, () if self.runs_mtp else getattr(self.backbone, "mtp_modules", ()))
 
     def _wave(
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int

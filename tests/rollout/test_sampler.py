@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout import sampler as sampler_module
 from r1_lightning.rollout.drawing import nucleus
 from r1_lightning.rollout.keyed_random import keyed_uniforms
@@ -374,6 +376,20 @@ def test_there_is_no_copy_that_could_go_stale() -> None:
     expected = [plain_logprobs(model, PROMPTS[r // 4], [int(after.completion_ids[r, 0])], 1.0)[0] for r in range(20)]
     chosen = torch.stack(expected).gather(1, after.completion_ids[:, :1]).squeeze(1)
     torch.testing.assert_close(first, chosen, atol=1e-4, rtol=0)
+
+
+def test_weights_are_cast_once_a_call_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step finds the weights of its products in BF16; those of the MTP module, which draws nothing, stay."""
+    model = DeepSeekBackbone(REAL, PlainPrecision("bf16"))
+    randomise(model, 3)
+    seen: list[set[torch.dtype]] = []
+    step = model.step
+    model.step = lambda *a: seen.append({p.dtype for p in model.blocks.parameters()}) or step(*a)  # type: ignore[method-assign]
+    found = real_sampler(model)(PROMPTS, 2, keys_of(5, 2))
+    assert len(seen) > 5 and all(torch.bfloat16 in types for types in seen)
+    monkeypatch.setattr(sampler_module, "cast_once", lambda *a: nullcontext())
+    check_same(real_sampler(model)(PROMPTS, 2, keys_of(5, 2)), found)
+    assert seen[-1] == {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("training", [True, False])
