@@ -36,7 +36,7 @@ class Attention(Protocol):
         """Attention of packed rows B x T x D onto themselves; `mask` comes from the kind's `row_mask`."""
         ...
 
-    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Any, state: Tensor, start: int) -> Tensor:
+    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Any, state: Tensor, start: int | Tensor) -> Tensor:
         """Attention of the newest positions, R x T x D, at columns `start` and following; updates `state`.
 
         `mask` comes from the kind's `new_columns_mask`.

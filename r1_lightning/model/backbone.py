@@ -60,6 +60,8 @@ class DeepSeekBackbone(LanguageModel):
         self.register_buffer("sin", sin, persistent=False)
         init_weights(self, config.init_std, seed)
         self.run_steps = self.precision.compiled(_run_steps)
+        # Whether a step may run twice: a recurrent state would take its token twice.
+        self.repeats_steps = not any(kind.is_recurrent for kind in self.attention_kinds.values())
         self.tiles = Tiles(*map(self.precision.compiled, EAGER_TILES))
 
     def recompute_blocks(self) -> None:
@@ -114,7 +116,7 @@ class DeepSeekBackbone(LanguageModel):
                 previous, stats = module(previous, ahead, cos, sin, masks[self.mtp_kind.name], counted)
                 mtp.append(previous)
                 collected.append(stats)
-        return self._output(x, tuple(mtp), [stats for stats in collected if stats is not None])
+        return _output(tuple(mtp), *_stacked(x, collected))
 
     def _continues(self, with_mtp: bool) -> bool:
         """Whether documents can continue others: not into a recurrent state, nor where an MTP module looks beyond the second token.
@@ -143,18 +145,23 @@ class DeepSeekBackbone(LanguageModel):
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: LatentKVCache) -> BackboneOutput:
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
+        is_one = token_ids.shape[1] == 1
         with self.precision.decoding(token_ids.device.type):
             position_ids, attend = cache.advance(is_token)
-            dtype = compute_type(token_ids.device.type)
-            masks = {
-                name: kind.new_columns_mask(self.config, is_token, attend, dtype)
-                for name, kind in self.attention_kinds.items()
-            }
+            start = cache.newest(token_ids.shape[1])
             # Prompts run eagerly: there is one prefill per wave, and the compiler would build a second graph for it.
-            run = self.run_steps if token_ids.shape[1] == 1 else _run_steps
-            start = cache.length - token_ids.shape[1]
-            x, collected = run(self, token_ids, position_ids, masks, is_token, cache.states, start)
-        return self._output(x, (), [stats for stats in collected if stats is not None])
+            run = self.run_steps if is_one else _run_steps
+
+            def step(ids: Tensor, positions: Tensor, seen: Any, tokens: Tensor, columns: Any) -> tuple[Tensor, ...]:
+                dtype = compute_type(ids.device.type)
+                kinds = self.attention_kinds.items()
+                masks = {name: kind.new_columns_mask(self.config, tokens, seen, dtype) for name, kind in kinds}
+                x, collected = run(self, ids, positions, masks, tokens, cache.states, columns)
+                return _stacked(x, collected)
+
+            inputs = (token_ids, position_ids, attend, is_token, start)
+            found = cache.run(step, *inputs) if is_one and self.repeats_steps else step(*inputs)
+        return _output((), *found)
 
     @property
     def mtp_depth(self) -> int:
@@ -173,15 +180,8 @@ class DeepSeekBackbone(LanguageModel):
             mask = self.mtp_kind.new_columns_mask(self.config, is_token, attend, dtype)
             cos, sin = self.cos[position_ids], self.sin[position_ids]
             module = cast(MTPModule, self.mtp_modules[0])
-            start = cache.length - next_ids.shape[1]
+            start = cache.newest(next_ids.shape[1])
             return module.step(hidden, self.embedding(next_ids), cos, sin, mask, is_token, cache.states[0], start)
-
-    def _output(self, hidden: Tensor, mtp: tuple[Tensor, ...], stats: list[RoutingStats]) -> BackboneOutput:
-        if not stats:
-            return BackboneOutput.dense(hidden, mtp)
-        load = torch.stack([item.load for item in stats])
-        balance_loss = torch.stack([item.balance_loss for item in stats]).sum()
-        return BackboneOutput(hidden, mtp, load, balance_loss, torch.stack([item.routes for item in stats]))
 
     def expert_bias(self) -> Tensor:
         """All routers' biases, L x E, in the order of `BackboneOutput.expert_load`."""
@@ -202,6 +202,19 @@ class DeepSeekBackbone(LanguageModel):
         return [block.feed_forward.router for block in blocks if not block.is_dense]
 
 
+def _stacked(hidden: Tensor, collected: list[RoutingStats | None]) -> tuple[Tensor, ...]:
+    """Hidden states, and where there are mixtures their loads L x E, the sum of balance losses, and routes L x B x T x K."""
+    stats = [item for item in collected if item is not None]
+    if not stats:
+        return (hidden,)
+    load, routes = torch.stack([item.load for item in stats]), torch.stack([item.routes for item in stats])
+    return hidden, load, torch.stack([item.balance_loss for item in stats]).sum(), routes
+
+
+def _output(mtp: tuple[Tensor, ...], hidden: Tensor, *statistics: Tensor) -> BackboneOutput:
+    return BackboneOutput(hidden, mtp, *statistics) if statistics else BackboneOutput.dense(hidden, mtp)
+
+
 def _run_steps(
     backbone: DeepSeekBackbone,
     token_ids: Tensor,
@@ -209,7 +222,7 @@ def _run_steps(
     masks: dict[str, Any],
     is_token: Tensor,
     states: list[Tensor],
-    start: int,
+    start: int | Tensor,
 ) -> tuple[Tensor, list[RoutingStats | None]]:
     """Run all layers of `DeepSeekBackbone.step`; a plain function, so that it can be compiled as one graph."""
     cos, sin = backbone.cos[position_ids], backbone.sin[position_ids]

@@ -60,7 +60,7 @@ class Block(nn.Module):
         return output
 
     def step(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, state: Tensor, start: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, state: Tensor, start: int | Tensor
     ) -> tuple[Tensor, RoutingStats | None]:
         """`forward` for the newest positions only, from column `start` on in the cached `state` of this layer."""
         x = x + self.attention.step(self.attention_norm(x), cos, sin, mask, state, start)

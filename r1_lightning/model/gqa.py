@@ -63,14 +63,15 @@ class GroupedQueryAttention(nn.Module):
         return self.out(mask(*self._project(x_BTD, cos, sin), self.scale, self.static_shapes).flatten(2))
 
     def step(
-        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int
+        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int | Tensor
     ) -> Tensor:
         """The newest positions; `mask` R x 1 x PT x S comes from `GQAKind`. Writes keys and values into `state` from `start` on.
 
         Long prompts come with a `RowAttention`, and look at themselves alone.
         """
         q_RTNH, k, v = self._project(x_RTD, cos, sin)
-        cached = append_columns(state, torch.cat([k, v], -2).flatten(2), start).to(q_RTNH.dtype)
+        width = mask.shape[-1] if isinstance(mask, Tensor) else None
+        cached = append_columns(state, torch.cat([k, v], -2).flatten(2), start, width).to(q_RTNH.dtype)
         if not isinstance(mask, Tensor):
             return self.out(mask(q_RTNH, k, v, self.scale).flatten(2))
         k_RGSH, v_RGSH = cached.unflatten(-1, (2, self.n_kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)

@@ -26,6 +26,7 @@ from torch.func import functional_call
 from r1_lightning.functional.shards import local
 from r1_lightning.model.continued_rows import folded, unfolded
 from r1_lightning.model.hf_attention import new_columns_mask, packed_mask, take_documents
+from r1_lightning.model.hf_cache import HFCache
 from r1_lightning.model.hf_checks import (
     decoder_gives,
     logit_factor,
@@ -36,7 +37,6 @@ from r1_lightning.model.hf_checks import (
     still,
 )
 from r1_lightning.model.init import DrawnOnCPU
-from r1_lightning.model.kv_cache import LatentKVCache
 from r1_lightning.model.language_model import LanguageModel
 from r1_lightning.model.lora import LoraSettings, add_adapters, base_state
 from r1_lightning.model.precision import PlainPrecision, Precision, compute_type
@@ -182,45 +182,30 @@ class HFBackbone(LanguageModel):
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: HFCache) -> BackboneOutput:
         """The newest T tokens of R rows (left-padded, `is_token` R x T) to hidden R x T x D; fills the cache."""
-        kind = token_ids.device.type
-        with self.precision.autocast(kind):
+        is_one = token_ids.shape[1] == 1
+        with self.precision.autocast(token_ids.device.type):
             position_ids, attend_R1TS = cache.advance(is_token, has_rows=self.takes_documents)
-            mask = new_columns_mask(attend_R1TS, is_token, compute_type(kind))
-            output = self.decoder(
-                input_ids=token_ids,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=cache.keys_and_values,
-                use_cache=True,
-            )
-        return BackboneOutput.dense(self.scaled(output.last_hidden_state))
+
+            def step(ids: Tensor, positions: Tensor, seen: Any, tokens: Tensor, columns: Any) -> tuple[Tensor, ...]:
+                cache.columns = columns
+                output = self.decoder(
+                    input_ids=ids,
+                    attention_mask=new_columns_mask(seen, tokens, compute_type(ids.device.type)),
+                    position_ids=positions,
+                    past_key_values=cache.keys_and_values,
+                    use_cache=True,
+                )
+                return (self.scaled(output.last_hidden_state),)
+
+            inputs = (token_ids, position_ids, attend_R1TS, is_token, cache.newest(token_ids.shape[1]))
+            found = cache.run(step, *inputs) if is_one else step(*inputs)
+        return BackboneOutput.dense(found[0])
 
     def expert_bias(self) -> Tensor:
         return torch.zeros((0, 0), device=self.head.weight.device)
 
     def set_expert_bias(self, bias_LE: Tensor) -> None:
         """There is none."""
-
-
-class HFCache(LatentKVCache):
-    """Keys and values in `transformers`' cache; columns, masks and positions as in our own cache."""
-
-    def __init__(self, rows: int, max_tokens: int, device: torch.device) -> None:
-        from transformers import DynamicCache
-
-        super().__init__([], rows, max_tokens, device)
-        self.keys_and_values = DynamicCache()
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the keys and values so far, in bytes."""
-        layers = self.keys_and_values.layers
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-
-    def select_rows(self, rows: Tensor) -> None:
-        """Keep only `rows`, in their order; an index may repeat."""
-        super().select_rows(rows)
-        self.keys_and_values.batch_select_indices(rows)
 
 
 def hf_model_views(backbone: HFBackbone) -> dict[str, tuple[Tensor, ...]]:

@@ -16,14 +16,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from r1_lightning.model.decode_graph import Step, StepGraph
 from r1_lightning.model.masked_attention import RowAttention, prompt_attention
 from r1_lightning.types.errors import InvalidInput
 
 # Shape legend: R rows, T new positions, S positions so far, C cached elements per token.
 
 
-def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int) -> Tensor:
-    """Write the newest columns from `start` on; returns all columns so far (a view)."""
+# Columns in a block of a GPU's cache. A step reads whole blocks, behind a mask: its shapes then stay for as many tokens, and on
+# average half a block is read in vain.
+COLUMN_BLOCK = 256
+
+
+def columns_per_block(device: torch.device) -> int:
+    """1 where a step reads the columns in use alone: on a CPU, which has no graphs to keep, and where columns are only counted."""
+    return 1 if device.type in ("cpu", "meta") else COLUMN_BLOCK
+
+
+def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int | Tensor, width: int | None = None) -> Tensor:
+    """Write the newest columns from `start` on, or at the T places in it; returns all columns so far, or the first `width`.
+
+    A view.
+    """
+    if isinstance(start, Tensor):
+        state_RSC.index_copy_(1, start, new_RTC.to(state_RSC.dtype))
+        return state_RSC[:, :width]
     stop = start + new_RTC.shape[1]
     state_RSC[:, start:stop] = new_RTC
     return state_RSC[:, :stop]
@@ -41,6 +58,26 @@ class LatentKVCache:
         self.mask = torch.zeros(rows, max_tokens, dtype=torch.bool, device=device)
         self.positions = torch.zeros(rows, dtype=torch.long, device=device)
         self.length = 0
+        self.block = columns_per_block(device)
+        self.graphs: dict[int, StepGraph] = {}
+
+    @property
+    def width(self) -> int:
+        """Columns that a step reads: those in use, on a GPU in whole blocks, the rest of which is masked."""
+        return min(-(-self.length // self.block) * self.block, self.mask.shape[1])
+
+    def newest(self, columns: int) -> int | Tensor:
+        """Where a step writes its `columns`: the first of them; on a GPU all, as a tensor, so that no number is recorded."""
+        start = self.length - columns
+        return start if self.block == 1 else torch.arange(start, self.length, device=self.mask.device)
+
+    def run(self, step: Step, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run a decoding step of one column, as a graph where it can be one (`model/decode_graph.py`)."""
+        if self.block == 1:
+            return step(*inputs)
+        if self.width not in self.graphs:
+            self.graphs = {self.width: StepGraph(step)}  # the former width does not come back
+        return self.graphs[self.width](*inputs)
 
     @property
     def rows(self) -> int:
@@ -73,14 +110,15 @@ class LatentKVCache:
         rows = prompt_attention(is_token_RT) if has_rows and start == 0 and new > 1 else None
         if rows is not None:
             return position_ids_RT, rows
-        attend_R1TS = self.mask[:, None, None, : self.length]
+        attend_R1TS = self.mask[:, None, None, : self.width]
         if new > 1:
-            column = torch.arange(self.length, device=self.mask.device)
-            attend_R1TS = attend_R1TS & (column <= column[start:, None])
+            column = torch.arange(self.width, device=self.mask.device)
+            attend_R1TS = attend_R1TS & (column <= column[start : self.length, None])
         return position_ids_RT, attend_R1TS
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows`, in their order; an index may repeat."""
+        self.graphs = {}
         for layer, state in enumerate(self.states):  # one at a time, so that memory never holds two whole caches
             self.states[layer] = state.index_select(0, rows)
         self.mask = self.mask.index_select(0, rows)

@@ -65,7 +65,9 @@ class LightningAttention(nn.Module):
         """`mask` comes from `LightningKind.row_mask`; `cos` and `sin` are not needed."""
         return self._attend(x_BTD, mask, None)[0]
 
-    def step(self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: BlockPlan, state: Tensor, start: int) -> Tensor:
+    def step(
+        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: BlockPlan, state: Tensor, start: int | Tensor
+    ) -> Tensor:
         """Attention of the newest positions; `mask` comes from `LightningKind`. Overwrites `state`, R x N x H x H."""
         y_RTD, new_state = self._attend(x_RTD, mask, state)
         state.copy_(new_state)

@@ -35,11 +35,13 @@ def step_mask(attend_R1TS: Tensor | RowAttention, n_heads: int, dtype: torch.dty
     """Return the additive mask of `MLA.step`, R x 1 x NT x S: 0 where a token may attend, the lowest number elsewhere.
 
     Not -inf: a row of padding attends to nothing, so its softmax would be NaN, and NaN times 0 is NaN for every other row. A
-    `RowAttention` needs no mask, and stays what it is.
+    `RowAttention` needs no mask, and stays what it is. On a GPU the mask of one column, which all heads share, is R x 1 x 1 x S.
     """
     if not isinstance(attend_R1TS, Tensor):
         return attend_R1TS
     mask = torch.zeros_like(attend_R1TS, dtype=dtype).masked_fill_(~attend_R1TS, torch.finfo(dtype).min)
+    if mask.shape[2] == 1 and mask.device.type == "cuda":
+        return mask
     return mask.expand(-1, n_heads, -1, -1).flatten(1, 2).unsqueeze(1)
 
 
@@ -98,7 +100,7 @@ class MLA(nn.Module):
         return self.out(mask(q, k, v, self.scale, self.static_shapes).flatten(2))
 
     def step(
-        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int
+        self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int | Tensor
     ) -> Tensor:
         """The same attention with absorbed projections; `mask` R x 1 x NT x S comes from `step_mask`.
 
@@ -109,7 +111,8 @@ class MLA(nn.Module):
         q_nope, q_rope = self._queries(x_RTD, cos, sin)
         latent, k_rope = self._latents(x_RTD, cos, sin)
         latent = multiplied_input(self.kv_up, latent)  # as W^UK and W^UV meet it in training
-        cached_RSC = append_columns(state, torch.cat([latent, k_rope], -1), start)
+        width = mask.shape[-1] if isinstance(mask, Tensor) else None
+        cached_RSC = append_columns(state, torch.cat([latent, k_rope], -1), start, width)
         if not isinstance(mask, Tensor):
             return self._expanded(q_nope, q_rope, latent, k_rope, mask)
         w_up = multiplied_weight(self.kv_up).view(config.n_heads, -1, config.kv_lora_rank)

@@ -50,7 +50,7 @@ class MTPModule(nn.Module):
         mask: Tensor,
         is_token: Tensor,
         state: Tensor,
-        start: int,
+        start: int | Tensor,
     ) -> Tensor:
         """`forward` for the newest positions, as `Block.step`; drops the routing statistics."""
         output, _ = self.block.step(self._combined(hidden, embedding), cos, sin, mask, is_token, state, start)
