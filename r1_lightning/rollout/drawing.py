@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# Shape legend: R rows being sampled, V vocabulary.
+# Shape legend: R rows being sampled, V vocabulary, B blocks of b tokens.
 
 SHARES = 2**40  # a power of 2, so that the product is exact; 2^17 tokens' worth stays far below 2^63
+
+BLOCK_TOKENS = 512  # of the vocabulary: about the square root of a large one, so that both steps are short
+FEWEST_TOKENS = 32  # in a block that divides the vocabulary
 
 
 def in_shares(probabilities_RV: Tensor) -> Tensor:
@@ -35,10 +39,26 @@ def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
 
 def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     """Return R token ids: the token at which the cumulative distribution passes the uniform number."""
+    last = probabilities_RV.shape[-1] - 1
     if probabilities_RV.is_cuda:
-        cumulative = in_shares(probabilities_RV).cumsum(-1)
-        threshold = (uniforms_R.double().unsqueeze(-1) * cumulative[:, -1:]).long()
-    else:
-        cumulative = probabilities_RV.cumsum(-1)
-        threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
-    return (cumulative <= threshold).sum(-1).clamp(max=probabilities_RV.shape[-1] - 1)
+        return _by_blocks(in_shares(probabilities_RV), uniforms_R).clamp(max=last)
+    cumulative = probabilities_RV.cumsum(-1)
+    threshold = uniforms_R.unsqueeze(-1) * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(-1).clamp(max=last)
+
+
+def _by_blocks(shares_RV: Tensor, uniforms_R: Tensor) -> Tensor:
+    """`inverse_cdf` of whole numbers: the block of tokens in which the threshold lies, then the token in it.
+
+    A running sum over the vocabulary would read and write 8 bytes a token twice more. Whole numbers have the same sums in blocks.
+    """
+    block = math.gcd(shares_RV.shape[-1], BLOCK_TOKENS)
+    if block < FEWEST_TOKENS:  # a copy, which the vocabularies of published models do not need
+        block, shares_RV = BLOCK_TOKENS, F.pad(shares_RV, (0, -shares_RV.shape[-1] % BLOCK_TOKENS))
+    shares_RBb = shares_RV.unflatten(-1, (-1, block))
+    ends_RB = shares_RBb.sum(-1).cumsum(-1)
+    threshold_R1 = (uniforms_R.double().unsqueeze(-1) * ends_RB[:, -1:]).long()
+    block_R1 = (ends_RB <= threshold_R1).sum(-1, keepdim=True).clamp(max=ends_RB.shape[-1] - 1)
+    own_Rb = shares_RBb.gather(1, block_R1.unsqueeze(-1).expand(-1, -1, block)).squeeze(1)
+    before_R1 = ends_RB.gather(1, block_R1) - own_Rb.sum(-1, keepdim=True)
+    return block_R1.squeeze(1) * block + (own_Rb.cumsum(-1) + before_R1 <= threshold_R1).sum(-1)

@@ -239,7 +239,9 @@ class Sampler:
 
     def _draw(self, hidden_RD: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw one token per row; returns token ids, policy log-probs and sampler log-probs, R each."""
-        logits_RV = self.backbone.unembed(hidden_RD) / self.config.sampling_temperature
+        logits_RV = self.backbone.unembed(hidden_RD)
+        if self.config.sampling_temperature != 1:
+            logits_RV = logits_RV / self.config.sampling_temperature
         logprobs_RV = logits_RV.log_softmax(-1)  # before top-p: GRPO's ratio is between policies, which know no nucleus
         probabilities_RV = logprobs_RV.exp()
         if self.config.top_p < 1:

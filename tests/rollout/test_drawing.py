@@ -66,6 +66,23 @@ def test_inverse_cdf_by_hand(probabilities: list[float], uniform: float, token: 
     assert inverse_cdf(torch.tensor([probabilities]), torch.tensor([uniform])).tolist() == [token]
 
 
+def by_definition(shares: Tensor, uniforms: Tensor) -> Tensor:
+    """The first token whose running sum of whole numbers passes the threshold."""
+    cumulative = shares.cumsum(-1)
+    return (cumulative <= (uniforms.double().unsqueeze(-1) * cumulative[:, -1:]).long()).sum(-1)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 511, 512, 513, 1280, 1312])
+def test_blocks_of_tokens_find_the_token_of_the_running_sum(vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with all mass on few tokens, so that whole blocks are empty."""
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
+    generator = torch.Generator().manual_seed(vocabulary)
+    for width in (0.1, 3.0, 60.0):
+        probabilities = (width * torch.randn(200, vocabulary, generator=generator)).softmax(-1)
+        uniforms = torch.rand(200, generator=generator)
+        assert torch.equal(inverse_cdf(probabilities, uniforms), by_definition(in_shares(probabilities), uniforms))
+
+
 def test_whole_numbers_draw_what_floating_sums_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """32,000 tokens: shares are exact to 2^-40 each, so a draw differs only where a floating sum has rounded past the number."""
     generator = torch.Generator().manual_seed(0)
@@ -75,5 +92,7 @@ def test_whole_numbers_draw_what_floating_sums_draw(monkeypatch: pytest.MonkeyPa
     expected = (exact <= uniforms.double().unsqueeze(-1) * exact[:, -1:]).sum(-1)
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True), raising=False)
     assert torch.equal(inverse_cdf(probabilities, uniforms), expected)
+    edges = torch.tensor([0.0, 1 - 2**-24, 0.5, 0.25]).repeat(16)
+    assert torch.equal(inverse_cdf(probabilities, edges), by_definition(in_shares(probabilities), edges))
     shares = in_shares(probabilities)
     assert torch.equal(shares.flip(-1).cumsum(-1)[:, -1], shares.cumsum(-1)[:, -1])  # in any order of summing
