@@ -21,6 +21,7 @@ from r1_lightning.model.cost import (
     forward_flops,
     meta_backbone,
 )
+from r1_lightning.model.decode_cost import touched_share
 
 
 def training_flops_per_token(config: ModelConfig, row_tokens: int) -> float:
@@ -46,7 +47,7 @@ def decoding_bytes(config: ModelConfig, rows: int, context: float, number: int) 
     A recurrent kind of attention has one state per row for a cache.
     """
     backbone = meta_backbone(config)
-    touched = 1 - (1 - config.n_activated_experts / config.n_routed_experts) ** rows
+    touched = touched_share(rows, config.n_activated_experts, config.n_routed_experts)
     total: float = backbone.norm.weight.numel() * FP32 + backbone.head.weight.numel() * number
     for name, parameter in backbone.blocks.named_parameters():
         is_fp32 = parameter.dim() == 1 or "router" in name

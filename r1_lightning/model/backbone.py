@@ -159,7 +159,7 @@ class DeepSeekBackbone(LanguageModel):
                 x, collected = run(self, ids, positions, masks, tokens, cache.states, columns)
                 return _stacked(x, collected)
 
-            inputs = (token_ids, position_ids, attend, is_token, start)
+            inputs: tuple[Any, ...] = (token_ids, position_ids, attend, is_token, start)
             found = cache.run(step, *inputs) if is_one and self.repeats_steps else step(*inputs)
         return _output((), *found)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.kv_cache import LatentKVCache
+from r1_lightning.model.precision import compute_type
 
 # Shape legend: R rows being sampled, G key-value heads, T new positions, S columns so far, H head width.
 
@@ -59,11 +60,10 @@ def _with_room(cache: HFCache) -> Any:
         """One layer's keys and values."""
 
         def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            width = cache.mask.shape[1]
-            self.keys, self.values = (
-                part.new_zeros((*part.shape[:2], width, part.shape[3])) for part in (key_states, value_states)
-            )
+            # Rotated keys come in FP32 under autocast, and attention would cast all of them in every step.
+            self.dtype, self.device = compute_type(key_states.device.type), key_states.device
+            shapes = [(*part.shape[:2], cache.mask.shape[1], part.shape[3]) for part in (key_states, value_states)]
+            self.keys, self.values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for shape in shapes)
             self.is_initialized = True
 
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

@@ -197,7 +197,7 @@ class HFBackbone(LanguageModel):
                 )
                 return (self.scaled(output.last_hidden_state),)
 
-            inputs = (token_ids, position_ids, attend_R1TS, is_token, cache.newest(token_ids.shape[1]))
+            inputs: tuple[Any, ...] = (token_ids, position_ids, attend_R1TS, is_token, cache.newest(token_ids.shape[1]))
             found = cache.run(step, *inputs) if is_one else step(*inputs)
         return BackboneOutput.dense(found[0])
 

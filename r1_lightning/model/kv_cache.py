@@ -25,7 +25,7 @@ from r1_lightning.types.errors import InvalidInput
 
 # Columns in a block of a GPU's cache. A step reads whole blocks, behind a mask: its shapes then stay for as many tokens, and on
 # average half a block is read in vain.
-COLUMN_BLOCK = 256
+COLUMN_BLOCK = 128
 
 
 def columns_per_block(device: torch.device) -> int:

@@ -149,7 +149,7 @@ def test_a_cpu_reads_no_column_in_vain() -> None:
     cache = backbone(tiny()).new_cache(2, 1000)
     cache.advance(torch.ones(2, 300, dtype=torch.bool), has_rows=False)
     assert cache.width == 300 and cache.newest(4) == 296
-    assert kv_cache.columns_per_block(torch.device("cuda", 0)) == kv_cache.COLUMN_BLOCK == 256
+    assert kv_cache.columns_per_block(torch.device("cuda", 0)) == kv_cache.COLUMN_BLOCK == 128
 
 
 @pytest.mark.usefixtures("in_blocks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -241,3 +242,21 @@ def test_looking_leaves_no_trace_in_the_model() -> None:
     after = dict([*decoder.named_parameters(), *decoder.named_buffers()])
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert not hasattr(decoder.layers[0], "seen")
+
+
+@pytest.mark.parametrize(("heads", "shared"), [(4, 2), (6, 1), (2, 2)])
+def test_heads_of_a_group_read_their_keys_as_they_are(heads: int, shared: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, one new position: what repeated keys and values give, without repeating them."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(3, heads, 1, 8, generator=generator)
+    k, v = torch.randn(2, 3, shared, 7, 8, generator=generator).unbind(0)
+    mask = torch.where(torch.rand(3, 1, 1, 7, generator=generator) < 0.3, torch.finfo(torch.float32).min, 0.0)
+    module = SimpleNamespace(num_key_value_groups=heads // shared, is_causal=True)
+    expected, _ = hf_attention.attend(module, q, k, v, mask, 0.3)
+    monkeypatch.setattr(hf_attention, "groups_heads", lambda device: True)
+    found, _ = hf_attention.attend(module, q, k, v, mask, 0.3)
+    assert found.shape == expected.shape == (3, 1, heads, 8)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert hf_attention.is_grouped_step(q, k, {}) is (heads != shared)
+    assert not hf_attention.is_grouped_step(q.expand(-1, -1, 2, -1), k, {})
+    assert not hf_attention.is_grouped_step(q, k, {"position_bias": mask})
