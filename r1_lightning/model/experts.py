@@ -1,6 +1,6 @@
 """The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
 
-With torch.compile `model/expert_blocks.py` computes the same sum, in shapes that do not depend on the routes.
+With torch.compile on a CPU `model/expert_blocks.py` computes the same sum, in shapes that do not depend on the routes.
 
 No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
 which are slow on CPUs and add in no fixed order on GPUs; so a token's result does not depend on the other tokens of the batch.
@@ -14,9 +14,17 @@ from torch import Tensor, nn
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.expert_blocks import DENSE_PAIRS, blocked_experts, dense_experts
 from r1_lightning.model.feed_forward import swiglu
-from r1_lightning.model.precision import Precision, in_compute_type
+from r1_lightning.model.precision import Precision, compute_type, in_compute_type
 
 # Shape legend: N tokens, D model width, E routed experts, K chosen experts.
+
+
+def has_grouped_kernel(device_type: str) -> bool:
+    """True where `grouped_mm` is one kernel that reads the ends of the experts' rows itself and compiles: on a GPU in 16 bits.
+
+    By the documentation; it was not run on a GPU yet. Blocks of experts compute more and copy matrices: they are for CPUs.
+    """
+    return device_type == "cuda" and compute_type(device_type) in (torch.bfloat16, torch.float16)
 
 
 class Experts(nn.Module):
@@ -31,7 +39,7 @@ class Experts(nn.Module):
         self.down = precision.grouped_linear(self.n_experts, d_ff, d_model, fp8_eligible=True)
 
     def forward(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
-        if not self.static_shapes:
+        if not self.static_shapes or has_grouped_kernel(x_ND.device.type):
             return self._grouped(x_ND, chosen_NK, gates_NK)
         is_small = len(x_ND) * self.n_experts <= DENSE_PAIRS
         compute = dense_experts if is_small else blocked_experts

@@ -16,6 +16,9 @@ from torch import Tensor
 SHARES = 2**40  # a power of 2, so that the product is exact; 2^17 tokens' worth stays far below 2^63
 
 BLOCK_TOKENS = 512  # of the vocabulary: about the square root of a large one, so that both steps are short
+SORTED_AT_MOST = 8192  # tokens of a vocabulary: up to here a sort is as fast
+CANDIDATES = 1024  # likeliest tokens, among which the nucleus of a trained model ends
+ROUNDING = 1e-5  # of a sum of probabilities
 FEWEST_TOKENS = 32  # in a block that divides the vocabulary
 
 
@@ -29,12 +32,35 @@ def in_shares(probabilities_RV: Tensor) -> Tensor:
 
 
 def nucleus(probabilities_RV: Tensor, top_p: float) -> Tensor:
-    """The smallest set of most likely tokens whose mass reaches `top_p`, renormalised; others 0 (R x V)."""
-    ordered, index = probabilities_RV.sort(dim=-1, descending=True, stable=True)
-    mass, limit = (in_shares(ordered), math.ceil(top_p * SHARES)) if ordered.is_cuda else (ordered, top_p)
-    keep = mass.cumsum(-1) - mass < limit  # a token stays while the mass before it is short of top_p
-    kept = torch.zeros_like(probabilities_RV).scatter_(-1, index, ordered * keep)
+    """The smallest set of most likely tokens whose mass reaches `top_p`, renormalised; others 0 (R x V).
+
+    On a CPU a large vocabulary is not sorted where its likeliest `CANDIDATES` decide. On a GPU it always is: the host would have to
+    wait to learn that they do not.
+    """
+    kept = None
+    if not probabilities_RV.is_cuda and probabilities_RV.shape[-1] >= SORTED_AT_MOST:
+        kept = _of_candidates(probabilities_RV, top_p)
+    if kept is None:
+        ordered, index = probabilities_RV.sort(dim=-1, descending=True, stable=True)
+        mass, limit = (in_shares(ordered), math.ceil(top_p * SHARES)) if ordered.is_cuda else (ordered, top_p)
+        keep = mass.cumsum(-1) - mass < limit  # a token stays while the mass before it is short of top_p
+        kept = torch.zeros_like(probabilities_RV).scatter_(-1, index, ordered * keep)
     return kept / kept.sum(-1, keepdim=True)
+
+
+def _of_candidates(probabilities_RV: Tensor, top_p: float) -> Tensor | None:
+    """What `nucleus` keeps, before it is renormalised, from the likeliest tokens alone; None where only all tokens can tell.
+
+    The running sum over a beginning of the order is the beginning of the running sum. It is not enough where the candidates' mass
+    falls short of `top_p`, by the bits of a sum too, and where tokens of one probability stand on both sides of the end.
+    """
+    ordered, index = probabilities_RV.topk(CANDIDATES, dim=-1)
+    before = ordered.cumsum(-1) - ordered
+    keep = before < top_p
+    is_cut = (keep[:, :-1] != keep[:, 1:]) & (ordered[:, :-1] == ordered[:, 1:])
+    if bool(is_cut.any()) or float(before[:, -1].min()) < top_p + ROUNDING:
+        return None
+    return torch.zeros_like(probabilities_RV).scatter_(-1, index, ordered * keep)
 
 
 def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1_lightning.model.experts import Experts
+from r1_lightning.model import experts as module
+from r1_lightning.model.experts import Experts, has_grouped_kernel
 from r1_lightning.model.feed_forward import swiglu
 from r1_lightning.model.precision import PlainPrecision
 from tests.model.tiny import normal, randomise, tiny, twins
@@ -90,3 +91,21 @@ def test_gates_scale_the_output():
     chosen, gates = _routes(23)
     torch.testing.assert_close(experts(x, chosen, 2.5 * gates), 2.5 * experts(x, chosen, gates), atol=1e-5, rtol=1e-5)
     assert experts(x, chosen, torch.zeros_like(gates)).abs().max() == 0.0
+
+
+def test_a_gpu_in_16_bits_keeps_grouped_products_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice, and that a compiler can follow it: blocks of experts are not asked, and the sum is the same."""
+    assert not has_grouped_kernel("cpu") and not has_grouped_kernel("cuda")
+    with monkeypatch.context() as patch:  # torch has no autocast for a GPU that is not there
+        patch.setattr(module, "compute_type", lambda device_type: torch.bfloat16)
+        assert has_grouped_kernel("cuda") and not has_grouped_kernel("cpu")
+    layer = Experts(tiny(), PlainPrecision("bf16"))
+    randomise(layer, 3)
+    x, chosen, gates = torch.randn(5, 32), torch.tensor([[0, 3], [3, 7], [1, 0], [7, 6], [3, 1]]), torch.rand(5, 2)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = layer(x, chosen, gates)
+        layer.static_shapes = True
+        monkeypatch.setattr(module, "has_grouped_kernel", lambda device_type: True)
+        monkeypatch.setattr(module, "dense_experts", None)
+        traced = torch.compile(layer.forward, backend="eager", fullgraph=True, dynamic=True)
+        assert torch.equal(layer(x, chosen, gates), expected) and torch.equal(traced(x, chosen, gates), expected)
