@@ -220,7 +220,7 @@ def rows() -> TokenBatch:
 def test_frequencies_that_stay_are_right_in_packed_rows_and_on_a_cache(kind: str, rope: str) -> None:
     parameters = {"rope_theta": 10_000.0, **HOLD[rope]}
     found = row_agreement(model(kind, rope_parameters=parameters), rows())
-    assert 0.0 < found.packed < 1e-5 and 0.0 < found.cached < 1e-5
+    assert 0.0 < found.packed < 1e-5 and 0.0 <= found.cached < 1e-5  # on some processors cached steps agree to the bit
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
