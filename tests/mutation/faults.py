@@ -129,9 +129,9 @@ FAULTS = (
     ),
     Fault(
         "EOS is left out of the completions, so that ending is unlearned",
-        "rollout/sampler.py",
-        "out.mask[rows, position] = True",
-        "out.mask[rows, position] = token != self.eos_id",
+        "rollout/collected.py",
+        "counts_R | mask.index_select(0, place_R)",
+        "(counts_R & ~ended_R) | mask.index_select(0, place_R)",
         (GRPO,),
     ),
     Fault(
@@ -445,7 +445,7 @@ FAULTS = (
     Fault(
         "the MTP module does not look at its past",
         "model/backbone.py",
-        "start = cache.length - next_ids.shape[1]",
+        "start = cache.newest(next_ids.shape[1])",
         "start = 0",
         (MTP, DRAFTS),
     ),
