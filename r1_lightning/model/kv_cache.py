@@ -145,3 +145,35 @@ class LatentKVCache:
         self.mask[:, :needed] = used_RS.gather(1, order_RS)
         self.mask[:, needed:] = False
         self.length = needed
+
+    def add_rows(self, other: LatentKVCache, room: int) -> None:
+        """Put the rows of `other` behind these, each row's newest token in the last column, with `room` free columns after it.
+
+        Copies both, layer by layer: a cache grows by what its rows need, and never holds the longest completion for all of them.
+        """
+        length = max(self.length, other.length)
+
+        def joined(table: Tensor, its: Tensor) -> Tensor:
+            moved = (_moved(table, self.length, length, room), _moved(its, other.length, length, room))
+            return torch.cat(moved)
+
+        for layer, state in enumerate(self.states):
+            self.states[layer] = joined(state, other.states[layer])
+        self.mask, self.positions = joined(self.mask, other.mask), torch.cat([self.positions, other.positions])
+        self.length, self.graphs = length, {}
+
+    def make_room(self, columns: int) -> None:
+        """Close gaps; where fewer than half of `columns` are free then, copy the cache to where all of them are."""
+        self.close_gaps()
+        if self.room >= columns / 2:
+            return
+        for layer, state in enumerate(self.states):
+            self.states[layer] = _moved(state, self.length, self.length, columns)
+        self.mask, self.graphs = _moved(self.mask, self.length, self.length, columns), {}
+
+
+def _moved(table: Tensor, used: int, length: int, room: int) -> Tensor:
+    """The first `used` columns of a table R x S x ... as the last before column `length` of a new one with `room` more."""
+    moved = table.new_zeros((len(table), length + room, *table.shape[2:]))
+    moved[:, length - used : length] = table[:, :used]
+    return moved

@@ -157,23 +157,40 @@ class Sampler:
 
         `max_new_tokens` overrules that of the configuration; `progress` is called after each wave with its number of rows.
         """
-        trained, waves, limit = self.backbone, [], max_new_tokens or self.config.max_new_tokens
-        total = len(prompts) * copies
+        trained, limit = self.backbone, max_new_tokens or self.config.max_new_tokens
+        own = [row // copies for row in range(len(prompts) * copies)]
         try:
             # In evaluation mode, because a forward in training mode would count expert load for the bias update.
             with whole_model(trained) as self.backbone, self._cast_once():
-                for start in range(0, total, self.max_rows):
-                    rows = range(start, min(start + self.max_rows, total))
-                    first, last = rows[0] // copies, rows[-1] // copies  # two waves may share a group
-                    own = [row // copies - first for row in rows]
-                    self.poll()
-                    with self.while_sampling():
-                        waves.append(self._wave(prompts[first : last + 1], own, keys[rows.start : rows.stop], limit))
-                    if progress:
-                        progress(len(rows))
+                return joined(self._drawn(prompts, own, keys, limit, progress or (lambda rows: None)), self.pad_id)
         finally:
             self.backbone = trained
-        return joined(waves, self.pad_id)
+
+    def _drawn(
+        self,
+        prompts: Sequence[Sequence[int]],
+        own_prompt: Sequence[int],
+        keys: Tensor,
+        limit: int,
+        progress: Callable[[int], None],
+    ) -> list[Generation]:
+        """Draw all rows in their order, here in waves of at most `max_rows`; row i continues prompt `own_prompt[i]`."""
+        waves = []
+        for start in range(0, len(own_prompt), self.max_rows):
+            rows = range(start, min(start + self.max_rows, len(own_prompt)))
+            self.poll()
+            with self.while_sampling():
+                waves.append(self._wave(*self._asked(prompts, own_prompt, rows), keys[rows.start : rows.stop], limit))
+            progress(len(rows))
+        return waves
+
+    @staticmethod
+    def _asked(
+        prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], rows: range
+    ) -> tuple[Sequence[Sequence[int]], list[int]]:
+        """The prompts that `rows` continue, and the place of each row's own among them; two waves may share a group."""
+        first, last = own_prompt[rows[0]], own_prompt[rows[-1]]
+        return prompts[first : last + 1], [own_prompt[row] - first for row in rows]
 
     def _cast_once(self) -> AbstractContextManager[None]:
         """Hold the weights that tokens are drawn with in the compute type, in place of a cast in every step."""

@@ -180,3 +180,36 @@ def test_refused_columns_never_count():
                 cache.close_gaps()
                 assert cache.length == max(done)
     assert done == [13, 10, 11]
+
+
+def test_rows_of_two_caches_end_in_one_column():
+    """Columns 5 and 6 of three; one of four: the shorter move right, and what is new is free."""
+    own, other = (LatentKVCache([torch.zeros(rows, 6, 1)], rows, 6, torch.device("cpu")) for rows in (2, 1))
+    for value in (5.0, 6.0):
+        own.advance(torch.tensor([[value == 6.0], [True]]))
+        append_columns(own.states[0], torch.full((2, 1, 1), value), own.length - 1)
+    for value in (1.0, 2.0, 3.0):
+        other.advance(torch.ones(1, 1, dtype=torch.bool))
+        append_columns(other.states[0], torch.full((1, 1, 1), value), other.length - 1)
+    own.add_rows(other, room=2)
+    assert own.states[0].squeeze(-1).tolist() == [[0, 5, 6, 0, 0], [0, 5, 6, 0, 0], [1, 2, 3, 0, 0]]
+    assert own.mask.int().tolist() == [[0, 0, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
+    assert (own.positions.tolist(), own.length, own.room, own.rows) == ([1, 2, 3], 3, 2, 3)
+
+
+def test_room_is_made_from_gaps_first():
+    cache = LatentKVCache([torch.arange(4.0).expand(2, 4).unsqueeze(-1).clone()], 2, 4, torch.device("cpu"))
+    for tokens in ([[True], [False]], [[False], [True]], [[True], [True]], [[False], [True]]):
+        cache.advance(torch.tensor(tokens))
+    cache.make_room(2)  # three columns of four are needed: one is half of two
+    assert (cache.length, cache.room) == (3, 1)
+    assert [row[mask].flatten().tolist() for row, mask in zip(cache.states[0], cache.mask, strict=True)] == [
+        [0, 2],
+        [1, 2, 3],
+    ]
+    cache.make_room(4)
+    assert (cache.length, cache.room, cache.states[0].shape[1]) == (3, 4, 7)
+    assert [row[mask].flatten().tolist() for row, mask in zip(cache.states[0], cache.mask, strict=True)] == [
+        [0, 2],
+        [1, 2, 3],
+    ]
