@@ -24,10 +24,21 @@ MOST_DIFFERENCE = 1e-2
 
 
 def record(step: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
-    """Record `step`; returns what replays it, and its outputs, which every replay overwrites."""
+    """Record `step`; returns what replays it, and its outputs, which every replay overwrites.
+
+    As `torch.cuda.graph` does, but without collecting garbage and emptying the allocator's cache, which take longer than a step: a
+    wave records anew whenever rows leave. A thread that saves a checkpoint may use the GPU meanwhile.
+    """
     graph: Any = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = step()
+    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            outputs = step()
+        finally:
+            graph.capture_end()
+    current.wait_stream(stream)
     return graph.replay, outputs
 
 
