@@ -74,8 +74,8 @@ FAULTS = (
     Fault(
         "the completion mask is shifted by one",
         "rollout/collate.py",
-        "mask[line, starts[sequence] : end] = trained[sequence]",
-        "mask[line, starts[sequence] - 1 : end - 1] = trained[sequence]",
+        "mask[place.row, place.start : end] = trained[sequence]",
+        "mask[place.row, place.start - 1 : end - 1] = trained[sequence]",
         (GRPO,),
     ),
     Fault(
@@ -109,8 +109,8 @@ FAULTS = (
     Fault(
         "prompt tokens are in the loss",
         "rollout/collate.py",
-        "mask[line, starts[sequence] : end] = trained[sequence]",
-        "mask[line, column + 1 : end] = trained[sequence]",
+        "mask[place.row, place.start : end] = trained[sequence]",
+        "mask[place.row, place.column + 1 : end] = trained[sequence]",
         (GRPO,),
     ),
     Fault(
@@ -179,8 +179,8 @@ FAULTS = (
     Fault(
         "replayed experts stand one place too late",
         "rollout/collate.py",
-        "start = column + len(prompt) - 1",
-        "start = column + len(prompt)",
+        "start = place.start - 1 ",
+        "start = place.start ",
         ("tests/rollout/test_collate.py",),
     ),
     Fault(
