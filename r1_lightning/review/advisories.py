@@ -38,11 +38,15 @@ class Advisory:
 
 
 def advisories(facts: Facts, expected: Iterable[str] = ()) -> list[Advisory]:
-    """Return the broken rules, failures first, then by step; none about the curves `expected`, which lie within their band."""
+    """Return the broken rules: failures first, of these what is no number, then by step.
+
+    None is about the curves `expected`, which lie within their band.
+    """
     known, found = set(expected), []
     for rule in RULES:
         if rule.measures in known or (finding := rule.find(facts)) is None:
             continue
         told = (rule.name, rule.rule, rule.threshold, finding.value, finding.from_step, rule.advice, rule.is_failure)
         found.append(Advisory(*told, finding.exactly))
-    return sorted(found, key=lambda one: (not one.is_failure, one.from_step))
+    # What is no number ends a run: a reward that was flat until then does not explain it.
+    return sorted(found, key=lambda one: (not one.is_failure, not one.exactly, one.from_step))

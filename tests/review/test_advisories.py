@@ -33,6 +33,11 @@ def test_failures_come_first_then_the_earliest() -> None:
     assert names(told)[-2:] == ["language mixing", "truncated completions"]
 
 
+def test_what_ended_the_run_comes_before_what_was_wrong_earlier() -> None:
+    nan = {"train/loss": [0.0] * (STEPS - 1) + [float("nan")]}
+    assert names(found(RL, {"rollout/reward_mean": [0.0] * STEPS, **nan}))[:2] == ["not finite", "reward flat"]
+
+
 def test_a_curve_within_its_band_is_no_complaint() -> None:
     mixed = Facts({"rollout/mixed_language_fraction": Series(tuple(range(20)), (0.35,) * 20)})
     assert names(advisories(mixed)) == ["language mixing"]
