@@ -4,8 +4,8 @@
 
 in an environment that has vLLM (docs/guide.md, Sampling with vLLM) trains 20 steps of each model of `RUNS`: the miniature with
 rollouts of its own size, a tiny DeepseekV3 in Moonlight's form (no query compression, eps 1e-5) and a tiny Qwen2 (`model=hf`), each
-after a short pre-training, so that rewards differ and the weights move. Every hand-over is proven by log-probs, or the run ends
-(`rollout/vllm_sampler.py`); what is written down is the difference that each rollout had.
+after a short pre-training; weight decay moves the weights where all rewards are equal. Every hand-over is proven by log-probs, or
+the run ends (`rollout/vllm_sampler.py`); what is written down is the difference that each rollout had.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.gpu.report import RecordFile, Row
 from r1_lightning.artefacts import lineage
+from r1_lightning.artefacts.store import WEIGHTS
 from r1_lightning.tasks.arithmetic import ArithmeticTask
 from r1_lightning.text.tokenizer import train_tokenizer
 
@@ -68,10 +70,11 @@ class Run:
 
 
 MOONLIGHT = ("model.q_lora_rank=null", "model.norm_eps=1e-5", "model.mtp_depth=0", "model.n_shared_experts=2")
+MOVES = ("optim.weight_decay=0.1", "optim.lr=1.0e-2")  # its rewards are all 0: decay moves the weights, 0.1 % a step
 RUNS: dict[str, Run] = {
     "miniature": Run("GRPO of the miniature", 150, ("stage.evaluation.problems=100", "stage.evaluation.samples=4")),
     "deepseek_v3": Run("GRPO of a tiny DeepseekV3 in Moonlight's form", 60, (*SMALL, "model.d_model=64", *MOONLIGHT)),
-    "qwen2": Run("GRPO of a tiny Qwen2 (`model=hf`)", 60, (*SMALL, "rollout.row_tokens=256"), QWEN2),
+    "qwen2": Run("GRPO of a tiny Qwen2 (`model=hf`)", 60, (*SMALL, "rollout.row_tokens=256", *MOVES), QWEN2),
 }
 
 
@@ -127,7 +130,14 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return found
 
 
-def row_of(name: str, steps: int, rows: Sequence[Mapping[str, float]]) -> Row:
+def moved(root: Path) -> float:
+    """Return the largest change of a weight from the base of the run below `root` to its end."""
+    (base,), (end,) = root.glob(f"**/pretrain-*/{WEIGHTS}"), root.glob(f"grpo-*/{WEIGHTS}")
+    before, after = load_file(base), load_file(end)
+    return max(float((before[name] - after[name]).abs().max()) for name in after)
+
+
+def row_of(name: str, steps: int, rows: Sequence[Mapping[str, float]], change: float) -> Row:
     """Return what a run showed: the largest of its rollouts' mean differences, and the numbers beside it."""
     means = [row[FIELDS[0]] for row in rows]
     return Row(
@@ -138,6 +148,7 @@ def row_of(name: str, steps: int, rows: Sequence[Mapping[str, float]]) -> Row:
         beside=f"{len(rows)} rollouts",
         details={
             "rollouts": len(rows),
+            "largest change of a weight": change,
             "largest difference of a token": max(row[FIELDS[1]] for row in rows),
             "reward of the first rollout": rows[0][FIELDS[2]],
             "reward of the last rollout": rows[-1][FIELDS[2]],
@@ -163,10 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, help="keep the runs there, and go on with what is there already")
     given = parser.parse_args(arguments)
     curves: dict[str, list[dict[str, float]]] = {}
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         for run in given.runs:
-            curves[run] = curve(train(run, given.steps, (given.root or Path(name)).absolute() / run))
-    rows = [row_of(run, given.steps, found) for run, found in curves.items()]
+            root = (given.root or Path(name)).absolute() / run
+            curves[run] = curve(train(run, given.steps, root))
+            rows.append(row_of(run, given.steps, curves[run], moved(root)))
     for row in rows:
         print(f"{row.part}: {row.value:.1e} {row.unit}; {dict(row.details)}", flush=True)
     given.out.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from benchmarks.gpu.report import RecordFile
 from benchmarks.what_has_run import PLACES
-from benchmarks.with_vllm import FIELDS, RUNS, STEPS, commands, curve, row_of, write_curves
+from benchmarks.with_vllm import FIELDS, RUNS, STEPS, commands, curve, moved, row_of, write_curves
 from r1_lightning.model.precision import AGREEMENT
 from tests.support.commands import CONFIGS, ROOT
 from tests.support.hf_folders import dense_folder
@@ -25,10 +27,11 @@ ROWS = [
 
 
 def test_a_run_is_told_by_its_worst_rollout() -> None:
-    row = row_of("miniature", 4, ROWS)
+    row = row_of("miniature", 4, ROWS, 0.5)
     assert row.part == "GRPO of the miniature, 4 steps" and row.value == 3e-6 and row.beside == "2 rollouts"
     assert row.details == {
         "rollouts": 2,
+        "largest change of a weight": 0.5,
         "largest difference of a token": 9e-5,
         "reward of the first rollout": 0.5,
         "reward of the last rollout": 0.75,
@@ -54,8 +57,15 @@ def test_rollouts_are_read_from_the_metrics(tmp_path: Path) -> None:
     ]
 
 
+def test_weights_that_moved(tmp_path: Path) -> None:
+    for folder, value in (("base/pretrain-hf-1", 1.0), ("grpo-hf-2", 0.75)):
+        (tmp_path / folder).mkdir(parents=True)
+        save_file({"w": torch.tensor([0.5, value])}, tmp_path / folder / "weights.safetensors")
+    assert moved(tmp_path) == 0.25
+
+
 def test_the_record_is_what_readmes_table_reads(tmp_path: Path) -> None:
-    RecordFile(tmp_path / "vllm", {"device": "a CPU"}, "0123456789abcdef").write([row_of("miniature", 20, ROWS)])
+    RecordFile(tmp_path / "vllm", {"device": "a CPU"}, "0123456789abcdef").write([row_of("miniature", 20, ROWS, 0.5)])
     ((text, name),) = PLACES["vLLM"][0](tmp_path)
     assert name == "vllm" and text.startswith("GRPO of the miniature, 20 steps (a CPU, ")
 
@@ -96,3 +106,4 @@ def test_two_models_are_trained_with_vllm_itself(tmp_path: Path) -> None:
     rows = json.loads(record.read_text())["rows"]
     assert [row["work"] for row in rows] == ["deepseek_v3", "qwen2"]
     assert all(row["details"]["rollouts"] == 20 and 0 < row["value"] <= AGREEMENT["fp32"][1] for row in rows)
+    assert all(row["details"]["largest change of a weight"] > 1e-3 for row in rows)
