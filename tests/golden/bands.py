@@ -50,7 +50,15 @@ FP8_VS_BF16 = (
     "stage=pretrain model=tiny task=arithmetic optim=adamw optim.lr=3.0e-3 optim.warmup_steps=30 optim.final_lr_factor=0.1 "
     "stage.max_steps=300"
 )
-LANGUAGE = "experiment=r1_zero_tiny task=arithmetic_mixed reward=r1_stage_1"
+# Of a report's tasks: the names of the bands begin so, and what was typed.
+LANGUAGE = {
+    "mathematics": ("language_consistency", "experiment=r1_zero_tiny task=arithmetic_mixed reward=r1_stage_1"),
+    "code": (
+        "language_consistency_code",
+        "experiment=r1_zero_tiny task=programs reward=r1_stage_1_code rollout.prompts_per_rollout=16 rollout.group_size=8 "
+        "stage.evaluation.problems=200 stage.evaluation.samples=4",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -82,12 +90,13 @@ SOURCES = {
     "r1_model_tiny": Source("r1_tiny", "experiment=r1_model_tiny", _stage("r1"), ROLLOUT),
     "r1_student_rl_tiny": Source("r1_tiny", "experiment=r1_student_rl_tiny", _stage("student_rl"), ROLLOUT),
     **{
-        f"language_consistency_{weight}": Source(
+        f"{name}_{weight}": Source(
             "language_consistency",
-            f"{LANGUAGE} reward.weights.language={weight}",
-            {"task": "mathematics", "weight": weight},
+            f"{typed} reward.weights.language={weight}",
+            {"task": task, "weight": weight},
             ROLLOUT,
         )
+        for task, (name, typed) in LANGUAGE.items()
         for weight in ("0.0", "1.0")
     },
     **_fp8("bf16", "precision=bf16"),
@@ -145,7 +154,7 @@ def curves_of(source: Source) -> dict[str, dict[int, Series]]:
 def band_of(name: str, source: Source) -> Band | None:
     """The band of one source; None while its report has too few seeds."""
     curves = curves_of(source)
-    seeds = sorted(next(iter(curves.values())))
+    seeds = sorted(next(iter(curves.values()), ()))
     if len(seeds) < LEAST_SEEDS:
         return None
     config = resolved(compose_stage(source.typed.split()).config)
