@@ -145,7 +145,7 @@ def rows_of(result: Result, machine: Machine, axis: str, value: int, contest: st
 
 def measure(axis: str, contest: str, options: argparse.Namespace) -> None:
     """The points of one curve that its file lacks, then its table."""
-    path = options.out / f"{contest}_over_{axis}.csv"
+    path = options.out / f"{contest}_over_{axis}{'_compiled' if options.compile else ''}.csv"
     values = options.points or AXES[axis].values
     missing = [value for value in values if not any(row["value"] == str(value) for row in read(path))]
     machine = Machine.here()

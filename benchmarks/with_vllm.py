@@ -4,8 +4,8 @@
 
 in an environment that has vLLM (docs/guide.md, Sampling with vLLM) trains 20 steps of each model of `RUNS`: the miniature with
 rollouts of its own size, a tiny DeepseekV3 in Moonlight's form (no query compression, eps 1e-5) and a tiny Qwen2 (`model=hf`), each
-after a short pre-training; weight decay moves the weights where all rewards are equal. Every hand-over is proven by log-probs, or
-the run ends (`rollout/vllm_sampler.py`); what is written down is the difference that each rollout had.
+after a short pre-training; weight decay and the KL term move the weights where all rewards are equal. Every hand-over is proven
+by log-probs, or the run ends (`rollout/vllm_sampler.py`); what is written down is the difference that each rollout had.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Run:
 
 
 MOONLIGHT = ("model.q_lora_rank=null", "model.norm_eps=1e-5", "model.mtp_depth=0", "model.n_shared_experts=2")
-MOVES = ("optim.weight_decay=0.1", "optim.lr=1.0e-2")  # its rewards are all 0: decay moves the weights, 0.1 % a step
+MOVES = ("optim.weight_decay=0.1", "optim.lr=1.0e-2")  # its rewards are all 0: decay begins, then Adam on the KL
 RUNS: dict[str, Run] = {
     "miniature": Run("GRPO of the miniature", 150, ("stage.evaluation.problems=100", "stage.evaluation.samples=4")),
     "deepseek_v3": Run("GRPO of a tiny DeepseekV3 in Moonlight's form", 60, (*SMALL, "model.d_model=64", *MOONLIGHT)),

@@ -118,6 +118,11 @@ class DeepSeekBackbone(LanguageModel):
                 collected.append(stats)
         return _output(tuple(mtp), *_stacked(x, collected))
 
+    @property
+    def continues_documents(self) -> bool:
+        """Whether completions that share a prompt are computed behind one copy of it, whatever the stage's MTP loss."""
+        return self._continues(with_mtp=True)
+
     def _continues(self, with_mtp: bool) -> bool:
         """Whether documents can continue others: not into a recurrent state, nor where an MTP module looks beyond the second token.
 

@@ -32,7 +32,7 @@ def cast_once(backbone: Any, leave_out: Iterable[nn.Module] = ()) -> Iterator[No
             dtype = _decoding_type(backbone)
             for part in backbone.modules():
                 if id(part) not in left and _is_cast(part):
-                    swapped += _swap(part, dtype)
+                    _swap(part, dtype, swapped)
         yield
     finally:
         for part, name, parameter in swapped:
@@ -50,11 +50,10 @@ def _decoding_type(backbone: Any) -> torch.dtype:
         return compute_type(kind)
 
 
-def _swap(part: nn.Module, dtype: torch.dtype) -> list[tuple[nn.Module, str, nn.Parameter]]:
-    """Give `part` its FP32 parameters in `dtype`; returns what they were."""
-    changed = []
+def _swap(part: nn.Module, dtype: torch.dtype, swapped: list[tuple[nn.Module, str, nn.Parameter]]) -> None:
+    """Give `part` its FP32 parameters in `dtype`; adds what they were to `swapped`, each before it goes."""
     for name, parameter in list(part.named_parameters(recurse=False)):
         if parameter.dtype == torch.float32 and dtype != torch.float32:
-            changed.append((part, name, parameter))
-            setattr(part, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
-    return changed
+            cast = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+            swapped.append((part, name, parameter))
+            setattr(part, name, cast)

@@ -70,11 +70,19 @@ class StepGraph:
         return tuple(x.clone() for x in self.outputs)
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        """Record the step and compare it with the eager one. The host waits, once per shape."""
+        """Record the step and compare it with the eager one. The host waits, once per shape.
+
+        Autocast frees the casts that it keeps when its context ends: a recording must neither read those of the eager step nor
+        leave its own, which nothing has computed if the recording fails.
+        """
         expected = self.step(*inputs)
         try:
             self.inputs = tuple(x.clone() for x in inputs)
-            replay, self.outputs = record(lambda: self.step(*self.inputs))
+            torch.clear_autocast_cache()
+            try:
+                replay, self.outputs = record(lambda: self.step(*self.inputs))
+            finally:
+                torch.clear_autocast_cache()
             replay()
             differs = any(_differ(*pair) for pair in zip(self.outputs, expected, strict=True))
             reason = "it computed other numbers" if differs else None

@@ -159,6 +159,7 @@ def attend(
     if attention_mask is None or not is_ids:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
         return output, None
+    key, value = (part[:, :, : query.shape[2]] for part in (key, value))  # a GPU's cache gives whole blocks of columns
     ids = attention_mask[:, :, 0].unbind(1)
     if options.get("position_bias") is not None:  # ALiBi and its like: only the dense mask can be added to it
         require(

@@ -224,9 +224,16 @@ def attention_products(backbone: HFBackbone) -> float:
     return 2.0 * config.num_hidden_layers * config.num_attention_heads * head
 
 
-def converted_weight_bytes(backbone: HFBackbone) -> int:
-    """Bytes of the head's copy in BF16; 0 in FP32. The rehearsals above run the decoder and count the copies of its weights."""
-    return 0 if _number(backbone) == FP32 else BF16 * backbone.head.weight.numel()
+def converted_weight_bytes(backbone: HFBackbone, is_decoding: bool = False) -> int:
+    """Bytes of the head's copy in BF16; 0 in FP32. The rehearsals above count the copies of the decoder's trained weights.
+
+    Autocast keeps none of frozen ones, but `cast_once` does while tokens are drawn.
+    """
+    if _number(backbone) == FP32:
+        return 0
+    linear = (part for part in backbone.decoder.modules() if isinstance(part, nn.Linear)) if is_decoding else ()
+    frozen = sum(p.numel() for part in linear for p in part.parameters(recurse=False) if not p.requires_grad)
+    return BF16 * (backbone.head.weight.numel() + frozen)
 
 
 class _OneKernel(torch.autograd.Function):

@@ -165,6 +165,11 @@ class HFBackbone(LanguageModel):
         plain, _, back_BT = unfolded(batch, None)  # attention of its own may count places in the row
         return folded(self._hidden(plain), back_BT)
 
+    @property
+    def continues_documents(self) -> bool:
+        """Whether completions that share a prompt are computed behind one copy of it."""
+        return self.takes_documents
+
     def _hidden(self, batch: TokenBatch) -> BackboneOutput:
         """`hidden` of rows as they are."""
         with self.precision.autocast(batch.token_ids.device.type):

@@ -61,8 +61,10 @@ def cache_folder() -> Path:
     base = os.environ.get(CACHE, "")
     folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "r1_lightning" / "native"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_own(folder)
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
+        for own in (folder.parent, folder):  # who may write to the upper one could exchange the lower
+            own.mkdir(mode=0o700, exist_ok=True)
+            _require_own(own)
     except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home
         raise NotBuilt(f"the folder of built libraries cannot be used: {error}") from error
     return folder

@@ -94,8 +94,8 @@ class VLLMSampler:
     ) -> Generation:
         """Return `copies` completions of each of the P prompts, on the CPU; `keys` (P * copies) x 3 determine the seeds.
 
-        Raises HandOverFailed if the engine computes other log-probs than the policy, RuntimeError if its weights are not the
-        policy's, or if its output is malformed.
+        Raises HandOverFailed if the engine computes other log-probs than the policy or its weights are not the policy's,
+        RuntimeError if its output is malformed.
         """
         self.hand_over_weights()
         if not prompts:
@@ -142,8 +142,9 @@ class VLLMSampler:
         self.handed_over, self.is_proven = None, False  # unknown until the engine's checksum is back
         theirs = self.engine.load_weights(weights)
         if not theirs or set(theirs) != {mine}:
-            raise RuntimeError(
-                f"the engine holds other weights than the policy: checksum {', '.join(theirs) or 'none'}, not {mine}"
+            raise HandOverFailed(
+                "rollout=vllm is not allowed: the engine holds other weights than the policy: "
+                f"checksum {', '.join(theirs) or 'none'}, not {mine}"
             )
         self.handed_over = mine
 

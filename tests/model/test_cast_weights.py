@@ -150,3 +150,21 @@ def test_layers_in_fp8_keep_theirs() -> None:
     model = DeepSeekBackbone(tiny(), FP8Precision("emulate"))
     with cast_once(model):
         assert [name for name, p in model.named_parameters() if p.dtype is torch.bfloat16] == ["head.weight"]
+
+
+def test_no_weight_stays_swapped_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a layer with a bias the weight is cast first; here the cast of the first bias fails."""
+    model = theirs()
+    before = {name: id(parameter) for name, parameter in model.named_parameters()}
+
+    real = nn.Parameter
+
+    def failing(data: Tensor, requires_grad: bool) -> nn.Parameter:
+        if data.ndim == 1:
+            raise torch.OutOfMemoryError("planted")
+        return real(data, requires_grad)
+
+    monkeypatch.setattr("r1_lightning.model.cast_weights.nn.Parameter", failing)
+    with pytest.raises(torch.OutOfMemoryError, match="planted"), cast_once(model):
+        pass
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == before

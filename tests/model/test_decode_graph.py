@@ -72,9 +72,11 @@ def made(config: ModelConfig | HFModelConfig) -> Any:
     return model
 
 
-def drawn(config: ModelConfig | HFModelConfig, eos: int = -1, tokens: int = 40) -> Generation:
+def drawn(
+    config: ModelConfig | HFModelConfig, eos: int = -1, tokens: int = 40, prompts: list[list[int]] = PROMPTS
+) -> Generation:
     settings = SamplerSettings(SamplingConfig(max_new_tokens=tokens), [eos], 0, seed=7, record_routes=True)
-    return Sampler(made(config), settings)(PROMPTS, 4, keys_of(3, 4))
+    return Sampler(made(config), settings)(prompts, 4, keys_of(3, 4))
 
 
 def check_same(found: Generation, expected: Generation) -> None:
@@ -90,6 +92,16 @@ def test_whole_blocks_behind_a_mask_give_the_same_tokens(config: Any, eos: int, 
     request.getfixturevalue("recordings")
     request.getfixturevalue("in_blocks")
     check_same(drawn(config, eos), expected)
+
+
+@pytest.mark.usefixtures("recordings")
+def test_long_prompts_see_their_own_columns_alone(request: Any) -> None:
+    """Prompts of more than 256 tokens are read as documents; the cache hands back whole blocks, wider than the prompts."""
+    config = HFModelConfig({"model_type": "qwen2", **DENSE, "vocab_size": 61, "max_position_embeddings": 512})
+    prompts = [[7, *range(1, 60)] * 5, [4] * 261, [8, 8, 1]]
+    expected = drawn(config, tokens=10, prompts=prompts)
+    request.getfixturevalue("in_blocks")
+    check_same(drawn(config, tokens=10, prompts=prompts), expected)
 
 
 @pytest.mark.parametrize("config", [tiny(), HEADS, QWEN], ids=["latents", "heads", "qwen2"])
@@ -175,3 +187,29 @@ def test_a_recording_that_computes_other_numbers_is_not_used(
     with pytest.warns(UserWarning, match="it computed other numbers"):
         assert graph(torch.full((2,), 3.0))[0].tolist() == [6.0, 6.0]
     assert graph(torch.full((2,), 4.0))[0].tolist() == [8.0, 8.0]
+
+
+@torch.no_grad()
+def test_a_recording_casts_its_weights_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast frees the casts that it keeps when its context ends, so a recording may neither read nor leave any."""
+    weight, casts = torch.nn.Parameter(torch.eye(4)), []
+
+    def record(step: Callable[[], tuple[Tensor, ...]]) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+        with _Shapes() as shapes:
+            outputs = step()
+        casts.append(sum(name == "aten::_to_copy" and shape == "(4, 4)" for name, shape, *_ in shapes.seen))
+        return lambda: None, outputs
+
+    def step(x: Tensor) -> tuple[Tensor, ...]:
+        return (torch.nn.functional.linear(x, weight),)
+
+    monkeypatch.setattr(decode_graph, "record", record)
+    monkeypatch.setattr(StepGraph, "is_possible", True)
+    graph = StepGraph(step)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(2):
+            graph(torch.ones(1, 4))
+        with _Shapes() as after:
+            step(torch.ones(1, 4))
+    assert casts == [1] and StepGraph.is_possible
+    assert sum(name == "aten::_to_copy" and shape == "(4, 4)" for name, shape, *_ in after.seen) == 1

@@ -39,6 +39,12 @@ def test_a_folder_that_others_can_write_to_is_refused(folder: Path, mode: int) -
         cache_folder()
 
 
+def test_a_folder_that_others_could_exchange_is_refused(folder: Path) -> None:
+    folder.parent.chmod(0o777)
+    with pytest.raises(NotBuilt, match="r1_lightning must be this user's, and nobody else's to write to"):
+        cache_folder()
+
+
 def test_a_link_and_another_users_folder_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.rmdir()
     elsewhere = folder.parent / "elsewhere"

@@ -239,7 +239,7 @@ def test_an_engine_with_other_weights_is_refused_until_it_has_the_right_ones() -
     for answer in ([stale], [], [stale, "f" * 64]):
         engine.answer = answer
         with pytest.raises(
-            RuntimeError, match=r"the engine holds other weights than the policy: checksum .*, not [0-9a-f]{64}$"
+            HandOverFailed, match=r"the engine holds other weights than the policy: checksum .*, not [0-9a-f]{64}$"
         ):
             draw(sampler)
     engine.answer = None
@@ -255,7 +255,7 @@ def test_after_a_failed_hand_over_nothing_is_taken_for_granted() -> None:
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     randomise(model, seed=99)
     engine.answer = ["0" * 64]
-    with pytest.raises(RuntimeError, match="other weights than the policy"):
+    with pytest.raises(HandOverFailed, match="other weights than the policy"):
         draw(sampler)
     model.load_state_dict(kept)
     engine.answer = None
@@ -269,7 +269,7 @@ def test_one_worker_of_two_with_other_weights_is_enough() -> None:
     draw(sampler)
     engine.answer = [str(sampler.handed_over), "0" * 64]
     sampler.handed_over = None
-    with pytest.raises(RuntimeError, match="other weights than the policy"):
+    with pytest.raises(HandOverFailed, match="other weights than the policy"):
         draw(sampler)
 
 

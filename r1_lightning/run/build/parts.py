@@ -7,6 +7,7 @@ connected by naming its arguments.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def build_parts(config: DictConfig, base: Artefact | None, is_empty: bool = Fals
         parts["optim"] = instantiate(config.optim)
     if config.get("rollout"):
         rollout = instantiate(config.rollout)
+        if not getattr(backbone, "continues_documents", True):  # it would compute each copy of a prompt, in longer rows
+            rollout = replace(rollout, share_prompts_from=None)
         # The sampler holds the very backbone that trains, so that it always samples with the current weights.
         parts["rollout"] = rollout
         parts["sampling_temperature"] = rollout.sampling_temperature

@@ -133,7 +133,7 @@ class TransformersNetwork:
         return 0
 
     def converted(self, with_mtp: bool, is_decoding: bool = False) -> int:
-        return hf_cost.converted_weight_bytes(self.backbone)
+        return hf_cost.converted_weight_bytes(self.backbone, is_decoding)
 
     def cache(self, rows: int, tokens: int) -> int:
         return hf_cost.cache_bytes(self.backbone, rows, tokens)

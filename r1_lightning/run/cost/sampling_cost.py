@@ -78,7 +78,7 @@ def wave_memory(network: Network, wave: Wave, spare: int = 0, is_drafting: bool 
         Memory(DECODING, network.decoding(wave.rows, length), "one layer at a time"),
         Memory(PREFILL, prefill, f"{wave.prompts:,} prompts x {wave.prompt_tokens:,} tokens"),
         Memory(DRAWING, tables, f"{wave.rows:,} rows x {network.vocab_size:,} entries"),
-        Memory("weights in BF16, sampling", network.converted(False, is_decoding=True), "made once per rollout"),
+        Memory("weights in BF16, sampling", network.converted(is_drafting, is_decoding=True), "made once per rollout"),
         Memory("weights in FP8, sampling", network.held(is_drafting), "made once per rollout"),
     ]
     return [line for line in lines if line.size]

@@ -18,6 +18,7 @@ from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rewards.format import FormatReward
 from r1_lightning.rewards.math_reward import MathReward
 from r1_lightning.rollout import vllm_engine
+from r1_lightning.rollout.groups import SHARED_FROM_TOKENS
 from r1_lightning.rollout.mtp_drafts import DraftingSampler
 from r1_lightning.rollout.vllm_sampler import VLLMSampler
 from r1_lightning.run.build.parts import accuracy_of, build_parts, trainer_settings
@@ -105,6 +106,18 @@ def test_a_drafting_sampler_is_made_for_the_same_policy(config: DictConfig, rout
     assert isinstance(sampler, DraftingSampler) and sampler.backbone is sampler.drafter is parts["backbone"]
     assert (sampler.config, sampler.seed, sampler.eos_id) == (parts["rollout"].sampling, 3, parts["tokenizer"].eos_id)
     assert sampler.record_routes is (router == "replay") and sampler.max_rows == config.rollout.max_rows
+
+
+def test_a_model_that_reads_every_copy_of_a_prompt_gets_copies(parts: dict[str, Any]) -> None:
+    """Unfolding a shared row would make it longer than `rollout.row_tokens`; plain rows are packed as they always were."""
+    assert parts["rollout"].share_prompts_from == SHARED_FROM_TOKENS
+    words = ["model=tiny_lightning", *overrides(Path("unused")), "model.softmax_attention_every=2"]
+    with composing():
+        composed = hydra.compose("train", overrides=words)
+    OmegaConf.resolve(composed)
+    recurrent = build_parts(composed, None)
+    assert not recurrent["backbone"].continues_documents
+    assert recurrent["rollout"].share_prompts_from is None
 
 
 def test_the_template_is_a_token_or_not(config: DictConfig, parts: dict[str, Any]) -> None:
