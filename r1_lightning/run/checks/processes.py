@@ -37,6 +37,9 @@ def check_processes(plain: Mapping[str, Any]) -> None:
     dropout = ((plain.get("model") or {}).get("lora") or {}).get("dropout", 0.0)
     allowed = "it must be 0 with several processes: what it drops would depend on their number"
     require(dropout == 0, "model.lora.dropout", dropout, allowed)
+    sampler = str(((plain.get("rollout") or {}).get("sampler") or {}).get("_target_", ""))
+    allowed = "each of several processes would start an engine; with them the policy samples itself"
+    require("vllm" not in sampler, "rollout.sampler", sampler, allowed)
     kind = str((plain.get("stage") or {}).get("_target_", "")).rpartition(".")[2]
     _check_sharding(plain, trainer)
     allowed = f"the work of {kind} is not divided among processes; one process does it all: trainer.devices=1 without trainer=ddp"
@@ -55,5 +58,3 @@ def _check_sharding(plain: Mapping[str, Any], trainer: Mapping[str, Any]) -> Non
     backend = (plain.get("precision") or {}).get("backend")
     allowed = "FP8 has not been run with divided weights; trainer=ddp divides the work"
     require(backend is None, "precision.backend", backend, allowed)
-    sampler = str(((plain.get("rollout") or {}).get("sampler") or {}).get("_target_", ""))
-    require("vllm" not in sampler, "rollout.sampler", sampler, "with trainer=fsdp the policy samples itself")

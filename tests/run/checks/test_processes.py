@@ -73,10 +73,6 @@ def test_numbers_and_names(trainer: dict, line: str) -> None:
             {"precision": {"backend": "emulate"}},
             "precision.backend='emulate' is not allowed: FP8 has not been run with",
         ),
-        (
-            {"rollout": {"sampler": {"_target_": "r1_lightning.rollout.vllm_sampler.VLLM"}}},
-            "rollout.sampler='r1_lightning.rollout.vllm_sampler.VLLM' is not allowed: with trainer=fsdp",
-        ),
     ],
 )
 def test_what_is_not_made_for_divided_weights(part: dict, line: str) -> None:
@@ -107,3 +103,14 @@ def test_every_shipped_stage_divides_its_work() -> None:
     texts = (path.read_text(encoding="utf-8") for path in (ROOT / "configs" / "stage").glob("*.yaml"))
     named = {re.search(r"^  _target_: r1_lightning\.[\w.]+\.(\w+)$", text, re.MULTILINE)[1] for text in texts}
     assert named == set(SHIPPED) and len(named) == 9
+
+
+def test_vllm_is_refused_for_several_processes_of_any_strategy() -> None:
+    plain = {
+        "trainer": {"strategy": "ddp", "devices": 2},
+        "stage": {"_target_": "r1_lightning.stages.grpo.GRPOModule"},
+        "rollout": {"sampler": {"_target_": "r1_lightning.rollout.vllm_sampler.VLLM"}},
+    }
+    with pytest.raises(InvalidInput, match="each of several processes would start an engine"):
+        check_processes(plain)
+    check_processes({**plain, "trainer": {"devices": 1}})
