@@ -113,7 +113,10 @@ def test_one_expert_is_a_linear_layer() -> None:
 
 
 def test_rows_of_zeros_change_nothing() -> None:
-    """Padding: an expert's last tile is filled up with zeros, which its products and gradients cannot tell from nothing."""
+    """Padding: an expert's last tile is filled up with zeros, which its products and gradients cannot tell from nothing.
+
+    To rounding: some processors choose another kernel for 16 rows than for 5 (seen on an Intel with AMX).
+    """
     x, w, dy = drawn(5, 128, seed=1), drawn(128, 128, seed=2), drawn(5, 128, seed=3)
     filled = [torch.cat([part, torch.zeros(11, 128)]) for part in (x, dy)]
     results = []
@@ -124,7 +127,8 @@ def test_rows_of_zeros_change_nothing() -> None:
         assert rows.grad is not None and weight.grad is not None
         results.append((y.detach(), rows.grad, weight.grad))
     (y, dx, dw), (long_y, long_dx, long_dw) = results
-    assert torch.equal(long_y[:5], y) and torch.equal(long_dx[:5], dx)
+    for found, wanted in ((long_y[:5], y), (long_dx[:5], dx)):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6 * float(wanted.abs().max()))
     assert (long_y[5:] == 0).all() and (long_dx[5:] == 0).all()
     torch.testing.assert_close(long_dw, dw, rtol=1e-6, atol=1e-6 * float(dw.abs().max()))
 

@@ -22,7 +22,9 @@ from tests.model.tiny import TINY, backbone, left_pad, pack, random_documents, t
 HYBRID = tiny(n_layers=4, attention_kind="lightning", softmax_attention_every=2)
 WITHOUT_MLA = {"q_lora_rank": 0, "kv_lora_rank": 0, "qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "v_head_dim": 0}
 # The files that may know a kind by its name: the kinds, their table, and the shape that reads the word from a configuration.
-KNOW_NAMES = {f"r1_lightning/model/{file}.py" for file in ("attention", "config", "lightning_attention", "mla")}
+KNOW_NAMES = {f"r1_lightning/model/{file}.py" for file in ("attention", "config", "lightning_attention", "mla")} | {
+    "r1_lightning/rollout/native_sampler.py"  # its compiled step is MLA's, and leaves every other kind to the model
+}
 
 
 def asks_by_name(source: str) -> list[int]:

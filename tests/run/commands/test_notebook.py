@@ -59,9 +59,10 @@ def same_model(original: Any, folder: Path) -> None:
     with torch.no_grad():
         expected = original(ids).logits
         assert expected.std() > 0.5
-        assert (again(ids).logits - expected).abs().max() <= 1e-5
+        most = 1e-6 * max(10.0, float(expected.abs().max()))  # logits of 12 and more carry an error of their last bits
+        assert (again(ids).logits - expected).abs().max() <= most
         ours, _ = r1.load(folder)
-        assert (ours(ids) - expected).abs().max() <= 1e-5
+        assert (ours(ids) - expected).abs().max() <= most
 
 
 @pytest.mark.parametrize("case", DEEPSEEK)
