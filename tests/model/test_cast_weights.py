@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from r1_lightning.model import hf_cost
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.cast_weights import cast_once
 from r1_lightning.model.config import ModelConfig
@@ -168,3 +169,15 @@ def test_no_weight_stays_swapped_when_memory_runs_out(monkeypatch: pytest.Monkey
     with pytest.raises(torch.OutOfMemoryError, match="planted"), cast_once(model):
         pass
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
+
+
+def test_the_dry_run_counts_the_casts_of_frozen_weights() -> None:
+    """Autocast keeps no copy of the weights below adapters, but here they are held as long as tokens are drawn."""
+    model = theirs(LoraSettings(2, 8))
+    frozen = {name for name, parameter in model.decoder.named_parameters() if not parameter.requires_grad}
+    with cast_once(model):
+        inside = dict(model.decoder.named_parameters())
+        held = sum(inside[name].nbytes for name in frozen if inside[name].dtype == torch.bfloat16)
+    assert held > 0
+    counted = hf_cost.converted_weight_bytes(model, is_decoding=True) - hf_cost.converted_weight_bytes(model)
+    assert counted == held
