@@ -47,16 +47,15 @@ def test_a_curve_within_its_band_is_no_complaint() -> None:
 
 def test_curves_of_healthy_runs_break_none() -> None:
     """Every run of three seeds of the committed reports; mixing of languages is what some of them are about."""
+    healthy = {name: source for name, source in SOURCES.items() if source.report != "reward_hacking"}  # a fault is its subject
     runs = 0
-    for name, source in SOURCES.items():
-        if source.report == "reward_hacking":  # a fault that the report is about
-            continue
+    for name, source in healthy.items():
         curves = curves_of(source)
         for seed in sorted(next(iter(curves.values()))):
             series = {metric: one[seed] for metric, one in curves.items()}
             assert advisories(Facts(series), ["rollout/mixed_language_fraction"]) == [], (name, seed)
             runs += 1
-    assert runs == 44
+    assert runs >= 3 * len(healthy) > 0
 
 
 def test_reward_hacking_is_named() -> None:

@@ -85,7 +85,7 @@ def test_runs_that_have_rows_are_not_made_again(
     monkeypatch.setattr(report_loop, "require_same_recipe", lambda recipe, path: None)  # plans every run: seconds
     assert main(["table=language_ablation", "scale=tiny"]) == 0
     said = capsys.readouterr().out
-    assert said.count("already in") == 6 and "**supported**" in said  # three seeds without and with
+    assert said.count("already in") == 12 and "**supported**" in said  # three seeds without and with, on two tasks
 
 
 def test_what_was_typed_is_read() -> None:
