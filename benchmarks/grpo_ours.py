@@ -14,11 +14,11 @@ from benchmarks.pairs import Measurement
 from benchmarks.setting import NEVER, World
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
 from r1_lightning.rewards.combine import WeightedSum
-from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.stages.grpo import GRPOModule
 
 
-class _ForcedLengths(Sampler):
+class _ForcedLengths(NativeSampler):
     """Ends row i of a rollout after `lengths[i]` tokens, whatever was drawn; a rollout is one wave."""
 
     lengths: Tensor

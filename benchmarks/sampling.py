@@ -4,7 +4,7 @@ Equal on both sides: the weights; the prompts, `group_size` completions each; te
 no top-p); a cache; no end of sequence, so that every completion has exactly `new_tokens` tokens (checked); no gradients.
 Not equal: ours returns the log-prob of every token, because GRPO needs them, `generate` returns token ids alone; draws are keyed
 here and come from torch's generator there, so the texts differ. Ours is tried with the model's own steps, compiled and not, and
-with native ones (`rollout=native`). How many rows a call of `generate` takes and how it runs experts are tried, the best is taken.
+with native ones (the default). How many rows a call of `generate` takes and how it runs experts are tried, the best is taken.
 In BF16 ours has FP32 weights and casts them once per rollout; theirs has weights in BF16.
 """
 

@@ -14,7 +14,8 @@ from r1_lightning.evaluation.metrics import Measure, measure_samples
 from r1_lightning.rewards.format import FormatReward
 from r1_lightning.rollout.groups import own_rows, rollout_keys
 from r1_lightning.rollout.prompts import prompt_ids
-from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
+from r1_lightning.rollout.native_sampler import NativeSampler
+from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.rollout.shared_sampling import sample_together
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
@@ -87,7 +88,7 @@ class Evaluator:
         """
         config, tokenizer = self.config, self.tokenizer
         ids = (tokenizer.eos_ids, tokenizer.pad_id)
-        sampler = Sampler(backbone, SamplerSettings(config.sampling, *ids, self.seed, config.max_rows))
+        sampler = NativeSampler(backbone, SamplerSettings(config.sampling, *ids, self.seed, config.max_rows))
         chosen = range(len(self.problems)) if numbers is None else numbers
         prompts = replace(self, problems=[self.problems[number] for number in chosen]).prompts()
         keys = rollout_keys(EVALUATION_ROLLOUT, len(self.problems), config.samples)[own_rows(chosen, config.samples)]

@@ -19,9 +19,10 @@ from r1_lightning.rewards.combine import WeightedSum
 from r1_lightning.rollout.advantage_estimators import AdvantageEstimator, estimate_of, estimator_of
 from r1_lightning.rollout.judging import joined_judged, judge
 from r1_lightning.rollout.mtp_drafts import drafts_of
+from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.results import JudgedSamples, Rollout, Samples
-from r1_lightning.rollout.sampler import Sampler, SamplerMaker, SamplerSettings, SamplingConfig
+from r1_lightning.rollout.sampler import SamplerMaker, SamplerSettings, SamplingConfig
 from r1_lightning.text.chat_template import ChatTemplate
 from r1_lightning.text.tokenizer import TextTokenizer
 from r1_lightning.types.errors import require, require_choice, require_int
@@ -47,7 +48,8 @@ class RolloutConfig:
     `dynamic_sampling_attempts` times as many prompts are sampled to fill the rollout with groups whose rewards differ (DAPO; 1
     is off). Without `train_on_truncated`, completions that the length limit cut off are masked out of the loss. The sampling
     fields are those of `SamplingConfig`; from optimizer step `longer_from_step` on, `longer_max_new_tokens` is the limit.
-    `sampler` makes what draws the completions, by default our own `Sampler` (others: `vllm_sampler.VLLM`, `mtp_drafts.MTPDrafts`).
+    `sampler` makes what draws the completions, by default our own: `NativeSampler` (others: `sampler.Eager`,
+    `refilled.Refilled`, `mtp_drafts.MTPDrafts`, `vllm_sampler.VLLM`).
     `advantages` turns rewards into advantages; None is R1's comparison within the group (others: `advantage_estimators`).
     Completions of a minibatch share a prompt of at least `share_prompts_from` tokens in training (None: never): the numbers are
     the same to rounding (`shared_prompts`). `minibatch_of` completions, dealt one by one as in R1, or of whole groups, whose
@@ -68,7 +70,7 @@ class RolloutConfig:
     train_on_truncated: bool = True
     longer_from_step: int | None = None
     longer_max_new_tokens: int | None = None
-    sampler: SamplerMaker = Sampler
+    sampler: SamplerMaker = NativeSampler
     advantages: AdvantageEstimator | None = None
     share_prompts_from: int | None = SHARED_FROM_TOKENS
     minibatch_of: str = "completions"

@@ -1,4 +1,4 @@
-"""`rollout=native`: decoding on a CPU by `native/decode.cpp` where it fits and agrees, by the model itself everywhere else.
+"""The default sampler: on a CPU decoding by `native/decode.cpp` where it fits and agrees, by the model itself everywhere else.
 
 A decoding step of a small model is hundreds of torch operators on small tensors, and their overhead takes most of its time. The
 native decoder does the whole step and the draws in one call. It is chosen once per sampler, at its first call, if
@@ -8,7 +8,7 @@ native decoder does the whole step and the draws in one call. It is chosen once 
 - it agrees: on a few fixed prompts the log-probs of what it draws are those of the model's own step, within the tolerance that
   the self-check has for FP32 (`model/precision.py:AGREEMENT`).
 
-Otherwise the steps are those of `Sampler`; a line says which of the two draws, and why. Draws are keyed and the distributions equal
+Otherwise, and with `rollout=eager`, the steps are those of `Sampler`; on a CPU a line says which of the two draws, and why. Draws are keyed and the distributions equal
 to within rounding, so both draw the same tokens, save where a uniform number falls within rounding of the border between two
 tokens. No number of a row depends on the rows beside it. Prompts run through the model itself, in either case.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -150,7 +149,7 @@ class NativeSampler(Sampler):
             with self.stop.at_once():  # a compiler does not poll
                 reason = self._refusal()
             self.decoder = "eager" if reason else "native"
-            if self.decoder not in _said:
+            if self.decoder not in _said and device_of(self.backbone).type == "cpu":
                 said = f"by the model itself ({reason})" if reason else "native"
                 print(f"decoding on the CPU: {said}", file=sys.stderr, flush=True)
                 _said.add(self.decoder)
@@ -201,14 +200,3 @@ class NativeSampler(Sampler):
             return self._draw(hidden, uniform_A), routes
         step = wave.step(active_A, token_A, position - 1, uniform_A, self.config.sampling_temperature)
         return (step.token, step.logprob, step.logprob), step.routes
-
-
-@dataclass(frozen=True)
-class Native:
-    """Samples with native steps on a CPU where they fit: the leaf `rollout.sampler`. There is nothing to set."""
-
-    records_routes = True
-
-    def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn:
-        """A `SamplerMaker`."""
-        return NativeSampler(backbone, settings)

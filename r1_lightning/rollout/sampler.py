@@ -283,3 +283,14 @@ class Sampler:
         out.write(rows, position, counts, drawn, ended)
         if self.record_routes and routes.numel():
             out.write_routes(rows, position, counts, routes)
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Samples with the model's own steps alone, also where native ones fit: the leaf `rollout.sampler`. There is nothing to set."""
+
+    records_routes = True
+
+    def __call__(self, backbone: Backbone, settings: SamplerSettings) -> GenerateFn:
+        """A `SamplerMaker`."""
+        return Sampler(backbone, settings)

@@ -13,10 +13,11 @@ import torch
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout import native_sampler
+from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.native_build import NotBuilt
 from r1_lightning.rollout.native_model import NativeModel
-from r1_lightning.rollout.native_sampler import Native, NativeSampler, disagreement, library, unknown
-from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
+from r1_lightning.rollout.native_sampler import NativeSampler, disagreement, library, unknown
+from r1_lightning.rollout.sampler import Eager, Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, random_documents, tiny
 from tests.rollout.fakes import MarkovBackbone, keys_of
@@ -196,6 +197,6 @@ def test_more_positions_than_there_are_angles_are_left_to_the_model() -> None:
         drawn(NativeSampler, model_of(max_positions=40), made)
 
 
-def test_a_configuration_names_it() -> None:
-    sampler = Native()(model_of(), settings())
-    assert isinstance(sampler, NativeSampler) and Native.records_routes
+def test_it_is_the_default_and_a_configuration_names_the_other() -> None:
+    assert RolloutConfig().sampler is NativeSampler
+    assert type(Eager()(model_of(), settings())) is Sampler and Eager.records_routes

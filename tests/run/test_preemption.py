@@ -27,14 +27,14 @@ from tests.support.stage_graph import command, main, write_configs
 
 LIMIT_S = 10.0  # from the signal to the end of the command
 SLOW_S = 2.0
-SLOW = (("r1_lightning.rollout.sampler", "Sampler._draw"), ("tests.support.miniature", "HashReward.__call__"))
+SLOW = (("r1_lightning.rollout.sampler", "Sampler._has_ended"), ("tests.support.miniature", "HashReward.__call__"))
 # Phase -> the function in whose call, counted in its own process, the signal comes; in the order in which the graph comes by them.
 PHASES: dict[str, tuple[str, str, int]] = {
     "pre-training, in a step": ("r1_lightning.stages.pretrain", "PretrainModule.training_step", 7),
     "periodic evaluation": ("r1_lightning.evaluation.runner", "Evaluator.completions", 2),
     "evaluation after the last step": ("r1_lightning.callbacks.evaluation", "Evaluation.on_train_batch_end", 30),
     "building a model": ("r1_lightning.run.stages.train", "fold_adapters", 1),
-    "rollout": ("r1_lightning.rollout.sampler", "Sampler._draw", 5),
+    "rollout": ("r1_lightning.rollout.sampler", "Sampler._has_ended", 5),
     "rewards": ("tests.support.miniature", "HashReward.__call__", 5),
     "GRPO, in a step": ("r1_lightning.stages.grpo", "GRPOModule.training_step", 3),
     "final evaluation": ("r1_lightning.run.stages.train", "_evaluate", 1),

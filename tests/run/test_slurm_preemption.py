@@ -28,7 +28,7 @@ from tests.support.stage_runs import metrics_rows
 LENGTHS = "+callbacks.lengths={_target_: tests.support.slurm.lengths.OwnLengths}"
 TRAINER = ["trainer.devices=2", "trainer.threads=1"]
 SECONDS = 10.0  # from the signal to the end of a task
-DRAW, REWARD = "r1_lightning.rollout.sampler:Sampler._draw", "tests.support.miniature:HashReward.__call__"
+DRAW, REWARD = "r1_lightning.rollout.sampler:Sampler._has_ended", "tests.support.miniature:HashReward.__call__"
 ROLLOUT, SAMPLING = "r1_lightning.data.rollout_data:", "r1_lightning.rollout.rejection_sampling:"
 DECODING: Phase = ("rollout, between decode steps", DRAW, ROLLOUT, 10)
 REWARDS: Phase = ("between rewards", REWARD, ROLLOUT, 4)

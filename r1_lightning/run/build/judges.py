@@ -21,7 +21,7 @@ from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.judge_model import GenerativeJudge
 from r1_lightning.rollout.pair_judge import JudgingModel
 from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form, form_of
-from r1_lightning.rollout.sampler import Sampler
+from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.run.build.device import role_device
 from r1_lightning.run.build.reward_models import with_models
 from r1_lightning.run.build.stored import open_language_model
@@ -75,12 +75,12 @@ class _Asked:
 
     def __init__(self, make: Callable[[], Any], tokenizer: TextTokenizer, rollout: RolloutConfig, seed: int) -> None:
         self.make, self.tokenizer, self.rollout, self.seed = make, tokenizer, rollout, seed
-        self._sampler: Sampler | None = None
+        self._sampler: NativeSampler | None = None
 
     def __call__(
         self, prompts: Sequence[Sequence[int]], copies: int, keys: Tensor, max_new_tokens: int | None = None
     ) -> Generation:
         if self._sampler is None:
             model = self.make().requires_grad_(False).eval()
-            self._sampler = Sampler(model, self.rollout.sampler_settings(self.tokenizer, self.seed))
+            self._sampler = NativeSampler(model, self.rollout.sampler_settings(self.tokenizer, self.seed))
         return self._sampler(prompts, copies, keys, max_new_tokens)

@@ -16,7 +16,8 @@ import torch
 
 from r1_lightning.model.precision import PlainPrecision, Precision
 from r1_lightning.rollout.groups import rollout_keys
-from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfig
+from r1_lightning.rollout.native_sampler import NativeSampler
+from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.run.build.device import default_compute, here
 from r1_lightning.run.build.models import AnyBackbone
 from r1_lightning.run.build.stored import open_folder, open_model
@@ -74,7 +75,7 @@ def generate(
     longest = max(map(len, ids)) + max_new_tokens
     allowed = f"with the longest prompt that is {longest} tokens, and the model takes {model.config.max_positions}"
     require(longest <= model.config.max_positions, "max_new_tokens", max_new_tokens, allowed)
-    sampler = Sampler(model, SamplerSettings(sampling, tokenizer.eos_ids, tokenizer.pad_id, seed))
+    sampler = NativeSampler(model, SamplerSettings(sampling, tokenizer.eos_ids, tokenizer.pad_id, seed))
     drawn = sampler(ids, copies, rollout_keys(0, len(prompts), copies))
     lengths = (drawn.completion_mask.sum(1) - drawn.finished.long()).tolist()  # without EOS
     texts = tokenizer.decode_batch([ids[:n] for ids, n in zip(drawn.completion_ids.tolist(), lengths, strict=True)])
