@@ -7,7 +7,7 @@ keeps FP32 master weights and leaves the compute type to autocast. FP8 has backe
 layers have the same names and shapes of weights, so that a checkpoint fits all of them.
 
 The backend also decides whether the numerical core is compiled (torch.compile): `compiled` wraps the functions that do the
-work of a block and of a decoding step, and experts then use shapes that do not depend on the routes.
+work of a block and of a decoding step, and the experts of a CPU then choose what is fastest in a graph (`model/experts.py`).
 
 Sampling and training compute the same log-probs in another order, so they agree only to within rounding. The tolerance depends
 on the compute type, so it is defined here, for the self-check.
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from r1_lightning.functional.fp8_products import rounded, rounded_experts
 from r1_lightning.functional.fp8_tiles import BLOCK, ROW_TILE, Reused
+from r1_lightning.model.grouped_product import grouped_product
 from r1_lightning.types.errors import require, require_choice
 
 FP32, BF16 = 4, 2  # bytes of a number
@@ -57,6 +58,8 @@ class GroupedLinear(nn.Module):
 
     def forward(self, x_ND: Tensor, ends_E: Tensor) -> Tensor:
         weight = in_compute_type(self.weight)
+        if torch.compiler.is_compiling() and x_ND.device.type == "cpu":
+            return grouped_product(x_ND.to(weight.dtype), weight, ends_E)
         return F.grouped_mm(x_ND.to(weight.dtype), weight, offs=ends_E)
 
 

@@ -47,7 +47,9 @@ def test_a_curve_within_its_band_is_no_complaint() -> None:
 
 def test_curves_of_healthy_runs_break_none() -> None:
     """Every run of three seeds of the committed reports; mixing of languages is what some of them are about."""
-    healthy = {name: source for name, source in SOURCES.items() if source.report != "reward_hacking"}  # a fault is its subject
+    healthy = {
+        name: source for name, source in SOURCES.items() if source.report != "reward_hacking"
+    }  # a fault is its subject
     runs = 0
     for name, source in healthy.items():
         curves = curves_of(source)
