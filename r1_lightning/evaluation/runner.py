@@ -13,8 +13,8 @@ from r1_lightning.evaluation.kept import Kept, Sampled
 from r1_lightning.evaluation.metrics import Measure, measure_samples
 from r1_lightning.rewards.format import FormatReward
 from r1_lightning.rollout.groups import own_rows, rollout_keys
-from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.native_sampler import NativeSampler
+from r1_lightning.rollout.prompts import prompt_ids
 from r1_lightning.rollout.sampler import SamplerSettings, SamplingConfig
 from r1_lightning.rollout.shared_sampling import sample_together
 from r1_lightning.text.chat_template import ChatTemplate

@@ -1,6 +1,6 @@
 """`grouped_mm` as an operator that a compiled graph holds in FP32 on a CPU.
 
-torch takes the shapes of `F.grouped_mm` for a graph from a rule that knows BF16 alone (torch 2.13), so that nothing in FP32 compiles
+torch takes the shapes of `F.grouped_mm` for a graph from a rule that knows BF16 alone (torch 2.13), so nothing in FP32 compiles
 through it. The shapes are simple, N x D rows to N x F, whatever the routes; here they are given by ourselves, with both gradients,
 and the graph calls the same product as eager code.
 """

@@ -8,9 +8,10 @@ native decoder does the whole step and the draws in one call. It is chosen once 
 - it agrees: on a few fixed prompts the log-probs of what it draws are those of the model's own step, within the tolerance that
   the self-check has for FP32 (`model/precision.py:AGREEMENT`).
 
-Otherwise, and with `rollout=eager`, the steps are those of `Sampler`; on a CPU a line says which of the two draws, and why. Draws are keyed and the distributions equal
-to within rounding, so both draw the same tokens, save where a uniform number falls within rounding of the border between two
-tokens. No number of a row depends on the rows beside it. Prompts run through the model itself, in either case.
+Otherwise, and with `rollout=eager`, the steps are those of `Sampler`; on a CPU a line says which of the two draws, and why. Draws
+are keyed and the distributions equal to within rounding, so both draw the same tokens, save where a uniform number falls within
+rounding of the border between two tokens. No number of a row depends on the rows beside it. Prompts run through the model itself,
+in either case.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from r1_lightning.rollout.keyed_random import keyed_uniforms
 from r1_lightning.rollout.native_build import NotBuilt, library
 from r1_lightning.rollout.native_model import NativeModel, NativeStep, NativeWave
 from r1_lightning.rollout.sampler import Sampler, SamplerSettings, device_of, left_padded
-from r1_lightning.types.tensors import Backbone, BackboneOutput, GenerateFn, Generation
+from r1_lightning.types.tensors import Backbone, BackboneOutput, Generation
 
 # Shape legend: P prompts, R rows, T new positions, A rows still decoding, L layers with experts, K chosen experts.
 

@@ -19,9 +19,9 @@ from r1_lightning.artefacts.store import Artefact
 from r1_lightning.model.precision import Precision
 from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.judge_model import GenerativeJudge
+from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.rollout.pair_judge import JudgingModel
 from r1_lightning.rollout.rejection_sampling import RejectionSampling, accuracy_and_form, form_of
-from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.run.build.device import role_device
 from r1_lightning.run.build.reward_models import with_models
 from r1_lightning.run.build.stored import open_language_model
