@@ -1,7 +1,7 @@
 """The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
 
-With torch.compile on a CPU `model/expert_blocks.py` computes the same sum in BF16, and in FP32 where few rows are padded: at most a
-quarter of the rows. With many experts blocks would be mostly padding (256 experts, 512 tokens: 9 times the work).
+With torch.compile on a CPU `model/expert_blocks.py` computes the same sum in BF16, and in FP32 of up to 32 experts.
+With many experts blocks would be mostly padding (256 experts, 512 tokens: 9 times the work).
 
 No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
 which are slow on CPUs and add in no fixed order on GPUs; so a token's result does not depend on the other tokens of the batch.
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.expert_blocks import BLOCK_ROWS, DENSE_PAIRS, blocked_experts, dense_experts
+from r1_lightning.model.expert_blocks import DENSE_PAIRS, blocked_experts, dense_experts
 from r1_lightning.model.feed_forward import swiglu
 from r1_lightning.model.precision import Precision, compute_type, in_compute_type
 
-MOST_PADDING = 0.25  # rows of blocks that may be padding, for each row that is not
+MOST_IN_BLOCKS = 32  # experts in FP32; of 64 one step forward and back takes as long in blocks, of 256 twice as long
 
 # Shape legend: N tokens, D model width, E routed experts, K chosen experts.
 
@@ -45,16 +45,15 @@ class Experts(nn.Module):
         if not self.static_shapes or has_grouped_kernel(x_ND.device.type):
             return self._grouped(x_ND, chosen_NK, gates_NK)
         is_small = len(x_ND) * self.n_experts <= DENSE_PAIRS
-        if not is_small and self._pads_much(x_ND, chosen_NK):
+        if not is_small and self._pads_much(x_ND.device.type):
             return self._grouped(x_ND, chosen_NK, gates_NK)
         compute = dense_experts if is_small else blocked_experts
         weights = [in_compute_type(layer.get_parameter("weight")) for layer in (self.gate_up, self.down)]
         return compute(x_ND, chosen_NK, gates_NK, *weights)
 
-    def _pads_much(self, x_ND: Tensor, chosen_NK: Tensor) -> bool:
+    def _pads_much(self, device_type: str) -> bool:
         """In BF16 never: oneDNN would make a kernel for every row count of `grouped_mm`."""
-        padding = BLOCK_ROWS * self.n_experts
-        return compute_type(x_ND.device.type) == torch.float32 and padding > chosen_NK.numel() * MOST_PADDING
+        return self.n_experts > MOST_IN_BLOCKS and compute_type(device_type) == torch.float32
 
     def _grouped(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
         n_tokens, n_chosen = chosen_NK.shape

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model import experts as module
+from r1_lightning.model.expert_blocks import blocked_experts
 from r1_lightning.model.experts import Experts, has_grouped_kernel
 from r1_lightning.model.feed_forward import swiglu
 from r1_lightning.model.precision import PlainPrecision
@@ -44,6 +45,27 @@ def test_experts_without_tokens(chosen):
     experts, chosen = _experts(), torch.tensor(chosen)
     x, gates = normal(len(chosen), 32), normal(len(chosen), 2, seed=4)
     torch.testing.assert_close(experts(x, chosen, gates), _loop(experts, x, chosen, gates), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_experts", [8, 64])  # 1,200 choices, and padding of 1,024 or 8,192 rows in blocks
+def test_many_experts_are_compiled_as_grouped_products(n_experts, monkeypatch):
+    """The same numbers and gradients in one graph; blocks are for few experts, of which less is padding."""
+    experts = Experts(tiny(n_routed_experts=n_experts), PlainPrecision(compile=True))
+    randomise(experts, 0)
+    used = []
+    monkeypatch.setattr(module, "blocked_experts", lambda *given: used.append(len(given)) or blocked_experts(*given))
+    compiled = torch.compile(Experts.forward, dynamic=True, fullgraph=True)
+    results = []
+    for static, compute in ((False, Experts.forward), (True, compiled)):
+        experts.static_shapes, (chosen, gates) = static, _routes(600, n_experts)
+        x = normal(600, 32).requires_grad_()
+        output = compute(experts, x, chosen, gates)
+        wanted = [x, *experts.parameters()]
+        results.append([output, *torch.autograd.grad((output * normal(600, 32, seed=3)).sum(), wanted)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    assert bool(used) == (n_experts == 8)
 
 
 @torch.no_grad()

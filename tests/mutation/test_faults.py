@@ -1,6 +1,7 @@
 """Every fault of `FAULTS` makes the tests that are there to find it fail, and without a fault they pass.
 
-Each runs in a process of its own, on a copy of the checkout with that one change.
+Each runs in a process of its own, on a copy of the checkout with that one change. The slow tier plants every second fault and asks
+the first of its files; `pytest -m long tests/mutation` plants all of them and asks each file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,16 @@ COPIED = ("r1_lightning", "tests", "configs", "scripts")
 PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are collection errors, bad usage and the like
 
 # (fault, test file): each file has to notice by itself.
-CASES = [pytest.param(fault, test, id=f"{fault.name}-{Path(test).stem}") for fault in FAULTS for test in fault.tests]
+CASES = [(fault, test) for fault in FAULTS for test in fault.tests]
+SLOW = [(fault, fault.tests[0]) for fault in FAULTS[::2]]
+
+
+def tier(case: tuple[Fault, str]) -> pytest.MarkDecorator:
+    return pytest.mark.slow if case in SLOW else pytest.mark.long
+
+
+def parameter(case: tuple[Fault, str]) -> Any:
+    return pytest.param(*case, id=f"{case[0].name}-{Path(case[1]).stem}", marks=tier(case))
 
 
 def checkout(folder: Path) -> Path:
@@ -65,15 +76,18 @@ def test_each_fault_can_be_planted(fault: Fault) -> None:
     assert fault.old != fault.new and fault.tests and all((ROOT / test).is_file() for test in fault.tests)
 
 
-@pytest.mark.slow
-def test_without_a_fault_the_tests_pass(tmp_path: Path) -> None:
-    files = sorted({test for fault in FAULTS for test in fault.tests})
+@pytest.mark.parametrize(
+    "cases",
+    [pytest.param(SLOW, marks=pytest.mark.slow), pytest.param(CASES, marks=pytest.mark.long)],
+    ids=["slow", "all"],
+)
+def test_without_a_fault_the_tests_pass(cases: list[tuple[Fault, str]], tmp_path: Path) -> None:
+    files = sorted({test for _, test in cases})
     outcome = run_tests(checkout(tmp_path), files)
     assert outcome.returncode == PASSED, outcome.stdout[-3000:] + outcome.stderr[-1000:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("fault", "test"), CASES)
+@pytest.mark.parametrize(("fault", "test"), map(parameter, CASES))
 def test_the_fault_is_noticed(fault: Fault, test: str, tmp_path: Path) -> None:
     root = checkout(tmp_path)
     apply(fault, root)
