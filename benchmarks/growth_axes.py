@@ -60,6 +60,10 @@ class GrowingWorld(World):
     def _compiled(self) -> list[World]:
         return [replace(self, precision=kind) for kind in ("fp32", "bf16")] if self.compile else []
 
+    def ours_of_rl(self) -> list[World]:
+        """The same, and where ours may compile a BF16 update after a rollout in FP32."""
+        return [*self.ours(), *([replace(self, precision="bf16", decode="fp32")] if self.compile else [])]
+
     def theirs(self) -> list[World]:
         kinds = ("fp32", "bf16") if self.compile else ("fp32",)
         return [replace(self, precision=kind, compile=False) for kind in kinds]

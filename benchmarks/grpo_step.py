@@ -47,7 +47,7 @@ def _contest(world: World, work: Work) -> Contest:
             f"{candidate.name}, rows of {row_tokens} in {parts} parts": grpo_ours.measurement(
                 candidate, work, row_tokens, parts
             )
-            for candidate in world.ours()
+            for candidate in world.ours_of_rl()
             for row_tokens in grpo_ours.long_enough(world)
             for parts in size.micro_batches
         },

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,21 +65,30 @@ QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), (2,), 200, (256, 2000, 32
 
 @dataclass(frozen=True)
 class World:
-    """The shared parts as one candidate sees them: `precision` ("fp32" or "bf16"), and whether our side compiles."""
+    """The shared parts as one candidate sees them: `precision` ("fp32" or "bf16"), and how our side computes.
+
+    It may compile, and beside training in BF16 `decode` in FP32, which the native decoder does.
+    """
 
     size: Size
     precision: str = "fp32"
     compile: bool = False
+    decode: str | None = None
 
     @property
     def name(self) -> str:
-        """For tables: "fp32" or "bf16 compiled"."""
-        return self.precision + " compiled" * self.compile
+        """For tables: "fp32", "bf16 compiled" or "bf16 compiled, fp32 decoding"."""
+        return self.precision + " compiled" * self.compile + (f", {self.decode} decoding" if self.decode else "")
 
     def ours(self) -> list[World]:
         """What our side tries. BF16 without a compiler has never been the fastest on a CPU."""
         compiled = [World(self.size, precision, compile=True) for precision in ("fp32", "bf16")]
         return [World(self.size), *(compiled if self.size.compile else [])]
+
+    def ours_of_rl(self) -> list[World]:
+        """What our side tries in RL, where a BF16 update may follow a rollout in FP32."""
+        mixed = replace(self, precision="bf16", compile=self.size.compile, decode="fp32")
+        return [*self.ours(), mixed]
 
     def theirs(self) -> list[World]:
         """What the other side tries."""
@@ -98,6 +107,7 @@ class World:
             "stage=grpo",
             f"precision={self.precision}",
             f"precision.compile={self.compile}",
+            f"+precision.decode={self.decode or 'null'}",
             "model.mtp_depth=0",
             f"task.tokenizer.training_documents={size.tokenizer_documents}",
             f"rollout.prompts_per_rollout={size.prompts}",

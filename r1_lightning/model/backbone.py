@@ -143,7 +143,7 @@ class DeepSeekBackbone(LanguageModel):
     def _cache_of(self, layers: list[Any], rows: int, max_tokens: int) -> LatentKVCache:
         device = self.embedding.weight.device
         kind = "cpu" if device.type == "meta" else device.type  # a meta model is only counted
-        with self.precision.autocast(kind):
+        with self.precision.decoding(kind):
             dtype = compute_type(kind)  # the type of the latents as their projection returns them
         states = [block.attention.new_state(rows, max_tokens, dtype, device) for block in layers]
         return LatentKVCache(states, rows, max_tokens, device)

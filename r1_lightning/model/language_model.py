@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_token_logprobs
@@ -36,9 +37,9 @@ class LanguageModel(nn.Module, ABC):
         return self.unembed(self.hidden(TokenBatch.of_whole_rows(token_ids), with_mtp=False).hidden)
 
     def unembed(self, hidden: Tensor) -> Tensor:
-        """... x D to FP32 logits ... x V."""
-        with self.precision.autocast(hidden.device.type):
-            logits: Tensor = self.head(hidden)
+        """... x D to FP32 logits ... x V, in the type of decoding steps."""
+        with self.precision.decoding(kind := hidden.device.type):
+            logits: Tensor = self.head(hidden if torch.is_autocast_enabled(kind) else hidden.to(self.head.weight.dtype))
         return logits.float()
 
     def token_logprobs(

@@ -215,15 +215,20 @@ class Precision(Protocol):
 class PlainPrecision:
     """FP32 weights; `compute` is the type of matrix products: "fp32", or "bf16" through autocast.
 
-    `compile` runs blocks, decoding steps and log-probs through torch.compile: it starts slowly (about a minute on two cores, less
-    if torch finds its cache) and then runs faster. Raises `InvalidInput` if there is no C++ compiler.
+    `decode="fp32"` samples in FP32 beside training in BF16: on a CPU the native decoder (`rollout/native_sampler.py`) is faster
+    than steps in BF16. `compile` runs blocks, decoding steps and log-probs through torch.compile: it starts slowly (about a minute
+    on two cores, less if torch finds its cache) and then runs faster. Raises `InvalidInput` if there is no C++ compiler.
     """
 
-    def __init__(self, compute: Literal["fp32", "bf16"] = "fp32", compile: bool = False) -> None:
+    def __init__(
+        self, compute: Literal["fp32", "bf16"] = "fp32", compile: bool = False, decode: Literal["fp32"] | None = None
+    ) -> None:
         require_choice("precision.compute", compute, ("fp32", "bf16"))
+        require_choice("precision.decode", decode, (None, "fp32"))
         require_choice("precision.compile", compile, (True, False))
         require(not compile or has_compiler(), "precision.compile", compile, "it needs a C++ compiler (g++ or clang++)")
         self.compute: str = compute
+        self.decode: str = decode or compute
         self.name: str = compute
         self.static_shapes = compile
         self.logprob_tolerance, self.mean_logprob_tolerance, self.max_flipped_fraction = AGREEMENT[compute]
@@ -238,7 +243,7 @@ class PlainPrecision:
         return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.compute == "bf16")
 
     def decoding(self, device_type: str) -> AbstractContextManager:
-        return self.autocast(device_type)
+        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.decode == "bf16")
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return compiled_once(function) if self.static_shapes else function

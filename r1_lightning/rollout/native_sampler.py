@@ -3,7 +3,8 @@
 A decoding step of a small model is hundreds of torch operators on small tensors, and their overhead takes most of its time. The
 native decoder does the whole step and the draws in one call. It is chosen once per sampler, at its first call, if
 
-- it knows the model: MLA and DeepSeekMoE with V3's router without groups, FP32 weights of plain layers, whole, on the CPU;
+- it knows the model: MLA and DeepSeekMoE with V3's router without groups, FP32 weights of plain layers, whole, on the CPU,
+  and decoding in FP32 (also beside training in BF16, `+precision.decode=fp32`);
 - it can be built here (`native_build.py`); and
 - it agrees: on a few fixed prompts the log-probs of what it draws are those of the model's own step, within the tolerance that
   the self-check has for FP32 (`model/precision.py:AGREEMENT`).
@@ -64,7 +65,7 @@ def unknown(backbone: Any) -> str:
     reasons = {
         "the weights are not on the CPU": device_of(backbone).type != "cpu",
         "the weights are sharded": getattr(backbone, COPY, None) is not None,
-        f"precision is {precision.name}": type(precision) is not PlainPrecision or precision.compute != "fp32",
+        f"precision is {precision.name}": type(precision) is not PlainPrecision or precision.decode != "fp32",
         "a layer's attention is not MLA": any(kind != "mla" for kind in config.attention_kinds),
         "the router is V2's": config.router_scoring != "sigmoid",
         "experts are chosen by groups": config.n_expert_groups > 1,

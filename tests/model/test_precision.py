@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.precision import GroupedLinear, PlainPrecision
 from r1_lightning.types.errors import InvalidInput
-from tests.model.tiny import normal
+from r1_lightning.types.tensors import TokenBatch
+from tests.model.tiny import backbone, normal, tiny
+
+BF16, MIXED = PlainPrecision("bf16"), PlainPrecision("bf16", decode="fp32")
 
 
 def _grouped(seed: int = 0) -> GroupedLinear:
@@ -101,3 +105,27 @@ def test_a_function_is_compiled_once_for_all_layers():
     assert precision.compiled(function) is precision.compiled(function)
     assert precision.compiled(function) is not function
     assert PlainPrecision().compiled(function) is function
+
+
+def test_decoding_in_fp32_beside_training_in_bf16() -> None:
+    """Steps, cache and logits are those of FP32 to the bit, the training forward is that of BF16."""
+    fp32 = backbone(tiny())
+    bf16, mixed = (DeepSeekBackbone(fp32.config, precision) for precision in (BF16, MIXED))
+    for twin in (bf16, mixed):
+        twin.load_state_dict(fp32.state_dict())
+    token_ids, is_token = torch.arange(12).view(2, 6), torch.ones(2, 6, dtype=torch.bool)
+    seen = []
+    for model in (fp32, mixed, bf16):
+        cache = model.new_cache(2, 6)
+        hidden = model.step(token_ids, is_token, cache).hidden
+        seen.append([hidden, model.unembed(hidden), *cache.states])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen[1], seen[0], strict=True))
+    assert not torch.equal(seen[2][1], seen[0][1])
+    batch = TokenBatch.of_whole_rows(token_ids)
+    assert torch.equal(mixed.hidden(batch).hidden, bf16.hidden(batch).hidden)
+    assert mixed.unembed(mixed.hidden(batch).hidden.bfloat16()).dtype == torch.float32  # also of what training leaves
+
+
+def test_decoding_has_no_other_type() -> None:
+    with pytest.raises(InvalidInput, match=r"precision\.decode='bf16' is not allowed"):
+        PlainPrecision("fp32", decode="bf16")  # type: ignore[arg-type]

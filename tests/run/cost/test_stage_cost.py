@@ -127,7 +127,7 @@ def test_what_lasts_is_counted_exactly(overrides: tuple[str, ...], tmp_path: Pat
 def test_the_cache_is_counted_exactly_and_bounds_what_sampling_takes() -> None:
     """16 rows of a prompt and 200 tokens: the cache outweighs all else that sampling makes."""
     long = ("rollout.max_new_tokens=200", "rollout.row_tokens=256", "model.n_layers=6")
-    config = config_of("stage=grpo", *ROLLOUT, *long)
+    config = config_of("stage=grpo", "rollout=eager", *ROLLOUT, *long)
     stage = EmptyStage.of(config, None)
     counted = sizes(stage.sampling_memory())
     generate = build_parts(config, None)["generate"]
