@@ -27,6 +27,7 @@ from r1_lightning.review.facts import FEWEST as FEWEST_STEPS
 from r1_lightning.review.facts import Facts
 from r1_lightning.review.run_files import final_measures, number_of, read_mapping, settings_of
 from r1_lightning.review.series import Series, read_series
+from r1_lightning.review.rl_rules import ZERO_VARIANCE
 from r1_lightning.review.training_rules import SKIPPED, STOPPING
 from r1_lightning.types.errors import InvalidInput
 
@@ -98,15 +99,20 @@ def _progress(series: Mapping[str, Series], settings: Mapping[str, str]) -> str:
         return "interrupted before its first step; "
     steps, last = number_of(settings, "stage.max_steps"), _last_step(series)
     of = f" of {steps:g}" if steps else ""
-    if _has_stopped(series, last):
+    if _has_stopped(series, last, settings):
         return f"stopped at step {last}{of}; "
     return f"interrupted after {last + 1}{of} steps; "
 
 
-def _has_stopped(series: Mapping[str, Series], last: int) -> bool:
-    """True if the stage gave up at step `last` (`stages/base.py`): what is no number is logged, and not whether it was skipped."""
+def _has_stopped(series: Mapping[str, Series], last: int, settings: Mapping[str, str]) -> bool:
+    """True if the stage gave up at step `last` (`stages/base.py`): why is logged, and not whether the step was skipped.
+
+    A number is none, or no group's rewards differ where that stops the run.
+    """
     ends = {name: one.values[-1] for name, one in series.items() if one.steps[-1] == last}
-    return SKIPPED not in ends and any(not math.isfinite(ends.get(name, 0.0)) for name in STOPPING)
+    is_nan = any(not math.isfinite(ends.get(name, 0.0)) for name in STOPPING)
+    learns_nothing = settings.get("stage.on_zero_variance") == "stop" and ends.get(ZERO_VARIANCE) == 1
+    return SKIPPED not in ends and (is_nan or learns_nothing)
 
 
 def _last_step(series: Mapping[str, Series]) -> int:

@@ -195,9 +195,7 @@ class StageModule(L.LightningModule):
         bad = [f"{name}={value}" for name, value in zip(metrics, values, strict=True) if not math.isfinite(value)]
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if bad else 0
         if bad and (self.on_nonfinite == "stop" or self.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW):
-            # Lightning logs steps that end; why this one does not belongs into the run's files as well.
-            for logger in self.loggers:
-                logger.log_metrics(dict(zip(metrics, values, strict=True)), self.global_step)
+            self.log_last_step(dict(zip(metrics, values, strict=True)))
             raise InvalidInput(
                 f"{bad[0]} at step {self.global_step}: training has diverged and stops before this step; the same "
                 f"command would come here again, so try a lower optim.lr than {self.optim.lr:g}"
@@ -205,6 +203,11 @@ class StageModule(L.LightningModule):
         if bad:
             rank_zero_warn(f"{bad[0]} at step {self.global_step}: this step is skipped (stage.on_nonfinite=skip)")
         return not bad
+
+    def log_last_step(self, metrics: dict[str, float]) -> None:
+        """Write to the run's files why this step does not end: Lightning logs steps that do."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, self.global_step)
 
     def count_load(self, output: BackboneOutput) -> None:
         """Add a training forward's expert load to the load of the current optimizer step."""

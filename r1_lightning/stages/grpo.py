@@ -136,6 +136,7 @@ class GRPOModule(StageWithReference):
         # Of the whole step: one process may hold the only completions that teach.
         teaches, self.step_teaches = self.processes.any(self.step_teaches), False
         if not teaches and self.on_zero_variance == "stop":
+            self.log_last_step({"rollout/zero_variance_fraction": 1.0})
             raise InvalidInput(
                 f"step {self.global_step}: all completions of every group got equal rewards, so nothing can be learned "
                 "(stage.on_zero_variance=stop); try easier problems, a larger rollout.group_size, or "

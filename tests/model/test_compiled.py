@@ -84,9 +84,10 @@ def without_shape_checks():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")
-@pytest.mark.parametrize("config", [tiny(), HYBRID])
+@pytest.mark.parametrize(
+    "config", [pytest.param(tiny(), marks=pytest.mark.slow), pytest.param(HYBRID, marks=pytest.mark.long)]
+)
 def test_compiling_changes_nothing(config):
     assert_same_everywhere(backbone(config))
 

@@ -11,6 +11,7 @@ import pytest
 
 from r1_lightning.review import expected
 from r1_lightning.review.bands import Band, Bounds
+from r1_lightning.review.rl_rules import ZERO_VARIANCE
 from r1_lightning.review.run_files import settings_of
 from r1_lightning.review.verdict import line_of, review
 from r1_lightning.types.errors import InvalidInput
@@ -134,6 +135,14 @@ def test_a_run_that_a_stage_stopped_at_nan_says_so(tmp_path: Path, band: Band) -
     steps["train/skipped_step"][-1] = "1.0"  # skipped (stage.on_nonfinite=skip), and then a signal came
     skipped = write_run(tmp_path / "skipped", steps)  # type: ignore[arg-type]
     assert review(skipped).verdict.sentence.startswith("interrupted after 8 of 30 steps; ")
+
+
+def test_a_run_that_stopped_because_nothing_could_be_learned_says_so(tmp_path: Path, band: Band) -> None:
+    steps = {ZERO_VARIANCE: ["0.5"] * 7 + ["1.0"], "train/skipped_step": ["0.0"] * 7 + [""]}
+    for mode, told in (("stop", "stopped at step 7 of 30; "), ("train", "interrupted after 8 of 30 steps; ")):
+        config = {**CONFIG, "stage": {**CONFIG["stage"], "on_zero_variance": mode}}
+        folder = write_run(tmp_path / mode, steps, config)  # type: ignore[arg-type]
+        assert review(folder).verdict.sentence.startswith(told)
 
 
 def test_nothing_to_judge_is_no_line(tmp_path: Path, band: Band) -> None:

@@ -136,6 +136,7 @@ def test_networks_that_it_does_not_know(change: dict[str, Any], why: str) -> Non
 def test_weights_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     bf16 = DeepSeekBackbone(tiny(**PLAIN), PlainPrecision("bf16"))
     assert unknown(bf16) == "precision is bf16"
+    assert unknown(DeepSeekBackbone(tiny(**PLAIN), PlainPrecision("bf16", decode="fp32"))) == ""
     assert unknown(MarkovBackbone(torch.zeros(3, 3))).startswith("it is made for our own network, not for Markov")
     assert unknown(model_of().to("meta")) == "the weights are not on the CPU"
     assert unknown(model_of().double()) == "a weight is not FP32"
@@ -195,6 +196,17 @@ def test_more_positions_than_there_are_angles_are_left_to_the_model() -> None:
     made = settings(ends=[-1], sampling={"max_new_tokens": 20})
     with pytest.raises(IndexError):
         drawn(NativeSampler, model_of(max_positions=40), made)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_beside_training_in_bf16_it_draws_what_fp32_draws(top_p: float) -> None:
+    """To the bit, and what the model itself draws with `precision.decode=fp32`."""
+    model, made = model_of(), settings(sampling={"top_p": top_p})
+    mixed = DeepSeekBackbone(model.config, PlainPrecision("bf16", decode="fp32"))
+    mixed.load_state_dict(model.state_dict())
+    native, fp32 = drawn(NativeSampler, mixed, made), drawn(NativeSampler, model, made)
+    assert all(torch.equal(getattr(native, item.name), getattr(fp32, item.name)) for item in fields(Generation))
+    check_same(native, drawn(Sampler, mixed, made))
 
 
 def test_it_is_the_default_and_a_configuration_names_the_other() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
 from r1_lightning.functional.policy_loss import TokenLevelGRPO
 from r1_lightning.functional.sequence_policy_loss import SequenceLevelGRPO
@@ -240,8 +241,11 @@ def test_a_step_without_advantages_can_stop_the_run(tmp_path: Path) -> None:
     mini = miniature()
     _, batch = sampled(mini)
     equal = dataclasses.replace(batch, advantages=torch.zeros_like(batch.advantages))
+    logger = CSVLogger(tmp_path, name="log")
     with pytest.raises(InvalidInput, match=r"equal rewards.*stage\.on_zero_variance=stop"):
-        backwards(mini.grpo(on_zero_variance="stop"), [equal], tmp_path)
+        backwards(mini.grpo(on_zero_variance="stop"), [equal], tmp_path, logger=logger)
+    written = (Path(logger.log_dir) / "metrics.csv").read_text(encoding="utf-8").split()
+    assert written == ["rollout/zero_variance_fraction,step", "1.0,0"]  # for who looks at the run
     with pytest.raises(InvalidInput, match=r"stage\.on_zero_variance='never'"):
         mini.grpo(on_zero_variance="never")
 
