@@ -25,9 +25,9 @@ from r1_lightning.review.bands import FEWEST, Band, Outside, outside, points_of
 from r1_lightning.review.expected import band_for, known
 from r1_lightning.review.facts import FEWEST as FEWEST_STEPS
 from r1_lightning.review.facts import Facts
+from r1_lightning.review.rl_rules import ZERO_VARIANCE
 from r1_lightning.review.run_files import final_measures, number_of, read_mapping, settings_of
 from r1_lightning.review.series import Series, read_series
-from r1_lightning.review.rl_rules import ZERO_VARIANCE
 from r1_lightning.review.training_rules import SKIPPED, STOPPING
 from r1_lightning.types.errors import InvalidInput
 
