@@ -62,16 +62,18 @@ def _run(options: argparse.Namespace) -> None:
     machine = Machine.here()
     results: list[Result] = []
     world = World(QUICK if options.quick else FULL)
-    for name in [options.only] if options.only else CONTESTS:
-        contest = CONTESTS[name](world)
-        print(contest.work, flush=True)
-        results.append(compare(contest, options.pairs, say=_say))
-    table = render(results, machine)
-    print(f"\n{table}")
-    if options.quick:
-        return
-    print(f"\nevery pair: {write_csv(results, machine)}")
-    if options.write:
+    try:
+        for name in [options.only] if options.only else CONTESTS:
+            contest = CONTESTS[name](world)
+            print(contest.work, flush=True)
+            results.append(compare(contest, options.pairs, say=_say))
+    finally:  # half an hour of pairs is kept when a later contest fails
+        if results:
+            table = render(results, machine)
+            print(f"\n{table}", flush=True)
+        if results and not options.quick:
+            print(f"\nevery pair: {write_csv(results, machine)}", flush=True)
+    if options.write and not options.quick:
         write_between_markers(table)
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from benchmarks import command
+from benchmarks.pairs import Contest, Result
 from benchmarks.table import HERE, README, RESULTS
 
 
@@ -32,3 +34,26 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments):
     done = run(*arguments)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == done.stderr.splitlines()
+
+
+def test_a_contest_that_fails_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> float:
+        raise RuntimeError("no memory")
+
+    works = {"first": lambda: 2.0, "second": fails}
+    contests = {
+        name: lambda world, name=name: Contest(name, "s/step", "they", {"a": works[name]}, {"b": lambda: 3.0})
+        for name in works
+    }
+    kept: list[Result] = []
+    monkeypatch.setattr(command, "CONTESTS", contests)
+    monkeypatch.setattr(command, "silence_warnings", lambda: None)
+    monkeypatch.setattr(command, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(command, "write_csv", lambda results, machine: kept.extend(results) or "FILE")
+    with pytest.raises(RuntimeError, match="no memory"):
+        command.main(["--pairs", "2"])
+    assert [(one.contest.work, one.ours.values) for one in kept] == [("first", (2.0, 2.0))]
+    said = capsys.readouterr().out
+    assert "| first | 2" in said and said.endswith("every pair: FILE\n")
