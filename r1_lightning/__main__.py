@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -82,18 +82,23 @@ def run(name: str) -> int:
         STOP.listen()  # from here on: the imports below may take ten seconds
     bound_spinning()  # before torch is imported
     module, _, function = COMMANDS[name].entry.partition(":")
+    command: Callable[[], int] | None = None
     try:
-        code: int = getattr(import_module(ROOMS + module), function)()
+        command = getattr(import_module(ROOMS + module), function)
+        return command()
     except Stopped as stopped:  # while it was imported
-        print(f"{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
-        note(stopped.code)
-        return stopped.code
-    except (
-        Exception
-    ):  # a package that cannot be imported here; an error of the command itself is noted where it is told
+        return _stopped(stopped)
+    except Exception:  # a package that cannot be imported; an error of the command itself is noted where it is told
+        if command is None and STOP.asked is not None:  # some packages make an ImportError of whatever ends theirs
+            return _stopped(STOP.asked)
         note(DEFECT)
         raise
-    return code
+
+
+def _stopped(stopped: Stopped) -> int:
+    print(f"{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
+    note(stopped.code)
+    return stopped.code
 
 
 def usage() -> str:

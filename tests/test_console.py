@@ -9,11 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
 
 from r1_lightning import __main__ as console
 from r1_lightning import __version__
 from r1_lightning.run import cli
-from r1_lightning.types.stopping import STOP
+from r1_lightning.types.errors import Stopped
+from r1_lightning.types.stopping import REQUEUE, STOP
 from tests.architecture.house import ROOT
 
 Captured = pytest.CaptureFixture[str]
@@ -119,3 +121,33 @@ def test_python_m_is_the_program() -> None:
         [sys.executable, "-m", "r1_lightning", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout) == (0, f"r1_lightning {__version__}\n"), done.stderr
+
+
+def test_an_import_that_makes_an_error_of_a_signal_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """As numpy's C interface does; without a signal the error stays one."""
+
+    def spoiled(name: str, asked: Stopped | None = None) -> None:
+        monkeypatch.setattr(STOP, "asked", asked)  # while it is imported
+        raise ImportError("numpy.core.multiarray failed to import")
+
+    monkeypatch.setattr(console, "import_module", spoiled)
+    with pytest.raises(ImportError):
+        r1(monkeypatch, "train")
+    monkeypatch.setattr(console, "import_module", lambda name: spoiled(name, Stopped("SIGTERM", REQUEUE)))
+    assert r1(monkeypatch, "train") == REQUEUE
+    assert capsys.readouterr().err == "SIGTERM; the same command resumes\n"
+
+
+def test_a_parser_that_makes_an_error_of_a_signal_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """Hydra's, before the configuration is composed; a fault found later is told, whatever was asked for."""
+
+    def spoiled() -> None:
+        raise HydraException("")
+
+    progress = cli._Progress((), {})
+    monkeypatch.setattr(STOP, "asked", Stopped("SIGTERM", REQUEUE))
+    assert cli._report(spoiled, progress, ROOT / "configs", "train", False) == REQUEUE
+    assert capsys.readouterr().err == "SIGTERM; the same command resumes\n"
+    progress.composed = True
+    with pytest.raises(HydraException):
+        cli._report(spoiled, progress, ROOT / "configs", "train", False)

@@ -185,6 +185,8 @@ def _report(start: Callable[[], None], progress: _Progress, configs: Path, confi
         note(code)
         return code
     except Exception as error:
+        if STOP.asked is not None and not progress.composed:  # Hydra makes an error of its own of what ends its parser
+            return _interrupted(progress, STOP.asked.code, STOP.asked)
         line = _line(error, progress, configs, config_name)
         code = DEFECT if line is None else LOST if isinstance(error, Lost) else BAD_INPUT
         if _is_ended_first(error, code, progress.place):

@@ -87,7 +87,7 @@ def test_without_a_fault_the_tests_pass(cases: list[tuple[Fault, str]], tmp_path
     assert outcome.returncode == PASSED, outcome.stdout[-3000:] + outcome.stderr[-1000:]
 
 
-@pytest.mark.parametrize(("fault", "test"), map(parameter, CASES))
+@pytest.mark.parametrize(("fault", "test"), [parameter(case) for case in CASES])
 def test_the_fault_is_noticed(fault: Fault, test: str, tmp_path: Path) -> None:
     root = checkout(tmp_path)
     apply(fault, root)
