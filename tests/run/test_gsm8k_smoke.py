@@ -12,7 +12,7 @@ from tests.support.commands import train
 @pytest.mark.slow
 def test_gsm8k_runs_through_pretraining_and_grpo(tmp_path: Path, shared_dir: Path) -> None:
     """Nothing is claimed of the result but that it is there: 2 and 2 steps teach nothing."""
-    few = "stage.parent_overrides=[stage.max_steps=2,data.row_tokens=384]"
+    few = 'stage.parent_overrides=["stage.max_steps=2","data.row_tokens=384"]'
     done = train(["experiment=gsm8k_smoke", few, f"paths.root={tmp_path}", f"paths.data={shared_dir / 'data'}"])
     assert done.code == 0, done
     (grpo,) = tmp_path.glob("grpo-tiny-gsm8k-*")
