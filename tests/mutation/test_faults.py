@@ -1,7 +1,7 @@
 """Every fault of `FAULTS` makes the tests that are there to find it fail, and without a fault they pass.
 
 Each runs in a process of its own, on a copy of the checkout with that one change. The slow tier plants every second fault and asks
-the first of its files; `pytest -m long tests/mutation` plants all of them and asks each file.
+the first of its files; `pytest -m 'slow or long' tests/mutation` plants all of them and asks each file.
 """
 
 from __future__ import annotations
