@@ -8,10 +8,12 @@ The table names modules of all rooms of `run`, so this file stands above them.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import NoReturn
 
 from r1_lightning import __version__
 from r1_lightning.run.config.exit_codes import BAD_INPUT, DEFECT, note
@@ -82,23 +84,22 @@ def run(name: str) -> int:
         STOP.listen()  # from here on: the imports below may take ten seconds
     bound_spinning()  # before torch is imported
     module, _, function = COMMANDS[name].entry.partition(":")
-    command: Callable[[], int] | None = None
     try:
-        command = getattr(import_module(ROOMS + module), function)
+        with STOP.leaving(_leave):
+            command: Callable[[], int] = getattr(import_module(ROOMS + module), function)
         return command()
-    except Stopped as stopped:  # while it was imported
-        return _stopped(stopped)
+    except Stopped as stopped:  # before the command itself listens
+        _leave(stopped)
     except Exception:  # a package that cannot be imported; an error of the command itself is noted where it is told
-        if command is None and STOP.asked is not None:  # some packages make an ImportError of whatever ends theirs
-            return _stopped(STOP.asked)
         note(DEFECT)
         raise
 
 
-def _stopped(stopped: Stopped) -> int:
+def _leave(stopped: Stopped) -> NoReturn:
+    """End the process with the code of `stopped`, without what Python does at its end: modules are half imported."""
     print(f"{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
     note(stopped.code)
-    return stopped.code
+    os._exit(stopped.code)
 
 
 def usage() -> str:

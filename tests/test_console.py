@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,6 +16,7 @@ from hydra.errors import HydraException
 from r1_lightning import __main__ as console
 from r1_lightning import __version__
 from r1_lightning.run import cli
+from r1_lightning.run.config.exit_codes import NOTED
 from r1_lightning.types.errors import Stopped
 from r1_lightning.types.stopping import REQUEUE, STOP
 from tests.architecture.house import ROOT
@@ -123,19 +126,38 @@ def test_python_m_is_the_program() -> None:
     assert (done.returncode, done.stdout) == (0, f"r1_lightning {__version__}\n"), done.stderr
 
 
-def test_an_import_that_makes_an_error_of_a_signal_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    """As numpy's C interface does; without a signal the error stays one."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_an_import_that_would_swallow_it(number: int, tmp_path: Path) -> None:
+    """As many packages do: a bare `except` around an import of theirs, then seconds of more imports."""
+    swallow = f"""
+import os, sys
+from r1_lightning import __main__ as console
+def spoiled(name):
+    try:
+        os.kill(os.getpid(), {int(number)})
+    except BaseException:
+        pass
+    print("imported to its end", flush=True)
+    os._exit(0)
+console.import_module, sys.argv = spoiled, ["r1", "train"]
+console.main()
+"""
+    environment = {**os.environ, NOTED: str(tmp_path / "codes")}
+    done = subprocess.run(
+        [sys.executable, "-c", swallow], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    code = 130 if number == signal.SIGINT else REQUEUE
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted; the same command resumes\n")
+    assert (tmp_path / "codes").read_text() == f"{code}\n"
 
-    def spoiled(name: str, asked: Stopped | None = None) -> None:
-        monkeypatch.setattr(STOP, "asked", asked)  # while it is imported
+
+def test_a_package_that_cannot_be_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
         raise ImportError("numpy.core.multiarray failed to import")
 
-    monkeypatch.setattr(console, "import_module", spoiled)
+    monkeypatch.setattr(console, "import_module", missing)
     with pytest.raises(ImportError):
         r1(monkeypatch, "train")
-    monkeypatch.setattr(console, "import_module", lambda name: spoiled(name, Stopped("SIGTERM", REQUEUE)))
-    assert r1(monkeypatch, "train") == REQUEUE
-    assert capsys.readouterr().err == "SIGTERM; the same command resumes\n"
 
 
 def test_a_parser_that_makes_an_error_of_a_signal_is_a_stop(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

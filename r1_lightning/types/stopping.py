@@ -3,6 +3,8 @@
 Batch systems warn by SIGUSR1 or SIGTERM before they take a machine away; a person presses Ctrl-C. `python` would end at once, in
 the middle of whatever it does. `STOP` listens from the first line of a command on, before torch is imported (which takes seconds):
 
+    importing              (`STOP.leaving(by)`) the handler ends the process: nothing has begun, and packages swallow an exception
+                           that comes in the middle of their import, or make another of it
     outside training       the handler itself raises `Stopped`, as Ctrl-C raises KeyboardInterrupt: everything that is written there
                            is written whole or not at all, so any place will do
     in training            (`STOP.between_polls()`) it only sets the flag. Optimizer, weights and counters change together, so
@@ -30,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from r1_lightning.types.errors import InvalidInput, Stopped
 
@@ -61,6 +63,7 @@ class Stop:
         self.asked: Stopped | None = None
         self.asked_s, self.twice = 0.0, False
         self.raises = self.alone = True
+        self.leave: Callable[[Stopped], NoReturn] | None = None
         self.speaks = True  # False in all processes of a run but the first
         self.owner = os.getpid()
         self.before: dict[int, Any] = {}
@@ -119,6 +122,15 @@ class Stop:
                 self._restore()
 
     @contextmanager
+    def leaving(self, by: Callable[[Stopped], NoReturn]) -> Iterator[None]:
+        """End the process with `by` at the first signal within the block, in which nothing is begun that could be lost."""
+        self.leave = by
+        try:
+            yield
+        finally:
+            self.leave = None
+
+    @contextmanager
     def between_polls(self) -> Iterator[None]:
         """Only set the flag within the block, so that work ends where it polls."""
         yield from self._raising(False)
@@ -149,6 +161,8 @@ class Stop:
                 raise Stopped("interrupted", 128 + number)
             return
         self.asked, self.asked_s = Stopped("interrupted", code_of(number)), now_s
+        if self.leave is not None:
+            self.leave(self.asked)
         if self.speaks:
             name = NAMES.get(number, signal.Signals(number).name)
             # Not `print`: the signal may have come in the middle of one, whose buffer cannot be entered twice.

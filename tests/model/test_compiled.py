@@ -92,7 +92,7 @@ def test_compiling_changes_nothing(config):
     assert_same_everywhere(backbone(config))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("without_shape_checks")
 def test_compiled_bf16_is_as_near_to_fp32_as_autocast():
     """Attention scores are rounded to BF16 where torch's fused kernel keeps them in FP32: that must not show."""

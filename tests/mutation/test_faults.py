@@ -1,6 +1,6 @@
 """Every fault of `FAULTS` makes the tests that are there to find it fail, and without a fault they pass.
 
-Each runs in a process of its own, on a copy of the checkout with that one change. The slow tier plants every second fault and asks
+Each runs in a process of its own, on a copy of the checkout with that one change. The slow tier plants every eighth fault and asks
 the first of its files; `pytest -m 'slow or long' tests/mutation` plants all of them and asks each file.
 """
 
@@ -26,7 +26,7 @@ PASSED, FAILED = 0, 1  # pytest's exit codes; 2 and above are collection errors,
 
 # (fault, test file): each file has to notice by itself.
 CASES = [(fault, test) for fault in FAULTS for test in fault.tests]
-SLOW = [(fault, fault.tests[0]) for fault in FAULTS[::2]]
+SLOW = [(fault, fault.tests[0]) for fault in FAULTS[::8]]
 
 
 def tier(case: tuple[Fault, str]) -> pytest.MarkDecorator:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.commands import train
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gsm8k_runs_through_pretraining_and_grpo(tmp_path: Path, shared_dir: Path) -> None:
     """Nothing is claimed of the result but that it is there: 2 and 2 steps teach nothing."""
     few = 'stage.parent_overrides=["stage.max_steps=2","data.row_tokens=384"]'

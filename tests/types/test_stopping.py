@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -54,6 +55,17 @@ def test_outside_training_the_handler_raises_itself(stop: Stop, number: int, cod
     assert stopped.value.code == code
     with pytest.raises(Stopped):  # whoever swallowed it meets it again
         stop.poll()
+
+
+def test_while_nothing_has_begun_the_handler_leaves(stop: Stop) -> None:
+    """A stand-in for `os._exit`, so it raises what no package would know."""
+
+    def leave(stopped: Stopped) -> NoReturn:
+        raise SystemExit(stopped.code)
+
+    with stop.leaving(leave), pytest.raises(SystemExit) as left:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert left.value.code == REQUEUE and stop.leave is None
 
 
 def test_a_compiler_is_left_at_once(stop: Stop) -> None:
