@@ -12,9 +12,10 @@ import lightning as L
 import transformers
 
 from benchmarks import grpo_step, memory, pretraining, sampling
+from benchmarks.floor import measured_peaks
 from benchmarks.pairs import Contest, Result, compare
 from benchmarks.setting import FULL, QUICK, World
-from benchmarks.table import Machine, render, write_between_markers, write_csv
+from benchmarks.table import Machine, render, render_floors, write_between_markers, write_csv
 from r1_lightning.run.build.torch_setup import keep_freed_memory
 from r1_lightning.types.errors import InvalidInput, require, require_int
 
@@ -23,6 +24,7 @@ CONTESTS: dict[str, Callable[[World], Contest]] = {
     "sampling": sampling.contest,
     "grpo": grpo_step.even_contest,
     "grpo_uneven": grpo_step.uneven_contest,
+    "grpo_long_prompts": grpo_step.long_prompt_contest,
     "memory": memory.contest,
 }
 DEFAULT_PAIRS = 5
@@ -69,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
             results.append(compare(contest, options.pairs, say=_say))
     finally:  # half an hour of pairs is kept when a later contest fails
         if results:
-            table = render(results, machine)
+            table = "\n\n".join([render(results, machine), render_floors(results, measured_peaks())])
             print(f"\n{table}", flush=True)
         if results and not options.quick:
             print(f"\nevery pair: {write_csv(results, machine)}", flush=True)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.profilers import Profiler, SimpleProfiler
 from torch import Tensor
 
-from benchmarks.grpo_work import STEPS, LightningClock, Witness, WitnessedReward, Work, check_moved, movement
+from benchmarks.grpo_work import (
+    STEPS,
+    WARM_UP_STEPS,
+    LightningClock,
+    Witness,
+    WitnessedReward,
+    Work,
+    check_moved,
+    movement,
+)
 from benchmarks.pairs import Measurement
 from benchmarks.setting import NEVER, World
 from r1_lightning.data.rollout_data import GroupedRolloutsDataModule
@@ -27,7 +38,28 @@ class _ForcedLengths(NativeSampler):
         return self.lengths[rows_R] == position + 1
 
 
-def measurement(world: World, work: Work, row_tokens: int, parts: int) -> Measurement:
+# Lightning's names of what it times -> the phase; what it does besides, and the reward, counts as the rest of the step.
+PHASES = {
+    "[_TrainingEpochLoop].train_dataloader_next": "rollout and rewards",
+    "[Strategy]SingleDeviceStrategy.training_step": "reference and forward",
+    "[Strategy]SingleDeviceStrategy.backward": "backward",
+}
+
+
+def phases(world: World, work: Work, row_tokens: int, parts: int) -> Callable[[], Mapping[str, float]]:
+    """Seconds of the measured step by phase, as Lightning's own profiler counts them."""
+
+    def measure() -> Mapping[str, float]:
+        profiler = SimpleProfiler()
+        step_s = measurement(world, work, row_tokens, parts, profiler)()
+        lists = {phase: profiler.recorded_durations[action] for action, phase in PHASES.items()}
+        found = {phase: sum(each[len(each) * WARM_UP_STEPS // STEPS :]) for phase, each in lists.items()}
+        return {**found, "clipping, optimizer and the rest": step_s - sum(found.values())}
+
+    return measure
+
+
+def measurement(world: World, work: Work, row_tokens: int, parts: int, profiler: Profiler | None = None) -> Measurement:
     """Seconds per step with packed rows of `row_tokens`, a minibatch in `parts`."""
 
     def measure() -> float:
@@ -52,14 +84,14 @@ def measurement(world: World, work: Work, row_tokens: int, parts: int) -> Measur
             backbone, shared["optim"], objective, STEPS, rollout.sampling_temperature, reference_refresh_steps=0
         )
         has_moved = movement(backbone)
-        _lightning_trainer(witness, parts).fit(module, datamodule=data)
+        _lightning_trainer(witness, parts, profiler).fit(module, datamodule=data)
         check_moved(has_moved())
         return witness.seconds_per_step(work)
 
     return measure
 
 
-def _lightning_trainer(witness: Witness, parts: int) -> L.Trainer:
+def _lightning_trainer(witness: Witness, parts: int, profiler: Profiler | None) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu",
         devices=1,
@@ -71,6 +103,7 @@ def _lightning_trainer(witness: Witness, parts: int) -> L.Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
+        profiler=profiler,
     )
 
 

@@ -20,10 +20,17 @@ batch (gradient accumulation makes up the rest) and how transformers runs expert
 
 from __future__ import annotations
 
+from dataclasses import replace
+from statistics import mean
+
 from benchmarks import grpo_ours, grpo_trl
+from benchmarks.floor import grpo_parts
+from benchmarks.growth_axes import GrowingWorld, world_at
 from benchmarks.grpo_work import WORK, Work, uneven_work
 from benchmarks.pairs import Contest
 from benchmarks.setting import EXPERTS, World
+
+LONG_PROMPT = 200
 
 
 def even_contest(world: World) -> Contest:
@@ -37,24 +44,34 @@ def uneven_contest(world: World) -> Contest:
     return _contest(world, uneven_work(world.size))
 
 
+def long_prompt_contest(world: World) -> Contest:
+    """Completions of full length after prompts of about `LONG_PROMPT` tokens, a quarter as many."""
+    size = world.size
+    few = GrowingWorld(replace(size, prompts=max(1, size.prompts // 4)), compile=size.compile)
+    longer = world_at("prompt", LONG_PROMPT, few)
+    lengths = (size.new_tokens,) * longer.size.completions
+    return _contest(longer, Work(f"{WORK}, prompts of about {LONG_PROMPT} tokens", lengths))
+
+
 def _contest(world: World, work: Work) -> Contest:
     size = world.size
+    ours = {
+        f"{candidate.name}, rows of {row_tokens} in {parts} parts": (candidate, row_tokens, parts)
+        for candidate in world.ours_of_rl()
+        for row_tokens in grpo_ours.long_enough(world)
+        for parts in size.micro_batches
+    }
     return Contest(
         work=f"{work.name}, {size.prompts} prompts x {size.group_size} completions x {size.new_tokens} tokens",
         unit="s/step",
         opponent="TRL",
-        ours={
-            f"{candidate.name}, rows of {row_tokens} in {parts} parts": grpo_ours.measurement(
-                candidate, work, row_tokens, parts
-            )
-            for candidate in world.ours_of_rl()
-            for row_tokens in grpo_ours.long_enough(world)
-            for parts in size.micro_batches
-        },
+        ours={name: grpo_ours.measurement(candidate, work, *cut) for name, (candidate, *cut) in ours.items()},
         theirs={
             f"{other.name}, batch {batch}, experts={experts}": grpo_trl.measurement(other, work, batch, experts)
             for other in world.theirs()
             for batch in size.trl_batches
             for experts in EXPERTS
         },
+        floors={name: grpo_parts(candidate, mean(work.lengths)) for name, (candidate, *_) in ours.items()},
+        phases={name: grpo_ours.phases(candidate, work, *cut) for name, (candidate, *cut) in ours.items()},
     )

@@ -16,13 +16,14 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from benchmarks.floor import Part
 from r1_lightning.types.errors import require, require_int
 
 Measurement = Callable[[], float]  # does the work once; returns the value in the contest's unit
@@ -37,7 +38,8 @@ class Contest:
     """One piece of work done by both sides.
 
     `ours` and `theirs` map a candidate's name (the setting of its knobs) to its measurement. `unit` is "tokens/s", where more
-    is better, or "s/step" or "MB", where less is.
+    is better, or "s/step" or "MB", where less is. For a setting of ours, `floors` has the parts of a step (`floor.py`) and
+    `phases` measures the seconds of a step by phase, once, after the pairs; a step of a contest in tokens/s is `step_tokens`.
     """
 
     work: str
@@ -45,6 +47,9 @@ class Contest:
     opponent: str
     ours: Mapping[str, Measurement]
     theirs: Mapping[str, Measurement]
+    floors: Mapping[str, Sequence[Part]] = field(default_factory=dict)
+    phases: Mapping[str, Callable[[], Mapping[str, float]]] = field(default_factory=dict)
+    step_tokens: int = 1
 
     def __post_init__(self) -> None:
         require(self.unit in UNITS, "unit", self.unit, f"it must be one of {', '.join(UNITS)}")
@@ -53,6 +58,10 @@ class Contest:
     def score(self, value: float) -> float:
         """`value` as a speed: more is better."""
         return value if self.unit == "tokens/s" else 1 / value
+
+    def step_s(self, value: float) -> float:
+        """Seconds of a step at `value`."""
+        return self.step_tokens / value if self.unit == "tokens/s" else value
 
     def speed_up(self, ours: float, theirs: float) -> float:
         """How many times as fast (or as small) as theirs ours is; above 1 where ours wins."""
@@ -78,11 +87,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Result:
-    """The pairs of one contest, in the order in which they were measured."""
+    """The pairs of one contest, in the order in which they were measured, and the seconds of a step of ours by phase."""
 
     contest: Contest
     ours: Side
     theirs: Side
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def speed_ups(self) -> tuple[float, ...]:
@@ -110,7 +120,15 @@ def compare(contest: Contest, pairs: int, say: Callable[[str], None] = print) ->
         contest,
         replace(ours, values=tuple(our_values)),
         replace(theirs, values=tuple(their_values)),
+        _phases(contest, ours.setting),
     )
+
+
+def _phases(contest: Contest, setting: str) -> Mapping[str, float]:
+    if setting not in contest.phases:
+        return {}
+    with deterministic():
+        return contest.phases[setting]()
 
 
 def _best(contest: Contest, ours: bool, say: Callable[[str], None]) -> Side:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from benchmarks.floor import training_parts
 from benchmarks.pairs import Contest, Measurement
 from benchmarks.setting import EXPERTS, World
 from r1_lightning.stages.base import AdamWConfig
@@ -45,6 +47,12 @@ def contest(world: World) -> Contest:
         opponent="transformers",
         ours={setting: _timed(step, batches) for setting, (step, _) in ours.items()},
         theirs={setting: _timed(step, batches) for setting, (step, _) in theirs.items()},
+        floors={
+            candidate.name: training_parts(candidate, batches[0].token_ids.numel(), world.size.train_row_tokens)
+            for candidate in world.ours()
+        },
+        phases={setting: _phases(step, batches) for setting, (step, _) in ours.items()},
+        step_tokens=batches[0].token_ids.numel(),
     )
 
 
@@ -67,7 +75,8 @@ def token_batches(world: World) -> list[TokenBatch]:
     return [TokenBatch(batch, positions, torch.ones_like(positions)) for batch in token_ids]
 
 
-Step = Callable[[TokenBatch], None]
+Lap = Callable[[str], None]  # told the name of a phase that has ended
+Step = Callable[[TokenBatch, Lap], None]
 Loss = Callable[[TokenBatch], Tensor]
 
 
@@ -98,11 +107,15 @@ def _optimizer_step(model: nn.Module, optim: Any, loss: Loss) -> Step:
     require(type(optim) is AdamWConfig, "optim", type(optim).__name__, "both sides train with AdamWConfig")
     optimizer = optim.build(model)
 
-    def step(batch: TokenBatch) -> None:
+    def step(batch: TokenBatch, lap: Lap) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(batch).backward()
+        value = loss(batch)
+        lap("forward")
+        value.backward()
+        lap("backward")
         nn.utils.clip_grad_norm_(model.parameters(), optim.max_grad_norm)
         optimizer.step()
+        lap("clipping and optimizer")
 
     return step
 
@@ -113,8 +126,28 @@ def _timed(step: Step, batches: list[TokenBatch]) -> Measurement:
     def measure() -> float:
         start_s = time.perf_counter()
         for batch in batches:
-            step(batch)
+            step(batch, lambda _: None)
         return tokens / (time.perf_counter() - start_s)
+
+    return measure
+
+
+def _phases(step: Step, batches: list[TokenBatch]) -> Callable[[], Mapping[str, float]]:
+    """Seconds of a step by phase, the mean over `batches`."""
+
+    def measure() -> Mapping[str, float]:
+        seconds: Counter[str] = Counter()
+        last_s = time.perf_counter()
+
+        def lap(phase: str) -> None:
+            nonlocal last_s
+            now_s = time.perf_counter()
+            seconds[phase] += now_s - last_s
+            last_s = now_s
+
+        for batch in batches:
+            step(batch, lap)
+        return {phase: total / len(batches) for phase, total in seconds.items()}
 
     return measure
 

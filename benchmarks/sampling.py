@@ -11,11 +11,13 @@ In BF16 ours has FP32 weights and casts them once per rollout; theirs has weight
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from transformers import GenerationConfig
 
+from benchmarks.floor import sampling_part
 from benchmarks.pairs import Contest, Measurement
 from benchmarks.setting import EXPERTS, NEVER, World
 from r1_lightning.rollout.groups import rollout_keys
@@ -23,7 +25,7 @@ from r1_lightning.rollout.native_sampler import NativeSampler
 from r1_lightning.rollout.sampler import Sampler, left_padded
 from r1_lightning.types.errors import require
 
-WORK = "sampling"
+WORK, NATIVE = "sampling", "fp32 native"
 
 
 def contest(world: World) -> Contest:
@@ -35,7 +37,7 @@ def contest(world: World) -> Contest:
         opponent="transformers",
         ours={
             **{candidate.name: _ours(candidate) for candidate in world.ours()},
-            "fp32 native": _ours(world, NativeSampler),
+            NATIVE: _ours(world, NativeSampler),
         },
         theirs={
             f"{other.name}, {rows} rows per call, experts={experts}": _theirs(other, rows, experts)
@@ -43,7 +45,32 @@ def contest(world: World) -> Contest:
             for rows in size.generate_rows
             for experts in EXPERTS
         },
+        floors={
+            **{
+                candidate.name: [sampling_part(world, candidate.precision, size.new_tokens)]
+                for candidate in world.ours()
+            },
+            NATIVE: [sampling_part(world, "fp32", size.new_tokens)],
+        },
+        phases={NATIVE: _phases(world)},
+        step_tokens=size.completions * size.new_tokens,
     )
+
+
+def _phases(world: World) -> Callable[[], Mapping[str, float]]:
+    """Seconds up to the first token of each completion, and of all others."""
+    first = _ours(replace(world, size=replace(world.size, new_tokens=1)), NativeSampler)
+    whole = _ours(world, NativeSampler)
+
+    def measure() -> Mapping[str, float]:
+        first()  # warms up
+        first_s = world.size.completions / first()
+        return {
+            "prompts and first tokens": first_s,
+            "decoding": world.size.completions * world.size.new_tokens / whole() - first_s,
+        }
+
+    return measure
 
 
 def _ours(world: World, kind: type[Sampler] = Sampler) -> Measurement:

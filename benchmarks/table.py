@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.floor import Peaks, floor_s
 from benchmarks.pairs import Result
 from r1_lightning.artefacts.lineage import commit
 from r1_lightning.types.errors import require
@@ -97,6 +98,27 @@ def render(results: Sequence[Result], machine: Machine) -> str:
                 )
                 work = result.contest.work.partition(",")[0]
                 lines.append(f"- {work}, {who}: **{side.setting}**, first run {side.first_s:.1f} s longer ({tried})")
+    return "\n".join(lines)
+
+
+def render_floors(results: Sequence[Result], peaks: Peaks) -> str:
+    """Seconds of a step of ours beside the least that this machine could take (`floor.py`), and where they go."""
+    lines = [
+        f"A step of ours beside its floor, on this machine's peaks ({peaks.describe()}):",
+        "",
+        "| work, setting | measured | floor | floor of each part | measured by phase, in one more run |",
+        "|---|---|---|---|---|",
+    ]
+    for result in results:
+        contest, setting = result.contest, result.ours.setting
+        if parts := contest.floors.get(setting):
+            measured_s, least_s = contest.step_s(result.ours.median), floor_s(parts, peaks)
+            of_parts = "; ".join(f"{part.name} {part.seconds(peaks):.3f}" for part in parts)
+            phases = "; ".join(f"{phase} {seconds:.3f}" for phase, seconds in result.phases.items())
+            lines.append(
+                f"| {contest.work}, {setting} | {measured_s:.3f} s | {least_s:.3f} s ({least_s / measured_s:.0%}) "
+                f"| {of_parts} | {phases or 'not measured'} |"
+            )
     return "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,25 @@ def test_pairs_alternate_and_warm_up_calls_do_not_count():
     assert result.ours.median == 30.0
     assert result.speed_ups == (3.0, 2.0, 5.0)
     assert result.speed_up == 3.0
+
+
+def test_the_phases_of_the_chosen_setting_are_measured_once_after_the_pairs():
+    log: list[str] = []
+
+    def phases(name):
+        def measure():
+            log.append(name)
+            assert torch.are_deterministic_algorithms_enabled()  # as our side runs
+            return {"all": 2.0}
+
+        return measure
+
+    ours = {"fast": replay(log, "a", [9, 9, 9]), "slow": replay(log, "s", [5, 5])}
+    both = {name: phases(f"phases of {name}") for name in ours}
+    told = replace(contest(ours, {"x": replay(log, "b", [1, 1])}), phases=both)
+    result = compare(told, pairs=1, say=lambda line: None)
+    assert log == ["a", "a", "s", "s", "b", "a", "b", "phases of fast"] and result.phases == {"all": 2.0}
+    assert compare(contest({"x": replay([], "a", [1, 1])}, {"x": replay([], "b", [1, 1])}), 1, str).phases == {}
 
 
 def test_the_speed_up_is_the_median_of_ratios_not_the_ratio_of_medians():

@@ -24,7 +24,7 @@ def test_the_rehearsal_runs_every_contest_and_writes_nothing():
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ") and "**" in line]
     works = [row.split(",")[0].removeprefix("| ") for row in rows]
-    assert works == ["pre-training", "sampling", "GRPO step", "GRPO step", "memory of the loss"]
+    assert works == ["pre-training", "sampling", "GRPO step", "GRPO step", "GRPO step", "memory of the loss"]
     assert (README.read_text(), sorted(RESULTS.glob("*"))) == kept
 
 

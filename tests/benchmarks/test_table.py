@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 
+from benchmarks.floor import Part
 from benchmarks.pairs import Contest, Result, Side
-from benchmarks.table import BEGIN, END, README, Machine, render, write_between_markers, write_csv
+from benchmarks.table import BEGIN, END, README, Machine, render, render_floors, write_between_markers, write_csv
 from r1_lightning.types.errors import InvalidInput
+from tests.benchmarks.test_floor import PEAKS
 
 MACHINE = Machine("2026-01-02", "0123456789abcdef-dirty", "Some processor", 2, 2, "Python 3", 0.25)
 
@@ -32,6 +35,19 @@ def test_seconds_keep_their_decimals():
     # ratios 500/3000 and 500/1000: median 1/3
     row = "2000.00 s/step | they: 500.00 s/step | **0.33x** (0.17 to 0.50)"
     assert row in render([result("s/step")], MACHINE)
+
+
+def test_a_step_stands_beside_its_floor_and_its_phases():
+    parts = [Part("rollout", "fp32", 2e9, 1e9), Part("update", "bf16", 8e9, 1e8)]
+    phases = {"rollout and rewards": 0.15, "the rest": 0.05}
+    # 1,000 tokens a step at a median of 2,000 tokens/s are 0.5 s; the floor is 0.1 + 0.02 s (see test_floor.py)
+    told = replace(result().contest, floors={"defaults": parts}, step_tokens=1000)
+    text = render_floors([replace(result(), contest=told, phases=phases), result("MB")], PEAKS)
+    row = "| 0.500 s | 0.120 s (24%) | rollout 0.100; update 0.020 | rollout and rewards 0.150; the rest 0.050 |"
+    assert text.count("\n| ") == 2 and text.endswith(f"| sampling, 4 rows, defaults {row}")
+    seconds = replace(result("s/step"), contest=replace(result("s/step").contest, floors={"defaults": parts}))
+    assert "| 2000.000 s | 0.120 s (0%) |" in render_floors([seconds], PEAKS)
+    assert "| not measured |" in render_floors([seconds], PEAKS)
 
 
 def test_every_pair_is_a_line_and_an_older_file_stays(tmp_path):
