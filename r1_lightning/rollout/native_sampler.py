@@ -51,6 +51,14 @@ MOST_PARAMETERS = 2**28
 # The check: prompts of these lengths, each continued twice by so many tokens, more than a block of the cache has columns.
 CHECKED_LENGTHS, CHECKED_TOKENS = (3, 18), 18
 _said: set[str] = set()  # a process says once of each decoder that it is used
+_used: dict[str, None] = {}  # in order, since `used_decoders` was called
+
+
+def used_decoders() -> dict[str, str]:
+    """Return "decoder" and who has decoded since the last call, each once in order; nothing if no default sampler has drawn."""
+    found = "; ".join(_used)
+    _used.clear()
+    return {"decoder": found} if found else {}
 
 
 def unknown(backbone: Any) -> str:
@@ -151,8 +159,9 @@ class NativeSampler(Sampler):
             with self.stop.at_once():  # a compiler does not poll
                 reason = self._refusal()
             self.decoder = "eager" if reason else "native"
+            said = f"by the model itself ({reason})" if reason else "native"
+            _used[said] = None
             if self.decoder not in _said and device_of(self.backbone).type == "cpu":
-                said = f"by the model itself ({reason})" if reason else "native"
                 print(f"decoding on the CPU: {said}", file=sys.stderr, flush=True)
                 _said.add(self.decoder)
         if self.decoder == "native" and self._native is None:

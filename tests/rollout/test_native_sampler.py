@@ -16,7 +16,7 @@ from r1_lightning.rollout import native_sampler
 from r1_lightning.rollout.groups import RolloutConfig
 from r1_lightning.rollout.native_build import NotBuilt
 from r1_lightning.rollout.native_model import NativeModel
-from r1_lightning.rollout.native_sampler import NativeSampler, disagreement, library, unknown
+from r1_lightning.rollout.native_sampler import NativeSampler, disagreement, library, unknown, used_decoders
 from r1_lightning.rollout.sampler import Eager, Sampler, SamplerSettings, SamplingConfig
 from r1_lightning.types.tensors import Generation
 from tests.model.tiny import backbone, random_documents, tiny
@@ -66,6 +66,16 @@ def test_the_tokens_of_the_plain_sampler(shape: str) -> None:
         sampler = NativeSampler(model, made)
         check_same(sampler(PROMPTS, 4, keys_of(4, 4)), drawn(Sampler, model, made))
         assert sampler.decoder == "native"
+
+
+def test_a_run_is_told_who_decoded_since_it_last_asked() -> None:
+    used_decoders()
+    model = model_of()
+    for kind in (NativeSampler, NativeSampler, Sampler):
+        drawn(kind, model, settings())
+    drawn(NativeSampler, model_of(n_expert_groups=2, n_limited_groups=1), settings())
+    assert used_decoders() == {"decoder": "native; by the model itself (experts are chosen by groups)"}
+    assert used_decoders() == {}
 
 
 @pytest.mark.parametrize("top_p", [0.95, 0.4])

@@ -32,6 +32,7 @@ from r1_lightning.artefacts.leftovers import remove_leftovers
 from r1_lightning.artefacts.machine import machine
 from r1_lightning.artefacts.run_label import EXPERIMENT, note_experiment
 from r1_lightning.artefacts.store import Artefact
+from r1_lightning.rollout.native_sampler import used_decoders
 from r1_lightning.run.build.agreeing import by_main
 from r1_lightning.run.checks.loggers import check_logger_packages
 from r1_lightning.run.checks.models import check_installed
@@ -249,7 +250,8 @@ def _complete(artefact: Artefact, commit: str, inputs: dict[str, Artefact], metr
     """Mark the artefact as complete, unless the process of another shard, which saw all shards done as well, has just done it."""
     with store.exclusive_lock(artefact.folder):
         if not store.is_complete(artefact.folder):
-            store.complete(artefact, commit, {**lineage.environment(), **machine()}, inputs, metrics)
+            made_by = {**lineage.environment(), **machine(), **used_decoders()}
+            store.complete(artefact, commit, made_by, inputs, metrics)
             remove_leftovers(
                 artefact.folder
             )  # after the marker: a kill before it must find the checkpoint to resume from

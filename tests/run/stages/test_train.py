@@ -61,6 +61,7 @@ def test_what_a_run_leaves_behind(finished: Path) -> None:
     assert TextTokenizer.load(grpo / "tokenizer").vocab_size <= 300
     record = json.loads((grpo / "artefact.json").read_text())
     assert record["stage"] == "grpo" and record["inputs"]["base"]["stage"] == "pretrain"
+    assert record["environment"]["decoder"].startswith(("native", "by the model itself"))
     assert {"eval_base/arithmetic/pass_at_1", "eval/arithmetic/pass_at_1", "train/loss"} <= record["metrics"].keys()
     assert weights(finished) != weights(finished, "pretrain")
 
