@@ -11,8 +11,7 @@
 #include <memory>
 #include <thread>
 #include <vector>
-using Int = int64_t;
-using std::copy_n, std::fill, std::min, std::vector;
+using Int = int64_t; using std::copy_n, std::fill, std::min, std::vector;
 #if defined(__AVX512F__)
 constexpr int LANES = 16, TILE_ROWS = 12;
 #elif defined(__AVX__)
@@ -22,7 +21,6 @@ constexpr int LANES = 4, TILE_ROWS = 6;
 #endif
 constexpr int PANEL = 2 * LANES, HEADS = 4, VOCABULARY_TILE = 2048;
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-
 extern "C" {
 struct Layer {  // null: the layer has no such weight. Without a query rank `query_up` is the whole projection
   const float *attention_norm, *query_down, *query_norm, *query_up, *latent_down, *latent_norm, *key_up, *value_up, *out;
@@ -44,7 +42,6 @@ struct Step {  // `slot` is a row's place in `own`, `column` that of its new tok
   float *logprob, *hidden;   // hidden: rows x width, or null; if given, it is written and nothing is drawn
 };
 }
-
 namespace {
 Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
@@ -87,23 +84,21 @@ void normalise(Int rows, Int width, const float* x, Int stride, const float* wei
   }
 }
 void rotate(const float* x, const float* cos, const float* sin, Int half, float* y) {
-  for (Int i = 0; i < half; i++) {
-    y[i] = x[2 * i] * cos[i] - x[2 * i + 1] * sin[i];
-    y[half + i] = x[2 * i + 1] * cos[i] + x[2 * i] * sin[i];
-  }
+  for (Int i = 0; i < half; i++)
+    y[i] = x[2 * i] * cos[i] - x[2 * i + 1] * sin[i], y[half + i] = x[2 * i + 1] * cos[i] + x[2 * i] * sin[i];
 }
 // Up to M rows of x (rows x inputs) times one panel, written to y or added to it.
 template <int M>
 void tile(Int rows, Int inputs, const float* x, Int stride, const float* panel, Int outputs, float* y, Int y_stride, bool add) {
   if constexpr (M > 1)
     if (rows < M) return tile<M - 1>(rows, inputs, x, stride, panel, outputs, y, y_stride, add);
-  Lanes low[M], high[M];
-  for (int i = 0; i < M; i++) low[i] = high[i] = Lanes{};
+  Lanes low[M] = {}, high[M] = {};
   for (Int k = 0; k < inputs; k++, panel += PANEL) {
     const Lanes a = load(panel), b = load(panel + LANES);
 #pragma GCC unroll 12
     for (int i = 0; i < M; i++) low[i] += x[i * stride + k] * a, high[i] += x[i * stride + k] * b;
   }
+#pragma GCC unroll 12
   for (int i = 0; i < M; i++, y += y_stride) {
     float sums[PANEL], *whole = outputs == PANEL ? y : sums;
     if (add && whole == y) low[i] += load(y), high[i] += load(y + LANES);
@@ -136,16 +131,20 @@ Lanes fold(Lanes x, Lanes y, std::index_sequence<I...> all) {
   else return fold<G / 2>(z, z, all);
 }
 // HEADS queries of one row (HEADS x width) to their weighted sums of latents (HEADS x latent), over `shared` columns of the prompt
-// and `own` ones in the blocks behind; a last block may only make their number even. `scores`: HEADS x blocks x LANES.
-void attend(const Model& m, const float* q, const vector<const float*>& blocks, Int shared, Int own, float* scores, float* mixed) {
+// and `own` ones in the blocks behind; a last block may only make their number even. `next`: own blocks of the next row, or null.
+void attend(const Model& m, const float* q, const vector<const float*>& blocks, Int shared, Int own, const float* next,
+            float* scores, float* mixed) {
   const Int width = m.latent + m.rope, length = Int(blocks.size()) * LANES, begin = blocks_of(shared, LANES) * LANES;
   float inverse[HEADS], part[LANES], scale = m.softmax_scale;
   for (Int at = 0; at < length; at += PANEL) {  // two blocks at a time: as many sums as the processor can add to at once
     const float *keys = blocks[at / LANES], *more = blocks[at / LANES + 1];
+    const float *soon = next && at < own ? next + at * width : keys, *then = next && at + LANES < own ? soon + width * LANES : keys;
     Lanes sums[HEADS] = {}, other[HEADS] = {};
-    for (Int w = 0; w < width; w++)
+    for (Int w = 0; w < width; w++) {
+      __builtin_prefetch(soon + w * LANES), __builtin_prefetch(then + w * LANES);
       for (int h = 0; h < HEADS; h++)
         sums[h] += q[h * width + w] * load(keys + w * LANES), other[h] += q[h * width + w] * load(more + w * LANES);
+    }
     for (int h = 0; h < HEADS; h++)
       store(scores + h * length + at, sums[h] * scale), store(scores + h * length + at + LANES, other[h] * scale);
   }
@@ -157,8 +156,9 @@ void attend(const Model& m, const float* q, const vector<const float*>& blocks, 
   for (Int c = 0; c < m.latent; c += 2) {
     Lanes sums[2][HEADS] = {};
     for (Int at = 0; at < length; at += LANES)
-      for (int h = 0; h < HEADS; h++)
-        for (int j = 0; j < 2; j++) sums[j][h] += load(blocks[at / LANES] + (c + j) * LANES) * load(scores + h * length + at);
+#pragma GCC unroll 8
+      for (int i = 0; i < 2 * HEADS; i++)
+        sums[i % 2][i / 2] += load(blocks[at / LANES] + (c + i % 2) * LANES) * load(scores + i / 2 * length + at);
     for (Int j = 0; j < min<Int>(2, m.latent - c); j++) {
       const auto all = std::make_index_sequence<LANES>{};
       store(part, fold<LANES / 2>(fold<LANES>(sums[j][0], sums[j][1], all), fold<LANES>(sums[j][2], sums[j][3], all), all));
@@ -212,8 +212,9 @@ struct Chunk {
       for (Int b = 0; b * LANES < shared; b++) blocks.push_back(prefix + (prompt * step.prefix_blocks + b) * size);
       for (Int b = 0; b * LANES <= step.column; b++) blocks.push_back(mine + b * size);
       if (blocks.size() % 2) blocks.push_back(block);
-      for (Int h = 0; h < padded; h += HEADS)
-        attend(m, a + h * width, blocks, shared, step.column + 1, scores, mixed + i * m_stride + h * m.latent);
+      const float* next = i + 1 < rows ? own + step.slot[row + 1] * step.own_blocks * size : nullptr;
+      for (Int h = 0; h < padded; h += HEADS, next = nullptr)
+        attend(m, a + h * width, blocks, shared, step.column + 1, next, scores, mixed + i * m_stride + h * m.latent);
     }
     for (Int h = 0, at = 0; h < m.heads; h++, at += packed(m.value, m.latent))  // W^UV after the sum
       product(rows, mixed + h * m.latent, m_stride, w.value_up + at, m.value, m.latent, values + h * m.value, v_stride, false);
@@ -254,8 +255,7 @@ struct Chunk {
     for (Int i = 0; i < count; i++, z += VOCABULARY_TILE, largest += stride, sums += stride) {
       for (Int j = 0; j < tokens && step.temperature != 1; j++) z[j] /= step.temperature;
       fill(z + tokens, z + VOCABULARY_TILE, -INFINITY);
-      *largest = largest_of(z, VOCABULARY_TILE);
-      *sums = exponentiate(z, VOCABULARY_TILE, *largest, z);
+      *largest = largest_of(z, VOCABULARY_TILE), *sums = exponentiate(z, VOCABULARY_TILE, *largest, z);
     }
   }
   // Draws a token per row. Of a tile of the vocabulary the largest logit and the sum are kept; that in which the cumulative
