@@ -5,8 +5,9 @@ else that a layer does is done per token, so a prompt that G completions share c
 and the gradients of its G readers add up at its keys and values.
 
 - Short rows have a dense mask, as other rows have (`masked_attention.DenseRows`).
-- `ContinuedRows`: one kernel per document, for whose keys those of its prefix are put before its own. The mask says only that
-  the last queries are the last keys, so all documents use slices of one mask of `QUERY_BLOCK` rows: memory grows with T.
+- `ContinuedRows`: one kernel for the documents of a prefix that are about as long, filled up to the longest of them; the keys of
+  the prefix are put before their own. The mask says only that the last queries are the last keys, so all documents use slices of
+  one mask of `QUERY_BLOCK` rows: memory grows with T.
 - `VariableLengthRows` with gathered keys, on a GPU in 16 bits: FlashAttention's causal mask is aligned at the last query and the
   last key, which is what is meant. By its documentation; it was not run on a GPU yet.
 
@@ -39,12 +40,13 @@ from r1_lightning.model.precision import in_compute_type
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # Shape legend: B rows, T positions, S all B x T positions, N heads, G key-value heads, H width of queries and keys, U of values,
-# M positions of an unfolded row, L layers with experts, K chosen experts.
+# M positions of an unfolded row, L layers with experts, K chosen experts, C documents of a kernel call.
 
 # Tokens at the end of a shared prompt that each completion has for itself: the last predicts its first token, and behind the one
 # before it an MTP module reads the next.
 OWN_PROMPT_TOKENS = 2
 QUERY_BLOCK = 256  # queries of one kernel call: the mask has so many rows, and one column per key
+MOST_FILLED = 2  # documents at most so many times shorter than the longest of a call are filled up to it
 
 
 class Span(NamedTuple):
@@ -99,10 +101,13 @@ def with_gathered_keys(rows: VariableLengthRows, spans: Sequence[Span]) -> Varia
 
 @dataclass(frozen=True)
 class ContinuedRows:
-    """`spans` of all documents, and `mask` `QUERY_BLOCK` x (longest keys), causal in its lower right corner."""
+    """`spans` of all documents, `mask` `QUERY_BLOCK` x (longest keys), causal in its lower right corner, and `calls`: the documents
+    that a kernel takes together, by their numbers, the longest first. They continue one prefix; what continues none is alone.
+    """
 
     spans: tuple[Span, ...]
     mask: Tensor
+    calls: tuple[tuple[int, ...], ...]
 
     compiles: ClassVar[bool] = False
 
@@ -113,7 +118,7 @@ class ContinuedRows:
         keys = max((span.until - span.since + span.end - span.start for span in continued), default=1)
         above = torch.ones(queries, keys, dtype=torch.bool, device=document_ids_BT.device).triu(keys - queries + 1)
         mask = torch.zeros(queries, keys, device=above.device).masked_fill_(above, float("-inf"))
-        return cls(tuple(spans), in_compute_type(mask))
+        return cls(tuple(spans), in_compute_type(mask), _taken_together(spans))
 
     def __call__(
         self, q_BTNH: Tensor, k_BTGH: Tensor, v_BTGU: Tensor, scale: float, static_shapes: bool = False
@@ -121,28 +126,65 @@ class ContinuedRows:
         heads = q_BTNH.shape[2]
         wide = widened(q_BTNH, repeated(k_BTGH, heads, 2), repeated(v_BTGU, heads, 2))
         q_NSH, k_NSH, v_NSH = (part.flatten(0, 1).transpose(0, 1) for part in wide)
-        outputs = []
-        for start, end, since, until in self.spans:
-            q, k, v = (part[:, start:end] for part in (q_NSH, k_NSH, v_NSH))
+        lengths = [span.end - span.start for span in self.spans]
+        qs, ks, vs = (part.split(lengths, 1) for part in (q_NSH, k_NSH, v_NSH))
+        prefix_of = {span.start: number for number, span in enumerate(self.spans)}
+        outputs: list[Tensor] = list(qs)  # all of them are replaced
+        for numbers in self.calls:
+            _, _, since, until = self.spans[numbers[0]]
+            q, k, v = (_filled([part[number] for number in numbers]) for part in (qs, ks, vs))
             if until > since:
-                k, v = (torch.cat([part[:, since:until], own], 1) for part, own in ((k_NSH, k), (v_NSH, v)))
-                outputs += self._blocks(q, k, v, scale)
+                before = (part[prefix_of[since]].expand(len(numbers), -1, -1, -1) for part in (ks, vs))
+                k, v = (torch.cat(pair, 2) for pair in zip(before, (k, v), strict=True))
+                attended = torch.cat(self._blocks(q, k, v, scale), 2)
             else:
-                attended = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=scale)
-                outputs.append(attended[0])
+                attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+            for number, filled_NtH in zip(numbers, attended, strict=True):
+                outputs[number] = filled_NtH[:, : lengths[number]]
         o_SNH = torch.cat(outputs, 1).transpose(0, 1)
         return o_SNH.unflatten(0, q_BTNH.shape[:2])[..., : v_BTGU.shape[-1]]
 
-    def _blocks(self, q_NtH: Tensor, k_NsH: Tensor, v_NsH: Tensor, scale: float) -> list[Tensor]:
-        """The last t of s positions look back, `QUERY_BLOCK` at a time."""
-        queries, keys, outputs = q_NtH.shape[1], k_NsH.shape[1], []
+    def _blocks(self, q_CNtH: Tensor, k_CNsH: Tensor, v_CNsH: Tensor, scale: float) -> list[Tensor]:
+        """The last t of s positions of C documents look back, `QUERY_BLOCK` at a time."""
+        queries, keys, outputs = q_CNtH.shape[2], k_CNsH.shape[2], []
         for first in range(0, queries, len(self.mask)):
-            q = q_NtH[:, first : first + len(self.mask)]
-            seen = keys - queries + first + q.shape[1]
-            mask = self.mask[len(self.mask) - q.shape[1] :, self.mask.shape[1] - seen :]
-            k, v = (part[None, :, :seen] for part in (k_NsH, v_NsH))
-            outputs.append(F.scaled_dot_product_attention(q[None], k, v, mask, scale=scale)[0])
+            q = q_CNtH[:, :, first : first + len(self.mask)]
+            seen = keys - queries + first + q.shape[2]
+            mask = self.mask[len(self.mask) - q.shape[2] :, self.mask.shape[1] - seen :]
+            k, v = (part[:, :, :seen] for part in (k_CNsH, v_CNsH))
+            outputs.append(F.scaled_dot_product_attention(q, k, v, mask, scale=scale))
         return outputs
+
+
+def _taken_together(spans: Sequence[Span]) -> tuple[tuple[int, ...], ...]:
+    """Return the numbers of the documents of each kernel call (see `ContinuedRows`)."""
+
+    def length(number: int) -> int:
+        return spans[number].end - spans[number].start
+
+    calls: list[list[int]] = []
+    siblings: dict[tuple[int, int], list[int]] = {}
+    for number, span in enumerate(spans):
+        if span.until > span.since:
+            siblings.setdefault((span.since, span.until), []).append(number)
+        else:
+            calls.append([number])
+    for numbers in siblings.values():
+        together: list[int] = []
+        for number in sorted(numbers, key=length, reverse=True):
+            if together and MOST_FILLED * length(number) < length(together[0]):
+                calls.append(together)
+                together = []
+            together.append(number)
+        calls.append(together)
+    return tuple(map(tuple, calls))
+
+
+def _filled(parts_NtH: list[Tensor]) -> Tensor:
+    """C parts N x t x H, the longest first, as C x N x t x H, with zeros behind the shorter ones."""
+    longest = parts_NtH[0].shape[1]
+    missing = [longest - part.shape[1] for part in parts_NtH]
+    return torch.stack([F.pad(part, (0, 0, 0, n)) if n else part for n, part in zip(missing, parts_NtH, strict=True)])
 
 
 def unfolded(batch: TokenBatch, replayed_LBTK: Tensor | None) -> tuple[TokenBatch, Tensor | None, Tensor]:

@@ -149,6 +149,15 @@ def test_the_mask_grows_with_the_row_and_not_with_its_square() -> None:
     assert rows.mask.shape == (256, 3100)
 
 
+def test_documents_of_a_prefix_that_are_about_as_long_are_taken_together() -> None:
+    # Two prompts of 3 and 2 tokens; 10, 4, 5, 12 and 1 tokens continue the first, of which 5 and 4 are less than half of 12 and
+    # 1 is less than half of 5; 7 continue the second. Document n is number n - 1; behind them 2 tokens of padding.
+    row = [(3, 0), (10, 1), (4, 1), (5, 1), (12, 1), (1, 1), (2, 0), (7, 7)]
+    document_ids, prefix_ids, _ = ids_of([row], 46)
+    rows = ContinuedRows.of(document_spans(document_ids, prefix_ids), document_ids)
+    assert rows.calls == ((0,), (6,), (8,), (4, 1), (3, 2), (5,), (7,))
+
+
 def test_unfolded_by_hand() -> None:
     document_ids, prefix_ids, positions = ids_of([[(2, 0), (1, 1), (2, 1)], [(1, 0)]], 6)
     token_ids = torch.tensor([[7, 8, 9, 5, 6, 0], [4, 0, 0, 0, 0, 0]])
