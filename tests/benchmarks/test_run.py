@@ -10,6 +10,7 @@ import pytest
 from benchmarks import command
 from benchmarks.pairs import Contest, Result
 from benchmarks.table import HERE, README, RESULTS
+from tests.benchmarks.test_floor import PEAKS
 
 
 def run(*arguments):
@@ -50,6 +51,7 @@ def test_a_contest_that_fails_costs_the_others_nothing(
     monkeypatch.setattr(command, "CONTESTS", contests)
     monkeypatch.setattr(command, "silence_warnings", lambda: None)
     monkeypatch.setattr(command, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(command, "measured_peaks", lambda: PEAKS)
     monkeypatch.setattr(command, "write_csv", lambda results, machine: kept.extend(results) or "FILE")
     with pytest.raises(RuntimeError, match="no memory"):
         command.main(["--pairs", "2"])
