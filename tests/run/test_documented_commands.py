@@ -101,6 +101,7 @@ UNRUN = {
     "python scripts/review_run.py --band NAME RUN RUN RUN": "tests/run/commands/test_review_run.py makes one of three seeds",
     "python scripts/reproduce_table.py table=ID": "stands for any table; the row of table=stages is run",
     "python scripts/report.py scaling_laws": "hours, and no rows to redraw yet; tests/reports/test_scaling_laws.py draws some",
+    "python benchmarks/busy.py": "tests/benchmarks/test_busy.py runs a rehearsal",
     "pytest": "would run this test",
     "pytest -m slow": "would run this test",
     "pytest -m long": "hours",
@@ -136,7 +137,6 @@ SMALL: dict[str, tuple[str, ...]] = {
     "train.py": FAST,
     "sample.py": (*FAST, "stage.problems=4"),
     "evaluate.py": ("--problems", "2", "--max-new-tokens", "8"),
-    "busy.py": ("--quick", "--rounds", "1", "--busy", "0"),
     "report.py": ("--redraw",),
 }
 
