@@ -82,22 +82,22 @@ def run(name: str) -> int:
     """Run the command `name` with the arguments in `sys.argv[1:]`; returns the exit code."""
     if COMMANDS[name].resumes:
         STOP.listen()  # from here on: the imports below may take ten seconds
+        STOP.leave = _leave  # until something has begun
     bound_spinning()  # before torch is imported
     module, _, function = COMMANDS[name].entry.partition(":")
     try:
-        with STOP.leaving(_leave):
-            command: Callable[[], int] = getattr(import_module(ROOMS + module), function)
+        command: Callable[[], int] = getattr(import_module(ROOMS + module), function)
         return command()
-    except Stopped as stopped:  # before the command itself listens
-        _leave(stopped)
     except Exception:  # a package that cannot be imported; an error of the command itself is noted where it is told
         note(DEFECT)
         raise
+    finally:
+        STOP.begin()
 
 
 def _leave(stopped: Stopped) -> NoReturn:
     """End the process with the code of `stopped`, without what Python does at its end: modules are half imported."""
-    print(f"{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
+    print(f"\n{stopped.reason}; the same command resumes", file=sys.stderr, flush=True)
     note(stopped.code)
     os._exit(stopped.code)
 

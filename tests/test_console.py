@@ -147,7 +147,7 @@ console.main()
         [sys.executable, "-c", swallow], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
     code = 130 if number == signal.SIGINT else REQUEUE
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted; the same command resumes\n")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "\ninterrupted; the same command resumes\n")
     assert (tmp_path / "codes").read_text() == f"{code}\n"
 
 

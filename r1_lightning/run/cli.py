@@ -123,6 +123,7 @@ def _start(trainer: Mapping[str, Any], progress: _Progress) -> None:
     allowed = "srun or torchrun starts the processes of several machines; nobody has started others beside this one"
     require(nodes == 1, "trainer.num_nodes", nodes, allowed)
     if count > 1:
+        STOP.begin()  # what is started must be ended
         allowed = "a sweep (-m) runs its jobs in this process; start one command per job"
         require(HydraConfig.get().mode == RunMode.RUN, "trainer.devices", count, allowed)
         raise SystemExit(starting.start(count, progress.typed, progress.environment, timeout_s(trainer)))
@@ -152,10 +153,12 @@ def _run_here(
         dry_run(node, _say, fresh=bool(config.fresh))
         return
     device.check_accelerator(config)
+    run_stage = run_stage or _run_stage()
     progress.fresh = bool(config.fresh)
+    STOP.begin()
     with meeting.met(place, config) as processes:
         meeting.compare(processes, config, node.fingerprint)
-        made = build(node, run_stage or _run_stage(), fresh=progress.fresh, say=_say)
+        made = build(node, run_stage, fresh=progress.fresh, say=_say)
         if made.complete and (words := ending(made)):
             _say(f"\n{words}")
 

@@ -3,8 +3,8 @@
 Batch systems warn by SIGUSR1 or SIGTERM before they take a machine away; a person presses Ctrl-C. `python` would end at once, in
 the middle of whatever it does. `STOP` listens from the first line of a command on, before torch is imported (which takes seconds):
 
-    importing              (`STOP.leaving(by)`) the handler ends the process: nothing has begun, and packages swallow an exception
-                           that comes in the middle of their import, or make another of it
+    before it has begun    (`STOP.leave`, until `STOP.begin()`) the handler ends the process: nothing could be lost, and packages
+                           that are being imported swallow an exception that comes in their midst, or make another of it
     outside training       the handler itself raises `Stopped`, as Ctrl-C raises KeyboardInterrupt: everything that is written there
                            is written whole or not at all, so any place will do
     in training            (`STOP.between_polls()`) it only sets the flag. Optimizer, weights and counters change together, so
@@ -56,7 +56,8 @@ class Stop:
     """A flag that signals set; `asked` is why, from the first signal on, and `twice` is True from the second on.
 
     A process listens with one of them, `STOP`.
-    `alone` is False while several processes work together, in which no handler raises.
+    `alone` is False while several processes work together, in which no handler raises. `leave`, if set, ends the process at the
+    first signal.
     """
 
     def __init__(self) -> None:
@@ -121,14 +122,9 @@ class Stop:
             if installed:
                 self._restore()
 
-    @contextmanager
-    def leaving(self, by: Callable[[Stopped], NoReturn]) -> Iterator[None]:
-        """End the process with `by` at the first signal within the block, in which nothing is begun that could be lost."""
-        self.leave = by
-        try:
-            yield
-        finally:
-            self.leave = None
+    def begin(self) -> None:
+        """Say that from now on there is something that could be lost: no signal ends the process by `leave`."""
+        self.leave = None
 
     @contextmanager
     def between_polls(self) -> Iterator[None]:

@@ -63,9 +63,17 @@ def test_while_nothing_has_begun_the_handler_leaves(stop: Stop) -> None:
     def leave(stopped: Stopped) -> NoReturn:
         raise SystemExit(stopped.code)
 
-    with stop.leaving(leave), pytest.raises(SystemExit) as left:
+    stop.leave = leave
+    with pytest.raises(SystemExit) as left:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert left.value.code == REQUEUE and stop.leave is None
+    assert left.value.code == REQUEUE
+
+
+def test_once_it_has_begun_the_handler_raises_as_ever(stop: Stop) -> None:
+    stop.leave = lambda stopped: pytest.fail("it left")
+    stop.begin()
+    with pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_compiler_is_left_at_once(stop: Stop) -> None:
