@@ -59,7 +59,7 @@ class Size:
 
 
 # 42 rows of 96 tokens are the default of configs/data/text.yaml; 32 x 16 completions of 64 tokens that of rollout.
-FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 256), (8,), 4000, (8192, 129_280, 512), True)
+FULL = Size(32, 16, 64, 10, 42, 96, (128, 512), (64, 128, 512), (96, 256), (2, 8), 4000, (8192, 129_280, 512), True)
 QUICK = Size(4, 4, 8, 2, 4, 32, (16,), (8, 16), (64,), (2,), 200, (256, 2000, 32), False)
 
 

@@ -48,6 +48,20 @@ class Attention(Protocol):
         ...
 
 
+class SoftmaxAttention(Attention, Protocol):
+    """A layer whose `mask` is a `RowAttention`, in its three parts: `joined(mask(*heads(x, cos, sin), scale))` is its `forward`."""
+
+    scale: float
+
+    def heads(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as a `RowAttention` takes them."""
+        ...
+
+    def joined(self, o_BTNU: Tensor) -> Tensor:
+        """What comes of the heads' weighted sums, B x T x D."""
+        ...
+
+
 class AttentionKind(AttentionSettings, Protocol):
     """The properties of a kind of attention that follow from the model's shape; equal settings are equal objects."""
 

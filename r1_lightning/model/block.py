@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from r1_lightning.model.attention import Attention, layer_kinds, mtp_kind
+from r1_lightning.model.attention import Attention, SoftmaxAttention, layer_kinds, mtp_kind
 from r1_lightning.model.config import ModelConfig
 from r1_lightning.model.feed_forward import FeedForward
 from r1_lightning.model.moe import MoE, RoutingStats
@@ -23,9 +23,9 @@ class Block(nn.Module):
     """B x T x D to B x T x D; routing statistics are None for a dense block. `replayed` as in `Router`, B x T x K.
 
     `layer` is the block's index in the trunk, None outside of it (MTP); it determines the kind of attention.
-    `attention_kind` is that kind's name; `mask` comes from its `row_mask` or `new_columns_mask`, and may say that it cannot be
-    compiled (`model/masked_attention.py`). With `recompute` the backward computes the block's forward again in place of keeping its
-    activations; the statistics are those of the first forward, so no expert is counted twice.
+    `attention_kind` is that kind's name; `mask` comes from its `row_mask` or `new_columns_mask`. One that cannot be compiled
+    (`model/masked_attention.py`) runs between two compiled halves. With `recompute` the backward computes the block's forward again
+    in place of keeping its activations; the statistics are those of the first forward, so no expert is counted twice.
     """
 
     attention: Attention
@@ -40,6 +40,8 @@ class Block(nn.Module):
         self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
         self.is_dense = is_dense
         self.run = precision.compiled(_run_block)
+        self.run_before = precision.compiled(_before_attention)
+        self.run_after = precision.compiled(_after_attention)
         self.feed_forward: nn.Module
         if is_dense:
             self.feed_forward = FeedForward(config.d_model, config.d_ff_dense, precision)
@@ -49,7 +51,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, replayed: Tensor | None = None
     ) -> tuple[Tensor, RoutingStats | None]:
-        run = self.run if getattr(mask, "compiles", True) else _run_block
+        run = self.run if getattr(mask, "compiles", True) else _run_halves
         arguments = (self, x, cos, sin, mask, is_token, replayed)
         output: tuple[Tensor, RoutingStats | None]
         if self.recompute and torch.is_grad_enabled():
@@ -82,4 +84,24 @@ def _run_block(
 ) -> tuple[Tensor, RoutingStats | None]:
     """`Block.forward` as a plain function, so that all blocks and all their copies share the compiled code."""
     x = x + block.attention(block.attention_norm(x), cos, sin, mask)
+    return block.add_feed_forward(x, is_token, replayed)
+
+
+def _run_halves(
+    block: Block, x: Tensor, cos: Tensor, sin: Tensor, mask: Any, is_token: Tensor, replayed: Tensor | None
+) -> tuple[Tensor, RoutingStats | None]:
+    """The same with attention left out of what is compiled: its work depends on the lengths of the documents."""
+    attended = mask(*block.run_before(block, x, cos, sin), cast(SoftmaxAttention, block.attention).scale)
+    output: tuple[Tensor, RoutingStats | None] = block.run_after(block, x, attended, is_token, replayed)
+    return output
+
+
+def _before_attention(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return cast(SoftmaxAttention, block.attention).heads(block.attention_norm(x), cos, sin)
+
+
+def _after_attention(
+    block: Block, x: Tensor, attended: Tensor, is_token: Tensor, replayed: Tensor | None
+) -> tuple[Tensor, RoutingStats | None]:
+    x = x + cast(SoftmaxAttention, block.attention).joined(attended)
     return block.add_feed_forward(x, is_token, replayed)

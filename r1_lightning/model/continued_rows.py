@@ -5,9 +5,8 @@ else that a layer does is done per token, so a prompt that G completions share c
 and the gradients of its G readers add up at its keys and values.
 
 - Short rows have a dense mask, as other rows have (`masked_attention.DenseRows`).
-- `ContinuedRows`: one kernel for the documents of a prefix that are about as long, filled up to the longest of them; the keys of
-  the prefix are put before their own. The mask says only that the last queries are the last keys, so all documents use slices of
-  one mask of `QUERY_BLOCK` rows: memory grows with T.
+- `ContinuedRows`: each document looks at itself and, in another kernel call, at its prefix (`model/prefix_attention.py`). Memory
+  grows with T.
 - `VariableLengthRows` with gathered keys, on a GPU in 16 bits: FlashAttention's causal mask is aligned at the last query and the
   last key, which is what is meant. By its documentation; it was not run on a GPU yet.
 
@@ -37,6 +36,7 @@ from r1_lightning.model.masked_attention import (
     widened,
 )
 from r1_lightning.model.precision import in_compute_type
+from r1_lightning.model.prefix_attention import PrefixAttention, Shared, Together, together
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # Shape legend: B rows, T positions, S all B x T positions, N heads, G key-value heads, H width of queries and keys, U of values,
@@ -45,8 +45,6 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 # Tokens at the end of a shared prompt that each completion has for itself: the last predicts its first token, and behind the one
 # before it an MTP module reads the next.
 OWN_PROMPT_TOKENS = 2
-QUERY_BLOCK = 256  # queries of one kernel call: the mask has so many rows, and one column per key
-MOST_FILLED = 2  # documents at most so many times shorter than the longest of a call are filled up to it
 
 
 class Span(NamedTuple):
@@ -82,7 +80,7 @@ def packed_attention(document_ids_BT: Tensor, prefix_ids_BT: Tensor | None) -> R
     spans = document_spans(document_ids_BT, prefix_ids_BT)
     if kernels is VariableLengthRows:
         return with_gathered_keys(VariableLengthRows.of(document_ids_BT), spans)
-    return ContinuedRows.of(spans, document_ids_BT)
+    return ContinuedRows.of(spans, document_ids_BT.device)
 
 
 def dense_rows(document_ids_BT: Tensor, prefix_ids_BT: Tensor | None) -> DenseRows:
@@ -101,90 +99,33 @@ def with_gathered_keys(rows: VariableLengthRows, spans: Sequence[Span]) -> Varia
 
 @dataclass(frozen=True)
 class ContinuedRows:
-    """`spans` of all documents, `mask` `QUERY_BLOCK` x (longest keys), causal in its lower right corner, and `calls`: the documents
-    that a kernel takes together, by their numbers, the longest first. They continue one prefix; what continues none is alone.
-    """
+    """`own`: the documents that a kernel takes together as they look at themselves; `shared`: those that look at one prefix."""
 
-    spans: tuple[Span, ...]
-    mask: Tensor
-    calls: tuple[tuple[int, ...], ...]
+    own: tuple[Together, ...]
+    shared: tuple[Shared, ...]
 
     compiles: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, spans: Sequence[Span], document_ids_BT: Tensor) -> ContinuedRows:
-        continued = [span for span in spans if span.until > span.since]
-        queries = min(QUERY_BLOCK, max((span.end - span.start for span in continued), default=1))
-        keys = max((span.until - span.since + span.end - span.start for span in continued), default=1)
-        above = torch.ones(queries, keys, dtype=torch.bool, device=document_ids_BT.device).triu(keys - queries + 1)
-        mask = torch.zeros(queries, keys, device=above.device).masked_fill_(above, float("-inf"))
-        return cls(tuple(spans), in_compute_type(mask), _taken_together(spans))
+    def of(cls, spans: Sequence[Span], device: torch.device) -> ContinuedRows:
+        lengths = [span.end - span.start for span in spans]
+        shared: list[Shared] = []
+        for span in spans:
+            if span.until == span.since:
+                continue
+            if shared and (shared[-1].end, *shared[-1][2:]) == (span.start, *span[2:]):
+                shared[-1] = shared[-1]._replace(end=span.end)
+            else:
+                shared.append(Shared(*span))
+        return cls(together([span.start for span in spans], lengths, device), tuple(shared))
 
     def __call__(
         self, q_BTNH: Tensor, k_BTGH: Tensor, v_BTGU: Tensor, scale: float, static_shapes: bool = False
     ) -> Tensor:
         heads = q_BTNH.shape[2]
         wide = widened(q_BTNH, repeated(k_BTGH, heads, 2), repeated(v_BTGU, heads, 2))
-        q_NSH, k_NSH, v_NSH = (part.flatten(0, 1).transpose(0, 1) for part in wide)
-        lengths = [span.end - span.start for span in self.spans]
-        qs, ks, vs = (part.split(lengths, 1) for part in (q_NSH, k_NSH, v_NSH))
-        prefix_of = {span.start: number for number, span in enumerate(self.spans)}
-        outputs: list[Tensor] = list(qs)  # all of them are replaced
-        for numbers in self.calls:
-            _, _, since, until = self.spans[numbers[0]]
-            q, k, v = (_filled([part[number] for number in numbers]) for part in (qs, ks, vs))
-            if until > since:
-                before = (part[prefix_of[since]].expand(len(numbers), -1, -1, -1) for part in (ks, vs))
-                k, v = (torch.cat(pair, 2) for pair in zip(before, (k, v), strict=True))
-                attended = torch.cat(self._blocks(q, k, v, scale), 2)
-            else:
-                attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-            for number, filled_NtH in zip(numbers, attended, strict=True):
-                outputs[number] = filled_NtH[:, : lengths[number]]
-        o_SNH = torch.cat(outputs, 1).transpose(0, 1)
+        o_SNH: Tensor = PrefixAttention.apply(*(part.flatten(0, 1) for part in wide), self.own, self.shared, scale)
         return o_SNH.unflatten(0, q_BTNH.shape[:2])[..., : v_BTGU.shape[-1]]
-
-    def _blocks(self, q_CNtH: Tensor, k_CNsH: Tensor, v_CNsH: Tensor, scale: float) -> list[Tensor]:
-        """The last t of s positions of C documents look back, `QUERY_BLOCK` at a time."""
-        queries, keys, outputs = q_CNtH.shape[2], k_CNsH.shape[2], []
-        for first in range(0, queries, len(self.mask)):
-            q = q_CNtH[:, :, first : first + len(self.mask)]
-            seen = keys - queries + first + q.shape[2]
-            mask = self.mask[len(self.mask) - q.shape[2] :, self.mask.shape[1] - seen :]
-            k, v = (part[:, :, :seen] for part in (k_CNsH, v_CNsH))
-            outputs.append(F.scaled_dot_product_attention(q, k, v, mask, scale=scale))
-        return outputs
-
-
-def _taken_together(spans: Sequence[Span]) -> tuple[tuple[int, ...], ...]:
-    """Return the numbers of the documents of each kernel call (see `ContinuedRows`)."""
-
-    def length(number: int) -> int:
-        return spans[number].end - spans[number].start
-
-    calls: list[list[int]] = []
-    siblings: dict[tuple[int, int], list[int]] = {}
-    for number, span in enumerate(spans):
-        if span.until > span.since:
-            siblings.setdefault((span.since, span.until), []).append(number)
-        else:
-            calls.append([number])
-    for numbers in siblings.values():
-        together: list[int] = []
-        for number in sorted(numbers, key=length, reverse=True):
-            if together and MOST_FILLED * length(number) < length(together[0]):
-                calls.append(together)
-                together = []
-            together.append(number)
-        calls.append(together)
-    return tuple(map(tuple, calls))
-
-
-def _filled(parts_NtH: list[Tensor]) -> Tensor:
-    """C parts N x t x H, the longest first, as C x N x t x H, with zeros behind the shorter ones."""
-    longest = parts_NtH[0].shape[1]
-    missing = [longest - part.shape[1] for part in parts_NtH]
-    return torch.stack([F.pad(part, (0, 0, 0, n)) if n else part for n, part in zip(missing, parts_NtH, strict=True)])
 
 
 def unfolded(batch: TokenBatch, replayed_LBTK: Tensor | None) -> tuple[TokenBatch, Tensor | None, Tensor]:

@@ -51,7 +51,7 @@ class GroupedQueryAttention(nn.Module):
         """Room for the rotated keys and the values of `max_tokens` columns, rows x max_tokens x 2 G H."""
         return torch.zeros(rows, max_tokens, 2 * self.n_kv_heads * self.head_dim, dtype=dtype, device=device)
 
-    def _project(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries B x T x N x H, rotated keys and values B x T x G x H."""
         q = self.q_proj(x_BTD).unflatten(-1, (self.n_heads, -1))
         k, v = self.kv_proj(x_BTD).unflatten(-1, (2, self.n_kv_heads, -1)).unbind(-3)
@@ -60,7 +60,12 @@ class GroupedQueryAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: RowAttention) -> Tensor:
         """`cos`, `sin` B x T x H / 2; `mask` comes from `row_attention`."""
-        return self.out(mask(*self._project(x_BTD, cos, sin), self.scale, self.static_shapes).flatten(2))
+        return self.joined(mask(*self.heads(x_BTD, cos, sin), self.scale, self.static_shapes))
+
+    def joined(self, o_BTNH: Tensor) -> Tensor:
+        """W^O of the heads' weighted sums, B x T x D."""
+        y_BTD: Tensor = self.out(o_BTNH.flatten(2))
+        return y_BTD
 
     def step(
         self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int | Tensor
@@ -69,11 +74,11 @@ class GroupedQueryAttention(nn.Module):
 
         Long prompts come with a `RowAttention`, and look at themselves alone.
         """
-        q_RTNH, k, v = self._project(x_RTD, cos, sin)
+        q_RTNH, k, v = self.heads(x_RTD, cos, sin)
         width = mask.shape[-1] if isinstance(mask, Tensor) else None
         cached = append_columns(state, torch.cat([k, v], -2).flatten(2), start, width).to(q_RTNH.dtype)
         if not isinstance(mask, Tensor):
-            return self.out(mask(q_RTNH, k, v, self.scale).flatten(2))
+            return self.joined(mask(q_RTNH, k, v, self.scale))
         k_RGSH, v_RGSH = cached.unflatten(-1, (2, self.n_kv_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         # The heads of a group share their keys, so they stand where positions would, and nothing is repeated.
         q = q_RTNH.unflatten(2, (self.n_kv_heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # R x G x PT x H

@@ -86,18 +86,27 @@ class MLA(nn.Module):
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: RowAttention) -> Tensor:
         """`cos`, `sin` B x T x R / 2; `mask` comes from `row_attention`."""
-        return self._expanded(*self._queries(x_BTD, cos, sin), *self._latents(x_BTD, cos, sin), mask)
+        return self.joined(mask(*self.heads(x_BTD, cos, sin), self.scale, self.static_shapes))
+
+    def heads(self, x_BTD: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys B x T x N x (P + R), values B x T x N x U."""
+        return self._expanded(*self._queries(x_BTD, cos, sin), *self._latents(x_BTD, cos, sin))
+
+    def joined(self, o_BTNU: Tensor) -> Tensor:
+        """W^O of the heads' weighted sums (eq 11), B x T x D."""
+        y_BTD: Tensor = self.out(o_BTNU.flatten(2))
+        return y_BTD
 
     def _expanded(
-        self, q_nope: Tensor, q_rope: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor, mask: RowAttention
-    ) -> Tensor:
-        """Attention of rows onto themselves, with keys and values per head."""
+        self, q_nope: Tensor, q_rope: Tensor, latent_BTC: Tensor, k_rope_BTR: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries as they are multiplied, and the keys and values per head of latents (eq 2-5)."""
         config = self.config
         kv = self.kv_up(latent_BTC).unflatten(-1, (config.n_heads, -1))
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], -1)
         q = torch.cat([q_nope, q_rope], -1)
         k = torch.cat([k_nope, k_rope_BTR.unsqueeze(2).expand_as(q_rope)], -1)
-        return self.out(mask(q, k, v, self.scale, self.static_shapes).flatten(2))
+        return q, k, v
 
     def step(
         self, x_RTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | RowAttention, state: Tensor, start: int | Tensor
@@ -114,7 +123,7 @@ class MLA(nn.Module):
         width = mask.shape[-1] if isinstance(mask, Tensor) else None
         cached_RSC = append_columns(state, torch.cat([latent, k_rope], -1), start, width)
         if not isinstance(mask, Tensor):
-            return self._expanded(q_nope, q_rope, latent, k_rope, mask)
+            return self.joined(mask(*self._expanded(q_nope, q_rope, latent, k_rope), self.scale, self.static_shapes))
         w_up = multiplied_weight(self.kv_up).view(config.n_heads, -1, config.kv_lora_rank)
         w_k_NPC, w_v_NUC = w_up.split([config.qk_nope_head_dim, config.v_head_dim], 1)
         rows, new = x_RTD.shape[:2]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
-from r1_lightning.model.masked_attention import DenseRows
+from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.masked_attention import DenseRows, DocumentRows
 from r1_lightning.model.mla import step_mask
+from r1_lightning.model.precision import PlainPrecision
 from tests.model.tiny import angles, backbone, normal, tiny, twins
 
 DENSE, MIXTURE = 0, 1  # the layers of the tiny model
@@ -61,3 +66,30 @@ def test_both_halves_add_to_the_residual():
     block.feed_forward.down.weight.zero_()
     x, *rest = _inputs(model)
     assert torch.equal(block(x, *rest)[0], x)
+
+
+class _Recording(PlainPrecision):
+    """Names what runs compiled, and does not compile it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            self.names.append(function.__name__)
+            return function(*arguments)
+
+        return run
+
+
+@pytest.mark.parametrize("layer", [DENSE, MIXTURE])
+@torch.no_grad()
+def test_a_compiler_gets_the_whole_block_or_what_stands_around_its_attention(layer):
+    precision = _Recording()
+    model = DeepSeekBackbone(tiny(), precision)
+    x, cos, sin, mask, is_token = _inputs(model)
+    whole, _ = model.blocks[layer](x, cos, sin, mask, is_token)
+    halves, _ = model.blocks[layer](x, cos, sin, DocumentRows.of(is_token.long()), is_token)
+    assert precision.names == ["_run_block", "_before_attention", "_after_attention"]
+    torch.testing.assert_close(halves, whole, atol=1e-5, rtol=0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.functional.masking import document_attention_mask
+from r1_lightning.model import masked_attention
 from r1_lightning.model import precision as module
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.expert_blocks import DENSE_PAIRS
@@ -74,6 +75,15 @@ def test_static_shapes_change_nothing(config, monkeypatch):
     """The code that is compiled, run without the compiler, which takes its time."""
     monkeypatch.setattr(module, "compiled_once", lambda function: function)
     assert_same_everywhere(backbone(config))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_shape_checks")
+def test_compiling_around_attention_changes_nothing(monkeypatch):
+    """Rows too long for a dense mask go through blocks that are compiled in halves."""
+    monkeypatch.setattr(masked_attention, "MOST_DENSE_TOKENS", 8)
+    model = backbone()
+    assert_same(_loss_and_gradients(_twin(model)), _loss_and_gradients(model))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1_lightning.model import continued_rows, masked_attention
+from r1_lightning.model import masked_attention
 from r1_lightning.model.backbone import DeepSeekBackbone
 from r1_lightning.model.continued_rows import (
     ContinuedRows,
@@ -119,16 +119,12 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("block", [2, 4, 256])
-def test_every_kernel_is_the_attention_in_loops(
-    shape: tuple[int, int, int, int], block: int, flash: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(continued_rows, "QUERY_BLOCK", block)
+def test_every_kernel_is_the_attention_in_loops(shape: tuple[int, int, int, int], flash: list[int]) -> None:
     expected = attended(in_loops, shape)
     spans = document_spans(DOCUMENTS, PREFIXES)
     for rows in (
         dense_rows(DOCUMENTS, PREFIXES),
-        ContinuedRows.of(spans, DOCUMENTS),
+        ContinuedRows.of(spans, DOCUMENTS.device),
         with_gathered_keys(VariableLengthRows.of(DOCUMENTS), spans),
     ):
         for one, other in zip(attended(rows, shape), expected, strict=True):
@@ -143,19 +139,16 @@ def test_the_kernels_are_chosen_by_length(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(packed_attention(DOCUMENTS, None), DocumentRows)
 
 
-def test_the_mask_grows_with_the_row_and_not_with_its_square() -> None:
-    document_ids, prefix_ids, _ = ids_of([[(100, 0), (3000, 1), (3000, 1)]], 6100)
-    rows = ContinuedRows.of(document_spans(document_ids, prefix_ids), document_ids)
-    assert rows.mask.shape == (256, 3100)
+def test_documents_behind_each_other_look_at_their_prefix_in_one_call() -> None:
+    """Of the first row a group of three behind 5 tokens, places 5 to 15, and one of two behind places 19 and 20."""
+    rows = ContinuedRows.of(document_spans(DOCUMENTS, PREFIXES), DOCUMENTS.device)
+    assert rows.shared == ((5, 15, 0, 5), (21, 26, 19, 21), (39, 54, 30, 39))
 
 
-def test_documents_of_a_prefix_that_are_about_as_long_are_taken_together() -> None:
-    # Two prompts of 3 and 2 tokens; 10, 4, 5, 12 and 1 tokens continue the first, of which 5 and 4 are less than half of 12 and
-    # 1 is less than half of 5; 7 continue the second. Document n is number n - 1; behind them 2 tokens of padding.
-    row = [(3, 0), (10, 1), (4, 1), (5, 1), (12, 1), (1, 1), (2, 0), (7, 7)]
-    document_ids, prefix_ids, _ = ids_of([row], 46)
-    rows = ContinuedRows.of(document_spans(document_ids, prefix_ids), document_ids)
-    assert rows.calls == ((0,), (6,), (8,), (4, 1), (3, 2), (5,), (7,))
+def test_documents_apart_look_at_their_prefix_in_calls_of_their_own() -> None:
+    document_ids, prefix_ids, _ = ids_of([[(2, 0), (1, 1), (3, 0), (2, 1)]], 8)
+    rows = ContinuedRows.of(document_spans(document_ids, prefix_ids), document_ids.device)
+    assert rows.shared == ((2, 3, 0, 2), (6, 8, 0, 2))
 
 
 def test_unfolded_by_hand() -> None:

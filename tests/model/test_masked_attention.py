@@ -25,7 +25,6 @@ from r1_lightning.model.masked_attention import (
     document_borders,
     row_attention,
 )
-from r1_lightning.model.precision import PlainPrecision, has_compiler
 from tests.model.tiny import backbone, normal, pack, random_documents, tiny
 
 # Widths of queries and values, heads and key-value heads: equal widths, MLA's unequal ones both ways, grouped queries.
@@ -251,17 +250,6 @@ def test_the_kinds_take_their_rows_from_here() -> None:
     ids = torch.ones(1, 4, dtype=torch.long)
     for kind in (KINDS["mla"], GQAKind(1, 8)):
         assert isinstance(kind.row_mask(ids), DenseRows)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_model_runs_long_rows_by_documents() -> None:
-    config = tiny(max_positions=512)
-    model, twin = DeepSeekBackbone(config, PlainPrecision(compile=True)), DeepSeekBackbone(config)
-    batch = pack([random_documents([200, 1, 99], 61, seed=1)])
-    with torch.no_grad():
-        found, expected = model.hidden(batch), twin.hidden(batch)
-    torch.testing.assert_close(found.hidden, expected.hidden, atol=1e-5, rtol=1e-4)
 
 
 def test_rows_can_be_passed_through_tools_that_rebuild_arguments() -> None:
