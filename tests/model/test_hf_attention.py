@@ -126,7 +126,8 @@ def test_rows_that_share_a_prompt_equal_the_plain_layout(kind: str, length: int)
         gradients = [p.grad.clone() for p in backbone.parameters() if p.grad is not None]
         found.append([states.detach() * (ids > 0)[..., None], *gradients])
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+        # Granite's gradients reach 200; in FP32 both layouts are 4e-6 of their largest off what FP64 gives.
+        torch.testing.assert_close(one, other, atol=1e-5 * max(10.0, float(other.abs().max())), rtol=1e-3)
     backbone.takes_documents = False  # attention of its own: the plain layout, by itself
     torch.testing.assert_close(backbone.hidden(batch).hidden * (ids > 0)[..., None], found[0][0], atol=1e-4, rtol=1e-3)
 
