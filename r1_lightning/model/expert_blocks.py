@@ -60,10 +60,10 @@ def lay_out(chosen_NK: Tensor, n_experts: int, block_rows: int = BLOCK_ROWS) -> 
 def blocked_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_EDF: Tensor, down_EFD: Tensor) -> Tensor:
     """The gated sum of the chosen experts' outputs, N x D; `gate_up_EDF` E x D x 2F holds the gates' halves first."""
     blocks = lay_out(chosen_NK, len(gate_up_EDF))
-    x_SD = _Spread.apply(x_ND.to(gate_up_EDF.dtype), chosen_NK.shape[1], *blocks[:2])
+    x_SD = Spread.apply(x_ND.to(gate_up_EDF.dtype), chosen_NK.shape[1], *blocks[:2])
     hidden_LRF = swiglu(_BlockProduct.apply(x_SD.unflatten(0, (-1, BLOCK_ROWS)), gate_up_EDF, blocks.expert_of_block))
     y_SD = _BlockProduct.apply(hidden_LRF, down_EFD, blocks.expert_of_block).flatten(0, 1)
-    y_NKD = _Collect.apply(y_SD, *blocks[:2]).unflatten(0, chosen_NK.shape)
+    y_NKD = Collect.apply(y_SD, *blocks[:2]).unflatten(0, chosen_NK.shape)
     return (gates_NK.unsqueeze(-1).to(y_NKD.dtype) * y_NKD).sum(1)
 
 
@@ -77,7 +77,7 @@ def dense_experts(x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, gate_up_EDF
     return gated.flatten(1) @ down_EFD.flatten(0, 1)
 
 
-class _Spread(torch.autograd.Function):
+class Spread(torch.autograd.Function):
     """Copy tokens to places, N x D to S x D. Backward gathers as well: a scatter-add would be slow and add in no fixed order."""
 
     @staticmethod
@@ -92,7 +92,7 @@ class _Spread(torch.autograd.Function):
         return gradients[0][place_of_choice].unflatten(0, (-1, ctx.n_chosen)).sum(1), None, None, None
 
 
-class _Collect(torch.autograd.Function):
+class Collect(torch.autograd.Function):
     """Gather places back to choices, S x D to NK x D; the gradient of a padding place is 0."""
 
     @staticmethod

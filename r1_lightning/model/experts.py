@@ -1,7 +1,7 @@
 """The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
 
-With torch.compile on a CPU `model/expert_blocks.py` computes the same sum in BF16, and in FP32 of up to 32 experts.
-With many experts blocks would be mostly padding (256 experts, 512 tokens: 9 times the work).
+With torch.compile on a CPU `model/expert_blocks.py` computes the same sum in BF16, for which oneDNN would make a kernel for every
+row count of `grouped_mm`. In FP32 blocks would be padding for nothing (256 experts, 512 tokens: 9 times the work).
 
 No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
 which are slow on CPUs and add in no fixed order on GPUs; so a token's result does not depend on the other tokens of the batch.
@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.model.config import ModelConfig
-from r1_lightning.model.expert_blocks import DENSE_PAIRS, blocked_experts, dense_experts
+from r1_lightning.model.expert_blocks import DENSE_PAIRS, Collect, Spread, blocked_experts, dense_experts
 from r1_lightning.model.feed_forward import swiglu
 from r1_lightning.model.precision import Precision, compute_type, in_compute_type
-
-MOST_IN_BLOCKS = 32  # experts in FP32; of 64 one step forward and back takes as long in blocks, of 256 twice as long
 
 # Shape legend: N tokens, D model width, E routed experts, K chosen experts.
 
@@ -45,15 +43,11 @@ class Experts(nn.Module):
         if not self.static_shapes or has_grouped_kernel(x_ND.device.type):
             return self._grouped(x_ND, chosen_NK, gates_NK)
         is_small = len(x_ND) * self.n_experts <= DENSE_PAIRS
-        if not is_small and self._pads_much(x_ND.device.type):
+        if not is_small and compute_type(x_ND.device.type) == torch.float32:
             return self._grouped(x_ND, chosen_NK, gates_NK)
         compute = dense_experts if is_small else blocked_experts
         weights = [in_compute_type(layer.get_parameter("weight")) for layer in (self.gate_up, self.down)]
         return compute(x_ND, chosen_NK, gates_NK, *weights)
-
-    def _pads_much(self, device_type: str) -> bool:
-        """In BF16 never: oneDNN would make a kernel for every row count of `grouped_mm`."""
-        return self.n_experts > MOST_IN_BLOCKS and compute_type(device_type) == torch.float32
 
     def _grouped(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
         n_tokens, n_chosen = chosen_NK.shape
@@ -62,7 +56,13 @@ class Experts(nn.Module):
         experts_E = torch.arange(self.n_experts, device=order.device)
         # Not `bincount`: on a GPU the host would wait for its length, once per layer and token.
         ends_E = torch.searchsorted(sorted_experts, experts_E, right=True, out_int32=True)
-        sorted_x = x_ND.index_select(0, order // n_chosen)
+        # A compiler would make scatter-adds of the gathers' gradients, which take longer; eager's own are the faster ones.
+        sorted_x = (
+            Spread.apply(x_ND, n_chosen, inverse, order)
+            if self.static_shapes
+            else x_ND.index_select(0, order // n_chosen)
+        )
         sorted_y = self.down(swiglu(self.gate_up(sorted_x, ends_E)), ends_E)
-        y_NKD = sorted_y.index_select(0, inverse).view(n_tokens, n_chosen, -1)
+        y_ND = Collect.apply(sorted_y, inverse, order) if self.static_shapes else sorted_y.index_select(0, inverse)
+        y_NKD = y_ND.view(n_tokens, n_chosen, -1)
         return torch.matmul(gates_NK.unsqueeze(-2).to(y_NKD.dtype), y_NKD).squeeze(-2)
