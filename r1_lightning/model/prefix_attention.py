@@ -8,7 +8,7 @@ So all documents of a prefix are one call without a mask, in which they stand be
 about the same length are one causal call, filled up to the longest of them.
 
 On a CPU the calls are those of `F.scaled_dot_product_attention` there, in FP32 whatever the compute type: its backward in BF16
-takes twice as long. Elsewhere they are spelled out, with all scores of a call at once.
+takes twice as long. Elsewhere they are spelled out, with the scores of `QUERY_BLOCK` queries at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 # Shape legend: S positions of all rows, N heads, H width of queries, keys and values, C documents of a call of t positions each.
 
 MOST_FILLED = 2  # documents at most so many times shorter than the longest of a call are filled up to it
+QUERY_BLOCK = 256  # queries of each document whose scores are made at once where they are spelled out
 
 
 class Together(NamedTuple):
@@ -164,20 +165,30 @@ def _attend_backward(qkv: Sequence[Tensor], sides: Sides, *, is_causal: bool, sc
 def spelled_out(qkv: Sequence[Tensor], *, is_causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """What the CPU's kernel computes, on any device."""
     q, k, v = qkv
-    scores = _scores(q, k, is_causal, scale)
-    log_sum = scores.logsumexp(-1)
-    return (scores - log_sum.unsqueeze(-1)).exp() @ v, log_sum
+    outputs, log_sums = [], []
+    for first in range(0, q.shape[2], QUERY_BLOCK):
+        scores = _scores(q, k, first, is_causal, scale)
+        log_sums.append(scores.logsumexp(-1))
+        outputs.append((scores - log_sums[-1].unsqueeze(-1)).exp() @ v)
+    return torch.cat(outputs, 2), torch.cat(log_sums, 2)
 
 
 def spelled_out_backward(qkv: Sequence[Tensor], sides: Sides, *, is_causal: bool, scale: float) -> tuple[Tensor, ...]:
     """What the CPU's kernel computes in the backward, on any device."""
-    (q, k, v), (gradient, out, log_sum) = qkv, sides
-    weights = (_scores(q, k, is_causal, scale) - log_sum.unsqueeze(-1)).exp()
-    by_score = weights * (gradient @ v.transpose(-1, -2) - (gradient * out).sum(-1, keepdim=True)) * scale
-    return by_score @ k, by_score.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ gradient
+    (q, k, v), by_query = qkv, []
+    by_key, by_value = torch.zeros_like(k), torch.zeros_like(v)
+    for first in range(0, q.shape[2], QUERY_BLOCK):
+        gradient, out, log_sum, queries = (part[:, :, first : first + QUERY_BLOCK] for part in (*sides, q))
+        weights = (_scores(q, k, first, is_causal, scale) - log_sum.unsqueeze(-1)).exp()
+        by_score = weights * (gradient @ v.transpose(-1, -2) - (gradient * out).sum(-1, keepdim=True)) * scale
+        by_query.append(by_score @ k)
+        by_key += by_score.transpose(-1, -2) @ queries
+        by_value += weights.transpose(-1, -2) @ gradient
+    return torch.cat(by_query, 2), by_key, by_value
 
 
-def _scores(q: Tensor, k: Tensor, is_causal: bool, scale: float) -> Tensor:
-    scores = q @ k.transpose(-1, -2) * scale
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+def _scores(q: Tensor, k: Tensor, first: int, is_causal: bool, scale: float) -> Tensor:
+    """The scores of `QUERY_BLOCK` queries from `first` on."""
+    scores = q[:, :, first : first + QUERY_BLOCK] @ k.transpose(-1, -2) * scale
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(first + 1)
     return scores.masked_fill(later, float("-inf")) if is_causal else scores

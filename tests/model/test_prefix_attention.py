@@ -83,9 +83,11 @@ def test_bf16_is_computed_in_fp32() -> None:
     assert all(part.grad is not None and part.grad.dtype == torch.bfloat16 for part in half)
 
 
-def test_other_devices_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [2, 256])
+def test_other_devices_compute_the_same(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = attended(*(kernel := parts()))
     expected.square().sum().backward()
+    monkeypatch.setattr(prefix_attention, "QUERY_BLOCK", block)
     monkeypatch.setattr(prefix_attention, "_attend", spelled_out)
     monkeypatch.setattr(prefix_attention, "_attend_backward", spelled_out_backward)
     found = attended(*(spelled := parts()))
