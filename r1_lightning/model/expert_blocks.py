@@ -1,7 +1,7 @@
 """Routed experts with shapes that depend only on the number of tokens, as torch.compile needs; AMX runs them fast, too.
 
-`grouped_mm` takes as many rows per expert as the router sent there, so its shapes depend on the data: no graph can be compiled
-through it, and oneDNN makes a new BF16 kernel for almost every row count. Two replacements compute the same sum (V3 eq 12):
+`grouped_mm` takes as many rows per expert as the router sent there, so its shapes depend on the data: torch compiles no graph
+through it in FP32, and oneDNN makes a new BF16 kernel for almost every row count. Two replacements compute the same sum (V3 eq 12):
 
 - **blocks**: tokens are sorted by expert, every expert's rows are padded to whole blocks of `BLOCK_ROWS`, and one batched product
   runs over all blocks, each with its expert's matrix. N K rows never need more than N K / BLOCK_ROWS + E blocks.

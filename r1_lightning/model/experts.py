@@ -1,7 +1,8 @@
 """The routed experts: tokens are sorted by expert, then two grouped matrix products serve all experts at once.
 
-With torch.compile on a CPU `model/expert_blocks.py` computes the same sum in BF16, for which oneDNN would make a kernel for every
-row count of `grouped_mm`. In FP32 blocks would be padding for nothing (256 experts, 512 tokens: 9 times the work).
+With torch.compile `model/expert_blocks.py` computes the same sum where `grouped_mm` cannot stand in a graph or is slow: on a GPU in
+FP32, and on a CPU in BF16, for which oneDNN would make a kernel for every row count. In FP32 on a CPU blocks would be padding for
+nothing (256 experts, 512 tokens: 9 times the work).
 
 No token is dropped and none is padded (V3 section 2.1.2). Sorting, gathering and the inverse gather replace scatter-adds,
 which are slow on CPUs and add in no fixed order on GPUs; so a token's result does not depend on the other tokens of the batch.
@@ -40,10 +41,12 @@ class Experts(nn.Module):
         self.down = precision.grouped_linear(self.n_experts, d_ff, d_model, fp8_eligible=True)
 
     def forward(self, x_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor) -> Tensor:
-        if not self.static_shapes or has_grouped_kernel(x_ND.device.type):
+        device = x_ND.device.type
+        if not self.static_shapes or has_grouped_kernel(device):
             return self._grouped(x_ND, chosen_NK, gates_NK)
         is_small = len(x_ND) * self.n_experts <= DENSE_PAIRS
-        if not is_small and compute_type(x_ND.device.type) == torch.float32:
+        # Our own operator (`grouped_product.py`); elsewhere no graph can be compiled through `grouped_mm` in FP32.
+        if not is_small and device == "cpu" and compute_type(device) == torch.float32:
             return self._grouped(x_ND, chosen_NK, gates_NK)
         compute = dense_experts if is_small else blocked_experts
         weights = [in_compute_type(layer.get_parameter("weight")) for layer in (self.gate_up, self.down)]

@@ -134,3 +134,14 @@ def test_a_gpu_in_16_bits_keeps_grouped_products_when_compiled(monkeypatch: pyte
         monkeypatch.setattr(module, "dense_experts", None)
         traced = torch.compile(layer.forward, backend="eager", fullgraph=True, dynamic=True)
         assert torch.equal(layer(x, chosen, gates), expected) and torch.equal(traced(x, chosen, gates), expected)
+
+
+def test_on_another_device_than_a_cpu_compiled_experts_in_fp32_stay_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graph can be compiled through `grouped_mm` in FP32 there; the meta device stands for it."""
+    used: list[int] = []
+    monkeypatch.setattr(module, "blocked_experts", lambda x, *given: used.append(len(given)) or x)
+    monkeypatch.setattr(module, "in_compute_type", lambda weight: weight)  # that device knows no autocast
+    with torch.device("meta"):
+        experts = Experts(tiny(), PlainPrecision(compile=True))
+        experts(torch.zeros(600, 32), torch.zeros(600, 2, dtype=torch.long), torch.zeros(600, 2))
+    assert used == [4]
