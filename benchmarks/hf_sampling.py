@@ -4,7 +4,7 @@
 
 A Qwen2 in the shape of Qwen2.5-0.5B (`--shape`) with random weights, so that nothing is downloaded. Equal on all sides: weights,
 prompts of random tokens, temperature 1 over the whole vocabulary, no end of sequence, the number of new tokens (checked). Tried,
-the best taken: FP32 and BF16. Not equal: ours returns the log-prob of each token, which RL needs, the others give token ids alone;
+the best taken: FP32 and BF16. Not equal: ours returns the log-prob of each token, which RL needs, the others ids alone;
 the others hold their weights in the type in which they compute, ours casts FP32 weights once per rollout.
 
 CTranslate2 is an engine of its own in C++, no dependency of ours (`pip install ctranslate2`); without it that contest is left out.
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from benchmarks.command import silence_warnings
+from benchmarks.command import BAD_INPUT, silence_warnings
 from benchmarks.pairs import Contest, Measurement, compare
 from benchmarks.setting import NEVER
 from benchmarks.table import Machine, render
@@ -42,7 +42,6 @@ from r1_lightning.rollout.sampler import Sampler, SamplerSettings, SamplingConfi
 from r1_lightning.run.build.torch_setup import keep_freed_memory
 from r1_lightning.types.errors import InvalidInput, require, require_choice, require_int
 
-BAD_INPUT = 2
 ENGINE = "ctranslate2"
 PROMPT_TOKENS, SPECIAL_TOKENS = 32, 4
 HEADS = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ from r1_lightning.model.masked_attention import (
     widened,
 )
 from r1_lightning.model.precision import in_compute_type
-from r1_lightning.model.prefix_attention import PrefixAttention, Shared, Together, together
+from r1_lightning.model.prefix_attention import PrefixAttention, Span, Together, together
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
 # Shape legend: B rows, T positions, S all B x T positions, N heads, G key-value heads, H width of queries and keys, U of values,
@@ -45,15 +45,6 @@ from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 # Tokens at the end of a shared prompt that each completion has for itself: the last predicts its first token, and behind the one
 # before it an MTP module reads the next.
 OWN_PROMPT_TOKENS = 2
-
-
-class Span(NamedTuple):
-    """A document's places among all S, and those of its prefix (`since` = `until` if it has none)."""
-
-    start: int
-    end: int
-    since: int
-    until: int
 
 
 def document_spans(document_ids_BT: Tensor, prefix_ids_BT: Tensor) -> list[Span]:
@@ -102,21 +93,21 @@ class ContinuedRows:
     """`own`: the documents that a kernel takes together as they look at themselves; `shared`: those that look at one prefix."""
 
     own: tuple[Together, ...]
-    shared: tuple[Shared, ...]
+    shared: tuple[Span, ...]
 
     compiles: ClassVar[bool] = False
 
     @classmethod
     def of(cls, spans: Sequence[Span], device: torch.device) -> ContinuedRows:
         lengths = [span.end - span.start for span in spans]
-        shared: list[Shared] = []
+        shared: list[Span] = []
         for span in spans:
             if span.until == span.since:
                 continue
             if shared and (shared[-1].end, *shared[-1][2:]) == (span.start, *span[2:]):
                 shared[-1] = shared[-1]._replace(end=span.end)
             else:
-                shared.append(Shared(*span))
+                shared.append(span)
         return cls(together([span.start for span in spans], lengths, device), tuple(shared))
 
     def __call__(

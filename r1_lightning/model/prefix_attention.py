@@ -58,8 +58,11 @@ class Together(NamedTuple):
         return part_CNtH * is_kept.view(len(self.places), 1, -1, 1)
 
 
-class Shared(NamedTuple):
-    """Documents that stand behind each other, `start` to `end`, and the prefix that they continue, `since` to `until`."""
+class Span(NamedTuple):
+    """The places among all S of a document, or of several behind each other, and of the prefix that they continue.
+
+    `since` = `until` if they continue none.
+    """
 
     start: int
     end: int
@@ -98,7 +101,7 @@ class PrefixAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, own: Sequence[Together], shared: Sequence[Shared], scale: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, own: Sequence[Together], shared: Sequence[Span], scale: float
     ) -> Tensor:
         qkv = _at_least_fp32(q, k, v)
         out, log_sum = torch.empty_like(qkv[0]), qkv[0].new_empty(q.shape[:2])

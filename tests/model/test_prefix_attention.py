@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from r1_lightning.model import prefix_attention
 from r1_lightning.model.prefix_attention import (
     PrefixAttention,
-    Shared,
+    Span,
     Together,
     spelled_out,
     spelled_out_backward,
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 # A prefix of 4 places, documents of 3, 1 and 2 that continue it, and one of 2 alone.
 BORDERS = [0, 4, 7, 8, 10, 12]
 OWN = together(BORDERS[:-1], [end - start for start, end in pairwise(BORDERS)], CPU)
-SHARED = (Shared(4, 10, 0, 4),)
+SHARED = (Span(4, 10, 0, 4),)
 
 
 def parts(dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -134,5 +134,5 @@ def test_no_tensor_grows_with_the_square_of_the_row_or_copies_the_prefix() -> No
     own = together(starts, [2000] + [10] * 16, CPU)
     q, k, v = (normal(places, 2, 8, seed=seed).requires_grad_() for seed in range(3))
     with Largest() as largest:
-        PrefixAttention.apply(q, k, v, own, (Shared(2000, places, 0, 2000),), 0.3).sum().backward()
+        PrefixAttention.apply(q, k, v, own, (Span(2000, places, 0, 2000),), 0.3).sum().backward()
     assert largest.elements == places * 2 * 8
