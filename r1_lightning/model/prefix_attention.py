@@ -7,8 +7,8 @@ The backward of a part is the kernel's own with the merged o and l: its weights 
 So all documents of a prefix are one call without a mask, in which they stand behind each other as queries, and all documents of
 about the same length are one causal call, filled up to the longest of them.
 
-On a CPU the calls are those of `F.scaled_dot_product_attention` there, in FP32 whatever the compute type: its backward in BF16
-takes twice as long. Elsewhere they are spelled out, with the scores of `QUERY_BLOCK` queries at once.
+On a CPU the calls are those of `F.scaled_dot_product_attention` there, the backward in FP32 whatever the compute type: in BF16 it
+takes up to ten times as long. Elsewhere they are spelled out, in FP32, with the scores of `QUERY_BLOCK` queries at once.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ class PrefixAttention(torch.autograd.Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, own: Sequence[Together], shared: Sequence[Span], scale: float
     ) -> Tensor:
-        qkv = _at_least_fp32(q, k, v)
-        out, log_sum = torch.empty_like(qkv[0]), qkv[0].new_empty(q.shape[:2])
+        qkv, dtype = (q, k, v), _at_least_fp32(q.dtype)
+        out, log_sum = torch.empty_like(q, dtype=dtype), q.new_empty(q.shape[:2], dtype=dtype)
         for call in own:
             out_CNtH, log_sum_CNt = _attend([call.taken(part) for part in qkv], is_causal=True, scale=scale)
-            call.put(out_CNtH, out)
+            call.put(out_CNtH.to(dtype), out)
             call.put(log_sum_CNt.unsqueeze(-1), log_sum.unsqueeze(-1))
         for run in shared:
             out_1NtH, log_sum_1Nt = _attend(run.taken(qkv), is_causal=False, scale=scale)
@@ -125,7 +125,7 @@ class PrefixAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         *saved, log_sum = ctx.saved_tensors
-        *qkv, out, gradient = _at_least_fp32(*saved, *gradients)
+        *qkv, out, gradient = (part.to(_at_least_fp32(part.dtype)) for part in (*saved, *gradients))
         (own, shared, scale), found = ctx.calls, [torch.zeros_like(part) for part in qkv]
         for call in own:
             log_sum_CNt = call.taken(log_sum.unsqueeze(-1)).squeeze(-1)
@@ -142,14 +142,17 @@ class PrefixAttention(torch.autograd.Function):
         return *(total.to(saved[0].dtype) for total in found), None, None, None
 
 
-def _at_least_fp32(*parts: Tensor) -> list[Tensor]:
-    return [part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts]
+def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _attend(qkv: Sequence[Tensor], *, is_causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Weighted sums C x N x t x H and logarithms of the sums of weights C x N x t: q C x N x t x H onto k and v C x N x s x H."""
+    """Weighted sums C x N x t x H and logarithms of the sums of weights C x N x t: q C x N x t x H onto k and v C x N x s x H.
+
+    On a CPU the sums come in the type of q, elsewhere in FP32; the logarithms always do.
+    """
     if qkv[0].device.type != "cpu":
-        return spelled_out(qkv, is_causal=is_causal, scale=scale)
+        return spelled_out([part.to(_at_least_fp32(part.dtype)) for part in qkv], is_causal=is_causal, scale=scale)
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     found: tuple[Tensor, Tensor] = kernel(*qkv, 0.0, is_causal, scale=scale)
     return found
