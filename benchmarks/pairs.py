@@ -7,7 +7,9 @@ else could tilt the comparison:
 - first calls are slow (allocation, kernel selection): everything has run before its pairs are measured;
 - implementations have knobs. Each side names its candidates, each has a trial, and the fastest stands for that side. A trial
   is two runs of which the better counts, so that neither a first call nor a disturbance decides (one run, where theirs is far
-  behind already). Trials are kept in the result, so that a reader sees what was tried and by how much it lost;
+  behind already). Of several close to the fastest the best three run twice more, in turn: the machine differs from one
+  minute to the next by more than they do. Trials are kept in the result, so that a reader sees what was tried and by how
+  much it lost;
 - our program turns torch's deterministic algorithms on, which cost time; theirs does not. Each side runs as its users run it.
 """
 
@@ -31,6 +33,9 @@ UNITS = ("tokens/s", "s/step", "MB")
 # Whether an operator without a deterministic kernel is an error in `deterministic`, as in our runs on a GPU, or a warning.
 STRICT: ContextVar[bool] = ContextVar("STRICT", default=False)
 HOPELESS = 1.5  # so many times slower than the best so far: not worth a second run
+CLOSE = 1.25  # at most so many times slower than the best: the trial has not told which is faster
+FINALISTS = 3
+FINAL_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,10 @@ def _best(contest: Contest, ours: bool, say: Callable[[str], None]) -> Side:
             longer_s[setting] = max(0.0, first_s - second_s)
         trials[setting] = value
         say(f"  {'ours' if ours else contest.opponent}, {setting}: {value:,.4g} {contest.unit}")
+    in_order = sorted(trials, key=lambda setting: -contest.score(trials[setting]))
+    close = [name for name in in_order if contest.score(trials[name]) * CLOSE >= contest.score(trials[in_order[0]])]
+    for setting in close[:FINALISTS] * FINAL_ROUNDS if len(close) > 1 else []:
+        trials[setting] = max(trials[setting], _measured(candidates[setting], ours), key=contest.score)
     chosen = max(trials, key=lambda setting: contest.score(trials[setting]))
     return Side(chosen, trials if len(trials) > 1 else {}, longer_s[chosen], ())
 

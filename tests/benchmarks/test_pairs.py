@@ -84,7 +84,8 @@ def test_each_side_is_represented_by_its_best_candidate(unit, chosen):
 
 @pytest.mark.parametrize(("unit", "kept"), [("tokens/s", 7.0), ("s/step", 5.0)])
 def test_the_better_of_two_runs_is_a_candidates_trial(unit, kept):
-    theirs = {"a": replay([], "a", [5, 7, 1, 1]), "b": replay([], "b", [7, 5, 1, 1])}  # disturbed once, in either run
+    # Disturbed once, in either run; equals run twice more.
+    theirs = {"a": replay([], "a", [5, 7, 6, 6, 1]), "b": replay([], "b", [7, 5, 6, 6, 1])}
     result = compare(contest({"x": replay([], "x", [1, 1])}, theirs, unit), pairs=1, say=lambda line: None)
     assert result.theirs.trials == {"a": kept, "b": kept}
 
@@ -93,10 +94,20 @@ def test_a_hopeless_candidate_of_theirs_runs_once_and_ours_twice():
     """6 against 9 is half as slow again: no second run. Ours may have been compiling in its first."""
     log: list[str] = []
     theirs = {"a": replay(log, "a", [9, 9, 9]), "b": replay(log, "b", [6, 99])}
-    ours = {"c": replay(log, "c", [9, 9, 9]), "d": replay(log, "d", [1, 10, 10])}
+    ours = {"c": replay(log, "c", [7, 7]), "d": replay(log, "d", [1, 10, 10])}
     result = compare(contest(ours, theirs), pairs=1, say=lambda line: None)
     assert log == list("ccddaab") + list("da")
     assert (result.ours.setting, result.theirs.trials) == ("d", {"a": 9.0, "b": 6.0})
+
+
+def test_the_best_three_close_candidates_run_twice_more_in_turn():
+    """8 is within 1.25 times of 9.9 and wins with its fourth run; 7 is not within, and there is a fourth."""
+    log: list[str] = []
+    values = {"a": [9, 9, 9, 9], "b": [9.9, 9.9, 9, 9], "c": [8.5, 8.5, 9, 10, 10], "d": [8, 8], "e": [7, 7]}
+    ours = {name: replay(log, name, its) for name, its in values.items()}
+    result = compare(contest(ours, {"x": replay(log, "x", [1, 1])}), pairs=1, say=lambda line: None)
+    assert log == list("aabbccddee") + list("bacbac") + list("x") + list("cx")
+    assert (result.ours.setting, result.ours.trials) == ("c", {"a": 9.0, "b": 9.9, "c": 10.0, "d": 8.0, "e": 7.0})
 
 
 def test_only_our_side_runs_with_deterministic_algorithms():
