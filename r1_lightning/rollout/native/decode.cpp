@@ -222,8 +222,7 @@ struct Chunk {
   }
   // Experts of one token, best biased affinity first, and their gates (V3 eq 13-16). Overwrites its logits.
   void route(const float* bias, float* affinity, Int* experts, float* gates) const {
-    vector<float> biased(m.experts);
-    float total = 1e-20f;
+    vector<float> biased(m.experts); float total = 1e-20f;
     for (Int e = 0; e < m.experts; e++) affinity[e] = 1.f / (1.f + exponential(-affinity[e])), biased[e] = affinity[e] + bias[e];
     for (Int k = 0; k < m.chosen; k++) {
       const Int e = experts[k] = std::max_element(biased.begin(), biased.end()) - biased.begin();
@@ -248,14 +247,15 @@ struct Chunk {
     for (Int i = 0; i < n; i++)  // a row adds up its experts in the order of their numbers
       for (Int c = 0; c < width; c++) x[order[i] / m.chosen * width + c] += gates[order[i]] * outputs[i * width + c];
   }
+  Int tile_tokens(Int number) const { return min<Int>(VOCABULARY_TILE, m.vocabulary - number * VOCABULARY_TILE); }
   // e^(logits / temperature - largest) of one tile of the vocabulary for some rows, and their largest and sums.
   void weigh(Int at, Int count, Int number, float* z, float* largest, float* sums, Int stride) const {
-    const Int begin = number * VOCABULARY_TILE, tokens = min<Int>(VOCABULARY_TILE, m.vocabulary - begin);
+    const Int begin = number * VOCABULARY_TILE, tokens = tile_tokens(number), padded = blocks_of(tokens, LANES) * LANES;
     product(count, normed + at * m.width, m.width, m.head + begin * m.width, tokens, m.width, z, VOCABULARY_TILE, false);
     for (Int i = 0; i < count; i++, z += VOCABULARY_TILE, largest += stride, sums += stride) {
       for (Int j = 0; j < tokens && step.temperature != 1; j++) z[j] /= step.temperature;
-      fill(z + tokens, z + VOCABULARY_TILE, -INFINITY);
-      *largest = largest_of(z, VOCABULARY_TILE), *sums = exponentiate(z, VOCABULARY_TILE, *largest, z);
+      fill(z + tokens, z + padded, -INFINITY);
+      *largest = largest_of(z, padded), *sums = exponentiate(z, padded, *largest, z);
     }
   }
   // Draws a token per row. Of a tile of the vocabulary the largest logit and the sum are kept; that in which the cumulative
@@ -273,7 +273,7 @@ struct Chunk {
       for (; t + 1 < tiles && before + sum[t] <= wanted; t++) before += sum[t];
       if (tiles > 1) weigh(i, 1, t, weights, again, again + 1, 1);
       const double scale = exponential(largest[i * tiles + t] - top);  // of a tile's weights among all
-      for (Int j = 0; j < VOCABULARY_TILE && before <= wanted; j++)
+      for (Int j = 0; j < tile_tokens(t) && before <= wanted; j++)
         if (weights[j] > 0) before += scale * weights[token = j];
       step.drawn[first + i] = t * VOCABULARY_TILE + token;
       step.logprob[first + i] = float(std::log(scale * weights[token]) - std::log(total));
