@@ -30,11 +30,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Facts:
-    """One run. `final` are the measures of the complete artefact, empty before."""
+    """One run. `final` are the measures of the complete artefact, empty before.
+
+    With `has_init_from` the run began with the weights of a folder.
+    """
 
     series: Mapping[str, Series]
     settings: Mapping[str, str] = field(default_factory=dict)
     final: Mapping[str, float] = field(default_factory=dict)
+    has_init_from: bool = False
 
     def of(self, name: str) -> Series:
         """Return the curve `name`; an empty one if the run does not log it."""
@@ -44,6 +48,12 @@ class Facts:
     def is_rl(self) -> bool:
         """True where completions are rewarded: then the loss itself says nothing."""
         return REWARD in self.series
+
+    @property
+    def goes_on_pretraining(self) -> bool:
+        """True for pre-training of weights that were trained before: on more of the same text its loss need not fall."""
+        begins_trained = self.has_init_from or "stage.inputs.base" in self.settings
+        return begins_trained and self.settings.get("stage._target_") == "PretrainModule"
 
     @property
     def highest_reward(self) -> float | None:

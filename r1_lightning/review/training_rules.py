@@ -48,7 +48,7 @@ def _skipped(facts: Facts, threshold: float) -> Finding | None:
 
 def _not_falling(facts: Facts, threshold: float) -> Finding | None:
     series = facts.of(LOSS)
-    if facts.is_rl or len(series) < LONG_ENOUGH:
+    if facts.is_rl or facts.goes_on_pretraining or len(series) < LONG_ENOUGH:
         return None
     quarter = len(series) // 4
     first, last = mean_of(series.values[:quarter]), mean_of(series.values[-quarter:])
@@ -130,7 +130,8 @@ TRAINING_RULES = (
     ),
     Rule(
         "loss not falling",
-        "the mean loss of the last quarter is at least {threshold:g} of the first quarter's (20 steps or more, not RL)",
+        "the mean loss of the last quarter is at least {threshold:g} of the first quarter's (20 steps or more; not in RL, "
+        "nor where pre-training goes on)",
         0.99,
         _not_falling,
         "look whether labels fit their inputs, at optim.lr, and whether the input model has seen these data",

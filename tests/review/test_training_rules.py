@@ -6,6 +6,9 @@ import math
 
 import pytest
 
+from r1_lightning.review.advisories import advisories
+from r1_lightning.review.facts import Facts
+from r1_lightning.review.series import Series
 from tests.review.rule_cases import PRETRAINING, RL, STEPS, found, line, names
 
 
@@ -37,6 +40,23 @@ def test_a_loss_that_does_not_fall() -> None:
     assert (told.name, told.value, told.from_step, told.is_failure) == ("loss not falling", 1.0, 0, True)
     assert found(PRETRAINING, {"train/loss": [6.0] * 19}) == []  # too short to say
     assert found(RL, {"train/loss": [0.1] * STEPS}) == []  # RL's loss says nothing
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "has_init_from", "is_told"),
+    [
+        ("PretrainModule", {}, False, True),
+        ("PretrainModule", {"stage.inputs.base": "pretrain"}, False, False),  # experiment=r1_zero_tiny_control
+        ("PretrainModule", {}, True, False),
+        ("SFTModule", {"stage.inputs.base": "pretrain"}, True, True),
+    ],
+)
+def test_pretraining_that_goes_on_need_not_lower_its_loss(
+    kind: str, own: dict[str, str], has_init_from: bool, is_told: bool
+) -> None:
+    flat = {"train/loss": Series(tuple(range(STEPS)), (0.8,) * STEPS)}
+    facts = Facts(flat, {"stage._target_": kind, **own}, has_init_from=has_init_from)
+    assert names(advisories(facts)) == ["loss not falling"] * is_told
 
 
 def test_a_loss_that_rises_again() -> None:

@@ -80,6 +80,16 @@ def test_healthy_without_a_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (found.verdict.state, found.verdict.from_step) == ("no band", 0)
 
 
+@pytest.mark.parametrize(("folder", "state"), [(None, "failed"), ("hub:owner/name", "healthy")])
+def test_pretraining_of_a_published_checkpoint_may_keep_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str | None, state: str
+) -> None:
+    monkeypatch.setattr(expected, "shipped", lambda: ())
+    stage = {"_target_": "r1_lightning.stages.pretrain.PretrainModule"}
+    config = {**CONFIG, "stage": stage, "init_from": folder}
+    assert review(write_run(tmp_path, {"train/loss": [2.0] * 40}, config, final={})).verdict.state == state
+
+
 def test_settings_that_differ_are_told(tmp_path: Path, band: Band) -> None:
     found = review(run(tmp_path, config={**CONFIG, "optim": {"lr": 0.01}}))
     assert found.verdict.sentence.endswith("(3 seeds); other settings than the band's: optim.lr=0.01 (0.0001)")
