@@ -1,7 +1,7 @@
-"""The cache of a model of `transformers`: its own on a CPU, and on a GPU one with room for all tokens from the beginning.
+"""The cache of a model of `transformers`: its own on a CPU, and on a GPU one with room for tokens to come.
 
 Its own `DynamicCache` grows by a copy of all keys and values with every token: a step then reads and writes the whole cache besides
-what attention reads, and its shapes change. On a GPU a layer writes new columns into memory that was taken at once, and attention
+what attention reads, and its shapes change. On a GPU a layer writes new columns into memory that was taken before, and attention
 reads whole blocks of it, behind a mask (`model/kv_cache.py`).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from r1_lightning.model.kv_cache import LatentKVCache
@@ -38,6 +39,14 @@ class HFCache(LatentKVCache):
         """Keep only `rows`, in their order; an index may repeat."""
         super().select_rows(rows)
         self.keys_and_values.batch_select_indices(rows)
+
+    def grow(self, columns: int) -> None:
+        """Copy the cache, layer by layer, to where `columns` are free; that of `transformers` grows by itself."""
+        super().grow(columns)
+        for layer in self.keys_and_values.layers if self.block > 1 else []:
+            layer.keys, layer.values = (
+                F.pad(part[:, :, : self.length], (0, 0, 0, columns)) for part in (layer.keys, layer.values)
+            )
 
     def write(self, stored_RGSH: Tensor, new_RGTH: Tensor) -> Tensor:
         """Write the newest columns of one layer; returns the columns that the step reads (a view)."""

@@ -4,7 +4,8 @@ For MLA it holds, per token and layer, one latent c^KV and one rotary key, share
 attention it holds one state of constant size per row and layer.
 
 The prompts of a batch are left-padded, so every row's newest token is in the same column: appending is one slice assignment, and
-padded columns are masked out. `select_rows` both repeats a prompt's row for its group and drops rows that have ended.
+padded columns are masked out. `select_rows` both repeats a prompt's row for its group and drops rows that have ended. `grow` adds
+columns when those that there are have been used: most rows end long before the limit, and never have a place for it.
 
 With drafts (`rollout/mtp_drafts.py`) rows accept different numbers of the newest columns: `forget_newest` turns a refused draft
 into padding. That leaves gaps, which `close_gaps` removes when the room is needed. A latent depends on its position, not on its
@@ -14,6 +15,7 @@ column, so moving it changes nothing.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from r1_lightning.model.decode_graph import Step, StepGraph
@@ -26,6 +28,7 @@ from r1_lightning.types.errors import InvalidInput
 # Columns in a block of a GPU's cache. A step reads whole blocks, behind a mask: its shapes then stay for as many tokens, and on
 # average half a block is read in vain.
 COLUMN_BLOCK = 128
+COLUMN_STATE_DIMS = 3  # R x S x C; a recurrent state is R x N x H x H
 
 
 def columns_per_block(device: torch.device) -> int:
@@ -124,6 +127,13 @@ class LatentKVCache:
         self.mask = self.mask.index_select(0, rows)
         self.positions = self.positions.index_select(0, rows)
 
+    def grow(self, columns: int) -> None:
+        """Copy the cache, layer by layer, to where `columns` are free. Recurrent states have no columns, and stay."""
+        for layer, state in enumerate(self.states):
+            if state.dim() == COLUMN_STATE_DIMS:
+                self.states[layer] = F.pad(state[:, : self.length], (0, 0, 0, columns))
+        self.mask, self.graphs = F.pad(self.mask[:, : self.length], (0, columns)), {}
+
     def forget_newest(self, rows_R: Tensor) -> None:
         """Turn the newest column into padding in the rows where `rows_R` is True; their next token takes its position."""
         newest_R = self.mask[:, self.length - 1]
@@ -165,11 +175,8 @@ class LatentKVCache:
     def make_room(self, columns: int) -> None:
         """Close gaps; where fewer than half of `columns` are free then, copy the cache to where all of them are."""
         self.close_gaps()
-        if self.room >= columns / 2:
-            return
-        for layer, state in enumerate(self.states):
-            self.states[layer] = _moved(state, self.length, self.length, columns)
-        self.mask, self.graphs = _moved(self.mask, self.length, self.length, columns), {}
+        if self.room < columns / 2:
+            self.grow(columns)
 
 
 def _moved(table: Tensor, used: int, length: int, room: int) -> Tensor:

@@ -120,7 +120,7 @@ class DraftingSampler(Sampler):
     def _wave(
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int
     ) -> Generation:
-        start = self._prefill(prompts, own_prompt, keys, limit, SPARE_COLUMNS)
+        start = self._prefill(prompts, own_prompt, keys, limit, limit + SPARE_COLUMNS)
         caches = [start.cache, self._prefill_mtp(start)]
         rows, verified = self._first_tokens(start)
         while bool(rows.alive.any()):

@@ -130,7 +130,7 @@ class _Pool:
         """Read the prompts of `joining`, into a cache with little room."""
         asked = self.sampler._asked(self.prompts, self.own, joining)
         keys = self.keys[joining.start : joining.stop]
-        start = self.sampler._prefill(*asked, keys, self.limit, self.room - self.limit)
+        start = self.sampler._prefill(*asked, keys, self.limit, self.room)
         if start.out.prompt_routes is not None:
             self.prompt_routes.append(start.out.prompt_routes)
         place = torch.arange(joining.start, joining.stop, device=self.device)

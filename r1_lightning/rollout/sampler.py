@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.cast_weights import cast_once
+from r1_lightning.model.kv_cache import COLUMN_BLOCK
 from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.collected import Collected
 from r1_lightning.rollout.drawing import inverse_cdf, nucleus
@@ -200,7 +201,8 @@ class Sampler:
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int
     ) -> Generation:
         """Decode one wave: row i continues prompt `own_prompt[i]` by at most `limit` tokens."""
-        start = self._prefill(prompts, own_prompt, keys, limit)
+        in_last_block = max(map(len, prompts)) % COLUMN_BLOCK
+        start = self._prefill(prompts, own_prompt, keys, limit, min(limit, COLUMN_BLOCK - in_last_block))
         cache, out, rows = start.cache, start.out, start.prompt_R
         hidden, routes = start.output.hidden[rows, -1], start.output.routes[:, rows, -1:]
         active = torch.arange(len(rows), device=rows.device)
@@ -222,17 +224,19 @@ class Sampler:
                         break
                     cache.select_rows(kept)
                     active, token, alive = active[kept], token[kept], alive[kept]
+            if cache.room < 1:
+                cache.grow(min(COLUMN_BLOCK, limit - 1 - position))
             hidden, routes = self._decode(token, cache)
         return out.generation()
 
     def _prefill(
-        self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int, spare: int = 0
+        self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int, room: int
     ) -> Prefilled:
-        """Run each prompt once, into a cache with room for `limit` tokens and `spare` more columns."""
+        """Run each prompt once, into a cache with `room` more columns; at most `limit` tokens will be drawn."""
         device = device_of(self.backbone)
         token_ids, is_token = left_padded(prompts, self.pad_id, device)
         rows = torch.tensor(own_prompt, device=device)
-        cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + limit + spare)
+        cache = self.backbone.new_cache(len(prompts), token_ids.shape[1] + room)
         output = self.backbone.step(token_ids, is_token, cache)
         cache.select_rows(rows)  # a group shares its prompt: the prompt runs once, and its cache row is copied
         out = Collected.empty(len(rows), limit, self.pad_id, device)

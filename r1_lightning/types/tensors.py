@@ -196,10 +196,15 @@ class Generation(Movable):
 
 @runtime_checkable
 class LatentCache(Protocol):
-    """Past keys and values of the rows being sampled."""
+    """Past keys and values of the rows being sampled: `room` columns are free for new tokens, and `grow` makes so many free."""
 
     @property
     def bytes(self) -> int: ...
+
+    @property
+    def room(self) -> int: ...
+
+    def grow(self, columns: int) -> None: ...
 
     def select_rows(self, rows: Tensor) -> None:
         """Keep only `rows` (indices, repeats allowed: a prompt's row serves its whole group)."""
@@ -227,19 +232,13 @@ class Backbone(Protocol):
     def new_cache(self, rows: int, max_tokens: int) -> LatentCache: ...
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: Any) -> BackboneOutput:
-        """Map the R x T newest tokens (left-padded; `is_token` R x T) to normed hidden R x T x D, and append them to `cache`.
-
-        `cache` comes from this backbone's `new_cache`.
-        """
+        """Map the R x T newest tokens (left-padded; `is_token` R x T) to normed hidden R x T x D, and keep them in `cache`."""
         ...
 
 
 @runtime_checkable
 class DraftingBackbone(Backbone, Protocol):
-    """A `Backbone` whose first MTP module drafts the token after the next (V3 section 5.4.3).
-
-    Its caches also have `room`, `forget_newest` and `close_gaps` (`model/kv_cache.py`).
-    """
+    """A `Backbone` whose first MTP module drafts the token after the next (V3 section 5.4.3); its caches can forget tokens."""
 
     @property
     def mtp_depth(self) -> int:

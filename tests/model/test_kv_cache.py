@@ -197,6 +197,21 @@ def test_rows_of_two_caches_end_in_one_column():
     assert (own.positions.tolist(), own.length, own.room, own.rows) == ([1, 2, 3], 3, 2, 3)
 
 
+def test_a_cache_grows_by_free_columns_and_recurrent_states_stay() -> None:
+    matrix = normal(2, 2, 3, 3)
+    cache = LatentKVCache([torch.zeros(2, 3, 1), matrix], 2, 3, torch.device("cpu"))
+    for value in (1.0, 2.0):
+        cache.advance(torch.tensor([[True], [value == 2.0]]))
+        append_columns(cache.states[0], torch.full((2, 1, 1), value), cache.length - 1)
+    cache.graphs = {3: None}  # type: ignore[dict-item]
+    cache.grow(4)
+    assert (cache.length, cache.room, cache.graphs) == (2, 4, {})
+    assert cache.states[0].squeeze(-1).tolist() == [[1, 2, 0, 0, 0, 0]] * 2 and cache.states[1] is matrix
+    assert cache.mask.int().tolist() == [[1, 1, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]]
+    positions, _ = cache.advance(torch.ones(2, 1, dtype=torch.bool))
+    assert positions.tolist() == [[2], [1]]
+
+
 def test_room_is_made_from_gaps_first():
     cache = LatentKVCache([torch.arange(4.0).expand(2, 4).unsqueeze(-1).clone()], 2, 4, torch.device("cpu"))
     for tokens in ([[True], [False]], [[False], [True]], [[True], [True]], [[False], [True]]):

@@ -14,13 +14,20 @@ from r1_lightning.types.text import Problem
 
 
 class RowCounter:
-    """A cache that holds nothing but how many rows it serves."""
+    """A cache that holds nothing but how many rows it serves, and how many columns are free."""
 
     bytes = 0
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, room: int) -> None:
+        self.rows, self.room = rows, room
         self.steps = 0
+
+    def take(self, columns: int) -> None:
+        assert 0 < columns <= self.room
+        self.room -= columns
+
+    def grow(self, columns: int) -> None:
+        self.room = columns
 
     def select_rows(self, rows: Tensor) -> None:
         self.rows = len(rows)
@@ -56,10 +63,11 @@ class MarkovBackbone(nn.Module):
         return token_logprobs(logits, targets_N, sampling_temperature), entropy(logits, sampling_temperature)
 
     def new_cache(self, rows: int, max_tokens: int) -> RowCounter:
-        return RowCounter(rows)
+        return RowCounter(rows, max_tokens)
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: RowCounter) -> BackboneOutput:
         assert cache.rows == len(token_ids)
+        cache.take(token_ids.shape[1])
         self.was_training.append(self.training)
         if cache.steps:
             self.decoded.append(len(token_ids))

@@ -41,8 +41,10 @@ SETTINGS = [(1.0, 1.0), (0.7, 0.8), (1.6, 0.6)]
 class NoCache(RowCounter):
     """Nothing is cached, so that nothing has to be forgotten; there is always room."""
 
-    room = 2
     length = 0
+
+    def take(self, columns: int) -> None:
+        assert columns > 0
 
     def forget_newest(self, rows: Tensor) -> None:
         assert len(rows) == self.rows
@@ -58,10 +60,10 @@ class DraftingMarkov(MarkovBackbone):
         self.drafts_as = torch.tensor(drafts_as)
 
     def new_cache(self, rows: int, max_tokens: int) -> NoCache:
-        return NoCache(rows)
+        return NoCache(rows, 2)
 
     def new_mtp_cache(self, rows: int, max_tokens: int) -> NoCache:
-        return NoCache(rows)
+        return NoCache(rows, 2)
 
     def step_mtp(self, hidden: Tensor, next_ids: Tensor, is_token: Tensor, cache: NoCache) -> Tensor:
         assert cache.rows == len(hidden) == len(next_ids) == len(is_token)

@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from r1_lightning.model import kv_cache
 from r1_lightning.model.backbone import DeepSeekBackbone
+from r1_lightning.model.hf_model import HFBackbone, HFModelConfig
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.rollout import sampler as sampler_module
 from r1_lightning.rollout.drawing import nucleus
@@ -42,6 +44,8 @@ from tests.rollout.fakes import MarkovBackbone, keys_of
 from tests.support.commands import ROOT
 from tests.support.fake_cuda.library import start
 from tests.support.fake_cuda.records import WAITS
+from tests.support.hf_folders import DENSE
+from tests.support.memory import LiveTensors
 from tests.support.miniature import Miniature, rollout_config
 
 VOCABULARY, EOS, PAD = 6, 4, 5
@@ -343,6 +347,59 @@ def test_company_padding_and_waves_do_not_matter_to_a_real_backbone() -> None:
             :, :, together.prompt_routes.shape[2] - len(prompt) + 1 :
         ]  # padded to the longest
         check_same(alone, dataclasses.replace(cut, prompt_routes=own_prompt), atol=1e-4)
+
+
+def model_of(kind: str) -> Any:
+    if kind == "of transformers":
+        made: Any = HFBackbone(HFModelConfig({"model_type": "qwen2", **DENSE, "vocab_size": 12}))
+    else:
+        recurrent = {"n_layers": 4, "attention_kind": "lightning", "softmax_attention_every": 4}
+        made = backbone(tiny(vocab_size=12, max_positions=48, **(recurrent if kind == "with recurrent states" else {})))
+    randomise(made, 3)
+    return made.eval()
+
+
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+@pytest.mark.parametrize("kind", ["latents", "with recurrent states", "of transformers"])
+def test_a_cache_that_grows_gives_the_bits_of_one_with_room_for_all(
+    kind: str, on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of 1 to 11 tokens, 16 more, of which the last is never cached: 26 columns, in blocks of 4 from 12 on."""
+    model = model_of(kind)
+    monkeypatch.setattr(kv_cache, "columns_per_block", lambda device: 4 if on_a_gpu else 1)
+    monkeypatch.setattr(kv_cache.StepGraph, "is_possible", False)
+    widths, new_cache = [], model.new_cache
+
+    def watched(rows: int, columns: int) -> Any:
+        cache = new_cache(rows, columns)
+        grow = cache.grow
+
+        def growing(more: int) -> None:
+            assert cache.room == 0
+            grow(more)
+            widths.append(cache.mask.shape[1])
+
+        monkeypatch.setattr(cache, "grow", growing)
+        widths.append(columns)
+        return cache
+
+    monkeypatch.setattr(model, "new_cache", watched)
+    sampler, keys = real_sampler(model, max_new_tokens=16), keys_of(5, 6)
+    expected = sampler(PROMPTS, 6, keys)
+    assert widths == [11 + 16] and len(set(expected.completion_mask.sum(1).tolist())) > 5
+    monkeypatch.setattr(sampler_module, "COLUMN_BLOCK", 4)
+    check_same(sampler(PROMPTS, 6, keys), expected)
+    assert widths[1:] == [12, 16, 20, 24, 26]
+
+
+def test_a_cache_has_no_room_for_tokens_that_never_come() -> None:
+    """A limit of 10,000 tokens would take 3 rows x 3 layers x 20 numbers x 4 bytes x 10,000 = 7.2 MB; the rows end before 500."""
+    model = backbone(tiny(vocab_size=12, n_layers=3, max_positions=512))
+    with LiveTensors(model.parameters()) as live:
+        drawn = real_sampler(model, max_new_tokens=10_000)([[1, 2, 3]], 3, keys_of(1, 3))
+    assert bool(drawn.finished.all())
+    # Tokens, two log-probs, a mask and a uniform number for each of 30,000 places: at most 32 bytes each, 1 MB.
+    assert live.peak < 2e6
 
 
 @torch.no_grad()
