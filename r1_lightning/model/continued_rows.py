@@ -115,7 +115,9 @@ class ContinuedRows:
     ) -> Tensor:
         heads = q_BTNH.shape[2]
         wide = widened(q_BTNH, repeated(k_BTGH, heads, 2), repeated(v_BTGU, heads, 2))
-        o_SNH: Tensor = PrefixAttention.apply(*(part.flatten(0, 1) for part in wide), self.own, self.shared, scale)
+        # One type for all three: under autocast `transformers` rotates queries and keys to FP32.
+        flat = (in_compute_type(part).flatten(0, 1) for part in wide)
+        o_SNH: Tensor = PrefixAttention.apply(*flat, self.own, self.shared, scale)
         return o_SNH.unflatten(0, q_BTNH.shape[:2])[..., : v_BTGU.shape[-1]]
 
 

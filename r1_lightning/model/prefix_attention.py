@@ -7,8 +7,9 @@ The backward of a part is the kernel's own with the merged o and l: its weights 
 So all documents of a prefix are one call without a mask, in which they stand behind each other as queries, and all documents of
 about the same length are one causal call, filled up to the longest of them.
 
-On a CPU the calls are those of `F.scaled_dot_product_attention` there, the backward in FP32 whatever the compute type: in BF16 it
-takes up to ten times as long. Elsewhere they are spelled out, in FP32, with the scores of `QUERY_BLOCK` queries at once.
+On a CPU the calls are those of `F.scaled_dot_product_attention` there, the backward in FP32 whatever the compute type: in BF16
+that of short causal documents takes ten times as long. Elsewhere they are spelled out, in FP32, with the scores of `QUERY_BLOCK`
+queries at once.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
 def _attend(qkv: Sequence[Tensor], *, is_causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Weighted sums C x N x t x H and logarithms of the sums of weights C x N x t: q C x N x t x H onto k and v C x N x s x H.
 
-    On a CPU the sums come in the type of q, elsewhere in FP32; the logarithms always do.
+    On a CPU the sums come in the type of q; elsewhere, and the logarithms always, at least in FP32.
     """
     if qkv[0].device.type != "cpu":
         return spelled_out([part.to(_at_least_fp32(part.dtype)) for part in qkv], is_causal=is_causal, scale=scale)
