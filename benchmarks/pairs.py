@@ -7,9 +7,9 @@ else could tilt the comparison:
 - first calls are slow (allocation, kernel selection): everything has run before its pairs are measured;
 - implementations have knobs. Each side names its candidates, each has a trial, and the fastest stands for that side. A trial
   is two runs of which the better counts, so that neither a first call nor a disturbance decides (one run, where theirs is far
-  behind already). Of several close to the fastest the best three run twice more, in turn: the machine differs from one
-  minute to the next by more than they do. Trials are kept in the result, so that a reader sees what was tried and by how
-  much it lost;
+  behind already). Of several close to the fastest the best three run twice more, in turn, and these runs alone decide: the
+  machine differs from one minute to the next by more than they do. Trials are kept in the result, so that a reader sees
+  what was tried and by how much it lost;
 - our program turns torch's deterministic algorithms on, which cost time; theirs does not. Each side runs as its users run it.
 """
 
@@ -153,9 +153,13 @@ def _best(contest: Contest, ours: bool, say: Callable[[str], None]) -> Side:
         say(f"  {'ours' if ours else contest.opponent}, {setting}: {value:,.4g} {contest.unit}")
     in_order = sorted(trials, key=lambda setting: -contest.score(trials[setting]))
     close = [name for name in in_order if contest.score(trials[name]) * CLOSE >= contest.score(trials[in_order[0]])]
+    finals: dict[str, float] = {}
     for setting in close[:FINALISTS] * FINAL_ROUNDS if len(close) > 1 else []:
-        trials[setting] = max(trials[setting], _measured(candidates[setting], ours), key=contest.score)
-    chosen = max(trials, key=lambda setting: contest.score(trials[setting]))
+        value = _measured(candidates[setting], ours)
+        finals[setting] = max(finals.get(setting, value), value, key=contest.score)
+        say(f"  {'ours' if ours else contest.opponent}, {setting}, in the final: {value:,.4g} {contest.unit}")
+    last = finals or trials
+    chosen = max(last, key=lambda setting: contest.score(last[setting]))
     return Side(chosen, trials if len(trials) > 1 else {}, longer_s[chosen], ())
 
 

@@ -101,13 +101,13 @@ def test_a_hopeless_candidate_of_theirs_runs_once_and_ours_twice():
 
 
 def test_the_best_three_close_candidates_run_twice_more_in_turn():
-    """8 is within 1.25 times of 9.9 and wins with its fourth run; 7 is not within, and there is a fourth."""
+    """8.5 is within 1.25 times of 9.9 and wins by the final alone; 8 is the fourth, 7 is not within."""
     log: list[str] = []
-    values = {"a": [9, 9, 9, 9], "b": [9.9, 9.9, 9, 9], "c": [8.5, 8.5, 9, 10, 10], "d": [8, 8], "e": [7, 7]}
+    values = {"a": [9, 9, 9, 9], "b": [9.9, 9.9, 9, 9], "c": [8.5, 8.5, 9, 9.1, 9.1], "d": [8, 8], "e": [7, 7]}
     ours = {name: replay(log, name, its) for name, its in values.items()}
     result = compare(contest(ours, {"x": replay(log, "x", [1, 1])}), pairs=1, say=lambda line: None)
     assert log == list("aabbccddee") + list("bacbac") + list("x") + list("cx")
-    assert (result.ours.setting, result.ours.trials) == ("c", {"a": 9.0, "b": 9.9, "c": 10.0, "d": 8.0, "e": 7.0})
+    assert (result.ours.setting, result.ours.trials) == ("c", {"a": 9.0, "b": 9.9, "c": 8.5, "d": 8.0, "e": 7.0})
 
 
 def test_only_our_side_runs_with_deterministic_algorithms():
