@@ -19,7 +19,7 @@ constexpr int LANES = 8, TILE_ROWS = 6;
 #else
 constexpr int LANES = 4, TILE_ROWS = 6;
 #endif
-constexpr int PANEL = 2 * LANES, HEADS = 4, VOCABULARY_TILE = 2048;
+constexpr int PANEL = 2 * LANES, AHEAD = 32 * PANEL, HEADS = 4, VOCABULARY_TILE = 2048;
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 extern "C" {
 struct Layer {  // null: the layer has no such weight. Without a query rank `query_up` is the whole projection
@@ -95,6 +95,7 @@ void tile(Int rows, Int inputs, const float* x, Int stride, const float* panel, 
   Lanes low[M] = {}, high[M] = {};
   for (Int k = 0; k < inputs; k++, panel += PANEL) {
     const Lanes a = load(panel), b = load(panel + LANES);
+    __builtin_prefetch(panel + AHEAD), __builtin_prefetch(panel + AHEAD + LANES);  // the processor's own ends with a page
 #pragma GCC unroll 12
     for (int i = 0; i < M; i++) low[i] += x[i * stride + k] * a, high[i] += x[i * stride + k] * b;
   }
@@ -266,10 +267,9 @@ struct Chunk {
     for (Int t = 0; t < tiles; t++) weigh(0, rows, t, z, largest + t, sums + t, tiles);
     for (Int i = 0; i < rows; i++) {
       float *weights = z + i * VOCABULARY_TILE, *sum = sums + i * tiles, top = largest_of(largest + i * tiles, tiles);
-      double total = 0, before = 0;
+      double total = 0, before = 0; Int t = 0, token = 0;
       for (Int t = 0; t < tiles; t++) total += sum[t] *= exponential(largest[i * tiles + t] - top);
       const double wanted = step.uniform[first + i] * total;
-      Int t = 0, token = 0;
       for (; t + 1 < tiles && before + sum[t] <= wanted; t++) before += sum[t];
       if (tiles > 1) weigh(i, 1, t, weights, again, again + 1, 1);
       const double scale = exponential(largest[i * tiles + t] - top);  // of a tile's weights among all
