@@ -52,7 +52,9 @@ class Facts:
     @property
     def goes_on_pretraining(self) -> bool:
         """True for pre-training of weights that were trained before: on more of the same text its loss need not fall."""
-        begins_trained = self.has_init_from or "stage.inputs.base" in self.settings
+        begins_trained = self.has_init_from or any(
+            f"{name}.".startswith("stage.inputs.base.") for name in self.settings
+        )
         return begins_trained and self.settings.get("stage._target_") == "PretrainModule"
 
     @property

@@ -47,6 +47,8 @@ def test_a_loss_that_does_not_fall() -> None:
     [
         ("PretrainModule", {}, False, True),
         ("PretrainModule", {"stage.inputs.base": "pretrain"}, False, False),  # experiment=r1_zero_tiny_control
+        ("PretrainModule", {"stage.inputs.base.experiment": "r1_base_tiny"}, False, False),
+        ("PretrainModule", {"stage.inputs.baseline": "x"}, False, True),
         ("PretrainModule", {}, True, False),
         ("SFTModule", {"stage.inputs.base": "pretrain"}, True, True),
     ],
