@@ -133,7 +133,7 @@ class DeepSeekBackbone(LanguageModel):
         return not recurrent and (not with_mtp or len(self.mtp_modules) < OWN_PROMPT_TOKENS)
 
     def new_cache(self, rows: int, max_tokens: int) -> LatentKVCache:
-        """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each."""
+        """An empty latent cache for `rows` sequences of at most `max_tokens` tokens each, until it grows."""
         return self._cache_of(list(self.blocks), rows, max_tokens)
 
     def new_mtp_cache(self, rows: int, max_tokens: int) -> LatentKVCache:

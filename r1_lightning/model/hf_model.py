@@ -182,7 +182,7 @@ class HFBackbone(LanguageModel):
         return BackboneOutput.dense(self.scaled(output.last_hidden_state))
 
     def new_cache(self, rows: int, max_tokens: int) -> HFCache:
-        """An empty cache for `rows` sequences of at most `max_tokens` tokens each."""
+        """An empty cache for `rows` sequences of at most `max_tokens` tokens each, until it grows."""
         return HFCache(rows, max_tokens, self.head.weight.device)
 
     def step(self, token_ids: Tensor, is_token: Tensor, cache: HFCache) -> BackboneOutput:

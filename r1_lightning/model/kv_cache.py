@@ -36,6 +36,19 @@ def columns_per_block(device: torch.device) -> int:
     return 1 if device.type in ("cpu", "meta") else COLUMN_BLOCK
 
 
+def first_room(prompt: int, limit: int) -> int:
+    """Columns behind a prompt of `prompt` in a new cache: up to the end of a block, and not more than `limit`."""
+    return min(limit, COLUMN_BLOCK - prompt % COLUMN_BLOCK)
+
+
+def more_room(used: int, left: int) -> int:
+    """Columns by which a full cache of `used` grows: half of them in whole blocks, at least one, and not more than are `left`.
+
+    By half, because a GPU's allocator cannot give a slightly larger piece from where a smaller one was.
+    """
+    return min(left, max(COLUMN_BLOCK, used // 2 // COLUMN_BLOCK * COLUMN_BLOCK))
+
+
 def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int | Tensor, width: int | None = None) -> Tensor:
     """Write the newest columns from `start` on, or at the T places in it; returns all columns so far, or the first `width`.
 
@@ -50,7 +63,7 @@ def append_columns(state_RSC: Tensor, new_RTC: Tensor, start: int | Tensor, widt
 
 
 class LatentKVCache:
-    """Preallocated `states`, one per layer, rows first: `max_tokens` columns of latents for MLA, a matrix for lightning attention.
+    """`states`, one per layer, rows first: `max_tokens` columns of latents for MLA until `grow`, a matrix for lightning attention.
 
     `length` is the number of columns in use; `mask` R x S is True at tokens, False at padding; `positions` R counts each row's
     tokens so far (its next position id).

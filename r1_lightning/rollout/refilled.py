@@ -1,7 +1,7 @@
 """Continuous batching: a row that has ended makes room for one that waits: `rollout=refilled`.
 
-In waves (`rollout/sampler.py`) the last rows of a wave are drawn with the others' places empty, and the cache has room for the
-longest completion in every row. Here rows join whenever a share of the places is free: their prompts are read together, and their
+In waves (`rollout/sampler.py`) the last rows of a wave are drawn with the others' places empty, and the cache is as wide as the
+longest completion so far. Here rows join whenever a share of the places is free: their prompts are read together, and their
 caches put behind those of the rows at work. The cache holds the columns that the longest row at work needs, and up to
 `COLUMN_BLOCK` more; when these are used up, gaps are closed and it grows.
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from r1_lightning.model.cast_weights import cast_once
-from r1_lightning.model.kv_cache import COLUMN_BLOCK
+from r1_lightning.model.kv_cache import first_room, more_room
 from r1_lightning.model.whole_copy import whole_model
 from r1_lightning.rollout.collected import Collected
 from r1_lightning.rollout.drawing import inverse_cdf, nucleus
@@ -201,8 +201,8 @@ class Sampler:
         self, prompts: Sequence[Sequence[int]], own_prompt: Sequence[int], keys: Tensor, limit: int
     ) -> Generation:
         """Decode one wave: row i continues prompt `own_prompt[i]` by at most `limit` tokens."""
-        in_last_block = max(map(len, prompts)) % COLUMN_BLOCK
-        start = self._prefill(prompts, own_prompt, keys, limit, min(limit, COLUMN_BLOCK - in_last_block))
+        longest = max(map(len, prompts))
+        start = self._prefill(prompts, own_prompt, keys, limit, first_room(longest, limit))
         cache, out, rows = start.cache, start.out, start.prompt_R
         hidden, routes = start.output.hidden[rows, -1], start.output.routes[:, rows, -1:]
         active = torch.arange(len(rows), device=rows.device)
@@ -225,7 +225,7 @@ class Sampler:
                     cache.select_rows(kept)
                     active, token, alive = active[kept], token[kept], alive[kept]
             if cache.room < 1:
-                cache.grow(min(COLUMN_BLOCK, limit - 1 - position))
+                cache.grow(more_room(longest + position, limit - 1 - position))
             hidden, routes = self._decode(token, cache)
         return out.generation()
 

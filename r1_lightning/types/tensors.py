@@ -196,7 +196,7 @@ class Generation(Movable):
 
 @runtime_checkable
 class LatentCache(Protocol):
-    """Past keys and values of the rows being sampled: `room` columns are free for new tokens, and `grow` makes so many free."""
+    """Past keys and values of the rows being sampled: `room` columns are free, and `grow(n)` makes n free."""
 
     @property
     def bytes(self) -> int: ...
@@ -238,7 +238,7 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class DraftingBackbone(Backbone, Protocol):
-    """A `Backbone` whose first MTP module drafts the token after the next (V3 section 5.4.3); its caches can forget tokens."""
+    """A `Backbone` whose first MTP module drafts (V3 section 5.4.3); caches also have `forget_newest` and `close_gaps`."""
 
     @property
     def mtp_depth(self) -> int:

@@ -1,4 +1,4 @@
-"""Keys and values of `transformers` in memory that was taken at once: columns, rows, and the logits of its own cache."""
+"""Keys and values of `transformers` in memory that was taken before: columns, rows, and the logits of its own cache."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from r1_lightning.model.backbone import DeepSeekBackbone
-from r1_lightning.model.kv_cache import LatentKVCache, append_columns
+from r1_lightning.model.kv_cache import LatentKVCache, append_columns, first_room, more_room
 from r1_lightning.model.precision import PlainPrecision
 from r1_lightning.types.errors import InvalidInput
 from tests.model.test_config import V3
@@ -195,6 +195,12 @@ def test_rows_of_two_caches_end_in_one_column():
     assert own.states[0].squeeze(-1).tolist() == [[0, 5, 6, 0, 0], [0, 5, 6, 0, 0], [1, 2, 3, 0, 0]]
     assert own.mask.int().tolist() == [[0, 0, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
     assert (own.positions.tolist(), own.length, own.room, own.rows) == ([1, 2, 3], 3, 2, 3)
+
+
+def test_how_much_a_cache_grows_by_hand() -> None:
+    # Blocks of 128: 28 + 100; a prompt that fills its block gets a whole one. 640 / 2 = 320 are two whole blocks.
+    assert [first_room(28, 1000), first_room(256, 1000), first_room(28, 7)] == [100, 128, 7]
+    assert [more_room(128, 1000), more_room(640, 1000), more_room(640, 9)] == [128, 256, 9]
 
 
 def test_a_cache_grows_by_free_columns_and_recurrent_states_stay() -> None:

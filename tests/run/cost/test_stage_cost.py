@@ -278,7 +278,7 @@ def test_the_mask_of_short_prompts_grows_with_the_square_of_their_length_and_lon
     per_token = long[prefill] // (4 * 1000)  # without a mask
     # The mask has a number of 4 bytes per pair of tokens and head, of which there are two, beside a boolean per pair: 9 bytes.
     assert short[prefill] == 4 * 128 * (per_token + 9 * 128) and twice[prefill] == 2 * long[prefill]
-    assert long[cache] < twice[cache] < 2 * long[cache]  # each row keeps room for its completion, too
+    assert long[cache] < twice[cache] < 2 * long[cache]  # a row that reaches the limit has its completion, too
 
 
 def test_where_it_would_run_and_in_which_type() -> None:
