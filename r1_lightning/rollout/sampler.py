@@ -207,7 +207,6 @@ class Sampler:
         hidden, routes = start.output.hidden[rows, -1], start.output.routes[:, rows, -1:]
         active = torch.arange(len(rows), device=rows.device)
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        each = tokens_per_look(rows.device)
         for position in range(limit):
             self.poll()
             drawn = self._draw(hidden, start.uniforms[active, position])
@@ -217,7 +216,7 @@ class Sampler:
             token, alive = drawn[0], alive & ~ended
             if position + 1 == limit:  # nothing is drawn from a forward after the last token
                 break
-            if (position + 1) % each == 0:
+            if (position + 1) % tokens_per_look(rows.device) == 0:
                 kept = kept_rows(alive)
                 if kept is not None:
                     if not len(kept):
