@@ -23,6 +23,9 @@ from torch import Tensor
 # large enough for its products to run at full speed.
 TILE_TOKENS = 1024
 TILE_VOCABULARY = 16_384
+# On a CPU a wider vocabulary comes in tiles of 4 MB, which the cores' own caches hold: the passes of a softmax over a tile of 64 MB
+# take longer than its products.
+CPU_TILE_VOCABULARY = 1024
 
 
 def token_logprobs(
@@ -98,15 +101,18 @@ def linear_token_logprobs(
     return logprobs, entropies
 
 
-def tile_shape(n_tokens: int, vocabulary: int) -> tuple[int, int]:
+def tile_shape(n_tokens: int, vocabulary: int, device_type: str) -> tuple[int, int]:
     """Return (tokens, vocabulary entries) of the largest tile; the smaller the vocabulary, the more tokens fit one tile."""
-    width = min(vocabulary, TILE_VOCABULARY)
-    return min(n_tokens, TILE_TOKENS * TILE_VOCABULARY // width), width
+    is_cut = device_type == "cpu" and vocabulary > CPU_TILE_VOCABULARY
+    widest = CPU_TILE_VOCABULARY if is_cut else TILE_VOCABULARY
+    width = min(vocabulary, widest)
+    return min(n_tokens, TILE_TOKENS * widest // width), width
 
 
-def _tiles(n_tokens: int, vocabulary: int) -> Iterator[tuple[slice, list[slice]]]:
+def _tiles(hidden_ND: Tensor, vocabulary: int) -> Iterator[tuple[slice, list[slice]]]:
     """Yield slices of tokens, each with all slices of the vocabulary."""
-    height, width = tile_shape(max(n_tokens, 1), vocabulary)
+    n_tokens = len(hidden_ND)
+    height, width = tile_shape(max(n_tokens, 1), vocabulary, hidden_ND.device.type)
     columns = [slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width)]
     for start in range(0, n_tokens, height):
         yield slice(start, min(start + height, n_tokens)), columns
@@ -126,7 +132,7 @@ class _LinearTokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         numbers = hidden_ND.new_zeros((3, len(hidden_ND)), dtype=torch.float32)
         chosen_N, log_sum_N, entropy_N = numbers
-        for rows, columns in _tiles(len(hidden_ND), len(head_VD)):
+        for rows, columns in _tiles(hidden_ND, len(head_VD)):
             zeros = numbers.new_zeros(rows.stop - rows.start)
             sums: tuple[Tensor, ...] = (zeros, torch.full_like(zeros, -torch.inf), zeros, zeros)
             for entries in columns:
@@ -148,7 +154,7 @@ class _LinearTokenLogprobs(torch.autograd.Function):
         scaled_N = gradients[0] / temperature
         hidden_gradient = torch.zeros_like(hidden_ND, dtype=torch.float32)
         head_gradient = torch.zeros_like(head_VD, dtype=torch.float32)
-        for rows, columns in _tiles(len(hidden_ND), len(head_VD)):
+        for rows, columns in _tiles(hidden_ND, len(head_VD)):
             for entries in columns:
                 targets_n = targets_N[rows] - entries.start
                 numbers = (targets_n, temperature, log_sum_N[rows], scaled_N[rows])

@@ -215,10 +215,10 @@ def converted_weight_bytes(backbone: DeepSeekBackbone, number: int, with_mtp: bo
     return sum(number * p.numel() for name, p in named if p.dim() > 1 and "router" not in name)
 
 
-def logit_bytes(vocab_size: int, batch: MicroBatch) -> int:
+def logit_bytes(vocab_size: int, batch: MicroBatch, device_type: str) -> int:
     """Peak bytes of a micro-batch's logits, gradients included (FP32)."""
     tokens = batch.rows * batch.row_tokens if batch.mtp_depth else batch.targets
-    height, width = tile_shape(tokens, vocab_size)
+    height, width = tile_shape(tokens, vocab_size, device_type)
     return LOGIT_TILES * FP32 * height * width
 
 

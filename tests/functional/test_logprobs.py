@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from r1_lightning.functional import logprobs as module
-from r1_lightning.functional.logprobs import entropy, linear_token_logprobs, token_logprobs
+from r1_lightning.functional.logprobs import entropy, linear_token_logprobs, tile_shape, token_logprobs
 
 
 def _random_logits(n: int = 6, v: int = 11, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,12 +107,16 @@ def test_from_hidden_states_literal_numbers():
 
 
 @pytest.mark.parametrize("sampling_temperature", [1.0, 0.7])
-@pytest.mark.parametrize(("tokens", "vocabulary"), [(1024, 16_384), (1, 29), (4, 10), (1, 1), (5, 28), (13, 30)])
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary", "on_cpu"),
+    [(1024, 16_384, 1024), (1, 29, 29), (4, 10, 29), (1, 1, 29), (5, 28, 28), (13, 30, 29), (4, 99, 10), (5, 99, 28)],
+)
 def test_any_tiles_give_the_numbers_and_gradients_of_whole_logits(
-    monkeypatch: pytest.MonkeyPatch, tokens: int, vocabulary: int, sampling_temperature: float
+    monkeypatch: pytest.MonkeyPatch, tokens: int, vocabulary: int, on_cpu: int, sampling_temperature: float
 ) -> None:
     monkeypatch.setattr(module, "TILE_TOKENS", tokens)
     monkeypatch.setattr(module, "TILE_VOCABULARY", vocabulary)
+    monkeypatch.setattr(module, "CPU_TILE_VOCABULARY", on_cpu)
     hidden, head, targets = _random_head()
     weights = torch.linspace(-2.0, 3.0, 13)
     logprobs, entropies = linear_token_logprobs(hidden, head, targets, sampling_temperature)
@@ -126,6 +130,14 @@ def test_any_tiles_give_the_numbers_and_gradients_of_whole_logits(
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     assert not entropies.requires_grad
+
+
+def test_tiles_of_a_cpu_fit_its_caches() -> None:
+    """2**24 entries on a GPU and 2**20 on a CPU, 4 MB; a vocabulary that is no wider than a CPU's tile is cut into tokens alone."""
+    assert tile_shape(8192, 129_280, "cuda") == (1024, 16_384)
+    assert tile_shape(8192, 129_280, "cpu") == tile_shape(8192, 1025, "cpu") == (1024, 1024)
+    assert tile_shape(99_999, 1024, "cpu") == (16_384, 1024)
+    assert tile_shape(700, 4096, "cuda") == (700, 4096) and tile_shape(700, 4096, "cpu") == (700, 1024)
 
 
 def test_logits_too_large_for_exp_are_no_infinity(monkeypatch: pytest.MonkeyPatch) -> None:

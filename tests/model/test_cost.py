@@ -198,7 +198,7 @@ def test_the_most_memory_of_an_update_is_within_a_quarter(kind: str, name: str) 
     module, batch, described, number = case(kind, name)
     backbone, config = module.backbone, module.backbone.config
     is_fused = is_attention_fused(config, "cpu")
-    expected = activation_bytes(config, described, number, is_fused) + logit_bytes(config.vocab_size, described)
+    expected = activation_bytes(config, described, number, is_fused) + logit_bytes(config.vocab_size, described, "cpu")
     expected += converted_weight_bytes(backbone, number, described.mtp_depth > 0) + parameter_bytes(backbone)
     if not described.mtp_depth:
         expected -= parameter_bytes(backbone.mtp_modules)
@@ -231,12 +231,13 @@ def test_reading_prompts_is_within_a_quarter(rows: int, tokens: int, compute: st
 
 
 def test_tiles_of_logits_by_hand() -> None:
-    """100,000 tokens of V3's vocabulary: three tiles of 1,024 x 16,384 numbers, 201 MB; whole, logits take 51.7 GB."""
+    """100,000 tokens of V3's vocabulary: three tiles of 1,024 x 16,384, 201 MB, on a CPU 13 MB; whole logits take 51.7 GB."""
     batch = MicroBatch(100, 1000, 100_000, 0)
-    assert logit_bytes(129_280, batch) == 3 * 4 * 1024 * 16_384
+    assert logit_bytes(129_280, batch, "cuda") == 3 * 4 * 1024 * 16_384
+    assert logit_bytes(129_280, batch, "cpu") == 3 * 4 * 1024 * 1024
     # 4 tokens of a vocabulary of 500 are a small tile; an MTP loss takes all 10 positions
-    assert logit_bytes(500, MicroBatch(1, 10, 4, 0)) == 3 * 4 * 4 * 500
-    assert logit_bytes(500, MicroBatch(1, 10, 4, 1)) == 3 * 4 * 10 * 500
+    assert logit_bytes(500, MicroBatch(1, 10, 4, 0), "cpu") == 3 * 4 * 4 * 500
+    assert logit_bytes(500, MicroBatch(1, 10, 4, 1), "cpu") == 3 * 4 * 10 * 500
 
 
 def test_attention_is_fused_everywhere_but_on_a_cpu_with_two_widths() -> None:

@@ -23,7 +23,7 @@ MIXTURE_TABLES = 10  # with a mixture of both, compared in full
 
 
 def _tiles(module: Any, network: Network, batch: MicroBatch) -> int:
-    return cost.logit_bytes(network.vocab_size, batch)
+    return cost.logit_bytes(network.vocab_size, batch, network.device_type)
 
 
 def _tiles_or_accuracy(module: Any, network: Network, batch: MicroBatch) -> int:

@@ -20,6 +20,7 @@ class Network(Protocol):
     """Bytes and FLOPs of a network on one device. Cached bytes are called by the name that its attention gives them."""
 
     backbone: Any
+    device_type: str
     cache_name: str
     vocab_size: int
     is_fused: bool
@@ -55,7 +56,7 @@ class OwnNetwork:
     """Our own backbone."""
 
     def __init__(self, backbone: Any, device_type: str) -> None:
-        self.backbone, self.config = backbone, backbone.config
+        self.backbone, self.config, self.device_type = backbone, backbone.config, device_type
         self.vocab_size = self.config.vocab_size
         self.n_layers = self.config.n_layers
         self.number = number_of(backbone)

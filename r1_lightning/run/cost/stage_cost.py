@@ -221,7 +221,9 @@ class EmptyStage:
         note = f"{rows:,} rows x {length:,} tokens"
         return [
             Memory("forward, old log-probs", self.network.passing(batch), f"{note}, one layer at a time"),
-            Memory("logits, old log-probs", cost.logit_bytes(self.network.vocab_size, batch), "in tiles"),
+            Memory(
+                "logits, old log-probs", cost.logit_bytes(self.network.vocab_size, batch, self.device_type), "in tiles"
+            ),
         ]
 
     def update_memory(self, batch: MicroBatch | None = None, recompute: bool | None = None) -> list[Memory]:

@@ -36,7 +36,7 @@ def test_a_distillation(divergence: Any) -> None:
 
 def network(compute: str = "fp32") -> Any:
     backbone = Namespace(head=torch.nn.Linear(D, V, bias=False), precision=Namespace(compute=compute))
-    return Namespace(vocab_size=V, backbone=backbone)
+    return Namespace(vocab_size=V, backbone=backbone, device_type="cpu")
 
 
 def test_the_heads_gradient_is_added_from_the_second_micro_batch_on() -> None:
@@ -49,7 +49,7 @@ def test_fine_tuning_counts_right_tokens_and_a_reward_model_has_no_logits() -> N
     """In BF16 a whole table and its original: 6 bytes per entry, less than three FP32 tiles of a small vocabulary."""
     batch = MicroBatch(1, 10, 10, 0)
     assert LOGITS[SFTModule](None, network("bf16"), batch) == 12 * 10 * V
-    wide = Namespace(vocab_size=200_000, backbone=network("bf16").backbone)
+    wide = Namespace(vocab_size=200_000, backbone=network("bf16").backbone, device_type="cpu")
     assert LOGITS[SFTModule](None, wide, MicroBatch(2, 1024, 2048, 0)) == 6 * 1024 * 200_000
     assert LOGITS[RewardModelModule](None, network(), batch) == 0
     assert not has_logits(Miniature().reward_model()) and has_logits(Miniature().dpo())
