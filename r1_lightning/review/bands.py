@@ -3,10 +3,12 @@
 At a step, with the mean m over n seeds and s their standard deviation, whose square is averaged over the SMOOTHED points on both
 sides (n seeds alone would say little of it), the band is
 
-    m - h ... m + h        h = K s sqrt(1 + 1/n) + MARGIN max(1, the largest |m| of the curve)
+    m - h ... m + h        h = K s sqrt(1 + 1/n) + MARGIN max(unit, the largest |m| of the curve)
 
 s sqrt(1 + 1/n) is how far one more seed lies from the mean of the others; the margin is for other machines, whose rounding
-differs, and for curves that hardly vary. It ends where the quantity does (`quantities.limits`): a share lies in 0..1.
+differs, and for curves that hardly vary. The unit is 1, and 0 for what has a least value and no largest, as a loss has: one that
+falls from 0.06 to 0.01 has a margin of its own size. The band ends where the quantity does (`quantities.limits`): a share lies
+in 0..1.
 
 **A band of very unlike seeds says nothing.** Where it takes more than TOO_WIDE of what the curve can be, in the median of its
 steps, a run that lies in it is not as expected for that, and is told so.
@@ -124,7 +126,8 @@ def _bounds(series: Sequence[Series], between: Limits) -> Bounds:
     columns = [[table[step] for table in tables] for step in steps]
     bottom, top = between if all(_side(value, *between) == 0 for column in columns for value in column) else ANY
     means, variances = [fmean(column) for column in columns], [variance(column) for column in columns]
-    margin = MARGIN * max(1.0, *map(abs, means)) if means else 0.0
+    unit = 0.0 if math.isfinite(bottom) and math.isinf(top) else 1.0
+    margin = MARGIN * max(unit, *map(abs, means)) if means else 0.0
     widen = K * math.sqrt(1 + 1 / len(series))
     low, high = [], []
     for place, centre in enumerate(means):

@@ -33,6 +33,15 @@ def test_a_band_by_hand() -> None:
     assert band.of("c") is None
 
 
+def test_the_margin_of_a_loss_has_the_size_of_the_loss() -> None:
+    """The largest is 0.06, so 0.05 * 0.06 = 0.003 on both sides; a share of that size keeps the margin of 0.05."""
+    seeds = [curve(0.06, 0.02, 0.01)] * 3
+    names = ("train/loss", "rollout/mixed_language_fraction")
+    loss, share = (make_band("x", {name: seeds}, [0, 1, 2]).of(name) for name in names)
+    assert loss == ((0, 1, 2), (0.057, 0.017, 0.007), (0.063, 0.023, 0.013))
+    assert share == ((0, 1, 2), (0.01, 0.0, 0.0), (0.11, 0.07, 0.06))
+
+
 def test_a_band_ends_where_the_quantity_does() -> None:
     """Shares of 0, 0.5, 1: s = 0.5, h = 1.5 * sqrt(4/3) + 0.05 = 1.78, so that the band is all that a share can be."""
     seeds = [curve(value, value, value) for value in (0.0, 0.5, 1.0)]
