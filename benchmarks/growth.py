@@ -7,6 +7,9 @@ file as soon as its point is measured, so that a run which is cut off goes on wh
 The table gives each side's exponent of growth, the slope of log cost over log value: cost ~ value^exponent over the points that
 were measured, where cost is seconds per step, or per token. Whether ours grows faster is read from the pairs' ratios, whose noise
 is that of a pair and not of the machine's day: the slope of log(ours / theirs), with twice its standard error.
+
+`--floors` adds what share of each side's time the FLOPs and bytes of the work would take at this machine's peaks (`floor.py`),
+measured now: a side that begins far from its floor can grow slowly, because what it loses does not grow with the work.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
@@ -25,6 +29,7 @@ if __name__ == "__main__":
 
 from benchmarks import grpo_step, pretraining, sampling
 from benchmarks.command import BAD_INPUT, silence_warnings
+from benchmarks.floor import Part, Peaks, floor_s, grpo_parts, measured_peaks, sampling_part, training_parts
 from benchmarks.growth_axes import AXES, BASE, TINY, world_at
 from benchmarks.pairs import Contest, Result, compare
 from benchmarks.setting import World
@@ -36,6 +41,11 @@ CONTESTS: dict[str, Callable[[World], Contest]] = {
     "pretraining": pretraining.contest,
     "sampling": sampling.contest,
     "grpo": grpo_step.even_contest,
+}
+FLOORS: dict[str, Callable[[World], list[Part]]] = {
+    "pretraining": lambda world: training_parts(world, _tokens("pretraining", world), world.size.train_row_tokens),
+    "sampling": lambda world: [sampling_part(world, world.precision, world.size.new_tokens)],
+    "grpo": lambda world: grpo_parts(world, world.size.new_tokens),
 }
 COLUMNS = (
     *("date", "commit", "axis", "value", "contest", "unit", "opponent", "pair", "ours", "theirs", "speed_up"),
@@ -111,6 +121,30 @@ def render(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def _tokens(contest: str, world: World) -> int:
+    """Tokens of a step: those that are trained on, or drawn."""
+    size = world.size
+    return size.train_rows * size.train_row_tokens if contest == "pretraining" else size.completions * size.new_tokens
+
+
+def render_floors(rows: Sequence[Row], worlds: Mapping[int, World], peaks: Peaks) -> str:
+    """A line per value: the floor of a step, and its share of the median cost of each side."""
+    contest, unit = rows[0]["contest"], rows[0]["unit"]
+    lines = [
+        f"Floors on {peaks.describe()}:",
+        "",
+        f"| {rows[0]['axis']} | floor of a step | share of ours | share of theirs |",
+        "|---|---|---|---|",
+    ]
+    for value, world in worlds.items():
+        least_s = floor_s(FLOORS[contest](world), peaks)
+        steps = 1 / _tokens(contest, world) if unit == "tokens/s" else 1
+        here = [row for row in rows if row["value"] == str(value)]
+        shares = [least_s * steps / median(cost(row, side) for row in here) for side in ("ours", "theirs")]
+        lines.append(f"| {value:,} | {least_s:.4g} s | {shares[0]:.0%} | {shares[1]:.0%} |")
+    return "\n".join(lines)
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """The rows that are there. Raises InvalidInput if the file is none of ours."""
     if not path.exists():
@@ -148,18 +182,20 @@ def measure(axis: str, contest: str, options: argparse.Namespace) -> None:
     path = options.out / f"{contest}_over_{axis}{'_compiled' if options.compile else ''}.csv"
     values = options.points or AXES[axis].values
     missing = [value for value in values if not any(row["value"] == str(value) for row in read(path))]
-    machine = Machine.here()
+    machine, base = Machine.here(), replace(TINY if options.quick else BASE, compile=options.compile)
     for number, value in enumerate(missing, 1):
         done = len(values) - len(missing)
         print(f"{contest} over {axis}: {value}, point {done + number} of {len(values)}", flush=True)
-        base = TINY if options.quick else BASE
-        world = world_at(axis, value, replace(base, compile=options.compile))
+        world = world_at(axis, value, base)
         result = compare(CONTESTS[contest](world), options.pairs, say=lambda line: print(line, flush=True))
         append(
             path,
             [{name: str(cell) for name, cell in row.items()} for row in rows_of(result, machine, axis, value, contest)],
         )
     print(f"\n{render(read(path))}\n\nevery pair: {path}", flush=True)
+    if options.floors:
+        worlds = {value: world_at(axis, value, base) for value in values}
+        print(f"\n{render_floors(read(path), worlds, measured_peaks())}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,6 +227,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, nargs="+", help="values of the axis in place of its own")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs (ours, theirs) per point (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="ours may compile, and both may compute in BF16")
+    parser.add_argument(
+        "--floors", action="store_true", help="beside each side the floor of its FLOPs and bytes, in FP32"
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny rehearsal: its numbers mean nothing; give --out")
     parser.add_argument(
         "--out", type=Path, default=FOLDER, help="folder of the CSV files; points that are there are not measured again"
@@ -198,6 +237,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick and options.out == FOLDER:
         parser.error("--quick needs --out FOLDER: its numbers must not stand beside real ones")
+    if options.floors and options.compile:
+        parser.error("--floors is for numbers in FP32: without --compile")
     return options
 
 

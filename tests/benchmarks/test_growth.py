@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import growth
-from benchmarks.growth import COLUMNS, append, cost, main, measure, read, render, slope, verdict
+from benchmarks.floor import Part, Peaks
+from benchmarks.growth import COLUMNS, append, cost, main, measure, read, render, render_floors, slope, verdict
 from benchmarks.growth_axes import TINY
 from benchmarks.pairs import Contest
 from r1_lightning.types.errors import InvalidInput
@@ -61,6 +62,17 @@ def test_the_table_has_medians_and_their_range() -> None:
     assert "Exponents" not in render(rows({32: [(1.0, 2.0)]}))
 
 
+def test_floors_beside_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 FLOPs at 100 FLOP/s take 2 s, half of 4 s and a quarter of 8. Speeds are costs, too."""
+    peaks = Peaks({"fp32": 100.0}, 1.0)
+    for contest in ("grpo", "sampling"):
+        monkeypatch.setitem(growth.FLOORS, contest, lambda world: [Part("x", "fp32", 200.0, 0.0)])
+    assert "| 32 | 2 s | 50% | 25% |" in render_floors(rows({32: [(4.0, 8.0)]}), {32: TINY}, peaks)
+    tokens = TINY.size.completions * TINY.size.new_tokens
+    speeds = [{**row, "contest": "sampling"} for row in rows({32: [(tokens / 4, tokens / 8)]}, "tokens/s")]
+    assert "| 32 | 2 s | 50% | 25% |" in render_floors(speeds, {32: TINY}, peaks)
+
+
 def test_rows_are_read_back_and_other_files_refused(tmp_path: Path) -> None:
     path, some = tmp_path / "new" / "curve.csv", rows({32: [(1.0, 2.0)], 64: [(2.0, 3.0)]})
     assert read(path) == []
@@ -85,7 +97,7 @@ def test_a_curve_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setitem(growth.CONTESTS, "grpo", contest)
     monkeypatch.setattr(growth, "world_at", at)
-    options = Namespace(out=tmp_path, points=[8], pairs=2, quick=True, compile=False)
+    options = Namespace(out=tmp_path, points=[8], pairs=2, quick=True, compile=False, floors=False)
     measure("prompt", "grpo", options)
     options.points = [8, 16]
     measure("prompt", "grpo", options)
@@ -103,6 +115,12 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], capsys: pytest.Captur
     assert len(errors) == 1 and errors[0].startswith("error: ") and not list(tmp_path.iterdir())
 
 
+def test_floors_are_of_fp32(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--floors", "--compile"])
+    assert "without --compile" in capsys.readouterr().err
+
+
 def test_a_rehearsal_does_not_stand_beside_real_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--quick"])
@@ -113,6 +131,7 @@ def test_a_rehearsal_does_not_stand_beside_real_numbers(capsys: pytest.CaptureFi
 def test_a_tiny_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sampling over two lengths of prompts, ours beside transformers."""
     given = ["--axis", "prompt", "--contest", "sampling", "--points", "20", "40", "--pairs", "1", "--quick"]
-    assert main([*given, "--out", str(tmp_path)]) == 0
-    assert "Exponents of cost" in capsys.readouterr().out
+    assert main([*given, "--floors", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "Exponents of cost" in said and "| prompt | floor of a step | share of ours | share of theirs |" in said
     assert [row["value"] for row in read(tmp_path / "sampling_over_prompt.csv")] == ["20", "40"]
