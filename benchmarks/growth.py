@@ -145,6 +145,30 @@ def render_floors(rows: Sequence[Row], worlds: Mapping[int, World], peaks: Peaks
     return "\n".join(lines)
 
 
+def summary(folder: Path) -> str:
+    """A line per curve in `folder`, by contest and axis; those that may compile are left out. No curve: a table without lines."""
+    lines = [
+        "| contest | axis | ours is faster by | exponents of ours, theirs | of the ratio (2 standard errors) |",
+        "|---|---|---|---|---|",
+    ]
+    for contest, axis in ((contest, axis) for contest in CONTESTS for axis in AXES):
+        rows = read(folder / f"{contest}_over_{axis}.csv")
+        values = sorted({int(row["value"]) for row in rows})
+        if len(values) < 2:
+            continue
+        ratios = [median(float(row["speed_up"]) for row in rows if row["value"] == str(value)) for value in values]
+        own, other, difference, said = verdict(rows)
+        cells = (
+            contest,
+            f"{axis} {', '.join(f'{value:,}' for value in values)}",
+            ", ".join(f"{ratio:.2f}" for ratio in ratios),
+            f"{own.value:.2f}, {other.value:.2f}",
+            f"{difference.value:+.2f} ({2 * difference.error:.2f}): {said}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """The rows that are there. Raises InvalidInput if the file is none of ours."""
     if not path.exists():
@@ -205,6 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_int("--pairs", options.pairs, 1)
         for value in options.points or ():
             require_int("--points", value, 1)
+        if options.summary:
+            print(summary(options.out))
+            return 0
         silence_warnings()
         keep_freed_memory()
         for contest in [options.contest] if options.contest else CONTESTS:
@@ -227,6 +254,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points", type=int, nargs="+", help="values of the axis in place of its own")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs (ours, theirs) per point (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="ours may compile, and both may compute in BF16")
+    parser.add_argument("--summary", action="store_true", help="measure nothing: a line for each curve in --out")
     parser.add_argument(
         "--floors", action="store_true", help="beside each side the floor of its FLOPs and bytes, in FP32"
     )

@@ -62,6 +62,15 @@ def test_the_table_has_medians_and_their_range() -> None:
     assert "Exponents" not in render(rows({32: [(1.0, 2.0)]}))
 
 
+def test_a_line_for_each_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours doubles its cost with the prompt, theirs has it four times: 2 times as fast, then 4. One point is no curve."""
+    append(tmp_path / "grpo_over_prompt.csv", rows({32: [(1.0, 2.0)] * 3, 1024: [(2.0, 8.0)] * 3}))
+    append(tmp_path / "sampling_over_width.csv", rows({32: [(1.0, 2.0)]}))
+    assert main(["--summary", "--out", str(tmp_path)]) == 0
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    assert lines == ["| grpo | prompt 32, 1,024 | 2.00, 4.00 | 0.20, 0.40 | -0.20 (0.00): theirs grows faster |"]
+
+
 def test_floors_beside_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 FLOPs at 100 FLOP/s take 2 s, half of 4 s and a quarter of 8. Speeds are costs, too."""
     peaks = Peaks({"fp32": 100.0}, 1.0)
