@@ -101,6 +101,19 @@ def linear_token_logprobs(
     return logprobs, entropies
 
 
+@torch.no_grad()
+def linear_argmax(hidden_ND: Float[Tensor, "N D"], head_VD: Float[Tensor, "V D"]) -> Int[Tensor, "N"]:
+    """Return the likeliest token of each of the logits hidden head^T, the first of equals, tile by tile."""
+    likeliest_N = torch.zeros(len(hidden_ND), dtype=torch.long, device=hidden_ND.device)
+    for rows, columns in _tiles(hidden_ND, len(head_VD)):
+        largest = hidden_ND.new_full((rows.stop - rows.start,), -torch.inf, dtype=torch.float32)
+        for entries in columns:
+            found, place = _tile_logits(hidden_ND[rows], head_VD[entries], 1.0).max(1)
+            likeliest_N[rows] = torch.where(found > largest, entries.start + place, likeliest_N[rows])
+            largest = torch.maximum(largest, found)
+    return likeliest_N
+
+
 def tile_shape(n_tokens: int, vocabulary: int, device_type: str) -> tuple[int, int]:
     """Return (tokens, vocabulary entries) of the largest tile; the smaller the vocabulary, the more tokens fit one tile."""
     is_cut = device_type == "cpu" and vocabulary > CPU_TILE_VOCABULARY

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_token_logprobs
+from r1_lightning.functional.logprobs import EAGER_TILES, Tiles, linear_argmax, linear_token_logprobs
 from r1_lightning.model.precision import Precision, in_compute_type
 from r1_lightning.types.tensors import BackboneOutput, TokenBatch
 
@@ -49,6 +49,15 @@ class LanguageModel(nn.Module, ABC):
 
         With `head_detached` no gradient flows into the head.
         """
-        with self.precision.autocast(hidden_ND.device.type):
-            head_VD = in_compute_type(self.head.weight.detach() if head_detached else self.head.weight)
+        head_VD = self._head(hidden_ND)
+        head_VD = head_VD.detach() if head_detached else head_VD
         return linear_token_logprobs(hidden_ND, head_VD, targets_N, sampling_temperature, self.tiles)
+
+    def likeliest_tokens(self, hidden_ND: Tensor) -> Tensor:
+        """The token ids with the largest logits, N, without making all logits at once."""
+        return linear_argmax(hidden_ND, self._head(hidden_ND))
+
+    def _head(self, hidden_ND: Tensor) -> Tensor:
+        """The head's weight in the type of training's products, V x D."""
+        with self.precision.autocast(hidden_ND.device.type):
+            return in_compute_type(self.head.weight)

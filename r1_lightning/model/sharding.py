@@ -47,7 +47,7 @@ from r1_lightning.model.precision import weights_cast_by_autocast
 from r1_lightning.model.whole_copy import COPY, WholeCopy
 
 FORWARDS = ("hidden", "step", "step_mtp", "scores")  # of a root; `step` is also that of blocks
-HEAD_READERS = ("unembed", "token_logprobs")
+HEAD_READERS = ("unembed", "token_logprobs", "likeliest_tokens")
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> None:

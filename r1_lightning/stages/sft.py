@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from r1_lightning.functional.cross_entropy import mtp_loss
-from r1_lightning.functional.logprobs import TILE_TOKENS
 from r1_lightning.functional.masking import targets_ahead
 from r1_lightning.stages.base import AdamWConfig, StageModule
 from r1_lightning.stages.mtp import loss_ahead
@@ -72,12 +71,8 @@ class SFTModule(StageModule):
         targets, has_target = targets_ahead(batch.tokens.token_ids, batch.tokens.document_ids, 1)
         wanted, _ = targets_ahead(batch.completion_mask.long(), batch.tokens.document_ids, 1)
         chosen = has_target & wanted.bool()
-        hits = hidden_BTD.new_zeros((), dtype=torch.float32)
-        for hidden_ND, targets_N in zip(
-            hidden_BTD[chosen].split(TILE_TOKENS), targets[chosen].split(TILE_TOKENS), strict=True
-        ):
-            hits += (self.backbone.unembed(hidden_ND).argmax(-1) == targets_N).sum()
+        hits = (self.backbone.likeliest_tokens(hidden_BTD[chosen]) == targets[chosen]).sum()
         return {
-            "train/token_accuracy": hits / batch.n_targets(1).clamp(min=1),
+            "train/token_accuracy": hits.float() / batch.n_targets(1).clamp(min=1),
             "train/completion_tokens": chosen.sum().float(),
         }

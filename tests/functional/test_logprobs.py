@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from r1_lightning.functional import logprobs as module
-from r1_lightning.functional.logprobs import entropy, linear_token_logprobs, tile_shape, token_logprobs
+from r1_lightning.functional.logprobs import entropy, linear_argmax, linear_token_logprobs, tile_shape, token_logprobs
 
 
 def _random_logits(n: int = 6, v: int = 11, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,6 +130,21 @@ def test_any_tiles_give_the_numbers_and_gradients_of_whole_logits(
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     assert not entropies.requires_grad
+
+
+@pytest.mark.parametrize(("tokens", "on_cpu"), [(1024, 1024), (4, 10), (5, 28), (1, 1)])
+def test_the_likeliest_token_of_any_tiles_is_that_of_whole_logits(
+    monkeypatch: pytest.MonkeyPatch, tokens: int, on_cpu: int
+) -> None:
+    """Of equal logits the first: entries 3 and 17 of the head are the same, and give 0 + 1 + 4 + 9 + 16 + 25 + 36 = 91 exactly."""
+    monkeypatch.setattr(module, "TILE_TOKENS", tokens)
+    monkeypatch.setattr(module, "CPU_TILE_VOCABULARY", on_cpu)
+    hidden, head, _ = _random_head()
+    with torch.no_grad():
+        head[3] = head[17] = hidden[5] = torch.arange(7.0)
+    found = linear_argmax(hidden, head)
+    assert torch.equal(found, (hidden @ head.T).argmax(1)) and int(found[5]) == 3
+    assert linear_argmax(hidden[:0], head).shape == (0,)
 
 
 def test_tiles_of_a_cpu_fit_its_caches() -> None:

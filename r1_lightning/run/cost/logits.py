@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from r1_lightning.functional.distillation import CHUNK_LOGITS, GeneralisedJS
-from r1_lightning.functional.logprobs import TILE_TOKENS
 from r1_lightning.model import cost
 from r1_lightning.model.cost import MicroBatch
-from r1_lightning.model.precision import BF16, FP32
+from r1_lightning.model.precision import FP32
 from r1_lightning.run.config.declarations import line_of
-from r1_lightning.run.cost.networks import Network, number_of
+from r1_lightning.run.cost.networks import Network
 from r1_lightning.stages.distill import DistillModule
 from r1_lightning.stages.reward_model import RewardModelModule
-from r1_lightning.stages.sft import SFTModule
 
 # Tables of a chunk alive at once in a distillation's backward, which computes the chunk again (logits, log-softmax and gradients of
 # student and teacher, and the divergence's terms): measured by `tests/run/cost/test_logits.py`.
@@ -24,14 +22,6 @@ MIXTURE_TABLES = 10  # with a mixture of both, compared in full
 
 def _tiles(module: Any, network: Network, batch: MicroBatch) -> int:
     return cost.logit_bytes(network.vocab_size, batch, network.device_type)
-
-
-def _tiles_or_accuracy(module: Any, network: Network, batch: MicroBatch) -> int:
-    """Fine-tuning counts right tokens, too, from whole rows of logits (and their BF16 original)."""
-    tokens = min(batch.targets, TILE_TOKENS)
-    number = number_of(network.backbone)
-    whole = (FP32 + (BF16 if number == BF16 else 0)) * tokens * network.vocab_size
-    return max(_tiles(module, network, batch), whole)
 
 
 def _chunks(module: Any, network: Network, batch: MicroBatch) -> int:
@@ -45,7 +35,6 @@ def _none(module: Any, network: Network, batch: MicroBatch) -> int:
 
 
 LOGITS: dict[type, Callable[[Any, Network, MicroBatch], int]] = {
-    SFTModule: _tiles_or_accuracy,
     DistillModule: _chunks,
     RewardModelModule: _none,
 }
