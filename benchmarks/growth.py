@@ -20,6 +20,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -151,7 +152,7 @@ def summary(folder: Path) -> str:
         "| contest | axis | ours is faster by | exponents of ours, theirs | of the ratio (2 standard errors) |",
         "|---|---|---|---|---|",
     ]
-    for contest, axis in ((contest, axis) for contest in CONTESTS for axis in AXES):
+    for contest, axis in product(CONTESTS, AXES):
         rows = read(folder / f"{contest}_over_{axis}.csv")
         values = sorted({int(row["value"]) for row in rows})
         if len(values) < 2:

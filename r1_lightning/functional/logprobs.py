@@ -23,8 +23,8 @@ from torch import Tensor
 # large enough for its products to run at full speed.
 TILE_TOKENS = 1024
 TILE_VOCABULARY = 16_384
-# On a CPU a wider vocabulary comes in tiles of 4 MB, which the cores' own caches hold: the passes of a softmax over a tile of 64 MB
-# take longer than its products.
+# On a CPU a wider vocabulary comes in tiles of 4 MB, which the cores' own caches hold: over a tile of 64 MB the passes of a
+# softmax wait for memory.
 CPU_TILE_VOCABULARY = 1024
 
 
