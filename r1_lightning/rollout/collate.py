@@ -50,33 +50,27 @@ def collate(
     Raises InvalidInput if a prompt with its completion is longer than a row.
     """
     generation = rollout.generation
-    lengths = generation.completion_mask.sum(1)
+    length_S = generation.completion_mask.sum(1)[rows]
     chosen = rows.tolist()
-    trained = generation.finished[rows] | train_on_truncated
-    groups = [row // rollout.group_size for row in chosen]
-    prompts = [rollout.prompts[group] for group in groups]
-    completions = [generation.completion_ids[row, : lengths[row]].tolist() for row in chosen]
-    longest = max(len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True))
-    if longest > row_tokens:
-        raise InvalidInput(
-            f"rollout.row_tokens={row_tokens} is not allowed: a prompt with its completion takes {longest} tokens here"
-        )
-    packed = packed_completions(prompts, completions, groups, row_tokens, pad_id, share_from)
+    packed = _packed(rollout, chosen, length_S.tolist(), (row_tokens, pad_id, share_from))
     shape = packed.tokens.token_ids.shape
+    sampled = flat_places(rows * generation.completion_ids.shape[1], length_S)
+    own_S = torch.tensor([place.own_prompt for place in packed.places])
+    start_S = torch.tensor([place.row * shape[1] + place.start for place in packed.places])
+    completed = flat_places(start_S, length_S)
 
     def placed(numbers_RT: Tensor) -> Tensor:
         """Numbers of each completion token, in the packed rows."""
         rows_BT = torch.zeros(shape)
-        for row, place in zip(chosen, packed.places, strict=True):
-            rows_BT[place.row, place.start : place.start + lengths[row]] = numbers_RT[row, : lengths[row]]
+        rows_BT.view(-1)[completed] = numbers_RT.reshape(-1)[sampled]
         return rows_BT
 
-    mask = torch.zeros(shape, dtype=torch.bool)
     sequence_ids = torch.full(shape, -1, dtype=torch.long)
-    for sequence, place in enumerate(packed.places):
-        end = place.start + len(completions[sequence])
-        mask[place.row, place.start : end] = trained[sequence]
-        sequence_ids[place.row, place.column : end] = sequence
+    whole_S = own_S + length_S
+    sequence_ids.view(-1)[flat_places(start_S - own_S, whole_S)] = torch.arange(len(chosen)).repeat_interleave(whole_S)
+    trained_S = generation.finished[rows] | train_on_truncated
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask.view(-1)[completed] = trained_S.repeat_interleave(length_S)
     routes = packed_routes(rollout, chosen, packed) if generation.routes.numel() else None
     return GRPOBatch(
         tokens=packed.tokens,
@@ -85,13 +79,35 @@ def collate(
         sampler_logprobs=placed(generation.sampler_logprobs),
         sequence_ids=sequence_ids,
         advantages=placed(rollout.advantages),
-        completion_tokens=lengths[rows].float(),
+        completion_tokens=length_S.float(),
         n_sequences=len(chosen),
         n_tokens=int(mask.sum()),
         policy_version=rollout.policy_version,
         routes=routes,
         targets=rollout.targets and rollout.targets.map(placed),
     )
+
+
+def _packed(
+    rollout: Rollout, chosen: Sequence[int], lengths: Sequence[int], how: tuple[int, int, int | None]
+) -> PackedCompletions:
+    """The rows' prompts and completions (`lengths` tokens each); `how`: row_tokens, pad_id, share_from."""
+    groups = [row // rollout.group_size for row in chosen]
+    prompts = [rollout.prompts[group] for group in groups]
+    ids = rollout.generation.completion_ids
+    completions = [ids[row, :length].tolist() for row, length in zip(chosen, lengths, strict=True)]
+    longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
+    if longest > how[0]:
+        raise InvalidInput(
+            f"rollout.row_tokens={how[0]} is not allowed: a prompt with its completion takes {longest} tokens here"
+        )
+    return packed_completions(prompts, completions, groups, *how)
+
+
+def flat_places(start_S: Tensor, length_S: Tensor) -> Tensor:
+    """Places in a flat table, sequence by sequence: `length_S` of each from `start_S` on."""
+    before_S = length_S.cumsum(0) - length_S
+    return (start_S - before_S).repeat_interleave(length_S) + torch.arange(int(length_S.sum()))
 
 
 def packed_routes(rollout: Rollout, chosen: Sequence[int], packed: PackedCompletions) -> Tensor:

@@ -74,8 +74,8 @@ FAULTS = (
     Fault(
         "the completion mask is shifted by one",
         "rollout/collate.py",
-        "mask[place.row, place.start : end] = trained[sequence]",
-        "mask[place.row, place.start - 1 : end - 1] = trained[sequence]",
+        "mask.view(-1)[completed] = trained_S",
+        "mask.view(-1)[completed - 1] = trained_S",
         (GRPO,),
     ),
     Fault(
@@ -109,8 +109,8 @@ FAULTS = (
     Fault(
         "prompt tokens are in the loss",
         "rollout/collate.py",
-        "mask[place.row, place.start : end] = trained[sequence]",
-        "mask[place.row, place.column + 1 : end] = trained[sequence]",
+        "mask.view(-1)[completed] = trained_S",
+        "mask[sequence_ids >= 0] = True; mask.view(-1)[start_S - own_S] = False; mask.view(-1)[completed] = trained_S",
         (GRPO,),
     ),
     Fault(
