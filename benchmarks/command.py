@@ -7,6 +7,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import lightning as L
 import transformers
@@ -59,16 +61,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> None:
-    silence_warnings()
-    keep_freed_memory()  # of the whole process: both sides gain from it
     machine = Machine.here()
     results: list[Result] = []
-    world = World(QUICK if options.quick else FULL)
     try:
         for name in [options.only] if options.only else CONTESTS:
-            contest = CONTESTS[name](world)
-            print(contest.work, flush=True)
-            results.append(compare(contest, options.pairs, say=_say))
+            results.append(in_own_process(name, options.pairs, options.quick))
     finally:  # half an hour of pairs is kept when a later contest fails
         if results:
             table = "\n\n".join([render(results, machine), render_floors(results, measured_peaks())])
@@ -77,6 +74,21 @@ def _run(options: argparse.Namespace) -> None:
             print(f"\nevery pair: {write_csv(results, machine)}", flush=True)
     if options.write and not options.quick:
         write_between_markers(table)
+
+
+def in_own_process(name: str, pairs: int, quick: bool) -> Result:
+    """Measure a contest in a fresh process: one that has measured others is slower (`pairs.py`)."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as one:
+        return one.submit(measured, name, pairs, quick).result()
+
+
+def measured(name: str, pairs: int, quick: bool) -> Result:
+    """Measure a contest here."""
+    silence_warnings()
+    keep_freed_memory()  # of the whole process: both sides gain from it
+    contest = CONTESTS[name](World(QUICK if quick else FULL))
+    print(contest.work, flush=True)
+    return compare(contest, pairs, say=_say).told()
 
 
 def _say(line: str) -> None:

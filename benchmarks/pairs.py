@@ -1,4 +1,4 @@
-"""How two implementations are compared: alternately, in one process, on the same machine at the same time.
+"""How two implementations are compared: alternately, in one process of their own, on the same machine at the same time.
 
 A shared machine is fast one minute and slow the next. So a measurement of ours is always followed by one of theirs, and what
 counts is the ratio within such a pair; the median over pairs is robust against a disturbance that hits one of them. What
@@ -10,7 +10,9 @@ else could tilt the comparison:
   behind already). Of several close to the fastest the best three run twice more, in turn, and these runs alone decide: the
   machine differs from one minute to the next by more than they do. Trials are kept in the result, so that a reader sees
   what was tried and by how much it lost;
-- our program turns torch's deterministic algorithms on, which cost time; theirs does not. Each side runs as its users run it.
+- our program turns torch's deterministic algorithms on, which cost time; theirs does not. Each side runs as its users run it;
+- a process grows slow with age. After an hour of other contests both sides of the last one took 1.6 to 1.7 times as long as in a
+  process of their own, at the same peaks of products. So every contest has its own (`command.py`).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ Measurement = Callable[[], float]  # does the work once; returns the value in th
 UNITS = ("tokens/s", "s/step", "MB")
 # Whether an operator without a deterministic kernel is an error in `deterministic`, as in our runs on a GPU, or a warning.
 STRICT: ContextVar[bool] = ContextVar("STRICT", default=False)
+FILLS = "fill_uninitialized_memory"  # with NaN, wherever algorithms are deterministic
 HOPELESS = 1.5  # so many times slower than the best so far: not worth a second run
 CLOSE = 1.25  # at most so many times slower than the best: the trial has not told which is faster
 FINALISTS = 3
@@ -98,6 +101,11 @@ class Result:
     ours: Side
     theirs: Side
     phases: Mapping[str, float] = field(default_factory=dict)
+
+    def told(self) -> Result:
+        """The same without what measures it, which cannot leave the process."""
+        ours, theirs = (dict.fromkeys(side, float) for side in (self.contest.ours, self.contest.theirs))
+        return replace(self, contest=replace(self.contest, ours=ours, theirs=theirs, phases={}))
 
     @property
     def speed_ups(self) -> tuple[float, ...]:
@@ -180,13 +188,16 @@ def _measured(measurement: Measurement, ours: bool) -> float:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Deterministic algorithms, as `run.build.torch_setup.set_up_torch` sets them for every run of ours."""
-    before, only_warned = (
+    """Deterministic algorithms, and fresh memory left as it is, as `torch_setup.set_up_torch` sets them for every run of ours."""
+    before, only_warned, filled = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
+        getattr(torch.utils.deterministic, FILLS),
     )
     torch.use_deterministic_algorithms(True, warn_only=not STRICT.get())
+    setattr(torch.utils.deterministic, FILLS, False)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=only_warned)
+        setattr(torch.utils.deterministic, FILLS, filled)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.pairs import Contest, compare
+from benchmarks.pairs import FILLS, Contest, compare, deterministic
 from r1_lightning.types.errors import InvalidInput
 
 
@@ -121,6 +121,17 @@ def test_only_our_side_runs_with_deterministic_algorithms():
     compare(contest({"x": note}, {"x": note}), pairs=1, say=lambda line: None)
     assert seen == [True, before, True, before]
     assert torch.are_deterministic_algorithms_enabled() is before
+
+
+def test_fresh_memory_is_not_filled_as_in_our_runs():
+    """torch fills it with NaN where algorithms are deterministic; `set_up_torch` says no, which is put back afterwards."""
+    before = getattr(torch.utils.deterministic, FILLS)
+    for filled in (True, False):
+        setattr(torch.utils.deterministic, FILLS, filled)
+        with deterministic():
+            assert not getattr(torch.utils.deterministic, FILLS)
+        assert getattr(torch.utils.deterministic, FILLS) is filled
+    setattr(torch.utils.deterministic, FILLS, before)
 
 
 def test_bad_input_is_refused():

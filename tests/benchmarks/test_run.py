@@ -49,6 +49,7 @@ def test_a_contest_that_fails_costs_the_others_nothing(
     }
     kept: list[Result] = []
     monkeypatch.setattr(command, "CONTESTS", contests)
+    monkeypatch.setattr(command, "in_own_process", command.measured)
     monkeypatch.setattr(command, "silence_warnings", lambda: None)
     monkeypatch.setattr(command, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(command, "measured_peaks", lambda: PEAKS)
