@@ -5,9 +5,9 @@ what it reads has come from memory at the machine's bandwidth, so its floor is t
 FLOPs and bytes come from the shape alone (`model/cost.py`, `model/decode_cost.py`): each weight once per step and direction, a
 group's prompt once for the group, the cache once per decoded token. Activations, softmax and draws cost nothing here.
 
-Peaks are measured in the same process, because another machine, or a busy one, has others: square products, far larger than those
-of a small model, and a sum over a tensor that no cache holds. A kernel's own shape may allow less than the peak; a floor says
-what no kernel could beat, and not what one reaches.
+Peaks are measured by the same command, after its contests, because another machine, or a busy one, has others: square products, far
+larger than those of a small model, and a sum over a tensor that no cache holds. A kernel's own shape may allow less than the peak;
+a floor says what no kernel could beat, and not what one reaches.
 """
 
 from __future__ import annotations

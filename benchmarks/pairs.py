@@ -11,8 +11,8 @@ else could tilt the comparison:
   machine differs from one minute to the next by more than they do. Trials are kept in the result, so that a reader sees
   what was tried and by how much it lost;
 - our program turns torch's deterministic algorithms on, which cost time; theirs does not. Each side runs as its users run it;
-- a process grows slow with age. After an hour of other contests both sides of the last one took 1.6 and 1.8 times as long as
-  in a process of their own, at the same peaks of products. So every contest has its own (`command.py`).
+- a process grows slow with age. After 40 minutes of other contests ours took 1.8 and theirs 1.6 times as long as in a
+  process of their own, at the same peaks of products. So every contest has its own (`command.py`).
 """
 
 from __future__ import annotations

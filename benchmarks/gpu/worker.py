@@ -136,8 +136,6 @@ def _end_with_parent(parent: int) -> None:
 def main() -> None:
     plan_name, descriptor = sys.argv[1:]
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    # Our runs leave fresh memory as it is (`set_up_torch`); deterministic algorithms alone would fill it with NaN.
-    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - unknown to mypy
     silence_warnings()
     is_rehearsal = plan_name == "tiny"
     has_gpu = torch.cuda.is_available() and not is_rehearsal

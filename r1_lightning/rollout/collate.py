@@ -52,7 +52,7 @@ def collate(
     generation = rollout.generation
     length_S = generation.completion_mask.sum(1)[rows]
     chosen = rows.tolist()
-    packed = _packed(rollout, chosen, length_S.tolist(), (row_tokens, pad_id, share_from))
+    packed = _packed(rollout, chosen, length_S.tolist(), row_tokens, pad_id, share_from)
     shape = packed.tokens.token_ids.shape
     sampled = flat_places(rows * generation.completion_ids.shape[1], length_S)
     own_S = torch.tensor([place.own_prompt for place in packed.places])
@@ -89,19 +89,24 @@ def collate(
 
 
 def _packed(
-    rollout: Rollout, chosen: Sequence[int], lengths: Sequence[int], how: tuple[int, int, int | None]
+    rollout: Rollout,
+    chosen: Sequence[int],
+    lengths: Sequence[int],
+    row_tokens: int,
+    pad_id: int,
+    share_from: int | None,
 ) -> PackedCompletions:
-    """The rows' prompts and completions (`lengths` tokens each); `how`: row_tokens, pad_id, share_from."""
+    """The prompts and completions (`lengths` tokens each) of the `chosen` rows, packed."""
     groups = [row // rollout.group_size for row in chosen]
     prompts = [rollout.prompts[group] for group in groups]
     ids = rollout.generation.completion_ids
     completions = [ids[row, :length].tolist() for row, length in zip(chosen, lengths, strict=True)]
     longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
-    if longest > how[0]:
+    if longest > row_tokens:
         raise InvalidInput(
-            f"rollout.row_tokens={how[0]} is not allowed: a prompt with its completion takes {longest} tokens here"
+            f"rollout.row_tokens={row_tokens} is not allowed: a prompt with its completion takes {longest} tokens here"
         )
-    return packed_completions(prompts, completions, groups, *how)
+    return packed_completions(prompts, completions, groups, row_tokens, pad_id, share_from)
 
 
 def flat_places(start_S: Tensor, length_S: Tensor) -> Tensor:
